@@ -1,0 +1,3 @@
+//! Hand-written `std::arch` kernels, each beside its generic twin; only where a benchmark shows the generic one far
+//! from the limit.
+pub mod spmm;

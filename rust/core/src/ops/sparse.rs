@@ -1,0 +1,5 @@
+//!
+
+use crate::Op;
+
+pub static OPS: &[Op] = &[];

@@ -22,6 +22,7 @@ __all__ = ["OPS", "FormatError", "InternalError", "Op", "kernel", "op"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
+MISSING = object()
 KERNELS = {k.name: k for k in _core.ops()}
 OPS: dict[str, Op] = {}
 FLOATS = ("float64", "float32", "float16", "bfloat16")
@@ -76,6 +77,14 @@ class Op:
         self.coefficients = frozenset(k for k in self.inputs if isinstance(self.defaults.get(k), float))
         self.exempt = self.optional | self.coefficients | frozenset(checks.get("exempt", ()))
         self.n = len(self.inputs)
+        self.fast = None if meta else _core.Fast(
+            self.kernel,
+            [self.defaults.get(k, MISSING) for k in self.parameters],
+            MISSING,
+            [k in self.exempt for k in self.inputs],
+            np.ndarray,
+            np.empty,
+        )
         self.torch: Callable[..., Any] = functools.partial(_load_torch, self)
 
     def __repr__(self) -> str:
@@ -182,6 +191,10 @@ class Op:
     def numpy(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         out = kwargs.pop("out", None) if kwargs else None
         xs, scalars = self.bind(args, kwargs)
+        if out is None and self.fast is not None:
+            y = self.fast((*xs, *scalars))
+            if y is not None:
+                return y
         kinds = []
         for i, (k, x) in enumerate(zip(self.inputs, xs, strict=True)):
             if type(x) is not np.ndarray:
@@ -233,6 +246,8 @@ def _native(op: str, name: str, x: np.ndarray) -> np.ndarray:
     """`x` as the kernels read it: native byte order (else an error), C-contiguous and aligned (else a copy)."""
     if not x.dtype.isnative:
         raise TypeError(f"{op}: {name} has byte order {x.dtype.byteorder!r}; convert it to native first")
+    if x.dtype == np.uint16:  # these words mean bfloat16 to the kernels
+        raise TypeError(f"{op}: {name} is uint16; no operator takes it")
     flags = x.flags
     if not (flags.c_contiguous and flags.aligned):
         x = np.array(x, order="C")
@@ -279,10 +294,15 @@ def op(**options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
     def declare(reference: Callable[P, R]) -> Callable[P, R]:
         spec = Op(reference, **options)
         OPS[spec.name] = spec
+        fast = spec.fast
 
         @functools.wraps(reference)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             if args and isinstance(args[0], np.ndarray):
+                if not kwargs and fast is not None:
+                    y = fast(args)
+                    if y is not None:
+                        return y
                 return spec.numpy(args, kwargs)
             return spec.torch(args, kwargs)
 

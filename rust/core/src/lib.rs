@@ -6,6 +6,7 @@ pub mod bits;
 pub mod butterfly;
 pub mod csr;
 pub mod flat;
+pub mod lane;
 pub mod math;
 pub mod micro;
 pub mod ops;

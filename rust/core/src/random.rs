@@ -5,7 +5,7 @@
 //! (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011). How a word becomes a sign,
 //! a sparse entry, a normal or a permutation stands beside each method.
 
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::Simd;
 
 /// Which use of the stream: the low byte of the last counter word.
 pub mod tag {
@@ -254,7 +254,7 @@ fn circle(n: u32) -> (f32, f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd;
+    use crate::simd::{self, Kernel, dispatch};
 
     /// Random123's known answers.
     #[test]
@@ -369,10 +369,7 @@ mod tests {
                 worst.2 = worst.2.max(ulps(s, v.sin()));
             }
         }
-        assert!(
-            worst.0 < 1.0 && worst.1 < 1.6 && worst.2 < 1.6,
-            "{worst:?}"
-        );
+        assert!(worst.0 < 1.0 && worst.1 < 1.6 && worst.2 < 1.6, "{worst:?}");
         assert_eq!(normals(u32::MAX, 0), (0.0, 0.0));
         assert_eq!(
             (circle(0), circle(1 << 22), circle(1 << 23)),

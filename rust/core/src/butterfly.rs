@@ -43,11 +43,7 @@ pub fn split(n: usize) -> Option<(usize, u32)> {
 pub fn fwht(x: &Tensor, y: &Tensor, ortho: bool) -> Result<()> {
     let (_, n) = x.rows();
     if x.shape() != y.shape() {
-        return Err(Error::Value(format!(
-            "the output has shape {:?}, the input {:?}",
-            y.shape(),
-            x.shape()
-        )));
+        return Err(Error::Value(format!("the output has shape {:?}, the input {:?}", y.shape(), x.shape())));
     }
     let Some((k, m)) = split(n) else {
         return Err(Error::Value(format!(
@@ -61,10 +57,7 @@ pub fn fwht(x: &Tensor, y: &Tensor, ortho: bool) -> Result<()> {
         Dtype::F64 => plan.run::<f64>(x, y),
         Dtype::F16 => plan.run::<F16>(x, y),
         Dtype::Bf16 => plan.run::<Bf16>(x, y),
-        other => Err(Error::Type(format!(
-            "expected a float array, got {}",
-            other.name()
-        ))),
+        other => Err(Error::Type(format!("expected a float array, got {}", other.name()))),
     }
 }
 
@@ -105,10 +98,7 @@ impl Plan {
         let strips = (inner..m).step_by(STRIP_BITS as usize);
         let last = strips.len() + usize::from(k > 1);
         std::iter::once(Walk::Pieces(1 << inner))
-            .chain(strips.map(move |b| Walk::Strips {
-                bits: STRIP_BITS.min(m - b),
-                stride: 1 << b,
-            }))
+            .chain(strips.map(move |b| Walk::Strips { bits: STRIP_BITS.min(m - b), stride: 1 << b }))
             .chain((k > 1).then_some(Walk::Mix { k, stride: 1 << m }))
             .enumerate()
             .map(move |(i, walk)| (walk, if i == last { scale } else { 1.0 }))
@@ -117,11 +107,7 @@ impl Plan {
     /// Elements set aside for a strip.
     fn strip(self) -> usize {
         let bits = self.m.saturating_sub(PIECE.trailing_zeros());
-        if bits == 0 {
-            0
-        } else {
-            STRIP << bits.min(STRIP_BITS)
-        }
+        if bits == 0 { 0 } else { STRIP << bits.min(STRIP_BITS) }
     }
 
     fn run<T: Stored>(self, x: &Tensor, y: &Tensor) -> Result<()> {
@@ -150,14 +136,7 @@ impl Plan {
                     let at = b / groups * self.n;
                     (src.at(at).cast::<T::Lane>().cast_const(), out.at(at).cast())
                 };
-                dispatch(Tasks {
-                    plan: self,
-                    walk,
-                    scale,
-                    which: first..tasks.min(first + group),
-                    x,
-                    y,
-                })
+                dispatch(Tasks { plan: self, walk, scale, which: first..tasks.min(first + group), x, y })
             })?)?;
         }
         Ok(())
@@ -195,11 +174,7 @@ impl<T: Stored> Kernel for Rows<'_, T> {
                 (x.cast::<T::Lane>(), rows)
             } else {
                 // SAFETY: `len` elements are left.
-                lane::read(
-                    s,
-                    unsafe { std::slice::from_raw_parts(x, len) },
-                    &mut scratch[..len],
-                );
+                lane::read(s, unsafe { std::slice::from_raw_parts(x, len) }, &mut scratch[..len]);
                 (scratch.as_ptr(), &mut scratch[..len])
             };
             for (walk, scale) in self.plan.walks() {
@@ -252,15 +227,7 @@ impl<L: Lane> Kernel for Tasks<L> {
 /// # Safety
 /// `x` and `row` point to whole rows, the same or apart, and nobody else touches the task's part of `row`.
 #[inline(always)]
-unsafe fn step<S: Simd, L: Lane>(
-    s: S,
-    walk: Walk,
-    scale: f64,
-    t: usize,
-    x: *const L,
-    row: *mut L,
-    strip: &mut [L],
-) {
+unsafe fn step<S: Simd, L: Lane>(s: S, walk: Walk, scale: f64, t: usize, x: *const L, row: *mut L, strip: &mut [L]) {
     let scale = L::of(scale);
     // SAFETY: the offsets stay in the row, whose length is a multiple of what a walk takes.
     unsafe {

@@ -54,10 +54,7 @@ impl Lane for f64 {
     }
     #[inline(always)]
     fn write16<S: Simd, T: Store>(s: S, x: &[Self], y: &mut [T]) {
-        let v = [
-            f64x8::from_slice(s, &x[..8]),
-            f64x8::from_slice(s, &x[8..STEP]),
-        ];
+        let v = [f64x8::from_slice(s, &x[..8]), f64x8::from_slice(s, &x[8..STEP])];
         T::store16(s, v, y);
     }
 }

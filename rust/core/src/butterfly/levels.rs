@@ -27,11 +27,7 @@ pub unsafe fn pieces<S: Simd, L: Lane>(s: S, x: *const L, y: &mut [L], size: usi
             // SAFETY: `x` has as many pieces.
             let done = unsafe {
                 let x = x.add(i * size);
-                if radix::<S>() == 16 {
-                    head::<S, L, 16>(s, x, piece)
-                } else {
-                    head::<S, L, 4>(s, x, piece)
-                }
+                if radix::<S>() == 16 { head::<S, L, 16>(s, x, piece) } else { head::<S, L, 4>(s, x, piece) }
             };
             across(s, piece, done);
         }
@@ -70,11 +66,7 @@ fn turns<S: Simd, L: Lane>(a: L::V<S>, b: L::V<S>, bits: u32) -> (L::V<S>, L::V<
     let (mut a, mut b) = (a, b);
     for turn in 0..(2 * L::LANES).trailing_zeros() {
         let (even, odd) = a.deinterleave(b);
-        (a, b) = if turn < bits {
-            (even + odd, even - odd)
-        } else {
-            (even, odd)
-        };
+        (a, b) = if turn < bits { (even + odd, even - odd) } else { (even, odd) };
     }
     (a, b)
 }
@@ -187,14 +179,7 @@ fn level<S: Simd, L: Lane, const R: usize>(s: S, x: &mut [L], stride: usize) -> 
 /// # Safety
 /// STRIP elements at every `row + i·stride`, i < 2^bits, are ours alone; `aside` holds 2^bits·STRIP.
 #[inline(always)]
-pub unsafe fn strip<S: Simd, L: Lane>(
-    s: S,
-    row: *mut L,
-    bits: u32,
-    stride: usize,
-    aside: &mut [L],
-    scale: L,
-) {
+pub unsafe fn strip<S: Simd, L: Lane>(s: S, row: *mut L, bits: u32, stride: usize, aside: &mut [L], scale: L) {
     let aside = &mut aside[..STRIP << bits];
     for (i, y) in aside.chunks_exact_mut(STRIP).enumerate() {
         // SAFETY: promised by the caller.
@@ -215,14 +200,7 @@ pub unsafe fn strip<S: Simd, L: Lane>(
 /// # Safety
 /// `width` elements at every `row + i·stride`, i < k, are ours alone.
 #[inline(always)]
-pub unsafe fn mix<S: Simd, L: Lane>(
-    s: S,
-    row: *mut L,
-    k: usize,
-    stride: usize,
-    width: usize,
-    scale: L,
-) {
+pub unsafe fn mix<S: Simd, L: Lane>(s: S, row: *mut L, k: usize, stride: usize, width: usize, scale: L) {
     let signs = paley::signs(k);
     let mut v = [L::V::<S>::splat(s, L::of(0.0)); paley::MOST];
     let mut at = 0;

@@ -33,11 +33,7 @@ const fn table<const N: usize>(q: usize) -> [i8; N] {
             if r % 2 == 0 && c % 2 == 0 { 1 } else { -1 }
         } else {
             // C ⊗ [1 1; 1 −1]
-            let entry = if r < 2 || c < 2 {
-                1
-            } else {
-                character(q, r / 2 - 1, c / 2 - 1)
-            };
+            let entry = if r < 2 || c < 2 { 1 } else { character(q, r / 2 - 1, c / 2 - 1) };
             if low { -entry } else { entry }
         };
         at += 1;
@@ -56,11 +52,7 @@ const fn character(q: usize, a: usize, b: usize) -> i8 {
         } else {
             x * x % q
         };
-        let difference = if q == 9 {
-            (a % 3 + 3 - b % 3) % 3 + 3 * ((a / 3 + 3 - b / 3) % 3)
-        } else {
-            (a + q - b) % q
-        };
+        let difference = if q == 9 { (a % 3 + 3 - b % 3) % 3 + 3 * ((a / 3 + 3 - b / 3) % 3) } else { (a + q - b) % q };
         if square == difference {
             return 1;
         }

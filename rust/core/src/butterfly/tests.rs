@@ -38,9 +38,7 @@ fn reference<L: Lane>(x: &[L], n: usize, scale: f64) -> Vec<L> {
 
 fn numbers<L: Lane>(n: usize, seed: u64) -> Vec<L> {
     let source = crate::random::Source::new(seed, 1, 0);
-    (0..n)
-        .map(|i| L::of(source.normal(0, i as u64).into()))
-        .collect()
+    (0..n).map(|i| L::of(source.normal(0, i as u64).into())).collect()
 }
 
 fn apply<T: Store>(x: &mut [T], y: Option<&mut [T]>, n: usize, ortho: bool) -> Result<()> {
@@ -78,16 +76,7 @@ fn the_same_bits_as_the_definition_at_every_size_and_level() {
                 check::<f64>(n, rows);
             }
         }
-        for n in [
-            PIECE,
-            2 * PIECE,
-            UNIT,
-            2 * UNIT,
-            12 * 4096,
-            20 * PIECE,
-            28 * 2 * PIECE,
-            1 << 17,
-        ] {
+        for n in [PIECE, 2 * PIECE, UNIT, 2 * UNIT, 12 * 4096, 20 * PIECE, 28 * 2 * PIECE, 1 << 17] {
             check::<f32>(n, 3);
             check::<f64>(n, 1);
         }
@@ -114,10 +103,7 @@ fn halves_are_rounded_once() {
         let wide: Vec<f32> = numbers(n * rows, 5);
         let mut x: Vec<T> = wide.iter().map(|&v| T::from_f32(v)).collect();
         let wide: Vec<f32> = x.iter().map(|v| v.to_f32()).collect();
-        let want: Vec<T> = reference(&wide, n, 1.0 / (n as f64).sqrt())
-            .iter()
-            .map(|&v| T::from_f32(v))
-            .collect();
+        let want: Vec<T> = reference(&wide, n, 1.0 / (n as f64).sqrt()).iter().map(|&v| T::from_f32(v)).collect();
         apply(&mut x, None, n, true).unwrap();
         assert!(x == want, "n = {n}");
     }
@@ -133,12 +119,13 @@ fn what_is_refused() {
     assert!(apply(&mut x[..6], None, 6, false).is_err());
     assert!(apply(&mut x[..10], None, 10, false).is_err());
     assert!(apply(&mut x, None, 12, false).is_ok());
-    assert!((0..200).filter(|&n| split(n).is_some()).eq([
-        1, 2, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192
-    ]));
+    assert!(
+        (0..200)
+            .filter(|&n| split(n).is_some())
+            .eq([1, 2, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192])
+    );
     let mut none: [f32; 0] = [];
     // SAFETY: no elements.
-    let empty =
-        unsafe { Tensor::new(none.as_mut_ptr().cast(), &[0, 8], Dtype::F32, true).unwrap() };
+    let empty = unsafe { Tensor::new(none.as_mut_ptr().cast(), &[0, 8], Dtype::F32, true).unwrap() };
     assert!(fwht(&empty, &empty, false).is_ok());
 }

@@ -5,11 +5,12 @@ A magnitude's binary exponent is read off its bits, so bfloat16 needs no library
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 # safetensors name -> (unsigned type of the same size, bits of the exponent, bits of the mantissa)
-LAYOUTS = {
+LAYOUTS: dict[str, tuple[np.dtype[Any], int, int]] = {
     "F64": (np.dtype("<u8"), 11, 52),
     "F32": (np.dtype("<u4"), 8, 23),
     "F16": (np.dtype("<u2"), 5, 10),

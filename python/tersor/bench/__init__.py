@@ -6,6 +6,7 @@ A ratio to that copy says how far a call is from the memory's own speed and hold
 
 import contextlib
 import gc
+import importlib
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -92,9 +93,7 @@ def measure(case: Case, seconds: float = 3.0, rounds: int = 7) -> Result:
     ratios: dict[str, list[float]] = {name: [] for name in repeats}
     with _no_gc():
         start = time.perf_counter()
-        while repeats and (
-            len(samples[next(iter(repeats))]) < rounds or time.perf_counter() - start < seconds
-        ):
+        while repeats and (len(samples[next(iter(repeats))]) < rounds or time.perf_counter() - start < seconds):
             for name, n in repeats.items():
                 before = _copy(source, sink)
                 spent = _time(case.calls[name], n)
@@ -153,13 +152,10 @@ def _peak(call: Call) -> float:
         return float("nan")
 
 
-def cases(families: Sequence[str] = ()) -> Iterator[tuple[str, Callable[[], Case]]]:
-    """The cases of the families (all of them by default), each still to be built: (family, builder)."""
-    import importlib
-
-    for family in families or FAMILIES:
-        for build in importlib.import_module(f"tersor.bench.{family}").CASES:
-            yield family, build
+def cases(family: str) -> list[Callable[[], Case]]:
+    """The cases of a family, each still to be built."""
+    found: list[Callable[[], Case]] = importlib.import_module(f"tersor.bench.{family}").CASES
+    return found
 
 
 def duration(seconds: float) -> str:

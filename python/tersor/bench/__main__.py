@@ -3,45 +3,42 @@
 The one rule: thread counts are settled by the environment before NumPy or torch is imported.
 """
 
+import argparse
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 
-ONE = {
-    key: "1"
-    for key in (
-        "TERSOR_NUM_THREADS",
-        "OMP_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "VECLIB_MAXIMUM_THREADS",
-        "NUMBA_NUM_THREADS",
-    )
-}
+_LIBRARIES = ("TERSOR", "OMP", "MKL", "OPENBLAS", "NUMBA")
+ONE = {f"{library}_NUM_THREADS": "1" for library in _LIBRARIES} | {"VECLIB_MAXIMUM_THREADS": "1"}
 
 
-def run(families: Sequence[str], match: str = "", seconds: float = 3.0) -> int:
+def run(arguments: Sequence[str]) -> int:
     """The benchmark in a child process with one thread; its exit status."""
-    command = [sys.executable, "-m", "tersor.bench", *families]
-    env = os.environ | ONE | {"TERSOR_BENCH_MATCH": match, "TERSOR_BENCH_SECONDS": str(seconds)}
-    return subprocess.run(command, env=env, check=False).returncode
+    return subprocess.run(
+        [sys.executable, "-m", "tersor.bench", *arguments], env=os.environ | ONE, check=False
+    ).returncode
 
 
 def main() -> None:
-    import rich
+    from rich.console import Console
 
     from tersor import bench
 
-    match, seconds = os.environ.get("TERSOR_BENCH_MATCH", ""), os.environ.get("TERSOR_BENCH_SECONDS", "3")
-    results: dict[str, list[bench.Result]] = {}
-    for family, build in bench.cases(sys.argv[1:]):
-        if match in build.__name__:
-            case = build()
-            print(f"{family}: {case.title}", file=sys.stderr, flush=True)
-            results.setdefault(family, []).append(bench.measure(case, float(seconds)))
-    for family, measured in results.items():
-        rich.print(bench.table(measured, family))
+    parser = argparse.ArgumentParser("tersor bench", description="Ratios against peers, on one thread.")
+    parser.add_argument("families", nargs="*", choices=[*bench.FAMILIES, []], metavar="family")
+    parser.add_argument("--match", default="", help="only cases with this in their name")
+    parser.add_argument("--seconds", type=float, default=3.0, help="about how long a case is measured")
+    chosen = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for family in chosen.families or bench.FAMILIES:
+        results = []
+        for build in bench.cases(family):
+            if chosen.match in build.__name__:
+                print(f"{family}: {build.__name__}", file=sys.stderr, flush=True)
+                results.append(bench.measure(build(), chosen.seconds))
+        if results:
+            console.print(bench.table(results, family))
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def _mobius_backward(n: int, d: int, copy_limit: float | None) -> Case:
     compiled = torch.compile(torch_mobius_add)
 
     def ours() -> None:
-        forward(x, y, c, out)
+        forward(x, y, c, out, 0.0)
         backward(g, x, y, c, dx, dy, dc)
 
     def both(f: Callable) -> Callable:

@@ -1,5 +1,6 @@
 //! The extension module `tersor._core`: the table of operators as callables. It does not change when an operator is added.
 
+mod fast;
 mod tensor;
 mod torch;
 
@@ -81,7 +82,7 @@ fn overlap(op: &Op, tensors: &[Tensor]) -> kernels::Result<()> {
 
 /// One operator: `op(*inputs, *outputs, *scalars)`, arrays C-contiguous, outputs written in place.
 #[pyclass(frozen, name = "Op", module = "tersor._core")]
-struct PyOp(&'static Op);
+pub struct PyOp(&'static Op);
 
 #[pymethods]
 impl PyOp {
@@ -177,7 +178,7 @@ mod _core {
     use super::*;
 
     #[pymodule_export]
-    use super::{InternalError, PyOp};
+    use super::{InternalError, PyOp, fast::Fast};
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {

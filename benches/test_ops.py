@@ -2,7 +2,6 @@
 named here; ratios to peers and their targets are in ``tersor.bench``."""
 
 import pytest
-
 import tersor  # noqa: F401  (declares the operators)
 from tersor._op import OPS
 from tersor._sample import Draw

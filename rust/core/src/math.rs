@@ -129,9 +129,7 @@ macro_rules! by_name { ($($f:ident),*) => {
         })
     }
 } }
-by_name!(
-    exp, expm1, log, log1p, tanh, atanh, asinh, acosh, sinh, cosh, erf
-);
+by_name!(exp, expm1, log, log1p, tanh, atanh, asinh, acosh, sinh, cosh, erf);
 
 fn eval<T>(name: &str, x: &[T], y: &mut [T], run: fn(&str, &[T], &mut [T])) -> bool {
     let fits = NAMES.contains(&name) && x.len() == y.len();

@@ -86,11 +86,7 @@ impl<T: Dot, I: Index> Kernel for &Piece<'_, T, I> {
             let a = &self.a[i * self.d..][self.columns.clone()];
             let (mut e, to) = (self.from[i], self.to[i]);
             while e < to {
-                let done = if to - e >= 4 {
-                    self.group::<S, 4>(s, a, e)
-                } else {
-                    self.group::<S, 1>(s, a, e)
-                };
+                let done = if to - e >= 4 { self.group::<S, 4>(s, a, e) } else { self.group::<S, 1>(s, a, e) };
                 if !done {
                     return false;
                 }
@@ -127,32 +123,16 @@ impl<T: Dot, I: Index> Piece<'_, T, I> {
 }
 
 /// `out[e] = sum over t and j of a[t, i, j] b[t, k, j]`: a is `[batch, rows, d]`, b `[batch, cols, d]`.
-pub fn sddmm<T: Dot, I: Index>(
-    p: &Pattern<I>,
-    a: &[T],
-    b: &[T],
-    [batch, d]: [usize; 2],
-    out: &mut [T],
-) -> Result<()> {
+pub fn sddmm<T: Dot, I: Index>(p: &Pattern<I>, a: &[T], b: &[T], [batch, d]: [usize; 2], out: &mut [T]) -> Result<()> {
     let (rows, cols) = (p.rows(), p.cols());
     let sizes = [
-        (
-            "a",
-            a.len(),
-            rows.checked_mul(d).and_then(|v| v.checked_mul(batch)),
-        ),
-        (
-            "b",
-            b.len(),
-            cols.checked_mul(d).and_then(|v| v.checked_mul(batch)),
-        ),
+        ("a", a.len(), rows.checked_mul(d).and_then(|v| v.checked_mul(batch))),
+        ("b", b.len(), cols.checked_mul(d).and_then(|v| v.checked_mul(batch))),
         ("the output", out.len(), Some(p.entries())),
     ];
     for (name, is, should) in sizes {
         if Some(is) != should {
-            return Err(Error::Value(format!(
-                "{name} has {is} elements, {should:?} are asked for"
-            )));
+            return Err(Error::Value(format!("{name} has {is} elements, {should:?} are asked for")));
         }
     }
     if out.is_empty() {
@@ -202,9 +182,5 @@ pub fn sddmm<T: Dot, I: Index>(
             }
         }
     })?;
-    if raced_once.into_inner() {
-        Err(raced())
-    } else {
-        Ok(())
-    }
+    if raced_once.into_inner() { Err(raced()) } else { Ok(()) }
 }

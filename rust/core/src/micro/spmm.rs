@@ -63,19 +63,13 @@ struct Body<'p, V: Vector, I, const R: usize, const Z: usize, const TAIL: bool> 
 /// An index was out of bounds.
 struct Out;
 
-impl<V: Vector, I: Index, const R: usize, const Z: usize, const TAIL: bool>
-    Body<'_, V, I, R, Z, TAIL>
-{
+impl<V: Vector, I: Index, const R: usize, const Z: usize, const TAIL: bool> Body<'_, V, I, R, Z, TAIL> {
     #[inline(always)]
     unsafe fn load(&self, p: *const V::T, z: usize) -> V {
         // SAFETY: the vectors of a row, the last one masked if it is partial.
         unsafe {
             let p = p.add(z * V::LANES);
-            if TAIL && z == Z - 1 {
-                V::load_masked(p, self.last)
-            } else {
-                V::load(p)
-            }
+            if TAIL && z == Z - 1 { V::load_masked(p, self.last) } else { V::load(p) }
         }
     }
 
@@ -174,9 +168,7 @@ impl<V: Vector, I: Index, const R: usize, const Z: usize, const TAIL: bool>
 }
 
 #[inline(always)]
-unsafe fn body<V: Vector, I: Index, const R: usize, const Z: usize, const TAIL: bool>(
-    p: &Panel<V::T, I>,
-) -> bool {
+unsafe fn body<V: Vector, I: Index, const R: usize, const Z: usize, const TAIL: bool>(p: &Panel<V::T, I>) -> bool {
     // SAFETY: the caller has the instruction set of V and keeps the promises of `Real::panel`; the last vector has at
     // least one column.
     unsafe {
@@ -213,9 +205,7 @@ unsafe fn avx512<V: Vector, I: Index>(p: &Panel<V::T, I>) -> bool {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2<V: Vector, I: Index>(p: &Panel<V::T, I>) -> bool {
     // SAFETY: as above.
-    unsafe {
-        by_width!(p, V, I, 1 x 4 2 x 2 3 x 1 4 x 1 5 x 1 6 x 1 7 x 1 8 x 1 9 x 1 10 x 1 11 x 1 12 x 1)
-    }
+    unsafe { by_width!(p, V, I, 1 x 4 2 x 2 3 x 1 4 x 1 5 x 1 6 x 1 7 x 1 8 x 1 9 x 1 10 x 1 11 x 1 12 x 1) }
 }
 
 unsafe fn generic<V: Vector, I: Index>(p: &Panel<V::T, I>) -> bool {

@@ -29,10 +29,7 @@ impl Isa {
             if is_x86_feature_detected!("avx512f") && (level == "avx512" || !simd::forced()) {
                 return Isa(Set::Avx512);
             }
-            if level == "avx2"
-                && is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-            {
+            if level == "avx2" && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                 return Isa(Set::Avx2);
             }
         }
@@ -137,9 +134,7 @@ unsafe impl<T: Float, const N: usize> Vector for Plain<T, N> {
     }
     #[inline(always)]
     unsafe fn clamp(self, lo: Self, hi: Self) -> Self {
-        Plain(std::array::from_fn(|i| {
-            clamped(self.0[i], lo.0[i], hi.0[i])
-        }))
+        Plain(std::array::from_fn(|i| clamped(self.0[i], lo.0[i], hi.0[i])))
     }
 }
 

@@ -25,11 +25,7 @@ pub static OPS: &[Op] = &[
         inputs: &["x", "thresholds"],
         vectors: 2,
         outputs: &[("tally", Rule::Custom)],
-        scalars: &[
-            ("format", Kind::Int),
-            ("signed", Kind::Bool),
-            ("nan", Kind::Int),
-        ],
+        scalars: &[("format", Kind::Int), ("signed", Kind::Bool), ("nan", Kind::Int)],
         alias: false,
         run: tally,
     },
@@ -72,11 +68,7 @@ pub static OPS: &[Op] = &[
         inputs: &["x"],
         vectors: 1,
         outputs: &[("values", Rule::Custom), ("indices", Rule::Custom)],
-        scalars: &[
-            ("k", Kind::Int),
-            ("magnitude", Kind::Bool),
-            ("nan", Kind::Int),
-        ],
+        scalars: &[("k", Kind::Int), ("magnitude", Kind::Bool), ("nan", Kind::Int)],
         alias: false,
         run: topk,
     },
@@ -95,21 +87,12 @@ pub static OPS: &[Op] = &[
 fn count(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     let order = Order::new(s[0].int(), s[3].bool(), s[4].int())?;
     let small = |v: Scalar, name: &str| {
-        u32::try_from(v.int())
-            .map_err(|_| Error::Value(format!("{name} must not be negative, got {}", v.int())))
+        u32::try_from(v.int()).map_err(|_| Error::Value(format!("{name} must not be negative, got {}", v.int())))
     };
-    let round = Round {
-        prefixes: t[1].slice()?,
-        shift: small(s[1], "shift")?,
-        bits: small(s[2], "bits")?,
-    };
+    let round = Round { prefixes: t[1].slice()?, shift: small(s[1], "shift")?, bits: small(s[2], "bits")? };
     let start = t[2].slice::<i64>()?;
     if start.len() != t[3].len() {
-        return Err(Error::Value(format!(
-            "start has {} elements, counts {}",
-            start.len(),
-            t[3].len()
-        )));
+        return Err(Error::Value(format!("start has {} elements, counts {}", start.len(), t[3].len())));
     }
     order.check(&t[0])?;
     round.check(order, start.len())?;
@@ -144,10 +127,7 @@ fn mask(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     };
     let counts = t[2].slice_mut::<i64>()?;
     if counts.len() != 2 {
-        return Err(Error::Value(format!(
-            "tally has 2 elements, got {}",
-            counts.len()
-        )));
+        return Err(Error::Value(format!("tally has 2 elements, got {}", counts.len())));
     }
     let (above, equal) = select::mask(&t[0], order, cut, select::mask::bools_mut(&t[1])?)?;
     counts.copy_from_slice(&[above, equal]);
@@ -165,8 +145,8 @@ fn topk(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     };
     let order = Order::new(format, !s[1].bool(), nan)?;
     order.check(x)?;
-    let k = usize::try_from(s[0].int())
-        .map_err(|_| Error::Value(format!("k must not be negative, got {}", s[0].int())))?;
+    let k =
+        usize::try_from(s[0].int()).map_err(|_| Error::Value(format!("k must not be negative, got {}", s[0].int())))?;
     if nan == 0 && !select::finite(x)? {
         return Err(Error::Value("non-finite values".into()));
     }

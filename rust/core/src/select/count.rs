@@ -41,9 +41,7 @@ impl Round<'_> {
         }
         let short = |&v: &i64| v >= 0 && (tail == 0 || (v as u64) < 1 << (width - tail).min(63));
         if !p.windows(2).all(|w| w[0] < w[1]) || (tail > 0 && !p.iter().all(short)) {
-            return Err(Error::Value(
-                "prefixes must ascend and be prefixes of keys".into(),
-            ));
+            return Err(Error::Value("prefixes must ascend and be prefixes of keys".into()));
         }
         if p.len().checked_mul(1 << self.bits) != Some(counts) {
             return Err(Error::Value(format!(
@@ -94,19 +92,10 @@ impl<K: Key> Digits<K> {
                 for t in 1..starts.len() {
                     starts[t] += starts[t - 1];
                 }
-                Search::Many {
-                    starts,
-                    prefixes,
-                    top,
-                }
+                Search::Many { starts, prefixes, top }
             }
         };
-        Ok(Digits {
-            search,
-            tail,
-            shift: round.shift,
-            size: 1 << round.bits,
-        })
+        Ok(Digits { search, tail, shift: round.shift, size: 1 << round.bits })
     }
 }
 
@@ -142,9 +131,7 @@ impl<K: Key, C: AddAssign + From<bool>> Kernel for Count<'_, K, C> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(mut self, _: S) {
-        let Digits {
-            search, tail, size, ..
-        } = self.digits;
+        let Digits { search, tail, size, .. } = self.digits;
         let (tail, keys) = (*tail, self.keys);
         match search {
             Search::All => match self.bins.len() / size {
@@ -152,11 +139,7 @@ impl<K: Key, C: AddAssign + From<bool>> Kernel for Count<'_, K, C> {
                 _ => self.each(keys, 1),
             },
             Search::One(prefix) => {
-                let copies = if self.bins.len() / size == COPIES {
-                    COPIES
-                } else {
-                    1
-                };
+                let copies = if self.bins.len() / size == COPIES { COPIES } else { 1 };
                 for chunk in keys.chunks(32) {
                     // few keys share a prefix: whole vectors are passed over
                     let mut hits = K::ZERO;
@@ -173,11 +156,7 @@ impl<K: Key, C: AddAssign + From<bool>> Kernel for Count<'_, K, C> {
                     }
                 }
             }
-            Search::Many {
-                starts,
-                prefixes,
-                top,
-            } => {
+            Search::Many { starts, prefixes, top } => {
                 for &key in keys {
                     let t = (key.wide() >> (K::BITS - top)) as usize;
                     let (lo, hi) = (starts[t] as usize, starts[t + 1] as usize);
@@ -236,11 +215,7 @@ fn keys<K: Load>(x: &Tensor, order: Order, digits: &Digits<K>, counts: &mut [i64
         });
     }
     // histograms of many prefixes are too large to copy, and their keys too rare to run into each other
-    let copies = if counts.len() == digits.size {
-        COPIES
-    } else {
-        1
-    };
+    let copies = if counts.len() == digits.size { COPIES } else { 1 };
     let size = counts.len() * copies;
     let free: Mutex<Vec<Buffer>> = Mutex::new(Vec::new());
     let total = Mutex::new(counts);
@@ -316,8 +291,7 @@ pub fn tally(x: &Tensor, order: Order, thresholds: &[i64], tally: &mut [i64]) ->
         )));
     }
     let mut sums = Vec::new();
-    sums.try_reserve_exact(tally.len())
-        .map_err(|_| Error::Memory(tally.len().saturating_mul(8)))?;
+    sums.try_reserve_exact(tally.len()).map_err(|_| Error::Memory(tally.len().saturating_mul(8)))?;
     sums.resize_with(tally.len(), || AtomicI64::new(0));
     let n = x.len();
     with_key!(order, K => pool::run(n.div_ceil(BLOCK), n.saturating_mul(thresholds.len()), |b| {

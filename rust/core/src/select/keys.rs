@@ -77,11 +77,7 @@ impl Order {
             2 => Nan::Lowest,
             n => return Err(Error::Value(format!("nan is 0, 1 or 2, got {n}"))),
         };
-        Ok(Order {
-            format: Format::from_code(format)?,
-            signed,
-            nan,
-        })
+        Ok(Order { format: Format::from_code(format)?, signed, nan })
     }
 
     /// The key of infinity.
@@ -107,11 +103,7 @@ impl Order {
         if exact {
             Ok(())
         } else {
-            Err(Error::Type(format!(
-                "{} values cannot be ranked as {:?}",
-                x.dtype().name(),
-                self.format
-            )))
+            Err(Error::Type(format!("{} values cannot be ranked as {:?}", x.dtype().name(), self.format)))
         }
     }
 }
@@ -186,35 +178,21 @@ struct Fill<'a, T, K, const SIGNED: bool, const NAN: bool> {
     nan: K,
 }
 
-impl<T: Widen<K>, K: Key, const SIGNED: bool, const NAN: bool> Kernel
-    for Fill<'_, T, K, SIGNED, NAN>
-{
+impl<T: Widen<K>, K: Key, const SIGNED: bool, const NAN: bool> Kernel for Fill<'_, T, K, SIGNED, NAN> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         for (to, from) in self.to.iter_mut().zip(self.from) {
             let bits = from.widen();
-            let rank = if SIGNED {
-                bits.signed()
-            } else {
-                bits.magnitude()
-            };
-            *to = if NAN && bits.magnitude() > self.inf {
-                self.nan
-            } else {
-                rank
-            };
+            let rank = if SIGNED { bits.signed() } else { bits.magnitude() };
+            *to = if NAN && bits.magnitude() > self.inf { self.nan } else { rank };
         }
     }
 }
 
 fn fill<T: Widen<K>, K: Key>(from: &[T], to: &mut [K], order: Order) {
     let inf = K::narrow(order.format.inf() << 1);
-    let nan = if order.nan == Nan::Highest {
-        K::MAX
-    } else {
-        K::ZERO
-    };
+    let nan = if order.nan == Nan::Highest { K::MAX } else { K::ZERO };
     match (order.signed, order.nan == Nan::Bits) {
         (false, true) => dispatch(Fill::<_, _, false, false> { from, to, inf, nan }),
         (false, false) => dispatch(Fill::<_, _, false, true> { from, to, inf, nan }),

@@ -19,10 +19,7 @@ pub struct Cut {
 /// One byte per element, as a bool array has; a byte that is not 0 is true.
 pub fn bools<'a>(t: &Tensor<'a>) -> Result<&'a [u8]> {
     if t.dtype() != Dtype::Bool {
-        return Err(Error::Type(format!(
-            "expected bool, got {}",
-            t.dtype().name()
-        )));
+        return Err(Error::Type(format!("expected bool, got {}", t.dtype().name())));
     }
     if t.is_empty() {
         return Ok(&[]);
@@ -38,10 +35,7 @@ pub fn bools_mut<'a>(t: &Tensor<'a>) -> Result<&'a mut [u8]> {
         return Err(Error::Value("the output is read-only".into()));
     }
     if t.dtype() != Dtype::Bool {
-        return Err(Error::Type(format!(
-            "expected bool, got {}",
-            t.dtype().name()
-        )));
+        return Err(Error::Type(format!("expected bool, got {}", t.dtype().name())));
     }
     if t.is_empty() {
         return Ok(&mut []);
@@ -62,12 +56,7 @@ impl<K: Key> Kernel for Write<'_, K> {
     type Output = (i64, i64);
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> (i64, i64) {
-        let Write {
-            keys,
-            out,
-            threshold,
-            equals,
-        } = self;
+        let Write { keys, out, threshold, equals } = self;
         if equals {
             for (to, &key) in out.iter_mut().zip(keys) {
                 *to = u8::from(key >= threshold);
@@ -85,11 +74,7 @@ impl<K: Key> Kernel for Write<'_, K> {
 pub fn mask(x: &Tensor, order: Order, cut: Cut, out: &mut [u8]) -> Result<(i64, i64)> {
     order.check(x)?;
     if out.len() != x.len() {
-        return Err(Error::Value(format!(
-            "the mask has {} elements, the array {}",
-            out.len(),
-            x.len()
-        )));
+        return Err(Error::Value(format!("the mask has {} elements, the array {}", out.len(), x.len())));
     }
     with_key!(order, K => keys::<K>(x, order, cut, out))
 }
@@ -108,12 +93,7 @@ fn keys<K: Load>(x: &Tensor, order: Order, cut: Cut, out: &mut [u8]) -> Result<(
             // SAFETY: the elements of this block, which no other block touches.
             let out = unsafe { out.part(start, keys.len()) };
             let equals = cut.keep > 0;
-            let (above, equal) = dispatch(Write {
-                keys,
-                out,
-                threshold,
-                equals,
-            });
+            let (above, equal) = dispatch(Write { keys, out, threshold, equals });
             sum = (sum.0 + above, sum.1 + equal);
         }
         sum
@@ -125,11 +105,7 @@ fn keys<K: Load>(x: &Tensor, order: Order, cut: Cut, out: &mut [u8]) -> Result<(
     }
     // some of the equals go: those whose place among them lies outside `kept`
     let keep = cut.keep as i64;
-    let kept = if cut.high {
-        equal - keep..equal
-    } else {
-        0..keep
-    };
+    let kept = if cut.high { equal - keep..equal } else { 0..keep };
     let mut places = try_vec(counts.len() + 1, 0)?;
     for (b, c) in counts.iter().enumerate() {
         places[b + 1] = places[b] + c.1;
@@ -188,18 +164,10 @@ pub fn apply(x: &Tensor, mask: &Tensor, y: &Tensor) -> Result<()> {
     let (dtype, n) = (x.dtype(), x.len());
     let m = bools(mask)?;
     if y.dtype() != dtype {
-        return Err(Error::Type(format!(
-            "expected {}, got {}",
-            dtype.name(),
-            y.dtype().name()
-        )));
+        return Err(Error::Type(format!("expected {}, got {}", dtype.name(), y.dtype().name())));
     }
     if m.len() != n || y.len() != n {
-        return Err(Error::Value(format!(
-            "the array has {n} elements, the mask {}, the output {}",
-            m.len(),
-            y.len()
-        )));
+        return Err(Error::Value(format!("the array has {n} elements, the mask {}, the output {}", m.len(), y.len())));
     }
     if !y.writable() {
         return Err(Error::Value("the output is read-only".into()));

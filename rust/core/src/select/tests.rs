@@ -19,11 +19,7 @@ fn tensor<T: Element>(x: &[T]) -> Tensor<'_> {
 }
 
 fn order(format: Format) -> Order {
-    Order {
-        format,
-        signed: false,
-        nan: Nan::Bits,
-    }
+    Order { format, signed: false, nan: Nan::Bits }
 }
 
 /// Inputs of every temper: spread, ties, zeros of both signs, denormals, all equal.
@@ -48,11 +44,7 @@ fn select(arrays: &[Tensor], order: Order, k: usize, digit: u32) -> (u64, usize)
         let bits = digit.min(shift);
         shift -= bits;
         let mut counts = vec![0; 1 << bits];
-        let round = Round {
-            prefixes: &[prefix],
-            shift,
-            bits,
-        };
+        let round = Round { prefixes: &[prefix], shift, bits };
         for x in arrays {
             count(x, order, &round, &mut counts).unwrap();
         }
@@ -81,11 +73,7 @@ fn check<T: Store>(format: Format, x: &[T], k: usize, digit: u32) {
     tally(&t, o, &[key as i64], &mut tallied).unwrap();
     let keep = (tallied[1] as usize - place) as u64;
     let mut got = vec![2; n];
-    let cut = Cut {
-        threshold: key as i64,
-        keep,
-        high: false,
-    };
+    let cut = Cut { threshold: key as i64, keep, high: false };
     let counts = mask(&t, o, cut, &mut got).unwrap();
     assert_eq!([counts.0, counts.1], tallied);
     let mut want = vec![1; n];
@@ -136,20 +124,12 @@ fn large_arrays_on_any_number_of_threads() {
     for x in samples(n, 5) {
         let mut results = Vec::new();
         for threads in [1, 2, 5] {
-            let context = pool::Context {
-                runner: None,
-                threads,
-                cancel: None,
-            };
+            let context = pool::Context { runner: None, threads, cancel: None };
             results.push(pool::with(context, || {
                 let (t, o) = (tensor(&x), order(Format::F32));
                 let found = select(&[t], o, n / 2, 16);
                 let mut m = vec![0; n];
-                let cut = Cut {
-                    threshold: found.0 as i64,
-                    keep: 1000,
-                    high: false,
-                };
+                let cut = Cut { threshold: found.0 as i64, keep: 1000, high: false };
                 let c = mask(&t, o, cut, &mut m).unwrap();
                 (found, c, m)
             }));
@@ -168,25 +148,10 @@ fn large_arrays_on_any_number_of_threads() {
 
 #[test]
 fn signed_order_and_nan() {
-    let x = [
-        1.0_f32,
-        -1.0,
-        0.0,
-        -0.0,
-        f32::NAN,
-        -f32::NAN,
-        f32::INFINITY,
-        -f32::INFINITY,
-        1e-45,
-        -1e-45,
-    ];
+    let x = [1.0_f32, -1.0, 0.0, -0.0, f32::NAN, -f32::NAN, f32::INFINITY, -f32::INFINITY, 1e-45, -1e-45];
     let keys = |signed, nan| {
         let mut k = [0_u32; 10];
-        let order = Order {
-            format: Format::F32,
-            signed,
-            nan,
-        };
+        let order = Order { format: Format::F32, signed, nan };
         keys::Load::load(&tensor(&x), 0, order, &mut k);
         k
     };
@@ -197,11 +162,7 @@ fn signed_order_and_nan() {
                 for j in 0..10 {
                     let (a, b) = (rank(x[i]), rank(x[j]));
                     if a.is_nan() {
-                        assert!(if nan == Nan::Highest {
-                            k[i] >= k[j]
-                        } else {
-                            k[i] <= k[j]
-                        });
+                        assert!(if nan == Nan::Highest { k[i] >= k[j] } else { k[i] <= k[j] });
                     } else if !b.is_nan() {
                         assert_eq!(k[i].cmp(&k[j]), a.partial_cmp(&b).unwrap());
                     }
@@ -225,11 +186,7 @@ fn types_widen_exactly() {
         keys::Load::load(t, 0, o, &mut k);
         k
     };
-    let (a, b, c) = (
-        load(&tensor(&halves)),
-        load(&tensor(&singles)),
-        load(&tensor(&doubles)),
-    );
+    let (a, b, c) = (load(&tensor(&halves)), load(&tensor(&singles)), load(&tensor(&doubles)));
     for i in 0..a.len() {
         assert!(halves[i].to_f32().is_nan() || (a[i] == b[i] && b[i] == c[i]));
     }
@@ -241,11 +198,7 @@ fn types_widen_exactly() {
 }
 
 fn low(prefixes: &[i64]) -> Round<'_> {
-    Round {
-        prefixes,
-        shift: 7,
-        bits: 9,
-    }
+    Round { prefixes, shift: 7, bits: 9 }
 }
 
 #[test]
@@ -253,18 +206,10 @@ fn many_prefixes_count_as_one_each() {
     for x in samples(5000, 9) {
         let (t, o) = (tensor(&x), order(Format::F32));
         let mut first = vec![0; 1 << 16];
-        let all = Round {
-            prefixes: &[0],
-            shift: 16,
-            bits: 16,
-        };
+        let all = Round { prefixes: &[0], shift: 16, bits: 16 };
         count(&t, o, &all, &mut first).unwrap();
         assert_eq!(first.iter().sum::<i64>(), 5000);
-        let prefixes: Vec<i64> = (0..1_i64 << 16)
-            .filter(|&d| first[d as usize] > 0)
-            .step_by(2)
-            .take(50)
-            .collect();
+        let prefixes: Vec<i64> = (0..1_i64 << 16).filter(|&d| first[d as usize] > 0).step_by(2).take(50).collect();
         let mut together = vec![0; prefixes.len() << 9];
         count(&t, o, &low(&prefixes), &mut together).unwrap();
         for (i, p) in prefixes.iter().enumerate() {
@@ -290,11 +235,7 @@ fn a_wrong_round_is_an_error() {
         (&[0, 1], 0, 8, 256),
         (&[0], u32::MAX, 8, 256),
     ] {
-        let round = Round {
-            prefixes,
-            shift,
-            bits,
-        };
+        let round = Round { prefixes, shift, bits };
         assert!(count(&t, o, &round, &mut vec![0; n]).is_err());
     }
 }
@@ -302,12 +243,8 @@ fn a_wrong_round_is_an_error() {
 fn topk_check<T: Store>(x: &[T], d: usize, k: usize, signed: bool, format: Format) {
     let rows = x.len() / d;
     // SAFETY: as in `tensor`.
-    let t =
-        unsafe { Tensor::new(x.as_ptr().cast_mut().cast(), &[rows, d], T::DTYPE, false) }.unwrap();
-    let o = Order {
-        signed,
-        ..order(format)
-    };
+    let t = unsafe { Tensor::new(x.as_ptr().cast_mut().cast(), &[rows, d], T::DTYPE, false) }.unwrap();
+    let o = Order { signed, ..order(format) };
     let mut got = vec![-1; rows * k];
     topk_rows(&t, o, k, &mut got).unwrap();
     let mut values = vec![T::default(); rows * k];
@@ -327,10 +264,7 @@ fn topk_check<T: Store>(x: &[T], d: usize, k: usize, signed: bool, format: Forma
         let want: Vec<i64> = by.iter().map(|&i| i as i64).collect();
         assert_eq!(&got[r * k..(r + 1) * k], want, "d {d} k {k}");
         for (j, &i) in by.iter().enumerate() {
-            assert_eq!(
-                values[r * k + j].to_f64().to_bits(),
-                row[i].to_f64().to_bits()
-            );
+            assert_eq!(values[r * k + j].to_f64().to_bits(), row[i].to_f64().to_bits());
         }
     }
 }
@@ -373,9 +307,7 @@ fn scatter_is_the_transpose_of_gather() {
 #[test]
 fn a_masked_array_is_positive_zero_where_it_was_pruned() {
     let n = 70_000;
-    let x: Vec<f32> = (0..n)
-        .map(|i| if i % 3 == 0 { -0.0 } else { f32::NAN })
-        .collect();
+    let x: Vec<f32> = (0..n).map(|i| if i % 3 == 0 { -0.0 } else { f32::NAN }).collect();
     let m: Vec<u8> = (0..n).map(|i| u8::from(i % 2 == 0) * 3).collect();
     // SAFETY: `m` outlives it and is not written to.
     let mt = unsafe { Tensor::new(m.as_ptr().cast_mut(), &[n], Dtype::Bool, false) }.unwrap();
@@ -383,9 +315,7 @@ fn a_masked_array_is_positive_zero_where_it_was_pruned() {
     // SAFETY: `y` outlives it and is written through it alone.
     let yt = unsafe { Tensor::new(y.as_mut_ptr().cast(), &[n], Dtype::F32, true) }.unwrap();
     apply(&tensor(&x), &mt, &yt).unwrap();
-    let want: Vec<u32> = (0..n)
-        .map(|i| if i % 2 == 0 { x[i].to_bits() } else { 0 })
-        .collect();
+    let want: Vec<u32> = (0..n).map(|i| if i % 2 == 0 { x[i].to_bits() } else { 0 }).collect();
     assert_eq!(y.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), want);
     let mut z = x;
     // SAFETY: as above; the array is its own input.

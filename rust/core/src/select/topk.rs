@@ -65,15 +65,10 @@ pub fn topk_rows(x: &Tensor, order: Order, k: usize, indices: &mut [i64]) -> Res
         return Err(Error::Value(format!("k = {k} of rows of {d}")));
     }
     if rows.checked_mul(k) != Some(indices.len()) {
-        return Err(Error::Value(format!(
-            "indices must hold {rows} × {k} numbers, got {}",
-            indices.len()
-        )));
+        return Err(Error::Value(format!("indices must hold {rows} × {k} numbers, got {}", indices.len())));
     }
     if u32::try_from(d).is_err() {
-        return Err(Error::Value(format!(
-            "rows of at most 2^32 − 1 elements, got {d}"
-        )));
+        return Err(Error::Value(format!("rows of at most 2^32 − 1 elements, got {d}")));
     }
     if indices.is_empty() {
         return Ok(());
@@ -143,17 +138,10 @@ fn emit<K: Key>(keys: &[K], threshold: K, mut ties: usize, out: &mut [i64]) {
 fn check(x: &Tensor, y: &Tensor, indices: &[i64]) -> Result<(usize, usize, usize)> {
     let ((rows, d), (_, k)) = (x.rows(), y.rows());
     if x.dtype() != y.dtype() {
-        return Err(Error::Type(format!(
-            "{} and {} in one call",
-            x.dtype().name(),
-            y.dtype().name()
-        )));
+        return Err(Error::Type(format!("{} and {} in one call", x.dtype().name(), y.dtype().name())));
     }
     if rows.checked_mul(k) != Some(indices.len()) || y.len() != indices.len() {
-        return Err(Error::Value(format!(
-            "rows of {k} values and {} indices for {rows} rows",
-            indices.len()
-        )));
+        return Err(Error::Value(format!("rows of {k} values and {} indices for {rows} rows", indices.len())));
     }
     if let Some(i) = indices.iter().find(|&&i| i < 0 || i as usize >= d) {
         return Err(Error::Value(format!("index {i} of rows of {d}")));

@@ -4,6 +4,7 @@ use super::call::{Call, number, put};
 use super::margin::{Margin, inside};
 use super::sums::{Acc, Dot2, Lanes, Plain};
 use super::{RowOp, TILE};
+use crate::dd::Num;
 use crate::simd::*;
 use crate::store::{STEP, Store};
 use std::marker::PhantomData;
@@ -100,16 +101,9 @@ impl<OP, T: Store, K: Wide, const V: usize, const C: usize, const O: usize, cons
         for (v, place) in x.iter_mut().enumerate() {
             *place = self.input(v, start, n);
         }
-        let rows = |r: usize| -> [*const K; V] {
-            std::array::from_fn(
-                #[inline(always)]
-                |v| x[v].0.wrapping_add(r * x[v].1),
-            )
-        };
-
         let mut lanes = [const { Lanes::ZERO }; P];
         for r in 0..n {
-            let x = rows(r);
+            let x = at_row(&x, r);
             let mut sums = [[K::Acc::<S>::zero(s); P]; 2];
             let mut i = 0;
             while i + STEP <= d {
@@ -146,16 +140,15 @@ impl<OP, T: Store, K: Wide, const V: usize, const C: usize, const O: usize, cons
         let mut numbers = [[0.0; TILE]; R];
         let mut gap = [0.0; TILE];
         for g in (0..n).step_by(8) {
-            let at = |v: &[f64; TILE]| f64x8::from_slice(s, &v[g..g + 8]);
-            let p: [<K::Acc<S> as Acc<S>>::Num; P] = std::array::from_fn(
-                #[inline(always)]
-                |p| K::Acc::<S>::totals(s, &lanes[p], g),
-            );
-            let c: [f64x8<S>; C] = std::array::from_fn(
-                #[inline(always)]
-                |k| at(&c[k]),
-            );
-            let solved = self.op.solve(s, p, c);
+            let mut p = [Num::of(f64x8::splat(s, 0.0)); P];
+            for k in 0..P {
+                p[k] = K::Acc::<S>::totals(s, &lanes[k], g);
+            }
+            let mut row_numbers = [f64x8::splat(s, 0.0); C];
+            for k in 0..C {
+                row_numbers[k] = f64x8::from_slice(s, &c[k][g..g + 8]);
+            }
+            let solved = self.op.solve(s, p, row_numbers);
             for k in 0..W {
                 solved.weights[k].store_slice(&mut weights[k][g..g + 8]);
             }
@@ -182,13 +175,26 @@ impl<OP, T: Store, K: Wide, const V: usize, const C: usize, const O: usize, cons
         for (o, place) in y.iter_mut().enumerate() {
             *place = self.output(o, start);
         }
+        let plain = !self.plan.summed_rows.contains(&true);
         for r in 0..n {
-            let x = rows(r);
-            let w: [f64x8<S>; W] = std::array::from_fn(
-                #[inline(always)]
-                |k| f64x8::splat(s, weights[k][r]),
-            );
+            let x = at_row(&x, r);
+            let mut w = [f64x8::splat(s, 0.0); W];
+            for k in 0..W {
+                w[k] = f64x8::splat(s, weights[k][r]);
+            }
             let mut i = 0;
+            // the common case apart: whole steps into memory, nothing to decide
+            while plain && i + STEP <= d {
+                // SAFETY: as below.
+                let [a, b] = unsafe { load::<S, K, V>(s, &x, i, STEP) };
+                let (a, b) = (self.op.combine(&a, &w), self.op.combine(&b, &w));
+                for o in 0..O {
+                    // SAFETY: as below.
+                    let row = unsafe { std::slice::from_raw_parts_mut(y[o].add(r * d + i), STEP) };
+                    K::store16(s, [a[o], b[o]], row);
+                }
+                i += STEP;
+            }
             while i < d {
                 let step = STEP.min(d - i);
                 // SAFETY: as above; no reference to a row outlives its step, since an output may be an input.
@@ -257,6 +263,16 @@ where
             block.tile::<S, P, W>(s, start, TILE.min(range.end - start));
         }
     }
+}
+
+/// Where row `r` of each input starts.
+#[inline(always)]
+fn at_row<K, const V: usize>(x: &[(*const K, usize); V], r: usize) -> [*const K; V] {
+    let mut rows = [std::ptr::null(); V];
+    for v in 0..V {
+        rows[v] = x[v].0.wrapping_add(r * x[v].1);
+    }
+    rows
 }
 
 /// Step `i` of each row: two halves of eight lanes, zeros past the end.

@@ -5,6 +5,7 @@
 pub mod bits;
 pub mod butterfly;
 pub mod csr;
+pub mod dd;
 pub mod flat;
 pub mod math;
 pub mod micro;

@@ -37,7 +37,7 @@ fn poly<S: Simd, const N: usize>(s: S, x: f64x8<S>, c: &[f64; N]) -> f64x8<S> {
 
 /// `a + b` as a sum and its error, for `|a| >= |b|` or `a = 0` (Dekker).
 #[inline(always)]
-pub(crate) fn fast_two_sum<S: Simd>(a: f64x8<S>, b: f64x8<S>) -> (f64x8<S>, f64x8<S>) {
+fn fast_two_sum<S: Simd>(a: f64x8<S>, b: f64x8<S>) -> (f64x8<S>, f64x8<S>) {
     let s = a + b;
     (s, b - (s - a))
 }
@@ -80,11 +80,7 @@ f32_forms!(exp exp_f32, expm1 expm1_f32, log log_f32, log1p log1p_f32, tanh tanh
 fn map<S: Simd, T: Store>(s: S, x: &[T], y: &mut [T], f: impl Fn(f64x8<S>) -> f64x8<S>) {
     for (x, y) in x.chunks(STEP).zip(y.chunks_mut(STEP)) {
         let whole = x.len() == STEP;
-        let mut v = if whole {
-            T::load16(s, x)
-        } else {
-            T::load_tail(s, x)
-        };
+        let mut v = if whole { T::load16(s, x) } else { T::load_tail(s, x) };
         for v in &mut v {
             *v = f(*v);
         }
@@ -138,9 +134,7 @@ macro_rules! by_name { ($($f:ident),*) => {
         })
     }
 } }
-by_name!(
-    exp, expm1, log, log1p, tanh, atanh, asinh, acosh, sinh, cosh, erf
-);
+by_name!(exp, expm1, log, log1p, tanh, atanh, asinh, acosh, sinh, cosh, erf);
 
 fn eval<T>(name: &str, x: &[T], y: &mut [T], run: fn(&str, &[T], &mut [T])) -> bool {
     let fits = NAMES.contains(&name) && x.len() == y.len();

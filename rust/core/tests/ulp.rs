@@ -28,9 +28,7 @@ fn asinh(x: f64) -> f64 {
     if a.is_infinite() {
         return x;
     }
-    (a + a * a / (1.0 + (a * a + 1.0).sqrt()))
-        .ln_1p()
-        .copysign(x)
+    (a + a * a / (1.0 + (a * a + 1.0).sqrt())).ln_1p().copysign(x)
 }
 fn acosh(x: f64) -> f64 {
     if x < 1.0 {
@@ -88,12 +86,7 @@ fn sweep(name: &str, start: u64, stride: u64, end: u64) -> (f64, f32) {
     let mut at = start;
     while at < end {
         x.clear();
-        x.extend(
-            (0..CHUNK)
-                .map(|i| at + i * stride)
-                .take_while(|&b| b < end)
-                .map(|b| f32::from_bits(b as u32)),
-        );
+        x.extend((0..CHUNK).map(|i| at + i * stride).take_while(|&b| b < end).map(|b| f32::from_bits(b as u32)));
         at += CHUNK * stride;
         y.resize(x.len(), 0.0);
         assert!(eval_f32(name, &x, &mut y));
@@ -135,10 +128,7 @@ fn f32_exhaustive() {
         let run = |t: u64| sweep(name, part * t, 1, ALL.min(part * (t + 1)));
         let (e, x) = thread::scope(|s| {
             let parts: Vec<_> = (0..threads).map(|t| s.spawn(move || run(t))).collect();
-            parts
-                .into_iter()
-                .map(|p| p.join().expect("a sweep"))
-                .fold((0.0, 0.0), |a, b| if b.0 > a.0 { b } else { a })
+            parts.into_iter().map(|p| p.join().expect("a sweep")).fold((0.0, 0.0), |a, b| if b.0 > a.0 { b } else { a })
         });
         println!("{name}: {e:.4} ulp at {x:e}");
         assert!(e <= BOUND, "{name}({x:e}): {e} ulp");
@@ -173,12 +163,7 @@ fn specials() {
             for i in 0..6 {
                 let want = if i < 5 { want[i] } else { nan };
                 let near = y[i].to_bits().abs_diff(want.to_bits()) <= 1;
-                assert!(
-                    near || (y[i].is_nan() && want.is_nan()),
-                    "{name}({}) = {} at {level}",
-                    x[i],
-                    y[i]
-                );
+                assert!(near || (y[i].is_nan() && want.is_nan()), "{name}({}) = {} at {level}", x[i], y[i]);
                 let e = ulps(z[i], want);
                 assert!(e <= BOUND, "{name}({}) = {} at {level}", x[i], z[i]);
             }

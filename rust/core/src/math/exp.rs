@@ -18,13 +18,8 @@ const EXP: [f64; 10] = [
     2.0918130714801734e-09,
 ];
 /// (sinh r / r - 1) / r^2 in powers of r^2, error 2^-60.6 of sinh r.
-const SINH: [f64; 5] = [
-    0.16666666666666677,
-    0.008333333333321624,
-    0.00019841269886136206,
-    2.755724420704066e-06,
-    2.5109035286704362e-08,
-];
+const SINH: [f64; 5] =
+    [0.16666666666666677, 0.008333333333321624, 0.00019841269886136206, 2.755724420704066e-06, 2.5109035286704362e-08];
 /// (cosh r - 1 - r^2/2) / r^4 in powers of r^2, error 2^-67 of cosh r.
 const COSH: [f64; 5] = [
     0.041666666666666685,
@@ -36,11 +31,7 @@ const COSH: [f64; 5] = [
 
 /// n + [`ROUND`], n, and r as a sum; `low` continues x.
 #[inline(always)]
-fn reduce<S: Simd>(
-    s: S,
-    x: f64x8<S>,
-    low: Option<f64x8<S>>,
-) -> (f64x8<S>, f64x8<S>, f64x8<S>, f64x8<S>) {
+fn reduce<S: Simd>(s: S, x: f64x8<S>, low: Option<f64x8<S>>) -> (f64x8<S>, f64x8<S>, f64x8<S>, f64x8<S>) {
     let t = x.mul_add(LOG2_E, f64x8::splat(s, ROUND));
     let n = t - ROUND;
     let hi = x - n * LN2_HI; // both exact

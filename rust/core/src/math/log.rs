@@ -53,9 +53,7 @@ fn log_parts<S: Simd>(s: S, k: f64x8<S>, f: f64x8<S>, fl: Option<f64x8<S>>) -> f
 pub(super) fn or_special<S: Simd>(s: S, u: f64x8<S>, y: f64x8<S>) -> f64x8<S> {
     let positive = u.simd_gt(0.0);
     let rest = positive.select(u, f64x8::splat(s, f64::NAN));
-    let rest = u
-        .simd_eq(0.0)
-        .select(f64x8::splat(s, f64::NEG_INFINITY), rest);
+    let rest = u.simd_eq(0.0).select(f64x8::splat(s, f64::NEG_INFINITY), rest);
     (positive & u.simd_lt(f64::INFINITY)).select(y, rest)
 }
 
@@ -154,8 +152,6 @@ pub fn atanh<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
     let (h, l) = fast_two_sum(k * (LN2_HI * 0.5), q);
     let tail = (q * z * 0.5).mul_add(poly(s, z, &ATANH), k.mul_add(LN2_LO * 0.5, l + ql));
     // (a - 1) * inf: the pole, NaN beyond it and for NaN
-    let pole = a
-        .simd_eq(one)
-        .select(f64x8::splat(s, f64::INFINITY), f64x8::splat(s, f64::NAN));
+    let pole = a.simd_eq(one).select(f64x8::splat(s, f64::INFINITY), f64x8::splat(s, f64::NAN));
     a.simd_lt(1.0).select(h + tail, pole).copysign(x)
 }

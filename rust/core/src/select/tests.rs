@@ -124,7 +124,7 @@ fn large_arrays_on_any_number_of_threads() {
     for x in samples(n, 5) {
         let mut results = Vec::new();
         for threads in [1, 2, 5] {
-            let context = pool::Context { runner: None, threads, cancel: None };
+            let context = pool::Context { runner: None, threads, poll: None };
             results.push(pool::with(context, || {
                 let (t, o) = (tensor(&x), order(Format::F32));
                 let found = select(&[t], o, n / 2, 16);

@@ -146,7 +146,8 @@ def _gpu() -> str:
 @click.option(
     "--seconds", default=3.0, type=click.FloatRange(min=0), show_default=True, help="About how long a case is measured."
 )
-def bench(family: tuple[str, ...], match: str, seconds: float) -> int:
+@click.option("--brief", is_flag=True, help="One case of each family, one line each.")
+def bench(family: tuple[str, ...], match: str, seconds: float, brief: bool) -> int:
     """Ratios against peers, in one process on one thread."""
     from tersor.bench import FAMILIES
     from tersor.bench.__main__ import run
@@ -154,4 +155,4 @@ def bench(family: tuple[str, ...], match: str, seconds: float) -> int:
     for name in family:
         if name not in FAMILIES:
             raise click.BadParameter(f"{name!r} is not one of {', '.join(FAMILIES)}", param_hint="FAMILY")
-    return run([*family, "--match", match, "--seconds", str(seconds)])
+    return run([*family, "--match", match, "--seconds", str(seconds), *(["--brief"] if brief else [])])

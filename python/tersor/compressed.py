@@ -129,6 +129,41 @@ def unpack(words: np.ndarray, bits: int, k: int) -> np.ndarray:
     return (octets[:, :k] - np.uint8(1 << (bits - 1))).view(np.int8)
 
 
+def widen(octets: bytes | memoryview, dtype: str) -> np.ndarray:
+    """Floats of a safetensors dtype as NumPy has them: bfloat16 and float64 as float32, the others as they are."""
+    if dtype == "BF16":
+        return (np.frombuffer(octets, "<u2").astype(np.uint32) << 16).view(np.float32)
+    x = np.frombuffer(octets, {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype])
+    return x.astype(np.float32) if dtype == "F64" else x
+
+
+def _narrow(scale: np.ndarray) -> np.ndarray:
+    """float32 to the nearest bfloat16, ties to even, as 16-bit words; finite and positive, so no carry goes astray."""
+    bits = scale.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def encode(rows: np.ndarray, dtype: str, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
+    """Packed words and scales, as `layout` says them, of some rows of a weight stored as ``dtype``.
+
+    Codes are made with the scale that is stored: for bfloat16 it is rounded first.
+    """
+    from tersor import quant
+
+    n, k = rows.shape
+    if dtype != "BF16":
+        e = quant.encode(rows, str(scheme))
+        scale = np.asarray(e.scale).reshape(n, -1)
+        whole = scheme.bits == 4 and k % 8 == 0  # our packed rows are already theirs
+        words = np.asarray(e.data).view("<i4") if whole else pack(_codes(e), scheme.bits)
+        return words.reshape(n, -1), scale
+    kept = {"group": scheme.group} if scheme.group else {"axis": 0}
+    scale = _narrow(np.asarray(quant.choose_qparams(rows, f"int{scheme.bits}", **kept)[0]).reshape(n, -1))
+    exact = (scale.astype(np.uint32) << 16).view(np.float32)
+    codes = quant.quantize(rows, exact, None, f"int{scheme.bits}")
+    return pack(codes, scheme.bits), scale
+
+
 def width(words: int, k: int) -> int | None:
     """The bits of codes of which ``k`` fill ``words`` words; None where both widths would, or neither."""
     fits = [bits for bits in (4, 8) if Scheme(bits, None).words(k) == words]

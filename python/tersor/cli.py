@@ -4,6 +4,7 @@ whose fault it was (0 done, 1 the content, 2 usage or a file, 130 and 143 stoppe
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -138,6 +139,110 @@ def _gpu() -> str:
     if not torch.cuda.is_available():
         return "none found"
     return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+
+
+@commands.command()
+@SOURCE
+@click.option("--histogram/--no-histogram", default=True, help="Read the numbers too, not only the headers.")
+def inspect(source: Path, histogram: bool) -> None:
+    """Tensors, dtypes, sizes, zeros and the distribution of magnitudes of a file or model folder."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from tersor import summary
+    from tersor.checkpoint import Model
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("tensor", "dtype", "shape"):
+        table.add_column(heading, overflow="fold" if heading == "tensor" else "ellipsis")
+    for heading in ("size", "zeros", "largest"):
+        table.add_column(heading, justify="right")
+    total = summary.Magnitudes()
+    tensors = numbers = nbytes = 0
+    with Model(source) as model:
+        entries = list(model.tensors())
+        work = sum(e.nbytes for _, e in entries if e.dtype in summary.LAYOUTS)
+        with progress("reading", work) as advance:
+            for reader, e in entries:
+                zeros = largest = ""
+                if histogram and e.dtype in summary.LAYOUTS and e.nbytes:
+                    found = summary.Magnitudes()
+                    for piece in reader.chunks(e):
+                        found.update(e.dtype, piece)
+                        advance(piece.nbytes)
+                    total.merge(found)
+                    zeros, largest = f"{100 * found.sparsity:.1f} %", f"{found.largest:.4g}"
+                    if found.nonfinite:
+                        largest = f"{found.nonfinite} inf, nan"
+                table.add_row(escape(e.name), e.dtype, "×".join(map(str, e.shape)), size(e.nbytes), zeros, largest)
+                tensors, numbers, nbytes = tensors + 1, numbers + math.prod(e.shape), nbytes + e.nbytes
+        files = f" in {len(model.readers)} files" if len(model.readers) > 1 else ""
+    out = console()
+    out.print(table)
+    out.print(f"\n{tensors} tensors{files}, {numbers / 1e6:.1f} M numbers, {size(nbytes)}", highlight=False)
+    if total.count:
+        out.print(f"\nmagnitudes of {total.count / 1e6:.1f} M floats, {100 * total.sparsity:.2f} % of them zero")
+        for line in summary.histogram(total, width=max(10, min(60, out.width - 24))):
+            out.print(line, markup=False)
+
+
+@commands.command()
+@SOURCE
+@OUTPUT
+@click.option("--sparsity", required=True, type=click.FloatRange(0, 1), help="The share of weights to set to zero.")
+@click.option("--min-keep", default=0, type=click.IntRange(min=0), help="Weights that every tensor keeps at least.")
+@INCLUDE
+@EXCLUDE
+def prune(
+    source: Path, output: Path, sparsity: float, min_keep: int, include: tuple[str, ...], exclude: tuple[str, ...]
+) -> None:
+    """Set the smallest weights of all tensors together to zero, exactly the asked share of them."""
+    from tersor.prune import prune_safetensors
+
+    with progress("pruning", 0) as advance:
+        prune_safetensors(
+            source, output, sparsity, min_keep=min_keep, include=include, exclude=exclude, progress=advance
+        )
+
+
+@commands.command()
+@SOURCE
+@OUTPUT
+@click.option("--scheme", required=True, metavar="SCHEME", help="int8-row, int4-g128, or another of 8 or 4 bits.")
+@click.option("--embeddings", is_flag=True, help="Quantize the tables of embeddings too.")
+@INCLUDE
+@EXCLUDE
+def quantize(
+    source: Path, output: Path, scheme: str, embeddings: bool, include: tuple[str, ...], exclude: tuple[str, ...]
+) -> None:
+    """Write the matrices as codes of 8 or 4 bits with scales, as compressed-tensors and transformers read them."""
+    from tersor import compressed
+    from tersor.checkpoint import Model
+    from tersor.convert import quantize_safetensors
+
+    try:
+        compressed.Scheme.parse(scheme)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--scheme") from None
+    with Model(source) as model:
+        if model.folder and output.exists() and model.folder.samefile(output):
+            raise click.UsageError("a folder is quantized into another folder: OUT is IN")
+        total = sum(e.nbytes for _, e in model.tensors())
+    with progress("quantizing", total) as advance:
+        made = quantize_safetensors(
+            source, output, scheme, include=include, exclude=exclude, embeddings=embeddings, done=advance
+        )
+    out = console()
+    out.print(f"{size(made.before)} -> {size(made.after)}, {len(made.choice.quantized)} weights in {scheme}")
+    for why in sorted(set(made.choice.dense.values())):
+        names = [name for name, reason in made.choice.dense.items() if reason == why]
+        out.print(f"dense, {why}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}", markup=False)
+    if embeddings and any(compressed.is_table(name) for name in made.choice.quantized):
+        out.print(
+            "embedding tables are quantized: tersor reads them back (tersor.convert.load); transformers leaves them packed "
+            "unless it is given quantization_config=CompressedTensorsConfig(dequantize=True)",
+            markup=False,
+        )
 
 
 @commands.command()

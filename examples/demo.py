@@ -17,14 +17,13 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 from sentences import GRADES, SENTENCES
-from torch import nn
-
 from tersor import sparse, summary
 from tersor.bench.__main__ import run
 from tersor.checkpoint import Model
 from tersor.convert import load, quantize_safetensors
 from tersor.nn import QuantLinear
 from tersor.prune import prune_safetensors
+from torch import nn
 
 OUT = Path(__file__).parent.parent / "demo"
 console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
@@ -129,8 +128,8 @@ def main() -> None:
         )
     console.print(table)
     console.print(
-        "rank: Spearman's correlation of the similarities of the 30 pairs, with those of the dense model and with the grades a\n"
-        "person gave. Half of this model is its table of word vectors, which stays dense unless --embeddings is given.\n"
+        "rank: Spearman's correlation of the similarities of the 30 pairs, with those of the dense model and with the grades\n"
+        "a person gave. Half of this model is its table of word vectors, which stays dense unless --embeddings is given.\n"
     )
     sys.stdout.flush()
     sys.exit(run(["--brief", "--seconds", os.environ.get("DEMO_SECONDS", "2")]))

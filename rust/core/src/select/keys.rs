@@ -80,6 +80,16 @@ impl Order {
         Ok(Order { format: Format::from_code(format)?, signed, nan })
     }
 
+    /// The key of infinity.
+    pub fn infinity(self) -> u64 {
+        let inf = self.format.inf();
+        if self.signed {
+            inf | 1 << (self.format.bits() - 1)
+        } else {
+            inf << 1
+        }
+    }
+
     /// Whether arrays of this type can be ranked in this format; uint16 stands for the bits of bfloat16, which NumPy
     /// has no type for.
     pub fn check(self, x: &Tensor) -> Result<()> {
@@ -198,7 +208,7 @@ pub trait Load: Key {
 }
 
 /// `n` elements from `start`, as a transparent wrapper of the storage type.
-fn part<'a, T>(x: &Tensor<'a>, start: usize, n: usize) -> &'a [T] {
+pub(super) fn part<'a, T>(x: &Tensor<'a>, start: usize, n: usize) -> &'a [T] {
     assert!(size_of::<T>() == x.dtype().size() && start + n <= x.len());
     if n == 0 {
         return &[];

@@ -15,7 +15,7 @@ pub mod topk;
 
 pub use count::{Round, count, tally};
 pub use keys::{Format, Nan, Order, finite};
-pub use mask::{Cut, apply, mask};
+pub use mask::{Cut, apply, bools_mut, mask};
 pub use split::{Found, split};
 pub use topk::{gather_rows, scatter_rows, topk_rows};
 

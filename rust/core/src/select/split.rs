@@ -87,13 +87,11 @@ pub fn split(
     keys: &mut [i64],
 ) -> Result<Found> {
     order.check(x)?;
-    if order.signed
-        || order.nan != Nan::Bits
-        || 8 * x.dtype().size() != order.format.bits() as usize
-    {
-        return Err(Error::Value(
-            "only magnitudes of arrays of one type are split".into(),
-        ));
+    if order.signed || order.nan != Nan::Bits || 8 * x.dtype().size() != order.format.bits() as usize {
+        return Err(Error::Value("only magnitudes of arrays of one type are split".into()));
+    }
+    if lo as u64 > hi as u64 {
+        return Err(Error::Value(format!("the window {lo:#x}..={hi:#x} is empty")));
     }
     if out.len() != x.len() || places.len() != keys.len() {
         return Err(Error::Value(format!(
@@ -135,10 +133,7 @@ fn blocks<K: Key>(
     let (mut found, mut listed) = (Found::default(), 0);
     for (b, part) in parts.into_iter().enumerate() {
         let (list, Seen(above, from_lo, top)) = part?;
-        for ((place, key), (to, to_key)) in list
-            .iter()
-            .zip(places[listed..].iter_mut().zip(&mut keys[listed..]))
-        {
+        for ((place, key), (to, to_key)) in list.iter().zip(places[listed..].iter_mut().zip(&mut keys[listed..])) {
             *to = (b * BLOCK) as i64 + i64::from(*place);
             *to_key = key.wide() as i64;
         }

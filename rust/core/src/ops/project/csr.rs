@@ -5,7 +5,7 @@
 //! once per call, as for dense rows. Otherwise the column that a number meets is drawn when it is met.
 
 use super::matrix::{Kind, Matrix};
-use super::sparse::{self, INDICES, Lists};
+use super::sparse::{self, INDICES};
 use crate::lane::Stored;
 use crate::pool::{self, Shared};
 use crate::simd::*;
@@ -92,10 +92,29 @@ pub fn apply<T: Stored, I: Index>(matrix: &Matrix, x: Csr<T, I>, y: &mut [T]) ->
     for first in (0..outputs).step_by(segment) {
         let width = segment.min(outputs - first);
         let lists = if table { sparse::by_term(matrix, first, width)? } else { Vec::new() };
-        let part = Part { matrix, x, lists: &lists, first, width };
-        pool::map(n.div_ceil(each), nnz.saturating_mul(width).saturating_add(n.saturating_mul(width)), |b| {
-            let rows = b * each..n.min((b + 1) * each);
-            dispatch(Rows { part: &part, rows, outputs, y: out })
+        let work = nnz.saturating_add(n).saturating_mul(width);
+        pool::map(n.div_ceil(each), work, |b| {
+            let mut sums = Sums::new::<T>(width)?;
+            let mut line = try_vec(if table { 0 } else { width }, 0f32)?;
+            for r in b * each..n.min((b + 1) * each) {
+                sums.clear();
+                // what is out of bounds now was not when it was checked
+                for (c, v) in x.row(r).filter(|&(c, _)| c < terms) {
+                    let v = v.to_f64();
+                    if table {
+                        sparse::each(&lists, width, c, |o, sign| sums.add(o, v * sign));
+                    } else {
+                        matrix.line(c, first, &mut line);
+                        dispatch(Axpy { v, line: &line, sums: &mut sums });
+                    }
+                }
+                // SAFETY: this row's part of the result is this block's own.
+                let y = unsafe { out.part(r * outputs + first, width) };
+                for (o, y) in y.iter_mut().enumerate() {
+                    *y = T::from_f64(sums.total(o) * matrix.scale);
+                }
+            }
+            Ok(())
         })?
         .into_iter()
         .collect::<Result<()>>()?;
@@ -103,66 +122,62 @@ pub fn apply<T: Stored, I: Index>(matrix: &Matrix, x: Csr<T, I>, y: &mut [T]) ->
     Ok(())
 }
 
-struct Part<'a, T, I> {
-    matrix: &'a Matrix,
-    x: Csr<'a, T, I>,
-    lists: &'a [Lists],
-    first: usize,
-    width: usize,
+/// Sums in f64; those of f64 terms with their rounding errors (TwoSum). Smaller types have none that matter.
+struct Sums {
+    totals: Vec<f64>,
+    errors: Vec<f64>,
+    exact: bool,
 }
 
-struct Rows<'a, T, I> {
-    part: &'a Part<'a, T, I>,
-    rows: std::ops::Range<usize>,
-    outputs: usize,
-    y: Shared<T>,
-}
-
-impl<T: Stored, I: Index> Kernel for Rows<'_, T, I> {
-    type Output = Result<()>;
+impl Sums {
+    fn new<T: Store>(n: usize) -> Result<Self> {
+        Ok(Sums { totals: try_vec(n, 0.0)?, errors: try_vec(n, 0.0)?, exact: T::DTYPE == Dtype::F64 })
+    }
+    fn clear(&mut self) {
+        self.totals.fill(0.0);
+        self.errors.fill(0.0);
+    }
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> Result<()> {
-        let Part { matrix, x, lists, first, width } = *self.part;
-        let mut sums = try_vec(width, 0.0)?;
-        let mut errors = try_vec(width, 0.0)?;
-        let mut line = try_vec(if lists.is_empty() { width } else { 0 }, 0f32)?;
-        for r in self.rows {
-            sums.fill(0.0);
-            errors.fill(0.0);
-            for (c, v) in x.row(r) {
-                if c >= matrix.terms() {
-                    continue;
-                }
-                let v = v.to_f64();
-                if lists.is_empty() {
-                    matrix.line(s, c, first, &mut line);
-                    for ((sum, error), &e) in sums.iter_mut().zip(&mut errors).zip(&line) {
-                        if e != 0.0 {
-                            add::<T>(sum, error, v * f64::from(e));
-                        }
-                    }
-                } else {
-                    sparse::each(lists, width, c, |o, sign| add::<T>(&mut sums[o], &mut errors[o], v * sign));
-                }
-            }
-            // SAFETY: this row's part of the result is this block's own.
-            let y = unsafe { self.y.part(r * self.outputs + first, width) };
-            for ((y, &sum), &error) in y.iter_mut().zip(&sums).zip(&errors) {
-                let total = if error == error { sum + error } else { sum };
-                *y = T::from_f64(total * matrix.scale);
+    fn add(&mut self, o: usize, v: f64) {
+        if self.exact {
+            keep(&mut self.totals[o], &mut self.errors[o], v);
+        } else {
+            self.totals[o] += v;
+        }
+    }
+    /// An infinite sum has errors that are not numbers.
+    fn total(&self, o: usize) -> f64 {
+        if self.errors[o].is_nan() { self.totals[o] } else { self.totals[o] + self.errors[o] }
+    }
+}
+
+#[inline(always)]
+fn keep(sum: &mut f64, error: &mut f64, v: f64) {
+    let s = *sum + v;
+    let b = s - *sum;
+    *error += (*sum - (s - b)) + (v - b);
+    *sum = s;
+}
+
+/// sums += v·line, where the line is not 0.
+struct Axpy<'a> {
+    v: f64,
+    line: &'a [f32],
+    sums: &'a mut Sums,
+}
+
+impl Kernel for Axpy<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Sums { totals, errors, exact } = self.sums;
+        for ((sum, error), &e) in totals.iter_mut().zip(errors).zip(self.line) {
+            let v = if e == 0.0 { 0.0 } else { self.v * f64::from(e) };
+            if *exact {
+                keep(sum, error, v);
+            } else {
+                *sum += v;
             }
         }
-        Ok(())
     }
-}
-
-/// f64 terms leave their rounding errors (TwoSum); the smaller types have none that matter.
-#[inline(always)]
-fn add<T: Store>(sum: &mut f64, error: &mut f64, v: f64) {
-    let s = *sum + v;
-    if T::DTYPE == Dtype::F64 {
-        let b = s - *sum;
-        *error += (*sum - (s - b)) + (v - b);
-    }
-    *sum = s;
 }

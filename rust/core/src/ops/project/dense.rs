@@ -7,7 +7,7 @@
 
 use super::matrix::Matrix;
 use super::sum::{STATE, Sum};
-use crate::lane::{Lane, Stored, load, read};
+use crate::lane::{Lane, Stored, load, read, transpose};
 use crate::pool::{self, Shared};
 use crate::random::LANES;
 use crate::simd::*;
@@ -67,27 +67,29 @@ impl<T: Stored<Lane: Sum>> Unit<'_, T> {
         let zero = T::Lane::of(0.0);
         let lanes = T::Lane::LANES;
         // results that a tile holds, and numbers of state for one of its rows
-        let across = N * lanes / 16;
-        let state = N / 16 * STATE;
-        let width = self.width.next_multiple_of(STRIP);
-        let mut panel = try_vec(PANEL * width, zero)?;
-        let mut some = try_vec(M * PANEL, zero)?;
+        let across = N * lanes / LANES;
+        let state = N / LANES * STATE;
+        let strips = self.width.div_ceil(STRIP);
+        let mut panel = try_vec(PANEL * strips, [zero; STRIP])?;
+        let mut some = try_vec(M, [zero; PANEL])?;
         let groups = self.rows.div_ceil(M);
-        let tiles = width / across;
+        let tiles = strips * STRIP / across;
         let mut sums = try_vec(groups * tiles * M * state, 0.0)?;
         for from in (0..self.terms).step_by(PANEL) {
             let here = PANEL.min(self.terms - from);
-            self.fill(s, from, here, &mut panel);
+            for (strip, panel) in panel.chunks_exact_mut(PANEL).enumerate() {
+                self.fill(s, strip * STRIP, from, &mut panel[..here]);
+            }
             for g in 0..groups {
                 for r in 0..M.min(self.rows - g * M) {
                     let at = (g * M + r) * self.terms + from;
-                    read(s, &self.x[at..at + here], &mut some[r * PANEL..][..here]);
+                    read(s, &self.x[at..at + here], &mut some[r][..here]);
                 }
                 for t in 0..tiles {
                     let at = t * across;
-                    let strip = &panel[at / STRIP * STRIP * PANEL + at % STRIP..];
+                    let panel = &panel[at / STRIP * PANEL..][..here];
                     let sums = &mut sums[(g * tiles + t) * M * state..][..M * state];
-                    tile::<S, T::Lane, M, N>(s, &some, strip, here, sums);
+                    tile::<S, T::Lane, M, N>(s, &some, panel, at % STRIP, sums);
                 }
             }
         }
@@ -102,7 +104,7 @@ impl<T: Stored<Lane: Sum>> Unit<'_, T> {
                     if y.len() == lanes {
                         T::put(s, v, y);
                     } else {
-                        let mut whole = [T::default(); 16];
+                        let mut whole = [T::default(); LANES];
                         T::put(s, v, &mut whole);
                         y.copy_from_slice(&whole[..y.len()]);
                     }
@@ -112,71 +114,73 @@ impl<T: Stored<Lane: Sum>> Unit<'_, T> {
         Ok(())
     }
 
-    /// The terms `from..from + here` of the matrix: strip by strip, term by term, the results of the strip side by side.
+    /// A strip of the panel: for the terms from `from` on, the entries of the strip's results side by side.
     #[inline(always)]
-    fn fill<S: Simd>(&self, s: S, from: usize, here: usize, panel: &mut [T::Lane]) {
-        for (strip, panel) in panel.chunks_exact_mut(STRIP * PANEL).enumerate() {
-            let first = self.first + strip * STRIP;
-            let many = STRIP.min(self.outputs - first);
-            if self.matrix.adjoint {
-                for half in (0..many).step_by(LANES) {
-                    self.matrix.columns(
-                        s,
-                        from,
-                        here,
-                        first + half,
-                        #[inline(always)]
-                        |i, entries: &[T::Lane; LANES]| {
-                            panel[(i - from) * STRIP + half..][..LANES].copy_from_slice(entries);
-                        },
-                    );
+    fn fill<S: Simd>(&self, s: S, strip: usize, from: usize, panel: &mut [[T::Lane; STRIP]]) {
+        let zero = T::Lane::of(0.0);
+        let lanes = T::Lane::LANES;
+        let many = STRIP.min(self.width - strip);
+        let first = self.first + strip;
+        if self.matrix.adjoint {
+            // a row of the matrix is a term
+            let mut block = [[zero; LANES]; PANEL];
+            let block = &mut block[..panel.len()];
+            for half in (0..many).step_by(LANES) {
+                self.matrix.block(from, first + half, block);
+                for (panel, block) in panel.iter_mut().zip(&*block) {
+                    panel[half..half + LANES].copy_from_slice(block);
                 }
-            } else {
-                for c in (0..here).step_by(LANES) {
-                    let terms = LANES.min(here - c);
-                    self.matrix.columns(
-                        s,
-                        first,
-                        many,
-                        from + c,
-                        #[inline(always)]
-                        |i, entries: &[T::Lane; LANES]| {
-                            for (l, &e) in entries[..terms].iter().enumerate() {
-                                panel[(c + l) * STRIP + i - first] = e;
-                            }
-                        },
-                    );
+            }
+            return;
+        }
+        let mut block = [[zero; LANES]; STRIP];
+        for (n, panel) in panel.chunks_mut(LANES).enumerate() {
+            self.matrix.block(first, from + n * LANES, &mut block[..many]);
+            // sixteen terms of every result become the results of sixteen terms, a square of vectors at a time
+            for (at, term) in (0..many).step_by(lanes).flat_map(|r| (0..LANES).step_by(lanes).map(move |c| (r, c))) {
+                let mut v = [<T::Lane as Lane>::V::<S>::splat(s, zero); 16];
+                for r in 0..lanes {
+                    v[r] = load::<S, T::Lane>(s, &block[at + r][term..]);
+                }
+                transpose::<S, T::Lane>(&mut v);
+                for (panel, v) in panel.iter_mut().skip(term).zip(&v[..lanes]) {
+                    v.store_slice(&mut panel[at..at + lanes]);
                 }
             }
         }
     }
 }
 
-/// M rows of x, PANEL apart, times a strip: M·N sums, in runs.
+/// M rows of x times N results of a strip from `at` on: M·N sums, in runs.
 #[inline(always)]
-fn tile<S: Simd, L: Sum, const M: usize, const N: usize>(s: S, x: &[L], strip: &[L], terms: usize, sums: &mut [f64]) {
+fn tile<S: Simd, L: Sum, const M: usize, const N: usize>(
+    s: S,
+    x: &[[L; PANEL]],
+    panel: &[[L; STRIP]],
+    at: usize,
+    sums: &mut [f64],
+) {
     let zero = L::V::<S>::splat(s, L::of(0.0));
-    for from in (0..terms).step_by(RUN) {
+    let x = &x[..M];
+    for (n, run) in panel.chunks(RUN).enumerate() {
         let mut a = [zero; M];
         let mut b = [zero; M];
-        for c in from..terms.min(from + RUN) {
-            let p = load::<S, L>(s, &strip[c * STRIP..]);
-            if N == 32 {
-                let q = load::<S, L>(s, &strip[c * STRIP + L::LANES..]);
-                for r in 0..M {
-                    let x = L::V::<S>::splat(s, x[r * PANEL + c]);
-                    (a[r], b[r]) = (x.mul_add(p, a[r]), x.mul_add(q, b[r]));
-                }
-            } else {
-                for r in 0..M {
-                    a[r] = L::V::<S>::splat(s, x[r * PANEL + c]).mul_add(p, a[r]);
+        for (c, p) in (n * RUN..PANEL).zip(run) {
+            let p = &p[at..];
+            let (p, q) = (load::<S, L>(s, p), if N == 32 { load::<S, L>(s, &p[L::LANES..]) } else { zero });
+            for r in 0..M {
+                let x = L::V::<S>::splat(s, x[r][c]);
+                a[r] = x.mul_add(p, a[r]);
+                if N == 32 {
+                    b[r] = x.mul_add(q, b[r]);
                 }
             }
         }
         for r in 0..M {
-            L::keep(s, a[r], &mut sums[r * N / 16 * STATE..]);
+            let sums = &mut sums[r * N / LANES * STATE..];
+            L::keep(s, a[r], sums);
             if N == 32 {
-                L::keep(s, b[r], &mut sums[(r * 2 + 1) * STATE..]);
+                L::keep(s, b[r], &mut sums[STATE..]);
             }
         }
     }

@@ -5,7 +5,6 @@ use crate::Result;
 use crate::lane::Stored;
 use crate::pool::{self, Shared};
 use crate::random::LANES;
-use crate::simd::*;
 use crate::store::Store;
 
 /// Rows and columns that a thread writes at a time.
@@ -18,43 +17,17 @@ pub fn write<T: Stored>(matrix: &Matrix, out: &mut [T]) -> Result<()> {
     let (across, y) = (columns.div_ceil(COLUMNS), Shared(out.as_mut_ptr()));
     pool::run(rows.div_ceil(ROWS) * across, rows.saturating_mul(columns), |b| {
         let (i, j) = (b / across * ROWS, b % across * COLUMNS);
-        // SAFETY: a rectangle of its own, within the matrix.
-        let y = unsafe { y.at(i * columns + j) };
-        dispatch(Part { matrix, y, i, j, rows: ROWS.min(rows - i), columns: COLUMNS.min(columns - j) });
-    })
-}
-
-struct Part<'a, T> {
-    matrix: &'a Matrix,
-    y: *mut T,
-    i: usize,
-    j: usize,
-    rows: usize,
-    columns: usize,
-}
-
-impl<T: Stored> Kernel for Part<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        for c in (0..self.columns).step_by(LANES) {
-            let many = LANES.min(self.columns - c);
-            self.matrix.columns(
-                s,
-                self.i,
-                self.rows,
-                self.j + c,
-                #[inline(always)]
-                |i, entries: &[T::Lane; LANES]| {
-                    // SAFETY: row i − self.i and columns c … c + many of the rectangle.
-                    let y = unsafe {
-                        std::slice::from_raw_parts_mut(self.y.add((i - self.i) * self.matrix.cols + c), many)
-                    };
-                    for (y, e) in y.iter_mut().zip(entries) {
-                        *y = T::from_f64(e.to_f64() * self.matrix.scale);
-                    }
-                },
-            );
+        let mut entries = [[T::Lane::default(); LANES]; ROWS];
+        let entries = &mut entries[..ROWS.min(rows - i)];
+        for j in (j..columns.min(j + COLUMNS)).step_by(LANES) {
+            matrix.block(i, j, entries);
+            for (r, entries) in entries.iter().enumerate() {
+                // SAFETY: a piece of a row that no other block writes.
+                let y = unsafe { y.part((i + r) * columns + j, LANES.min(columns - j)) };
+                for (y, e) in y.iter_mut().zip(entries) {
+                    *y = T::from_f64(e.to_f64() * matrix.scale);
+                }
+            }
         }
-    }
+    })
 }

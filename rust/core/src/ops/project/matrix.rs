@@ -109,7 +109,8 @@ impl Matrix {
         }
     }
 
-    /// Entry (i, j) without the scale.
+    /// Entry (i, j) without the scale, word by word: what the tests hold everything else against.
+    #[cfg(test)]
     pub fn entry(&self, i: usize, j: usize) -> f32 {
         let (a, b) = (self.col + j as u64, self.row + i as u64);
         match self.kind {
@@ -119,93 +120,120 @@ impl Matrix {
         }
     }
 
-    /// Entries of the rows i and the columns j … j + 15 for i in `i..i + n`, without the scale: `put(i, entries)`.
-    #[inline(always)]
-    pub fn columns<S: Simd, L: Lane>(
-        &self,
-        s: S,
-        i: usize,
-        n: usize,
-        j: usize,
-        mut put: impl FnMut(usize, &[L; LANES]),
-    ) {
-        let a = self.col + j as u64;
-        let (first, end) = (self.row + i as u64, self.row + (i + n) as u64);
-        // rows that share a block of four words
-        let shared = if self.kind == Kind::Rademacher { 128 } else { 4 };
-        let mut entries = [L::of(0.0); LANES];
-        let mut b = first;
-        while b < end {
-            let words = self.source.across(s, a, (b / shared) as u32);
-            let stop = end.min((b / shared + 1) * shared);
-            let normals = match self.kind {
-                Kind::Gaussian => gauss(&words),
-                _ => [[0.0; LANES]; 4],
-            };
-            for b in b..stop {
-                match self.kind {
-                    Kind::Gaussian => {
-                        for l in 0..LANES {
-                            entries[l] = L::of(normals[(b & 3) as usize][l].into());
-                        }
-                    }
-                    Kind::Rademacher => {
-                        for l in 0..LANES {
-                            entries[l] = sign(words[(b >> 5 & 3) as usize][l] >> (b & 31));
-                        }
-                    }
-                    Kind::Sparse(t) => {
-                        for l in 0..LANES {
-                            entries[l] = L::of(sparse(words[(b & 3) as usize][l], t).into());
-                        }
-                    }
-                }
-                put((b - first) as usize + i, &entries);
-            }
-            b = stop;
-        }
+    /// Entries of the rows i, i + 1, … and the columns j … j + 15, without the scale: a row for each of `out`.
+    pub fn block<L: Lane>(&self, i: usize, j: usize, out: &mut [[L; LANES]]) {
+        dispatch(Block { matrix: self, i, j, out });
     }
 
     /// The entries that one term meets in the results `first..first + line.len()`, without the scale.
-    #[inline(always)]
-    pub fn line<S: Simd>(&self, s: S, term: usize, first: usize, line: &mut [f32]) {
+    pub fn line(&self, term: usize, first: usize, line: &mut [f32]) {
         if self.adjoint {
-            let end = first + line.len();
-            for j in (first..end).step_by(LANES) {
-                let many = LANES.min(end - j);
-                self.columns(
-                    s,
-                    term,
-                    1,
-                    j,
-                    #[inline(always)]
-                    |_, entries: &[f32; LANES]| line[j - first..][..many].copy_from_slice(&entries[..many]),
-                );
+            let mut row = [[0.0; LANES]];
+            for (n, line) in line.chunks_mut(LANES).enumerate() {
+                self.block(term, first + n * LANES, &mut row);
+                line.copy_from_slice(&row[0][..line.len()]);
             }
-            return;
+        } else {
+            dispatch(Line { matrix: self, term, first, out: line });
         }
-        let a = self.col + term as u64;
-        let (start, end) = (self.row + first as u64, self.row + (first + line.len()) as u64);
-        // rows that sixteen blocks of words hold
-        let shared = if self.kind == Kind::Rademacher { 32 * 64 } else { 64 };
-        let mut b = start;
-        while b < end {
-            let base = b / shared * shared;
-            let words = self.source.along(s, a, (base / (shared / LANES as u64)) as u32);
-            let normals = match self.kind {
-                Kind::Gaussian => gauss(&words),
-                _ => [[0.0; LANES]; 4],
-            };
-            let stop = end.min(base + shared);
-            for (i, e) in (b - base..stop - base).zip(&mut line[(b - start) as usize..]) {
-                let i = i as usize;
-                *e = match self.kind {
-                    Kind::Gaussian => normals[i & 3][i >> 2],
-                    Kind::Rademacher => sign(words[i >> 5 & 3][i >> 7] >> (i & 31)),
-                    Kind::Sparse(t) => sparse(words[i & 3][i >> 2], t).into(),
-                };
+    }
+}
+
+struct Block<'a, L> {
+    matrix: &'a Matrix,
+    i: usize,
+    j: usize,
+    out: &'a mut [[L; LANES]],
+}
+
+impl<L: Lane> Kernel for Block<'_, L> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let m = self.matrix;
+        let a = m.col + self.j as u64;
+        // rows that share a block of words
+        let shared = if m.kind == Kind::Rademacher { 128 } else { 4 };
+        let mut b = m.row + self.i as u64;
+        let mut out = self.out;
+        while !out.is_empty() {
+            let words = m.source.across(s, a, (b / shared) as u32);
+            let skip = (b % shared) as usize;
+            let (now, later) = out.split_at_mut(out.len().min(shared as usize - skip));
+            match m.kind {
+                Kind::Gaussian => {
+                    let normals = gauss(&words);
+                    for (out, normals) in now.iter_mut().zip(&normals[skip..]) {
+                        for l in 0..LANES {
+                            out[l] = L::of(normals[l].into());
+                        }
+                    }
+                }
+                Kind::Rademacher => {
+                    for (r, out) in now.iter_mut().enumerate() {
+                        let (word, bit) = (&words[(skip + r) >> 5], (skip + r) as u32 & 31);
+                        for l in 0..LANES {
+                            out[l] = sign(word[l] >> bit);
+                        }
+                    }
+                }
+                Kind::Sparse(t) => {
+                    for (out, words) in now.iter_mut().zip(&words[skip..]) {
+                        for l in 0..LANES {
+                            out[l] = L::of(sparse(words[l], t).into());
+                        }
+                    }
+                }
             }
-            b = stop;
+            b += now.len() as u64;
+            out = later;
+        }
+    }
+}
+
+/// Entries of one column: sixteen blocks of words at a time.
+struct Line<'a> {
+    matrix: &'a Matrix,
+    term: usize,
+    first: usize,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Line<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let m = self.matrix;
+        let a = m.col + self.term as u64;
+        // rows that a block of words, and sixteen of them, hold
+        let shared = if m.kind == Kind::Rademacher { 128 } else { 4 };
+        let all = shared * LANES as u64;
+        let mut b = m.row + self.first as u64;
+        let mut out = self.out;
+        while !out.is_empty() {
+            let words = m.source.along(s, a, (b / all * all / shared) as u32);
+            let skip = (b % all) as usize;
+            let (now, later) = out.split_at_mut(out.len().min(all as usize - skip));
+            match m.kind {
+                Kind::Gaussian => {
+                    let normals = gauss(&words);
+                    for (i, e) in (skip..).zip(&mut *now) {
+                        *e = normals[i & 3][i >> 2];
+                    }
+                }
+                Kind::Rademacher => {
+                    for (i, e) in (skip..).zip(&mut *now) {
+                        *e = sign(words[i >> 5 & 3][i >> 7] >> (i & 31));
+                    }
+                }
+                Kind::Sparse(t) => {
+                    for (i, e) in (skip..).zip(&mut *now) {
+                        *e = sparse(words[i & 3][i >> 2], t).into();
+                    }
+                }
+            }
+            b += now.len() as u64;
+            out = later;
         }
     }
 }

@@ -252,7 +252,7 @@ fn what_is_refused() {
     project(&[tensor(&mut x[..0], &[2, 0]), tensor(&mut y, &[2, 4])], &none).unwrap();
     assert_eq!(y, [0.0; 8]);
     // malformed CSR
-    let mut run = |indices: &[i32], indptr: &[i32]| {
+    let run = |indices: &[i32], indptr: &[i32]| {
         let mut data = vec![1f32; 3];
         sparse_run(&mut data, &mut indices.to_vec(), &mut indptr.to_vec(), &good).is_ok()
     };

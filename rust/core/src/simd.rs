@@ -48,6 +48,11 @@ pub fn force(name: Option<&str>) -> bool {
     true
 }
 
+/// Whether a level was forced: then nothing above it runs.
+pub fn forced() -> bool {
+    FORCED.load(Ordering::Relaxed) != u8::MAX
+}
+
 fn rank(level: Level) -> usize {
     #[cfg(target_arch = "x86_64")]
     {

@@ -1,3 +1,4 @@
 //! Hand-written `std::arch` kernels, each beside its generic twin; only where a benchmark shows the generic one far
 //! from the limit.
 pub mod spmm;
+pub mod vector;

@@ -1,0 +1,186 @@
+//! Dense times dense where a pattern says (SDDMM), `out[e] = sum_j a[i, j] b[k, j]` for every stored place e = (i, k).
+//! The one rule: the order of a sum follows from its length alone.
+//!
+//! A sum is cut into chunks of [`CHUNK`] columns. Within a chunk lane l of sixteen (f64: eight) adds the products at
+//! j = l, l + 16, … by fused multiply-adds, the lanes are added by halves, and what is left over follows one by one; the chunks
+//! are added in order. Rows of b are taken in blocks that fit the L2 cache, four entries of a row of a at once.
+
+use super::{Index, Pattern, raced};
+use crate::micro::vector::Float;
+use crate::pool::{self, Shared};
+use crate::simd::*;
+use crate::{Error, Result};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Columns summed before a result is touched.
+const CHUNK: usize = 1024;
+/// Bytes of b in a block.
+const BLOCK: usize = 512 * 1024;
+/// Entries per row and block that make a block worth its cuts.
+const PER_BLOCK: usize = 8;
+
+/// The types of [`sddmm`]: the inner products of one row with `G` others.
+pub trait Dot: Float {
+    fn dots<S: Simd, const G: usize>(s: S, a: &[Self], b: [&[Self]; G]) -> [Self; G];
+}
+
+macro_rules! dot { ($($t:ty, $v:ident, $lanes:literal);*) => { $(
+    impl Dot for $t {
+        #[inline(always)]
+        fn dots<S: Simd, const G: usize>(s: S, a: &[$t], b: [&[$t]; G]) -> [$t; G] {
+            let whole = a.len() / $lanes * $lanes;
+            let mut sum = [$v::splat(s, 0.0); G];
+            for j in (0..whole).step_by($lanes) {
+                let x = $v::from_slice(s, &a[j..j + $lanes]);
+                for g in 0..G {
+                    let y = $v::from_slice(s, &b[g][j..j + $lanes]);
+                    if fused(s) {
+                        sum[g] = x.mul_add(y, sum[g]);
+                    } else {
+                        let (x, y, z) = (x.as_slice(), y.as_slice(), sum[g]);
+                        sum[g] = $v::from_fn(s, #[inline(always)] |l| x[l].mul_add(y[l], z.as_slice()[l]));
+                    }
+                }
+            }
+            std::array::from_fn(
+                #[inline(always)]
+                |g| {
+                    let mut lanes: [$t; $lanes] = sum[g].as_slice().try_into().unwrap_or([0.0; $lanes]);
+                    let mut half = $lanes / 2;
+                    while half > 0 {
+                        for l in 0..half {
+                            lanes[l] += lanes[l + half];
+                        }
+                        half /= 2;
+                    }
+                    (whole..a.len()).fold(lanes[0], #[inline(always)] |t, j| a[j].mul_add(b[g][j], t))
+                },
+            )
+        }
+    }
+)* } }
+dot!(f32, f32x16, 16; f64, f64x8, 8);
+
+/// The entries of some rows of the pattern within one block of rows of b and one chunk of columns.
+struct Piece<'a, T, I> {
+    a: &'a [T],
+    b: &'a [T],
+    d: usize,
+    /// The chunk, and the rows of b.
+    columns: std::ops::Range<usize>,
+    block: std::ops::Range<usize>,
+    rows: std::ops::Range<usize>,
+    indices: &'a [I],
+    from: &'a [usize],
+    to: &'a [usize],
+    /// Whether results are set rather than added to.
+    fresh: bool,
+    out: Shared<T>,
+}
+
+impl<T: Dot, I: Index> Kernel for &Piece<'_, T, I> {
+    type Output = bool;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> bool {
+        for i in self.rows.clone() {
+            let a = &self.a[i * self.d..][self.columns.clone()];
+            let (mut e, to) = (self.from[i], self.to[i]);
+            while e < to {
+                let done = if to - e >= 4 { self.group::<S, 4>(s, a, e) } else { self.group::<S, 1>(s, a, e) };
+                if !done {
+                    return false;
+                }
+                e += if to - e >= 4 { 4 } else { 1 };
+            }
+        }
+        true
+    }
+}
+
+impl<T: Dot, I: Index> Piece<'_, T, I> {
+    #[inline(always)]
+    fn group<S: Simd, const G: usize>(&self, s: S, a: &[T], e: usize) -> bool {
+        let mut b: [&[T]; G] = [&[]; G];
+        for (g, b) in b.iter_mut().enumerate() {
+            // SAFETY: an element of the slice.
+            let k = unsafe { I::read(&raw const self.indices[e + g]) };
+            if !self.block.contains(&k) {
+                return false;
+            }
+            *b = &self.b[k * self.d..][self.columns.clone()];
+        }
+        for (g, v) in T::dots(s, a, b).into_iter().enumerate() {
+            // SAFETY: entry e + g is one of this task's rows, and there is a result for every entry.
+            let out = unsafe { &mut *self.out.at(e + g) };
+            if self.fresh {
+                *out = v;
+            } else {
+                *out += v;
+            }
+        }
+        true
+    }
+}
+
+/// `out[e] = sum over t and j of a[t, i, j] b[t, k, j]`: a is `[batch, rows, d]`, b `[batch, cols, d]`.
+pub fn sddmm<T: Dot, I: Index>(p: &Pattern<I>, a: &[T], b: &[T], [batch, d]: [usize; 2], out: &mut [T]) -> Result<()> {
+    let (rows, cols) = (p.rows(), p.cols());
+    let sizes = [
+        ("a", a.len(), rows.checked_mul(d).and_then(|v| v.checked_mul(batch))),
+        ("b", b.len(), cols.checked_mul(d).and_then(|v| v.checked_mul(batch))),
+        ("the output", out.len(), Some(p.entries())),
+    ];
+    for (name, is, should) in sizes {
+        if Some(is) != should {
+            return Err(Error::Value(format!("{name} has {is} elements, {should:?} are asked for")));
+        }
+    }
+    if out.is_empty() {
+        return Ok(());
+    }
+    if d == 0 || batch == 0 {
+        out.fill(T::default());
+        return Ok(());
+    }
+    let fits = (BLOCK / (d.min(CHUNK) * size_of::<T>())).max(1);
+    let mut blocks = cols.div_ceil(fits);
+    if p.entries() / rows / blocks < PER_BLOCK {
+        blocks = 1;
+    }
+    let height = cols.div_ceil(blocks);
+    let blocks = cols.div_ceil(height);
+    let cuts = p.cuts(height, blocks)?;
+    let work = p.entries().saturating_mul(d).saturating_mul(batch);
+    // a run of rows streams all of b once more; a task should not outlast a wish to stop
+    let shared = (4 * pool::threads()).min(p.entries() / cols / 4);
+    let parts = if pool::threads() == 1 { 1 } else { shared };
+    let parts = parts.max(work >> 28).clamp(1, rows);
+    let runs = p.parts(parts);
+    let (out, raced_once) = (Shared(out.as_mut_ptr()), AtomicBool::new(false));
+    pool::run(parts, work, |part| {
+        for t in 0..batch {
+            for start in (0..d).step_by(CHUNK) {
+                for block in 0..blocks {
+                    let piece = Piece {
+                        a: &a[t * rows * d..][..rows * d],
+                        b: &b[t * cols * d..][..cols * d],
+                        d,
+                        columns: start..d.min(start + CHUNK),
+                        block: block * height..cols.min((block + 1) * height),
+                        rows: runs(part),
+                        indices: p.indices,
+                        from: &cuts[block * rows..][..rows],
+                        to: &cuts[(block + 1) * rows..][..rows],
+                        fresh: t == 0 && start == 0,
+                        out,
+                    };
+                    if !dispatch(&piece) {
+                        raced_once.store(true, Ordering::Relaxed);
+                        return;
+                    }
+                }
+            }
+        }
+    })?;
+    if raced_once.into_inner() { Err(raced()) } else { Ok(()) }
+}

@@ -84,7 +84,7 @@ impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize
     }
 
     #[inline(always)]
-    fn tile<S: Simd, const P: usize, const W: usize>(&mut self, s: S, start: usize, n: usize)
+    fn tile<S: Simd, const P: usize, const W: usize>(&mut self, s: S, start: usize, n: usize, lanes: &mut [Lanes; P])
     where
         OP: RowOp<V, C, P, W, O, R>,
     {
@@ -93,7 +93,6 @@ impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize
         for (v, place) in x.iter_mut().enumerate() {
             *place = self.input(v, start, n);
         }
-        let mut lanes = [const { Lanes::ZERO }; P];
         for r in 0..n {
             let x = at_row(&x, r);
             let mut sums = [[K::Acc::<S>::zero(s); P]; 2];
@@ -238,8 +237,10 @@ where
     fn run<S: Simd>(self, s: S) {
         let mut block = self.0;
         let range = block.range.clone();
+        // what a short last tile leaves over from the one before belongs to no row, and nothing reads it
+        let mut lanes = [const { Lanes::ZERO }; P];
         for start in range.clone().step_by(TILE) {
-            block.tile::<S, P, W>(s, start, TILE.min(range.end - start));
+            block.tile::<S, P, W>(s, start, TILE.min(range.end - start), &mut lanes);
         }
     }
 }

@@ -105,7 +105,7 @@ def reference(operator: str | Callable[..., Any]) -> Callable[..., Any]:
 
 
 def ulps(got: Any, want: Any, dtype: str | None = None) -> np.ndarray:
-    """|got - want| in units of the last place of `want` in `dtype` (that of `got`), entry by entry.
+    """``abs(got - want)`` in units of the last place of `want` in `dtype` (that of `got`), entry by entry.
 
     Two NaN, and two infinities of one sign, are 0 apart.
     """

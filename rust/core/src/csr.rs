@@ -48,8 +48,7 @@ index!(i32, AtomicI32; i64, AtomicI64);
 /// Where the rows begin: a copy of `indptr`, found to start at 0, never to fall, and to end at `entries`.
 pub fn offsets<I: Index>(indptr: &[I], entries: usize) -> Result<Vec<usize>> {
     let mut ptr: Vec<usize> = Vec::new();
-    ptr.try_reserve_exact(indptr.len())
-        .map_err(|_| Error::Memory(indptr.len().saturating_mul(size_of::<usize>())))?;
+    ptr.try_reserve_exact(indptr.len()).map_err(|_| Error::Memory(indptr.len().saturating_mul(size_of::<usize>())))?;
     let mut before = 0;
     for (i, p) in indptr.iter().enumerate() {
         // SAFETY: an element of the slice.
@@ -58,21 +57,16 @@ pub fn offsets<I: Index>(indptr: &[I], entries: usize) -> Result<Vec<usize>> {
             return Err(Error::Value(format!("indptr starts at {p}, not at 0")));
         }
         if at < before || at > isize::MAX as usize {
-            return Err(Error::Value(format!(
-                "indptr falls from {before} to {p} at row {}",
-                i.saturating_sub(1)
-            )));
+            return Err(Error::Value(format!("indptr falls from {before} to {p} at row {}", i.saturating_sub(1))));
         }
         before = at;
         ptr.push(at);
     }
     match ptr.last() {
-        None => Err(Error::Value(
-            "indptr is empty; it has one entry more than rows".into(),
-        )),
-        Some(&end) if end != entries => Err(Error::Value(format!(
-            "indptr ends at {end}, but {entries} entries are stored"
-        ))),
+        None => Err(Error::Value("indptr is empty; it has one entry more than rows".into())),
+        Some(&end) if end != entries => {
+            Err(Error::Value(format!("indptr ends at {end}, but {entries} entries are stored")))
+        }
         Some(_) => Ok(ptr),
     }
 }
@@ -94,8 +88,8 @@ impl<'a, I: Index> Pattern<'a, I> {
         pool::run(blocks, indices.len(), |b| {
             for i in b * ROWS..rows.min((b + 1) * ROWS) {
                 let row = &indices[ptr[i]..ptr[i + 1]];
-                // no early way out, so that it becomes vectors
-                let falls = row.windows(2).fold(false, |f, w| f | (w[0] > w[1]));
+                // counted to the end, so that it becomes vectors
+                let falls = row.windows(2).map(|w| u32::from(w[0] > w[1])).sum::<u32>() > 0;
                 let inside = |p: Option<&I>| {
                     // SAFETY: an element of the slice.
                     p.is_none_or(|p| (unsafe { I::read(p) } as u64) < limit)
@@ -109,9 +103,7 @@ impl<'a, I: Index> Pattern<'a, I> {
         })?;
         match bad.into_inner() {
             usize::MAX => Ok(Pattern { indices, ptr, cols }),
-            i => Err(Error::Value(format!(
-                "the column indices of row {i} do not ascend within 0..{cols}"
-            ))),
+            i => Err(Error::Value(format!("the column indices of row {i} do not ascend within 0..{cols}"))),
         }
     }
 

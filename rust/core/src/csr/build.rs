@@ -20,9 +20,7 @@ pub fn sort<I: Index, O: Index>(
 ) -> Result<()> {
     let ptr = offsets(indptr, indices.len())?;
     if [out.len(), perm.len()] != [indices.len(); 2] || out_ptr.len() != ptr.len() {
-        return Err(Error::Value(
-            "the outputs differ in length from the inputs".into(),
-        ));
+        return Err(Error::Value("the outputs differ in length from the inputs".into()));
     }
     if O::new(cols).is_none() || O::new(indices.len()).is_none() {
         return Err(Error::Value(format!(
@@ -70,10 +68,7 @@ pub fn sort<I: Index, O: Index>(
     })?;
     if let e @ 0..usize::MAX = bad.into_inner() {
         let row = ptr.partition_point(|&p| p <= e) - 1;
-        return Err(Error::Value(format!(
-            "indices[{e}] = {} (row {row}) is outside 0..{cols}",
-            indices[e]
-        )));
+        return Err(Error::Value(format!("indices[{e}] = {} (row {row}) is outside 0..{cols}", indices[e])));
     }
     match oom.into_inner() {
         0 => {}
@@ -86,31 +81,19 @@ pub fn sort<I: Index, O: Index>(
 }
 
 /// The transpose of a pattern: its columns' entries in ascending order of row, and where each stands in the original.
-pub fn transpose<I: Index>(
-    a: &Pattern<I>,
-    out: &mut [I],
-    out_ptr: &mut [I],
-    perm: &mut [I],
-) -> Result<()> {
+pub fn transpose<I: Index>(a: &Pattern<I>, out: &mut [I], out_ptr: &mut [I], perm: &mut [I]) -> Result<()> {
     let (rows, cols, entries) = (a.rows(), a.cols(), a.entries());
     if [out.len(), perm.len()] != [entries; 2] || out_ptr.len() != cols + 1 {
-        return Err(Error::Value(
-            "the outputs of a transpose have other lengths".into(),
-        ));
+        return Err(Error::Value("the outputs of a transpose have other lengths".into()));
     }
     if I::new(rows).is_none() || I::new(entries).is_none() {
-        return Err(Error::Value(format!(
-            "{rows} rows do not fit {} indices",
-            I::DTYPE.name()
-        )));
+        return Err(Error::Value(format!("{rows} rows do not fit {} indices", I::DTYPE.name())));
     }
     // SAFETY: an element of the slice.
     let column = |e: usize| unsafe { I::read(&raw const a.indices[e]) };
     let mut next = try_vec(cols + 1, 0usize)?;
     for e in 0..entries {
-        *next
-            .get_mut(column(e).saturating_add(1))
-            .ok_or_else(raced)? += 1;
+        *next.get_mut(column(e).saturating_add(1)).ok_or_else(raced)? += 1;
     }
     for k in 0..cols {
         next[k + 1] += next[k];
@@ -141,32 +124,21 @@ fn kept<T: Store>(w: &[T], mask: Option<&[u8]>, at: usize) -> bool {
 }
 
 /// Where the rows of a dense matrix with `cols` columns will begin.
-pub fn count<T: Store, I: Index>(
-    w: &[T],
-    mask: Option<&[u8]>,
-    cols: usize,
-    out_ptr: &mut [I],
-) -> Result<()> {
+pub fn count<T: Store, I: Index>(w: &[T], mask: Option<&[u8]>, cols: usize, out_ptr: &mut [I]) -> Result<()> {
     let rows = out_ptr.len().saturating_sub(1);
     if out_ptr.is_empty() || rows.checked_mul(cols) != Some(w.len()) {
-        return Err(Error::Value(
-            "w does not have the rows that indptr asks for".into(),
-        ));
+        return Err(Error::Value("w does not have the rows that indptr asks for".into()));
     }
     let counts = pool::map(rows.div_ceil(ROWS), w.len(), |b| {
         let mut n = [0usize; ROWS];
         for (n, i) in n.iter_mut().zip(b * ROWS..rows) {
-            *n = (i * cols..(i + 1) * cols)
-                .map(|at| usize::from(kept(w, mask, at)))
-                .sum();
+            *n = (i * cols..(i + 1) * cols).map(|at| usize::from(kept(w, mask, at))).sum();
         }
         n
     })?;
     let mut total = 0;
     for (i, o) in out_ptr.iter_mut().enumerate() {
-        *o = I::new(total).ok_or_else(|| {
-            Error::Value(format!("{total} entries do not fit {}", I::DTYPE.name()))
-        })?;
+        *o = I::new(total).ok_or_else(|| Error::Value(format!("{total} entries do not fit {}", I::DTYPE.name())))?;
         if i < rows {
             total += counts[i / ROWS][i % ROWS];
         }
@@ -186,21 +158,12 @@ pub fn fill<T: Store, I: Index>(
     let ptr = offsets(indptr, data.len())?;
     let rows = ptr.len() - 1;
     if rows.checked_mul(cols) != Some(w.len()) || indices.len() != data.len() {
-        return Err(Error::Value(
-            "w does not have the rows that indptr asks for".into(),
-        ));
+        return Err(Error::Value("w does not have the rows that indptr asks for".into()));
     }
     if I::new(cols).is_none() {
-        return Err(Error::Value(format!(
-            "{cols} columns do not fit {}",
-            I::DTYPE.name()
-        )));
+        return Err(Error::Value(format!("{cols} columns do not fit {}", I::DTYPE.name())));
     }
-    let (values, columns, wrong) = (
-        Shared(data.as_mut_ptr()),
-        Shared(indices.as_mut_ptr()),
-        AtomicBool::new(false),
-    );
+    let (values, columns, wrong) = (Shared(data.as_mut_ptr()), Shared(indices.as_mut_ptr()), AtomicBool::new(false));
     pool::run(rows.div_ceil(ROWS), w.len(), |b| {
         for i in b * ROWS..rows.min((b + 1) * ROWS) {
             let n = ptr[i + 1] - ptr[i];
@@ -220,11 +183,7 @@ pub fn fill<T: Store, I: Index>(
             }
         }
     })?;
-    if wrong.into_inner() {
-        Err(raced())
-    } else {
-        Ok(())
-    }
+    if wrong.into_inner() { Err(raced()) } else { Ok(()) }
 }
 
 /// The dense matrix, entries of equal place added in order and rounded once.
@@ -267,9 +226,5 @@ pub fn dense<T: Store, R: Float, I: Index>(
             }
         }
     })?;
-    if wrong.into_inner() {
-        Err(raced())
-    } else {
-        Ok(())
-    }
+    if wrong.into_inner() { Err(raced()) } else { Ok(()) }
 }

@@ -57,23 +57,9 @@ impl Plan {
         let wanted = (4 * pool::threads()).div_ceil(tasks);
         // a run of rows copies the panel again
         let cheap = if copied { entries / cols / 16 } else { rows };
-        let parts = if pool::threads() == 1 {
-            1
-        } else {
-            wanted.min(cheap)
-        };
-        let parts = parts
-            .max(entries.saturating_mul(width) / TASK)
-            .clamp(1, rows);
-        Plan {
-            isa,
-            width,
-            panels,
-            height,
-            blocks: cols.div_ceil(height),
-            copied,
-            parts,
-        }
+        let parts = if pool::threads() == 1 { 1 } else { wanted.min(cheap) };
+        let parts = parts.max(entries.saturating_mul(width) / TASK).clamp(1, rows);
+        Plan { isa, width, panels, height, blocks: cols.div_ceil(height), copied, parts }
     }
 }
 
@@ -95,23 +81,13 @@ pub fn spmm<T: Real, I: Index>(
     let (rows, cols) = (a.rows(), a.cols());
     let sizes = [
         ("data", data.len(), Some(a.entries())),
-        (
-            "x",
-            x.len(),
-            cols.checked_mul(n).and_then(|v| v.checked_mul(batch)),
-        ),
-        (
-            "y",
-            y.len(),
-            rows.checked_mul(n).and_then(|v| v.checked_mul(batch)),
-        ),
+        ("x", x.len(), cols.checked_mul(n).and_then(|v| v.checked_mul(batch))),
+        ("y", y.len(), rows.checked_mul(n).and_then(|v| v.checked_mul(batch))),
         ("bias", bias.map_or(rows, <[T]>::len), Some(rows)),
     ];
     for (name, is, should) in sizes {
         if Some(is) != should {
-            return Err(Error::Value(format!(
-                "{name} has {is} elements, {should:?} are asked for"
-            )));
+            return Err(Error::Value(format!("{name} has {is} elements, {should:?} are asked for")));
         }
     }
     if y.is_empty() {
@@ -163,11 +139,7 @@ pub fn spmm<T: Real, I: Index>(
             }
         }
     })?;
-    if raced_once.into_inner() {
-        Err(raced())
-    } else {
-        Ok(())
-    }
+    if raced_once.into_inner() { Err(raced()) } else { Ok(()) }
 }
 
 /// Hands `f` the columns `j..j + width` of x, a matrix with rows of `n`: copied together if `copied`, else where they lie.
@@ -203,8 +175,7 @@ fn panel<T: Real>(
         for (r, row) in x.chunks_exact(n).enumerate() {
             // SAFETY: `rows * ld` elements are there, `width <= ld`; the scratch is no part of x.
             unsafe {
-                at.add(r * ld)
-                    .copy_from_nonoverlapping(row[j..j + width].as_ptr(), width);
+                at.add(r * ld).copy_from_nonoverlapping(row[j..j + width].as_ptr(), width);
             };
         }
         f(at, ld)

@@ -3,7 +3,7 @@
 //!
 //! A sum is cut into chunks of [`CHUNK`] columns. Within a chunk lane l of sixteen (f64: eight) adds the products at
 //! j = l, l + 16, … by fused multiply-adds, the lanes are added by halves, and what is left over follows one by one; the chunks
-//! are added in order. Rows of b are taken in blocks that fit the L2 cache, four entries of a row of a at once.
+//! are added in order. Rows of b are taken in blocks that fit the L2 cache, up to eight entries of a row of a at once.
 
 use super::{Index, Pattern, raced};
 use crate::micro::vector::Float;
@@ -19,16 +19,21 @@ const BLOCK: usize = 512 * 1024;
 /// Entries per row and block that make a block worth its cuts.
 const PER_BLOCK: usize = 8;
 
-/// The types of [`sddmm`]: the inner products of one row with `G` others.
+/// The types of [`sddmm`]: the inner products of one row with `G` others of its length.
 pub trait Dot: Float {
     fn dots<S: Simd, const G: usize>(s: S, a: &[Self], b: [&[Self]; G]) -> [Self; G];
 }
 
-macro_rules! dot { ($($t:ty, $v:ident, $lanes:literal);*) => { $(
+macro_rules! dot { ($($t:ty, $v:ident, $lanes:literal, |$sum:ident| $halves:expr);*) => { $(
     impl Dot for $t {
         #[inline(always)]
         fn dots<S: Simd, const G: usize>(s: S, a: &[$t], b: [&[$t]; G]) -> [$t; G] {
-            let whole = a.len() / $lanes * $lanes;
+            let n = a.len();
+            let whole = n / $lanes * $lanes;
+            let mut b = b;
+            for b in &mut b {
+                *b = &b[..n];
+            }
             let mut sum = [$v::splat(s, 0.0); G];
             for j in (0..whole).step_by($lanes) {
                 let x = $v::from_slice(s, &a[j..j + $lanes]);
@@ -37,29 +42,48 @@ macro_rules! dot { ($($t:ty, $v:ident, $lanes:literal);*) => { $(
                     if fused(s) {
                         sum[g] = x.mul_add(y, sum[g]);
                     } else {
-                        let (x, y, z) = (x.as_slice(), y.as_slice(), sum[g]);
-                        sum[g] = $v::from_fn(s, #[inline(always)] |l| x[l].mul_add(y[l], z.as_slice()[l]));
+                        let z = sum[g];
+                        sum[g] = $v::from_fn(s, #[inline(always)] |l| x[l].mul_add(y[l], z[l]));
                     }
                 }
             }
-            std::array::from_fn(
-                #[inline(always)]
-                |g| {
-                    let mut lanes: [$t; $lanes] = sum[g].as_slice().try_into().unwrap_or([0.0; $lanes]);
-                    let mut half = $lanes / 2;
-                    while half > 0 {
-                        for l in 0..half {
-                            lanes[l] += lanes[l + half];
-                        }
-                        half /= 2;
-                    }
-                    (whole..a.len()).fold(lanes[0], #[inline(always)] |t, j| a[j].mul_add(b[g][j], t))
-                },
-            )
+            let mut out = [0.0; G];
+            for g in 0..G {
+                let $sum = sum[g];
+                out[g] = $halves;
+            }
+            for (out, b) in out.iter_mut().zip(b) {
+                for j in whole..n {
+                    *out = a[j].mul_add(b[j], *out);
+                }
+            }
+            out
         }
     }
 )* } }
-dot!(f32, f32x16, 16; f64, f64x8, 8);
+dot!(f32, f32x16, 16, |v| {
+    let (a, b) = v.split();
+    let (a, b) = (a + b).split();
+    let v = a + b;
+    (v[0] + v[2]) + (v[1] + v[3])
+}; f64, f64x8, 8, |v| {
+    let (a, b) = v.split();
+    let (a, b) = (a + b).split();
+    let v = a + b;
+    v[0] + v[1]
+});
+
+/// Entries taken at once: their sums do not wait for each other.
+const SIDE: usize = 8;
+
+macro_rules! by_count {
+    ($self:ident, $s:ident, $a:ident, $e:ident, $n:ident, $($count:literal)*) => {
+        match $n {
+            $($count => $self.group::<S, $count>($s, $a, $e),)*
+            _ => false,
+        }
+    };
+}
 
 /// The entries of some rows of the pattern within one block of rows of b and one chunk of columns.
 struct Piece<'a, T, I> {
@@ -86,15 +110,12 @@ impl<T: Dot, I: Index> Kernel for &Piece<'_, T, I> {
             let a = &self.a[i * self.d..][self.columns.clone()];
             let (mut e, to) = (self.from[i], self.to[i]);
             while e < to {
-                let done = if to - e >= 4 {
-                    self.group::<S, 4>(s, a, e)
-                } else {
-                    self.group::<S, 1>(s, a, e)
-                };
-                if !done {
+                // as few groups as can be, about equally large
+                let n = (to - e).div_ceil((to - e).div_ceil(SIDE));
+                if !by_count!(self, s, a, e, n, 1 2 3 4 5 6 7 8) {
                     return false;
                 }
-                e += if to - e >= 4 { 4 } else { 1 };
+                e += n;
             }
         }
         true
@@ -127,32 +148,16 @@ impl<T: Dot, I: Index> Piece<'_, T, I> {
 }
 
 /// `out[e] = sum over t and j of a[t, i, j] b[t, k, j]`: a is `[batch, rows, d]`, b `[batch, cols, d]`.
-pub fn sddmm<T: Dot, I: Index>(
-    p: &Pattern<I>,
-    a: &[T],
-    b: &[T],
-    [batch, d]: [usize; 2],
-    out: &mut [T],
-) -> Result<()> {
+pub fn sddmm<T: Dot, I: Index>(p: &Pattern<I>, a: &[T], b: &[T], [batch, d]: [usize; 2], out: &mut [T]) -> Result<()> {
     let (rows, cols) = (p.rows(), p.cols());
     let sizes = [
-        (
-            "a",
-            a.len(),
-            rows.checked_mul(d).and_then(|v| v.checked_mul(batch)),
-        ),
-        (
-            "b",
-            b.len(),
-            cols.checked_mul(d).and_then(|v| v.checked_mul(batch)),
-        ),
+        ("a", a.len(), rows.checked_mul(d).and_then(|v| v.checked_mul(batch))),
+        ("b", b.len(), cols.checked_mul(d).and_then(|v| v.checked_mul(batch))),
         ("the output", out.len(), Some(p.entries())),
     ];
     for (name, is, should) in sizes {
         if Some(is) != should {
-            return Err(Error::Value(format!(
-                "{name} has {is} elements, {should:?} are asked for"
-            )));
+            return Err(Error::Value(format!("{name} has {is} elements, {should:?} are asked for")));
         }
     }
     if out.is_empty() {
@@ -202,9 +207,5 @@ pub fn sddmm<T: Dot, I: Index>(
             }
         }
     })?;
-    if raced_once.into_inner() {
-        Err(raced())
-    } else {
-        Ok(())
-    }
+    if raced_once.into_inner() { Err(raced()) } else { Ok(()) }
 }

@@ -63,19 +63,13 @@ struct Body<'p, V: Vector, I, const R: usize, const Z: usize, const TAIL: bool> 
 /// An index was out of bounds.
 struct Out;
 
-impl<V: Vector, I: Index, const R: usize, const Z: usize, const TAIL: bool>
-    Body<'_, V, I, R, Z, TAIL>
-{
+impl<V: Vector, I: Index, const R: usize, const Z: usize, const TAIL: bool> Body<'_, V, I, R, Z, TAIL> {
     #[inline(always)]
     unsafe fn load(&self, p: *const V::T, z: usize) -> V {
         // SAFETY: the vectors of a row, the last one masked if it is partial.
         unsafe {
             let p = p.add(z * V::LANES);
-            if TAIL && z == Z - 1 {
-                V::load_masked(p, self.last)
-            } else {
-                V::load(p)
-            }
+            if TAIL && z == Z - 1 { V::load_masked(p, self.last) } else { V::load(p) }
         }
     }
 
@@ -88,10 +82,11 @@ impl<V: Vector, I: Index, const R: usize, const Z: usize, const TAIL: bool>
                 Start::Bias(b) => [V::splat(*b.get_unchecked(i)); Z],
                 Start::Sum => {
                     let y = self.p.y.add(i * self.p.ldy);
-                    std::array::from_fn(
-                        #[inline(always)]
-                        |z| self.load(y, z),
-                    )
+                    let mut sum = [V::splat(V::T::default()); Z];
+                    for (z, s) in sum.iter_mut().enumerate() {
+                        *s = self.load(y, z);
+                    }
+                    sum
                 }
             }
         }
@@ -148,12 +143,13 @@ impl<V: Vector, I: Index, const R: usize, const Z: usize, const TAIL: bool>
         // SAFETY: rows below the number of rows, entries between `from` and `to`.
         unsafe {
             while R > 1 && i + R <= from.len() {
-                let start: [usize; R] = std::array::from_fn(|r| from[i + r]);
-                let mut sums: [[V; Z]; R] = std::array::from_fn(
-                    #[inline(always)]
-                    |r| self.begin(i + r),
-                );
-                let common = (0..R).map(|r| to[i + r] - start[r]).min().unwrap_or(0);
+                let (mut start, mut common) = ([0; R], usize::MAX);
+                let mut sums = [[V::splat(V::T::default()); Z]; R];
+                for r in 0..R {
+                    start[r] = from[i + r];
+                    common = common.min(to[i + r] - start[r]);
+                    sums[r] = self.begin(i + r);
+                }
                 for t in 0..common {
                     for r in 0..R {
                         self.step(start[r] + t, &mut sums[r])?;
@@ -174,9 +170,7 @@ impl<V: Vector, I: Index, const R: usize, const Z: usize, const TAIL: bool>
 }
 
 #[inline(always)]
-unsafe fn body<V: Vector, I: Index, const R: usize, const Z: usize, const TAIL: bool>(
-    p: &Panel<V::T, I>,
-) -> bool {
+unsafe fn body<V: Vector, I: Index, const R: usize, const Z: usize, const TAIL: bool>(p: &Panel<V::T, I>) -> bool {
     // SAFETY: the caller has the instruction set of V and keeps the promises of `Real::panel`; the last vector has at
     // least one column.
     unsafe {
@@ -213,9 +207,7 @@ unsafe fn avx512<V: Vector, I: Index>(p: &Panel<V::T, I>) -> bool {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2<V: Vector, I: Index>(p: &Panel<V::T, I>) -> bool {
     // SAFETY: as above.
-    unsafe {
-        by_width!(p, V, I, 1 x 4 2 x 2 3 x 1 4 x 1 5 x 1 6 x 1 7 x 1 8 x 1 9 x 1 10 x 1 11 x 1 12 x 1)
-    }
+    unsafe { by_width!(p, V, I, 1 x 4 2 x 2 3 x 1 4 x 1 5 x 1 6 x 1 7 x 1 8 x 1 9 x 1 10 x 1 11 x 1 12 x 1) }
 }
 
 unsafe fn generic<V: Vector, I: Index>(p: &Panel<V::T, I>) -> bool {

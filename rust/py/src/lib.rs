@@ -223,6 +223,25 @@ mod _core {
         if simd::force(name) { Ok(()) } else { Err(PyValueError::new_err(format!("no level {name:?} here"))) }
     }
 
+    /// Applies a function of `math` by name to a float64 or float32 array, element by element; for tests.
+    #[pyfunction]
+    fn math(name: &str, x: &Bound<'_, PyAny>, out: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (x, out) = (tensor::view(x, false)?, tensor::view(out, true)?);
+        let done = guarded(name, || {
+            let (x, out) = (x.tensor()?, out.tensor()?);
+            if x.dtype() == kernels::Dtype::F64 {
+                Ok(kernels::math::eval_f64(name, x.slice()?, out.slice_mut()?))
+            } else {
+                Ok(kernels::math::eval_f32(name, x.slice()?, out.slice_mut()?))
+            }
+        })?;
+        if done {
+            Ok(())
+        } else {
+            Err(PyValueError::new_err(format!("{name}: no such function, or the lengths differ")))
+        }
+    }
+
     /// Registers the CPU kernels with torch's dispatcher; the names it did register.
     #[pyfunction]
     fn register_torch(py: Python<'_>, library: &str, namespace: &str) -> PyResult<Vec<&'static str>> {

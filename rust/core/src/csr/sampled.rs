@@ -9,6 +9,7 @@ use super::{Index, Pattern, raced};
 use crate::micro::vector::Float;
 use crate::pool::{self, Shared};
 use crate::simd::*;
+use crate::store::STEP;
 use crate::{Error, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -208,4 +209,45 @@ pub fn sddmm<T: Dot, I: Index>(p: &Pattern<I>, a: &[T], b: &[T], [batch, d]: [us
         }
     })?;
     if raced_once.into_inner() { Err(raced()) } else { Ok(()) }
+}
+
+/// `out[i] = sum over t and j of g[t, i, j]`, in f64 lanes: g is `[batch, rows, n]`.
+pub fn row_sums<T: Float>(g: &[T], [batch, rows, n]: [usize; 3], out: &mut [T]) -> Result<()> {
+    let to = Shared(out.as_mut_ptr());
+    pool::run(rows.div_ceil(SUMS), g.len(), |b| {
+        for i in b * SUMS..rows.min((b + 1) * SUMS) {
+            let sum = dispatch(RowSum { g, batch, step: rows * n, row: i * n..(i + 1) * n });
+            // SAFETY: element i is this block's, and there is one for every row.
+            unsafe { *to.at(i) = T::from_f64(sum) };
+        }
+    })
+}
+
+/// Rows summed by one task.
+const SUMS: usize = 32;
+
+struct RowSum<'a, T> {
+    g: &'a [T],
+    batch: usize,
+    step: usize,
+    row: std::ops::Range<usize>,
+}
+
+impl<T: Float> Kernel for RowSum<'_, T> {
+    type Output = f64;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f64 {
+        let mut sum = [f64x8::splat(s, 0.0); 2];
+        for t in 0..self.batch {
+            let row = &self.g[t * self.step..][self.row.clone()];
+            let whole = row.len() / STEP * STEP;
+            for j in (0..whole).step_by(STEP) {
+                let [a, b] = T::load16(s, &row[j..j + STEP]);
+                sum = [sum[0] + a, sum[1] + b];
+            }
+            let [a, b] = T::load_tail(s, &row[whole..]);
+            sum = [sum[0] + a, sum[1] + b];
+        }
+        hsum(sum[0] + sum[1])
+    }
 }

@@ -219,11 +219,13 @@ fn an_index_changed_after_the_check_is_met_with_an_error() {
     fn go<T: Real, I: Index>(width: usize, last: i64) {
         let indices: Vec<I> = [0, 1, last].iter().map(|&k| I::new((k & 0x7fff_ffff) as usize).unwrap()).collect();
         let (data, x) = (vec![T::from_f64(1.0); 3], vec![T::from_f64(1.0); 2 * width]);
-        let mut y = vec![T::default(); 9 * width];
         for level in simd::available() {
             simd::force(Some(level));
             let isa = Isa::current();
             simd::force(None);
+            let (lanes, most) = T::shape(isa);
+            let width = width.min(lanes * most);
+            let mut y = vec![T::default(); 9 * width];
             let (from, to) = ([0, 0, 0, 0, 0, 0, 0, 0, 2], [2, 2, 2, 2, 2, 2, 2, 2, 3]);
             let p = Panel {
                 data: &data,

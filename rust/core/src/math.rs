@@ -74,16 +74,21 @@ macro_rules! f32_forms { ($($f:ident $g:ident),*) => { $(
 f32_forms!(exp exp_f32, expm1 expm1_f32, log log_f32, log1p log1p_f32, tanh tanh_f32, atanh atanh_f32,
            asinh asinh_f32, acosh acosh_f32, sinh sinh_f32, cosh cosh_f32, erf erf_f32);
 
-/// Walks `x` in steps of sixteen, the last one padded with zeros.
+/// Walks `x` in steps of sixteen, the last one padded with zeros. `f` is written out once: that is most of the time a
+/// build of this file takes.
 #[inline(always)]
-fn map<S: Simd, T: Store>(s: S, x: &[T], y: &mut [T], f: impl Fn([f64x8<S>; 2]) -> [f64x8<S>; 2]) {
-    let (mut xs, mut ys) = (x.chunks_exact(STEP), y.chunks_exact_mut(STEP));
-    for (x, y) in xs.by_ref().zip(ys.by_ref()) {
-        T::store16(s, f(T::load16(s, x)), y);
-    }
-    let x = xs.remainder();
-    if !x.is_empty() {
-        T::store_tail(s, f(T::load_tail(s, x)), ys.into_remainder());
+fn map<S: Simd, T: Store>(s: S, x: &[T], y: &mut [T], f: impl Fn(f64x8<S>) -> f64x8<S>) {
+    for (x, y) in x.chunks(STEP).zip(y.chunks_mut(STEP)) {
+        let whole = x.len() == STEP;
+        let mut v = if whole { T::load16(s, x) } else { T::load_tail(s, x) };
+        for v in &mut v {
+            *v = f(*v);
+        }
+        if whole {
+            T::store16(s, v, y);
+        } else {
+            T::store_tail(s, v, y);
+        }
     }
 }
 
@@ -100,14 +105,14 @@ macro_rules! by_name { ($($f:ident),*) => {
                 type Output = ();
                 #[inline(always)]
                 fn run<S: Simd>(self, s: S) {
-                    map(s, self.0, self.1, #[inline(always)] |[a, b]| [super::$f(s, a), super::$f(s, b)]);
+                    map(s, self.0, self.1, #[inline(always)] |v| super::$f(s, v));
                 }
             }
             impl Kernel for $f<'_, f32> {
                 type Output = ();
                 #[inline(always)]
                 fn run<S: Simd>(self, s: S) {
-                    map(s, self.0, self.1, #[inline(always)] |[a, b]| [single::$f(s, a), single::$f(s, b)]);
+                    map(s, self.0, self.1, #[inline(always)] |v| single::$f(s, v));
                 }
             }
         )*

@@ -10,18 +10,20 @@
 pub mod count;
 pub mod keys;
 pub mod mask;
+pub mod split;
 pub mod topk;
 
 pub use count::{Round, count, tally};
 pub use keys::{Format, Nan, Order, finite};
-pub use mask::{Cut, apply, mask};
+pub use mask::{Cut, apply, bools_mut, mask};
+pub use split::{Found, split};
 pub use topk::{gather_rows, scatter_rows, topk_rows};
 
 /// Elements turned into keys at a time: source, keys and result stay in the first-level cache.
-pub(crate) const TILE: usize = 2048;
+pub(crate) const TILE: usize = 256;
 
 /// Elements of one block of the pool where a block has no histogram to carry.
-pub(crate) const BLOCK: usize = 32 * TILE;
+pub(crate) const BLOCK: usize = 65536;
 
 #[cfg(test)]
 mod tests;

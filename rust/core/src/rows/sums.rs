@@ -98,10 +98,10 @@ impl<S: Simd> Acc<S> for Dot2<S> {
     #[inline(always)]
     fn totals(s: S, lanes: &Lanes, r: usize) -> Self::Num {
         let (hi, lo) = (load8(s, &lanes.hi, r), load8(s, &lanes.lo, r));
-        let rows: [(f64x8<S>, f64x8<S>); 8] = std::array::from_fn(
-            #[inline(always)]
-            |i| (hi[i], lo[i]),
-        );
+        let mut rows = [(hi[0], lo[0]); 8];
+        for i in 1..8 {
+            rows[i] = (hi[i], lo[i]);
+        }
         let (hi, lo) = across(
             rows,
             #[inline(always)]
@@ -126,10 +126,12 @@ impl Lanes {
 
 #[inline(always)]
 fn load8<S: Simd>(s: S, lanes: &[[f64; 8]; TILE], r: usize) -> [f64x8<S>; 8] {
-    std::array::from_fn(
-        #[inline(always)]
-        |i| f64x8::from_slice(s, &lanes[r + i]),
-    )
+    // not array::from_fn: it is not inlined into code of a higher instruction set, and neither is what it calls
+    let mut v = [f64x8::splat(s, 0.0); 8];
+    for i in 0..8 {
+        v[i] = f64x8::from_slice(s, &lanes[r + i]);
+    }
+    v
 }
 
 /// One vector or several that are shuffled alike.

@@ -1,9 +1,11 @@
 //! One block of rows, tile by tile. The one rule: what a block computes depends on its rows and the plan alone.
 
 use super::call::{Call, number, put};
-use super::margin::{Margin, inside};
+use super::half::{Half, pull};
+use super::margin::Margin;
 use super::sums::{Acc, Dot2, Lanes, Plain};
 use super::{RowOp, TILE};
+use crate::dd::Num;
 use crate::simd::*;
 use crate::store::{STEP, Store};
 use std::marker::PhantomData;
@@ -27,26 +29,25 @@ pub struct Plan<const O: usize, const R: usize> {
     pub pad: usize,
     pub summed_rows: [bool; O],
     pub summed: [bool; R],
-    pub widen: bool,
+    pub half: Option<Half>,
     pub edge: Option<(Margin, f64)>,
 }
 
-pub struct Block<'a, OP, T, K, const V: usize, const C: usize, const O: usize, const R: usize> {
+pub struct Block<'a, OP, K, const V: usize, const C: usize, const O: usize, const R: usize> {
     pub op: &'a OP,
     pub call: &'a Call<'a, V, C, O, R>,
     pub plan: &'a Plan<O, R>,
     pub range: Range<usize>,
-    pub space: &'a mut [K],
+    pub space: &'a mut [f32],
     pub sum_rows: &'a mut [f64],
     pub sum: &'a mut [f64],
-    pub stored: PhantomData<T>,
+    pub kernel: PhantomData<K>,
 }
 
 /// A block with the numbers of products and weights said, which its fields do not mention.
 pub struct Tiles<
     'a,
     OP,
-    T,
     K,
     const V: usize,
     const C: usize,
@@ -54,44 +55,36 @@ pub struct Tiles<
     const W: usize,
     const O: usize,
     const R: usize,
->(pub Block<'a, OP, T, K, V, C, O, R>);
+>(pub Block<'a, OP, K, V, C, O, R>);
 
-impl<OP, T: Store, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize>
-    Block<'_, OP, T, K, V, C, O, R>
-{
+impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize> Block<'_, OP, K, V, C, O, R> {
     /// Rows `start..start + n` of input `v` as K, with their stride; widened into the scratch space if need be.
     #[inline(always)]
     fn input(&mut self, v: usize, start: usize, n: usize) -> (*const K, usize) {
         let (t, d) = (&self.call.x[v], self.plan.d);
         let one = t.rows().0 == 1;
         let (first, count) = if one { (0, 1) } else { (start, n) };
-        // SAFETY: rows `first..first + count` exist (checked by Call::new) and hold elements of type T.
-        let stored = unsafe { t.as_ptr().cast::<T>().cast_const().add(first * d) };
         let stride = if one { 0 } else { d };
-        if !self.plan.widen {
-            return (stored.cast(), stride);
-        }
+        let Some(half) = self.plan.half else {
+            return (t.as_ptr().cast::<K>().cast_const().wrapping_add(first * d), stride);
+        };
         let space = &mut self.space[v * TILE * d..][..count * d];
-        // SAFETY: as above.
-        let rows = unsafe { std::slice::from_raw_parts(stored, count * d) };
-        for (wide, narrow) in space.iter_mut().zip(rows) {
-            *wide = K::from_f32(narrow.to_f32());
-        }
-        (space.as_ptr(), stride)
+        (half.widen)(t, first * d, space);
+        (space.as_ptr().cast(), stride)
     }
 
     /// Where the rows of output `o` go: its memory, or the scratch space if they are narrowed later.
     #[inline(always)]
     fn output(&mut self, o: usize, start: usize) -> *mut K {
-        if self.plan.widen {
-            return self.space[(V + o) * TILE * self.plan.d..].as_mut_ptr();
+        if self.plan.half.is_some() {
+            return self.space[(V + o) * TILE * self.plan.d..].as_mut_ptr().cast();
         }
-        // SAFETY: row `start` exists unless this output is summed, and then the pointer is not used.
+        // row `start` exists unless this output is summed, and then the pointer is not used
         self.call.y[o].as_ptr().cast::<K>().wrapping_add(start * self.plan.d)
     }
 
     #[inline(always)]
-    fn tile<S: Simd, const P: usize, const W: usize>(&mut self, s: S, start: usize, n: usize)
+    fn tile<S: Simd, const P: usize, const W: usize>(&mut self, s: S, start: usize, n: usize, lanes: &mut [Lanes; P])
     where
         OP: RowOp<V, C, P, W, O, R>,
     {
@@ -100,16 +93,8 @@ impl<OP, T: Store, K: Wide, const V: usize, const C: usize, const O: usize, cons
         for (v, place) in x.iter_mut().enumerate() {
             *place = self.input(v, start, n);
         }
-        let rows = |r: usize| -> [*const K; V] {
-            std::array::from_fn(
-                #[inline(always)]
-                |v| x[v].0.wrapping_add(r * x[v].1),
-            )
-        };
-
-        let mut lanes = [const { Lanes::ZERO }; P];
         for r in 0..n {
-            let x = rows(r);
+            let x = at_row(&x, r);
             let mut sums = [[K::Acc::<S>::zero(s); P]; 2];
             let mut i = 0;
             while i + STEP <= d {
@@ -146,16 +131,15 @@ impl<OP, T: Store, K: Wide, const V: usize, const C: usize, const O: usize, cons
         let mut numbers = [[0.0; TILE]; R];
         let mut gap = [0.0; TILE];
         for g in (0..n).step_by(8) {
-            let at = |v: &[f64; TILE]| f64x8::from_slice(s, &v[g..g + 8]);
-            let p: [<K::Acc<S> as Acc<S>>::Num; P] = std::array::from_fn(
-                #[inline(always)]
-                |p| K::Acc::<S>::totals(s, &lanes[p], g),
-            );
-            let c: [f64x8<S>; C] = std::array::from_fn(
-                #[inline(always)]
-                |k| at(&c[k]),
-            );
-            let solved = self.op.solve(s, p, c);
+            let mut p = [Num::of(f64x8::splat(s, 0.0)); P];
+            for k in 0..P {
+                p[k] = K::Acc::<S>::totals(s, &lanes[k], g);
+            }
+            let mut row_numbers = [f64x8::splat(s, 0.0); C];
+            for k in 0..C {
+                row_numbers[k] = f64x8::from_slice(s, &c[k][g..g + 8]);
+            }
+            let solved = self.op.solve(s, p, row_numbers);
             for k in 0..W {
                 solved.weights[k].store_slice(&mut weights[k][g..g + 8]);
             }
@@ -182,13 +166,26 @@ impl<OP, T: Store, K: Wide, const V: usize, const C: usize, const O: usize, cons
         for (o, place) in y.iter_mut().enumerate() {
             *place = self.output(o, start);
         }
+        let plain = !self.plan.summed_rows.contains(&true);
         for r in 0..n {
-            let x = rows(r);
-            let w: [f64x8<S>; W] = std::array::from_fn(
-                #[inline(always)]
-                |k| f64x8::splat(s, weights[k][r]),
-            );
+            let x = at_row(&x, r);
+            let mut w = [f64x8::splat(s, 0.0); W];
+            for k in 0..W {
+                w[k] = f64x8::splat(s, weights[k][r]);
+            }
             let mut i = 0;
+            // the common case apart: whole steps into memory, nothing to decide
+            while plain && i + STEP <= d {
+                // SAFETY: as below.
+                let [a, b] = unsafe { load::<S, K, V>(s, &x, i, STEP) };
+                let (a, b) = (self.op.combine(&a, &w), self.op.combine(&b, &w));
+                for o in 0..O {
+                    // SAFETY: as below.
+                    let row = unsafe { std::slice::from_raw_parts_mut(y[o].add(r * d + i), STEP) };
+                    K::store16(s, [a[o], b[o]], row);
+                }
+                i += STEP;
+            }
             while i < d {
                 let step = STEP.min(d - i);
                 // SAFETY: as above; no reference to a row outlives its step, since an output may be an input.
@@ -216,35 +213,22 @@ impl<OP, T: Store, K: Wide, const V: usize, const C: usize, const O: usize, cons
             }
         }
         for o in (0..O).filter(|&o| !self.plan.summed_rows[o]) {
-            // SAFETY: rows start..start + n of output o belong to this block.
-            let stored =
-                unsafe { std::slice::from_raw_parts_mut(self.call.y[o].as_ptr().cast::<T>().add(start * d), n * d) };
-            if self.plan.widen {
-                let wide = &self.space[(V + o) * TILE * d..][..n * d];
-                for (narrow, wide) in stored.iter_mut().zip(wide) {
-                    *narrow = T::from_f32(wide.to_f32());
-                }
+            let y = &self.call.y[o];
+            if let Some(half) = self.plan.half {
+                (half.narrow)(&self.space[(V + o) * TILE * d..][..n * d], y, start * d);
             }
             if let (0, Some((margin, edge))) = (o, self.plan.edge) {
                 for r in (0..n).filter(|&r| gap[r] < edge) {
-                    inside(&mut stored[r * d..][..d], c[C - 1][r], margin);
+                    // SAFETY: rows start..start + n of output o belong to this block.
+                    unsafe { pull(y, (start + r) * d, d, c[C - 1][r], margin) };
                 }
             }
         }
     }
 }
 
-impl<
-    OP,
-    T: Store,
-    K: Wide,
-    const V: usize,
-    const C: usize,
-    const P: usize,
-    const W: usize,
-    const O: usize,
-    const R: usize,
-> Kernel for Tiles<'_, OP, T, K, V, C, P, W, O, R>
+impl<OP, K: Wide, const V: usize, const C: usize, const P: usize, const W: usize, const O: usize, const R: usize> Kernel
+    for Tiles<'_, OP, K, V, C, P, W, O, R>
 where
     OP: RowOp<V, C, P, W, O, R>,
 {
@@ -253,10 +237,22 @@ where
     fn run<S: Simd>(self, s: S) {
         let mut block = self.0;
         let range = block.range.clone();
+        // what a short last tile leaves over from the one before belongs to no row, and nothing reads it
+        let mut lanes = [const { Lanes::ZERO }; P];
         for start in range.clone().step_by(TILE) {
-            block.tile::<S, P, W>(s, start, TILE.min(range.end - start));
+            block.tile::<S, P, W>(s, start, TILE.min(range.end - start), &mut lanes);
         }
     }
+}
+
+/// Where row `r` of each input starts.
+#[inline(always)]
+fn at_row<K, const V: usize>(x: &[(*const K, usize); V], r: usize) -> [*const K; V] {
+    let mut rows = [std::ptr::null(); V];
+    for v in 0..V {
+        rows[v] = x[v].0.wrapping_add(r * x[v].1);
+    }
+    rows
 }
 
 /// Step `i` of each row: two halves of eight lanes, zeros past the end.

@@ -80,14 +80,19 @@ impl Order {
         Ok(Order { format: Format::from_code(format)?, signed, nan })
     }
 
-    /// Whether arrays of this type can be ranked in this format; uint16 stands for the bits of bfloat16, which NumPy
-    /// has no type for.
+    /// The key of infinity.
+    pub fn infinity(self) -> u64 {
+        let inf = self.format.inf();
+        if self.signed { inf | 1 << (self.format.bits() - 1) } else { inf << 1 }
+    }
+
+    /// Whether arrays of this type can be ranked in this format.
     pub fn check(self, x: &Tensor) -> Result<()> {
         let exact = match x.dtype() {
             Dtype::F64 => self.format == Format::F64,
             Dtype::F32 => self.format.bits() >= 32,
             Dtype::F16 => self.format != Format::Bf16,
-            Dtype::Bf16 | Dtype::U16 => self.format != Format::F16,
+            Dtype::Bf16 => self.format != Format::F16,
             _ => false,
         };
         if exact {
@@ -198,7 +203,7 @@ pub trait Load: Key {
 }
 
 /// `n` elements from `start`, as a transparent wrapper of the storage type.
-fn part<'a, T>(x: &Tensor<'a>, start: usize, n: usize) -> &'a [T] {
+pub(super) fn part<'a, T>(x: &Tensor<'a>, start: usize, n: usize) -> &'a [T] {
     assert!(size_of::<T>() == x.dtype().size() && start + n <= x.len());
     if n == 0 {
         return &[];
@@ -217,7 +222,7 @@ impl Load for u32 {
     fn load(x: &Tensor, start: usize, order: Order, to: &mut [u32]) {
         match x.dtype() {
             Dtype::F16 => fill(part::<F16>(x, start, to.len()), to, order),
-            Dtype::Bf16 | Dtype::U16 => fill(part::<Bf16>(x, start, to.len()), to, order),
+            Dtype::Bf16 => fill(part::<Bf16>(x, start, to.len()), to, order),
             _ => fill(part::<u32>(x, start, to.len()), to, order),
         }
     }
@@ -226,7 +231,7 @@ impl Load for u64 {
     fn load(x: &Tensor, start: usize, order: Order, to: &mut [u64]) {
         match x.dtype() {
             Dtype::F16 => fill(part::<F16>(x, start, to.len()), to, order),
-            Dtype::Bf16 | Dtype::U16 => fill(part::<Bf16>(x, start, to.len()), to, order),
+            Dtype::Bf16 => fill(part::<Bf16>(x, start, to.len()), to, order),
             Dtype::F32 => fill(part::<f32>(x, start, to.len()), to, order),
             _ => fill(part::<u64>(x, start, to.len()), to, order),
         }
@@ -269,7 +274,7 @@ pub fn finite(x: &Tensor) -> Result<bool> {
         Dtype::F64 => of::<u64>(x, Format::F64),
         Dtype::F32 => of::<u32>(x, Format::F32),
         Dtype::F16 => of::<u16>(x, Format::F16),
-        Dtype::Bf16 | Dtype::U16 => of::<u16>(x, Format::Bf16),
+        Dtype::Bf16 => of::<u16>(x, Format::Bf16),
         d => Err(Error::Type(format!("expected floats, got {}", d.name()))),
     }
 }

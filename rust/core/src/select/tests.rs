@@ -124,7 +124,7 @@ fn large_arrays_on_any_number_of_threads() {
     for x in samples(n, 5) {
         let mut results = Vec::new();
         for threads in [1, 2, 5] {
-            let context = pool::Context { runner: None, threads, cancel: None };
+            let context = pool::Context { runner: None, threads, poll: None };
             results.push(pool::with(context, || {
                 let (t, o) = (tensor(&x), order(Format::F32));
                 let found = select(&[t], o, n / 2, 16);
@@ -323,4 +323,37 @@ fn a_masked_array_is_positive_zero_where_it_was_pruned() {
     apply(&zt, &mt, &zt).unwrap();
     assert_eq!(z.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), want);
     assert!(apply(&zt, &tensor(&[1_u8]), &zt).is_err());
+}
+
+#[test]
+fn a_window_splits_as_a_mask_and_a_list() {
+    let o = order(Format::F32);
+    for n in [0, 1, 63, 64, 65, 131, 65_535, 65_537, 300_000] {
+        for x in samples(n, 3) {
+            let mut keys: Vec<u32> = x.iter().map(|v| v.to_bits() << 1).collect();
+            let unsorted = keys.clone();
+            keys.sort_unstable();
+            let at = |i: usize| keys.get(i).map_or(0, |&k| i64::from(k));
+            let (lo, hi) = (at(n / 2), at(n / 2 + n / 100));
+            let want: Vec<(i64, i64)> = (0_i64..)
+                .zip(&unsorted)
+                .map(|(i, &k)| (i, i64::from(k)))
+                .filter(|(_, k)| (lo..=hi).contains(k))
+                .collect();
+            let (mut m, mut places, mut found) = (vec![7; n], vec![0; want.len()], vec![0; want.len()]);
+            let f = split(&tensor(&x), o, (lo, hi), &mut m, &mut places, &mut found).unwrap();
+            assert_eq!(f.inside, want.len());
+            assert_eq!(f.below, keys.iter().filter(|&&k| i64::from(k) < lo).count());
+            assert_eq!(places.iter().copied().zip(found).collect::<Vec<_>>(), want);
+            let above: Vec<u8> = unsorted.iter().map(|&k| u8::from(i64::from(k) > hi)).collect();
+            assert_eq!(m, above);
+            // lists that are too short: counted all the same
+            let short = split(&tensor(&x), o, (lo, hi), &mut m, &mut [], &mut []).unwrap();
+            assert_eq!(f, short);
+        }
+    }
+    let bad = [1.0, f32::INFINITY];
+    assert!(split(&tensor(&bad), o, (0, 1), &mut [0; 2], &mut [0; 2], &mut [0; 2]).unwrap().nonfinite);
+    assert!(split(&tensor(&bad), o, (2, 1), &mut [0; 2], &mut [], &mut []).is_err());
+    assert!(split(&tensor(&bad), order(Format::F64), (0, 1), &mut [0; 2], &mut [], &mut []).is_err());
 }

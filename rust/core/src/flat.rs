@@ -28,12 +28,14 @@ pub trait Real:
     + Neg<Output = Self>
 {
     const ZERO: Self;
+    const ONE: Self;
     /// 1.5 · 2^(p − 1) for a significand of p bits: added to |v| ≤ 2^(p − 2), it rounds v to an integer, half to even,
     /// and leaves that integer in the low bits.
     const MAGIC: Self;
     /// The smallest normal number.
     const TINY: Self;
     fn of(v: f64) -> Self;
+    fn int(v: i32) -> Self;
     fn abs(self) -> Self;
     fn trunc(self) -> Self;
     fn floor(self) -> Self;
@@ -71,10 +73,15 @@ macro_rules! real {
         }
         impl Real for $t {
             const ZERO: Self = 0.0;
+            const ONE: Self = 1.0;
             const MAGIC: Self = $magic;
             const TINY: Self = <$t>::MIN_POSITIVE;
             #[inline(always)]
             fn of(v: f64) -> Self {
+                v as $t
+            }
+            #[inline(always)]
+            fn int(v: i32) -> Self {
                 v as $t
             }
             #[inline(always)]

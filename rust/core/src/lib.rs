@@ -5,6 +5,7 @@
 pub mod bits;
 pub mod butterfly;
 pub mod csr;
+pub mod dd;
 pub mod flat;
 pub mod math;
 pub mod micro;
@@ -124,28 +125,13 @@ impl<'a> Tensor<'a> {
     /// # Safety
     /// `data` points to `product(shape)` contiguous elements of `dtype`, alive for `'a`, aligned to the element size,
     /// written by nobody else while a kernel runs, and writable if `writable`.
-    pub unsafe fn new(
-        data: *mut u8,
-        shape: &[usize],
-        dtype: Dtype,
-        writable: bool,
-    ) -> Result<Self> {
+    pub unsafe fn new(data: *mut u8, shape: &[usize], dtype: Dtype, writable: bool) -> Result<Self> {
         if shape.len() > MAX_DIMS {
-            return Err(Error::Value(format!(
-                "at most {MAX_DIMS} dimensions, got {}",
-                shape.len()
-            )));
+            return Err(Error::Value(format!("at most {MAX_DIMS} dimensions, got {}", shape.len())));
         }
         let mut dims = [0; MAX_DIMS];
         dims[..shape.len()].copy_from_slice(shape);
-        Ok(Tensor {
-            data,
-            dims,
-            ndim: shape.len(),
-            dtype,
-            writable,
-            life: PhantomData,
-        })
+        Ok(Tensor { data, dims, ndim: shape.len(), dtype, writable, life: PhantomData })
     }
 
     pub fn shape(&self) -> &[usize] {
@@ -180,11 +166,7 @@ impl<'a> Tensor<'a> {
     /// The elements, if they are of type `T`.
     pub fn slice<T: Element>(&self) -> Result<&'a [T]> {
         if self.dtype != T::DTYPE {
-            return Err(Error::Type(format!(
-                "expected {}, got {}",
-                T::DTYPE.name(),
-                self.dtype.name()
-            )));
+            return Err(Error::Type(format!("expected {}, got {}", T::DTYPE.name(), self.dtype.name())));
         }
         if self.is_empty() {
             return Ok(&[]);
@@ -200,11 +182,7 @@ impl<'a> Tensor<'a> {
             return Err(Error::Value("the output is read-only".into()));
         }
         if self.dtype != T::DTYPE {
-            return Err(Error::Type(format!(
-                "expected {}, got {}",
-                T::DTYPE.name(),
-                self.dtype.name()
-            )));
+            return Err(Error::Type(format!("expected {}, got {}", T::DTYPE.name(), self.dtype.name())));
         }
         if self.is_empty() {
             return Ok(&mut []);
@@ -238,8 +216,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// A vector of `n` copies of `value`, or [`Error::Memory`]: nothing here aborts on a large size.
 pub fn try_vec<T: Clone>(n: usize, value: T) -> Result<Vec<T>> {
     let mut v = Vec::new();
-    v.try_reserve_exact(n)
-        .map_err(|_| Error::Memory(n.saturating_mul(size_of::<T>())))?;
+    v.try_reserve_exact(n).map_err(|_| Error::Memory(n.saturating_mul(size_of::<T>())))?;
     v.resize(n, value);
     Ok(v)
 }

@@ -11,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::null_mut;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// Elements of work under which a call stays on its own thread: entering the pool costs about 5 µs.
 pub const SERIAL: usize = 32 * 1024;
@@ -21,16 +22,42 @@ static THREADS: AtomicUsize = AtomicUsize::new(0);
 /// A loop over `0..blocks` on somebody else's threads (torch's, say).
 pub type Runner = fn(blocks: usize, body: &(dyn Fn(usize) + Sync));
 
-/// How a call is carried out: who runs the blocks, and what stops them.
+/// How a call is carried out: who runs the blocks, on how many threads (0: [`threads`]), and what stops them.
 #[derive(Clone, Copy)]
 pub struct Context {
     pub runner: Option<Runner>,
     pub threads: usize,
-    pub cancel: Option<&'static AtomicBool>,
+    /// Asked by the calling thread between blocks, every [`POLL`]: true cancels the call.
+    pub poll: Option<fn() -> bool>,
 }
 
+const PLAIN: Context = Context { runner: None, threads: 0, poll: None };
+
+/// How long a call computes before it looks for an interrupt again.
+const POLL: Duration = Duration::from_millis(25);
+
 thread_local! {
-    static CONTEXT: Cell<Context> = const { Cell::new(Context { runner: None, threads: 0, cancel: None }) };
+    static CONTEXT: Cell<Context> = const { Cell::new(PLAIN) };
+    static POLLED: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Whether the calling thread's context asks to stop. Only the caller has a context with a poll; workers have none.
+fn interrupted() -> bool {
+    let Some(poll) = CONTEXT.get().poll else {
+        return false;
+    };
+    let now = Instant::now();
+    match POLLED.get() {
+        None => {
+            POLLED.set(Some(now));
+            false
+        }
+        Some(last) if now - last < POLL => false,
+        Some(_) => {
+            POLLED.set(Some(now));
+            poll()
+        }
+    }
 }
 
 /// Runs `f` with `context` in force for every [`run`] that this thread starts inside.
@@ -39,6 +66,7 @@ pub fn with<T>(context: Context, f: impl FnOnce() -> T) -> T {
     impl Drop for Restore {
         fn drop(&mut self) {
             CONTEXT.set(self.0);
+            POLLED.set(None);
         }
     }
     let _restore = Restore(CONTEXT.replace(context));
@@ -52,14 +80,7 @@ pub fn threads() -> usize {
         0 => {
             let n = ["TERSOR_NUM_THREADS", "RAYON_NUM_THREADS", "OMP_NUM_THREADS"]
                 .iter()
-                .find_map(|k| {
-                    std::env::var(k)
-                        .ok()?
-                        .trim()
-                        .parse()
-                        .ok()
-                        .filter(|&n: &usize| n > 0)
-                })
+                .find_map(|k| std::env::var(k).ok()?.trim().parse().ok().filter(|&n: &usize| n > 0))
                 .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
             THREADS.store(n, Ordering::Relaxed);
             n
@@ -81,16 +102,12 @@ pub fn after_fork() {
 fn pool(threads: usize) -> Option<&'static ThreadPool> {
     let current = POOL.load(Ordering::Acquire);
     // SAFETY: a pool that was published is never dropped.
-    if let Some((n, pool)) = unsafe { current.as_ref() } {
-        if *n >= threads {
-            return Some(pool);
-        }
+    if let Some((n, pool)) = unsafe { current.as_ref() }
+        && *n >= threads
+    {
+        return Some(pool);
     }
-    let built = ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .thread_name(|i| format!("tersor-{i}"))
-        .build()
-        .ok()?;
+    let built = ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("tersor-{i}")).build().ok()?;
     let fresh = Box::into_raw(Box::new((threads, built)));
     match POOL.compare_exchange(current, fresh, Ordering::AcqRel, Ordering::Acquire) {
         // SAFETY: just published, never dropped. A smaller pool it replaces is leaked: somebody may be inside it.
@@ -107,17 +124,12 @@ fn pool(threads: usize) -> Option<&'static ThreadPool> {
 /// elements) is worth it. Blocks run in any order; each runs once, unless the call is cancelled.
 pub fn run(blocks: usize, work: usize, body: impl Fn(usize) + Sync) -> Result<()> {
     let context = CONTEXT.get();
-    let stopped = || context.cancel.is_some_and(|c| c.load(Ordering::Relaxed));
-    let limit = if context.threads == 0 {
-        threads()
-    } else {
-        context.threads
-    };
+    let limit = if context.threads == 0 { threads() } else { context.threads };
     let n = if work < SERIAL { 1 } else { limit.min(blocks) };
     if n <= 1 {
         let _fp = DefaultFloats::set();
         for b in 0..blocks {
-            if stopped() {
+            if interrupted() {
                 return Err(Error::Cancelled);
             }
             body(b);
@@ -125,12 +137,18 @@ pub fn run(blocks: usize, work: usize, body: impl Fn(usize) + Sync) -> Result<()
         return Ok(());
     }
     let next = AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
     let panic = Mutex::new(None);
     let worker = || {
         let _fp = DefaultFloats::set();
         loop {
             let b = next.fetch_add(1, Ordering::Relaxed);
-            if b >= blocks || stopped() {
+            if b >= blocks {
+                break;
+            }
+            if interrupted() {
+                stop.store(true, Ordering::Relaxed);
+                next.store(blocks, Ordering::Relaxed);
                 break;
             }
             if let Err(p) = catch_unwind(AssertUnwindSafe(|| body(b))) {
@@ -158,23 +176,13 @@ pub fn run(blocks: usize, work: usize, body: impl Fn(usize) + Sync) -> Result<()
     if let Some(p) = panic.into_inner().unwrap_or(None) {
         resume_unwind(p);
     }
-    if stopped() {
-        Err(Error::Cancelled)
-    } else {
-        Ok(())
-    }
+    if stop.into_inner() { Err(Error::Cancelled) } else { Ok(()) }
 }
 
 /// As [`run`], each block returning a value; the values come back in the order of the blocks.
-pub fn map<T: Send>(
-    blocks: usize,
-    work: usize,
-    body: impl Fn(usize) -> T + Sync,
-) -> Result<Vec<T>> {
+pub fn map<T: Send>(blocks: usize, work: usize, body: impl Fn(usize) -> T + Sync) -> Result<Vec<T>> {
     let mut slots: Vec<Option<T>> = Vec::new();
-    slots
-        .try_reserve_exact(blocks)
-        .map_err(|_| Error::Memory(blocks.saturating_mul(size_of::<T>())))?;
+    slots.try_reserve_exact(blocks).map_err(|_| Error::Memory(blocks.saturating_mul(size_of::<T>())))?;
     slots.resize_with(blocks, || None);
     let shared = Shared(slots.as_mut_ptr());
     run(blocks, work, |b| {
@@ -250,18 +258,11 @@ mod tests {
     fn every_block_once_for_any_thread_count() {
         for t in [1, 2, 3, 8] {
             let hits: Vec<AtomicUsize> = (0..1000).map(|_| AtomicUsize::new(0)).collect();
-            with(
-                Context {
-                    runner: None,
-                    threads: t,
-                    cancel: None,
-                },
-                || {
-                    run(1000, usize::MAX, |b| {
-                        hits[b].fetch_add(1, Ordering::Relaxed);
-                    })
-                },
-            )
+            with(Context { runner: None, threads: t, poll: None }, || {
+                run(1000, usize::MAX, |b| {
+                    hits[b].fetch_add(1, Ordering::Relaxed);
+                })
+            })
             .unwrap();
             assert!(hits.iter().all(|h| h.load(Ordering::Relaxed) == 1));
         }
@@ -271,23 +272,16 @@ mod tests {
     fn a_panic_arrives_and_the_pool_lives_on() {
         let r = catch_unwind(|| run(100, usize::MAX, |b| assert!(b != 50)));
         assert!(r.is_err());
-        assert_eq!(
-            map(100, usize::MAX, |b| b).unwrap(),
-            (0..100).collect::<Vec<_>>()
-        );
+        assert_eq!(map(100, usize::MAX, |b| b).unwrap(), (0..100).collect::<Vec<_>>());
     }
 
     #[test]
-    fn cancel_stops() {
-        static CANCEL: AtomicBool = AtomicBool::new(true);
-        let context = Context {
-            runner: None,
-            threads: 2,
-            cancel: Some(&CANCEL),
-        };
-        assert_eq!(
-            with(context, || run(10, usize::MAX, |_| ())),
-            Err(Error::Cancelled)
-        );
+    fn a_poll_cancels_and_the_next_call_runs() {
+        let slow = |_| std::thread::sleep(Duration::from_millis(10));
+        for work in [0, usize::MAX] {
+            let context = Context { poll: Some(|| true), threads: 2, ..PLAIN };
+            assert_eq!(with(context, || run(1000, work, slow)), Err(Error::Cancelled));
+            assert_eq!(run(3, work, slow), Ok(()));
+        }
     }
 }

@@ -6,8 +6,7 @@
 
 pub use fearless_simd::prelude::*;
 pub use fearless_simd::{
-    Level, f32x16, f64x8, i8x64, i32x16, i64x8, mask32x16, mask64x8, u8x64, u16x16, u16x32, u32x16,
-    u64x8,
+    Level, f32x16, f64x8, i8x64, i32x16, i64x8, mask32x16, mask64x8, u8x64, u16x16, u16x32, u32x16, u64x8,
 };
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -31,11 +30,7 @@ pub fn level_name() -> &'static str {
 /// The names of the levels this machine can run, from the least.
 pub fn available() -> Vec<&'static str> {
     let best = rank(Level::new());
-    if best == 3 {
-        vec!["neon"]
-    } else {
-        LEVELS[..=best].to_vec()
-    }
+    if best == 3 { vec!["neon"] } else { LEVELS[..=best].to_vec() }
 }
 
 /// Forces a level by name (`None`: the best there is). False if the machine has no such level.
@@ -43,13 +38,9 @@ pub fn force(name: Option<&str>) -> bool {
     match name {
         None => FORCED.store(u8::MAX, Ordering::Relaxed),
         Some(n) => match available().iter().position(|&a| a == n) {
-            Some(_) => FORCED.store(
-                LEVELS
-                    .iter()
-                    .position(|&l| l == n)
-                    .map_or(u8::MAX, |i| i as u8),
-                Ordering::Relaxed,
-            ),
+            Some(_) => {
+                FORCED.store(LEVELS.iter().position(|&l| l == n).map_or(u8::MAX, |i| i as u8), Ordering::Relaxed)
+            }
             None => return false,
         },
     }
@@ -59,11 +50,7 @@ pub fn force(name: Option<&str>) -> bool {
 fn rank(level: Level) -> usize {
     #[cfg(target_arch = "x86_64")]
     {
-        if level.as_avx512().is_some() {
-            2
-        } else {
-            usize::from(level.as_avx2().is_some())
-        }
+        if level.as_avx512().is_some() { 2 } else { usize::from(level.as_avx2().is_some()) }
     }
     #[cfg(not(target_arch = "x86_64"))]
     {

@@ -128,10 +128,7 @@ impl Store for f64 {
     }
     #[inline(always)]
     fn load16<S: Simd>(s: S, x: &[Self]) -> [f64x8<S>; 2] {
-        [
-            f64x8::from_slice(s, &x[..8]),
-            f64x8::from_slice(s, &x[8..16]),
-        ]
+        [f64x8::from_slice(s, &x[..8]), f64x8::from_slice(s, &x[8..16])]
     }
     #[inline(always)]
     fn store16<S: Simd>(_: S, [a, b]: [f64x8<S>; 2], y: &mut [Self]) {
@@ -240,13 +237,7 @@ macro_rules! half {
     };
 }
 half!(F16, f16_to_f32, f32_to_f16, f16_to_f32x16, f32x16_to_f16);
-half!(
-    Bf16,
-    bf16_to_f32,
-    f32_to_bf16,
-    bf16_to_f32x16,
-    f32x16_to_bf16
-);
+half!(Bf16, bf16_to_f32, f32_to_bf16, bf16_to_f32x16, f32x16_to_bf16);
 
 /// Each lane to 13 significant bits, rounded to odd. NaN keeps a set bit and stays NaN.
 #[inline(always)]
@@ -304,9 +295,7 @@ fn f16_to_f32x16<S: Simd>(s: S, h: u32x16<S>) -> f32x16<S> {
     let subnormal: u32x16<S> = (subnormal - least).bitcast();
     let special = signed.simd_ge(i32x16::splat(s, 0x7c00 << 13));
     let normal = special.select(m + 2 * REBIAS, m + REBIAS);
-    let bits = signed
-        .simd_lt(i32x16::splat(s, 0x0400 << 13))
-        .select(subnormal, normal);
+    let bits = signed.simd_lt(i32x16::splat(s, 0x0400 << 13)).select(subnormal, normal);
     (bits | ((h & 0x8000) << 16)).bitcast()
 }
 
@@ -338,9 +327,7 @@ fn f32x16_to_f16<S: Simd>(x: f32x16<S>) -> u32x16<S> {
     let subnormal = subnormal - 0.5f32.to_bits();
     let capped: u32x16<S> = signed.min(i32x16::splat(s, CAP as i32)).bitcast();
     let normal = (capped + (((m >> 13) & 1) + 0xfffu32.wrapping_sub(REBIAS))) >> 13;
-    let finite = signed
-        .simd_lt(i32x16::splat(s, LEAST as i32))
-        .select(subnormal, normal);
+    let finite = signed.simd_lt(i32x16::splat(s, LEAST as i32)).select(subnormal, normal);
     let nan = ((m >> 13) & 0x3ff) | 0x7e00;
     x.simd_eq(x).select(finite, nan) | ((u >> 16) & 0x8000)
 }

@@ -4,14 +4,7 @@ use super::*;
 
 /// Every f32 pattern that matters to a 16-bit type: its own values, the ties between them, and their neighbours.
 fn edges<T: Store>(make: impl Fn(u16) -> T) -> Vec<f32> {
-    let mut out = vec![
-        f32::MAX,
-        f32::from_bits(1),
-        f32::MIN_POSITIVE,
-        65519.996,
-        65520.0,
-        1e30,
-    ];
+    let mut out = vec![f32::MAX, f32::from_bits(1), f32::MIN_POSITIVE, 65519.996, 65520.0, 1e30];
     for h in 0..=u16::MAX {
         let (a, b) = (make(h).to_f32(), make(h.wrapping_add(1)).to_f32());
         let tie = f64::midpoint(f64::from(a), f64::from(b)) as f32;
@@ -41,11 +34,7 @@ fn nearest<T: Store>(make: impl Fn(u16) -> T, top: u16, limit: f64, x: f64) -> u
         }
     }
     let (below, here) = (a - make(lo).to_f64(), make(lo).to_f64());
-    let above = if lo + 1 == top {
-        limit + (limit - here)
-    } else {
-        make(lo + 1).to_f64()
-    } - a;
+    let above = if lo + 1 == top { limit + (limit - here) } else { make(lo + 1).to_f64() } - a;
     // exact: both differences are between numbers of a few bits and one of 53, near each other
     let up = match below.partial_cmp(&above) {
         Some(std::cmp::Ordering::Greater) => 1,
@@ -55,19 +44,11 @@ fn nearest<T: Store>(make: impl Fn(u16) -> T, top: u16, limit: f64, x: f64) -> u
     sign | (lo + up)
 }
 
-fn narrow_is_one_rounding<T: Store>(
-    make: impl Fn(u16) -> T + Copy,
-    bits: impl Fn(T) -> u16,
-    top: u16,
-    limit: f64,
-) {
+fn narrow_is_one_rounding<T: Store>(make: impl Fn(u16) -> T + Copy, bits: impl Fn(T) -> u16, top: u16, limit: f64) {
     for x in edges(make) {
         let got = bits(T::from_f32(x));
         if x.is_nan() {
-            assert!(
-                T::from_f32(x).to_f32().is_nan() && T::from_f64(f64::from(x)).to_f32().is_nan(),
-                "{x}"
-            );
+            assert!(T::from_f32(x).to_f32().is_nan() && T::from_f64(f64::from(x)).to_f32().is_nan(), "{x}");
             continue;
         }
         assert_eq!(got, nearest(make, top, limit, f64::from(x)), "{x:e}");
@@ -82,11 +63,7 @@ fn narrow_is_one_rounding<T: Store>(
     }
     assert_eq!(bits(T::from_f64(f64::MAX)), top);
     assert_eq!(bits(T::from_f64(-f64::from_bits(1))), 0x8000);
-    assert!(
-        T::from_f64(f64::from_bits(0x7ff0_0000_0000_0001))
-            .to_f64()
-            .is_nan()
-    );
+    assert!(T::from_f64(f64::from_bits(0x7ff0_0000_0000_0001)).to_f64().is_nan());
 }
 
 #[test]
@@ -111,11 +88,7 @@ fn widening_is_exact() {
                 assert_eq!(x.is_nan(), m != 0.0);
                 assert!(m != 0.0 || x == sign * f64::INFINITY);
             } else {
-                let want = if e == 0 {
-                    m * pow2(1 - bias)
-                } else {
-                    (1.0 + m) * pow2(e - bias)
-                };
+                let want = if e == 0 { m * pow2(1 - bias) } else { (1.0 + m) * pow2(e - bias) };
                 assert_eq!(x.to_bits(), (sign * want).to_bits());
             }
         }
@@ -151,17 +124,8 @@ impl<T: Store + PartialEq + std::fmt::Debug> Kernel for Tails<'_, T> {
             T::store_tail(s, v, &mut y[..n]);
             T::store_tail_f32(s, w, &mut z[..n]);
             for i in 0..=STEP {
-                let (a, b) = if i < n {
-                    (v[i / 8][i % 8], w[i])
-                } else {
-                    (0.0, 0.0)
-                };
-                assert!(
-                    same(y[i], T::from_f64(a)) && same(z[i], T::from_f32(b)),
-                    "{a:e} {b:e} {:?} {:?}",
-                    y[i],
-                    z[i]
-                );
+                let (a, b) = if i < n { (v[i / 8][i % 8], w[i]) } else { (0.0, 0.0) };
+                assert!(same(y[i], T::from_f64(a)) && same(z[i], T::from_f32(b)), "{a:e} {b:e} {:?} {:?}", y[i], z[i]);
             }
         }
     }
@@ -174,14 +138,8 @@ fn tails_of_every_type_and_level() {
         crate::simd::force(Some(level));
         dispatch(Tails(&h().map(F16).collect::<Vec<_>>()));
         dispatch(Tails(&h().map(Bf16).collect::<Vec<_>>()));
-        dispatch(Tails(
-            &h().map(|i| f32::from_bits(u32::from(i) * 65_521))
-                .collect::<Vec<_>>(),
-        ));
-        dispatch(Tails(
-            &h().map(|i| f64::from_bits(u64::from(i) * 281_474_976_710_597))
-                .collect::<Vec<_>>(),
-        ));
+        dispatch(Tails(&h().map(|i| f32::from_bits(u32::from(i) * 65_521)).collect::<Vec<_>>()));
+        dispatch(Tails(&h().map(|i| f64::from_bits(u64::from(i) * 281_474_976_710_597)).collect::<Vec<_>>()));
     }
     crate::simd::force(None);
 }

@@ -1,0 +1,292 @@
+"""The one declaration per operator: reference, signature, types and documentation are the decorated function.
+
+The rule of this file: whatever differs between operators is read from the declaration or from the Rust table
+(`_core.ops()`); nothing here names an operator. Every backend is ``kernel(*inputs, *outputs, *scalars)``.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from tersor import _core
+from tersor._core import InternalError
+
+__all__ = ["OPS", "FormatError", "InternalError", "Op", "kernel", "op"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+KERNELS = {k.name: k for k in _core.ops()}
+OPS: dict[str, Op] = {}
+FLOATS = ("float64", "float32", "float16", "bfloat16")
+
+
+class FormatError(ValueError):
+    """A file is malformed: the message names the file and what is wrong with it."""
+
+
+def kernel(name: str) -> Callable[..., None]:
+    """The Rust kernel `name`, called as ``kernel(*inputs, *outputs, *scalars)`` on contiguous arrays."""
+    return KERNELS[name]
+
+
+class Op:
+    """One operator: what the declaration and the Rust table say of it, and its NumPy path.
+
+    Attributes
+    ----------
+    inputs : names of the array parameters; the first ``vectors`` of them are rows ``[..., d]``
+    optional : those that may be None, coefficients: those that may be a Python number (their default is one)
+    scalars : names of the constants, with their defaults
+    outputs : names of the results; rules: how each one's shape and dtype follow (see ``Rule`` in Rust)
+    """
+
+    def __init__(
+        self,
+        reference: Callable[..., Any],
+        outputs: Sequence[str] = (),
+        meta: Callable[..., list[tuple[tuple[int, ...], Any]]] | None = None,
+        sample: Callable[..., Any] | None = None,
+        **checks: Any,
+    ) -> None:
+        self.reference = reference
+        self.name = reference.__name__.lstrip("_")
+        self.family = reference.__module__.rpartition(".")[2]
+        self.kernel = KERNELS.get(self.name)
+        if self.kernel is None:
+            raise LookupError(f"{self.name}: declared in {self.family}.py, but the Rust table has no such kernel")
+        self.meta = meta
+        self.sample = sample
+        self.checks = checks
+        self.inputs = self.kernel.inputs
+        self.vectors = self.kernel.vectors
+        self.rules = tuple(rule for _, rule in self.kernel.outputs)
+        self.outputs = tuple(outputs) or tuple(name for name, _ in self.kernel.outputs)
+        parameters = inspect.signature(reference).parameters
+        self.parameters = tuple(parameters)
+        self.defaults = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
+        self.scalars = {k: self.defaults.get(k) for k in self.parameters if k not in self.inputs}
+        self.optional = frozenset(k for k in self.inputs if k in self.defaults and self.defaults[k] is None)
+        self.coefficients = frozenset(k for k in self.inputs if isinstance(self.defaults.get(k), float))
+        self.exempt = self.optional | self.coefficients | frozenset(checks.get("exempt", ()))
+        self.n = len(self.inputs)
+        self.torch: Callable[..., Any] = functools.partial(_load_torch, self)
+
+    def __repr__(self) -> str:
+        return f"<tersor op {self.family}.{self.name}>"
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+        """Arguments in the order of the parameters, split into arrays and scalars."""
+        names = self.parameters
+        if len(args) > len(names):
+            raise TypeError(f"{self.name}: takes {len(names)} arguments, got {len(args)}")
+        values = list(args)
+        for k in names[len(args) :]:
+            if k in kwargs:
+                values.append(kwargs.pop(k))
+            elif k in self.defaults:
+                values.append(self.defaults[k])
+            else:
+                raise TypeError(f"{self.name}: argument {k} is missing")
+        if kwargs:
+            k = next(iter(kwargs))
+            twice = "given twice" if k in names else "unknown"
+            raise TypeError(f"{self.name}: argument {k} is {twice}")
+        return values[: self.n], values[self.n :]
+
+    def shapes(self, xs: Sequence[Any], scalars: Sequence[Any]) -> list[tuple[tuple[int, ...], Any]]:
+        """Shape and dtype of each output; dtype is that of an input or a name."""
+        if self.meta is not None:
+            return self.meta(*xs, **dict(zip(self.scalars, scalars, strict=True)))
+        out = []
+        for rule in self.rules:
+            if isinstance(rule, int):
+                out.append((tuple(xs[rule].shape), xs[rule].dtype))
+                continue
+            wide = max(xs[: max(self.vectors, 1)], key=_extent)
+            shape = tuple(wide.shape)
+            out.append((shape[:-1] if rule == "lead" else shape, xs[0].dtype))
+        return out
+
+    def dtypes(self, xs: Sequence[Any], kinds: Sequence[str]) -> None:
+        """Arrays of different float types in one call are an error; scales and coefficients are exempt."""
+        first = None
+        for k, x, kind in zip(self.inputs, xs, kinds, strict=True):
+            if k in self.exempt or kind not in FLOATS or x.ndim == 0 and first is not None:
+                continue
+            if first is None:
+                first = k, kind
+            elif kind != first[1]:
+                raise TypeError(f"{self.name}: {k} is {kind}, {first[0]} is {first[1]}; tersor does not convert silently")
+
+    def broadcast(self, xs: list[Any], expand: Callable[[Any, tuple[int, ...]], Any]) -> list[Any]:
+        """Leading axes of the rows as NumPy broadcasts them.
+
+        Kernels take one row for all, or all rows; whatever lies between is expanded here.
+        """
+        v = self.vectors
+        if v == 0:
+            return xs
+        for k, x in zip(self.inputs[:v], xs[:v], strict=True):
+            if x.ndim == 0:
+                raise ValueError(f"{self.name}: {k} needs a last axis, got a 0-d array")
+        d = xs[0].shape[-1]
+        lead = tuple(xs[0].shape[:-1])
+        plain = True
+        for k, x in zip(self.inputs[1:], xs[1:], strict=True):
+            i = self.inputs.index(k)
+            if i < v:
+                if x.shape[-1] != d:
+                    raise ValueError(
+                        f"{self.name}: last axes differ: {self.inputs[0]} has {d}, {k} has {x.shape[-1]}"
+                    )
+                plain = plain and tuple(x.shape[:-1]) == lead
+            else:
+                plain = plain and (x.ndim == 0 or (k not in self.coefficients and tuple(x.shape) == lead))
+        if plain:
+            return xs
+        # a coefficient has a last axis of one ([B, 1]); other row scalars have none
+        leads = [
+            (tuple(x.shape[:-1]) if k in self.coefficients or i < v else tuple(x.shape))
+            for i, (k, x) in enumerate(zip(self.inputs, xs, strict=True))
+        ]
+        for k, x in zip(self.inputs[v:], xs[v:], strict=True):
+            if k in self.coefficients and x.ndim and x.shape[-1] != 1:
+                raise ValueError(f"{self.name}: {k} must be a number or end in an axis of 1, got shape {tuple(x.shape)}")
+        try:
+            lead = np.broadcast_shapes(*leads)
+        except ValueError:
+            shapes = ", ".join(f"{k} {tuple(x.shape)}" for k, x in zip(self.inputs, xs, strict=True))
+            raise ValueError(f"{self.name}: shapes do not broadcast: {shapes}") from None
+        rows = math.prod(lead)
+        out = []
+        wide = False
+        for i, (x, own) in enumerate(zip(xs, leads, strict=True)):
+            if own == lead or (math.prod(own) == 1 and rows != 0 and len(own) <= len(lead)):
+                wide = wide or (i < v and own == lead)
+                out.append(x)
+                continue
+            tail = (d,) if i < v else (1,) if self.inputs[i] in self.coefficients else ()
+            out.append(expand(x, lead + tail))
+            wide = wide or i < v
+        if not wide:
+            out[0] = expand(out[0], (*lead, d))
+        return out
+
+    def numpy(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        out = kwargs.pop("out", None) if kwargs else None
+        xs, scalars = self.bind(args, kwargs)
+        kinds = []
+        for i, (k, x) in enumerate(zip(self.inputs, xs, strict=True)):
+            if type(x) is not np.ndarray:
+                x = xs[i] = self._array(k, x)
+            kinds.append(x.dtype.name)
+        self.dtypes(xs, kinds)
+        xs = self.broadcast(xs, np.broadcast_to)
+        wanted = self.shapes(xs, scalars)
+        buffers = [_native(self.name, k, x) for k, x in zip(self.inputs, xs, strict=True)]
+        if out is None:
+            ys = [_empty(shape, dtype) for shape, dtype in wanted]
+        else:
+            ys = list(out) if isinstance(out, tuple) else [out]
+            self.check_out(ys, wanted, np.ndarray, lambda y: y.dtype.name)
+        self.kernel(*buffers, *[_words(y) for y in ys], *scalars)
+        return ys[0] if len(ys) == 1 else tuple(ys)
+
+    def check_out(self, ys: list[Any], wanted: list[Any], kind: type, name_of: Callable[[Any], str]) -> None:
+        if len(ys) != len(wanted):
+            raise ValueError(f"{self.name}: out has {len(ys)} arrays, {len(wanted)} are needed")
+        for k, y, (shape, dtype) in zip(self.outputs, ys, wanted, strict=True):
+            if not isinstance(y, kind):
+                raise TypeError(f"{self.name}: out for {k} must be {kind.__name__}, got {type(y).__name__}")
+            if name_of(y) != dtype_name(dtype):
+                raise TypeError(f"{self.name}: out for {k} must be {dtype_name(dtype)}, got {name_of(y)}")
+            if tuple(y.shape) != tuple(shape):
+                raise ValueError(f"{self.name}: out for {k} must have shape {tuple(shape)}, got {tuple(y.shape)}")
+
+    def _array(self, name: str, x: Any) -> np.ndarray:
+        if isinstance(x, np.ndarray):
+            return np.asarray(x)
+        if x is None and name in self.optional:
+            return np.empty(0, np.float32)
+        if isinstance(x, (int, float, np.generic)) and (name in self.coefficients or name in self.exempt):
+            return np.asarray(x, np.float64)
+        raise TypeError(f"{self.name}: {name} must be a NumPy array like the first argument, got {type(x).__name__}")
+
+
+def _extent(x: Any) -> tuple[int, int]:
+    return math.prod(x.shape[:-1]), len(x.shape)
+
+
+def dtype_name(dtype: Any) -> str:
+    """The name that NumPy and torch share for a dtype."""
+    return dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
+
+
+def _native(op: str, name: str, x: np.ndarray) -> np.ndarray:
+    """`x` as the kernels read it: native byte order (else an error), C-contiguous and aligned (else a copy)."""
+    if not x.dtype.isnative:
+        raise TypeError(f"{op}: {name} has byte order {x.dtype.byteorder!r}; convert it to native first")
+    flags = x.flags
+    if not (flags.c_contiguous and flags.aligned):
+        x = np.array(x, order="C")
+    return _words(x)
+
+
+def _words(x: np.ndarray) -> np.ndarray:
+    # NumPy has no bfloat16 of its own: ml_dtypes' arrays cross the border as 16-bit words
+    return x.view(np.uint16) if x.dtype.kind == "V" and x.dtype.name == "bfloat16" else x
+
+
+def _empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    if isinstance(dtype, str) and dtype == "bfloat16":
+        import ml_dtypes
+
+        dtype = ml_dtypes.bfloat16
+    return np.empty(shape, dtype)
+
+
+def _load_torch(spec: Op, *args: Any) -> Any:
+    """The torch path before first use: imports it, if the argument is a tensor at all."""
+    first = args[0][0] if args[0] else None
+    if not any(t.__module__.partition(".")[0] == "torch" for t in type(first).__mro__):
+        raise TypeError(
+            f"{spec.name}: {spec.inputs[0]} must be a NumPy array or a torch tensor, got {type(first).__name__}"
+        )
+    from tersor import _torch
+
+    _torch.register()
+    return spec.torch(*args)
+
+
+def op(**options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Declares an operator; the decorated function is its float64 reference.
+
+    Parameters
+    ----------
+    outputs : names of the results; of a backward, ``d<input>`` for every input it differentiates
+    meta : ``meta(*inputs, **scalars) -> [(shape, dtype)]`` where the Rust table says ``custom``
+    sample : ``sample(draw) -> (inputs, scalars)`` for tests and benchmarks (see `tersor.testing`)
+    exempt : names of inputs that may have another float type than the data (scales)
+    """
+
+    def declare(reference: Callable[P, R]) -> Callable[P, R]:
+        spec = Op(reference, **options)
+        OPS[spec.name] = spec
+
+        @functools.wraps(reference)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            if args and isinstance(args[0], np.ndarray):
+                return spec.numpy(args, kwargs)
+            return spec.torch(args, kwargs)
+
+        call.op = spec  # type: ignore[attr-defined]
+        return call
+
+    return declare

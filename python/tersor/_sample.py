@@ -1,0 +1,77 @@
+"""Inputs for an operator, drawn from a seed: what tests, benchmarks and users' property tests feed the registry with.
+
+The rule of this file: a sample is a function of a `Draw` alone, so that the same draw gives the same arrays everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Draw", "Rows"]
+
+
+@dataclass
+class Draw:
+    """What a sample may depend on: a seed, a dtype, a shape, a scale and a curvature."""
+
+    seed: int = 0
+    dtype: str = "float64"
+    lead: tuple[int, ...] = (5,)
+    d: int = 8
+    scale: float = 1.0
+    c: float = 1.0
+    #: the curvature as one number per row, [..., 1]
+    c_rows: bool = False
+    rng: np.random.Generator = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.seed)
+
+    def cast(self, x: Any) -> np.ndarray:
+        """`x` in the draw's dtype."""
+        if self.dtype == "bfloat16":
+            import ml_dtypes
+
+            return np.asarray(x).astype(ml_dtypes.bfloat16)
+        return np.asarray(x, self.dtype)
+
+    def normal(self, *shape: int) -> np.ndarray:
+        """Gaussian entries of the draw's scale."""
+        return self.cast(self.rng.standard_normal(shape) * self.scale)
+
+
+class Rows:
+    """Rows ``[..., d]`` for the hyperbolic operators, then the curvature.
+
+    Parameters
+    ----------
+    kinds : "tangent" (norm up to the scale), "ball" (distance from 0 up to the scale), "g" (a gradient) or "row"
+        (one number per row), in the order of the operator's inputs.
+    """
+
+    def __init__(self, *kinds: str) -> None:
+        self.kinds = kinds
+
+    def __call__(self, draw: Draw) -> tuple[list[Any], dict[str, Any]]:
+        c: Any = draw.c
+        if draw.c_rows:
+            c = draw.cast(draw.c * draw.rng.uniform(0.5, 1.5, (*draw.lead, 1)))
+        return [self.one(draw, kind, c) for kind in self.kinds] + [c], {}
+
+    def one(self, draw: Draw, kind: str, c: Any) -> np.ndarray:
+        if kind == "row":
+            return draw.cast(draw.rng.standard_normal(draw.lead))
+        x = draw.rng.standard_normal((*draw.lead, draw.d))
+        if kind == "g":
+            return draw.cast(x)
+        norm = np.linalg.norm(x, axis=-1, keepdims=True)
+        x = x / np.where(norm > 0, norm, 1) * draw.rng.uniform(0, draw.scale, (*draw.lead, 1))
+        if kind == "ball":
+            # a point at distance r from 0 has norm tanh(√c r / 2)/√c
+            root = np.sqrt(np.maximum(np.asarray(c, np.float64), 1e-30))
+            r = np.linalg.norm(x, axis=-1, keepdims=True)
+            x = x * np.where(r > 0, np.tanh(root * r / 2) / (root * np.where(r > 0, r, 1)), 0.5)
+        return draw.cast(x)

@@ -1,0 +1,211 @@
+"""Operators as torch sees them: schema, fake, CPU and CUDA kernels, autograd, all derived from the registry.
+
+The rule of this file: no code per operator. The CPU kernels are registered by Rust through torch's stable C ABI;
+a Python body stands in where an output's shape is said in Python, and where torch lacks the ABI.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+from torch.autograd.function import once_differentiable
+
+from tersor import _core
+from tersor._op import OPS, Op, dtype_name
+
+NAMESPACE = "tersor"
+LIBRARY = torch.library.Library(NAMESPACE, "DEF")
+KINDS = {"float": "float", "int": "int", "bool": "bool"}
+REGISTERED: set[str] = set()
+
+
+def register() -> None:
+    """Makes every declared operator known to torch; again after a family was imported later."""
+    fresh = [op for name, op in OPS.items() if name not in REGISTERED]
+    for op in fresh:
+        REGISTERED.add(op.name)
+        LIBRARY.define(schema(op))
+        torch.library.register_fake(f"{NAMESPACE}::{op.name}", body(op, None), lib=LIBRARY)
+        LIBRARY.impl(op.name, body(op, functools.partial(_launch, op)), "CUDA")
+    native = _native() if fresh else frozenset()
+    for op in fresh:
+        if op.name not in native:
+            LIBRARY.impl(op.name, body(op, op.kernel), "CPU")
+    for op in fresh:
+        op.torch = public(op)
+
+
+@functools.cache
+def _native() -> frozenset[str]:
+    """The operators whose CPU kernel Rust has registered itself."""
+    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
+        path = Path(torch.__file__).parent / "lib" / name
+        if path.exists():
+            try:
+                return frozenset(_core.register_torch(str(path), NAMESPACE))
+            except RuntimeError:  # an older torch without the ABI: the Python bodies serve
+                break
+    return frozenset()
+
+
+def schema(op: Op) -> str:
+    arrays = [f"Tensor {k}" for k in op.inputs]
+    scalars = [f"{KINDS[kind]} {k}" for k, kind in op.kernel.scalars]
+    results = ", ".join("Tensor" for _ in op.outputs)
+    return f"{op.name}({', '.join(arrays + scalars)}) -> " + (results if len(op.outputs) == 1 else f"({results})")
+
+
+def body(op: Op, kernel: Callable[..., None] | None) -> Callable[..., Any]:
+    """The operator on one device: allocate by the rule, fill by `kernel` (None: shapes are all there is)."""
+    n = op.n
+
+    def run(*args: Any) -> Any:
+        xs = [x if x.is_contiguous() else x.contiguous() for x in args[:n]]
+        ys = [
+            xs[0].new_empty(shape, dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+            for shape, dtype in op.shapes(xs, args[n:])
+        ]
+        if kernel is not None:
+            kernel(*xs, *ys, *args[n:])
+        return ys[0] if len(ys) == 1 else tuple(ys)
+
+    return run
+
+
+def _launch(op: Op, *args: Any) -> None:
+    """The Triton kernel of the same name in `tersor.triton.<family>`, imported at first use."""
+    launcher = getattr(importlib.import_module(f"tersor.triton.{op.family}"), op.name, None)
+    if launcher is None:
+        raise NotImplementedError(f"{op.name}: no GPU kernel; move the tensors to the CPU")
+    with torch.cuda.device_of(args[0]):
+        launcher(*args)
+
+
+@functools.lru_cache(maxsize=1024)
+def _number(value: float) -> torch.Tensor:
+    return torch.tensor(value, dtype=torch.float64)
+
+
+@functools.lru_cache(maxsize=1)
+def _absent() -> torch.Tensor:
+    return torch.empty(0)
+
+
+def _tensor(op: Op, name: str, x: Any, device: torch.device) -> torch.Tensor:
+    if isinstance(x, torch.Tensor):
+        if x.device != device and x.ndim:
+            raise ValueError(f"{op.name}: {name} is on {x.device}, {op.inputs[0]} on {device}")
+        return x
+    if x is None and name in op.optional:
+        return _absent() if device.type == "cpu" else torch.empty(0, device=device)
+    if isinstance(x, (int, float)) and name in op.exempt:
+        # a number is a float64 coefficient on the CPU; kernels on other devices read its value
+        if torch.compiler.is_compiling():
+            return torch.tensor(float(x), dtype=torch.float64)
+        return _number(float(x))
+    raise TypeError(f"{op.name}: {name} must be a tensor like the first argument, got {type(x).__name__}")
+
+
+def public(op: Op) -> Callable[..., Any]:
+    """The operator's torch entry: arguments made whole, then one autograd node if a gradient is recorded."""
+    raw = getattr(getattr(torch.ops, NAMESPACE), op.name).default
+    function = _function(op, raw)
+    n, inputs = op.n, op.inputs
+
+    def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        out = kwargs.pop("out", None) if kwargs else None
+        xs, scalars = op.bind(args, kwargs)
+        device = xs[0].device
+        for i in range(n):
+            if i == 0 or not isinstance(xs[i], torch.Tensor) or xs[i].device != device:
+                xs[i] = _tensor(op, inputs[i], xs[i], device)
+        op.dtypes(xs, [dtype_name(x.dtype) for x in xs])
+        xs = op.broadcast(xs, torch.Tensor.expand)
+        if forward_ad._current_level >= 0:
+            raise NotImplementedError(f"{op.name}: forward-mode differentiation is not supported")
+        recorded = torch.is_grad_enabled() and any([x.requires_grad for x in xs])
+        if out is not None:
+            if recorded:
+                raise RuntimeError(f"{op.name}: out= does not support automatic differentiation")
+            return _into(op, xs, scalars, out)
+        try:
+            return function(*xs, *scalars) if recorded else raw(*xs, *scalars)
+        except RuntimeError as e:
+            # torch's C ABI raises RuntimeError only: give back the exception that was meant
+            meant = _core.translate(str(e)) if "[tersor:" in str(e) else None
+            if meant is None:
+                raise
+            raise meant from None
+
+    return call
+
+
+def _into(op: Op, xs: list[torch.Tensor], scalars: list[Any], out: Any) -> Any:
+    ys = list(out) if isinstance(out, tuple) else [out]
+    op.check_out(ys, op.shapes(xs, scalars), torch.Tensor, lambda y: dtype_name(y.dtype))
+    for k, y in zip(op.outputs, ys, strict=True):
+        if not y.is_contiguous():
+            raise ValueError(f"{op.name}: out for {k} must be contiguous")
+    run = op.kernel if xs[0].device.type == "cpu" else functools.partial(_launch, op)
+    run(*[x.detach().contiguous() for x in xs], *[y.detach() for y in ys], *scalars)
+    return out
+
+
+def _function(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
+    """One ``autograd.Function`` per operator; what its backward saves is told by the parameters of ``<op>_bwd``."""
+    bwd = OPS.get(f"{op.name}_bwd")
+    if bwd is None:
+
+        def refuse(*args: Any) -> Any:
+            raise NotImplementedError(f"{op.name}: not differentiable")
+
+        return raw if op.checks.get("integer") else refuse
+    n = op.n
+    grads = [k for k in bwd.inputs if k not in op.inputs and k not in op.outputs]
+    order = {k: i for i, k in enumerate(op.inputs)} | {k: n + i for i, k in enumerate(op.outputs)}
+    saved = [k for k in bwd.inputs if k not in grads]
+    # the arguments of the backward: an output gradient or something saved, each by its place
+    feed = [(True, grads.index(k)) if k in grads else (False, saved.index(k)) for k in bwd.inputs]
+    places = [order[k] for k in saved]
+    constants = [list(op.scalars).index(k) for k in bwd.scalars]
+    results = {k.removeprefix("d"): i for i, k in enumerate(bwd.outputs)}
+    pad = (None,) * len(op.scalars)
+    backward_raw = getattr(getattr(torch.ops, NAMESPACE), bwd.name).default
+    twice = f"{bwd.name}_bwd" in OPS
+
+    class Fn(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *args: Any) -> Any:
+            ys = raw(*args)
+            every = (*args[:n], ys) if len(op.outputs) == 1 else (*args[:n], *ys)
+            ctx.save_for_backward(*[every[i] for i in places])
+            ctx.constants = [args[n + i] for i in constants]
+            return ys
+
+        @staticmethod
+        def backward(ctx: Any, *gs: torch.Tensor) -> Any:
+            xs = ctx.saved_tensors
+            fed = [gs[i] if from_grad else xs[i] for from_grad, i in feed]
+            ds = bwd.torch((*fed, *ctx.constants), {}) if twice else backward_raw(*fed, *ctx.constants)
+            if len(bwd.outputs) == 1:
+                ds = (ds,)
+            out = []
+            for i, k in enumerate(op.inputs):
+                if k not in results or not ctx.needs_input_grad[i]:
+                    out.append(None)
+                    continue
+                d = ds[results[k]]
+                shape = xs[saved.index(k)].shape if k in saved else d.shape
+                out.append(d if d.shape == shape else d.sum_to_size(shape))
+            return (*out, *pad)
+
+    if not twice:
+        Fn.backward = staticmethod(once_differentiable(Fn.backward))  # type: ignore[method-assign]
+    Fn.__name__ = Fn.__qualname__ = op.name
+    return Fn.apply

@@ -1,0 +1,167 @@
+//! Numbers of one row, eight rows at a time: plain f64, or double-double where f64 data comes near a boundary. The one
+//! rule: mathematics is written once over [`Num`], and the data's type decides which of the two it runs on.
+//!
+//! Double-double after Joldes, Muller, Popescu, "Tight and rigorous error bounds for basic building blocks of
+//! double-word arithmetic" (2017): AccurateDWPlusDW, DWTimesDW3, DWDivDW2.
+
+use crate::simd::*;
+use std::ops::{Add, Div, Mul, Neg, Sub};
+
+/// Arithmetic on row numbers.
+pub trait Num<S: Simd>:
+    Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> + Neg<Output = Self>
+{
+    fn of(v: f64x8<S>) -> Self;
+    /// The value rounded to f64.
+    fn get(self) -> f64x8<S>;
+    /// What [`get`](Num::get) leaves out (zero for plain numbers).
+    fn rest(self) -> f64x8<S>;
+    /// The square root.
+    fn root(self) -> Self;
+    /// Reassembles hi + lo; plain numbers drop lo.
+    fn pair(hi: f64x8<S>, lo: f64x8<S>) -> Self;
+}
+
+impl<S: Simd> Num<S> for f64x8<S> {
+    #[inline(always)]
+    fn of(v: f64x8<S>) -> Self {
+        v
+    }
+    #[inline(always)]
+    fn get(self) -> f64x8<S> {
+        self
+    }
+    #[inline(always)]
+    fn rest(self) -> f64x8<S> {
+        f64x8::splat(self.witness(), 0.0)
+    }
+    #[inline(always)]
+    fn root(self) -> Self {
+        self.sqrt()
+    }
+    #[inline(always)]
+    fn pair(hi: f64x8<S>, _: f64x8<S>) -> Self {
+        hi
+    }
+}
+
+/// hi + lo with |lo| at most half an ulp of hi.
+#[derive(Clone, Copy)]
+pub struct Dd<S: Simd> {
+    pub hi: f64x8<S>,
+    pub lo: f64x8<S>,
+}
+
+/// a + b for |a| >= |b|, exact.
+#[inline(always)]
+fn fast_two_sum<S: Simd>(a: f64x8<S>, b: f64x8<S>) -> Dd<S> {
+    let hi = a + b;
+    Dd { hi, lo: b - (hi - a) }
+}
+
+impl<S: Simd> Num<S> for Dd<S> {
+    #[inline(always)]
+    fn of(v: f64x8<S>) -> Self {
+        Dd { hi: v, lo: f64x8::splat(v.witness(), 0.0) }
+    }
+    #[inline(always)]
+    fn get(self) -> f64x8<S> {
+        self.hi
+    }
+    #[inline(always)]
+    fn rest(self) -> f64x8<S> {
+        self.lo
+    }
+    /// One Newton step on the f64 root; 0 stays 0.
+    #[inline(always)]
+    fn root(self) -> Self {
+        let s = self.hi.witness();
+        let r = self.hi.sqrt();
+        let (p, e) = two_prod(s, r, r);
+        let rest = ((self.hi - p) - e + self.lo) / (r + r);
+        let zero = f64x8::splat(s, 0.0);
+        fast_two_sum(r, r.simd_gt(zero).select(rest, zero))
+    }
+    #[inline(always)]
+    fn pair(hi: f64x8<S>, lo: f64x8<S>) -> Self {
+        fast_two_sum(hi, lo)
+    }
+}
+
+impl<S: Simd> Add for Dd<S> {
+    type Output = Self;
+    #[inline(always)]
+    fn add(self, o: Self) -> Self {
+        let (sh, sl) = two_sum(self.hi, o.hi);
+        let (th, tl) = two_sum(self.lo, o.lo);
+        let v = fast_two_sum(sh, sl + th);
+        fast_two_sum(v.hi, tl + v.lo)
+    }
+}
+impl<S: Simd> Neg for Dd<S> {
+    type Output = Self;
+    #[inline(always)]
+    fn neg(self) -> Self {
+        Dd { hi: -self.hi, lo: -self.lo }
+    }
+}
+impl<S: Simd> Sub for Dd<S> {
+    type Output = Self;
+    #[inline(always)]
+    fn sub(self, o: Self) -> Self {
+        self + -o
+    }
+}
+impl<S: Simd> Mul for Dd<S> {
+    type Output = Self;
+    #[inline(always)]
+    fn mul(self, o: Self) -> Self {
+        let (ch, cl) = two_prod(self.hi.witness(), self.hi, o.hi);
+        let t = self.hi.mul_add(o.lo, self.lo * o.lo);
+        fast_two_sum(ch, cl + self.lo.mul_add(o.hi, t))
+    }
+}
+impl<S: Simd> Div for Dd<S> {
+    type Output = Self;
+    #[inline(always)]
+    fn div(self, o: Self) -> Self {
+        let q = self.hi / o.hi;
+        let r = o * Dd::of(q);
+        let d = (self.hi - r.hi) + (self.lo - r.lo);
+        fast_two_sum(q, d / o.hi)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// (a op b) in integers: with these operands every result is exact in 106 bits.
+    struct Check;
+    impl Kernel for Check {
+        type Output = ();
+        fn run<S: Simd>(self, s: S) {
+            let v = |x: f64| Dd::of(f64x8::splat(s, x));
+            let tiny = v(2f64.powi(-80));
+            let one = v(1.0);
+            let a = one + tiny;
+            assert_eq!((a - one).hi.as_slice()[0], 2f64.powi(-80));
+            let sq = a * a - one;
+            assert_eq!(sq.hi.as_slice()[0], 2f64.powi(-79));
+            let back = (a / v(3.0)) * v(3.0) - a;
+            assert!(back.hi.as_slice()[0].abs() < 2f64.powi(-100));
+            let root = v(2.0).root();
+            assert!((root * root - v(2.0)).hi.as_slice()[0].abs() < 2f64.powi(-100));
+            assert_eq!(v(0.0).root().hi.as_slice()[0], 0.0);
+        }
+    }
+
+    #[test]
+    fn a_hundred_bits_at_every_level() {
+        for level in available() {
+            force(Some(level));
+            dispatch(Check);
+        }
+        force(None);
+    }
+}

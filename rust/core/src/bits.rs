@@ -4,6 +4,7 @@
 //! On a little-endian machine the same bytes are 32-bit words filled from their lowest bit, the layout of compressed-tensors,
 //! once a row is padded to whole words. A mask is a row of codes of one bit.
 
+use crate::simd::{Kernel, Simd, dispatch};
 use std::array::from_fn;
 
 const _: () = assert!(cfg!(target_endian = "little"));
@@ -47,9 +48,36 @@ macro_rules! by_bits {
     };
 }
 
-/// Packs codes below 2^bits (higher bits are dropped) into exactly [`bytes`] bytes.
-#[inline(always)]
+/// Packs codes below 2^bits (higher bits are dropped) into exactly [`bytes`] bytes. A call, not a piece of the caller's loop:
+/// the eight widths are compiled once.
 pub fn pack(codes: &[u8], bits: usize, out: &mut [u8]) {
+    dispatch(Pack(codes, bits, out));
+}
+
+/// Reads back what [`pack`] wrote.
+pub fn unpack(packed: &[u8], bits: usize, out: &mut [u8]) {
+    dispatch(Unpack(packed, bits, out));
+}
+
+struct Pack<'a>(&'a [u8], usize, &'a mut [u8]);
+impl Kernel for Pack<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        pack_here(self.0, self.1, self.2);
+    }
+}
+struct Unpack<'a>(&'a [u8], usize, &'a mut [u8]);
+impl Kernel for Unpack<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        unpack_here(self.0, self.1, self.2);
+    }
+}
+
+#[inline(always)]
+fn pack_here(codes: &[u8], bits: usize, out: &mut [u8]) {
     assert_eq!(out.len(), bytes(codes.len(), bits));
     match bits {
         8 => out.copy_from_slice(codes),
@@ -81,9 +109,8 @@ pub fn pack(codes: &[u8], bits: usize, out: &mut [u8]) {
     }
 }
 
-/// Reads back what [`pack`] wrote.
 #[inline(always)]
-pub fn unpack(packed: &[u8], bits: usize, out: &mut [u8]) {
+fn unpack_here(packed: &[u8], bits: usize, out: &mut [u8]) {
     assert_eq!(packed.len(), bytes(out.len(), bits));
     match bits {
         8 => out.copy_from_slice(packed),
@@ -160,17 +187,7 @@ fn spread<const B: usize>(packed: [u8; 8]) -> [u8; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::{Kernel, Simd, available, dispatch, force};
-
-    struct Both<'a>(&'a [u8], usize, &'a mut [u8], &'a mut [u8]);
-    impl Kernel for Both<'_> {
-        type Output = ();
-        #[inline(always)]
-        fn run<S: Simd>(self, _: S) {
-            pack(self.0, self.1, self.2);
-            unpack(self.2, self.1, self.3);
-        }
-    }
+    use crate::simd::{available, force};
 
     fn slow(codes: &[u8], bits: usize) -> Vec<u8> {
         let mut out = vec![0; bytes(codes.len(), bits)];
@@ -189,12 +206,11 @@ mod tests {
             force(Some(level));
             for bits in 1..=8 {
                 for n in (0..=131).chain([255, 1023, 4097]) {
-                    let codes: Vec<u8> = (0..n)
-                        .map(|i| ((i * 89 + 13) % (1 << bits)) as u8)
-                        .collect();
+                    let codes: Vec<u8> = (0..n).map(|i| ((i * 89 + 13) % (1 << bits)) as u8).collect();
                     let mut packed = vec![0xff; bytes(n, bits)];
                     let mut back = vec![0xff; n];
-                    dispatch(Both(&codes, bits, &mut packed, &mut back));
+                    pack(&codes, bits, &mut packed);
+                    unpack(&packed, bits, &mut back);
                     assert_eq!(packed, slow(&codes, bits), "{bits} bits, {n} codes");
                     assert_eq!(back, codes, "{bits} bits, {n} codes");
                 }
@@ -218,10 +234,7 @@ mod tests {
     #[test]
     fn sizes() {
         assert_eq!(bytes(usize::MAX / 8, 8), usize::MAX / 8);
-        assert_eq!(
-            (bytes(0, 3), bytes(3, 3), bytes(8, 3), bytes(9, 3)),
-            (0, 2, 3, 4)
-        );
+        assert_eq!((bytes(0, 3), bytes(3, 3), bytes(8, 3), bytes(9, 3)), (0, 2, 3, 4));
         for n in 0..200 {
             assert_eq!(popcount(&vec![0xa7; n]), 5 * n);
         }

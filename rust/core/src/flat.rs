@@ -7,14 +7,14 @@
 
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::store::{Bf16, F16, STEP, Store};
-use crate::{Element, Error, Result, Tensor, pool};
+use crate::{Error, Result, Tensor, pool};
 use std::marker::PhantomData;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 /// Elements a thread takes at a time.
 pub const BLOCK: usize = 32 * 1024;
 /// Elements converted at a time.
-pub const CHUNK: usize = 1024;
+pub const CHUNK: usize = 2048;
 
 /// A type to compute in.
 pub trait Real:
@@ -53,8 +53,8 @@ pub trait Compute: Store {
     type Real: Real;
     /// Whether the two are the same, so that a slice needs no conversion.
     const SAME: bool;
-    fn widen<S: Simd>(s: S, x: &[Self], y: &mut [Self::Real]);
-    fn narrow<S: Simd>(s: S, x: &[Self::Real], y: &mut [Self]);
+    fn widen(x: &[Self], y: &mut [Self::Real]);
+    fn narrow(x: &[Self::Real], y: &mut [Self]);
 }
 
 macro_rules! real {
@@ -62,12 +62,10 @@ macro_rules! real {
         impl Compute for $t {
             type Real = $t;
             const SAME: bool = true;
-            #[inline(always)]
-            fn widen<S: Simd>(_: S, x: &[Self], y: &mut [Self]) {
+            fn widen(x: &[Self], y: &mut [Self]) {
                 y.copy_from_slice(x);
             }
-            #[inline(always)]
-            fn narrow<S: Simd>(_: S, x: &[Self], y: &mut [Self]) {
+            fn narrow(x: &[Self], y: &mut [Self]) {
                 y.copy_from_slice(x);
             }
         }
@@ -123,18 +121,11 @@ macro_rules! real {
                 let (mut low, mut high): ($i, $i) = (0, 0);
                 for &v in x {
                     let u = v.to_bits() as $i;
-                    let u = if FINITE && u & <$i>::MAX >= INF {
-                        0
-                    } else {
-                        flip(u)
-                    };
+                    let u = if FINITE && u & <$i>::MAX >= INF { 0 } else { flip(u) };
                     low = low.min(u);
                     high = high.max(u);
                 }
-                (
-                    <$t>::from_bits(flip(low) as $u),
-                    <$t>::from_bits(flip(high) as $u),
-                )
+                (<$t>::from_bits(flip(low) as $u), <$t>::from_bits(flip(high) as $u))
             }
         }
     };
@@ -142,29 +133,47 @@ macro_rules! real {
 real!(f32, u32, i32, 12_582_912.0);
 real!(f64, u64, i64, 6_755_399_441_055_744.0);
 
+struct Widen<'a, A>(&'a [A], &'a mut [f32]);
+impl<A: Store> Kernel for Widen<'_, A> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Widen(x, y) = self;
+        let whole = x.len() / STEP * STEP;
+        for (x, y) in x.chunks_exact(STEP).zip(y.chunks_exact_mut(STEP)) {
+            f32::store16_f32(s, A::load16_f32(s, x), y);
+        }
+        for (x, y) in x[whole..].iter().zip(&mut y[whole..]) {
+            *y = x.to_f32();
+        }
+    }
+}
+
+struct Narrow<'a, A>(&'a [f32], &'a mut [A]);
+impl<A: Store> Kernel for Narrow<'_, A> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Narrow(x, y) = self;
+        let whole = x.len() / STEP * STEP;
+        for (x, y) in x.chunks_exact(STEP).zip(y.chunks_exact_mut(STEP)) {
+            A::store16_f32(s, f32::load16_f32(s, x), y);
+        }
+        for (x, y) in x[whole..].iter().zip(&mut y[whole..]) {
+            *y = A::from_f32(*x);
+        }
+    }
+}
+
 macro_rules! half { ($($t:ty)*) => { $(
     impl Compute for $t {
         type Real = f32;
         const SAME: bool = false;
-        #[inline(always)]
-        fn widen<S: Simd>(s: S, x: &[Self], y: &mut [f32]) {
-            let whole = x.len() / STEP * STEP;
-            for (x, y) in x.chunks_exact(STEP).zip(y.chunks_exact_mut(STEP)) {
-                f32::store16_f32(s, Self::load16_f32(s, x), y);
-            }
-            for (x, y) in x[whole..].iter().zip(&mut y[whole..]) {
-                *y = x.to_f32();
-            }
+        fn widen(x: &[Self], y: &mut [f32]) {
+            dispatch(Widen(x, y));
         }
-        #[inline(always)]
-        fn narrow<S: Simd>(s: S, x: &[f32], y: &mut [Self]) {
-            let whole = x.len() / STEP * STEP;
-            for (x, y) in x.chunks_exact(STEP).zip(y.chunks_exact_mut(STEP)) {
-                Self::store16_f32(s, f32::load16_f32(s, x), y);
-            }
-            for (x, y) in x[whole..].iter().zip(&mut y[whole..]) {
-                *y = Self::from_f32(*x);
-            }
+        fn narrow(x: &[f32], y: &mut [Self]) {
+            dispatch(Narrow(x, y));
         }
     }
 )* } }
@@ -201,9 +210,7 @@ macro_rules! by_float {
 
 /// What happens to a part of the arrays: `X` float and `B` byte arrays in, `Y` float and `C` byte arrays out, and
 /// something gathered per block. All arrays have the same number of elements; `at` is the first one of the part.
-pub trait Pass<T: Real, const X: usize, const B: usize, const Y: usize, const C: usize>:
-    Sync
-{
+pub trait Pass<T: Real, const X: usize, const B: usize, const Y: usize, const C: usize>: Sync {
     type Gather: Send;
     /// What a block of `len` elements from `at` on starts with.
     fn start(&self, at: usize, len: usize) -> Result<Self::Gather>;
@@ -234,62 +241,38 @@ where
     P: Pass<T::Real, X, B, Y, C>,
 {
     let n = length(&[&x, &b, &y, &c])?;
-    for (t, out) in x
-        .iter()
-        .map(|t| (t, false))
-        .chain(y.iter().map(|t| (t, true)))
-    {
+    for (t, out) in x.iter().map(|t| (t, false)).chain(y.iter().map(|t| (t, true))) {
         check(t, T::DTYPE == t.dtype(), T::DTYPE.name(), out)?;
     }
-    for (t, out) in b
-        .iter()
-        .map(|t| (t, false))
-        .chain(c.iter().map(|t| (t, true)))
-    {
+    for (t, out) in b.iter().map(|t| (t, false)).chain(c.iter().map(|t| (t, true))) {
         check(t, t.dtype().size() == 1, "an array of bytes", out)?;
     }
-    let at = |t: &Tensor| t.as_ptr();
     let walk = Walk::<T, P, X, B, Y, C> {
         p,
         // an output that is also an input may not be lent twice: it is read through the scratch
-        scratch: !T::SAME || x.iter().any(|x| y.iter().any(|y| at(x) == at(y))),
-        x: x.map(|t| Bytes(at(t))),
-        b: b.map(|t| Bytes(at(t))),
-        y: y.map(|t| Bytes(at(t))),
-        c: c.map(|t| Bytes(at(t))),
-        range: (0, 0),
+        scratch: !T::SAME || x.iter().any(|x| y.iter().any(|y| x.as_ptr() == y.as_ptr())),
+        x: x.map(|t| Bytes(t.as_ptr())),
+        b: b.map(|t| Bytes(t.as_ptr())),
+        y: y.map(|t| Bytes(t.as_ptr())),
+        c: c.map(|t| Bytes(t.as_ptr())),
         of: PhantomData,
     };
     let block = block.max(1);
-    pool::map(n.div_ceil(block), n, |i| {
-        let start = i * block;
-        dispatch(Walk {
-            range: (start, block.min(n - start)),
-            ..walk
-        })
-    })?
-    .into_iter()
-    .collect()
+    pool::map(n.div_ceil(block), n, |i| walk.block(i * block, block.min(n - i * block)))?.into_iter().collect()
 }
 
 fn length(groups: &[&[&Tensor]]) -> Result<usize> {
     let mut all = groups.iter().flat_map(|g| g.iter());
     let n = all.next().map_or(0, |t| t.len());
     match all.find(|t| t.len() != n) {
-        Some(t) => Err(Error::Value(format!(
-            "arrays of {n} and {} elements",
-            t.len()
-        ))),
+        Some(t) => Err(Error::Value(format!("arrays of {n} and {} elements", t.len()))),
         None => Ok(n),
     }
 }
 
 fn check(t: &Tensor, fits: bool, expected: &str, out: bool) -> Result<()> {
     if !fits {
-        return Err(Error::Type(format!(
-            "expected {expected}, got {}",
-            t.dtype().name()
-        )));
+        return Err(Error::Type(format!("expected {expected}, got {}", t.dtype().name())));
     }
     if out && !t.writable() {
         return Err(Error::Value("the output is read-only".into()));
@@ -328,45 +311,28 @@ struct Walk<'a, T, P, const X: usize, const B: usize, const Y: usize, const C: u
     b: [Bytes; B],
     y: [Bytes; Y],
     c: [Bytes; C],
-    range: (usize, usize),
-    of: PhantomData<T>,
+    of: PhantomData<fn() -> T>,
 }
 
-impl<T, P, const X: usize, const B: usize, const Y: usize, const C: usize> Kernel
-    for Walk<'_, T, P, X, B, Y, C>
+impl<T, P, const X: usize, const B: usize, const Y: usize, const C: usize> Walk<'_, T, P, X, B, Y, C>
 where
     T: Compute,
     P: Pass<T::Real, X, B, Y, C>,
 {
-    type Output = Result<P::Gather>;
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> Self::Output {
-        let (start, len) = self.range;
-        let mut gather = self.p.start(start, len)?;
+    fn block(&self, start: usize, len: usize) -> Result<P::Gather> {
+        let (p, mut gather) = (self.p, self.p.start(start, len)?);
         if !self.scratch {
             // SAFETY: the range lies within arrays of equal length, T is its own compute type, inputs are written by
             // nobody (no output shares their memory, else there would be a scratch), outputs by this block alone.
             let (x, b, y, c) = unsafe {
                 (
-                    self.x.map(
-                        #[inline(always)]
-                        |t| t.read(start, len),
-                    ),
-                    self.b.map(
-                        #[inline(always)]
-                        |t| t.read(start, len),
-                    ),
-                    self.y.map(
-                        #[inline(always)]
-                        |t| t.write(start, len),
-                    ),
-                    self.c.map(
-                        #[inline(always)]
-                        |t| t.write(start, len),
-                    ),
+                    self.x.map(|t| t.read(start, len)),
+                    self.b.map(|t| t.read(start, len)),
+                    self.y.map(|t| t.write(start, len)),
+                    self.c.map(|t| t.write(start, len)),
                 )
             };
-            self.p.part(s, &mut gather, start, x, b, y, c);
+            dispatch(Part { p, gather: &mut gather, at: start, x, b, y, c });
             return Ok(gather);
         }
         let mut xs = [[T::Real::ZERO; CHUNK]; X];
@@ -375,36 +341,42 @@ where
             let n = CHUNK.min(start + len - at);
             for (x, t) in xs.iter_mut().zip(self.x) {
                 // SAFETY: as above; the slice is gone before the outputs are lent.
-                T::widen(s, unsafe { t.read::<T>(at, n) }, &mut x[..n]);
+                T::widen(unsafe { t.read::<T>(at, n) }, &mut x[..n]);
             }
             // SAFETY: as above; byte outputs share no memory with any input.
-            let (b, c) = unsafe {
-                (
-                    self.b.map(
-                        #[inline(always)]
-                        |t| t.read(at, n),
-                    ),
-                    self.c.map(
-                        #[inline(always)]
-                        |t| t.write(at, n),
-                    ),
-                )
-            };
-            let x = xs.each_ref().map(
-                #[inline(always)]
-                |x| &x[..n],
-            );
-            let y = ys.each_mut().map(
-                #[inline(always)]
-                |y| &mut y[..n],
-            );
-            self.p.part(s, &mut gather, at, x, b, y, c);
+            let (b, c) = unsafe { (self.b.map(|t| t.read(at, n)), self.c.map(|t| t.write(at, n))) };
+            let (x, y) = (xs.each_ref().map(|x| &x[..n]), ys.each_mut().map(|y| &mut y[..n]));
+            dispatch(Part { p, gather: &mut gather, at, x, b, y, c });
             for (y, t) in ys.iter().zip(self.y) {
                 // SAFETY: as above; no input is lent any more.
-                T::narrow(s, &y[..n], unsafe { t.write::<T>(at, n) });
+                T::narrow(&y[..n], unsafe { t.write::<T>(at, n) });
             }
         }
         Ok(gather)
+    }
+}
+
+/// One call of a functor: compiled once per compute type, whatever is stored.
+struct Part<'a, T, P, G, const X: usize, const B: usize, const Y: usize, const C: usize> {
+    p: &'a P,
+    gather: &'a mut G,
+    at: usize,
+    x: [&'a [T]; X],
+    b: [&'a [u8]; B],
+    y: [&'a mut [T]; Y],
+    c: [&'a mut [u8]; C],
+}
+
+impl<T, P, const X: usize, const B: usize, const Y: usize, const C: usize> Kernel
+    for Part<'_, T, P, P::Gather, X, B, Y, C>
+where
+    T: Real,
+    P: Pass<T, X, B, Y, C>,
+{
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        self.p.part(s, self.gather, self.at, self.x, self.b, self.y, self.c);
     }
 }
 
@@ -432,11 +404,7 @@ impl<T: Real, F: Fn(T) -> T + Sync> Pass<T, 1, 0, 1, 0> for Each<F> {
 }
 
 /// `y = f(x)`, element by element; `f` is `#[inline(always)]`.
-pub fn map<T: Compute>(
-    x: &Tensor,
-    y: &Tensor,
-    f: impl Fn(T::Real) -> T::Real + Sync,
-) -> Result<()> {
+pub fn map<T: Compute>(x: &Tensor, y: &Tensor, f: impl Fn(T::Real) -> T::Real + Sync) -> Result<()> {
     pass::<T, _, 1, 0, 1, 0>(&Each(f), BLOCK, [x], [], [y], []).map(drop)
 }
 
@@ -444,9 +412,7 @@ struct Fold<A, F> {
     start: A,
     add: F,
 }
-impl<T: Real, A: Clone + Send + Sync, F: Fn(&mut A, &[T]) + Sync> Pass<T, 1, 0, 0, 0>
-    for Fold<A, F>
-{
+impl<T: Real, A: Clone + Send + Sync, F: Fn(&mut A, &[T]) + Sync> Pass<T, 1, 0, 0, 0> for Fold<A, F> {
     type Gather = A;
     fn start(&self, _: usize, _: usize) -> Result<A> {
         Ok(self.start.clone())
@@ -507,11 +473,7 @@ impl<T: Real, F: Fn(T) -> usize + Sync> Pass<T, 1, 0, 0, 0> for Count<F> {
 }
 
 /// How many elements fall into each of `bins` bins; an element whose bin there is not counts nowhere.
-pub fn histogram<T: Compute>(
-    x: &Tensor,
-    bins: usize,
-    bin: impl Fn(T::Real) -> usize + Sync,
-) -> Result<Vec<u64>> {
+pub fn histogram<T: Compute>(x: &Tensor, bins: usize, bin: impl Fn(T::Real) -> usize + Sync) -> Result<Vec<u64>> {
     // counts do not depend on the cut, so blocks are as large as keeps the tables of all blocks small
     let block = BLOCK.max(x.len().div_ceil(64));
     let parts = pass::<T, _, 1, 0, 0, 0>(&Count { bins, bin }, block, [x], [], [], [])?;
@@ -527,12 +489,10 @@ pub fn histogram<T: Compute>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Dtype;
     use crate::simd::{available, force};
+    use crate::{Dtype, Element};
 
-    const SIZES: [usize; 12] = [
-        255, 256, 257, 1023, 1024, 1025, 2047, 2049, 32767, 32768, 32769, 100_003,
-    ];
+    const SIZES: [usize; 12] = [255, 256, 257, 1023, 1024, 1025, 2047, 2049, 32767, 32768, 32769, 100_003];
 
     fn tensor<T: Element>(v: &mut [T]) -> Tensor<'_> {
         // SAFETY: the slice itself.
@@ -570,21 +530,11 @@ mod tests {
                         let want = if i < offset { 7.0 } else { 2.0 * value(i) };
                         assert_eq!(y.to_f64(), want, "{level} {n} {offset} {i}");
                     }
-                    let sum = reduce::<T, f64>(
-                        &x,
-                        0.0,
-                        |a, x| x.iter().for_each(|v| *a += v.to_f64()),
-                        |a, b| a + b,
-                    );
+                    let sum = reduce::<T, f64>(&x, 0.0, |a, x| x.iter().for_each(|v| *a += v.to_f64()), |a, b| a + b);
                     assert_eq!(sum.unwrap(), (offset..n + offset).map(value).sum::<f64>());
                     let h = histogram::<T>(&x, 253, |v| (v.to_f64() + 126.0) as usize).unwrap();
                     assert_eq!(h.iter().sum::<u64>(), n as u64);
-                    assert_eq!(
-                        h.first(),
-                        Some(
-                            &((offset..n + offset).filter(|i| value(*i) == -126.0).count() as u64)
-                        )
-                    );
+                    assert_eq!(h.first(), Some(&((offset..n + offset).filter(|i| value(*i) == -126.0).count() as u64)));
                 }
             }
         }
@@ -613,13 +563,7 @@ mod tests {
         let mut x: Vec<f32> = (0..70_000).map(|i| i as f32).collect();
         let x = tensor(&mut x);
         map::<f32>(&x, &x, |v| v + 1.0).unwrap();
-        assert!(
-            x.slice::<f32>()
-                .unwrap()
-                .iter()
-                .enumerate()
-                .all(|(i, &v)| v == i as f32 + 1.0)
-        );
+        assert!(x.slice::<f32>().unwrap().iter().enumerate().all(|(i, &v)| v == i as f32 + 1.0));
     }
 
     #[test]
@@ -630,10 +574,7 @@ mod tests {
         assert!(matches!(map::<f32>(&a, &c, |v| v), Err(Error::Type(_))));
         // SAFETY: the memory of `a`, declared read-only.
         let fixed = unsafe { Tensor::new(a.as_ptr(), &[3], Dtype::F32, false).unwrap() };
-        assert!(matches!(
-            map::<f32>(&a, &fixed, |v| v),
-            Err(Error::Value(_))
-        ));
+        assert!(matches!(map::<f32>(&a, &fixed, |v| v), Err(Error::Value(_))));
     }
 
     #[test]
@@ -646,10 +587,7 @@ mod tests {
                 let (lo, hi) = T::range::<false>(&x);
                 assert_eq!(lo.to_f64(), v.iter().copied().fold(0.0, f64::min));
                 assert_eq!(hi.to_f64(), v.iter().copied().fold(0.0, f64::max));
-                assert_eq!(
-                    T::amax::<false>(&x).to_f64(),
-                    v.iter().fold(0.0, |a, v| v.abs().max(a))
-                );
+                assert_eq!(T::amax::<false>(&x).to_f64(), v.iter().fold(0.0, |a, v| v.abs().max(a)));
             }
             let mut odd = of(&[1.0, -2.0, f64::NAN, 0.5]);
             assert!(!T::amax::<false>(&odd).is_finite());

@@ -16,6 +16,8 @@ pub mod tag {
     pub const SRHT: u8 = 5;
     pub const SPINNER: u8 = 6;
     pub const FASTFOOD: u8 = 7;
+    /// Stochastic rounding: word i mod 2^34 of column ⌊i / 2^34⌋ for element i.
+    pub const ROUNDING: u8 = 32;
 }
 
 /// Columns that the vector forms draw at once.
@@ -37,12 +39,7 @@ fn rounds(mut c: [u64; 4], key: [u32; 2]) -> [u32; 4] {
     for _ in 0..10 {
         let p0 = (c[0] & LOW) * M0;
         let p1 = (c[2] & LOW) * M1;
-        c = [
-            (p1 >> 32) ^ c[1] ^ u64::from(k0),
-            p1,
-            (p0 >> 32) ^ c[3] ^ u64::from(k1),
-            p0,
-        ];
+        c = [(p1 >> 32) ^ c[1] ^ u64::from(k0), p1, (p0 >> 32) ^ c[3] ^ u64::from(k1), p0];
         k0 = k0.wrapping_add(W0);
         k1 = k1.wrapping_add(W1);
     }
@@ -64,10 +61,7 @@ pub struct Source {
 impl Source {
     /// `stream` is taken modulo 2^24; the callers refuse larger ones.
     pub fn new(seed: u64, tag: u8, stream: u32) -> Self {
-        Source {
-            key: [seed as u32, (seed >> 32) as u32],
-            last: u32::from(tag) | stream << 8,
-        }
+        Source { key: [seed as u32, (seed >> 32) as u32], last: u32::from(tag) | stream << 8 }
     }
 
     /// The four words 4·block … 4·block + 3 of column `a`.
@@ -136,10 +130,7 @@ impl Source {
     pub fn permutation(self, a: u64, m: u32) -> Permutation {
         Permutation {
             rounds: std::array::from_fn(|r| {
-                (
-                    2 * u64::from(self.word(a, 2 * r as u64)) + 1,
-                    u64::from(self.word(a, 2 * r as u64 + 1)),
-                )
+                (2 * u64::from(self.word(a, 2 * r as u64)) + 1, u64::from(self.word(a, 2 * r as u64 + 1)))
             }),
             mask: if m >= 64 { u64::MAX } else { (1 << m) - 1 },
             shift: m.div_ceil(2),
@@ -189,17 +180,8 @@ pub fn normals(w: u32, w1: u32) -> (f32, f32) {
 }
 
 /// L: (ln(1 + f) − f + f²/2)/f³ on [√½ − 1, √2 − 1], to 0.01 ulp of ln.
-const LN: [f32; 9] = [
-    0.06915147,
-    -0.11789696,
-    0.118730165,
-    -0.1238437,
-    0.14218655,
-    -0.1666925,
-    0.20002227,
-    -0.24999987,
-    0.3333331,
-];
+const LN: [f32; 9] =
+    [0.06915147, -0.11789696, 0.118730165, -0.1238437, 0.14218655, -0.1666925, 0.20002227, -0.24999987, 0.3333331];
 const LN2_HI: f32 = 0.69314575;
 const LN2_LO: f32 = 1.428_606_8e-6;
 /// (sin 2πt / t − 2π)/t² and (cos 2πt − 1)/t² in z = t² on [0, 1/64].
@@ -261,16 +243,8 @@ mod tests {
     fn known_answers() {
         let f = u32::MAX;
         for (counter, key, want) in [
-            (
-                [0; 4],
-                [0; 2],
-                [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8],
-            ),
-            (
-                [f; 4],
-                [f; 2],
-                [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd],
-            ),
+            ([0; 4], [0; 2], [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]),
+            ([f; 4], [f; 2], [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]),
             (
                 [0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344],
                 [0xa4093822, 0x299f31d0],
@@ -286,10 +260,7 @@ mod tests {
         type Output = ([Words; 4], [Words; 4]);
         #[inline(always)]
         fn run<S: Simd>(self, s: S) -> Self::Output {
-            (
-                self.0.across(s, self.1, self.2),
-                self.0.along(s, self.1, self.2),
-            )
+            (self.0.across(s, self.1, self.2), self.0.along(s, self.1, self.2))
         }
     }
 
@@ -297,12 +268,7 @@ mod tests {
     fn vectors_are_the_words() {
         for level in simd::available() {
             simd::force(Some(level));
-            for (a, block) in [
-                (0, 0),
-                (u64::from(u32::MAX) - 7, 5),
-                (u64::MAX - 3, u32::MAX - 30),
-                (12345, 1 << 31),
-            ] {
+            for (a, block) in [(0, 0), (u64::from(u32::MAX) - 7, 5), (u64::MAX - 3, u32::MAX - 30), (12345, 1 << 31)] {
                 let src = Source::new(0x0123_4567_89ab_cdef, tag::SPARSE, 0x00ab_cdef);
                 let (across, along) = dispatch(Vectors(src, a, block));
                 for l in 0..LANES {
@@ -326,18 +292,10 @@ mod tests {
             let bit = src.word(4, b >> 5) >> (b & 31) & 1;
             assert_eq!(i32::from(src.sign(4, b)), 1 - 2 * bit as i32);
         }
-        for (s, t) in [
-            (1.0, 1u32 << 31),
-            (3.0, 715827883),
-            (100.0, 21474836),
-            (f64::from(1u32 << 31), 1),
-        ] {
+        for (s, t) in [(1.0, 1u32 << 31), (3.0, 715827883), (100.0, 21474836), (f64::from(1u32 << 31), 1)] {
             assert_eq!(threshold(s), t);
         }
-        assert_eq!(
-            (sparse(5, 6), sparse(1 << 31 | 5, 6), sparse(6, 6)),
-            (1, -1, 0)
-        );
+        assert_eq!((sparse(5, 6), sparse(1 << 31 | 5, 6), sparse(6, 6)), (1, -1, 0));
         assert_eq!(sparse(u32::MAX, 1 << 31), -1);
     }
 
@@ -345,8 +303,7 @@ mod tests {
     fn normals_are_accurate() {
         let ulps = |got: f32, want: f64| {
             let w = want as f32;
-            let ulp =
-                f64::from(f32::from_bits(w.abs().to_bits().max(1 << 23) + 1)) - f64::from(w.abs());
+            let ulp = f64::from(f32::from_bits(w.abs().to_bits().max(1 << 23) + 1)) - f64::from(w.abs());
             (f64::from(got) - want).abs() / ulp
         };
         let mut worst = (0f64, 0f64, 0f64);
@@ -369,15 +326,9 @@ mod tests {
                 worst.2 = worst.2.max(ulps(s, v.sin()));
             }
         }
-        assert!(
-            worst.0 < 1.0 && worst.1 < 1.6 && worst.2 < 1.6,
-            "{worst:?}"
-        );
+        assert!(worst.0 < 1.0 && worst.1 < 1.6 && worst.2 < 1.6, "{worst:?}");
         assert_eq!(normals(u32::MAX, 0), (0.0, 0.0));
-        assert_eq!(
-            (circle(0), circle(1 << 22), circle(1 << 23)),
-            ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0))
-        );
+        assert_eq!((circle(0), circle(1 << 22), circle(1 << 23)), ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)));
     }
 
     #[test]
@@ -412,10 +363,8 @@ mod tests {
             }
             let cells = (n * (n - 1)) as f64;
             let mean = draws as f64 / cells;
-            let chi: f64 = (0..n * n)
-                .filter(|c| c / n != c % n)
-                .map(|c| (f64::from(counts[c]) - mean).powi(2) / mean)
-                .sum();
+            let chi: f64 =
+                (0..n * n).filter(|c| c / n != c % n).map(|c| (f64::from(counts[c]) - mean).powi(2) / mean).sum();
             let z = (chi - (cells - 1.0)) / (2.0 * (cells - 1.0)).sqrt();
             assert!(z.abs() < 5.0, "m = {m}: z = {z}");
         }

@@ -8,7 +8,7 @@ use super::grain::Piece;
 use super::scales::{Form, Scales};
 use crate::flat::{self, BLOCK, Compute, Pass, Real};
 use crate::random::{Source, tag};
-use crate::simd::Simd;
+use crate::simd::{Kernel, Simd, dispatch};
 use crate::{Error, Result, Scalar, Tensor, by_float};
 
 /// Codes lie in `lo..=hi` and fit a byte.
@@ -30,156 +30,182 @@ impl Range {
     }
 }
 
-/// What one scale means for an element: v = x/d or x·d, plus `pre`, clamped to `lo..=hi`, rounded, plus `post`.
+/// What one scale means for an element: v = x/d or x·d, plus `pre`, clamped to `lo..=hi`, rounded; plus `post` it is the
+/// code, minus `left` and times s the number.
 #[derive(Clone, Copy)]
 pub struct Affine<T> {
     d: T,
     pre: T,
-    lo: T,
-    hi: T,
+    pub lo: T,
+    pub hi: T,
     post: i32,
+    pub left: T,
 }
 
 impl<T: Real> Affine<T> {
     #[inline(always)]
     pub fn new(s: T, z: T, range: Range, form: Form) -> Self {
         let (lo, hi) = (T::int(range.lo), T::int(range.hi));
-        match form {
-            Form::Divide => Affine { d: s, pre: T::ZERO, lo: lo - z, hi: hi - z, post: z.to_f64() as i32 },
-            Form::Reciprocal => Affine {
-                d: T::from_f32(1.0 / s.to_f32()),
-                ..Affine::new(s, z, range, Form::Divide)
-            },
-            Form::Before => Affine { d: s, pre: z, lo, hi, post: 0 },
+        if form == Form::Before {
+            return Affine { d: s, pre: z, lo, hi, post: 0, left: z };
         }
+        let d = if form == Form::Reciprocal { T::from_f32(1.0 / s.to_f32()) } else { s };
+        Affine { d, pre: T::ZERO, lo: lo - z, hi: hi - z, post: (z + T::MAGIC).low(), left: T::ZERO }
     }
 
-    /// The clamped quotient; NaN stays NaN.
+    #[inline(always)]
+    pub fn quotient(self, recip: bool, x: T) -> T {
+        (if recip { x * self.d } else { x / self.d }) + self.pre
+    }
+
+    /// The code of a clamped quotient, half to even.
+    #[inline(always)]
+    pub fn code(self, v: T) -> u8 {
+        (v + T::MAGIC).low().wrapping_add(self.post) as u8
+    }
+
     #[inline(always)]
     pub fn clamped(self, recip: bool, x: T) -> T {
-        let v = if recip { x * self.d } else { x / self.d } + self.pre;
-        let v = if self.lo > v { self.lo } else { v };
-        if self.hi < v { self.hi } else { v }
+        clamp(self.quotient(recip, x), self.lo, self.hi)
     }
 }
 
-/// A rounding of |v| ≤ 2^22 to an integer that comes with `Real::MAGIC` added; `u` is uniform in [0, 1).
-trait Round: Copy {
-    const RANDOM: bool = false;
-    fn magic<T: Real>(self, v: T, u: T) -> T;
+/// min(max(v, lo), hi); NaN stays NaN.
+#[inline(always)]
+pub fn clamp<T: Real>(v: T, lo: T, hi: T) -> T {
+    let v = if lo > v { lo } else { v };
+    if hi < v { hi } else { v }
 }
-#[derive(Clone, Copy)]
-struct HalfEven;
-#[derive(Clone, Copy)]
-struct HalfAway;
-#[derive(Clone, Copy)]
-struct TowardZero;
-#[derive(Clone, Copy)]
-struct Stochastic;
 
-impl Round for HalfEven {
-    #[inline(always)]
-    fn magic<T: Real>(self, v: T, _: T) -> T {
-        v + T::MAGIC
-    }
+/// How a clamped quotient becomes an integer.
+#[derive(Clone, Copy)]
+enum Round {
+    HalfEven,
+    /// With r the integer towards zero: away from zero iff |v − r| > t. v − r is exact, so t just under 1/2 is half away,
+    /// t = 1 is toward zero; adding 1/2 to v itself would carry 0.49999997 over.
+    Over(f64),
+    /// The same with a uniform t in [0, 1): the mean is v, and integers stay.
+    Random(Source),
 }
-impl Round for HalfAway {
-    #[inline(always)]
-    fn magic<T: Real>(self, v: T, _: T) -> T {
-        // v − trunc(v) is exact; adding a half to v itself would carry 0.49999997 over
-        let r = v.trunc();
-        let (f, half) = (v - r, T::of(0.5));
-        let up = if f >= half { T::ONE } else { T::ZERO };
-        r + (if f <= -half { -T::ONE } else { up }) + T::MAGIC
-    }
-}
-impl Round for TowardZero {
-    #[inline(always)]
-    fn magic<T: Real>(self, v: T, _: T) -> T {
-        v.trunc() + T::MAGIC
-    }
-}
-impl Round for Stochastic {
-    const RANDOM: bool = true;
-    #[inline(always)]
-    fn magic<T: Real>(self, v: T, u: T) -> T {
-        let r = v.floor();
-        r + (if u < v - r { T::ONE } else { T::ZERO }) + T::MAGIC
+
+impl Round {
+    fn of(code: i64, seed: i64, below_half: f64) -> Result<Round> {
+        Ok(match code {
+            0 => Round::HalfEven,
+            1 => Round::Over(below_half),
+            2 => Round::Over(1.0),
+            3 => Round::Random(Source::new(seed as u64, tag::ROUNDING, 0)),
+            other => return Err(Error::Value(format!("rounding {other} is not 0, 1, 2 or 3"))),
+        })
     }
 }
 
-struct Quantize<'a, T: Real, R> {
+struct Quantize<'a, T: Real> {
     scales: &'a Scales<'a, T>,
     range: Range,
     form: Form,
-    round: R,
-    source: Source,
+    round: Round,
 }
 
-impl<T: Real, R: Round> Quantize<'_, T, R> {
+impl<T: Real> Quantize<'_, T> {
     #[inline(always)]
-    fn one(&self, x: T, a: Affine<T>, u: T) -> u8 {
-        let x = if x == x { x } else { T::ZERO };
-        let v = a.clamped(self.form == Form::Reciprocal, x);
-        (self.round.magic(v, u).low() + a.post) as u8
+    fn affine(&self, i: usize) -> Affine<T> {
+        Affine::new(self.scales.scale(i), self.scales.zero(i), self.range, self.form)
     }
 
-    /// The codes of `x`, whose uniform numbers begin with index `at`; true if some x is not finite.
+    /// The codes of `x`, elements `at` and after; true if some x is not finite.
     #[inline(always)]
-    fn codes(&self, at: usize, x: &[T], c: &mut [u8], affine: impl Fn(usize) -> Affine<T>) -> bool {
-        let mut bad = false;
-        if R::RANDOM {
-            let mut u = [T::ZERO; 256];
-            for (i, (x, c)) in x.chunks(256).zip(c.chunks_mut(256)).enumerate() {
-                uniform(self.source, at + i * 256, &mut u[..x.len()]);
-                for (j, ((c, &x), &u)) in c.iter_mut().zip(x).zip(&u).enumerate() {
-                    bad |= !x.is_finite();
-                    *c = self.one(x, affine(i * 256 + j), u);
-                }
-            }
-        } else {
+    fn codes<S: Simd>(&self, s: S, at: usize, x: &[T], c: &mut [u8], affine: impl Fn(usize) -> Affine<T>) -> bool {
+        let (recip, mut bad) = (self.form == Form::Reciprocal, false);
+        if matches!(self.round, Round::HalfEven) {
             for (j, (c, &x)) in c.iter_mut().zip(x).enumerate() {
                 bad |= !x.is_finite();
-                *c = self.one(x, affine(j), T::ZERO);
+                let a = affine(j);
+                *c = a.code(a.clamped(recip, if x == x { x } else { T::ZERO }));
+            }
+            return bad;
+        }
+        let mut t = [T::ZERO; 256];
+        for (i, (x, c)) in x.chunks(256).zip(c.chunks_mut(256)).enumerate() {
+            match self.round {
+                Round::Random(source) => uniform(s, source, at + i * 256, &mut t[..x.len()]),
+                Round::Over(v) => t[..x.len()].fill(T::of(v)),
+                Round::HalfEven => {}
+            }
+            for (j, ((c, &x), &t)) in c.iter_mut().zip(x).zip(&t).enumerate() {
+                bad |= !x.is_finite();
+                let a = affine(i * 256 + j);
+                let v = a.clamped(recip, if x == x { x } else { T::ZERO });
+                let r = v.trunc();
+                let away = if v < T::ZERO { -T::ONE } else { T::ONE };
+                *c = a.code(if t < (v - r).abs() { r + away } else { r });
             }
         }
         bad
     }
 }
 
-/// u = (w >> 8)·2⁻²⁴ of words b = i mod 2^34 of columns a = ⌊i / 2^34⌋.
+/// u = (w >> 8)·2⁻²⁴ of word i mod 2^34 of column ⌊i / 2^34⌋, for the indices from `at` on.
 #[inline(always)]
-fn uniform<T: Real>(source: Source, at: usize, u: &mut [T]) {
-    let mut i = at as u64;
-    let mut w = source.block(i >> 34, (i >> 2) as u32);
-    for u in u {
-        if i & 3 == 0 {
-            w = source.block(i >> 34, (i >> 2) as u32);
+fn uniform<S: Simd, T: Real>(s: S, source: Source, at: usize, u: &mut [T]) {
+    let (mut i, mut u) = (at as u64, u);
+    while !u.is_empty() {
+        let first = (i % 64) as usize;
+        let words = source.along(s, i >> 34, ((i - i % 64) >> 2) as u32);
+        let (now, later) = u.split_at_mut(u.len().min(64 - first));
+        for (j, u) in now.iter_mut().enumerate() {
+            let w = words[(first + j) % 4][(first + j) / 4];
+            *u = T::int((w >> 8) as i32) * T::of(1.0 / 16_777_216.0);
         }
-        *u = T::int((w[(i & 3) as usize] >> 8) as i32) * T::of(1.0 / 16_777_216.0);
-        i += 1;
+        i += now.len() as u64;
+        u = later;
     }
 }
 
-impl<T: Real, R: Round + Sync> Pass<T, 1, 0, 0, 1> for Quantize<'_, T, R> {
+impl<T: Real> Pass<T, 1, 0, 0, 1> for Quantize<'_, T> {
     type Gather = bool;
     fn start(&self, _: usize, _: usize) -> Result<bool> {
         Ok(false)
     }
     #[inline(always)]
-    fn part<S: Simd>(&self, _: S, bad: &mut bool, at: usize, [x]: [&[T]; 1], _: [&[u8]; 0], _: [&mut [T]; 0], [c]: [&mut [u8]; 1]) {
-        let make = #[inline(always)] |i: usize| Affine::new(self.scales.scale(i), self.scales.zero(i), self.range, self.form);
-        self.scales.grain.walk(at, x.len(), #[inline(always)] |piece| {
-            *bad |= match piece {
-                Piece::One(from, to, index) => {
-                    let a = make(index);
-                    self.codes(at + from, &x[from..to], &mut c[from..to], #[inline(always)] |_| a)
-                }
-                Piece::Each(from, to, index) => {
-                    self.codes(at + from, &x[from..to], &mut c[from..to], #[inline(always)] |j| make(index + j))
-                }
-            };
-        });
+    fn part<S: Simd>(
+        &self,
+        s: S,
+        bad: &mut bool,
+        at: usize,
+        [x]: [&[T]; 1],
+        _: [&[u8]; 0],
+        _: [&mut [T]; 0],
+        [c]: [&mut [u8]; 1],
+    ) {
+        self.scales.grain.walk(
+            at,
+            x.len(),
+            #[inline(always)]
+            |piece| {
+                *bad |= match piece {
+                    Piece::One(from, to, index) => {
+                        let a = self.affine(index);
+                        self.codes(
+                            s,
+                            at + from,
+                            &x[from..to],
+                            &mut c[from..to],
+                            #[inline(always)]
+                            |_| a,
+                        )
+                    }
+                    Piece::Each(from, to, index) => self.codes(
+                        s,
+                        at + from,
+                        &x[from..to],
+                        &mut c[from..to],
+                        #[inline(always)]
+                        |j| self.affine(index + j),
+                    ),
+                };
+            },
+        );
     }
 }
 
@@ -188,8 +214,7 @@ impl<T: Real, R: Round + Sync> Pass<T, 1, 0, 0, 1> for Quantize<'_, T, R> {
 pub fn quantize(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     let [x, scale, zero, q] = t else { return Err(super::arrays(4, t)) };
     let range = Range::new(k[0].int(), k[1].int())?;
-    let form = Form::of(k[4].int())?;
-    let source = Source::new(k[3].int() as u64, tag::ROUNDING, 0);
+    let form = Form::of(k[2].int())?;
     if q.shape() != x.shape() {
         return Err(super::shapes("q", q, x));
     }
@@ -198,16 +223,11 @@ pub fn quantize(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     }
     by_float!(x, A => {
         let scales = &Scales::<<A as Compute>::Real>::new(x, scale, zero, form)?.positive()?;
-        macro_rules! by { ($round:expr) => {
-            flat::pass::<A, _, 1, 0, 0, 1>(&Quantize { scales, range, form, round: $round, source }, BLOCK, [x], [], [], [q])
-        } }
-        let bad = match k[2].int() {
-            0 => by!(HalfEven),
-            1 => by!(HalfAway),
-            2 => by!(TowardZero),
-            3 => by!(Stochastic),
-            other => Err(Error::Value(format!("rounding {other} is not 0, 1, 2 or 3"))),
-        }?;
+        // the largest number under 1/2
+        let below = if size_of::<<A as Compute>::Real>() == 4 { f64::from(0.5f32.next_down()) } else { 0.5f64.next_down() };
+        let round = Round::of(k[3].int(), k[4].int(), below)?;
+        let p = Quantize { scales, range, form, round };
+        let bad = flat::pass::<A, _, 1, 0, 0, 1>(&p, BLOCK, [x], [], [], [q])?;
         if bad.contains(&true) && !k[5].bool() {
             return Err(super::non_finite());
         }
@@ -215,25 +235,24 @@ pub fn quantize(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     })
 }
 
-struct Dequantize<'a, T: Real> {
-    scales: &'a Scales<'a, T>,
-    signed: bool,
+/// Numbers of codes.
+pub struct Dequantize<'a, T: Real> {
+    pub scales: &'a Scales<'a, T>,
+    pub signed: bool,
 }
 
 impl<T: Real> Dequantize<'_, T> {
-    #[inline(always)]
-    fn numbers(&self, b: &[u8], y: &mut [T], of: impl Fn(usize) -> (T, T)) {
-        if self.signed {
-            for (j, (y, &b)) in y.iter_mut().zip(b).enumerate() {
-                let (s, z) = of(j);
-                *y = (T::int(i32::from(b as i8)) - z) * s;
-            }
-        } else {
-            for (j, (y, &b)) in y.iter_mut().zip(b).enumerate() {
-                let (s, z) = of(j);
-                *y = (T::int(i32::from(b)) - z) * s;
+    /// The numbers of elements `at` and after.
+    pub fn write(&self, at: usize, codes: &[u8], y: &mut [T]) {
+        struct Write<'a, T: Real>(&'a Dequantize<'a, T>, usize, &'a [u8], &'a mut [T]);
+        impl<T: Real> Kernel for Write<'_, T> {
+            type Output = ();
+            #[inline(always)]
+            fn run<S: Simd>(self, s: S) {
+                self.0.part(s, &mut (), self.1, [], [self.2], [self.3], []);
             }
         }
+        dispatch(Write(self, at, codes, y));
     }
 }
 
@@ -243,22 +262,38 @@ impl<T: Real> Pass<T, 0, 1, 1, 0> for Dequantize<'_, T> {
         Ok(())
     }
     #[inline(always)]
-    fn part<S: Simd>(&self, _: S, (): &mut (), at: usize, _: [&[T]; 0], [b]: [&[u8]; 1], [y]: [&mut [T]; 1], _: [&mut [u8]; 0]) {
+    fn part<S: Simd>(
+        &self,
+        _: S,
+        (): &mut (),
+        at: usize,
+        _: [&[T]; 0],
+        [b]: [&[u8]; 1],
+        [y]: [&mut [T]; 1],
+        _: [&mut [u8]; 0],
+    ) {
+        // a signed byte is an unsigned one with its top bit turned, less 128
         let p = self.scales;
-        p.grain.walk(at, b.len(), #[inline(always)] |piece| match piece {
-            Piece::One(from, to, i) => {
-                let one = (p.scale(i), p.zero(i));
-                self.numbers(&b[from..to], &mut y[from..to], #[inline(always)] |_| one);
-            }
-            Piece::Each(from, to, i) => {
-                let s = p.scales(i, to - from);
-                let (b, y) = (&b[from..to], &mut y[from..to]);
-                match p.zeros(i, to - from) {
-                    Some(z) => self.numbers(b, y, #[inline(always)] |j| (s[j], z[j])),
-                    None => self.numbers(b, y, #[inline(always)] |j| (s[j], T::ZERO)),
+        let flip = if self.signed { 0x80 } else { 0 };
+        let shift = T::int(i32::from(flip));
+        p.grain.walk(
+            at,
+            b.len(),
+            #[inline(always)]
+            |piece| match piece {
+                Piece::One(from, to, i) => {
+                    let (s, z) = (p.scale(i), p.zero(i) + shift);
+                    for (y, &b) in y[from..to].iter_mut().zip(&b[from..to]) {
+                        *y = (T::int(i32::from(b ^ flip)) - z) * s;
+                    }
                 }
-            }
-        });
+                Piece::Each(from, to, i) => {
+                    for (j, (y, &b)) in y[from..to].iter_mut().zip(&b[from..to]).enumerate() {
+                        *y = (T::int(i32::from(b ^ flip)) - (p.zero(i + j) + shift)) * p.scale(i + j);
+                    }
+                }
+            },
+        );
     }
 }
 

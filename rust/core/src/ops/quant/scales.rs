@@ -37,8 +37,9 @@ impl Form {
 pub struct Scales<'a, T: Real> {
     pub grain: Grain,
     s: Cow<'a, [T]>,
-    /// Empty: all are zero.
+    /// Empty: all are `missing`.
     z: Vec<T>,
+    missing: T,
 }
 
 impl<'a, T: Real> Scales<'a, T> {
@@ -52,7 +53,7 @@ impl<'a, T: Real> Scales<'a, T> {
         } else {
             numbers(scale)?
         };
-        Ok(Scales { grain, s, z })
+        Ok(Scales { grain, s, z, missing: T::ZERO })
     }
 
     /// Refuses scales that decide nothing: zero, negative, infinite or NaN.
@@ -63,23 +64,18 @@ impl<'a, T: Real> Scales<'a, T> {
         }
     }
 
+    /// The zero point where none is given.
+    pub fn without(self, zero: i32) -> Self {
+        Scales { missing: T::int(zero), ..self }
+    }
+
     #[inline(always)]
     pub fn scale(&self, i: usize) -> T {
         self.s[i]
     }
     #[inline(always)]
     pub fn zero(&self, i: usize) -> T {
-        self.z.get(i).copied().unwrap_or(T::ZERO)
-    }
-    /// The scales from `i` on.
-    #[inline(always)]
-    pub fn scales(&self, i: usize, n: usize) -> &[T] {
-        &self.s[i..i + n]
-    }
-    /// The zero points from `i` on, if they are not all zero.
-    #[inline(always)]
-    pub fn zeros(&self, i: usize, n: usize) -> Option<&[T]> {
-        self.z.get(i..i + n)
+        self.z.get(i).copied().unwrap_or(self.missing)
     }
 }
 

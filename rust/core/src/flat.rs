@@ -36,9 +36,13 @@ pub trait Real:
     const TINY: Self;
     fn of(v: f64) -> Self;
     fn int(v: i32) -> Self;
+    #[must_use]
     fn abs(self) -> Self;
+    #[must_use]
     fn trunc(self) -> Self;
-    fn floor(self) -> Self;
+    /// The next number up.
+    #[must_use]
+    fn up(self) -> Self;
     /// The low 32 bits of the representation.
     fn low(self) -> i32;
     fn is_finite(self) -> bool;
@@ -91,8 +95,8 @@ macro_rules! real {
                 self.trunc()
             }
             #[inline(always)]
-            fn floor(self) -> Self {
-                self.floor()
+            fn up(self) -> Self {
+                self.next_up()
             }
             #[inline(always)]
             fn low(self) -> i32 {
@@ -116,16 +120,17 @@ macro_rules! real {
             #[inline(always)]
             fn range<const FINITE: bool>(x: &[Self]) -> (Self, Self) {
                 const INF: $i = <$t>::INFINITY.to_bits() as $i;
-                // a negative number's other bits are inverted, so that all numbers order as integers; its own inverse
-                let flip = |u: $i| u ^ ((u >> (<$i>::BITS - 1)) & <$i>::MAX);
-                let (mut low, mut high): ($i, $i) = (0, 0);
+                // as signed integers the positive numbers are in order and above all others; as unsigned ones the
+                // negative numbers are above all others, the lowest on top
+                let (mut high, mut low): ($i, $u) = (0, 0);
                 for &v in x {
-                    let u = v.to_bits() as $i;
-                    let u = if FINITE && u & <$i>::MAX >= INF { 0 } else { flip(u) };
-                    low = low.min(u);
-                    high = high.max(u);
+                    let u = v.to_bits();
+                    let u = if FINITE && u as $i & <$i>::MAX >= INF { 0 } else { u };
+                    high = high.max(u as $i);
+                    low = low.max(u);
                 }
-                (<$t>::from_bits(flip(low) as $u), <$t>::from_bits(flip(high) as $u))
+                let low = if low as $i < 0 { <$t>::from_bits(low) } else { 0.0 };
+                (low + 0.0, <$t>::from_bits(high as $u))
             }
         }
     };

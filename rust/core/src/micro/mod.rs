@@ -1,3 +1,6 @@
 //! Hand-written `std::arch` kernels, each beside its generic twin; only where a benchmark shows the generic one far
 //! from the limit.
+mod ahead;
 pub mod spmm;
+
+pub use ahead::fetch;

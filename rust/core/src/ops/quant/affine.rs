@@ -64,6 +64,12 @@ impl<T: Real> Affine<T> {
         (v + T::MAGIC).low().wrapping_add(self.post) as u8
     }
 
+    /// As `clamped`, for the form that only divides.
+    #[inline(always)]
+    pub fn divided(self, x: T) -> T {
+        clamp(x / self.d, self.lo, self.hi)
+    }
+
     #[inline(always)]
     pub fn clamped(self, recip: bool, x: T) -> T {
         clamp(self.quotient(recip, x), self.lo, self.hi)

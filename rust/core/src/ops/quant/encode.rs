@@ -1,5 +1,5 @@
 //! Range, codes and packing in one read of x, and back. The one rule: a group's codes are made while its numbers are in the
-//! nearest cache, and meanwhile the next group is measured, so that memory never waits for arithmetic.
+//! nearest cache, and meanwhile what follows is fetched, so that memory never waits for arithmetic.
 //!
 //! Symmetric: s = max(amax/(2^(b − 1) − 1), tiny), q = rne(x/s). Affine, over the range widened to hold 0:
 //! s = max((high − low)/(2^b − 1), tiny), z = rne(−low/s), q = rne(x/s) + z. Tiny is the smallest normal number: groups
@@ -10,12 +10,19 @@ use super::layout::{Rows, width};
 use super::range::Extent;
 use super::scales::{Form, Scales};
 use crate::flat::{BLOCK, CHUNK, Compute, Real};
+use crate::micro::fetch;
 use crate::pool::{self, Shared};
 use crate::simd::{Kernel, Simd, dispatch};
-use crate::{Dtype, Error, Result, Scalar, Tensor, bits, by_float};
+use crate::{Dtype, Error, Result, Scalar, Tensor, bits, by_float, try_vec};
 
-/// Elements of one group coded, and of the next measured, in turns: a few cache lines.
-const TURN: usize = 256;
+/// Elements between two requests for memory; loops over so many are compiled for the number.
+const TURN: usize = 128;
+/// Elements whose groups are measured together, then coded together: no group waits for the scale of the one before.
+const TILE: usize = 1024;
+const GROUPS: usize = 32;
+/// How far ahead memory is fetched, in bytes: at least, and at most (no cache close by holds more).
+const AHEAD: usize = 16 * 1024;
+const FARTHEST: usize = 256 * 1024;
 
 /// How a group's numbers become a scale and codes.
 trait Scheme: Copy + Sync {
@@ -123,6 +130,8 @@ struct Encode<'a, T, Q> {
     /// Elements that begin on a byte: a group, or a row where groups do not fill whole bytes.
     unit: usize,
     saturate: bool,
+    /// Whether what follows x in memory is worth fetching.
+    ahead: bool,
 }
 
 impl<T: Real, Q: Scheme> Kernel for Encode<'_, T, Q> {
@@ -130,46 +139,82 @@ impl<T: Real, Q: Scheme> Kernel for Encode<'_, T, Q> {
     /// True if all numbers are finite.
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> bool {
-        let Encode { q, x, data, scale, mut zero, bits, group, unit, saturate } = self;
+        let Encode { q, x, data, scale, mut zero, bits, group, unit, saturate, ahead } = self;
         let mut sink = Sink { bits, out: data, codes: [0; CHUNK], held: 0 };
-        let (mut finite, mut extent) = (true, Extent::NONE);
-        for x in x[..group].chunks(TURN) {
-            extent = extent.join(q.see::<T, false>(x));
-        }
-        for (i, x_now) in x.chunks_exact(group).enumerate() {
-            if !extent.finite() {
-                finite = false;
-                if saturate {
-                    extent = q.see::<T, true>(x_now);
+        let tile = (TILE / group).clamp(1, GROUPS);
+        let unit_is_whole = unit % 8 * bits % 8 == 0;
+        let mut affine = [Affine::new(T::ONE, T::ZERO, q.range(), Form::Divide); GROUPS];
+        let (mut finite, mut done) = (true, 0);
+        for tile in x.chunks(tile * group) {
+            let ahead = if ahead { Ahead::of(tile) } else { Ahead(None) };
+            for (g, x) in tile.chunks_exact(group).enumerate() {
+                let mut e = Extent::NONE;
+                for (i, x) in x.chunks(TURN).enumerate() {
+                    ahead.fetch(0, g * group + i * TURN, x.len());
+                    e = e.join(match <&[T; TURN]>::try_from(x) {
+                        Ok(x) => q.see::<T, false>(x),
+                        Err(_) => q.see::<T, false>(x),
+                    });
+                }
+                if !e.finite() {
+                    finite = false;
+                    e = if saturate { q.see::<T, true>(x) } else { Extent::NONE };
+                }
+                let (s, z) = q.solve(e);
+                scale[done + g] = s;
+                if let Some(zero) = &mut zero {
+                    zero[done + g] = z.to_f64() as u8;
+                }
+                affine[g] = Affine::new(s, z, q.range(), Form::Divide);
+            }
+            for (g, x) in tile.chunks_exact(group).enumerate() {
+                let (a, mut at) = (affine[g], 0);
+                while at < group {
+                    let codes = sink.room(TURN.min(group - at));
+                    let n = codes.len();
+                    ahead.fetch(tile.len() / 2, g * group + at, n);
+                    let x = &x[at..at + n];
+                    match (<&[T; TURN]>::try_from(x), <&mut [u8; TURN]>::try_from(&mut *codes)) {
+                        (Ok(x), Ok(codes)) if finite => (0..TURN).for_each(
+                            #[inline(always)]
+                            |i| codes[i] = a.code(a.divided(x[i])),
+                        ),
+                        _ => {
+                            for (c, &x) in codes.iter_mut().zip(x) {
+                                *c = a.code(a.divided(if x == x { x } else { T::ZERO }));
+                            }
+                        }
+                    }
+                    at += n;
+                }
+                if !unit_is_whole && (done + g + 1) % (unit / group) == 0 {
+                    sink.flush();
                 }
             }
-            let (s, z) = q.solve(extent);
-            scale[i] = s;
-            if let Some(zero) = &mut zero {
-                zero[i] = z.to_f64() as u8;
-            }
-            let affine = Affine::new(s, z, q.range(), Form::Divide);
-            let next = x.get((i + 1) * group..(i + 2) * group).unwrap_or(&[]);
-            extent = Extent::NONE;
-            let mut at = 0;
-            while at < group {
-                let codes = sink.room(TURN.min(group - at));
-                let n = codes.len();
-                for (c, &x) in codes.iter_mut().zip(&x_now[at..at + n]) {
-                    let x = if x == x { x } else { T::ZERO };
-                    *c = affine.code(affine.clamped(false, x));
-                }
-                if let Some(next) = next.get(at..at + n) {
-                    extent = extent.join(q.see::<T, false>(next));
-                }
-                at += n;
-            }
-            if unit != group && (i + 1) % (unit / group) == 0 {
-                sink.flush();
-            }
+            done += tile.len() / group;
         }
         sink.flush();
         finite
+    }
+}
+
+/// Where the memory lies that a tile asks for while it is worked on: half of it while measuring, half while coding.
+struct Ahead<T>(Option<*const T>);
+impl<T> Ahead<T> {
+    #[inline(always)]
+    fn of(tile: &[T]) -> Self {
+        let distance = size_of_val(tile).max(AHEAD) / size_of::<T>();
+        Ahead((distance * size_of::<T>() <= FARTHEST).then(|| tile.as_ptr().wrapping_add(distance)))
+    }
+    /// Asks for the half, from `half` on, of what corresponds to elements `at..at + n` of the tile.
+    #[inline(always)]
+    fn fetch(&self, half: usize, at: usize, n: usize) {
+        if let Some(base) = self.0 {
+            let line = 64 / size_of::<T>();
+            for i in (0..n / 2).step_by(line) {
+                fetch(base.wrapping_add(half + at / 2 + i));
+            }
+        }
     }
 }
 
@@ -188,7 +233,7 @@ fn encode<Q: Scheme>(q: Q, t: [&Tensor; 3], zero: Option<&Tensor>, k: &[Scalar])
         return Err(Error::Value(format!("groups of {group} do not divide a last axis of {len}")));
     }
     let groups = x.len() / group;
-    let unit = if group * bits % 8 == 0 { group } else { len };
+    let unit = if group % 8 * bits % 8 == 0 { group } else { len };
     if data.len() != rows * bits::bytes(len, bits) || data.dtype().size() != 1 || !data.writable() {
         return Err(Error::Value(format!("data must be {} writable bytes", rows * bits::bytes(len, bits))));
     }
@@ -202,27 +247,31 @@ fn encode<Q: Scheme>(q: Q, t: [&Tensor; 3], zero: Option<&Tensor>, k: &[Scalar])
         let scale = Shared(scale.slice_mut::<<A as Compute>::Real>()?.as_mut_ptr());
         let codes = Shared(data.as_ptr());
         let units = x.len() / unit;
-        let each = (BLOCK / unit).max(1);
-        let finite = pool::map(units.div_ceil(each), x.len(), |block| {
-            let (from, count) = (block * each, each.min(units - block * each));
-            let (first, groups) = (from * (unit / group), count * (unit / group));
-            let bytes = bits::bytes(unit, bits);
-            let numbers = &x[from * unit..(from + count) * unit];
-            let mut scratch;
-            let numbers: &[<A as Compute>::Real] = if A::SAME {
+        let (each, bytes) = ((BLOCK / unit).max(1), bits::bytes(unit, bits));
+        // some units: as they lie, or, of a type that is converted first, so few that the scratch stays close
+        let some = |scratch: &mut Vec<<A as Compute>::Real>, from: usize, to: usize| {
+            let (first, groups) = (from * (unit / group), (to - from) * (unit / group));
+            let numbers = &x[from * unit..to * unit];
+            let x: &[<A as Compute>::Real] = if A::SAME {
                 // SAFETY: the same type by the promise of `SAME`.
                 unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), numbers.len()) }
             } else {
-                scratch = crate::try_vec(numbers.len(), Real::ZERO)?;
-                A::widen(numbers, &mut scratch);
-                &scratch
+                A::widen(numbers, &mut scratch[..numbers.len()]);
+                &scratch[..numbers.len()]
             };
-            // SAFETY: the places of this block's groups.
+            // SAFETY: the places of these units, which belong to one block.
             let (data, scale, zero) = unsafe {
-                let data = codes.part(from * bytes, count * bytes);
+                let data = codes.part(from * bytes, (to - from) * bytes);
                 (data, scale.part(first, groups), zero.as_ref().map(|z| z.part(first, groups)))
             };
-            Ok(dispatch(Encode { q, x: numbers, data, scale, zero, bits, group, unit, saturate }))
+            dispatch(Encode { q, x, data, scale, zero, bits, group, unit, saturate, ahead: A::SAME })
+        };
+        let finite = pool::map(units.div_ceil(each), x.len(), |block| {
+            let (from, to) = (block * each, ((block + 1) * each).min(units));
+            let step = if A::SAME { each } else { (CHUNK / unit).max(1) };
+            let mut scratch = if A::SAME { Vec::new() } else { try_vec(step * unit, Real::ZERO)? };
+            let starts = (from..to).step_by(step);
+            Ok(starts.fold(true, |all, i| some(&mut scratch, i, (i + step).min(to)) && all))
         })?;
         let finite = finite.into_iter().collect::<Result<Vec<bool>>>()?;
         if finite.contains(&false) && !saturate {
@@ -235,7 +284,10 @@ fn encode<Q: Scheme>(q: Q, t: [&Tensor; 3], zero: Option<&Tensor>, k: &[Scalar])
 /// encode_symmetric(x) -> data, scale; bits, group (0: the last axis), saturate
 pub fn symmetric(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     let [x, data, scale] = t else { return Err(super::arrays(3, t)) };
-    let bits = width(k[0].int().max(2))? as u32;
+    let bits = width(k[0].int())? as u32;
+    if bits < 2 {
+        return Err(Error::Value("symmetric codes have at least 2 bits".into()));
+    }
     let offset = if data.dtype() == Dtype::I8 { 0 } else { 1 << (bits - 1) };
     encode(Symmetric { bits, offset }, [x, data, scale], None, k)
 }

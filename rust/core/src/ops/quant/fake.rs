@@ -15,8 +15,8 @@ use super::affine::{Affine, Range, clamp};
 use super::grain::Piece;
 use super::scales::{Form, Scales};
 use crate::flat::{self, BLOCK, Compute, Pass, Real};
-use crate::simd::Simd;
-use crate::store::Store;
+use crate::simd::*;
+use crate::store::{STEP, Store};
 use crate::{Dtype, Error, Result, Scalar, Tensor, by_float, try_vec};
 
 struct Fake<'a, T: Real> {
@@ -77,27 +77,28 @@ impl<T: Real> Pass<T, 1, 0, 1, 0> for Fake<'_, T> {
     }
 }
 
-/// Whether x is inside, and the slope in s.
-#[inline(always)]
-fn place<T: Real>(a: Affine<T>, recip: bool, x: T) -> (bool, T) {
-    let v = a.quotient(recip, x);
-    // one step beyond the ends is outside as well, and small enough to be rounded by the addition
-    let r = clamp(v, a.lo - T::ONE, a.hi + T::ONE) + T::MAGIC - T::MAGIC;
-    let inside = r >= a.lo && r <= a.hi;
-    (inside, if inside { r - v } else { clamp(v, a.lo, a.hi) - a.left })
+/// The quotients that are rounded to a code: rne(v) ≥ L is v ≥ L − 1/2, and a tie goes to the even one.
+#[derive(Clone, Copy)]
+struct Inside<T> {
+    low: T,
+    high: T,
 }
 
-/// dx, and the addends of ds and of −dz/s.
-#[inline(always)]
-fn addends<T: Real>(a: Affine<T>, recip: bool, g: T, x: T) -> (T, f64, f64) {
-    let (inside, slope) = place(a, recip, x);
-    let wide = g.to_f64();
-    (if inside { g } else { T::ZERO }, wide * slope.to_f64(), if inside { 0.0 } else { wide })
+impl<T: Real> Inside<T> {
+    #[inline(always)]
+    fn of(a: Affine<T>) -> Self {
+        let (low, high) = (a.lo - T::of(0.5), a.hi + T::of(0.5));
+        Inside { low: if even(a.lo) { low } else { low.up() }, high: if even(a.hi) { high } else { -(-high).up() } }
+    }
+    #[inline(always)]
+    fn has(self, v: T) -> bool {
+        (v >= self.low) & (v <= self.high)
+    }
 }
 
 #[inline(always)]
-fn total(v: [f64; LANES]) -> f64 {
-    ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
+fn even<T: Real>(v: T) -> bool {
+    (v + T::MAGIC).low() & 1 == 0
 }
 
 struct Straight<'a, T: Real>(Fake<'a, T>);
@@ -127,13 +128,15 @@ impl<T: Real> Pass<T, 2, 0, 1, 0> for Straight<'_, T> {
             |piece| match piece {
                 Piece::One(from, to, i) => {
                     let a = p.affine(i).0;
+                    let inside = Inside::of(a);
                     for ((d, &g), &x) in d[from..to].iter_mut().zip(&g[from..to]).zip(&x[from..to]) {
-                        *d = if place(a, recip, x).0 { g } else { T::ZERO };
+                        *d = if inside.has(a.quotient(recip, x)) { g } else { T::ZERO };
                     }
                 }
                 Piece::Each(from, to, i) => {
                     for (j, ((d, &g), &x)) in d[from..to].iter_mut().zip(&g[from..to]).zip(&x[from..to]).enumerate() {
-                        *d = if place(p.affine(i + j).0, recip, x).0 { g } else { T::ZERO };
+                        let a = p.affine(i + j).0;
+                        *d = if Inside::of(a).has(a.quotient(recip, x)) { g } else { T::ZERO };
                     }
                 }
             },
@@ -150,8 +153,15 @@ struct Sums {
     z: Vec<f64>,
 }
 
-/// Lanes of a sum: always the same, so that every instruction set adds in the same order.
-const LANES: usize = 8;
+impl<T: Real> Learned<'_, T> {
+    /// dx, the slope in s, and, where x is outside, g itself: −∂/∂z in units of s.
+    #[inline(always)]
+    fn one(&self, g: T, x: T, a: Affine<T>, inside: Inside<T>) -> (T, T, T) {
+        let v = a.quotient(self.0.recip(), x);
+        let end = clamp(v, a.lo, a.hi);
+        if inside.has(v) { (g, end + T::MAGIC - T::MAGIC - v, T::ZERO) } else { (T::ZERO, end - a.left, g) }
+    }
+}
 
 impl<T: Real> Pass<T, 2, 0, 1, 0> for Learned<'_, T> {
     type Gather = Sums;
@@ -162,7 +172,7 @@ impl<T: Real> Pass<T, 2, 0, 1, 0> for Learned<'_, T> {
     #[inline(always)]
     fn part<S: Simd>(
         &self,
-        _: S,
+        s: S,
         sums: &mut Sums,
         at: usize,
         [g, x]: [&[T]; 2],
@@ -171,43 +181,48 @@ impl<T: Real> Pass<T, 2, 0, 1, 0> for Learned<'_, T> {
         _: [&mut [u8]; 0],
     ) {
         let p = &self.0;
-        let recip = p.recip();
+        let (mut slope, mut outside) = ([T::ZERO; 256], [T::ZERO; 256]);
         p.scales.grain.walk(
             at,
             x.len(),
             #[inline(always)]
             |piece| match piece {
                 Piece::One(from, to, i) => {
-                    let (a, s) = p.affine(i);
-                    let (mut ds, mut dz) = ([0.0; LANES], [0.0; LANES]);
-                    let (d, g, x) = (&mut d[from..to], &g[from..to], &x[from..to]);
-                    let whole = d.len() / LANES * LANES;
-                    for ((d, g), x) in d.chunks_exact_mut(LANES).zip(g.chunks_exact(LANES)).zip(x.chunks_exact(LANES)) {
-                        for j in 0..LANES {
-                            let (dx, s, z) = addends(a, recip, g[j], x[j]);
-                            d[j] = dx;
-                            ds[j] += s;
-                            dz[j] += z;
+                    let (a, scale) = p.affine(i);
+                    let inside = Inside::of(a);
+                    let (mut ds, mut dz) = ([f64x8::splat(s, 0.0); 2], [f64x8::splat(s, 0.0); 2]);
+                    for from in (from..to).step_by(256) {
+                        let n = 256.min(to - from);
+                        let (d, g, x) = (&mut d[from..from + n], &g[from..from + n], &x[from..from + n]);
+                        for (j, ((d, &g), &x)) in d.iter_mut().zip(g).zip(x).enumerate() {
+                            (*d, slope[j], outside[j]) = self.one(g, x, a, inside);
+                        }
+                        // sums are f64, sixteen lanes, products rounded on their own: the same bits everywhere
+                        for ((g, slope), outside) in g.chunks(STEP).zip(slope.chunks(STEP)).zip(outside.chunks(STEP)) {
+                            let n = g.len();
+                            let (g, slope, outside) = if n == STEP {
+                                (T::load16(s, g), T::load16(s, slope), T::load16(s, outside))
+                            } else {
+                                (T::load_tail(s, g), T::load_tail(s, &slope[..n]), T::load_tail(s, &outside[..n]))
+                            };
+                            for l in 0..2 {
+                                ds[l] = ds[l] + g[l] * slope[l];
+                                dz[l] = dz[l] + outside[l];
+                            }
                         }
                     }
-                    for (j, ((d, &g), &x)) in d[whole..].iter_mut().zip(&g[whole..]).zip(&x[whole..]).enumerate() {
-                        let (dx, s, z) = addends(a, recip, g, x);
-                        *d = dx;
-                        ds[j] += s;
-                        dz[j] += z;
-                    }
-                    sums.s[i - sums.first] += total(ds);
-                    sums.z[i - sums.first] -= total(dz) * s.to_f64();
+                    sums.s[i - sums.first] += hsum(ds[0] + ds[1]);
+                    sums.z[i - sums.first] -= hsum(dz[0] + dz[1]) * scale.to_f64();
                 }
                 Piece::Each(from, to, i) => {
                     let n = to - from;
                     let (ds, dz) = (&mut sums.s[i - sums.first..][..n], &mut sums.z[i - sums.first..][..n]);
                     for (j, ((d, &g), &x)) in d[from..to].iter_mut().zip(&g[from..to]).zip(&x[from..to]).enumerate() {
-                        let (a, s) = p.affine(i + j);
-                        let (dx, to_s, to_z) = addends(a, recip, g, x);
+                        let (a, scale) = p.affine(i + j);
+                        let (dx, slope, outside) = self.one(g, x, a, Inside::of(a));
                         *d = dx;
-                        ds[j] += to_s;
-                        dz[j] -= to_z * s.to_f64();
+                        ds[j] += g.to_f64() * slope.to_f64();
+                        dz[j] -= outside.to_f64() * scale.to_f64();
                     }
                 }
             },

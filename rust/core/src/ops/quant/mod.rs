@@ -8,6 +8,8 @@ mod grain;
 mod layout;
 mod range;
 mod scales;
+#[cfg(test)]
+mod tests;
 
 use crate::{Error, Kind, Op, Rule, Tensor};
 

@@ -60,26 +60,20 @@ def test_matches_reference(op, dtype, data):
     args = inputs(op, draw)
     got = run(op, args)
     with np.errstate(all="ignore"):
-        want = several(
-            op.reference(*(args if op.checks.get("native") else [wide(x) for x in args]))
-        )
+        want = several(op.reference(*(args if op.checks.get("native") else [wide(x) for x in args])))
     assert len(got) == len(want) == len(op.outputs)
     for name, g, w in zip(op.outputs, got, want, strict=True):
         assert g.shape == np.shape(w), name
         kind = dtype_name(g.dtype)
         if kind in EPS:
-            assert_close(
-                g, w, op.checks.get("tolerance", TOLERANCE)[dtype] * EPS[dtype], scale=scale(args)
-            )
+            assert_close(g, w, op.checks.get("tolerance", TOLERANCE)[dtype] * EPS[dtype], scale=scale(args))
         else:
             np.testing.assert_array_equal(g, w, err_msg=name)
 
 
 def scale(args):
     """The size of the inputs: errors of cancelled results are judged against it."""
-    tops = [
-        np.max(np.abs(wide(x)), initial=0.0) for x in args if isinstance(x, np.ndarray) and x.size
-    ]
+    tops = [np.max(np.abs(wide(x)), initial=0.0) for x in args if isinstance(x, np.ndarray) and x.size]
     return max([t for t in tops if np.isfinite(t)], default=0.0)
 
 
@@ -266,9 +260,5 @@ def test_tables_agree():
             assert all(k.removeprefix("d") in forward.inputs for k in op.outputs), op.name
             known = {*forward.inputs, *forward.outputs, *forward.scalars}
             grads = [k for k in op.inputs if k not in known]
-            assert len(grads) == len(forward.outputs) and all(k.startswith("g") for k in grads), (
-                op.name
-            )
-        assert op.sample is not None or op.checks.get("unsampled"), (
-            f"{op.name}: neither a sample nor a reason"
-        )
+            assert len(grads) == len(forward.outputs) and all(k.startswith("g") for k in grads), op.name
+        assert op.sample is not None or op.checks.get("unsampled"), f"{op.name}: neither a sample nor a reason"

@@ -202,6 +202,36 @@ def test_denormals_are_numbers_whatever_torch_has_set():
     assert out == "True"
 
 
+def test_ctrl_c_stops_a_long_kernel_and_the_pool_lives_on():
+    out = run(
+        """
+        import os, signal, threading, time
+        import numpy as np, tersor
+        from tersor import sparse
+        rng = np.random.default_rng(0)
+        w = rng.normal(size=(4096, 4096)) * (rng.random((4096, 4096)) < 0.5)
+        a, x, out = sparse.from_dense(w), np.ones((4096, 8192)), np.empty((4096, 8192))
+        small = sparse.spmm(a, np.ones((4096, 64)))
+        for attempt in range(3):
+            sent = []
+            def interrupt():
+                sent.append(time.monotonic())
+                os.kill(os.getpid(), signal.SIGINT)
+            timer = threading.Timer(0.3, interrupt)
+            timer.start()
+            try:
+                sparse.spmm(a, x, out=out)
+                print("ran to its end")
+            except KeyboardInterrupt:
+                assert time.monotonic() - sent[0] < 2, time.monotonic() - sent[0]
+                print("stopped")
+            timer.join()
+            assert (sparse.spmm(a, np.ones((4096, 64))) == small).all()
+        """
+    )
+    assert out.split("\n") == ["stopped"] * 3
+
+
 def status(key: str) -> int:
     with open("/proc/self/status") as lines:
         return next(int(line.split()[1]) for line in lines if line.startswith(key))

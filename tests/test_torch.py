@@ -37,9 +37,7 @@ def leaves(op, args):
     return out
 
 
-@pytest.mark.parametrize(
-    ("op", "dtype"), [pytest.param(op, d, id=f"{op.name}-{d}") for op in ALL for d in dtypes(op)]
-)
+@pytest.mark.parametrize(("op", "dtype"), [pytest.param(op, d, id=f"{op.name}-{d}") for op in ALL for d in dtypes(op)])
 @pytest.mark.parametrize("lead", [(5,), (), (0,), (3, 2), (200,)], ids=str)
 def test_same_bits_as_numpy(op, dtype, lead):
     args = inputs(op, Draw(4, dtype, lead, 19))
@@ -54,10 +52,7 @@ def test_same_bits_as_numpy(op, dtype, lead):
 def test_strides_and_out(op):
     args = [tensor(x) for x in inputs(op, Draw(4, "float32", (6,), 9))]
     want = call(op, args)
-    spread = [
-        torch.stack([x, x], -1)[..., 0] if isinstance(x, torch.Tensor) and x.ndim else x
-        for x in args
-    ]
+    spread = [torch.stack([x, x], -1)[..., 0] if isinstance(x, torch.Tensor) and x.ndim else x for x in args]
     for g, w in zip(call(op, spread), want, strict=True):
         assert torch.equal(g, w)
     out = tuple(torch.empty_like(y) for y in want)
@@ -103,21 +98,14 @@ def test_opcheck(op):
 def test_compile(op):
     args = leaves(op, inputs(op, Draw(0, "float64", (3,), 4)))
     scalars = args[op.n :]
-    xs = [
-        x.detach().requires_grad_() if isinstance(x, torch.Tensor) and x.requires_grad else x
-        for x in args[: op.n]
-    ]
+    xs = [x.detach().requires_grad_() if isinstance(x, torch.Tensor) and x.requires_grad else x for x in args[: op.n]]
 
     def loss(*xs):
-        return sum(
-            (y * y).sum() for y in several(op.torch((*xs, *scalars), {})) if y.is_floating_point()
-        )
+        return sum((y * y).sum() for y in several(op.torch((*xs, *scalars), {})) if y.is_floating_point())
 
     watched = [x for x in xs if isinstance(x, torch.Tensor) and x.requires_grad]
     want = torch.autograd.grad(loss(*xs), watched, allow_unused=True)
-    got = torch.autograd.grad(
-        torch.compile(loss, fullgraph=True, backend="aot_eager")(*xs), watched, allow_unused=True
-    )
+    got = torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(*xs), watched, allow_unused=True)
     for g, w in zip(got, want, strict=True):
         assert (g is None) == (w is None)
         assert g is None or torch.allclose(g, w, rtol=1e-12, atol=1e-14)

@@ -47,13 +47,8 @@ def test_launcher(op, dtype, lead, d, rows):
     given = [tensor(x) for x in args]
     for i in range(op.n):
         if not isinstance(given[i], torch.Tensor):
-            given[i] = (
-                torch.empty(0) if given[i] is None else torch.tensor(given[i], dtype=torch.float64)
-            )
-    got = [
-        torch.full(w.shape, torch.nan) if w.dtype.kind == "f" else torch.zeros(w.shape)
-        for w in want
-    ]
+            given[i] = torch.empty(0) if given[i] is None else torch.tensor(given[i], dtype=torch.float64)
+    got = [torch.full(w.shape, torch.nan) if w.dtype.kind == "f" else torch.zeros(w.shape) for w in want]
     got = [g.to(tensor(w).dtype) for g, w in zip(got, want, strict=True)]
     launcher(op)(*given[: op.n], *got, *given[op.n :])
     for g, w in zip(got, want, strict=True):

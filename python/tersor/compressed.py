@@ -67,6 +67,11 @@ class Choice:
         return left if "lm_head.weight" in self.quantized else sorted({*left, "lm_head"})
 
 
+def is_table(name: str) -> bool:
+    """Whether a weight is a table of embeddings, by its name."""
+    return bool(_TABLE.search(name))
+
+
 def choose(
     tensors: Iterable[tuple[str, str, Sequence[int]]],
     scheme: Scheme,
@@ -81,7 +86,7 @@ def choose(
     for name, dtype, shape in tensors:
         if not name.endswith(".weight") or len(shape) != 2 or dtype not in FLOATS or not all(shape):
             continue
-        table = bool(_TABLE.search(name))
+        table = is_table(name)
         if any(fnmatchcase(name, pattern) for pattern in exclude):
             dense[name] = "excluded"
         elif include and not any(fnmatchcase(name, pattern) for pattern in include):
@@ -129,13 +134,48 @@ def unpack(words: np.ndarray, bits: int, k: int) -> np.ndarray:
     return (octets[:, :k] - np.uint8(1 << (bits - 1))).view(np.int8)
 
 
+def widen(octets: np.ndarray, dtype: str) -> np.ndarray:
+    """Floats of a safetensors dtype as NumPy has them: bfloat16 and float64 as float32, the others as they are."""
+    if dtype == "BF16":
+        return (octets.view("<u2").astype(np.uint32) << 16).view(np.float32)
+    x = octets.view({"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype])
+    return x.astype(np.float32) if dtype == "F64" else x
+
+
+def _narrow(scale: np.ndarray) -> np.ndarray:
+    """float32 to the nearest bfloat16, ties to even, as 16-bit words; finite and positive, so no carry goes astray."""
+    bits = scale.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def encode(rows: np.ndarray, dtype: str, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
+    """Packed words and scales, as `layout` says them, of some rows of a weight stored as ``dtype``.
+
+    Codes are made with the scale that is stored: for bfloat16 it is rounded first.
+    """
+    from tersor import quant
+
+    n, k = rows.shape
+    if dtype != "BF16" and (scheme.bits == 8 or k % 8 == 0):
+        e = quant.encode(rows, str(scheme))
+        # 4-bit rows that fill words are packed as theirs are
+        words = pack(np.asarray(e.data), 8) if scheme.bits == 8 else np.asarray(e.data).reshape(n, -1).view("<i4")
+        return words, np.asarray(e.scale).reshape(n, -1)
+    grain = {"group": scheme.group} if scheme.group else {"axis": 0}
+    stored = exact = np.asarray(quant.choose_qparams(rows, f"int{scheme.bits}", **grain)[0]).reshape(n, -1)
+    if dtype == "BF16":
+        stored = _narrow(exact)
+        exact = (stored.astype(np.uint32) << 16).view(np.float32)
+    return pack(quant.quantize(rows, exact, None, f"int{scheme.bits}"), scheme.bits), stored
+
+
 def width(words: int, k: int) -> int | None:
     """The bits of codes of which ``k`` fill ``words`` words; None where both widths would, or neither."""
     fits = [bits for bits in (4, 8) if Scheme(bits, None).words(k) == words]
     return fits[0] if len(fits) == 1 else None
 
 
-def restore(module: str, words: np.ndarray, scale: np.ndarray, shape: Sequence[int], bits: int) -> np.ndarray:
+def restore(module: str, words: np.ndarray, scale: np.ndarray, shape: Iterable[int], bits: int) -> np.ndarray:
     """The dense float32 weight of a quantized module."""
     n, k = (int(s) for s in shape)
     groups = scale.shape[-1] if scale.ndim == 2 else 0

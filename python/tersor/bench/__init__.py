@@ -158,6 +158,12 @@ def cases(family: str) -> list[Callable[[], Case]]:
     return found
 
 
+def headline(family: str) -> Callable[[], Case]:
+    """The one case that stands for the family in a short table."""
+    found: Callable[[], Case] = importlib.import_module(f"tersor.bench.{family}").HEADLINE
+    return found
+
+
 def duration(seconds: float) -> str:
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size:
@@ -198,5 +204,33 @@ def table(results: Sequence[Result], title: str) -> Any:
                     "\n".join(notes),
                 )
             first = ""
+        shown.add_section()
+    return shown
+
+
+def brief(results: Sequence[Result], title: str) -> Any:
+    """One line per case: the fastest of ours beside every peer."""
+    from rich.table import Table
+
+    shown = Table(title=title, title_justify="left", pad_edge=False)
+    shown.add_column("case")
+    for heading in ("tersor", "÷ copy"):
+        shown.add_column(heading, justify="right")
+    shown.add_column("peers, and how many times as long they take")
+    for result in results:
+        ours = [name for name in result.seconds if name.startswith("tersor")]
+        best = min(ours, key=result.seconds.__getitem__)
+        peers = [
+            f"{name} {duration(spent)} ({spent / result.seconds[best]:.1f}×)"
+            for name, spent in sorted(result.seconds.items(), key=lambda item: item[1])
+            if name not in ours
+        ]
+        copies = result.copies.get(best)
+        shown.add_row(
+            result.case.title,
+            duration(result.seconds[best]),
+            f"{copies:.2f}" if copies else "",
+            "\n".join(peers),
+        )
         shown.add_section()
     return shown

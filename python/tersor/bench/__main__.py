@@ -29,8 +29,13 @@ def main() -> None:
     parser.add_argument("families", nargs="*", choices=[*bench.FAMILIES, []], metavar="family")
     parser.add_argument("--match", default="", help="only cases with this in their name")
     parser.add_argument("--seconds", type=float, default=3.0, help="about how long a case is measured")
+    parser.add_argument("--brief", action="store_true", help="one case of each family, one line each")
     chosen = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 120)
+    if chosen.brief:
+        measured = [bench.measure(bench.headline(f)(), chosen.seconds) for f in chosen.families or bench.FAMILIES]
+        console.print(bench.brief(measured, "five slices against their peers, one thread"))
+        return
     for family in chosen.families or bench.FAMILIES:
         results = []
         for build in bench.cases(family):

@@ -181,3 +181,5 @@ CASES = [
     mobius_add_backward_65536x64,
     mobius_add_backward_65536x16,
 ]
+
+HEADLINE = mobius_add_65536x64

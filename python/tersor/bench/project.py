@@ -54,3 +54,5 @@ def numpy_fwht(x: np.ndarray) -> np.ndarray:
 
 
 CASES = [sparse_10000, fwht_4096]
+
+HEADLINE = sparse_10000

@@ -48,3 +48,5 @@ def global_masks_24m() -> Case:
 
 
 CASES = [global_masks_24m]
+
+HEADLINE = global_masks_24m

@@ -103,3 +103,5 @@ def fake_quantize_row() -> Case:
 
 
 CASES = [encode_int8_row, encode_int4_g128, fake_quantize_row]
+
+HEADLINE = encode_int8_row

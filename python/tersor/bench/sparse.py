@@ -63,3 +63,5 @@ def spmm_1024_50() -> Case:
 
 
 CASES = [spmm_1024_90, spmm_1024_50]
+
+HEADLINE = spmm_1024_90

@@ -6,6 +6,7 @@
 //! and their scalar functions run on double-doubles, so that 1 - c|x|² keeps its digits at any radius.
 
 mod call;
+mod half;
 mod margin;
 mod sums;
 #[cfg(test)]
@@ -18,9 +19,10 @@ pub use sums::Acc;
 use crate::dd::Num;
 use crate::pool::{self, Shared};
 use crate::simd::*;
-use crate::store::{Bf16, F16, STEP, Store};
+use crate::store::STEP;
 use crate::{Dtype, Result, Tensor, try_vec};
 use call::{Call, put};
+use half::Half;
 use margin::eps;
 use std::marker::PhantomData;
 use tile::{Block, Plan, Tiles, Wide};
@@ -66,32 +68,20 @@ where
 {
     let call = Call::<V, C, O, R>::new(t, OP::CURVED)?;
     match call.x[0].dtype() {
-        Dtype::F64 => walk::<OP, f64, f64, V, C, P, W, O, R>(op, &call),
-        Dtype::F32 => walk::<OP, f32, f32, V, C, P, W, O, R>(op, &call),
-        Dtype::F16 => walk::<OP, F16, f32, V, C, P, W, O, R>(op, &call),
-        _ => walk::<OP, Bf16, f32, V, C, P, W, O, R>(op, &call),
+        Dtype::F64 => walk::<OP, f64, V, C, P, W, O, R>(op, &call),
+        _ => walk::<OP, f32, V, C, P, W, O, R>(op, &call),
     }
 }
 
-/// T is the type in memory, K the type the tile kernel is compiled for: 16-bit rows are widened to f32 tile by tile.
-fn walk<
-    OP,
-    T: Store,
-    K: Wide,
-    const V: usize,
-    const C: usize,
-    const P: usize,
-    const W: usize,
-    const O: usize,
-    const R: usize,
->(
+/// K is the type the tile kernel is compiled for; 16-bit rows are widened to f32 tile by tile.
+fn walk<OP, K: Wide, const V: usize, const C: usize, const P: usize, const W: usize, const O: usize, const R: usize>(
     op: &OP,
     call: &Call<V, C, O, R>,
 ) -> Result<()>
 where
     OP: RowOp<V, C, P, W, O, R>,
 {
-    let (rows, d) = (call.rows, call.d);
+    let (rows, d, dtype) = (call.rows, call.d, call.x[0].dtype());
     let block = (BLOCK / d.max(1)).clamp(1, BLOCK).next_multiple_of(TILE);
     let blocks = rows.div_ceil(block);
     let plan = Plan {
@@ -99,11 +89,11 @@ where
         pad: d.next_multiple_of(STEP),
         summed_rows: std::array::from_fn(|k| call.y[k].rows().0 != rows),
         summed: std::array::from_fn(|k| call.n[k].len() != rows),
-        widen: T::DTYPE != K::DTYPE,
+        half: Half::of(dtype),
         // below this 1 - c|y|², rounding (or the margin) can matter
         edge: op.margin().map(|m| {
-            let keep = 1.0 - m.value(T::DTYPE);
-            (m, 1.0 - keep * keep + 8.0 * eps(T::DTYPE))
+            let keep = 1.0 - m.value(dtype);
+            (m, 1.0 - keep * keep + 8.0 * eps(dtype))
         }),
     };
     // partial sums of each block, added up in the order of blocks at the end
@@ -111,13 +101,13 @@ where
     let mut partial_rows = try_vec(blocks.saturating_mul(sums), 0.0f64)?;
     let mut partial = try_vec(blocks * R, 0.0f64)?;
     let (share_rows, share) = (Shared(partial_rows.as_mut_ptr()), Shared(partial.as_mut_ptr()));
-    let scratch = if plan.widen { TILE.saturating_mul(d).saturating_mul(V + O) } else { 0 };
-    drop(try_vec(scratch, K::default())?); // each thread asks for as much again
+    let scratch = if plan.half.is_some() { TILE.saturating_mul(d).saturating_mul(V + O) } else { 0 };
+    drop(try_vec(scratch, 0.0f32)?); // each thread asks for as much again
     pool::run(blocks, rows.saturating_mul(d), |b| {
         // SAFETY: each block has its own part of the partial sums.
         let (sum_rows, sum) = unsafe { (share_rows.part(b * sums, sums), share.part(b * R, R)) };
-        let mut space = vec![K::default(); scratch];
-        dispatch(Tiles::<OP, T, K, V, C, P, W, O, R>(Block {
+        let mut space = vec![0.0; scratch];
+        dispatch(Tiles::<OP, K, V, C, P, W, O, R>(Block {
             op,
             call,
             plan: &plan,
@@ -125,12 +115,13 @@ where
             space: &mut space,
             sum_rows,
             sum,
-            stored: PhantomData,
+            kernel: PhantomData,
         }));
     })?;
     for (at, y) in call.y.iter().zip(plan.summed_rows).filter(|y| y.1).map(|y| y.0).enumerate() {
-        for (i, out) in y.slice_mut::<T>()?.iter_mut().enumerate() {
-            *out = T::from_f64((0..blocks).map(|b| partial_rows[b * sums + at * plan.pad + i]).sum());
+        for i in 0..d {
+            // SAFETY: a float output of d numbers, and the blocks are done.
+            unsafe { put(y, i, (0..blocks).map(|b| partial_rows[b * sums + at * plan.pad + i]).sum()) };
         }
     }
     for (k, n) in call.n.iter().enumerate().filter(|(k, _)| plan.summed[*k]) {

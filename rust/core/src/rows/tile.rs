@@ -1,7 +1,8 @@
 //! One block of rows, tile by tile. The one rule: what a block computes depends on its rows and the plan alone.
 
 use super::call::{Call, number, put};
-use super::margin::{Margin, inside};
+use super::half::{Half, pull};
+use super::margin::Margin;
 use super::sums::{Acc, Dot2, Lanes, Plain};
 use super::{RowOp, TILE};
 use crate::dd::Num;
@@ -28,26 +29,25 @@ pub struct Plan<const O: usize, const R: usize> {
     pub pad: usize,
     pub summed_rows: [bool; O],
     pub summed: [bool; R],
-    pub widen: bool,
+    pub half: Option<Half>,
     pub edge: Option<(Margin, f64)>,
 }
 
-pub struct Block<'a, OP, T, K, const V: usize, const C: usize, const O: usize, const R: usize> {
+pub struct Block<'a, OP, K, const V: usize, const C: usize, const O: usize, const R: usize> {
     pub op: &'a OP,
     pub call: &'a Call<'a, V, C, O, R>,
     pub plan: &'a Plan<O, R>,
     pub range: Range<usize>,
-    pub space: &'a mut [K],
+    pub space: &'a mut [f32],
     pub sum_rows: &'a mut [f64],
     pub sum: &'a mut [f64],
-    pub stored: PhantomData<T>,
+    pub kernel: PhantomData<K>,
 }
 
 /// A block with the numbers of products and weights said, which its fields do not mention.
 pub struct Tiles<
     'a,
     OP,
-    T,
     K,
     const V: usize,
     const C: usize,
@@ -55,44 +55,36 @@ pub struct Tiles<
     const W: usize,
     const O: usize,
     const R: usize,
->(pub Block<'a, OP, T, K, V, C, O, R>);
+>(pub Block<'a, OP, K, V, C, O, R>);
 
-impl<OP, T: Store, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize>
-    Block<'_, OP, T, K, V, C, O, R>
-{
+impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize> Block<'_, OP, K, V, C, O, R> {
     /// Rows `start..start + n` of input `v` as K, with their stride; widened into the scratch space if need be.
     #[inline(always)]
     fn input(&mut self, v: usize, start: usize, n: usize) -> (*const K, usize) {
         let (t, d) = (&self.call.x[v], self.plan.d);
         let one = t.rows().0 == 1;
         let (first, count) = if one { (0, 1) } else { (start, n) };
-        // SAFETY: rows `first..first + count` exist (checked by Call::new) and hold elements of type T.
-        let stored = unsafe { t.as_ptr().cast::<T>().cast_const().add(first * d) };
         let stride = if one { 0 } else { d };
-        if !self.plan.widen {
-            return (stored.cast(), stride);
-        }
+        let Some(half) = self.plan.half else {
+            return (t.as_ptr().cast::<K>().cast_const().wrapping_add(first * d), stride);
+        };
         let space = &mut self.space[v * TILE * d..][..count * d];
-        // SAFETY: as above.
-        let rows = unsafe { std::slice::from_raw_parts(stored, count * d) };
-        for (wide, narrow) in space.iter_mut().zip(rows) {
-            *wide = K::from_f32(narrow.to_f32());
-        }
-        (space.as_ptr(), stride)
+        (half.widen)(t, first * d, space);
+        (space.as_ptr().cast(), stride)
     }
 
     /// Where the rows of output `o` go: its memory, or the scratch space if they are narrowed later.
     #[inline(always)]
     fn output(&mut self, o: usize, start: usize) -> *mut K {
-        if self.plan.widen {
-            return self.space[(V + o) * TILE * self.plan.d..].as_mut_ptr();
+        if self.plan.half.is_some() {
+            return self.space[(V + o) * TILE * self.plan.d..].as_mut_ptr().cast();
         }
-        // SAFETY: row `start` exists unless this output is summed, and then the pointer is not used.
+        // row `start` exists unless this output is summed, and then the pointer is not used
         self.call.y[o].as_ptr().cast::<K>().wrapping_add(start * self.plan.d)
     }
 
     #[inline(always)]
-    fn tile<S: Simd, const P: usize, const W: usize>(&mut self, s: S, start: usize, n: usize)
+    fn tile<S: Simd, const P: usize, const W: usize>(&mut self, s: S, start: usize, n: usize, lanes: &mut [Lanes; P])
     where
         OP: RowOp<V, C, P, W, O, R>,
     {
@@ -101,7 +93,6 @@ impl<OP, T: Store, K: Wide, const V: usize, const C: usize, const O: usize, cons
         for (v, place) in x.iter_mut().enumerate() {
             *place = self.input(v, start, n);
         }
-        let mut lanes = [const { Lanes::ZERO }; P];
         for r in 0..n {
             let x = at_row(&x, r);
             let mut sums = [[K::Acc::<S>::zero(s); P]; 2];
@@ -222,35 +213,22 @@ impl<OP, T: Store, K: Wide, const V: usize, const C: usize, const O: usize, cons
             }
         }
         for o in (0..O).filter(|&o| !self.plan.summed_rows[o]) {
-            // SAFETY: rows start..start + n of output o belong to this block.
-            let stored =
-                unsafe { std::slice::from_raw_parts_mut(self.call.y[o].as_ptr().cast::<T>().add(start * d), n * d) };
-            if self.plan.widen {
-                let wide = &self.space[(V + o) * TILE * d..][..n * d];
-                for (narrow, wide) in stored.iter_mut().zip(wide) {
-                    *narrow = T::from_f32(wide.to_f32());
-                }
+            let y = &self.call.y[o];
+            if let Some(half) = self.plan.half {
+                (half.narrow)(&self.space[(V + o) * TILE * d..][..n * d], y, start * d);
             }
             if let (0, Some((margin, edge))) = (o, self.plan.edge) {
                 for r in (0..n).filter(|&r| gap[r] < edge) {
-                    inside(&mut stored[r * d..][..d], c[C - 1][r], margin);
+                    // SAFETY: rows start..start + n of output o belong to this block.
+                    unsafe { pull(y, (start + r) * d, d, c[C - 1][r], margin) };
                 }
             }
         }
     }
 }
 
-impl<
-    OP,
-    T: Store,
-    K: Wide,
-    const V: usize,
-    const C: usize,
-    const P: usize,
-    const W: usize,
-    const O: usize,
-    const R: usize,
-> Kernel for Tiles<'_, OP, T, K, V, C, P, W, O, R>
+impl<OP, K: Wide, const V: usize, const C: usize, const P: usize, const W: usize, const O: usize, const R: usize> Kernel
+    for Tiles<'_, OP, K, V, C, P, W, O, R>
 where
     OP: RowOp<V, C, P, W, O, R>,
 {
@@ -259,8 +237,10 @@ where
     fn run<S: Simd>(self, s: S) {
         let mut block = self.0;
         let range = block.range.clone();
+        // what a short last tile leaves over from the one before belongs to no row, and nothing reads it
+        let mut lanes = [const { Lanes::ZERO }; P];
         for start in range.clone().step_by(TILE) {
-            block.tile::<S, P, W>(s, start, TILE.min(range.end - start));
+            block.tile::<S, P, W>(s, start, TILE.min(range.end - start), &mut lanes);
         }
     }
 }

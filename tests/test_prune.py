@@ -67,7 +67,10 @@ def oracle(arrays, k, *, protect=None, high=False):
         at += a.size
     mask = np.ones(flat.size, bool)
     mask[order[~safe[order]][:k]] = False
-    return [m.reshape(a.shape) for m, a in zip(np.split(mask, np.cumsum([a.size for a in arrays])[:-1]), arrays, strict=True)]
+    return [
+        m.reshape(a.shape)
+        for m, a in zip(np.split(mask, np.cumsum([a.size for a in arrays])[:-1]), arrays, strict=True)
+    ]
 
 
 def same(got, want):
@@ -79,9 +82,7 @@ def same(got, want):
 
 
 SHAPES = st.lists(
-    st.one_of(
-        st.just(()), st.tuples(st.integers(0, 131)), st.tuples(st.integers(0, 5), st.integers(0, 40))
-    ),
+    st.one_of(st.just(()), st.tuples(st.integers(0, 131)), st.tuples(st.integers(0, 5), st.integers(0, 40))),
     min_size=1,
     max_size=5,
 )
@@ -113,7 +114,7 @@ def test_masks_are_those_of_a_sort(case):
         flat = np.sort(np.concatenate([np.abs(np.asarray(a, np.float64)).ravel() for a in arrays]))
         assert found.value == flat[k - 1]
         pruned = np.concatenate([np.abs(np.asarray(a, np.float64)).ravel() for a in arrays])
-        all_, none = ([m for m in global_masks(arrays, k=k, ties=t)] for t in ("all", "none"))
+        all_, none = (global_masks(arrays, k=k, ties=t) for t in ("all", "none"))
         same([np.concatenate([m.ravel() for m in all_])], [pruned >= found.value])
         same([np.concatenate([m.ravel() for m in none])], [pruned > found.value])
     else:
@@ -141,7 +142,9 @@ def test_masks_are_nested(case, data):
     m = data.draw(st.integers(0, n // 3))
     free = n - sum(min(m, a.size) for a in arrays)
     few, many = sorted(data.draw(st.tuples(st.integers(0, free), st.integers(0, free))))
-    for less, more in zip(global_masks(arrays, k=few, min_keep=m), global_masks(arrays, k=many, min_keep=m), strict=True):
+    for less, more in zip(
+        global_masks(arrays, k=few, min_keep=m), global_masks(arrays, k=many, min_keep=m), strict=True
+    ):
         assert not (more & ~less).any()
 
 
@@ -419,7 +422,12 @@ def test_layouts_and_views():
     rng = np.random.default_rng(0)
     base = rng.standard_normal((30, 40)).astype(np.float32)
     want = oracle([base], 700)[0]
-    for x in (np.asfortranarray(base), np.repeat(base, 2, axis=1)[:, ::2], base[::-1][::-1], np.ascontiguousarray(base[:, ::-1])[:, ::-1]):
+    for x in (
+        np.asfortranarray(base),
+        np.repeat(base, 2, axis=1)[:, ::2],
+        base[::-1][::-1],
+        np.ascontiguousarray(base[:, ::-1])[:, ::-1],
+    ):
         same(global_masks([x], k=700), [want])
         y = x.copy(order="K") if not x.flags.c_contiguous else x.copy()
         view = np.empty((30, 80), np.float32)[:, ::2]
@@ -488,7 +496,13 @@ def test_bad_arguments():
     assert global_masks([], 0.5) == [] and global_threshold([], 0.5) == Threshold(None, [])
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 700), st.sampled_from(KINDS), st.sampled_from(sorted(DTYPES)), st.booleans())
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 700),
+    st.sampled_from(KINDS),
+    st.sampled_from(sorted(DTYPES)),
+    st.booleans(),
+)
 def test_topk_rows(seed, n, kind, dtype, magnitude):
     rng = np.random.default_rng(seed)
     x = fill(rng, kind, (3, n), DTYPES[dtype])
@@ -529,27 +543,29 @@ def in_memory(arrays, k, names, **options):
 
 
 @pytest.mark.parametrize("chunk", [24, 240, 1 << 22])
-@pytest.mark.parametrize("dtypes", [["float32"], ["bfloat16"], ["float16", "bfloat16"], ["float32", "bfloat16", "float64"]])
-@pytest.mark.parametrize("min_keep", [0, 60])
+@pytest.mark.parametrize(
+    "dtypes", [["float32"], ["bfloat16"], ["float16", "bfloat16"], ["float32", "bfloat16", "float64"]]
+)
+@pytest.mark.parametrize("min_keep", [0, 50])
 def test_the_file_is_pruned_as_the_memory(tmp_path, monkeypatch, chunk, dtypes, min_keep):
     monkeypatch.setattr(Reader.chunks, "__defaults__", (chunk,))
     rng = np.random.default_rng(5)
-    arrays = {
-        f"w{i}": (fill(rng, kind, (9, 13), DTYPES[dtypes[i % len(dtypes)]])) for i, kind in enumerate(KINDS[:7])
-    }
+    arrays = {f"w{i}": (fill(rng, kind, (9, 13), DTYPES[dtypes[i % len(dtypes)]])) for i, kind in enumerate(KINDS[:7])}
     arrays["bias"] = rng.standard_normal(9).astype(np.float32)
     arrays["ids"] = np.arange(8).reshape(2, 4)
     names = [n for n in arrays if n.startswith("w")]
     src, dst, want = tmp_path / "in.safetensors", tmp_path / "out.safetensors", tmp_path / "want.safetensors"
     save(src, arrays, {"made": "here"})
     n = sum(arrays[name].size for name in names)
-    for k in (0, 1, n // 2, n - 60 * len(names)):
+    for k in (0, 1, n // 2, n - 50 * len(names)):
         steps = []
-        report = prune_safetensors(src, dst, k=k, min_keep=min_keep, progress=lambda done, total: steps.append((done, total)))
+        report = prune_safetensors(src, dst, k=k, min_keep=min_keep, progress=lambda *at, steps=steps: steps.append(at))
         save(want, in_memory(arrays, k, names, min_keep=min_keep), {"made": "here"})
         assert dst.read_bytes() == want.read_bytes()
         assert report.total == n and report.pruned == k == n - sum(report.kept.values())
-        assert report.kept == dict(zip(names, global_threshold([arrays[m] for m in names], k=k, min_keep=min_keep).kept, strict=True))
+        assert report.kept == dict(
+            zip(names, global_threshold([arrays[m] for m in names], k=k, min_keep=min_keep).kept, strict=True)
+        )
         assert steps == sorted(steps) and steps[-1][0] == steps[-1][1]
     prune_safetensors(src, src, k=n // 2, min_keep=min_keep)  # onto itself
     prune_safetensors(src, src, k=n // 2, min_keep=min_keep)
@@ -609,7 +625,12 @@ def test_a_model_folder(tmp_path, in_place):
     rng = np.random.default_rng(0)
     src = tmp_path / "model"
     src.mkdir()
-    files = {f"model-0000{i}-of-00002.safetensors": {f"l{i}.{j}": np.round(rng.standard_normal((6, 7)) * 2) for j in range(2)} for i in (1, 2)}
+    files = {
+        f"model-0000{i}-of-00002.safetensors": {
+            f"l{i}.{j}": np.round(rng.standard_normal((6, 7)) * 2) for j in range(2)
+        }
+        for i in (1, 2)
+    }
     where = {n: f for f, arrays in files.items() for n in arrays}
     for file, arrays in files.items():
         save(src / file, arrays)
@@ -642,5 +663,10 @@ before = peak()
 prune_safetensors(sys.argv[1], sys.argv[2], 0.5)
 print((peak() - before) // 1024)
 """
-    done = subprocess.run([sys.executable, "-c", code, str(src), str(tmp_path / "out.safetensors")], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(src), str(tmp_path / "out.safetensors")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert int(done.stdout) < 32  # of 96 MB

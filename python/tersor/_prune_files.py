@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from tersor._rank import Cut, Order, Plan, integer, order_of, plan, search, share, signed_word
 from tersor._op import kernel
+from tersor._rank import Cut, Order, Plan, integer, order_of, plan, search, share, signed_word
 from tersor.checkpoint import Entry, Model, Reader, Writer, chosen
 
 Progress = Callable[[int, int], None]
@@ -42,9 +42,7 @@ def _table(dtype: str) -> np.ndarray:
     m = 7 - bits
     exponent, mantissa = code >> m & (1 << bits) - 1, code & (1 << m) - 1
     one = float(1 << m)
-    value = np.where(
-        exponent > 0, (1 + mantissa / one) * 2.0 ** (exponent - bias), mantissa / one * 2.0 ** (1 - bias)
-    )
+    value = np.where(exponent > 0, (1 + mantissa / one) * 2.0 ** (exponent - bias), mantissa / one * 2.0 ** (1 - bias))
     value = np.where(code >= 128, -value, value)
     if unsigned_zero:
         value[128] = np.nan

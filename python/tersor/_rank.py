@@ -265,7 +265,7 @@ class MagnitudeHistogram:
             self._start(prefixes)
 
     @property
-    def threshold(self) -> float | None | list[float | None]:
+    def threshold(self) -> float | list[float | None] | None:
         if not self.done:
             raise ValueError("the search is not done")
         values = [self.order.value(key) if k else None for key, k in zip(self.keys, self.k, strict=True)]
@@ -308,18 +308,6 @@ class Layer(Protocol):
     size: int
 
     def chunks(self) -> Iterator[Array]: ...
-
-
-@dataclass
-class Plan:
-    """Where every layer is cut: above ``key`` is kept, and ``keep`` of what is equal to it.
-
-    ``shared`` says that ``keep`` of the first layer is for all of them together, to be spent in order.
-    """
-
-    keys: list[int]
-    keep: list[int]
-    shared: bool
 
 
 def search(layers: Sequence[Layer], ks: Sequence[int], order: Order, protect: Sequence[int] = ()) -> MagnitudeHistogram:

@@ -177,7 +177,12 @@ def _magnitude_mask(
 def _split_sample(draw: Draw) -> tuple[list[Array], dict[str, Any]]:
     x = draw.normal(*draw.lead, draw.d)
     low, high = sorted([0, 0, *_thresholds(draw, x, 2).view(np.uint64).tolist()])[-2:]
-    return [x], {"low": signed_word(low), "high": signed_word(high), "room": int(draw.rng.integers(0, 50)), "format": _format(draw)}
+    return [x], {
+        "low": signed_word(low),
+        "high": signed_word(high),
+        "room": int(draw.rng.integers(0, 50)),
+        "format": _format(draw),
+    }
 
 
 @op(
@@ -540,7 +545,9 @@ def global_threshold(
     given = k if sparsity is None else sparsity
     several = isinstance(given, (list, tuple))
     every = list(range(len(job.layers)))
-    counts = [job.count(every, *((v, None) if sparsity is None else (None, v))) for v in (given if several else [given])]  # type: ignore[union-attr]
+    counts = [
+        job.count(every, *((v, None) if sparsity is None else (None, v))) for v in (given if several else [given])
+    ]  # type: ignore[union-attr]
     if any(job.protect):
         found = [_kept(job, every, *job.solve(every, count)) for count in counts]
     else:

@@ -65,6 +65,7 @@ def _normals(w, v):
 @triton.jit
 def _entries(a, first, seed, stream, threshold, KIND: tl.constexpr, B: tl.constexpr):
     """Entries of the columns a (int64) and the rows first .. first + B - 1, [len(a), B], float32; B divides first."""
+    first = tl.to_tensor(first).to(tl.int64)  # a Python number, where a loop is interpreted
     low = (a & 0xFFFFFFFF).to(tl.uint32)[:, None]
     high = (a >> 32).to(tl.uint32)[:, None]
     last = (KIND + stream.to(tl.int64) * 256).to(tl.uint32)

@@ -9,7 +9,7 @@ from tersor._op import FormatError, InternalError
 if hasattr(_os, "register_at_fork"):
     _os.register_at_fork(after_in_child=_core.after_fork)
 
-from tersor import hyperbolic
+from tersor import hyperbolic, project, random
 
 __all__ = [
     "FormatError",
@@ -17,5 +17,7 @@ __all__ = [
     "__version__",
     "get_num_threads",
     "hyperbolic",
+    "project",
+    "random",
     "set_num_threads",
 ]

@@ -2,17 +2,13 @@
 //! f64, and arrays of the 16-bit types come to it as f32.
 
 use crate::simd::*;
-use crate::store::{Bf16, F16, STEP, Store};
+use crate::store::{Bf16, F16, Store};
 
 /// A type to compute in, with its vectors.
 pub trait Lane: Stored<Lane = Self> + SimdFloatElement {
     type V<S: Simd>: SimdFloat<S, Element = Self>;
     const LANES: usize;
     fn of(x: f64) -> Self;
-    /// The first 16 elements of `x`, converted into `y`.
-    fn read16<S: Simd, T: Store>(s: S, x: &[T], y: &mut [Self]);
-    /// The first 16 elements of `x`, rounded into `y`.
-    fn write16<S: Simd, T: Store>(s: S, x: &[Self], y: &mut [T]);
 }
 
 /// A type to store in, and the one it is computed in.
@@ -20,6 +16,10 @@ pub trait Stored: Store {
     type Lane: Lane;
     /// Whether the two are one.
     const SAME: bool;
+    /// The vector at the head of a slice.
+    fn vector<S: Simd>(s: S, x: &[Self]) -> <Self::Lane as Lane>::V<S>;
+    /// Rounds a vector to the head of a slice.
+    fn put<S: Simd>(s: S, v: <Self::Lane as Lane>::V<S>, y: &mut [Self]);
 }
 
 impl Lane for f32 {
@@ -28,14 +28,6 @@ impl Lane for f32 {
     #[inline(always)]
     fn of(x: f64) -> Self {
         x as f32
-    }
-    #[inline(always)]
-    fn read16<S: Simd, T: Store>(s: S, x: &[T], y: &mut [Self]) {
-        T::load16_f32(s, x).store_slice(&mut y[..STEP]);
-    }
-    #[inline(always)]
-    fn write16<S: Simd, T: Store>(s: S, x: &[Self], y: &mut [T]) {
-        T::store16_f32(s, f32x16::from_slice(s, &x[..STEP]), y);
     }
 }
 
@@ -46,26 +38,35 @@ impl Lane for f64 {
     fn of(x: f64) -> Self {
         x
     }
-    #[inline(always)]
-    fn read16<S: Simd, T: Store>(s: S, x: &[T], y: &mut [Self]) {
-        let [a, b] = T::load16(s, x);
-        a.store_slice(&mut y[..8]);
-        b.store_slice(&mut y[8..STEP]);
-    }
-    #[inline(always)]
-    fn write16<S: Simd, T: Store>(s: S, x: &[Self], y: &mut [T]) {
-        let v = [f64x8::from_slice(s, &x[..8]), f64x8::from_slice(s, &x[8..STEP])];
-        T::store16(s, v, y);
-    }
 }
 
-macro_rules! stored { ($($t:ty => $lane:ty, $same:literal;)*) => { $(
+impl Stored for f64 {
+    type Lane = f64;
+    const SAME: bool = true;
+    #[inline(always)]
+    fn vector<S: Simd>(s: S, x: &[f64]) -> f64x8<S> {
+        load::<S, f64>(s, x)
+    }
+    #[inline(always)]
+    fn put<S: Simd>(_: S, v: f64x8<S>, y: &mut [f64]) {
+        store::<S, f64>(v, y);
+    }
+}
+macro_rules! by_f32 { ($($t:ty, $same:literal;)*) => { $(
     impl Stored for $t {
-        type Lane = $lane;
+        type Lane = f32;
         const SAME: bool = $same;
+        #[inline(always)]
+        fn vector<S: Simd>(s: S, x: &[$t]) -> f32x16<S> {
+            <$t>::load16_f32(s, x)
+        }
+        #[inline(always)]
+        fn put<S: Simd>(s: S, v: f32x16<S>, y: &mut [$t]) {
+            <$t>::store16_f32(s, v, y);
+        }
     }
 )* } }
-stored! { f32 => f32, true; f64 => f64, true; F16 => f32, false; Bf16 => f32, false; }
+by_f32! { f32, true; F16, false; Bf16, false; }
 
 /// The vector at the head of a slice.
 #[inline(always)]
@@ -79,26 +80,41 @@ pub fn store<S: Simd, L: Lane>(v: L::V<S>, y: &mut [L]) {
     v.store_slice(&mut y[..L::LANES]);
 }
 
-/// Converts an array of any float type into one to compute with.
+/// Converts an array into the type to compute in.
 #[inline(always)]
-pub fn read<S: Simd, L: Lane, T: Store>(s: S, x: &[T], y: &mut [L]) {
-    let (mut xs, mut ys) = (x.chunks_exact(STEP), y.chunks_exact_mut(STEP));
+pub fn read<S: Simd, T: Stored>(s: S, x: &[T], y: &mut [T::Lane]) {
+    let lanes = T::Lane::LANES;
+    let (mut xs, mut ys) = (x.chunks_exact(lanes), y.chunks_exact_mut(lanes));
     for (x, y) in xs.by_ref().zip(ys.by_ref()) {
-        L::read16(s, x, y);
+        store::<S, T::Lane>(T::vector(s, x), y);
     }
     for (x, y) in xs.remainder().iter().zip(ys.into_remainder()) {
-        *y = L::of(x.to_f64());
+        *y = T::Lane::of(x.to_f64());
     }
 }
 
-/// Rounds computed values into an array of any float type.
+/// Rounds computed values into an array.
 #[inline(always)]
-pub fn write<S: Simd, L: Lane, T: Store>(s: S, x: &[L], y: &mut [T]) {
-    let (mut xs, mut ys) = (x.chunks_exact(STEP), y.chunks_exact_mut(STEP));
+pub fn write<S: Simd, T: Stored>(s: S, x: &[T::Lane], y: &mut [T]) {
+    let lanes = T::Lane::LANES;
+    let (mut xs, mut ys) = (x.chunks_exact(lanes), y.chunks_exact_mut(lanes));
     for (x, y) in xs.by_ref().zip(ys.by_ref()) {
-        L::write16(s, x, y);
+        T::put(s, load::<S, T::Lane>(s, x), y);
     }
     for (x, y) in xs.remainder().iter().zip(ys.into_remainder()) {
         *y = T::from_f64(x.to_f64());
+    }
+}
+
+/// Transposes LANES vectors of LANES elements: the rows become columns.
+#[inline(always)]
+pub fn transpose<S: Simd, L: Lane>(v: &mut [L::V<S>; 16]) {
+    // a perfect shuffle of the whole square, once for each bit of the row index
+    let half = L::LANES / 2;
+    for _ in 0..L::LANES.trailing_zeros() {
+        let old = *v;
+        for i in 0..half {
+            (v[2 * i], v[2 * i + 1]) = old[i].interleave(old[i + half]);
+        }
     }
 }

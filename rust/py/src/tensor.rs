@@ -227,7 +227,9 @@ fn dlpack(object: &Bound<'_, PyAny>, api: &Exchange) -> PyResult<View> {
     let mut v = plain(unsafe { t.data.cast::<u8>().add(t.byte_offset as usize) }, dtype, true);
     dims(&mut v, t.ndim as usize, t.shape.cast::<isize>().cast_const())?;
     let mut dense = 1;
-    for i in (0..v.ndim).rev() {
+    // strides of an array without elements say nothing, and NumPy's are 0
+    let checked = if v.dims[..v.ndim].contains(&0) { 0 } else { v.ndim };
+    for i in (0..checked).rev() {
         // SAFETY: `ndim` strides, or null for C-contiguous.
         let stride = if t.strides.is_null() { dense as i64 } else { unsafe { *t.strides.add(i) } };
         if v.dims[i] > 1 && stride != dense as i64 {

@@ -71,9 +71,10 @@ wheel: $(VENV)/.build | rust ## one wheel for this platform and the source archi
 # --- the environment ---
 
 python:
-	@$(if $(PYTHON),:,echo "tersor needs Python 3.11 or newer and found none (looked for python3, python3.11 to 3.14)." >&2; \
+	@$(if $(PYTHON),$(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "tersor needs Python 3.11 or newer and found $(or $(PYTHON),none (looked for python3, python3.11 to 3.14))." >&2; \
 		echo "Get it from your system (Debian: apt-get install python3 python3-venv), from python.org or with 'uv python install 3.12';" >&2; \
-		echo "if it is somewhere else: make PYTHON=/path/to/python3" >&2; exit 1)
+		echo "if it is somewhere else: make PYTHON=/path/to/python3" >&2; exit 1; }
 
 rust:
 	@need=1.89; have=$$(rustc --version 2>/dev/null | cut -d' ' -f2 || true); \
@@ -81,7 +82,7 @@ rust:
 		echo "tersor needs a Rust toolchain, $$need or newer, and found $${have:-none}." >&2; \
 		echo "Get it with rustup, as https://rustup.rs says, or from your system's packages if they are new enough." >&2; exit 1; fi
 
-$(PY): | python
+$(PY): | python rust
 	@$(if $(UV),$(UV) venv --quiet --seed --python $(PYTHON) $(VENV),$(PYTHON) -m venv $(VENV) || \
 		{ rm -rf $(VENV); echo "this Python cannot make a virtual environment (Debian: apt-get install python3-venv)" >&2; exit 1; })
 	@$(if $(UV),,$(PY) -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1')

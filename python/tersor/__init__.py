@@ -11,4 +11,11 @@ if hasattr(_os, "register_at_fork"):
 
 from tersor import hyperbolic
 
-__all__ = ["FormatError", "InternalError", "__version__", "get_num_threads", "hyperbolic", "set_num_threads"]
+__all__ = [
+    "FormatError",
+    "InternalError",
+    "__version__",
+    "get_num_threads",
+    "hyperbolic",
+    "set_num_threads",
+]

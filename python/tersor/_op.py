@@ -10,7 +10,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,9 +19,9 @@ from tersor._core import InternalError
 
 __all__ = ["OPS", "FormatError", "InternalError", "Op", "kernel", "op"]
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
+MISSING = object()
 KERNELS = {k.name: k for k in _core.ops()}
 OPS: dict[str, Op] = {}
 FLOATS = ("float64", "float32", "float16", "bfloat16")
@@ -58,9 +58,12 @@ class Op:
         self.reference = reference
         self.name = reference.__name__.lstrip("_")
         self.family = reference.__module__.rpartition(".")[2]
-        self.kernel = KERNELS.get(self.name)
-        if self.kernel is None:
-            raise LookupError(f"{self.name}: declared in {self.family}.py, but the Rust table has no such kernel")
+        kernel = KERNELS.get(self.name)
+        if kernel is None:
+            raise LookupError(
+                f"{self.name}: declared in {self.family}.py, but the Rust table has no such kernel"
+            )
+        self.kernel = kernel
         self.meta = meta
         self.sample = sample
         self.checks = checks
@@ -72,10 +75,26 @@ class Op:
         self.parameters = tuple(parameters)
         self.defaults = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
         self.scalars = {k: self.defaults.get(k) for k in self.parameters if k not in self.inputs}
-        self.optional = frozenset(k for k in self.inputs if k in self.defaults and self.defaults[k] is None)
-        self.coefficients = frozenset(k for k in self.inputs if isinstance(self.defaults.get(k), float))
+        self.optional = frozenset(
+            k for k in self.inputs if k in self.defaults and self.defaults[k] is None
+        )
+        self.coefficients = frozenset(
+            k for k in self.inputs if isinstance(self.defaults.get(k), float)
+        )
         self.exempt = self.optional | self.coefficients | frozenset(checks.get("exempt", ()))
         self.n = len(self.inputs)
+        self.fast = (
+            None
+            if meta
+            else _core.Fast(
+                self.kernel,
+                [self.defaults.get(k, MISSING) for k in self.parameters],
+                MISSING,
+                [k in self.exempt for k in self.inputs],
+                np.ndarray,
+                np.empty,
+            )
+        )
         self.torch: Callable[..., Any] = functools.partial(_load_torch, self)
 
     def __repr__(self) -> str:
@@ -100,7 +119,9 @@ class Op:
             raise TypeError(f"{self.name}: argument {k} is {twice}")
         return values[: self.n], values[self.n :]
 
-    def shapes(self, xs: Sequence[Any], scalars: Sequence[Any]) -> list[tuple[tuple[int, ...], Any]]:
+    def shapes(
+        self, xs: Sequence[Any], scalars: Sequence[Any]
+    ) -> list[tuple[tuple[int, ...], Any]]:
         """Shape and dtype of each output; dtype is that of an input or a name."""
         if self.meta is not None:
             return self.meta(*xs, **dict(zip(self.scalars, scalars, strict=True)))
@@ -118,12 +139,14 @@ class Op:
         """Arrays of different float types in one call are an error; scales and coefficients are exempt."""
         first = None
         for k, x, kind in zip(self.inputs, xs, kinds, strict=True):
-            if k in self.exempt or kind not in FLOATS or x.ndim == 0 and first is not None:
+            if k in self.exempt or kind not in FLOATS or (x.ndim == 0 and first is not None):
                 continue
             if first is None:
                 first = k, kind
             elif kind != first[1]:
-                raise TypeError(f"{self.name}: {k} is {kind}, {first[0]} is {first[1]}; tersor does not convert silently")
+                raise TypeError(
+                    f"{self.name}: {k} is {kind}, {first[0]} is {first[1]}; tersor does not convert silently"
+                )
 
     def broadcast(self, xs: list[Any], expand: Callable[[Any, tuple[int, ...]], Any]) -> list[Any]:
         """Leading axes of the rows as NumPy broadcasts them.
@@ -148,7 +171,9 @@ class Op:
                     )
                 plain = plain and tuple(x.shape[:-1]) == lead
             else:
-                plain = plain and (x.ndim == 0 or (k not in self.coefficients and tuple(x.shape) == lead))
+                plain = plain and (
+                    x.ndim == 0 or (k not in self.coefficients and tuple(x.shape) == lead)
+                )
         if plain:
             return xs
         # a coefficient has a last axis of one ([B, 1]); other row scalars have none
@@ -158,11 +183,15 @@ class Op:
         ]
         for k, x in zip(self.inputs[v:], xs[v:], strict=True):
             if k in self.coefficients and x.ndim and x.shape[-1] != 1:
-                raise ValueError(f"{self.name}: {k} must be a number or end in an axis of 1, got shape {tuple(x.shape)}")
+                raise ValueError(
+                    f"{self.name}: {k} must be a number or end in an axis of 1, got shape {tuple(x.shape)}"
+                )
         try:
             lead = np.broadcast_shapes(*leads)
         except ValueError:
-            shapes = ", ".join(f"{k} {tuple(x.shape)}" for k, x in zip(self.inputs, xs, strict=True))
+            shapes = ", ".join(
+                f"{k} {tuple(x.shape)}" for k, x in zip(self.inputs, xs, strict=True)
+            )
             raise ValueError(f"{self.name}: shapes do not broadcast: {shapes}") from None
         rows = math.prod(lead)
         out = []
@@ -182,6 +211,10 @@ class Op:
     def numpy(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         out = kwargs.pop("out", None) if kwargs else None
         xs, scalars = self.bind(args, kwargs)
+        if out is None and self.fast is not None:
+            y = self.fast((*xs, *scalars))
+            if y is not None:
+                return y
         kinds = []
         for i, (k, x) in enumerate(zip(self.inputs, xs, strict=True)):
             if type(x) is not np.ndarray:
@@ -199,25 +232,37 @@ class Op:
         self.kernel(*buffers, *[_words(y) for y in ys], *scalars)
         return ys[0] if len(ys) == 1 else tuple(ys)
 
-    def check_out(self, ys: list[Any], wanted: list[Any], kind: type, name_of: Callable[[Any], str]) -> None:
+    def check_out(
+        self, ys: list[Any], wanted: list[Any], kind: Any, name_of: Callable[[Any], str]
+    ) -> None:
         if len(ys) != len(wanted):
             raise ValueError(f"{self.name}: out has {len(ys)} arrays, {len(wanted)} are needed")
         for k, y, (shape, dtype) in zip(self.outputs, ys, wanted, strict=True):
             if not isinstance(y, kind):
-                raise TypeError(f"{self.name}: out for {k} must be {kind.__name__}, got {type(y).__name__}")
+                raise TypeError(
+                    f"{self.name}: out for {k} must be {kind.__name__}, got {type(y).__name__}"
+                )
             if name_of(y) != dtype_name(dtype):
-                raise TypeError(f"{self.name}: out for {k} must be {dtype_name(dtype)}, got {name_of(y)}")
+                raise TypeError(
+                    f"{self.name}: out for {k} must be {dtype_name(dtype)}, got {name_of(y)}"
+                )
             if tuple(y.shape) != tuple(shape):
-                raise ValueError(f"{self.name}: out for {k} must have shape {tuple(shape)}, got {tuple(y.shape)}")
+                raise ValueError(
+                    f"{self.name}: out for {k} must have shape {tuple(shape)}, got {tuple(y.shape)}"
+                )
 
     def _array(self, name: str, x: Any) -> np.ndarray:
         if isinstance(x, np.ndarray):
             return np.asarray(x)
         if x is None and name in self.optional:
             return np.empty(0, np.float32)
-        if isinstance(x, (int, float, np.generic)) and (name in self.coefficients or name in self.exempt):
+        if isinstance(x, (int, float, np.generic)) and (
+            name in self.coefficients or name in self.exempt
+        ):
             return np.asarray(x, np.float64)
-        raise TypeError(f"{self.name}: {name} must be a NumPy array like the first argument, got {type(x).__name__}")
+        raise TypeError(
+            f"{self.name}: {name} must be a NumPy array like the first argument, got {type(x).__name__}"
+        )
 
 
 def _extent(x: Any) -> tuple[int, int]:
@@ -226,13 +271,21 @@ def _extent(x: Any) -> tuple[int, int]:
 
 def dtype_name(dtype: Any) -> str:
     """The name that NumPy and torch share for a dtype."""
-    return dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
+    return (
+        dtype
+        if isinstance(dtype, str)
+        else getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
+    )
 
 
 def _native(op: str, name: str, x: np.ndarray) -> np.ndarray:
     """`x` as the kernels read it: native byte order (else an error), C-contiguous and aligned (else a copy)."""
     if not x.dtype.isnative:
-        raise TypeError(f"{op}: {name} has byte order {x.dtype.byteorder!r}; convert it to native first")
+        raise TypeError(
+            f"{op}: {name} has byte order {x.dtype.byteorder!r}; convert it to native first"
+        )
+    if x.dtype == np.uint16:  # these words mean bfloat16 to the kernels
+        raise TypeError(f"{op}: {name} is uint16; no operator takes it")
     flags = x.flags
     if not (flags.c_contiguous and flags.aligned):
         x = np.array(x, order="C")
@@ -265,7 +318,7 @@ def _load_torch(spec: Op, *args: Any) -> Any:
     return spec.torch(*args)
 
 
-def op(**options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def op(**options: Any) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Declares an operator; the decorated function is its float64 reference.
 
     Parameters
@@ -276,13 +329,18 @@ def op(**options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
     exempt : names of inputs that may have another float type than the data (scales)
     """
 
-    def declare(reference: Callable[P, R]) -> Callable[P, R]:
+    def declare(reference: Callable[..., R]) -> Callable[..., R]:  # takes out= besides the reference's own
         spec = Op(reference, **options)
         OPS[spec.name] = spec
+        fast = spec.fast
 
         @functools.wraps(reference)
-        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        def call(*args: Any, **kwargs: Any) -> R:
             if args and isinstance(args[0], np.ndarray):
+                if not kwargs and fast is not None:
+                    y = fast(args)
+                    if y is not None:
+                        return y
                 return spec.numpy(args, kwargs)
             return spec.torch(args, kwargs)
 

@@ -58,7 +58,9 @@ def schema(op: Op) -> str:
     arrays = [f"Tensor {k}" for k in op.inputs]
     scalars = [f"{KINDS[kind]} {k}" for k, kind in op.kernel.scalars]
     results = ", ".join("Tensor" for _ in op.outputs)
-    return f"{op.name}({', '.join(arrays + scalars)}) -> " + (results if len(op.outputs) == 1 else f"({results})")
+    return f"{op.name}({', '.join(arrays + scalars)}) -> " + (
+        results if len(op.outputs) == 1 else f"({results})"
+    )
 
 
 def body(op: Op, kernel: Callable[..., None] | None) -> Callable[..., Any]:
@@ -109,16 +111,22 @@ def _tensor(op: Op, name: str, x: Any, device: torch.device) -> torch.Tensor:
         if torch.compiler.is_compiling():
             return torch.tensor(float(x), dtype=torch.float64)
         return _number(float(x))
-    raise TypeError(f"{op.name}: {name} must be a tensor like the first argument, got {type(x).__name__}")
+    raise TypeError(
+        f"{op.name}: {name} must be a tensor like the first argument, got {type(x).__name__}"
+    )
 
 
 def public(op: Op) -> Callable[..., Any]:
     """The operator's torch entry: arguments made whole, then one autograd node if a gradient is recorded."""
     raw = getattr(getattr(torch.ops, NAMESPACE), op.name).default
     function = _function(op, raw)
-    n, inputs = op.n, op.inputs
+    n, v, inputs = op.n, op.vectors, op.inputs
 
     def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not kwargs and not torch.compiler.is_compiling() and forward_ad._current_level < 0:
+            whole = ready(args)
+            if whole is not None:
+                return dispatch(whole)
         out = kwargs.pop("out", None) if kwargs else None
         xs, scalars = op.bind(args, kwargs)
         device = xs[0].device
@@ -129,13 +137,53 @@ def public(op: Op) -> Callable[..., Any]:
         xs = op.broadcast(xs, torch.Tensor.expand)
         if forward_ad._current_level >= 0:
             raise NotImplementedError(f"{op.name}: forward-mode differentiation is not supported")
-        recorded = torch.is_grad_enabled() and any([x.requires_grad for x in xs])
         if out is not None:
-            if recorded:
+            if torch.is_grad_enabled() and any(x.requires_grad for x in xs):
                 raise RuntimeError(f"{op.name}: out= does not support automatic differentiation")
             return _into(op, xs, scalars, out)
+        return dispatch((*xs, *scalars))
+
+    total = n + len(op.scalars)
+    tails = [
+        tuple(op.defaults[k] for k in op.parameters[i:])
+        if all(k in op.defaults for k in op.parameters[i:])
+        else None
+        for i in range(total + 1)
+    ]
+    exempt = [k in op.exempt for k in inputs]
+
+    def ready(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """The short way: the arguments as the kernel takes them, or None where anything needs thought."""
+        tail = tails[len(args)] if len(args) <= total else None
+        if tail is None:
+            return None
+        whole = args + tail
+        x = whole[0]
+        shape, dtype = x.shape, x.dtype
+        numbers = None
+        for i in range(1, n):
+            a = whole[i]
+            if isinstance(a, torch.Tensor):
+                if (i < v and a.shape != shape) or a.device != x.device:
+                    return None
+                if exempt[i] and a.ndim == 0:
+                    continue
+                if a.dtype != dtype or i >= v:
+                    return None
+            elif exempt[i] and type(a) is float:
+                numbers = numbers or list(whole)
+                numbers[i] = _number(a)
+            else:
+                return None
+        return whole if numbers is None else tuple(numbers)
+
+    def dispatch(whole: tuple[Any, ...]) -> Any:
         try:
-            return function(*xs, *scalars) if recorded else raw(*xs, *scalars)
+            if torch.is_grad_enabled():
+                for x in whole[:n]:
+                    if x.requires_grad:
+                        return function(*whole)
+            return raw(*whole)
         except RuntimeError as e:
             # torch's C ABI raises RuntimeError only: give back the exception that was meant
             meant = _core.translate(str(e)) if "[tersor:" in str(e) else None
@@ -178,6 +226,11 @@ def _function(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
     pad = (None,) * len(op.scalars)
     backward_raw = getattr(getattr(torch.ops, NAMESPACE), bwd.name).default
     twice = f"{bwd.name}_bwd" in OPS
+    single = len(bwd.outputs) == 1
+    # for each input: its place among the gradients and among the saved, if any
+    back = [
+        (i, results.get(k), saved.index(k) if k in saved else None) for i, k in enumerate(op.inputs)
+    ]
 
     class Fn(torch.autograd.Function):
         @staticmethod
@@ -190,22 +243,23 @@ def _function(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
 
         @staticmethod
         def backward(ctx: Any, *gs: torch.Tensor) -> Any:
-            xs = ctx.saved_tensors
-            fed = [gs[i] if from_grad else xs[i] for from_grad, i in feed]
-            ds = bwd.torch((*fed, *ctx.constants), {}) if twice else backward_raw(*fed, *ctx.constants)
-            if len(bwd.outputs) == 1:
-                ds = (ds,)
-            out = []
-            for i, k in enumerate(op.inputs):
-                if k not in results or not ctx.needs_input_grad[i]:
-                    out.append(None)
-                    continue
-                d = ds[results[k]]
-                shape = xs[saved.index(k)].shape if k in saved else d.shape
-                out.append(d if d.shape == shape else d.sum_to_size(shape))
-            return (*out, *pad)
+            # without create_graph no graph is recorded here, and nothing has to watch for one
+            return derive(ctx, *gs) if twice or not torch.is_grad_enabled() else once(ctx, *gs)
 
-    if not twice:
-        Fn.backward = staticmethod(once_differentiable(Fn.backward))  # type: ignore[method-assign]
+    def derive(ctx: Any, *gs: torch.Tensor) -> Any:
+        xs = ctx.saved_tensors
+        fed = [gs[i] if from_grad else xs[i] for from_grad, i in feed]
+        ds = bwd.torch((*fed, *ctx.constants), {}) if twice else backward_raw(*fed, *ctx.constants)
+        if single:
+            ds = (ds,)
+        out = []
+        for i, place, kept in back:
+            d = ds[place] if place is not None and ctx.needs_input_grad[i] else None
+            if d is not None and kept is not None and d.shape != xs[kept].shape:
+                d = d.sum_to_size(xs[kept].shape)
+            out.append(d)
+        return (*out, *pad)
+
+    once = once_differentiable(derive)
     Fn.__name__ = Fn.__qualname__ = op.name
     return Fn.apply

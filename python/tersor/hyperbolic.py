@@ -50,7 +50,9 @@ def _slope(z: Array, closed: Array, *series: float) -> Array:
 def _tanh_root_d(z: Array) -> Array:
     t = _tanh_root(z)
     z1 = np.where(z < 1e-3, 1, z)
-    return _slope(z, (1 - t - z * t * t) / (2 * z1), -1 / 3, 4 / 15, -17 / 105, 248 / 2835, -1382 / 31185)
+    return _slope(
+        z, (1 - t - z * t * t) / (2 * z1), -1 / 3, 4 / 15, -17 / 105, 248 / 2835, -1382 / 31185
+    )
 
 
 def _artanh_root_d(z: Array) -> Array:
@@ -60,12 +62,24 @@ def _artanh_root_d(z: Array) -> Array:
 
 def _arsinh_root_d(u: Array) -> Array:
     u1 = np.where(u < 1e-3, 1, u)
-    return _slope(u, (1 / np.sqrt(1 + u) - _arsinh_root(u)) / (2 * u1), -1 / 6, 3 / 20, -15 / 112, 35 / 288, -315 / 2816)
+    return _slope(
+        u,
+        (1 / np.sqrt(1 + u) - _arsinh_root(u)) / (2 * u1),
+        -1 / 6,
+        3 / 20,
+        -15 / 112,
+        35 / 288,
+        -315 / 2816,
+    )
 
 
 def _like(total: Array, c: Array) -> Array:
     """The gradient of a curvature: per row, or summed where one number served all rows."""
-    return total.reshape(np.shape(c)) if np.size(c) == total.size else np.sum(total).reshape(np.shape(c))
+    return (
+        total.reshape(np.shape(c))
+        if np.size(c) == total.size
+        else np.sum(total).reshape(np.shape(c))
+    )
 
 
 @op(sample=Rows("tangent"), checks_inside=True)

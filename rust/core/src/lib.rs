@@ -7,6 +7,7 @@ pub mod butterfly;
 pub mod csr;
 pub mod dd;
 pub mod flat;
+pub mod lane;
 pub mod math;
 pub mod micro;
 pub mod ops;

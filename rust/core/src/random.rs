@@ -5,7 +5,9 @@
 //! (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011). How a word becomes a sign,
 //! a sparse entry, a normal or a permutation stands beside each method.
 
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::Result;
+use crate::pool::{self, Shared};
+use crate::simd::Simd;
 
 /// Which use of the stream: the low byte of the last counter word.
 pub mod tag {
@@ -49,6 +51,20 @@ fn rounds(mut c: [u64; 4], key: [u32; 2]) -> [u32; 4] {
 /// Philox4x32-10 of one counter.
 pub fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     rounds(counter.map(u64::from), key)
+}
+
+/// Philox4x32-10 of many counters, four words each.
+pub fn many(counters: &[u32], key: [u32; 2], words: &mut [u32]) -> Result<()> {
+    const UNIT: usize = 1 << 14;
+    let out = Shared(words.as_mut_ptr());
+    pool::run(counters.len().div_ceil(UNIT), counters.len(), |b| {
+        let counters = &counters[b * UNIT..counters.len().min((b + 1) * UNIT)];
+        // SAFETY: a unit writes its own words; there are as many as counters.
+        let words = unsafe { out.part(b * UNIT, counters.len()) };
+        for (c, w) in counters.as_chunks().0.iter().zip(words.as_chunks_mut().0) {
+            *w = philox(*c, key);
+        }
+    })
 }
 
 /// One random matrix: entry (b, a) is a function of the seed, the tag, the stream and the two positions.
@@ -236,7 +252,7 @@ fn circle(n: u32) -> (f32, f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd;
+    use crate::simd::{self, Kernel, dispatch};
 
     /// Random123's known answers.
     #[test]

@@ -6,7 +6,8 @@
 
 pub use fearless_simd::prelude::*;
 pub use fearless_simd::{
-    Level, f32x16, f64x8, i8x64, i32x16, i64x8, mask32x16, mask64x8, u8x64, u16x16, u16x32, u32x16, u64x8,
+    Level, SimdFloatElement, f32x16, f64x8, i8x64, i32x16, i64x8, mask32x16, mask64x8, u8x64, u16x16, u16x32, u32x16,
+    u64x8,
 };
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -45,6 +46,11 @@ pub fn force(name: Option<&str>) -> bool {
         },
     }
     true
+}
+
+/// Whether a level was forced: then nothing above it runs.
+pub fn forced() -> bool {
+    FORCED.load(Ordering::Relaxed) != u8::MAX
 }
 
 fn rank(level: Level) -> usize {

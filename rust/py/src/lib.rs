@@ -1,5 +1,6 @@
 //! The extension module `tersor._core`: the table of operators as callables. It does not change when an operator is added.
 
+mod fast;
 mod tensor;
 mod torch;
 
@@ -81,7 +82,7 @@ fn overlap(op: &Op, tensors: &[Tensor]) -> kernels::Result<()> {
 
 /// One operator: `op(*inputs, *outputs, *scalars)`, arrays C-contiguous, outputs written in place.
 #[pyclass(frozen, name = "Op", module = "tersor._core")]
-struct PyOp(&'static Op);
+pub struct PyOp(&'static Op);
 
 #[pymethods]
 impl PyOp {
@@ -177,7 +178,7 @@ mod _core {
     use super::*;
 
     #[pymodule_export]
-    use super::{InternalError, PyOp};
+    use super::{InternalError, PyOp, fast::Fast};
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -220,6 +221,25 @@ mod _core {
     #[pyo3(signature = (name=None))]
     fn force_level(name: Option<&str>) -> PyResult<()> {
         if simd::force(name) { Ok(()) } else { Err(PyValueError::new_err(format!("no level {name:?} here"))) }
+    }
+
+    /// Applies a function of `math` by name to a float64 or float32 array, element by element; for tests.
+    #[pyfunction]
+    fn math(name: &str, x: &Bound<'_, PyAny>, out: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (x, out) = (tensor::view(x, false)?, tensor::view(out, true)?);
+        let done = guarded(name, || {
+            let (x, out) = (x.tensor()?, out.tensor()?);
+            if x.dtype() == kernels::Dtype::F64 {
+                Ok(kernels::math::eval_f64(name, x.slice()?, out.slice_mut()?))
+            } else {
+                Ok(kernels::math::eval_f32(name, x.slice()?, out.slice_mut()?))
+            }
+        })?;
+        if done {
+            Ok(())
+        } else {
+            Err(PyValueError::new_err(format!("{name}: no such function, or the lengths differ")))
+        }
     }
 
     /// Registers the CPU kernels with torch's dispatcher; the names it did register.

@@ -31,6 +31,12 @@ impl Drop for View {
 }
 
 impl View {
+    pub fn shape(&self) -> &[usize] {
+        &self.dims[..self.ndim]
+    }
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
     pub fn tensor(&self) -> Result<Tensor<'_>, Error> {
         let data = self.number.as_ref().map_or(self.data, |n| (&raw const **n).cast_mut().cast());
         // SAFETY: the doors below checked layout, alignment and dtype; `self` keeps the memory alive.

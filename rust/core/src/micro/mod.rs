@@ -2,5 +2,6 @@
 //! from the limit.
 mod ahead;
 pub mod spmm;
+pub mod vector;
 
 pub use ahead::fetch;

@@ -32,7 +32,7 @@ fn over_root<S: Simd>(f: f64x8<S>, root: f64x8<S>) -> f64x8<S> {
 #[inline(always)]
 fn tanh_root<S: Simd>(z: f64x8<S>) -> f64x8<S> {
     let root = z.sqrt();
-    over_root(math::tanh(root), root)
+    over_root(math::tanh(z.witness(), root), root)
 }
 
 /// T'(z) = (1 - T - zT²)/(2z)
@@ -59,7 +59,7 @@ fn tanh_root_d<S: Simd>(z: f64x8<S>, t: f64x8<S>) -> f64x8<S> {
 /// A(z) = artanh √z / √z, from √z and 1 - z, which the caller knows better than √z tells
 #[inline(always)]
 fn artanh_root<S: Simd>(root: f64x8<S>, rest: f64x8<S>) -> f64x8<S> {
-    over_root(math::log1p((root + root) * (root + 1.0) / rest) * 0.5, root)
+    over_root(math::log1p(root.witness(), (root + root) * (root + 1.0) / rest) * 0.5, root)
 }
 
 /// A'(z) = (1/(1-z) - A)/(2z)
@@ -76,7 +76,7 @@ fn artanh_root_d<S: Simd>(z: f64x8<S>, rest: f64x8<S>, a: f64x8<S>) -> f64x8<S> 
 #[inline(always)]
 fn arsinh_root<S: Simd>(u: f64x8<S>) -> f64x8<S> {
     let root = u.sqrt();
-    over_root(math::asinh(root), root)
+    over_root(math::asinh(u.witness(), root), root)
 }
 
 /// S'(u) = (1/√(1+u) - S)/(2u)

@@ -1,0 +1,139 @@
+"""The main job on a real model: inspect it, prune it, quantize it, and embed sentences with what came out.
+
+The one rule: files are written by the code of the command line, and every figure is measured here.
+"""
+
+import os
+import shutil
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from minilm import Embedder, folder
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import spearmanr
+from sentences import GRADES, SENTENCES
+from tersor import sparse, summary
+from tersor.bench.__main__ import run
+from tersor.checkpoint import Model
+from tersor.convert import load, quantize_safetensors
+from tersor.nn import QuantLinear
+from tersor.prune import prune_safetensors
+from torch import nn
+
+OUT = Path(__file__).parent.parent / "demo"
+console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+
+
+class SparseLinear(nn.Module):
+    """A pruned linear layer: only the weights that are left are kept and multiplied."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = sparse.from_dense(linear.weight.detach().numpy()), linear.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x.flatten(0, -2)
+        return sparse.spmm(self.weight, rows.T.contiguous()).T.add(self.bias).unflatten(0, x.shape[:-1])
+
+
+def inspect(path: Path) -> None:
+    total = summary.Magnitudes()
+    with Model(path) as model:
+        for reader, entry in model.tensors():
+            if entry.dtype in summary.LAYOUTS:
+                for piece in reader.chunks(entry):
+                    total.update(entry.dtype, piece)
+    console.print(f"{total.count / 1e6:.1f} M weights; how large they are:")
+    for line in summary.histogram(total, width=50):
+        console.print(line)
+
+
+def megabytes(path: Path) -> str:
+    return f"{sum(f.stat().st_size for f in path.glob('*.safetensors')) / 1e6:.1f} MB"
+
+
+def similarities(x: np.ndarray) -> np.ndarray:
+    return (x[::2] * x[1::2]).sum(1)
+
+
+def latencies(embedders: dict[str, Embedder], rounds: int = 9) -> dict[str, float]:
+    """Median seconds of a forward pass over all sentences; the models take turns."""
+    tokens = next(iter(embedders.values())).tokens(SENTENCES)
+    spent: dict[str, list[float]] = {name: [] for name in embedders}
+    with torch.inference_mode():
+        for _ in range(rounds):
+            for name, embedder in embedders.items():
+                start = time.perf_counter()
+                embedder.model(*tokens)
+                spent[name].append(time.perf_counter() - start)
+    return {name: statistics.median(s) for name, s in spent.items()}
+
+
+def main() -> None:
+    source = folder()
+    shutil.rmtree(OUT, ignore_errors=True)
+    OUT.mkdir()
+    console.rule("all-MiniLM-L6-v2")
+    inspect(source)
+
+    console.rule("pruned and quantized")
+    dense = Embedder(source, load(source))
+    sizes, embedders = {"dense": megabytes(source)}, {"dense": dense}
+    for share in (0.3, 0.5):
+        name, path = f"pruned {share:.0%}", OUT / f"pruned-{share}"
+        prune_safetensors(source, path, share, include=["*.weight"], exclude=["*LayerNorm*", "*embeddings*"])
+        embedders[name] = Embedder(path, load(path))
+        embedders[name].model.replace(lambda _, linear: SparseLinear(linear))
+        sizes[name] = megabytes(path)
+    for scheme in ("int8-row", "int4-g128"):
+        for embeddings in (False, True):
+            name = f"{scheme}{' --embeddings' if embeddings else ''}"
+            path = OUT / name.replace(" --", "-")
+            quantize_safetensors(source, path, scheme, embeddings=embeddings)
+            embedders[name] = Embedder(path, load(path))
+            embedders[name].model.replace(lambda _, linear, scheme=scheme: QuantLinear.from_float(linear, scheme))
+            sizes[name] = megabytes(path)
+
+    vectors = {name: embedder(SENTENCES) for name, embedder in embedders.items()}
+    seconds = latencies(embedders)
+    reference = similarities(vectors["dense"])
+    table = Table(title=f"{len(SENTENCES)} sentences, {torch.get_num_threads()} threads", title_justify="left")
+    for heading in (
+        "model",
+        "file",
+        "cosine to dense",
+        "the least",
+        "rank to dense",
+        "rank to grades",
+        "forward",
+        "÷ torch",
+    ):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for name, x in vectors.items():
+        cosine = (x * vectors["dense"]).sum(1)
+        table.add_row(
+            name,
+            sizes[name],
+            f"{cosine.mean():.4f}",
+            f"{cosine.min():.4f}",
+            f"{spearmanr(similarities(x), reference).statistic:.4f}",
+            f"{spearmanr(similarities(x), GRADES).statistic:.4f}",
+            f"{seconds[name] * 1e3:.0f} ms",
+            f"{seconds[name] / seconds['dense']:.2f}",
+        )
+    console.print(table)
+    console.print(
+        "rank: Spearman's correlation of the similarities of the 30 pairs, with those of the dense model and with the grades\n"
+        "a person gave. Half of this model is its table of word vectors, which stays dense unless --embeddings is given.\n"
+    )
+    sys.stdout.flush()
+    sys.exit(run(["--brief", "--seconds", os.environ.get("DEMO_SECONDS", "2")]))
+
+
+if __name__ == "__main__":
+    main()

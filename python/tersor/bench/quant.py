@@ -1,0 +1,107 @@
+"""Quantizers against the formula in torch, eager and compiled. The one rule: every contender makes the same codes, and
+reads float32 weights of 4096×4096."""
+
+import numpy as np
+
+from tersor import quant
+from tersor.bench import Case, Target
+
+N = 4096
+
+
+def torch_int8_row(x):
+    import torch
+
+    scale = x.abs().amax(-1, keepdim=True) / 127
+    return torch.round(x / scale).clamp(-127, 127).to(torch.int8), scale
+
+
+def torch_int4_g128(x):
+    import torch
+
+    groups = x.unflatten(-1, (-1, 128))
+    scale = groups.abs().amax(-1, keepdim=True) / 7
+    codes = (torch.round(groups / scale).clamp(-7, 7) + 8).to(torch.uint8).flatten(-2)
+    return codes[..., ::2] | (codes[..., 1::2] << 4), scale.squeeze(-1)
+
+
+def torch_fake_quantize(x, scale, lo: int, hi: int):
+    import torch
+
+    return torch.round(x / scale).clamp(lo, hi) * scale
+
+
+def weights() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(N, N)).astype(np.float32)
+
+
+def encode_int8_row() -> Case:
+    import torch
+
+    w = weights()
+    t = torch.from_numpy(w)
+    out = quant.encode(w, "int8-row")
+    compiled = torch.compile(torch_int8_row)
+    return Case(
+        f"encode int8-row f32 {N}×{N}",
+        {
+            "tersor out=": lambda: quant.encode(w, "int8-row", out=out),
+            "tersor": lambda: quant.encode(w, "int8-row"),
+            "tersor torch": lambda: quant.encode(t, "int8-row"),
+            "torch.compile": lambda: compiled(t),
+            "torch eager": lambda: torch_int8_row(t),
+        },
+        traffic=w.nbytes + w.size,
+        targets=[Target("tersor out=", ("copy",), 1.3), Target("tersor torch", ("torch.compile",), 1.0)],
+    )
+
+
+def encode_int4_g128() -> Case:
+    import torch
+
+    w = weights()
+    t = torch.from_numpy(w)
+    out = quant.encode(w, "int4-g128")
+    compiled = torch.compile(torch_int4_g128)
+    return Case(
+        f"encode int4-g128 f32 {N}×{N}",
+        {
+            "tersor out=": lambda: quant.encode(w, "int4-g128", out=out),
+            "tersor": lambda: quant.encode(w, "int4-g128"),
+            "tersor torch": lambda: quant.encode(t, "int4-g128"),
+            "torch.compile": lambda: compiled(t),
+            "torch eager": lambda: torch_int4_g128(t),
+        },
+        traffic=w.nbytes + w.size // 2,
+        targets=[Target("tersor out=", ("copy",), 1.6), Target("tersor torch", ("torch.compile",), 1.0)],
+    )
+
+
+def fake_quantize_row() -> Case:
+    import torch
+
+    w = weights()
+    out = np.empty_like(w)
+    scale, _ = quant.choose_qparams(w, "int8", axis=0)
+    t, s = torch.from_numpy(w), torch.from_numpy(scale)
+    compiled = torch.compile(torch_fake_quantize)
+    return Case(
+        f"fake_quantize int8 per row f32 {N}×{N}",
+        {
+            "tersor out=": lambda: quant.fake_quantize(w, scale, None, "int8", out=out),
+            "tersor": lambda: quant.fake_quantize(w, scale, None, "int8"),
+            "tersor torch": lambda: quant.fake_quantize(t, s, None, "int8"),
+            "torch.compile": lambda: compiled(t, s, -127, 127),
+            "torch eager": lambda: torch_fake_quantize(t, s, -127, 127),
+            "torch fake_quantize": lambda: torch.fake_quantize_per_channel_affine(
+                t, s[:, 0], torch.zeros(N, dtype=torch.int32), 0, -127, 127
+            ),
+        },
+        traffic=2 * w.nbytes,
+        targets=[Target("tersor out=", ("copy",), 1.1), Target("tersor torch", ("torch.compile",), 1.0)],
+    )
+
+
+CASES = [encode_int8_row, encode_int4_g128, fake_quantize_row]
+
+HEADLINE = encode_int8_row

@@ -1,0 +1,67 @@
+"""Sparse products against MKL, SciPy, torch and the dense product. The one rule: every contender gets the matrix in its
+own best format, made before the clock starts."""
+
+import glob
+import os
+import sys
+
+import numpy as np
+
+from tersor import sparse
+from tersor.bench import Case, Target
+
+
+def mkl_product(a, x: np.ndarray, out: np.ndarray):
+    """MKL's sparse times dense; the library is where the package ``mkl`` puts it."""
+    if "MKL_RT" not in os.environ and (found := glob.glob(f"{sys.prefix}/lib/libmkl_rt.so*")):
+        os.environ["MKL_RT"] = found[0]
+    from sparse_dot_mkl import dot_product_mkl
+
+    return dot_product_mkl(a, x, out=out)
+
+
+def _spmm(m: int, k: int, n: int, sparsity: float) -> Case:
+    import scipy.sparse
+    import torch
+
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((m, k), np.float32) * (rng.random((m, k)) >= sparsity)
+    x, out = rng.standard_normal((k, n), np.float32), np.empty((m, n), np.float32)
+    out_mkl, out_dense = np.zeros_like(out), np.empty_like(out)
+    ours, csr = sparse.from_dense(w), scipy.sparse.csr_matrix(w)
+    tx, tw = torch.from_numpy(x), torch.from_numpy(w)
+    torch_csr = torch.sparse_csr_tensor(
+        torch.from_numpy(csr.indptr), torch.from_numpy(csr.indices), torch.from_numpy(csr.data), (m, k)
+    )
+    peers = ("mkl sparse", "scipy", "torch csr")
+    return Case(
+        f"spmm f32 {m}×{k} at {sparsity:.0%} sparsity, N={n}",
+        {
+            "tersor out=": lambda: sparse.spmm(ours, x, out=out),
+            "tersor": lambda: sparse.spmm(ours, x),
+            "tersor torch": lambda: sparse.spmm(ours, tx),
+            "mkl sparse": lambda: mkl_product(csr, x, out_mkl),
+            "scipy": lambda: csr @ x,
+            "torch csr": lambda: torch_csr @ tx,
+            "dense numpy": lambda: np.matmul(w, x, out=out_dense),
+            "dense torch": lambda: tw @ tx,
+        },
+        targets=[
+            Target("tersor out=", peers, 0.5),
+            Target("tersor out=", ("dense numpy", "dense torch"), 0.4),
+            Target("tersor out=", ("dense torch",), 0.25),
+        ],
+    )
+
+
+def spmm_1024_90() -> Case:
+    return _spmm(1024, 1024, 1024, 0.9)
+
+
+def spmm_1024_50() -> Case:
+    return _spmm(1024, 1024, 1024, 0.5)
+
+
+CASES = [spmm_1024_90, spmm_1024_50]
+
+HEADLINE = spmm_1024_90

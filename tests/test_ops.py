@@ -1,0 +1,264 @@
+"""The battery: every operator of the registry against its reference and the policies. No line here names an operator."""
+
+import importlib
+import inspect
+import pkgutil
+
+import numpy as np
+import pytest
+import tersor
+from hypothesis import given
+from hypothesis import strategies as st
+from tersor import _core
+from tersor._op import KERNELS, OPS, dtype_name
+from tersor._sample import Draw
+from tersor.testing import EPS, assert_close, draws
+
+for module in pkgutil.iter_modules(tersor.__path__):
+    if not module.name.startswith("_") and module.name not in ("nn", "triton", "cli", "bench"):
+        importlib.import_module(f"tersor.{module.name}")
+
+ALL = [op for op in OPS.values() if op.sample is not None]
+ROWS = [op for op in ALL if op.vectors]
+#: norm-wise error against the float64 reference, in machine epsilons of the dtype (the reference's own share included)
+TOLERANCE = {"float64": 2000, "float32": 4, "float16": 4, "bfloat16": 4}
+
+
+def names(op):
+    return op.name
+
+
+def several(y):
+    return y if isinstance(y, tuple) else (y,)
+
+
+def wide(x):
+    """As the reference sees an input: float64 for floats."""
+    return np.asarray(x, np.float64) if dtype_name(np.asarray(x).dtype) in EPS else x
+
+
+def inputs(op, draw):
+    xs, scalars = op.sample(draw)
+    return tuple(xs) + tuple(scalars.get(k, op.defaults.get(k)) for k in op.scalars)
+
+
+def run(op, args, **kwargs):
+    return several(op.numpy(args, dict(kwargs)))
+
+
+def dtypes(op):
+    return op.checks.get("dtypes", tuple(TOLERANCE))
+
+
+CASES = [pytest.param(op, d, id=f"{op.name}-{d}") for op in ALL for d in dtypes(op)]
+
+
+@pytest.mark.parametrize(("op", "dtype"), CASES)
+@given(data=st.data())
+def test_matches_reference(op, dtype, data):
+    draw = data.draw(draws(dtype))
+    args = inputs(op, draw)
+    got = run(op, args)
+    with np.errstate(all="ignore"):
+        want = several(op.reference(*(args if op.checks.get("native") else [wide(x) for x in args])))
+    assert len(got) == len(want) == len(op.outputs)
+    for name, g, w in zip(op.outputs, got, want, strict=True):
+        assert g.shape == np.shape(w), name
+        kind = dtype_name(g.dtype)
+        if kind in EPS:
+            assert_close(g, w, op.checks.get("tolerance", TOLERANCE)[dtype] * EPS[dtype], scale=scale(args))
+        else:
+            np.testing.assert_array_equal(g, w, err_msg=name)
+
+
+def scale(args):
+    """The size of the inputs: errors of cancelled results are judged against it."""
+    tops = [np.max(np.abs(wide(x)), initial=0.0) for x in args if isinstance(x, np.ndarray) and x.size]
+    return max([t for t in tops if np.isfinite(t)], default=0.0)
+
+
+def layouts(x):
+    """The same numbers in other memory: strided, reversed, Fortran order, read-only, unaligned."""
+    if not isinstance(x, np.ndarray) or x.ndim == 0:
+        return [x] * 5
+    gaps = np.empty((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)[..., ::2]
+    gaps[...] = x
+    back = np.ascontiguousarray(x[..., ::-1])[..., ::-1]
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    shifted = np.empty(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
+    shifted[...] = x
+    return [gaps, back, np.asfortranarray(x), frozen, shifted]
+
+
+def same_bits(a, b):
+    assert [x.tobytes() for x in a] == [x.tobytes() for x in b]
+
+
+@pytest.mark.parametrize("op", ALL, ids=names)
+@given(data=st.data())
+def test_layouts(op, data):
+    args = inputs(op, data.draw(draws("float32")))
+    want = run(op, args)
+    for other in zip(*map(layouts, args), strict=True):
+        same_bits(run(op, other), want)
+
+
+@pytest.mark.parametrize("op", ALL, ids=names)
+def test_out(op):
+    args = inputs(op, Draw(1, "float32", (6,), 7))
+    want = run(op, args)
+    out = tuple(np.full_like(y, 7) for y in want)
+    got = op.numpy(args, {"out": out if len(out) > 1 else out[0]})
+    assert all(g is o for g, o in zip(several(got), out, strict=True))
+    same_bits(out, want)
+
+    def refuses(error, bad, match):
+        before = [y.copy() for y in several(bad)]
+        with pytest.raises(error, match=match):
+            op.numpy(args, {"out": (bad, *out[1:]) if len(out) > 1 else bad})
+        same_bits([np.ascontiguousarray(y) for y in several(bad)], before)
+
+    y = want[0]
+    refuses(TypeError, np.zeros(y.shape, np.complex64), op.name)
+    refuses(ValueError, np.zeros((*y.shape, 3), y.dtype), "shape")
+    frozen = y.copy()
+    frozen.flags.writeable = False
+    refuses(ValueError, frozen, op.name)
+    if y.ndim and y.shape[-1] > 1:
+        refuses(ValueError, np.zeros((*y.shape[:-1], 2 * y.shape[-1]), y.dtype)[..., ::2], op.name)
+    with pytest.raises((TypeError, ValueError), match=op.name):
+        op.numpy(args, {"out": [y]})
+
+
+@pytest.mark.parametrize("op", ROWS, ids=names)
+def test_overlap(op):
+    args = list(inputs(op, Draw(1, "float32", (6,), 8)))
+    want = run(op, args)
+    for i in range(op.vectors):
+        if want[0].shape != args[i].shape or want[0].dtype != args[i].dtype or len(want) > 1:
+            continue
+        room = np.zeros(args[i].size + 8, np.float32)
+        here = room[8:].reshape(args[i].shape)
+        here[...] = args[i]
+        with pytest.raises(ValueError, match="overlap"):
+            op.numpy((*args[:i], here, *args[i + 1 :]), {"out": room[:-8].reshape(here.shape)})
+        if op.kernel.alias:  # exactly the input is fine
+            op.numpy((*args[:i], here, *args[i + 1 :]), {"out": here})
+            same_bits([here], want)
+
+
+@pytest.mark.parametrize("op", ALL, ids=names)
+def test_bad_arguments(op):
+    args = inputs(op, Draw(1, "float32", (6,), 8))
+    with pytest.raises(TypeError, match=op.name):
+        op.numpy(args, {"nonsense": 1})
+    with pytest.raises(TypeError, match=op.name):
+        op.numpy((*args, 1), {})
+    with pytest.raises(TypeError, match=op.name):
+        op.numpy((args[0].astype(np.complex64), *args[1:]), {})
+    public = inspect.unwrap(op.reference)
+    assert public.__doc__, f"{op.name} has no docstring"
+    if dtype_name(args[0].dtype) in EPS:
+        with pytest.raises(TypeError, match="byte order"):
+            op.numpy((args[0].astype(args[0].dtype.newbyteorder()), *args[1:]), {})
+        with pytest.raises(TypeError, match=op.name):
+            op.numpy((args[0].astype(np.int32), *args[1:]), {})
+    for i in range(1, op.n):
+        same = op.inputs[i] not in op.exempt and dtype_name(np.asarray(args[i]).dtype) == "float32"
+        if same and dtype_name(args[0].dtype) == "float32":
+            with pytest.raises(TypeError, match="float64"):
+                op.numpy((*args[:i], args[i].astype(np.float64), *args[i + 1 :]), {})
+    if op.vectors:
+        with pytest.raises(ValueError, match="0-d"):
+            op.numpy((np.full((), 1, np.float32), *args[1:]), {})
+    for i in range(1, op.vectors):
+        with pytest.raises(ValueError, match=op.name):
+            op.numpy((*args[:i], args[i][..., :-1].copy(), *args[i + 1 :]), {})
+        with pytest.raises(ValueError, match=op.name):
+            op.numpy((*args[:i], args[i][:-1].copy(), *args[i + 1 :]), {})
+
+
+@pytest.mark.parametrize("op", ROWS, ids=names)
+def test_rows_broadcast(op):
+    if op.name.endswith("_bwd"):
+        pytest.skip("a backward takes what its forward made whole")
+    args = list(inputs(op, Draw(3, "float64", (4, 3), 5)))
+    for i in range(op.vectors):
+        for cut in (np.s_[0, 0], np.s_[:1, :1], np.s_[0], np.s_[:, :1]):
+            some = [*args[:i], args[i][cut], *args[i + 1 :]]
+            full = [*args[:i], np.broadcast_to(args[i][cut], args[i].shape).copy(), *args[i + 1 :]]
+            lead = np.broadcast_shapes(*[x.shape for x in some[: op.vectors]])
+            if lead == args[0].shape:
+                same_bits(run(op, some), run(op, full))
+
+
+@pytest.mark.parametrize("op", ALL, ids=names)
+def test_thread_count_does_not_matter(op):
+    args = inputs(op, Draw(2, "float32", (997,), 67))
+    before = tersor.get_num_threads()
+    try:
+        results = []
+        for n in (1, 2, 3, 8):
+            tersor.set_num_threads(n)
+            results.append([y.tobytes() for y in run(op, args)])
+    finally:
+        tersor.set_num_threads(before)
+    assert all(r == results[0] for r in results)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", ALL, ids=names)
+@pytest.mark.serial
+def test_instruction_set_does_not_matter(op, dtype):
+    if dtype not in dtypes(op):
+        pytest.skip(f"not for {dtype}")
+    args = inputs(op, Draw(2, dtype, (97,), 67))
+    results = {}
+    try:
+        for level in _core.level()[1]:
+            _core.force_level(level)
+            results[level] = [y.tobytes() for y in run(op, args)]
+    finally:
+        _core.force_level()
+    fused = [r for level, r in results.items() if level != "baseline"]
+    assert all(r == fused[0] for r in fused)
+
+
+@pytest.mark.parametrize("op", ALL, ids=names)
+def test_strange_numbers_do_no_harm(op):
+    args = inputs(op, Draw(5, "float64", (5,), 6))
+    for bad in (np.nan, np.inf, -np.inf, 1e308, 5e-324, -0.0):
+        odd = [x.copy() if isinstance(x, np.ndarray) else x for x in args]
+        if dtype_name(odd[0].dtype) not in EPS or odd[0].size == 0:
+            return
+        odd[0].reshape(-1)[0] = bad
+        try:
+            got = run(op, odd)
+        except ValueError as e:
+            assert op.name in str(e) and not np.isfinite(bad)
+            continue
+        if op.vectors and not np.isfinite(bad):
+            continue
+        if op.vectors and not op.name.endswith("_bwd"):
+            # a row does not see the others
+            same_bits(
+                [np.ascontiguousarray(y[1:]) for y in got],
+                [np.ascontiguousarray(y[1:]) for y in run(op, args)],
+            )
+
+
+def test_tables_agree():
+    """Every kernel is declared, every declaration has a kernel with the same names in the same order."""
+    assert set(OPS) == set(KERNELS)
+    for op in OPS.values():
+        assert op.parameters == (*op.inputs, *(k for k, _ in op.kernel.scalars)), op.name
+        assert op.outputs == tuple(k for k, _ in op.kernel.outputs), op.name
+        assert (op.meta is not None) == ("custom" in op.rules), op.name
+        if op.name.endswith("_bwd"):
+            forward = OPS[op.name.removesuffix("_bwd")]
+            assert all(k.removeprefix("d") in forward.inputs for k in op.outputs), op.name
+            known = {*forward.inputs, *forward.outputs, *forward.scalars}
+            grads = [k for k in op.inputs if k not in known]
+            assert len(grads) == len(forward.outputs) and all(k.startswith("g") for k in grads), op.name
+        assert op.sample is not None or op.checks.get("unsampled"), f"{op.name}: neither a sample nor a reason"

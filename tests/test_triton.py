@@ -1,0 +1,64 @@
+"""Every GPU kernel against NumPy: in Triton's interpreter on the CPU, or on a GPU if there is one."""
+
+import importlib
+import os
+
+import numpy as np
+import pytest
+from tersor.testing import EPS, assert_close
+
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("Triton's interpreter is chosen before Triton is imported", allow_module_level=True)
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+from tersor._sample import Draw  # noqa: E402
+from test_ops import ALL, inputs, run, several  # noqa: E402
+from test_torch import array, tensor  # noqa: E402
+
+pytestmark = pytest.mark.triton
+
+
+def launcher(op):
+    try:
+        return getattr(importlib.import_module(f"tersor.triton.{op.family}"), op.name, None)
+    except ModuleNotFoundError:
+        return None
+
+
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+CASES = [
+    pytest.param(op, d, id=f"{op.name}-{d}")
+    for op in ALL
+    if launcher(op)
+    for d in op.checks.get("triton_dtypes", op.checks.get("dtypes", DTYPES))
+]
+
+
+@pytest.mark.parametrize(("op", "dtype"), CASES)
+@pytest.mark.parametrize(
+    ("lead", "d", "rows"),
+    [((3,), 5, False), ((2, 2), 16, True), ((0,), 4, False), ((1,), 33, False)],
+)
+def test_launcher(op, dtype, lead, d, rows):
+    args = inputs(op, Draw(7, dtype, lead, d, 0.9, c_rows=rows))
+    want = run(op, args)
+    given = [tensor(x) for x in args]
+    for i in range(op.n):
+        if not isinstance(given[i], torch.Tensor):
+            given[i] = torch.empty(0) if given[i] is None else torch.tensor(given[i], dtype=torch.float64)
+    got = [torch.full(w.shape, torch.nan) if w.dtype.kind == "f" else torch.zeros(w.shape) for w in want]
+    got = [g.to(tensor(w).dtype) for g, w in zip(got, want, strict=True)]
+    launcher(op)(*given[: op.n], *got, *given[op.n :])
+    for g, w in zip(got, want, strict=True):
+        if g.is_floating_point():
+            tolerance = op.checks.get("triton_tolerance", 16) * max(EPS[dtype], EPS["float32"])
+            assert_close(g.double().numpy(), np.asarray(w, np.float64), tolerance, scale=1.0)
+        else:
+            np.testing.assert_array_equal(array(g), w)
+
+
+def test_interpreter_is_on():
+    assert several(1) == (1,)
+    assert CASES

@@ -1,0 +1,84 @@
+"""Every GPU kernel compiled to machine code for a GPU that is not there: the interpreter lets more pass than the compiler."""
+
+import importlib
+import os
+
+import pytest
+from tersor._sample import Draw
+from test_ops import ALL, inputs, run
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("interpreted kernels do not compile", allow_module_level=True)
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+from test_torch import tensor  # noqa: E402
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.runtime import driver  # noqa: E402
+from triton.runtime.jit import JITFunction  # noqa: E402
+
+if torch.cuda.is_available():
+    pytest.skip("there is a GPU to run them on", allow_module_level=True)
+
+
+def launcher(op):
+    try:
+        return getattr(importlib.import_module(f"tersor.triton.{op.family}"), op.name, None)
+    except ModuleNotFoundError:
+        return None
+
+
+class Absent:
+    """A GPU as the compiler needs it."""
+
+    def get_current_target(self):
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device):
+        return 0
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Launches compile and do not run; the list of what was compiled."""
+    done = []
+    run_or_compile = JITFunction.run
+
+    def compile_only(self, *args, grid, warmup, **kwargs):
+        done.append(run_or_compile(self, *args, grid=grid, warmup=True, **kwargs))
+        return done[-1]
+
+    monkeypatch.setattr(JITFunction, "run", compile_only)
+    monkeypatch.setattr(driver, "_active", Absent())
+    return done
+
+
+DTYPES = ("float32", "float64", "bfloat16")
+CASES = [
+    pytest.param(op, d, id=f"{op.name}-{d}")
+    for op in ALL
+    if launcher(op)
+    for d in op.checks.get("triton_dtypes", op.checks.get("dtypes", DTYPES))
+    if d != "float16"  # differs from bfloat16 in its loads only
+]
+
+
+@pytest.mark.parametrize(("op", "dtype"), CASES)
+def test_compiles(op, dtype, compiled):
+    for rows, one in ((False, False), (True, False), (False, True)):
+        args = inputs(op, Draw(7, dtype, (5,), 8, 0.9, c_rows=rows))
+        if one:
+            if op.vectors < 2 or not op.name.endswith("_bwd"):
+                continue
+            args = (*args[: op.vectors - 1], args[op.vectors - 1][:1].copy(), *args[op.vectors :])
+        out = [tensor(y) for y in run(op, args)]
+        given = [tensor(x) for x in args]
+        for i in range(op.n):
+            if not isinstance(given[i], torch.Tensor):
+                given[i] = torch.empty(0) if given[i] is None else torch.tensor(given[i], dtype=torch.float64)
+        launcher(op)(*given[: op.n], *out, *given[op.n :])
+    assert all("cubin" in kernel.asm for kernel in compiled) and compiled

@@ -272,7 +272,7 @@ def _gather_bwd_sample(draw: Draw) -> tuple[list[Array], dict[str, Any]]:
     return [draw.normal(*indices.shape), x, indices], {}
 
 
-@op(meta=lambda x, indices: [(tuple(indices.shape), x.dtype)], sample=_gather_sample)
+@op(meta=lambda x, indices: [(tuple(indices.shape), x.dtype)], sample=_gather_sample, any_dtype=True)
 def _gather_rows(x: Array, indices: Array) -> Array:
     """The entries of each row of x at the indices of the same row."""
     return np.take_along_axis(x, indices, -1)

@@ -44,9 +44,7 @@ def _f32(*values: float) -> list[np.float32]:
     return [np.float32(v) for v in values]
 
 
-_LN = _f32(
-    0.06915147, -0.11789696, 0.118730165, -0.1238437, 0.14218655, -0.1666925, 0.20002227, -0.24999987, 0.3333331
-)
+_LN = _f32(0.06915147, -0.11789696, 0.118730165, -0.1238437, 0.14218655, -0.1666925, 0.20002227, -0.24999987, 0.3333331)
 _LN2_HI, _LN2_LO, _TAU, _TAU_LO = _f32(0.69314575, 1.4286068e-6, 2 * math.pi, -1.7484556e-7)
 _SIN = _f32(41.487576, -76.69838, 81.60521, -41.3417)
 _COS = _f32(59.245964, -85.44374, 64.93932, -19.739208)
@@ -179,9 +177,7 @@ def _shape_csr(
 
 
 @op(meta=_shape_csr, sample=_sample_csr, tolerance=_TOLERANCE)
-def _project_csr(
-    data, indices, indptr, kind, seed, stream, threshold, row, rows, col, cols, scale, adjoint=False
-):
+def _project_csr(data, indices, indptr, kind, seed, stream, threshold, row, rows, col, cols, scale, adjoint=False):
     """`project` of sparse rows: columns that come twice are added up."""
     x = np.zeros((len(indptr) - 1, rows if adjoint else cols))
     at = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr).astype(np.int64))
@@ -214,6 +210,13 @@ def _integer(name: str, value: Any, least: int) -> int:
     if not least <= value <= _MOST[name]:
         raise ValueError(f"project: {name} must be in {least}..{_MOST[name]}, got {value}")
     return value
+
+
+def _extents(name: str, x: Any) -> tuple[int, ...]:
+    shape = getattr(x, "shape", None)
+    if shape is None:
+        raise TypeError(f"{name}: x must be a NumPy array or a torch tensor, got {type(x).__name__}")
+    return tuple(shape)
 
 
 @dataclass(frozen=True)
@@ -312,9 +315,9 @@ class Projection:
     def _apply(self, x: Array, *, adjoint: bool) -> Array:
         if type(x).__module__.partition(".")[0] == "scipy" and hasattr(x, "tocsr"):
             return self._sparse(x, adjoint)
-        shape, last = getattr(x, "shape", None), self.shape[0 if adjoint else 1]
-        if shape is not None and (len(shape) == 0 or shape[-1] != last):
-            raise ValueError(f"project: the last axis of x must be {last}, got shape {tuple(shape)}")
+        shape, last = _extents("project", x), self.shape[0 if adjoint else 1]
+        if not shape or shape[-1] != last:
+            raise ValueError(f"project: the last axis of x must be {last}, got shape {shape}")
         return _project(x, *self._scalars(), adjoint)
 
     def _sparse(self, x: Any, adjoint: bool) -> np.ndarray:
@@ -379,10 +382,8 @@ def project(x: Array, k: int, kind: str = "sparse", *, seed: int = 0, stream: in
     TypeError, ValueError
         As `Projection`; a 0-d array is a ValueError.
     """
-    shape = getattr(x, "shape", None)
-    if shape is None:
-        raise TypeError(f"project: x must be a NumPy array, a torch tensor or a SciPy sparse matrix, got {type(x).__name__}")
-    if len(shape) == 0:
+    shape = _extents("project", x)
+    if not shape:
         raise ValueError("project: x needs a last axis, got a 0-d array")
     return Projection(shape[-1], k, kind, seed=seed, stream=stream, s=s)(x)
 
@@ -515,9 +516,9 @@ def fwht(x: Array, axis: int = -1, norm: str | None = None, out: Array = None) -
     """
     if norm not in (None, "ortho"):
         raise ValueError(f"fwht: norm must be None or 'ortho', got {norm!r}")
-    ortho, ndim = norm == "ortho", getattr(x, "ndim", None)
-    if not isinstance(ndim, int) or ndim == 0:
-        return _fwht(x, ortho)  # says what is wrong
+    ortho, ndim = norm == "ortho", len(_extents("fwht", x))
+    if ndim == 0:
+        raise ValueError("fwht: x needs an axis, got a 0-d array")
     axis = operator.index(axis)
     if not -ndim <= axis < ndim:
         raise np.exceptions.AxisError(axis, ndim, "fwht")

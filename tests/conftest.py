@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # readers of model folders must find everything on this machine
@@ -14,3 +15,9 @@ settings.register_profile(
 )
 settings.register_profile("full", max_examples=2000, deadline=None, suppress_health_check=_SLOW)
 settings.load_profile("dev")
+
+
+@pytest.fixture(scope="session")
+def thorough(pytestconfig) -> bool:
+    """Whether this is the long run of ``make test-full``."""
+    return pytestconfig.getoption("hypothesis_profile", None) == "full"

@@ -285,7 +285,9 @@ def test_identities(dtype, d, radius):
     moved = np.abs(h.dist(ax, ay).astype(np.float64) - h.dist(x, y))
     assert (moved <= 4 * eps * (conformal(ax) + conformal(ay) + h.dist(x, y))).all()
     # |log x| is half the distance from the centre, whose metric is 4 times the Euclidean one
-    np.testing.assert_allclose(2 * np.linalg.norm(v.astype(np.float64), axis=-1), h.dist(np.zeros_like(x), x), rtol=4 * eps)
+    np.testing.assert_allclose(
+        2 * np.linalg.norm(v.astype(np.float64), axis=-1), h.dist(np.zeros_like(x), x), rtol=4 * eps
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
@@ -311,21 +313,70 @@ def test_a_curvature_per_row_is_a_curvature():
         assert h.dist(x, y, c).tobytes() == h.dist(x, y, np.float64(c)).tobytes()
 
 
+interpreted = pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET") != "1", reason="the interpreter is chosen before Triton is imported"
+)
+
+
+def on_gpu(name, *args, like):
+    """The GPU kernel on NumPy arrays, with results of the shapes of `like`."""
+    torch = pytest.importorskip("torch")
+    kernels = pytest.importorskip("tersor.triton.hyperbolic")
+    xs = [torch.from_numpy(x) if isinstance(x, np.ndarray) else torch.tensor(x, dtype=torch.float64) for x in args]
+    out = [torch.from_numpy(np.full_like(y, np.nan)) for y in like]
+    getattr(kernels, name)(*xs, *out, *OPS[name].scalars.values())
+    return [y.numpy() for y in out]
+
+
 @pytest.mark.triton
-@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="the interpreter is chosen before Triton is imported")
+@interpreted
 @pytest.mark.parametrize("d", [3, 16])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", TABLE)
 def test_truth_of_gpu_kernels(name, dtype, d):
-    """A row of every curvature and radius; exp and log are the executor's own, hence twice the bound."""
-    torch = pytest.importorskip("torch")
-    kernels = pytest.importorskip("tersor.triton.hyperbolic")
+    """exp and log are the executor's own, hence twice the bound."""
     entry = TABLE[name]
     cs = cells(entry, dtype, d, 1, RADII[dtype], seed=2)
     cs = cs[np.random.default_rng(d).permutation(len(cs.c))[:128]]
-    xs = [torch.from_numpy(x) for x in [*cs.arguments, cs.c]]
-    got = torch.full_like(xs[0] if entry.point or name == "logmap0" else xs[0][:, 0], torch.nan)
-    getattr(kernels, name)(*xs, got, *OPS[name].scalars.values())
-    error = errors(entry, dtype, cs, got.numpy())
+    value = getattr(h, name)(*cs.arguments, cs.c)
+    (got,) = on_gpu(name, *cs.arguments, cs.c, like=[value])
+    error = errors(entry, dtype, cs, got)
     bound = 2 * (entry.f32 if dtype == "float32" else entry.f64)
     assert (error <= bound).all(), worst(cs, error, bound)
+
+
+@pytest.mark.triton
+@interpreted
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_gpu_results_stay_inside(dtype):
+    rng = np.random.default_rng(0)
+    c = rng.choice([1e-3, 0.1, 1.0, 7.0, 1e3], (64, 1))
+    x = rng.standard_normal((64, 7))
+    x = (x / np.linalg.norm(x, axis=-1, keepdims=True) * np.exp(rng.uniform(1, 6, (64, 1))) / np.sqrt(c)).astype(dtype)
+    (y,) = on_gpu("expmap0", x, c, like=[x])
+    (z,) = on_gpu("mobius_add", y, np.roll(y, 5, 0), c, like=[x])
+    assert (depth(y, c) > 0).all()
+    assert (
+        depth(y, c)[np.sqrt(c) * np.linalg.norm(x.astype(np.float64), axis=-1, keepdims=True) > 25] <= 2 * EPS[dtype]
+    ).all()
+    same = c == np.roll(c, 5, 0)
+    assert (depth(z, c)[same] > 0).all()
+
+
+@pytest.mark.triton
+@interpreted
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gpu_kernels_walk_long_rows_and_add_up_what_serves_them_all(dtype):
+    """Rows longer than a program's tile; one y and one c for many x."""
+    rng = np.random.default_rng(0)
+    x, g = (rng.uniform(-1, 1, (9, 2100)).astype(dtype) / 50 for _ in range(2))
+    y = x[:1] * rng.uniform(0.5, 1, 2100).astype(dtype)
+    for name, gradient in (("mobius_add", g), ("dist", g[:, 0].copy())):
+        value = getattr(h, name)(x, y, 0.7)
+        (got,) = on_gpu(name, x, y, 0.7, like=[value])
+        np.testing.assert_allclose(got, value, rtol=4 * EPS[dtype], atol=4 * EPS[dtype])
+        arguments = {"x": x, "y": y, "g": gradient, "c": np.array([0.7])}
+        fed = [arguments[k] for k in OPS[f"{name}_bwd"].inputs]
+        want = OPS[f"{name}_bwd"].numpy(list(fed), {})
+        for a, b in zip(on_gpu(f"{name}_bwd", *fed, like=want), want, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12 if dtype == "float64" else 1e-6, atol=8 * EPS[dtype])

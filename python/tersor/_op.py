@@ -10,7 +10,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from tersor._core import InternalError
 
 __all__ = ["OPS", "FormatError", "InternalError", "Op", "kernel", "op"]
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 MISSING = object()
@@ -59,11 +58,12 @@ class Op:
         self.reference = reference
         self.name = reference.__name__.lstrip("_")
         self.family = reference.__module__.rpartition(".")[2]
-        self.kernel = KERNELS.get(self.name)
-        if self.kernel is None:
+        kernel = KERNELS.get(self.name)
+        if kernel is None:
             raise LookupError(
                 f"{self.name}: declared in {self.family}.py, but the Rust table has no such kernel"
             )
+        self.kernel = kernel
         self.meta = meta
         self.sample = sample
         self.checks = checks
@@ -233,7 +233,7 @@ class Op:
         return ys[0] if len(ys) == 1 else tuple(ys)
 
     def check_out(
-        self, ys: list[Any], wanted: list[Any], kind: type, name_of: Callable[[Any], str]
+        self, ys: list[Any], wanted: list[Any], kind: Any, name_of: Callable[[Any], str]
     ) -> None:
         if len(ys) != len(wanted):
             raise ValueError(f"{self.name}: out has {len(ys)} arrays, {len(wanted)} are needed")
@@ -318,7 +318,7 @@ def _load_torch(spec: Op, *args: Any) -> Any:
     return spec.torch(*args)
 
 
-def op(**options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def op(**options: Any) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Declares an operator; the decorated function is its float64 reference.
 
     Parameters
@@ -329,13 +329,13 @@ def op(**options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
     exempt : names of inputs that may have another float type than the data (scales)
     """
 
-    def declare(reference: Callable[P, R]) -> Callable[P, R]:
+    def declare(reference: Callable[..., R]) -> Callable[..., R]:  # takes out= besides the reference's own
         spec = Op(reference, **options)
         OPS[spec.name] = spec
         fast = spec.fast
 
         @functools.wraps(reference)
-        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        def call(*args: Any, **kwargs: Any) -> R:
             if args and isinstance(args[0], np.ndarray):
                 if not kwargs and fast is not None:
                     y = fast(args)

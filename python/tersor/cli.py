@@ -21,7 +21,7 @@ except ModuleNotFoundError as missing:
 
 import tersor
 
-Advance = Callable[[int], None]
+Progress = Callable[[int, int], None]
 
 
 class Terminated(BaseException):
@@ -72,17 +72,17 @@ def console() -> rich.console.Console:
 
 
 @contextlib.contextmanager
-def progress(what: str, total: int) -> Iterator[Advance]:
-    """A bar on stderr over ``total`` bytes, if somebody is looking."""
+def progress(what: str) -> Iterator[Progress]:
+    """A bar on stderr over bytes done and bytes in all, if somebody is looking."""
     if not sys.stderr.isatty():
-        yield lambda n: None
+        yield lambda done, total: None
         return
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = [TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
     with Progress(*columns, console=rich.console.Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda n: bar.advance(task, n)
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def size(n: float) -> str:
@@ -162,14 +162,16 @@ def inspect(source: Path, histogram: bool) -> None:
     with Model(source) as model:
         entries = list(model.tensors())
         work = sum(e.nbytes for _, e in entries if e.dtype in summary.LAYOUTS)
-        with progress("reading", work) as advance:
+        done = 0
+        with progress("reading") as show:
             for reader, e in entries:
                 zeros = largest = ""
                 if histogram and e.dtype in summary.LAYOUTS and e.nbytes:
                     found = summary.Magnitudes()
                     for piece in reader.chunks(e):
                         found.update(e.dtype, piece)
-                        advance(piece.nbytes)
+                        done += piece.nbytes
+                        show(done, work)
                     total.merge(found)
                     zeros, largest = f"{100 * found.sparsity:.1f} %", f"{found.largest:.4g}"
                     if found.nonfinite:
@@ -199,10 +201,14 @@ def prune(
     """Set the smallest weights of all tensors together to zero, exactly the asked share of them."""
     from tersor.prune import prune_safetensors
 
-    with progress("pruning", 0) as advance:
-        prune_safetensors(
-            source, output, sparsity, min_keep=min_keep, include=include, exclude=exclude, progress=advance
+    with progress("pruning") as show:
+        made = prune_safetensors(
+            source, output, sparsity, min_keep=min_keep, include=include, exclude=exclude, progress=show
         )
+    share = 100 * made.pruned / made.total if made.total else 0.0
+    console().print(
+        f"{made.pruned} of {made.total} weights pruned ({share:.2f} %), the largest of magnitude {made.threshold}"
+    )
 
 
 @commands.command()
@@ -227,10 +233,9 @@ def quantize(
     with Model(source) as model:
         if model.folder and output.exists() and model.folder.samefile(output):
             raise click.UsageError("a folder is quantized into another folder: OUT is IN")
-        total = sum(e.nbytes for _, e in model.tensors())
-    with progress("quantizing", total) as advance:
+    with progress("quantizing") as show:
         made = quantize_safetensors(
-            source, output, scheme, include=include, exclude=exclude, embeddings=embeddings, done=advance
+            source, output, scheme, include=include, exclude=exclude, embeddings=embeddings, progress=show
         )
     out = console()
     out.print(f"{size(made.before)} -> {size(made.after)}, {len(made.choice.quantized)} weights in {scheme}")

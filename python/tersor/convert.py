@@ -21,7 +21,8 @@ from tersor.checkpoint import BITS, CHUNK, Entry, Model, Reader, StrPath, Writer
 
 __all__ = ["Summary", "quantize_safetensors"]
 
-Done = Callable[[int], None]
+Progress = Callable[[int, int], None]
+Step = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def quantize_safetensors(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     embeddings: bool = False,
-    done: Done | None = None,
+    progress: Progress | None = None,
 ) -> Summary:
     """Quantizes the matrices of a safetensors file or a model folder into another one.
 
@@ -53,7 +54,7 @@ def quantize_safetensors(
     include, exclude : shell patterns on names of tensors
     embeddings : quantize tables of embeddings too; ``transformers`` then reads the folder only with
         ``CompressedTensorsConfig(dequantize=True)``
-    done : called with the number of bytes read so far since the last call
+    progress : called as ``progress(done, total)``, in bytes, after every chunk
 
     Returns
     -------
@@ -96,10 +97,18 @@ def quantize_safetensors(
             with contextlib.suppress(FileNotFoundError):
                 (target / "config.json").unlink()
         names: dict[str, str] = {}
-        after = 0
+        after = read = 0
+        before = sum(e.nbytes for _, e in model.tensors())
+
+        def step(n: int) -> None:
+            nonlocal read
+            read += n
+            if progress:
+                progress(read, before)
+
         for file, reader in model.readers.items():
             path = target / file if model.folder else target
-            written = _file(reader, path, how, frozenset(choice.quantized), done)
+            written = _file(reader, path, how, frozenset(choice.quantized), step)
             names |= dict.fromkeys(written, file)
             after += sum(written.values())
         if model.folder:
@@ -109,7 +118,7 @@ def quantize_safetensors(
             settings = compressed.configuration(how, choice, embeddings=embeddings)
             _json(target / "config.json", config | {"quantization_config": settings})
             sync_folder(str(target))
-        return Summary(choice, sum(e.nbytes for _, e in model.tensors()), after)
+        return Summary(choice, before, after)
 
 
 def _json(path: Path, value: Any) -> None:
@@ -118,7 +127,7 @@ def _json(path: Path, value: Any) -> None:
 
 
 def _file(
-    reader: Reader, path: Path, scheme: compressed.Scheme, quantized: frozenset[str], done: Done | None
+    reader: Reader, path: Path, scheme: compressed.Scheme, quantized: frozenset[str], step: Step
 ) -> dict[str, int]:
     """One file quantized into another; the names that it now holds, with their bytes."""
     parts: list[tuple[str, str, Sequence[int], Entry]] = []
@@ -135,25 +144,24 @@ def _file(
             if e.name not in quantized:
                 for piece in reader.chunks(e):
                     out.write(piece)
-                    if done:
-                        done(piece.nbytes)
+                    step(piece.nbytes)
             elif name.endswith("weight_shape"):
                 out.write(np.array(e.shape, "<i8"))
             elif name.endswith("weight_packed"):
-                scales[e.name] = _rows(reader, e, scheme, out, done)
+                scales[e.name] = _rows(reader, e, scheme, out, step)
             else:
                 out.write(scales.pop(e.name))
     return {name: int(np.prod(shape, dtype=object)) * BITS[dtype] // 8 for name, dtype, shape, _ in parts}
 
 
-def _rows(reader: Reader, e: Entry, scheme: compressed.Scheme, out: Writer, done: Done | None) -> np.ndarray:
+def _rows(reader: Reader, e: Entry, scheme: compressed.Scheme, out: Writer, step: Step) -> np.ndarray:
     """Writes the packed rows of a weight and returns its scales."""
     n, k = e.shape
     width = e.nbytes // n
-    step = max(1, CHUNK // width)
+    block = max(1, CHUNK // width)
     scales = []
-    for row in range(0, n, step):
-        rows = min(step, n - row)
+    for row in range(0, n, block):
+        rows = min(block, n - row)
         piece = e._replace(start=e.start + row * width, stop=e.start + (row + rows) * width)
         octets = next(reader.chunks(piece, piece.nbytes + 24))
         try:
@@ -162,8 +170,7 @@ def _rows(reader: Reader, e: Entry, scheme: compressed.Scheme, out: Writer, done
             raise ValueError(f"{reader.path}: tensor {e.name!r}: {error}") from None
         out.write(words)
         scales.append(scale)
-        if done:
-            done(piece.nbytes)
+        step(piece.nbytes)
     return np.concatenate(scales)
 
 

@@ -28,7 +28,7 @@ class Magnitudes:
     largest: float = 0.0
     exponents: dict[int, int] = field(default_factory=dict)
 
-    def update(self, dtype: str, chunk: bytes | memoryview) -> None:
+    def update(self, dtype: str, chunk: bytes | memoryview | np.ndarray) -> None:
         """Adds the values of ``chunk``, whole elements of the safetensors type ``dtype``."""
         unsigned, e, m = LAYOUTS[dtype]
         bits = np.frombuffer(chunk, unsigned) & unsigned.type((1 << (e + m)) - 1)

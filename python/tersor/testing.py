@@ -91,7 +91,7 @@ def csr(
     def build(w: Draw) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
         m, n = int(w.rng.integers(0, 40)), w.d
         counts = w.rng.integers(0, 2 + int(w.rng.integers(0, n + 1)), m)
-        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(w.rng.choice([np.int32, np.int64]))
+        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(w.rng.choice(["int32", "int64"]))
         indices = w.rng.integers(0, n, int(indptr[-1])).astype(indptr.dtype)
         return w.normal(len(indices)), indices, indptr, (m, n)
 
@@ -105,7 +105,7 @@ def reference(operator: str | Callable[..., Any]) -> Callable[..., Any]:
 
 
 def ulps(got: Any, want: Any, dtype: str | None = None) -> np.ndarray:
-    """|got - want| in units of the last place of `want` in `dtype` (that of `got`), entry by entry.
+    """``abs(got - want)`` in units of the last place of `want` in `dtype` (that of `got`), entry by entry.
 
     Two NaN, and two infinities of one sign, are 0 apart.
     """

@@ -104,10 +104,10 @@ def _walk(
     ns,  # numbers out; where N_SUM, likewise
     rows,
     d,
-    margin: tl.float64,
     edge: tl.float64,
-    eps: tl.float64,
-    guard: tl.float64,
+    keep: tl.float64,
+    step: tl.float64,
+    bound: tl.float64,
     DOTS: tl.constexpr,
     SOLVE: tl.constexpr,
     COMBINE: tl.constexpr,
@@ -115,6 +115,7 @@ def _walk(
     Y_SUM: tl.constexpr,
     N_SUM: tl.constexpr,
     INSIDE: tl.constexpr,
+    TIGHT: tl.constexpr,
     WIDE: tl.constexpr,
     T: tl.constexpr,
     R: tl.constexpr,
@@ -155,9 +156,11 @@ def _walk(
         if INSIDE:
             # rows that rounding may have put onto the edge, or past the margin, are measured as they will be stored
             c = numbers[len(cs) - 1]
-            near = live & (rest < edge)
-            tries = 1
-            while (tries <= 8) & (tl.max(near.to(tl.int32), 0) > 0):
+            near = live & (rest < tl.full([R], edge, T))
+            most = tl.full([R], bound, T)
+            limit = tl.full([R], keep, T)
+            tries = 0
+            while (tries < 8) & (tl.max(near.to(tl.int32), 0) > 0):
                 total = (tl.zeros([R], T), tl.zeros([R], T))
                 for i in range(0, d, D):
                     mask = live[:, None] & (col + i < d)[None, :]
@@ -165,10 +168,13 @@ def _walk(
                     y = tl.where(mask, y, 0).to(ys[0].dtype.element_ty).to(T)
                     total = _add(total, dot(y, y, WIDE))
                 norm = tl.sqrt(c * get(total))
-                limit = tl.where(margin > 0, 1 - margin, 1 - 0.5 * tries * eps)
-                outside = tl.where(margin > 0, norm > limit * (1 + eps), gap(c, total) <= guard)
+                limit -= tl.full([R], step, T)
+                if TIGHT:
+                    outside = gap(c, total) <= most
+                else:
+                    outside = norm > most
                 near = near & outside & (norm < float("inf"))
-                shrink = tl.where(near, shrink * (limit / norm).to(T), shrink)
+                shrink = tl.where(near, shrink * (limit / tl.where(near, norm, 1)), shrink)
                 tries += 1
         for i in range(0, d, D):
             mask = live[:, None] & (col + i < d)[None, :]
@@ -195,7 +201,7 @@ EPS = {torch.float64: 2.0**-52, torch.float32: 2.0**-23, torch.float16: 2.0**-10
 GUARD = {torch.float64: 0.0, torch.float32: 2.0**-48, torch.float16: 2.0**-19, torch.bfloat16: 2.0**-19}
 
 
-def launcher(name, dots, solve, combine=none, inside=False):
+def launcher(name, dots, solve, combine=none, inside=False, curved=True):
     """The launcher of operator `name`, whose shapes are those of the Rust table.
 
     Parameters
@@ -203,7 +209,9 @@ def launcher(name, dots, solve, combine=none, inside=False):
     dots : ``(vectors, WIDE) -> inner products``, each a pair
     solve : ``(inner products, row numbers) -> (weights, numbers out, 1 - c|y|^2)``
     combine : ``(vectors, weights) -> vectors out``; weights are per row
-    inside : whether output 0 is a point of the ball, kept strictly inside; the operator's scalar is then its margin
+    inside : whether output 0 is a point of the ball, kept strictly inside; the operator's last scalar is its margin
+    curved : whether the last row number is a curvature; it is checked where it is a number of the CPU, and not on the
+        GPU, which would have to be waited for (NaN comes of it)
     """
     kernel = KERNELS[name]
     n, v = len(kernel.inputs), kernel.vectors
@@ -214,6 +222,9 @@ def launcher(name, dots, solve, combine=none, inside=False):
         xs, cs, out = args[:v], args[v:n], args[n : n + len(rules)]
         dtype = xs[0].dtype
         rows, d = _shape(name, xs, cs)
+        by_value = tuple(c.device.type == "cpu" and c.ndim == 0 for c in cs)
+        if curved and by_value[-1] and not 0 <= float(cs[-1]) < math.inf:
+            raise ValueError(f"{name}: curvature must be finite and not negative, got {float(cs[-1])}")
         work = torch.float64 if dtype in (torch.float64, torch.float32) else torch.float32
         sums = any(wide and y.numel() != rows * d for wide, y in zip(vectors, out, strict=True))
         tile = _tile(rows, d, 1024 if work == torch.float64 else 2048, sums)
@@ -224,24 +235,24 @@ def launcher(name, dots, solve, combine=none, inside=False):
                 summed.append((y, y.new_empty((programs, d) if wide else (programs,), dtype=work)))
                 y = summed[-1][1]
             (ys if wide else ns).append(y)
-        margin = _margin(name, dtype, args[-1]) if inside else 0.0
+        keep = 1 - (_margin(name, dtype, args[-1]) if inside else 0)
+        tight = keep == 1
         if programs:
-            by_value = tuple(c.device.type == "cpu" and c.ndim == 0 for c in cs)
             _walk[(programs,)](
                 tuple(xs),
                 tuple(0 if _rows(x) != rows else d for x in xs),
                 # a number kept on the CPU travels as its bits: a float argument would be rounded to 32 of them
                 tuple(xs[0] if value else c for c, value in zip(cs, by_value, strict=True)),
                 tuple(0 if c.numel() != rows else 1 for c in cs),
-                tuple(_bits(name, c) if value else 0 for c, value in zip(cs, by_value, strict=True)),
+                tuple(_bits(float(c)) if value else 0 for c, value in zip(cs, by_value, strict=True)),
                 tuple(ys),
                 tuple(ns),
                 rows,
                 d,
-                margin,
-                1 - (1 - margin) ** 2 + 8 * EPS[dtype],
-                EPS[dtype],
-                GUARD[dtype],
+                1 - keep**2 + 8 * EPS[dtype],
+                keep,
+                EPS[dtype] / 2 if tight else 0.0,
+                GUARD[dtype] if tight else keep * (1 + EPS[dtype]),
                 DOTS=dots,
                 SOLVE=solve,
                 COMBINE=combine,
@@ -249,6 +260,7 @@ def launcher(name, dots, solve, combine=none, inside=False):
                 Y_SUM=tuple(any(y is s for _, s in summed) for y in ys),
                 N_SUM=tuple(any(y is s for _, s in summed) for y in ns),
                 INSIDE=inside,
+                TIGHT=tight,
                 WIDE=dtype == torch.float64,
                 T=tl.float64 if work == torch.float64 else tl.float32,
                 R=tile[0],
@@ -291,10 +303,7 @@ def _tile(rows, d, elements, sums):
     return min(elements // columns, 64, triton.next_power_of_2(max(rows, 1))), columns
 
 
-def _bits(name, c):
-    value = float(c)
-    if not (value >= 0 and math.isfinite(value)):
-        raise ValueError(f"{name}: curvature must be finite and not negative, got {value}")
+def _bits(value):
     return struct.unpack("<q", struct.pack("<d", value))[0]
 
 

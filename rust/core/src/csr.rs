@@ -4,13 +4,13 @@
 //! The canonical form has ascending columns in each row (equal ones stay in the order given, and add up); [`sort`] makes
 //! it, the products ask for it.
 
-pub mod build;
+mod build;
 mod product;
 mod sampled;
 
-pub use build::{count, dense, fill, sort, transpose};
+pub use build::{count, dense, fill, gather, sort, take, transpose};
 pub use product::spmm;
-pub use sampled::sddmm;
+pub use sampled::{Dot, row_sums, sddmm};
 
 use crate::{Element, Error, Result, pool};
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
@@ -88,8 +88,8 @@ impl<'a, I: Index> Pattern<'a, I> {
         pool::run(blocks, indices.len(), |b| {
             for i in b * ROWS..rows.min((b + 1) * ROWS) {
                 let row = &indices[ptr[i]..ptr[i + 1]];
-                // no early way out, so that it becomes vectors
-                let falls = row.windows(2).fold(false, |f, w| f | (w[0] > w[1]));
+                // counted to the end, so that it becomes vectors
+                let falls = row.windows(2).map(|w| u32::from(w[0] > w[1])).sum::<u32>() > 0;
                 let inside = |p: Option<&I>| {
                     // SAFETY: an element of the slice.
                     p.is_none_or(|p| (unsafe { I::read(p) } as u64) < limit)
@@ -162,9 +162,11 @@ impl<'a, I: Index> Pattern<'a, I> {
 
 /// Rows that one task of a pass over the structure takes.
 const ROWS: usize = 1024;
+/// Entries that one task of a pass over them takes.
+const ENTRIES: usize = 64 * 1024;
 
 /// What a kernel says that met an index out of bounds after all.
-fn raced() -> Error {
+pub fn raced() -> Error {
     Error::Value("the index arrays were changed while they were read".into())
 }
 

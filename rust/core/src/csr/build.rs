@@ -1,7 +1,7 @@
 //! Making the canonical form, and leaving it: sorting, from dense, to dense, transposing. The one rule: what is written
 //! is built from copies that were checked, so no input can lead a write astray.
 
-use super::{Index, Pattern, ROWS, offsets, raced};
+use super::{ENTRIES, Index, Pattern, ROWS, offsets, raced};
 use crate::micro::vector::Float;
 use crate::pool::{self, Shared};
 use crate::store::Store;
@@ -227,4 +227,46 @@ pub fn dense<T: Store, R: Float, I: Index>(
         }
     })?;
     if wrong.into_inner() { Err(raced()) } else { Ok(()) }
+}
+
+/// The elements of a dense matrix at the places of the pattern.
+pub fn take<T: Store, I: Index>(a: &Pattern<I>, w: &[T], out: &mut [T]) -> Result<()> {
+    let (rows, cols) = (a.rows(), a.cols());
+    if out.len() != a.entries() || rows.checked_mul(cols) != Some(w.len()) {
+        return Err(Error::Value(format!("{} elements for {rows} x {cols}", w.len())));
+    }
+    let (to, wrong) = (Shared(out.as_mut_ptr()), AtomicBool::new(false));
+    pool::run(rows.div_ceil(ROWS), a.entries(), |b| {
+        for i in b * ROWS..rows.min((b + 1) * ROWS) {
+            let row = &w[i * cols..(i + 1) * cols];
+            for e in a.ptr[i]..a.ptr[i + 1] {
+                // SAFETY: an element of the slice; entry e is this block's, and there is a result for every entry.
+                unsafe {
+                    match row.get(I::read(&raw const a.indices[e])) {
+                        Some(&v) => *to.at(e) = v,
+                        None => wrong.store(true, Ordering::Relaxed),
+                    }
+                }
+            }
+        }
+    })?;
+    if wrong.into_inner() { Err(raced()) } else { Ok(()) }
+}
+
+/// `data[perm]`.
+pub fn gather<T: Store, I: Index>(data: &[T], perm: &[I]) -> Result<Vec<T>> {
+    let mut out = try_vec(perm.len(), T::default())?;
+    let (to, wrong) = (Shared(out.as_mut_ptr()), AtomicBool::new(false));
+    pool::run(perm.len().div_ceil(ENTRIES), perm.len(), |b| {
+        for e in b * ENTRIES..perm.len().min((b + 1) * ENTRIES) {
+            // SAFETY: an element of the slice; entry e is this block's, and there is a result for every entry.
+            unsafe {
+                match data.get(I::read(&raw const perm[e])) {
+                    Some(&v) => *to.at(e) = v,
+                    None => wrong.store(true, Ordering::Relaxed),
+                }
+            }
+        }
+    })?;
+    if wrong.into_inner() { Err(Error::Value("perm points outside the data".into())) } else { Ok(out) }
 }

@@ -22,11 +22,18 @@ const REUSE: usize = 4;
 /// Multiply-adds in one task, about: a call can be stopped between tasks.
 const TASK: usize = 1 << 28;
 
+/// Elements in a cache line.
+const fn line<T>() -> usize {
+    64 / size_of::<T>()
+}
+
 /// How a product is cut.
 struct Plan {
     isa: Isa,
-    /// Columns of x per panel, and panels.
-    width: usize,
+    /// Columns of x: this many, in vectors of so many lanes, so many vectors in all, dealt evenly to panels.
+    n: usize,
+    lanes: usize,
+    vectors: usize,
     panels: usize,
     /// Rows of x per block, and blocks.
     height: usize,
@@ -42,24 +49,29 @@ impl Plan {
         let (lanes, most) = T::shape(isa);
         let vectors = n.div_ceil(lanes);
         let panels = vectors.div_ceil(most);
-        // panels of equal width, but for the last
-        let width = vectors.div_ceil(panels) * lanes;
-        let panels = n.div_ceil(width);
+        let width = (vectors.div_ceil(panels) * lanes).min(n);
         let (entries, rows, cols) = (a.entries(), a.rows().max(1), a.cols().max(1));
-        let fits = (PANEL / (width.min(n) * size_of::<T>())).max(1);
+        let line = line::<T>();
+        let fits = (PANEL / (width.next_multiple_of(line) * size_of::<T>())).max(1);
         let mut blocks = cols.div_ceil(fits);
         if entries / rows / blocks < PER_BLOCK {
             blocks = 1;
         }
         let height = cols.div_ceil(blocks);
-        let copied = n > 1 && height <= fits && entries / cols >= REUSE;
+        let copied = n >= line && height <= fits && entries / cols >= REUSE;
         let tasks = batch.saturating_mul(panels);
         let wanted = (4 * pool::threads()).div_ceil(tasks);
         // a run of rows copies the panel again
         let cheap = if copied { entries / cols / 16 } else { rows };
         let parts = if pool::threads() == 1 { 1 } else { wanted.min(cheap) };
         let parts = parts.max(entries.saturating_mul(width) / TASK).clamp(1, rows);
-        Plan { isa, width, panels, height, blocks: cols.div_ceil(height), copied, parts }
+        Plan { isa, n, lanes, vectors, panels, height, blocks: cols.div_ceil(height), copied, parts }
+    }
+
+    /// The columns of a panel: never fewer than a vector has lanes, unless all of x has fewer.
+    fn columns(&self, panel: usize) -> std::ops::Range<usize> {
+        let bound = |p: usize| (p * self.vectors / self.panels * self.lanes).min(self.n);
+        bound(panel)..bound(panel + 1)
     }
 }
 
@@ -101,8 +113,8 @@ pub fn spmm<T: Real, I: Index>(
     let work = (a.entries() + rows).saturating_mul(n).saturating_mul(batch);
     pool::run(tasks, work, |task| {
         let (run, at) = (runs(task % plan.parts), task / plan.parts);
-        let (j, b) = (at % plan.panels * plan.width, at / plan.panels);
-        let width = plan.width.min(n - j);
+        let (columns, b) = (plan.columns(at % plan.panels), at / plan.panels);
+        let (j, width) = (columns.start, columns.len());
         for block in 0..plan.blocks {
             let first = block * plan.height;
             let count = plan.height.min(cols - first);
@@ -157,8 +169,7 @@ fn panel<T: Real>(
     if !copied {
         return f(x[j..].as_ptr(), n);
     }
-    let line = 64 / size_of::<T>();
-    let ld = width.next_multiple_of(line);
+    let ld = width.next_multiple_of(line::<T>());
     let rows = x.len() / n;
     SCRATCH.with_borrow_mut(|scratch| {
         let words = (rows * ld * size_of::<T>()).div_ceil(8) + 8;

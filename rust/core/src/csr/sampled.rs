@@ -3,12 +3,13 @@
 //!
 //! A sum is cut into chunks of [`CHUNK`] columns. Within a chunk lane l of sixteen (f64: eight) adds the products at
 //! j = l, l + 16, … by fused multiply-adds, the lanes are added by halves, and what is left over follows one by one; the chunks
-//! are added in order. Rows of b are taken in blocks that fit the L2 cache, four entries of a row of a at once.
+//! are added in order. Rows of b are taken in blocks that fit the L2 cache, up to eight entries of a row of a at once.
 
 use super::{Index, Pattern, raced};
 use crate::micro::vector::Float;
 use crate::pool::{self, Shared};
 use crate::simd::*;
+use crate::store::STEP;
 use crate::{Error, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,16 +20,21 @@ const BLOCK: usize = 512 * 1024;
 /// Entries per row and block that make a block worth its cuts.
 const PER_BLOCK: usize = 8;
 
-/// The types of [`sddmm`]: the inner products of one row with `G` others.
+/// The types of [`sddmm`]: the inner products of one row with `G` others of its length.
 pub trait Dot: Float {
     fn dots<S: Simd, const G: usize>(s: S, a: &[Self], b: [&[Self]; G]) -> [Self; G];
 }
 
-macro_rules! dot { ($($t:ty, $v:ident, $lanes:literal);*) => { $(
+macro_rules! dot { ($($t:ty, $v:ident, $lanes:literal, |$sum:ident| $halves:expr);*) => { $(
     impl Dot for $t {
         #[inline(always)]
         fn dots<S: Simd, const G: usize>(s: S, a: &[$t], b: [&[$t]; G]) -> [$t; G] {
-            let whole = a.len() / $lanes * $lanes;
+            let n = a.len();
+            let whole = n / $lanes * $lanes;
+            let mut b = b;
+            for b in &mut b {
+                *b = &b[..n];
+            }
             let mut sum = [$v::splat(s, 0.0); G];
             for j in (0..whole).step_by($lanes) {
                 let x = $v::from_slice(s, &a[j..j + $lanes]);
@@ -37,29 +43,48 @@ macro_rules! dot { ($($t:ty, $v:ident, $lanes:literal);*) => { $(
                     if fused(s) {
                         sum[g] = x.mul_add(y, sum[g]);
                     } else {
-                        let (x, y, z) = (x.as_slice(), y.as_slice(), sum[g]);
-                        sum[g] = $v::from_fn(s, #[inline(always)] |l| x[l].mul_add(y[l], z.as_slice()[l]));
+                        let z = sum[g];
+                        sum[g] = $v::from_fn(s, #[inline(always)] |l| x[l].mul_add(y[l], z[l]));
                     }
                 }
             }
-            std::array::from_fn(
-                #[inline(always)]
-                |g| {
-                    let mut lanes: [$t; $lanes] = sum[g].as_slice().try_into().unwrap_or([0.0; $lanes]);
-                    let mut half = $lanes / 2;
-                    while half > 0 {
-                        for l in 0..half {
-                            lanes[l] += lanes[l + half];
-                        }
-                        half /= 2;
-                    }
-                    (whole..a.len()).fold(lanes[0], #[inline(always)] |t, j| a[j].mul_add(b[g][j], t))
-                },
-            )
+            let mut out = [0.0; G];
+            for g in 0..G {
+                let $sum = sum[g];
+                out[g] = $halves;
+            }
+            for (out, b) in out.iter_mut().zip(b) {
+                for j in whole..n {
+                    *out = a[j].mul_add(b[j], *out);
+                }
+            }
+            out
         }
     }
 )* } }
-dot!(f32, f32x16, 16; f64, f64x8, 8);
+dot!(f32, f32x16, 16, |v| {
+    let (a, b) = v.split();
+    let (a, b) = (a + b).split();
+    let v = a + b;
+    (v[0] + v[2]) + (v[1] + v[3])
+}; f64, f64x8, 8, |v| {
+    let (a, b) = v.split();
+    let (a, b) = (a + b).split();
+    let v = a + b;
+    v[0] + v[1]
+});
+
+/// Entries taken at once: their sums do not wait for each other.
+const SIDE: usize = 8;
+
+macro_rules! by_count {
+    ($self:ident, $s:ident, $a:ident, $e:ident, $n:ident, $($count:literal)*) => {
+        match $n {
+            $($count => $self.group::<S, $count>($s, $a, $e),)*
+            _ => false,
+        }
+    };
+}
 
 /// The entries of some rows of the pattern within one block of rows of b and one chunk of columns.
 struct Piece<'a, T, I> {
@@ -86,11 +111,12 @@ impl<T: Dot, I: Index> Kernel for &Piece<'_, T, I> {
             let a = &self.a[i * self.d..][self.columns.clone()];
             let (mut e, to) = (self.from[i], self.to[i]);
             while e < to {
-                let done = if to - e >= 4 { self.group::<S, 4>(s, a, e) } else { self.group::<S, 1>(s, a, e) };
-                if !done {
+                // as few groups as can be, about equally large
+                let n = (to - e).div_ceil((to - e).div_ceil(SIDE));
+                if !by_count!(self, s, a, e, n, 1 2 3 4 5 6 7 8) {
                     return false;
                 }
-                e += if to - e >= 4 { 4 } else { 1 };
+                e += n;
             }
         }
         true
@@ -183,4 +209,45 @@ pub fn sddmm<T: Dot, I: Index>(p: &Pattern<I>, a: &[T], b: &[T], [batch, d]: [us
         }
     })?;
     if raced_once.into_inner() { Err(raced()) } else { Ok(()) }
+}
+
+/// `out[i] = sum over t and j of g[t, i, j]`, in f64 lanes: g is `[batch, rows, n]`.
+pub fn row_sums<T: Float>(g: &[T], [batch, rows, n]: [usize; 3], out: &mut [T]) -> Result<()> {
+    let to = Shared(out.as_mut_ptr());
+    pool::run(rows.div_ceil(SUMS), g.len(), |b| {
+        for i in b * SUMS..rows.min((b + 1) * SUMS) {
+            let sum = dispatch(RowSum { g, batch, step: rows * n, row: i * n..(i + 1) * n });
+            // SAFETY: element i is this block's, and there is one for every row.
+            unsafe { *to.at(i) = T::from_f64(sum) };
+        }
+    })
+}
+
+/// Rows summed by one task.
+const SUMS: usize = 32;
+
+struct RowSum<'a, T> {
+    g: &'a [T],
+    batch: usize,
+    step: usize,
+    row: std::ops::Range<usize>,
+}
+
+impl<T: Float> Kernel for RowSum<'_, T> {
+    type Output = f64;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f64 {
+        let mut sum = [f64x8::splat(s, 0.0); 2];
+        for t in 0..self.batch {
+            let row = &self.g[t * self.step..][self.row.clone()];
+            let whole = row.len() / STEP * STEP;
+            for j in (0..whole).step_by(STEP) {
+                let [a, b] = T::load16(s, &row[j..j + STEP]);
+                sum = [sum[0] + a, sum[1] + b];
+            }
+            let [a, b] = T::load_tail(s, &row[whole..]);
+            sum = [sum[0] + a, sum[1] + b];
+        }
+        hsum(sum[0] + sum[1])
+    }
 }

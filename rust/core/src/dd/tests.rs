@@ -9,14 +9,12 @@ impl Wide {
     /// Of an f64 with an integer value times 2^shift, cut below 1.
     fn of(x: f64, shift: i32) -> Wide {
         let bits = x.abs().to_bits();
-        let (e, m) = ((bits >> 52) as i32 - 1075 + shift, (bits & ((1 << 52) - 1)) | (1 << 52));
+        let (e, m) = ((bits >> 52) as i32 - 1075 + shift, u128::from((bits & ((1 << 52) - 1)) | (1 << 52)));
         let mut w = [0; 4];
-        let m = u128::from(if x == 0.0 || e < -52 { 0 } else { m });
-        if e < 0 {
+        if (-52..0).contains(&e) {
             w[0] = (m >> -e) as u64;
-        } else {
-            let (limb, bit) = (e as usize / 64, e % 64);
-            let wide = m << bit;
+        } else if e >= 0 && x != 0.0 {
+            let (limb, wide) = (e as usize / 64, m << (e % 64));
             w[limb] = wide as u64;
             if limb < 3 {
                 w[limb + 1] = (wide >> 64) as u64;
@@ -109,7 +107,8 @@ impl Kernel for Check {
         }
         let zero = Dd::of(f64x8::splat(s, 0.0));
         assert_eq!(zero.root().get()[0], 0.0);
-        assert_eq!((zero - zero).get()[3], 0.0);
+        let other = zero;
+        assert_eq!((zero - other).get()[3], 0.0);
     }
 }
 

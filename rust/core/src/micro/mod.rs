@@ -1,4 +1,7 @@
 //! Hand-written `std::arch` kernels, each beside its generic twin; only where a benchmark shows the generic one far
 //! from the limit.
+mod ahead;
 pub mod spmm;
 pub mod vector;
+
+pub use ahead::fetch;

@@ -53,23 +53,30 @@ pub trait Real: Float {
     unsafe fn panel<I: Index>(isa: Isa, p: &Panel<Self, I>) -> bool;
 }
 
-/// A kernel's shape: `Z` vectors of columns, the last of them partial if `TAIL`, and `R` rows side by side, so that
-/// narrow sums do not wait for each other.
-struct Body<'p, V: Vector, I, const R: usize, const Z: usize, const TAIL: bool> {
+/// A kernel's shape: `Z` vectors of columns, and `R` rows side by side, so that narrow sums do not wait for each other. The
+/// last vector ends where the panel ends and may repeat columns of the one before; only a single vector can be `PARTIAL`.
+struct Body<'p, V: Vector, I, const R: usize, const Z: usize, const PARTIAL: bool> {
     p: &'p Panel<'p, V::T, I>,
-    last: V::Mask,
+    mask: V::Mask,
+    last: usize,
 }
 
 /// An index was out of bounds.
 struct Out;
 
-impl<V: Vector, I: Index, const R: usize, const Z: usize, const TAIL: bool> Body<'_, V, I, R, Z, TAIL> {
+impl<V: Vector, I: Index, const R: usize, const Z: usize, const PARTIAL: bool> Body<'_, V, I, R, Z, PARTIAL> {
+    /// Where vector z begins.
+    #[inline(always)]
+    fn at(&self, z: usize) -> usize {
+        if z + 1 == Z { self.last } else { z * V::LANES }
+    }
+
     #[inline(always)]
     unsafe fn load(&self, p: *const V::T, z: usize) -> V {
-        // SAFETY: the vectors of a row, the last one masked if it is partial.
+        // SAFETY: vector z of a row, masked if it is partial.
         unsafe {
-            let p = p.add(z * V::LANES);
-            if TAIL && z == Z - 1 { V::load_masked(p, self.last) } else { V::load(p) }
+            let p = p.add(self.at(z));
+            if PARTIAL { V::load_masked(p, self.mask) } else { V::load(p) }
         }
     }
 
@@ -82,10 +89,11 @@ impl<V: Vector, I: Index, const R: usize, const Z: usize, const TAIL: bool> Body
                 Start::Bias(b) => [V::splat(*b.get_unchecked(i)); Z],
                 Start::Sum => {
                     let y = self.p.y.add(i * self.p.ldy);
-                    std::array::from_fn(
-                        #[inline(always)]
-                        |z| self.load(y, z),
-                    )
+                    let mut sum = [V::splat(V::T::default()); Z];
+                    for (z, s) in sum.iter_mut().enumerate() {
+                        *s = self.load(y, z);
+                    }
+                    sum
                 }
             }
         }
@@ -124,9 +132,9 @@ impl<V: Vector, I: Index, const R: usize, const Z: usize, const TAIL: bool> Body
             }
             let y = self.p.y.add(i * self.p.ldy);
             for (z, s) in sum.into_iter().enumerate() {
-                let y = y.add(z * V::LANES);
-                if TAIL && z == Z - 1 {
-                    s.store_masked(y, self.last);
+                let y = y.add(self.at(z));
+                if PARTIAL {
+                    s.store_masked(y, self.mask);
                 } else {
                     s.store(y);
                 }
@@ -142,12 +150,13 @@ impl<V: Vector, I: Index, const R: usize, const Z: usize, const TAIL: bool> Body
         // SAFETY: rows below the number of rows, entries between `from` and `to`.
         unsafe {
             while R > 1 && i + R <= from.len() {
-                let start: [usize; R] = std::array::from_fn(|r| from[i + r]);
-                let mut sums: [[V; Z]; R] = std::array::from_fn(
-                    #[inline(always)]
-                    |r| self.begin(i + r),
-                );
-                let common = (0..R).map(|r| to[i + r] - start[r]).min().unwrap_or(0);
+                let (mut start, mut common) = ([0; R], usize::MAX);
+                let mut sums = [[V::splat(V::T::default()); Z]; R];
+                for r in 0..R {
+                    start[r] = from[i + r];
+                    common = common.min(to[i + r] - start[r]);
+                    sums[r] = self.begin(i + r);
+                }
                 for t in 0..common {
                     for r in 0..R {
                         self.step(start[r] + t, &mut sums[r])?;
@@ -168,31 +177,31 @@ impl<V: Vector, I: Index, const R: usize, const Z: usize, const TAIL: bool> Body
 }
 
 #[inline(always)]
-unsafe fn body<V: Vector, I: Index, const R: usize, const Z: usize, const TAIL: bool>(p: &Panel<V::T, I>) -> bool {
-    // SAFETY: the caller has the instruction set of V and keeps the promises of `Real::panel`; the last vector has at
-    // least one column.
+unsafe fn body<V: Vector, I: Index, const R: usize, const Z: usize, const PARTIAL: bool>(p: &Panel<V::T, I>) -> bool {
+    // SAFETY: the caller has the instruction set of V and keeps the promises of `Real::panel`; a panel that is not
+    // partial has as many columns as a vector has lanes, or more.
     unsafe {
-        let last = V::mask(p.width - (Z - 1) * V::LANES);
-        Body::<V, I, R, Z, TAIL> { p, last }.rows().is_ok()
+        let (lanes, last) = if PARTIAL { (p.width, 0) } else { (V::LANES, p.width - V::LANES) };
+        Body::<V, I, R, Z, PARTIAL> { p, mask: V::mask(lanes), last }.rows().is_ok()
     }
 }
 
 macro_rules! by_width {
-    ($p:ident, $v:ty, $i:ty, $($z:literal x $r:literal)*) => {{
-        let vectors = $p.width.div_ceil(<$v>::LANES);
-        let tail = $p.width % <$v>::LANES != 0;
-        match (vectors, tail) {
+    ($p:ident, $v:ty, $i:ty, $($z:literal x $r:literal)*) => {
+        match $p.width.div_ceil(<$v>::LANES) {
             _ if $p.width == 1 => body::<Plain<<$v as Vector>::T, 1>, $i, 4, 1, false>($p),
-            $( ($z, false) => body::<$v, $i, $r, $z, false>($p), ($z, true) => body::<$v, $i, $r, $z, true>($p), )*
+            1 if $p.width < <$v>::LANES => body::<$v, $i, 4, 1, true>($p),
+            $( $z => body::<$v, $i, $r, $z, false>($p), )*
             _ => false,
         }
-    }};
+    };
 }
 
 /// The most vectors of columns in a panel: eight sums and an operand for AVX-512 (more columns would push the panel of a
 /// thousand rows out of a 1 MiB cache), twelve and an operand in the sixteen registers of AVX2.
 const MOST: usize = 8;
 const MOST_AVX2: usize = 12;
+const MOST_PLAIN: usize = 4;
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx2,fma")]
@@ -210,7 +219,7 @@ unsafe fn avx2<V: Vector, I: Index>(p: &Panel<V::T, I>) -> bool {
 
 unsafe fn generic<V: Vector, I: Index>(p: &Panel<V::T, I>) -> bool {
     // SAFETY: no instruction set is needed, the rest is the caller's promise.
-    unsafe { by_width!(p, V, I, 1 x 4 2 x 2 3 x 1 4 x 1 5 x 1 6 x 1 7 x 1 8 x 1) }
+    unsafe { by_width!(p, V, I, 1 x 1 2 x 1 3 x 1 4 x 1) }
 }
 
 macro_rules! real {
@@ -218,7 +227,7 @@ macro_rules! real {
         impl Real for $t {
             fn shape(isa: Isa) -> (usize, usize) {
                 match isa.0 {
-                    Set::Generic => (Plain::<$t, 8>::LANES, MOST),
+                    Set::Generic => (Plain::<$t, 8>::LANES, MOST_PLAIN),
                     #[cfg(target_arch = "x86_64")]
                     Set::Avx2 => (<$v256>::LANES, MOST_AVX2),
                     #[cfg(target_arch = "x86_64")]

@@ -65,7 +65,8 @@ pub fn clamped<T: PartialOrd>(v: T, lo: T, hi: T) -> T {
 /// A vector of elements.
 ///
 /// # Safety
-/// Each function asks for the instruction set of its type; pointers are valid for the lanes touched.
+/// An implementation touches no memory but the lanes named. Each function asks for the instruction set of its type; pointers are valid for the lanes touched.
+#[allow(clippy::missing_safety_doc)]
 pub unsafe trait Vector: Copy {
     type T: Float;
     type Mask: Copy;
@@ -126,15 +127,18 @@ unsafe impl<T: Float, const N: usize> Vector for Plain<T, N> {
         }
     }
     #[inline(always)]
-    unsafe fn fused(self, a: Self, b: Self) -> Self {
-        Plain(std::array::from_fn(
-            #[inline(always)]
-            |i| self.0[i].fused(a.0[i], b.0[i]),
-        ))
+    unsafe fn fused(mut self, a: Self, b: Self) -> Self {
+        for i in 0..N {
+            self.0[i] = self.0[i].fused(a.0[i], b.0[i]);
+        }
+        self
     }
     #[inline(always)]
-    unsafe fn clamp(self, lo: Self, hi: Self) -> Self {
-        Plain(std::array::from_fn(|i| clamped(self.0[i], lo.0[i], hi.0[i])))
+    unsafe fn clamp(mut self, lo: Self, hi: Self) -> Self {
+        for i in 0..N {
+            self.0[i] = clamped(self.0[i], lo.0[i], hi.0[i]);
+        }
+        self
     }
 }
 

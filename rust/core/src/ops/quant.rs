@@ -1,5 +1,0 @@
-//!
-
-use crate::Op;
-
-pub static OPS: &[Op] = &[];

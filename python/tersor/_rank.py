@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import importlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -298,8 +298,8 @@ def share(sparsity: float, n: int, rounding: str = "round") -> int:
         raise TypeError(f"sparsity must be a number, got {sparsity!r}")
     if not 0 <= sparsity <= 1:
         raise ValueError(f"sparsity must be between 0 and 1, got {sparsity}")
-    product = float(sparsity) * n
-    return min({"round": round, "floor": math.floor, "ceil": math.ceil}[rounding](product), n)
+    whole: dict[str, Callable[[float], int]] = {"round": round, "floor": math.floor, "ceil": math.ceil}
+    return min(whole[rounding](float(sparsity) * n), n)
 
 
 class Layer(Protocol):

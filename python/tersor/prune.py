@@ -542,12 +542,13 @@ def global_threshold(
     float64, then one to count what is kept; several k share them (with min_keep each k has its own).
     """
     job = _Job(arrays, sparsity, k, min_keep, "global", scores, ties, rounding, compat, nan)
-    given = k if sparsity is None else sparsity
+    given: Any = k if sparsity is None else sparsity
     several = isinstance(given, (list, tuple))
     every = list(range(len(job.layers)))
     counts = [
-        job.count(every, *((v, None) if sparsity is None else (None, v))) for v in (given if several else [given])
-    ]  # type: ignore[union-attr]
+        job.count(every, v, None) if sparsity is None else job.count(every, None, v)
+        for v in (given if several else [given])
+    ]
     if any(job.protect):
         found = [_kept(job, every, *job.solve(every, count)) for count in counts]
     else:

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from tersor import _csr_sample
+from tersor._csr_sample import chain, rows_of, transposed
 from tersor._op import FLOATS, dtype_name, op
-from tersor._sample import Draw
 
 __all__ = ["CSR", "from_dense", "from_scipy", "from_torch", "sddmm", "spmm"]
 
@@ -38,104 +39,6 @@ def _index(wide: bool) -> str:
     return "int64" if wide else "int32"
 
 
-def _rows_of(indptr: Array) -> np.ndarray:
-    return np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-
-
-def _structure(draw: Draw) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    """Columns in order, empty rows and repeated columns among them."""
-    rows, cols = math.prod(draw.lead), draw.d
-    counts = draw.rng.integers(0, cols + 1, rows) * (draw.rng.random(rows) < 0.8)
-    index = (np.int32, np.int64)[draw.seed % 2]
-    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(index)
-    indices = draw.rng.integers(0, cols, int(indptr[-1])).astype(index)
-    return indices[np.lexsort((indices, _rows_of(indptr)))], indptr, (rows, cols)
-
-
-def _transposed(indices: Array, indptr: Array, cols: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    perm = np.argsort(indices, kind="stable")
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(indices, minlength=cols))])
-    kind = np.asarray(indices).dtype
-    return _rows_of(indptr)[perm].astype(kind), offsets.astype(kind), perm.astype(kind)
-
-
-def _sample_sort(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
-    indices, indptr, (_, cols) = _structure(draw)
-    mixed = draw.rng.permuted(np.arange(cols)).astype(indices.dtype)[indices]
-    return [mixed, indptr], {"cols": cols, "wide": bool(draw.seed % 3)}
-
-
-def _sample_transpose(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
-    indices, indptr, (_, cols) = _structure(draw)
-    return [indices, indptr], {"cols": cols}
-
-
-def _sample_count(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
-    w = draw.normal(math.prod(draw.lead), draw.d)
-    w[draw.rng.random(w.shape) < 0.5] = 0
-    mask = (draw.rng.random(w.shape) < 0.5).astype(np.uint8) if draw.seed % 2 and w.size else None
-    return [w, mask], {"wide": bool(draw.seed % 3)}
-
-
-def _sample_fill(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
-    (w, mask), scalars = _sample_count(draw)
-    indptr = _csr_count.op.reference(w, mask, **scalars)  # type: ignore[attr-defined]
-    return [w, indptr, mask], {"entries": int(indptr[-1])}
-
-
-def _sample_dense(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
-    indices, indptr, (_, cols) = _structure(draw)
-    return [draw.normal(len(indices)), indices, indptr], {"cols": cols}
-
-
-def _sample_dense_bwd(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
-    indices, indptr, shape = _structure(draw)
-    return [draw.normal(*shape), indices, indptr], {}
-
-
-def _dense_shapes(draw: Draw) -> tuple[Any, Any, tuple[int, int], tuple[int, ...], int, tuple[Any, ...]]:
-    indices, indptr, (rows, cols) = _structure(draw)
-    lead = (0,) if draw.seed % 8 == 6 else ((), (2,), (1, 2))[draw.seed % 3]
-    rest, offsets, perm = _transposed(indices, indptr, cols)
-    given = (perm, rest, offsets) if draw.seed % 3 else (None, None, None)
-    return indices, indptr, (rows, cols), lead, 1 + draw.seed % 37 * (draw.seed % 5 > 0), given
-
-
-def _sample_spmm(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
-    indices, indptr, (rows, cols), lead, n, given = _dense_shapes(draw)
-    bias = draw.normal(rows) if draw.seed % 2 else None
-    data, x = draw.normal(len(indices)), draw.normal(*lead, cols, n)
-    lo, hi = ((-math.inf, math.inf), (0.0, math.inf), (-0.5, 0.5))[draw.seed % 3]
-    grads = _DATA | _X | (_BIAS if bias is not None else 0)
-    return [data, indices, indptr, x, bias, *given], {"lo": lo, "hi": hi, "grads": grads}
-
-
-def _sample_spmm_bwd(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
-    (data, indices, indptr, x, bias, *given), scalars = _sample_spmm(draw)
-    y = draw.cast(_chain(data, indices, indptr, x, bias, scalars["lo"], scalars["hi"]))
-    return [draw.normal(*y.shape), data, indices, indptr, x, y, *given], scalars
-
-
-def _sample_sddmm(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
-    indices, indptr, (rows, cols), lead, n, given = _dense_shapes(draw)
-    return [draw.normal(*lead, rows, n), draw.normal(*lead, cols, n), indices, indptr, *given], {"grads": 3}
-
-
-def _sample_sddmm_bwd(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
-    (a, b, indices, indptr, *given), scalars = _sample_sddmm(draw)
-    return [draw.normal(len(indices)), a, b, indices, indptr, *given], scalars
-
-
-def _chain(data: Array, indices: Array, indptr: Array, x: Array, bias: Array, lo: float, hi: float) -> np.ndarray:
-    x = np.asarray(x, np.float64)
-    y = np.zeros((*x.shape[:-2], len(indptr) - 1, x.shape[-1]))
-    if bias is not None and np.size(bias):
-        y += np.asarray(bias, np.float64)[:, None]
-    terms = np.asarray(data, np.float64)[:, None] * x[..., indices, :]
-    np.add.at(y, (..., _rows_of(indptr), slice(None)), terms)
-    return np.clip(y, lo, hi)
-
-
 #: sums of up to some hundred terms; the reference runs in float64 itself
 _SUMS = {"float64": 4000, "float32": 400, "float16": 4, "bfloat16": 4}
 
@@ -146,12 +49,12 @@ _SUMS = {"float64": 4000, "float32": 400, "float16": 4, "bfloat16": 4}
         (tuple(indptr.shape), _index(wide)),
         (tuple(indices.shape), _index(wide)),
     ],
-    sample=_sample_sort,
+    sample=_csr_sample.sort,
     integer=True,
 )
 def _csr_sort(indices: Array, indptr: Array, cols: int, wide: bool = False) -> tuple[Array, ...]:
     """A structure checked and its rows sorted by column, stably; ``data[perm]`` are the values in that order."""
-    perm = np.lexsort((indices, _rows_of(indptr)))
+    perm = np.lexsort((indices, rows_of(indptr)))
     kind = _index(wide)
     return indices[perm].astype(kind), indptr.astype(kind), perm.astype(kind)
 
@@ -162,17 +65,17 @@ def _csr_sort(indices: Array, indptr: Array, cols: int, wide: bool = False) -> t
         ((cols + 1,), indices.dtype),
         (tuple(indices.shape), indices.dtype),
     ],
-    sample=_sample_transpose,
+    sample=_csr_sample.transpose,
     integer=True,
 )
 def _csr_transpose(indices: Array, indptr: Array, cols: int) -> tuple[Array, ...]:
     """The structure of the transpose: its indices and offsets, and where each of its entries stands here."""
-    return _transposed(indices, indptr, cols)
+    return transposed(indices, indptr, cols)
 
 
 @op(
     meta=lambda w, mask, wide: [((w.shape[0] + 1,) if len(w.shape) else (1,), _index(wide))],
-    sample=_sample_count,
+    sample=_csr_sample.count,
     integer=True,
     native=True,
 )
@@ -184,7 +87,7 @@ def _csr_count(w: Array, mask: Array = None, wide: bool = False) -> Array:
 
 @op(
     meta=lambda w, indptr, mask, entries: [((entries,), w.dtype), ((entries,), indptr.dtype)],
-    sample=_sample_fill,
+    sample=_csr_sample.fill,
     integer=True,
     native=True,
 )
@@ -196,24 +99,24 @@ def _csr_fill(w: Array, indptr: Array, mask: Array = None, entries: int = 0) -> 
 
 @op(
     meta=lambda data, indices, indptr, cols: [((indptr.shape[0] - 1, cols), data.dtype)],
-    sample=_sample_dense,
+    sample=_csr_sample.dense,
     tolerance=_SUMS,
 )
 def _csr_dense(data: Array, indices: Array, indptr: Array, cols: int) -> Array:
     """The dense matrix; entries of equal place are added."""
     w = np.zeros((len(indptr) - 1, cols))
-    np.add.at(w, (_rows_of(indptr), indices), data)
+    np.add.at(w, (rows_of(indptr), indices), data)
     return w
 
 
 @op(
     outputs=("ddata",),
     meta=lambda g, indices, indptr: [(tuple(indices.shape), g.dtype)],
-    sample=_sample_dense_bwd,
+    sample=_csr_sample.dense_bwd,
 )
 def _csr_dense_bwd(g: Array, indices: Array, indptr: Array) -> Array:
     """Gradient of `csr_dense`: the elements at the stored places."""
-    return g[_rows_of(indptr), indices]
+    return g[rows_of(indptr), indices]
 
 
 def _product_shape(name: str, x: Array, indptr: Array) -> tuple[int, ...]:
@@ -224,7 +127,7 @@ def _product_shape(name: str, x: Array, indptr: Array) -> tuple[int, ...]:
 
 @op(
     meta=lambda data, indices, indptr, x, *rest, **scalars: [(_product_shape("spmm", x, indptr), data.dtype)],
-    sample=_sample_spmm,
+    sample=_csr_sample.spmm,
     tolerance=_SUMS,
 )
 def _spmm(
@@ -241,7 +144,7 @@ def _spmm(
     grads: int = 7,
 ) -> Array:
     """clamp(A x + bias, lo, hi); ``perm, t_indices, t_indptr`` and ``grads`` are for the backward alone."""
-    return _chain(data, indices, indptr, x, bias, lo, hi)
+    return chain(data, indices, indptr, x, bias, lo, hi)
 
 
 @op(
@@ -251,7 +154,7 @@ def _spmm(
         (tuple(x.shape) if grads & _X else (0,), data.dtype),
         ((indptr.shape[0] - 1,) if grads & _BIAS else (0,), data.dtype),
     ],
-    sample=_sample_spmm_bwd,
+    sample=_csr_sample.spmm_bwd,
     tolerance=_SUMS,
 )
 def _spmm_bwd(
@@ -270,7 +173,7 @@ def _spmm_bwd(
 ) -> tuple[Array, Array, Array]:
     r"""Gradient of `spmm`, 0 where the clamp holds: :math:`(G X^\top)_{ik}` on the pattern, :math:`A^\top G`, row sums of G."""
     g = np.where((y <= lo) | (y >= hi), 0, g)
-    row = _rows_of(indptr)
+    row = rows_of(indptr)
     ddata, dx, dbias = np.zeros(0), np.zeros(0), np.zeros(0)
     if grads & _DATA:
         ddata = np.sum(g[..., row, :] * x[..., indices, :], (*range(g.ndim - 2), -1))
@@ -284,7 +187,7 @@ def _spmm_bwd(
 
 @op(
     meta=lambda a, b, indices, *rest, **scalars: [(tuple(indices.shape), a.dtype)],
-    sample=_sample_sddmm,
+    sample=_csr_sample.sddmm,
     tolerance=_SUMS,
 )
 def _sddmm(
@@ -298,7 +201,7 @@ def _sddmm(
     grads: int = 3,
 ) -> Array:
     """Inner products of rows of a and b at the stored places, added over leading axes."""
-    return np.sum(a[..., _rows_of(indptr), :] * b[..., indices, :], (*range(a.ndim - 2), -1))
+    return np.sum(a[..., rows_of(indptr), :] * b[..., indices, :], (*range(a.ndim - 2), -1))
 
 
 @op(
@@ -307,7 +210,7 @@ def _sddmm(
         (tuple(a.shape) if grads & 1 else (0,), a.dtype),
         (tuple(b.shape) if grads & 2 else (0,), a.dtype),
     ],
-    sample=_sample_sddmm_bwd,
+    sample=_csr_sample.sddmm_bwd,
     tolerance=_SUMS,
 )
 def _sddmm_bwd(
@@ -322,7 +225,7 @@ def _sddmm_bwd(
     grads: int = 3,
 ) -> tuple[Array, Array]:
     r"""Gradient of `sddmm`: :math:`S b` and :math:`S^\top a`, S the matrix with the values g."""
-    row = _rows_of(indptr)
+    row = rows_of(indptr)
     da, db = np.zeros(0), np.zeros(0)
     if grads & 1:
         da = np.zeros(a.shape)
@@ -698,13 +601,14 @@ def from_scipy(a: Any) -> CSR:
 
 
 def from_torch(t: Any) -> CSR:
-    """The matrix of a sparse torch tensor with two axes (CSR, CSC, COO; blocks are opened). One copy."""
+    """The matrix of a sparse torch tensor with two axes, in CSR, CSC or COO layout (TypeError for others). One copy."""
     import torch
 
     if not isinstance(t, torch.Tensor):
         raise TypeError(f"from_torch: expected a sparse torch tensor, got {type(t).__name__}")
-    if t.layout == torch.strided:
-        raise TypeError("from_torch: the tensor is dense; from_dense takes it")
+    if t.layout not in (torch.sparse_csr, torch.sparse_csc, torch.sparse_coo):
+        hint = "; from_dense takes it" if t.layout == torch.strided else ""
+        raise TypeError(f"from_torch: the layout must be CSR, CSC or COO, got {t.layout}{hint}")
     if t.ndim != 2 or t.dense_dim():
         raise ValueError(f"from_torch: the tensor must have two sparse axes, got shape {tuple(t.shape)}")
     t = (t.coalesce() if t.layout == torch.sparse_coo else t).to_sparse_csr()

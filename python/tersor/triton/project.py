@@ -177,7 +177,7 @@ def _mix(x, y, h, k, inner, scale, K: tl.constexpr, W: tl.constexpr, WIDE: tl.co
     r = tl.arange(0, K).to(tl.int64)[:, None]
     KEPT: tl.constexpr = tl.float64 if WIDE else tl.float32
     total = tl.zeros([K, W], KEPT)
-    for c in range(0, k):
+    for c in range(k):
         sign = tl.load(h + r * k + c, mask=r < k, other=0.0).to(KEPT)
         total += sign * tl.load(x + base + c * inner + w, mask=w < inner, other=0.0).to(KEPT)
     tl.store(y + base + r * inner + w, (total * scale).to(y.dtype.element_ty), mask=(r < k) & (w < inner))

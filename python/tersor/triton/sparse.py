@@ -54,8 +54,8 @@ def _product(
         mask = here[:, None] & (col < n)[None, :]
         total += w[:, None] * tl.load(x + (batch * cols + k)[:, None] * n + col[None, :], mask, 0).to(T)
     if CLAMP:
-        total = tl.where(total < lo.to(T), lo.to(T), total)
-        total = tl.where(total > hi.to(T), hi.to(T), total)
+        total = tl.where(total < lo, lo, total).to(T)
+        total = tl.where(total > hi, hi, total).to(T)
     mask = live[:, None] & (col < n)[None, :]
     tl.store(y + (batch * rows + row)[:, None] * n + col[None, :], total.to(y.dtype.element_ty), mask)
 
@@ -124,6 +124,7 @@ def _multiply(data, indices, indptr, x, bias, y, lo=-math.inf, hi=math.inf):
         T=_work(x.dtype),
         R=tile[0],
         C=tile[1],
+        enable_fp_fusion=True,
     )
 
 
@@ -152,6 +153,7 @@ def _sample(a, b, indices, indptr, out):
         T=_work(a.dtype),
         E=tile[0],
         D=tile[1],
+        enable_fp_fusion=True,
     )
 
 
@@ -170,9 +172,7 @@ def spmm(data, indices, indptr, x, bias, perm, t_indices, t_indptr, y, lo, hi, g
     _multiply(data, indices, indptr, x, bias, y, lo, hi)
 
 
-def spmm_bwd(
-    g, data, indices, indptr, x, y, perm, t_indices, t_indptr, ddata, dx, dbias, lo, hi, grads
-):
+def spmm_bwd(g, data, indices, indptr, x, y, perm, t_indices, t_indptr, ddata, dx, dbias, lo, hi, grads):
     """GPU kernels of `spmm_bwd`: a product with the transpose and a sampled product."""
     if lo > -math.inf or hi < math.inf:
         g = torch.where((y <= lo) | (y >= hi), 0, g)

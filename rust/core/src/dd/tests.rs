@@ -107,7 +107,8 @@ impl Kernel for Check {
         }
         let zero = Dd::of(f64x8::splat(s, 0.0));
         assert_eq!(zero.root().get()[0], 0.0);
-        assert_eq!((zero - zero).get()[3], 0.0);
+        let other = zero;
+        assert_eq!((zero - other).get()[3], 0.0);
     }
 }
 

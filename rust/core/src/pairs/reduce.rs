@@ -48,6 +48,7 @@ impl<'a, T> Rows<'a, T> {
     }
     /// # Safety
     /// Row `row` exists, and nobody else uses these columns of it.
+    #[allow(clippy::mut_from_ref)]
     unsafe fn part(&self, row: usize, cols: Range<usize>) -> &mut [T] {
         // SAFETY: promised by the caller.
         unsafe { self.data.part(row * self.width + cols.start, cols.len()) }

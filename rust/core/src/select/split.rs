@@ -2,7 +2,7 @@
 //! is decided at once; what lies inside is listed, so that the caller selects exactly among the few.
 
 use super::BLOCK;
-use super::keys::{Key, Nan, Order, part, with_key};
+use super::keys::{self, Key, Nan, Order, with_key};
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::{Error, Result, Tensor, pool};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -15,68 +15,73 @@ pub struct Found {
     pub nonfinite: bool,
 }
 
+/// Elements between two searches for marks: the mask is still in the first-level cache.
+const STEP: usize = 4096;
+
+/// What is inside the window, in the mask, until it is listed.
+const INSIDE: u8 = 2;
+
 struct Split<'a, K> {
     /// The numbers as they lie in memory: keys only in registers, since this read is the whole cost.
     bits: &'a [K],
     out: &'a mut [u8],
     lo: K,
     hi: K,
-    /// Place in the block and key of what is inside the window.
-    list: &'a mut Vec<(u32, K)>,
-    /// How many may still be listed.
-    room: &'a AtomicUsize,
-}
-
-/// Keys above the window, keys from its lower end on, and the largest key.
-#[derive(Clone, Copy)]
-struct Seen<K>(usize, usize, K);
-
-impl<K: Key> Split<'_, K> {
-    #[inline(always)]
-    fn chunk(&mut self, at: usize, bits: &[K], out: &mut [u8], seen: &mut Seen<K>) -> Option<()> {
-        let (mut above, mut from_lo, mut top) = (K::ZERO, K::ZERO, seen.2);
-        for (to, bits) in out.iter_mut().zip(bits) {
-            let key = bits.magnitude();
-            *to = u8::from(key > self.hi);
-            above = above.count(key > self.hi);
-            from_lo = from_lo.count(key >= self.lo);
-            top = top.max(key);
-        }
-        let (above, from_lo) = (above.wide() as usize, from_lo.wide() as usize);
-        *seen = Seen(seen.0 + above, seen.1 + from_lo, top);
-        let inside = from_lo - above;
-        let fits = |room: usize| room.checked_sub(inside);
-        if inside > 0 && self.room.fetch_update(Relaxed, Relaxed, fits).is_ok() {
-            self.list.try_reserve(inside).ok()?;
-            for (i, bits) in bits.iter().enumerate() {
-                let key = bits.magnitude();
-                if (self.lo..=self.hi).contains(&key) {
-                    self.list.push(((at + i) as u32, key));
-                }
-            }
-        }
-        Some(())
-    }
 }
 
 impl<K: Key> Kernel for Split<'_, K> {
-    /// Nothing if there was no memory for the list.
-    type Output = Option<Seen<K>>;
+    /// Keys above the window, and the largest key.
+    type Output = (usize, K);
     #[inline(always)]
-    fn run<S: Simd>(mut self, _: S) -> Self::Output {
-        let mut seen = Seen(0, 0, K::ZERO);
-        let (chunks, rest) = self.bits.as_chunks::<64>();
-        let (out, out_rest) = std::mem::take(&mut self.out).as_chunks_mut::<64>();
-        for (c, (bits, out)) in chunks.iter().zip(out).enumerate() {
-            self.chunk(64 * c, bits, out, &mut seen)?;
+    fn run<S: Simd>(self, _: S) -> Self::Output {
+        let (mut above, mut top) = (K::ZERO, K::ZERO);
+        for (to, bits) in self.out.iter_mut().zip(self.bits) {
+            let key = bits.magnitude();
+            let (over, from_lo) = (key > self.hi, key >= self.lo);
+            // 0 below, 1 above, INSIDE = 2·1 − 0 between
+            *to = INSIDE * u8::from(from_lo) - u8::from(over);
+            above = above.count(over);
+            top = top.max(key);
         }
-        self.chunk(64 * chunks.len(), rest, out_rest, &mut seen)?;
-        Some(seen)
+        (above.wide() as usize, top)
     }
 }
 
+/// Clears the marks of what is inside the window, and calls `found` with each place.
+#[inline]
+fn marks(out: &mut [u8], mut found: impl FnMut(usize)) {
+    const EACH: u64 = u64::from_ne_bytes([INSIDE; 8]);
+    let (words, rest) = out.as_chunks_mut::<8>();
+    for (w, word) in words.iter_mut().enumerate() {
+        let marked = u64::from_le_bytes(*word);
+        let mut left = marked & EACH;
+        if left != 0 {
+            *word = (marked & !EACH).to_le_bytes();
+            while left != 0 {
+                found(8 * w + left.trailing_zeros() as usize / 8);
+                left &= left - 1;
+            }
+        }
+    }
+    let at = 8 * words.len();
+    for (i, byte) in rest.iter_mut().enumerate() {
+        if *byte == INSIDE {
+            *byte = 0;
+            found(at + i);
+        }
+    }
+}
+
+/// What a block found; `list` holds places in the block and keys.
+struct Part<K> {
+    list: Vec<(u32, K)>,
+    above: usize,
+    inside: usize,
+    top: K,
+}
+
 /// Writes the mask of what lies above the window `lo..=hi` of keys, and lists the places and the keys (as i64 bit
-/// patterns) of what lies inside, ascending in place; the lists mean nothing if more is inside than they hold.
+/// patterns) of what lies inside, ascending in place; -1 after them, and everywhere if more is inside than they hold.
 /// Only magnitudes of arrays of the format's own type.
 pub fn split(
     x: &Tensor,
@@ -115,32 +120,49 @@ fn blocks<K: Key>(
 ) -> Result<Found> {
     let n = x.len();
     let out = pool::Shared(out.as_mut_ptr());
-    let room = &AtomicUsize::new(places.len());
+    let (room, inside) = (places.len(), AtomicUsize::new(0));
     let parts = pool::map(n.div_ceil(BLOCK), n, |b| {
-        let (start, len) = (b * BLOCK, BLOCK.min(n - b * BLOCK));
-        let mut list = Vec::new();
-        let seen = dispatch(Split {
-            bits: part(x, start, len),
+        let (first, end) = (b * BLOCK, n.min((b + 1) * BLOCK));
+        let mut part = Part { list: Vec::new(), above: 0, inside: 0, top: K::ZERO };
+        let mut listed = [(0, K::ZERO); STEP];
+        for start in (first..end).step_by(STEP) {
+            let bits = keys::part::<K>(x, start, STEP.min(end - start));
             // SAFETY: the elements of this block, which no other block touches.
-            out: unsafe { out.part(start, len) },
-            lo,
-            hi,
-            list: &mut list,
-            room,
-        });
-        seen.map(|seen| (list, seen)).ok_or(Error::Memory(BLOCK))
+            let out = unsafe { out.part(start, bits.len()) };
+            let (above, top) = dispatch(Split { bits, out, lo, hi });
+            part.above += above;
+            part.top = part.top.max(top);
+            let mut found = 0;
+            marks(out, |i| {
+                listed[found] = ((start - first + i) as u32, bits[i].magnitude());
+                found += 1;
+            });
+            part.inside += found;
+            if inside.fetch_add(found, Relaxed) + found <= room {
+                part.list.try_reserve_exact(found).map_err(|_| Error::Memory(BLOCK))?;
+                part.list.extend_from_slice(&listed[..found]);
+            }
+        }
+        Ok(part)
     })?;
-    let (mut found, mut listed) = (Found::default(), 0);
+    let (mut found, mut listed, mut above) = (Found::default(), 0, 0);
     for (b, part) in parts.into_iter().enumerate() {
-        let (list, Seen(above, from_lo, top)) = part?;
-        for ((place, key), (to, to_key)) in list.iter().zip(places[listed..].iter_mut().zip(&mut keys[listed..])) {
+        let part = part?;
+        let slots = places[listed..].iter_mut().zip(&mut keys[listed..]);
+        for ((place, key), (to, to_key)) in part.list.iter().zip(slots) {
             *to = (b * BLOCK) as i64 + i64::from(*place);
             *to_key = key.wide() as i64;
         }
-        listed += list.len();
-        found.inside += from_lo - above;
-        found.below += BLOCK.min(n - b * BLOCK) - from_lo;
-        found.nonfinite |= top.wide() >= order.infinity();
+        listed += part.list.len();
+        above += part.above;
+        found.inside += part.inside;
+        found.nonfinite |= part.top.wide() >= order.infinity();
     }
+    found.below = n - above - found.inside;
+    if found.inside > room {
+        listed = 0;
+    }
+    places[listed..].fill(-1);
+    keys[listed..].fill(-1);
     Ok(found)
 }

@@ -1,0 +1,231 @@
+"""Pruning of files larger than memory. The one rule: the bytes written are those that the weights in memory would give, and
+a chunk is all that is held of them.
+
+Weights are read once per 16 bits of their keys and once more to be written (see `tersor._rank`); the order for ties is file
+name, then place in the file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tersor._op import kernel
+from tersor._rank import Cut, Order, Plan, integer, order_of, plan, search, share, signed_word
+from tersor.checkpoint import Entry, Model, Reader, Writer, chosen
+
+Progress = Callable[[int, int], None]
+
+#: how the bytes of a safetensors type become an array for the kernels: bfloat16 as its words
+VIEWS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "uint16"}
+#: 8-bit floats are ranked as float16, which holds them all: exponent bits, bias, whether the type is without -0
+SMALL = {"F8_E4M3": (4, 7, False), "F8_E5M2": (5, 15, False), "F8_E4M3FNUZ": (4, 8, True), "F8_E5M2FNUZ": (5, 16, True)}
+TYPES = {**{k: k.replace("BF", "bfloat").replace("F", "float") for k in VIEWS}, **dict.fromkeys(SMALL, "float16")}
+
+
+class Pruned(NamedTuple):
+    """What was pruned: of how many weights how many, up to which magnitude (None if none), and what each tensor keeps."""
+
+    total: int
+    pruned: int
+    threshold: float | None
+    kept: dict[str, int]
+
+
+def _table(dtype: str) -> np.ndarray:
+    """The float16 of every byte of an 8-bit float type."""
+    bits, bias, unsigned_zero = SMALL[dtype]
+    code = np.arange(256)
+    m = 7 - bits
+    exponent, mantissa = code >> m & (1 << bits) - 1, code & (1 << m) - 1
+    one = float(1 << m)
+    value = np.where(exponent > 0, (1 + mantissa / one) * 2.0 ** (exponent - bias), mantissa / one * 2.0 ** (1 - bias))
+    value = np.where(code >= 128, -value, value)
+    if unsigned_zero:
+        value[128] = np.nan
+    elif dtype == "F8_E4M3":
+        value[[127, 255]] = np.nan
+    else:  # infinities and NaN as in IEEE 754
+        value[exponent == 31] = np.where(mantissa[exponent == 31], np.nan, np.inf)
+    return value.astype(np.float16)
+
+
+class _Meter:
+    """Bytes done of bytes in all; how often a tensor with protected weights is read shows only on the way."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress = progress
+        self.done = self.end = self.total = 0
+
+    def step(self, n: int) -> None:
+        self.done = min(self.done + n, self.end)
+        if self.progress:
+            self.progress(self.done, self.total)
+
+
+class _Stored:
+    """A tensor of a file, as a layer of chunks."""
+
+    def __init__(self, reader: Reader, entry: Entry, step: Callable[[int], None]) -> None:
+        self.reader, self.entry, self.step = reader, entry, step
+        self.size = 1
+        for n in entry.shape:
+            self.size *= n
+        self.table = _table(entry.dtype) if entry.dtype in SMALL else None
+
+    def decode(self, raw: np.ndarray) -> np.ndarray:
+        return raw.view(VIEWS[self.entry.dtype]) if self.table is None else self.table[raw]
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        for raw in self.reader.chunks(self.entry):
+            yield self.decode(raw)
+            self.step(raw.size)
+
+    def prune(self, raw: np.ndarray, order: Order, cut: Cut) -> tuple[int, int]:
+        """Prunes a chunk in place; how many it kept above the threshold, and how many equals it has."""
+        values = self.decode(raw)
+        mask, tally = np.empty(values.size, bool), np.empty(2, np.int64)
+        kernel("magnitude_mask")(
+            values, mask, tally, signed_word(cut.key), cut.keep, False, order.format, order.signed, order.nan
+        )
+        if self.table is None:
+            kernel("apply_mask")(values, mask, values)
+        else:
+            raw *= mask
+        return int(tally[0]), int(tally[1])
+
+
+def _eligible(entry: Entry, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    wanted = bool(include) or len(entry.shape) >= 2
+    return wanted and entry.dtype in TYPES and chosen(entry.name, include, exclude)
+
+
+def prune_safetensors(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    sparsity: float | None = None,
+    *,
+    k: int | None = None,
+    min_keep: int = 0,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Pruned:
+    """Prunes the weights of a safetensors file or model folder globally, as streams.
+
+    Parameters
+    ----------
+    src : path
+        A ``.safetensors`` file, a model folder, or the index of a sharded one.
+    dst : path
+        Where to write: a file for a file, a folder for a folder; may be ``src`` itself. What is there is replaced when its
+        successor is complete. A folder's other files are carried over.
+    sparsity : float between 0 and 1
+        Share of the chosen weights to prune.
+    k : int
+        Number of weights to prune, instead of the share.
+    min_keep : int
+        The largest so many weights of each tensor are kept.
+    include, exclude : sequences of str
+        Shell patterns of names. Without ``include`` all float tensors of two dimensions or more are chosen, with it the
+        float tensors that match; ``exclude`` takes some away.
+    progress : callable
+        ``progress(done, total)`` in bytes, called after every chunk.
+
+    Returns
+    -------
+    Pruned(total, pruned, threshold, kept)
+
+    Raises
+    ------
+    FormatError
+        If a file is malformed.
+    ValueError
+        If no tensor is chosen, weights are not finite, or k is more than can be pruned.
+    OSError
+        If a file cannot be read or written.
+
+    Notes
+    -----
+    Memory: 4 MiB of data and 2 MB of counters. One read per 16 bits of the widest type and one for the writing, one more with
+    min_keep. Floats of 64, 32, 16 and 8 bits are ranked by value; all other bytes of a file, its header among them, stay as
+    they are. Bit for bit the result of `global_prune` on the same tensors, by file name, then place in the file.
+    """
+    if (sparsity is None) == (k is None):
+        raise ValueError("exactly one of sparsity and k must be given")
+    for name, patterns in (("include", include), ("exclude", exclude)):
+        if isinstance(patterns, str):
+            raise TypeError(f"{name} must be a list of patterns, got the string {patterns!r}")
+    with Model(src) as model:
+        meter = _Meter(progress)
+        step = meter.step
+        layers = {e.name: _Stored(r, e, step) for r, e in model.tensors() if _eligible(e, include, exclude)}
+        if not layers:
+            raise ValueError(f"{src}: no float tensor is chosen")
+        some = list(layers.values())
+        total = sum(layer.size for layer in some)
+        protect = [min(integer("min_keep", min_keep), layer.size) for layer in some]
+        count = integer("k", share(sparsity, total) if sparsity is not None else k)
+        if count > total - sum(protect):
+            kept = f" with min_keep for {sum(protect)} of them" if any(protect) else ""
+            raise ValueError(f"{src}: cannot prune k = {count} of {total} weights{kept}")
+        order = order_of([TYPES[layer.entry.dtype] for layer in some])
+        reads = (order.width // 16 if count else 1) + any(protect)
+        meter.end = reads * sum(layer.entry.nbytes for layer in some)
+        meter.total = meter.end + sum(r.size for r in model.readers.values())
+        try:
+            h = search(some, [count], order, protect)
+        except ValueError:
+            _blame(some)
+            raise
+        cuts = plan(some, h, "low", protect)
+        meter.done, meter.end = meter.end, meter.total
+        target = model.target(dst)
+        model.carry(target)
+        kept_by: dict[str, int] = {}
+        places = {name: i for i, name in enumerate(layers)}
+        for file, reader in model.readers.items():
+            path = target / file if model.folder is not None else target
+            with Writer(path, head=reader.head, size=reader.size) as out:
+                step(len(reader.head))
+                for entry in reader.entries.values():
+                    _write(out, reader, entry, layers.get(entry.name), order, cuts, places, kept_by, step)
+        model.carry_index(target)
+        return Pruned(total, count, order.value(h.keys[0]) if count else None, kept_by)
+
+
+def _write(
+    out: Writer,
+    reader: Reader,
+    entry: Entry,
+    layer: _Stored | None,
+    order: Order,
+    cuts: Plan,
+    places: dict[str, int],
+    kept_by: dict[str, int],
+    step: Callable[[int], None],
+) -> None:
+    kept = 0
+    for raw in reader.chunks(entry):
+        if layer is not None:
+            i = places[entry.name]
+            above, equal = layer.prune(raw, order, cuts.cut(i))
+            kept += above + cuts.spend(i, equal)
+        out.write(raw)
+        step(raw.size)
+    if layer is not None:
+        kept_by[entry.name] = kept
+
+
+def _blame(layers: Sequence[_Stored]) -> None:
+    """Says which tensor is not finite, if one is."""
+    for layer in layers:
+        for raw in layer.reader.chunks(layer.entry):
+            values = layer.decode(raw)
+            words = values.view(np.uint16).astype(np.uint32) << 16 if layer.entry.dtype == "BF16" else None
+            finite = np.isfinite(values if words is None else words.view(np.float32))
+            if not finite.all():
+                raise ValueError(f"{layer.reader.path}: tensor {layer.entry.name!r} has non-finite values")

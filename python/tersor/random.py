@@ -1,0 +1,108 @@
+r"""Philox4x32-10, the counter-based generator behind every random operator of this library.
+
+A random value here is a function of a seed, a tag (which operator), a stream and a position, so that nothing random is
+stored, and threads, chunks and devices see the same bits:
+
+.. math::
+
+   \operatorname{word}(\text{tag}, \text{stream}; a, b) = \operatorname{Philox}(\text{key} = \text{seed};\;
+   \text{counter} = \lfloor b/4 \rfloor,\, a_{lo},\, a_{hi},\, \text{tag} + 256\,\text{stream})_{b \bmod 4}
+
+=============  ===  =========================================================================
+operator       tag  a
+=============  ===  =========================================================================
+gaussian       1    column
+rademacher     2    column; bit b is bit b mod 32 of word b // 32, a sign is 1 - 2 bit
+sparse         3    column
+countsketch    4    column (osnap too)
+srht           5    0 signs, 1 permutation
+spinner        6    3 block + t
+fastfood       7    0 signs, 1 permutation, 2 Gaussian
+=============  ===  =========================================================================
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tersor._op import OPS, op
+from tersor._sample import Draw
+
+__all__ = ["TAGS", "philox4x32"]
+
+Array = Any
+
+#: which operator draws: the low byte of the last counter word
+TAGS = {
+    "gaussian": 1,
+    "rademacher": 2,
+    "sparse": 3,
+    "countsketch": 4,
+    "osnap": 4,
+    "srht": 5,
+    "spinner": 6,
+    "fastfood": 7,
+}
+
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+
+
+def _sample(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
+    counter = draw.rng.integers(0, 2**32, (*draw.lead, 4), np.uint32)
+    return [counter, draw.rng.integers(0, 2**32, 2, np.uint32)], {}
+
+
+@op(sample=_sample, dtypes=("uint32",), native=True, integer=True)
+def philox4x32(counter: Array, key: Array) -> Array:
+    r"""The four words of Philox4x32-10 for each counter.
+
+    Ten rounds of :math:`(c_0, c_1, c_2, c_3) \leftarrow (hi(M_1 c_2) \oplus c_1 \oplus k_0,\; lo(M_1 c_2),\;
+    hi(M_0 c_0) \oplus c_3 \oplus k_1,\; lo(M_0 c_0))`.
+
+    Parameters
+    ----------
+    counter : array or tensor [..., 4], uint32
+    key : array or tensor [2], uint32
+        The low and the high word of the seed.
+
+    Returns
+    -------
+    array or tensor [..., 4], uint32
+
+    Raises
+    ------
+    TypeError
+        If an argument is not uint32.
+    ValueError
+        If counter does not end in an axis of 4, or key is not of shape [2].
+
+    Notes
+    -----
+    Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011). The same words as Random123's
+    ``philox4x32`` and Triton's ``tl.philox`` with 32-bit counter words.
+    """
+    c0, c1, c2, c3 = np.moveaxis(np.asarray(counter).astype(np.uint64), -1, 0)
+    k0, k1 = (int(k) for k in key)
+    for _ in range(10):
+        p0, p1 = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)
+        c0, c1, c2, c3 = (
+            (p1 >> _HALF) ^ c1 ^ np.uint64(k0),
+            p1 & _LOW,
+            (p0 >> _HALF) ^ c3 ^ np.uint64(k1),
+            p0 & _LOW,
+        )
+        k0, k1 = k0 + 0x9E3779B9 & 0xFFFFFFFF, k1 + 0xBB67AE85 & 0xFFFFFFFF
+    return np.stack([c0, c1, c2, c3], -1).astype(np.uint32)
+
+
+def words(seed: int, tag: int, stream: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The reference of `word` for arrays of positions, in NumPy alone."""
+    a, b = np.broadcast_arrays(np.asarray(a, np.uint64), np.asarray(b, np.uint64))
+    last = np.full(a.shape, tag + 256 * stream, np.uint64)
+    counter = np.stack([b >> np.uint64(2), a & _LOW, a >> _HALF, last], -1).astype(np.uint32)
+    key = np.array([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF], np.uint32)
+    four = OPS["philox4x32"].reference(counter, key)
+    return np.take_along_axis(four, (b & np.uint64(3)).astype(np.intp)[..., None], -1)[..., 0]

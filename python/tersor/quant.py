@@ -198,7 +198,7 @@ def _encode_affine(x: Array, bits: int = 8, group: int = 0, saturate: bool = Fal
 
 @op(
     meta=lambda data, scale, zero_point, bits, last, dtype: [((*tuple(data.shape)[:-1], last), FLOATS[dtype])],
-    sample=Quantized("data", "scale", bits=4, dtype=True),
+    sample=Quantized("data", "scale", "none", bits=4, dtype=True),
     exempt=("scale",),
     native=True,
 )

@@ -42,6 +42,9 @@ pub fn split(n: usize) -> Option<(usize, u32)> {
 /// y = H x over the last axis; `y` may be `x`. With `ortho` divided by √n.
 pub fn fwht(x: &Tensor, y: &Tensor, ortho: bool) -> Result<()> {
     let (_, n) = x.rows();
+    if x.shape().is_empty() {
+        return Err(Error::Value("the transform needs a last axis, got a 0-d array".into()));
+    }
     if x.shape() != y.shape() {
         return Err(Error::Value(format!("the output has shape {:?}, the input {:?}", y.shape(), x.shape())));
     }

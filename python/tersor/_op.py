@@ -60,9 +60,7 @@ class Op:
         self.family = reference.__module__.rpartition(".")[2]
         kernel = KERNELS.get(self.name)
         if kernel is None:
-            raise LookupError(
-                f"{self.name}: declared in {self.family}.py, but the Rust table has no such kernel"
-            )
+            raise LookupError(f"{self.name}: declared in {self.family}.py, but the Rust table has no such kernel")
         self.kernel = kernel
         self.meta = meta
         self.sample = sample
@@ -75,12 +73,8 @@ class Op:
         self.parameters = tuple(parameters)
         self.defaults = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
         self.scalars = {k: self.defaults.get(k) for k in self.parameters if k not in self.inputs}
-        self.optional = frozenset(
-            k for k in self.inputs if k in self.defaults and self.defaults[k] is None
-        )
-        self.coefficients = frozenset(
-            k for k in self.inputs if isinstance(self.defaults.get(k), float)
-        )
+        self.optional = frozenset(k for k in self.inputs if k in self.defaults and self.defaults[k] is None)
+        self.coefficients = frozenset(k for k in self.inputs if isinstance(self.defaults.get(k), float))
         self.exempt = self.optional | self.coefficients | frozenset(checks.get("exempt", ()))
         self.n = len(self.inputs)
         self.fast = (
@@ -119,9 +113,7 @@ class Op:
             raise TypeError(f"{self.name}: argument {k} is {twice}")
         return values[: self.n], values[self.n :]
 
-    def shapes(
-        self, xs: Sequence[Any], scalars: Sequence[Any]
-    ) -> list[tuple[tuple[int, ...], Any]]:
+    def shapes(self, xs: Sequence[Any], scalars: Sequence[Any]) -> list[tuple[tuple[int, ...], Any]]:
         """Shape and dtype of each output; dtype is that of an input or a name."""
         if self.meta is not None:
             return self.meta(*xs, **dict(zip(self.scalars, scalars, strict=True)))
@@ -166,14 +158,10 @@ class Op:
             i = self.inputs.index(k)
             if i < v:
                 if x.shape[-1] != d:
-                    raise ValueError(
-                        f"{self.name}: last axes differ: {self.inputs[0]} has {d}, {k} has {x.shape[-1]}"
-                    )
+                    raise ValueError(f"{self.name}: last axes differ: {self.inputs[0]} has {d}, {k} has {x.shape[-1]}")
                 plain = plain and tuple(x.shape[:-1]) == lead
             else:
-                plain = plain and (
-                    x.ndim == 0 or (k not in self.coefficients and tuple(x.shape) == lead)
-                )
+                plain = plain and (x.ndim == 0 or (k not in self.coefficients and tuple(x.shape) == lead))
         if plain:
             return xs
         # a coefficient has a last axis of one ([B, 1]); other row scalars have none
@@ -189,9 +177,7 @@ class Op:
         try:
             lead = np.broadcast_shapes(*leads)
         except ValueError:
-            shapes = ", ".join(
-                f"{k} {tuple(x.shape)}" for k, x in zip(self.inputs, xs, strict=True)
-            )
+            shapes = ", ".join(f"{k} {tuple(x.shape)}" for k, x in zip(self.inputs, xs, strict=True))
             raise ValueError(f"{self.name}: shapes do not broadcast: {shapes}") from None
         rows = math.prod(lead)
         out = []
@@ -232,37 +218,25 @@ class Op:
         self.kernel(*buffers, *[_words(y) for y in ys], *scalars)
         return ys[0] if len(ys) == 1 else tuple(ys)
 
-    def check_out(
-        self, ys: list[Any], wanted: list[Any], kind: Any, name_of: Callable[[Any], str]
-    ) -> None:
+    def check_out(self, ys: list[Any], wanted: list[Any], kind: Any, name_of: Callable[[Any], str]) -> None:
         if len(ys) != len(wanted):
             raise ValueError(f"{self.name}: out has {len(ys)} arrays, {len(wanted)} are needed")
         for k, y, (shape, dtype) in zip(self.outputs, ys, wanted, strict=True):
             if not isinstance(y, kind):
-                raise TypeError(
-                    f"{self.name}: out for {k} must be {kind.__name__}, got {type(y).__name__}"
-                )
+                raise TypeError(f"{self.name}: out for {k} must be {kind.__name__}, got {type(y).__name__}")
             if name_of(y) != dtype_name(dtype):
-                raise TypeError(
-                    f"{self.name}: out for {k} must be {dtype_name(dtype)}, got {name_of(y)}"
-                )
+                raise TypeError(f"{self.name}: out for {k} must be {dtype_name(dtype)}, got {name_of(y)}")
             if tuple(y.shape) != tuple(shape):
-                raise ValueError(
-                    f"{self.name}: out for {k} must have shape {tuple(shape)}, got {tuple(y.shape)}"
-                )
+                raise ValueError(f"{self.name}: out for {k} must have shape {tuple(shape)}, got {tuple(y.shape)}")
 
     def _array(self, name: str, x: Any) -> np.ndarray:
         if isinstance(x, np.ndarray):
             return np.asarray(x)
         if x is None and name in self.optional:
             return np.empty(0, np.float32)
-        if isinstance(x, (int, float, np.generic)) and (
-            name in self.coefficients or name in self.exempt
-        ):
+        if isinstance(x, (int, float, np.generic)) and (name in self.coefficients or name in self.exempt):
             return np.asarray(x, np.float64)
-        raise TypeError(
-            f"{self.name}: {name} must be a NumPy array like the first argument, got {type(x).__name__}"
-        )
+        raise TypeError(f"{self.name}: {name} must be a NumPy array like the first argument, got {type(x).__name__}")
 
 
 def _extent(x: Any) -> tuple[int, int]:
@@ -271,19 +245,13 @@ def _extent(x: Any) -> tuple[int, int]:
 
 def dtype_name(dtype: Any) -> str:
     """The name that NumPy and torch share for a dtype."""
-    return (
-        dtype
-        if isinstance(dtype, str)
-        else getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
-    )
+    return dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
 
 
 def _native(op: str, name: str, x: np.ndarray) -> np.ndarray:
     """`x` as the kernels read it: native byte order (else an error), C-contiguous and aligned (else a copy)."""
     if not x.dtype.isnative:
-        raise TypeError(
-            f"{op}: {name} has byte order {x.dtype.byteorder!r}; convert it to native first"
-        )
+        raise TypeError(f"{op}: {name} has byte order {x.dtype.byteorder!r}; convert it to native first")
     if x.dtype == np.uint16:  # these words mean bfloat16 to the kernels
         raise TypeError(f"{op}: {name} is uint16; no operator takes it")
     flags = x.flags

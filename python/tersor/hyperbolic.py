@@ -50,9 +50,7 @@ def _slope(z: Array, closed: Array, *series: float) -> Array:
 def _tanh_root_d(z: Array) -> Array:
     t = _tanh_root(z)
     z1 = np.where(z < 1e-3, 1, z)
-    return _slope(
-        z, (1 - t - z * t * t) / (2 * z1), -1 / 3, 4 / 15, -17 / 105, 248 / 2835, -1382 / 31185
-    )
+    return _slope(z, (1 - t - z * t * t) / (2 * z1), -1 / 3, 4 / 15, -17 / 105, 248 / 2835, -1382 / 31185)
 
 
 def _artanh_root_d(z: Array) -> Array:
@@ -75,11 +73,7 @@ def _arsinh_root_d(u: Array) -> Array:
 
 def _like(total: Array, c: Array) -> Array:
     """The gradient of a curvature: per row, or summed where one number served all rows."""
-    return (
-        total.reshape(np.shape(c))
-        if np.size(c) == total.size
-        else np.sum(total).reshape(np.shape(c))
-    )
+    return total.reshape(np.shape(c)) if np.size(c) == total.size else np.sum(total).reshape(np.shape(c))
 
 
 @op(sample=Rows("tangent"), checks_inside=True)

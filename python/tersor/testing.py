@@ -60,9 +60,7 @@ def rows(dtype: str = "float64", *, scale: float = 1.0) -> st.SearchStrategy[np.
     return draws(dtype).map(lambda w: w.cast(w.rng.standard_normal((*w.lead, w.d)) * scale))
 
 
-def ball_points(
-    dtype: str = "float64", c: float = 1.0, *, radius: float = 3.0
-) -> st.SearchStrategy[np.ndarray]:
+def ball_points(dtype: str = "float64", c: float = 1.0, *, radius: float = 3.0) -> st.SearchStrategy[np.ndarray]:
     """Points of the ball of curvature -c at distance up to `radius` from its centre."""
 
     def points(w: Draw) -> np.ndarray:
@@ -78,9 +76,7 @@ def ball_points(
 def codes(bits: int, *, signed: bool = False) -> st.SearchStrategy[np.ndarray]:
     """Arrays of `bits`-bit codes, one per byte."""
     low, kind = (-(1 << bits - 1), np.int8) if signed else (0, np.uint8)
-    return draws().map(
-        lambda w: w.rng.integers(low, low + (1 << bits), (*w.lead, w.d)).astype(kind)
-    )
+    return draws().map(lambda w: w.rng.integers(low, low + (1 << bits), (*w.lead, w.d)).astype(kind))
 
 
 def csr(
@@ -133,6 +129,4 @@ def assert_close(got: Any, want: Any, tolerance: float, *, scale: Any = None) ->
     assert (np.isfinite(g) == finite).all(), "not finite in different places"
     top = np.max(np.abs(w[finite]), initial=0.0 if scale is None else float(scale))
     error = np.max(np.abs(g[finite] - w[finite]), initial=0.0)
-    assert error <= tolerance * top + least, (
-        f"off by {error:.3g}, allowed {tolerance:.3g} of {top:.3g}"
-    )
+    assert error <= tolerance * top + least, f"off by {error:.3g}, allowed {tolerance:.3g} of {top:.3g}"

@@ -9,7 +9,7 @@ from tersor._op import FormatError, InternalError
 if hasattr(_os, "register_at_fork"):
     _os.register_at_fork(after_in_child=_core.after_fork)
 
-from tersor import hyperbolic, project, prune, random
+from tersor import hyperbolic, project, prune, quant, random
 
 __all__ = [
     "FormatError",
@@ -19,6 +19,7 @@ __all__ = [
     "hyperbolic",
     "project",
     "prune",
+    "quant",
     "random",
     "set_num_threads",
 ]

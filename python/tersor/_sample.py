@@ -100,6 +100,7 @@ class Quantized:
             "scale": lambda: scale,
             "zero_point": lambda: np.asarray(draw.rng.integers(-3, 4, grain), np.int32),
             "z": lambda: np.asarray(draw.rng.integers(-3, 4, grain), kind),
+            "none": lambda: None,
             "x": lambda: draw.cast(draw.rng.uniform(-12, 12, shape) * float(np.max(scale, initial=1e-3))),
             "g": lambda: draw.cast(draw.rng.standard_normal(shape)),
             "q": lambda: draw.rng.integers(0, 16, shape, np.uint8),

@@ -9,7 +9,7 @@ from tersor._op import FormatError, InternalError
 if hasattr(_os, "register_at_fork"):
     _os.register_at_fork(after_in_child=_core.after_fork)
 
-from tersor import hyperbolic, project, prune, quant, random
+from tersor import hyperbolic, project, prune, quant, random, sparse
 
 __all__ = [
     "FormatError",
@@ -22,4 +22,5 @@ __all__ = [
     "quant",
     "random",
     "set_num_threads",
+    "sparse",
 ]

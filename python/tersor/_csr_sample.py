@@ -20,6 +20,11 @@ def rows_of(indptr: Array) -> np.ndarray:
     return np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
 
 
+def add_at(y: np.ndarray, places: Any, terms: Array) -> None:
+    """Adds, at places that may repeat."""
+    np.add.at(y, places, terms)
+
+
 def transposed(indices: Array, indptr: Array, cols: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     perm = np.argsort(indices, kind="stable")
     offsets = np.concatenate([[0], np.cumsum(np.bincount(indices, minlength=cols))])
@@ -33,7 +38,7 @@ def chain(data: Array, indices: Array, indptr: Array, x: Array, bias: Array, lo:
     if bias is not None and np.size(bias):
         y += np.asarray(bias, np.float64)[:, None]
     terms = np.asarray(data, np.float64)[:, None] * x[..., indices, :]
-    np.add.at(y, (..., rows_of(indptr), slice(None)), terms)
+    add_at(y, (..., rows_of(indptr), slice(None)), terms)
     return np.clip(y, lo, hi)
 
 

@@ -167,7 +167,7 @@ def encode(rows: np.ndarray, dtype: str, scheme: Scheme) -> tuple[np.ndarray, np
         # 4-bit rows that fill words are packed as theirs are
         words = pack(np.asarray(e.data), 8) if scheme.bits == 8 else np.asarray(e.data).reshape(n, -1).view("<i4")
         return words, np.asarray(e.scale).reshape(n, -1)
-    grain = {"group": scheme.group} if scheme.group else {"axis": 0}
+    grain: dict[str, Any] = {"group": scheme.group} if scheme.group else {"axis": 0}
     scale = np.asarray(quant.choose_qparams(rows, f"int{scheme.bits}", **grain)[0]).reshape(n, -1)
     kept, exact = _stored(scale, dtype)
     return pack(quant.quantize(rows, exact, None, f"int{scheme.bits}"), scheme.bits), kept

@@ -19,7 +19,7 @@ import numpy as np
 from tersor import _quantize as plain
 from tersor._encoded import Encoded
 from tersor._encoded import scheme as _scheme
-from tersor._op import FLOATS, dtype_name, op
+from tersor._op import FLOATS, OPS, dtype_name, op
 from tersor._sample import Quantized
 
 __all__ = [
@@ -208,7 +208,7 @@ def _decode(data: Array, scale: Array, zero_point: Array = None, bits: int = 8, 
     q = data if signed else plain.unpack(data, bits, last, False)
     if not signed and (zero_point is None or np.size(zero_point) == 0):
         zero_point = np.float32(1 << bits - 1)
-    return _dequantize.__wrapped__(q, scale, zero_point, dtype)
+    return OPS["dequantize"].reference(q, scale, zero_point, dtype)
 
 
 @op(
@@ -721,10 +721,11 @@ def encode(x: Array, scheme: str, *, nan: str = "raise", out: Encoded | None = N
         return out
     keywords: dict[str, Any] = {} if target is None else {"out": target}
     try:
-        made = (_encode_affine if how.affine else _encode_symmetric)(x, how.bits, how.group, saturate, **keywords)
+        call = _encode_affine if how.affine else _encode_symmetric
+        data, steps, *zero = call(x, how.bits, how.group, saturate, **keywords)
     except ValueError as e:
         raise ValueError(str(e).replace("encode_affine", name, 1).replace("encode_symmetric", name, 1)) from None
-    return out if out is not None else Encoded(*made, *(() if how.affine else (None,)), scheme, shape, kind)
+    return out if out is not None else Encoded(data, steps, zero[0] if zero else None, scheme, shape, kind)
 
 
 def _target(out: Any, scheme: str, x: Array) -> tuple[Array, ...]:

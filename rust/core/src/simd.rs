@@ -40,7 +40,7 @@ pub fn force(name: Option<&str>) -> bool {
         None => FORCED.store(u8::MAX, Ordering::Relaxed),
         Some(n) => match available().iter().position(|&a| a == n) {
             Some(_) => {
-                FORCED.store(LEVELS.iter().position(|&l| l == n).map_or(u8::MAX, |i| i as u8), Ordering::Relaxed)
+                FORCED.store(LEVELS.iter().position(|&l| l == n).map_or(u8::MAX, |i| i as u8), Ordering::Relaxed);
             }
             None => return false,
         },

@@ -180,11 +180,11 @@ fn exchange(kind: &Bound<'_, PyType>) -> PyResult<Option<&'static Exchange>> {
             }
             None => return Ok(None),
         };
-        if let Ok(mut list) = SEEN.lock() {
-            if list.len() < 64 {
-                std::mem::forget(kind.clone());
-                list.push((key, found));
-            }
+        if let Ok(mut list) = SEEN.lock()
+            && list.len() < 64
+        {
+            std::mem::forget(kind.clone());
+            list.push((key, found));
         }
         api = Some(found);
     }

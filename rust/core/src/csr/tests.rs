@@ -273,7 +273,7 @@ fn sorting_is_stable_and_transposing_twice_is_nothing() {
         for i in 0..rows {
             let row = indptr[i] as usize..indptr[i + 1] as usize;
             let mut want: Vec<(i64, usize)> = row.clone().map(|e| (indices[e], e)).collect();
-            want.sort();
+            want.sort_unstable();
             let got: Vec<(i64, usize)> = row.map(|e| (i64::from(c[e]), p[e] as usize)).collect();
             assert_eq!(got, want);
         }

@@ -75,7 +75,7 @@ impl<S: Simd> Acc<S> for Dot2<S> {
         let (p, e) = two_prod(a.witness(), a, b);
         let (hi, r) = two_sum(self.hi, p);
         self.hi = hi;
-        self.lo = self.lo + (e + r);
+        self.lo += e + r;
     }
     #[inline(always)]
     fn dot_sum(&mut self, a: f64x8<S>, x: f64x8<S>, y: f64x8<S>) {

@@ -1,6 +1,7 @@
 //! Every tail size, dtype and level against plain loops; one row for all; sums over rows; the edge of the ball.
 
 use super::*;
+use crate::store::{Bf16, F16, Store};
 use crate::{Dtype, Error};
 
 /// y = <a, b> a + 2b, n = <a, b> c: a product, a combination and a number.

@@ -203,9 +203,9 @@ impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize
                         // up to this step, and a step is read before it is written.
                         let row = unsafe { std::slice::from_raw_parts_mut(y[o].add(r * d + i), step) };
                         if step == STEP {
-                            K::store16(s, [a[o], b[o]], row)
+                            K::store16(s, [a[o], b[o]], row);
                         } else {
-                            K::store_tail(s, [a[o], b[o]], row)
+                            K::store_tail(s, [a[o], b[o]], row);
                         }
                     }
                 }

@@ -240,7 +240,7 @@ fn encode<Q: Scheme>(q: Q, t: [&Tensor; 3], zero: Option<&Tensor>, k: &[Scalar])
     if scale.len() != groups || zero.is_some_and(|z| z.len() != groups) {
         return Err(Error::Value(format!("{} scales for {groups} groups", scale.len())));
     }
-    let zero = zero.map(|z| z.slice_mut::<u8>()).transpose()?.map(|z| Shared(z.as_mut_ptr()));
+    let zero = zero.map(crate::Tensor::slice_mut::<u8>).transpose()?.map(|z| Shared(z.as_mut_ptr()));
     let saturate = k[2].bool();
     by_float!(x, A => {
         let x = x.slice::<A>()?;
@@ -270,8 +270,11 @@ fn encode<Q: Scheme>(q: Q, t: [&Tensor; 3], zero: Option<&Tensor>, k: &[Scalar])
             let (from, to) = (block * each, ((block + 1) * each).min(units));
             let step = if A::SAME { each } else { (CHUNK / unit).max(1) };
             let mut scratch = if A::SAME { Vec::new() } else { try_vec(step * unit, Real::ZERO)? };
-            let starts = (from..to).step_by(step);
-            Ok(starts.fold(true, |all, i| some(&mut scratch, i, (i + step).min(to)) && all))
+            let mut finite = true;
+            for i in (from..to).step_by(step) {
+                finite &= some(&mut scratch, i, (i + step).min(to));
+            }
+            Ok(finite)
         })?;
         let finite = finite.into_iter().collect::<Result<Vec<bool>>>()?;
         if finite.contains(&false) && !saturate {

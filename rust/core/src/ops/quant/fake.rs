@@ -92,7 +92,7 @@ impl<T: Real> Inside<T> {
     }
     #[inline(always)]
     fn has(self, v: T) -> bool {
-        (v >= self.low) & (v <= self.high)
+        (v >= self.low) && (v <= self.high)
     }
 }
 
@@ -206,8 +206,8 @@ impl<T: Real> Pass<T, 2, 0, 1, 0> for Learned<'_, T> {
                                 (T::load_tail(s, g), T::load_tail(s, &slope[..n]), T::load_tail(s, &outside[..n]))
                             };
                             for l in 0..2 {
-                                ds[l] = ds[l] + g[l] * slope[l];
-                                dz[l] = dz[l] + outside[l];
+                                ds[l] += g[l] * slope[l];
+                                dz[l] += outside[l];
                             }
                         }
                     }

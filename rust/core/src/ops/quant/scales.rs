@@ -48,7 +48,9 @@ impl<'a, T: Real> Scales<'a, T> {
         let z = if zero.is_empty() { Vec::new() } else { zeros(zero, scale)? };
         let s = if form == Form::Reciprocal && T::DTYPE == Dtype::F64 {
             let mut s = numbers::<T>(scale)?.into_owned();
-            s.iter_mut().for_each(|s| *s = T::from_f32(s.to_f32()));
+            for s in &mut s {
+                *s = T::from_f32(s.to_f32());
+            }
             Cow::Owned(s)
         } else {
             numbers(scale)?

@@ -58,9 +58,7 @@ def schema(op: Op) -> str:
     arrays = [f"Tensor {k}" for k in op.inputs]
     scalars = [f"{KINDS[kind]} {k}" for k, kind in op.kernel.scalars]
     results = ", ".join("Tensor" for _ in op.outputs)
-    return f"{op.name}({', '.join(arrays + scalars)}) -> " + (
-        results if len(op.outputs) == 1 else f"({results})"
-    )
+    return f"{op.name}({', '.join(arrays + scalars)}) -> " + (results if len(op.outputs) == 1 else f"({results})")
 
 
 def body(op: Op, kernel: Callable[..., None] | None) -> Callable[..., Any]:
@@ -111,9 +109,7 @@ def _tensor(op: Op, name: str, x: Any, device: torch.device) -> torch.Tensor:
         if torch.compiler.is_compiling():
             return torch.tensor(float(x), dtype=torch.float64)
         return _number(float(x))
-    raise TypeError(
-        f"{op.name}: {name} must be a tensor like the first argument, got {type(x).__name__}"
-    )
+    raise TypeError(f"{op.name}: {name} must be a tensor like the first argument, got {type(x).__name__}")
 
 
 def public(op: Op) -> Callable[..., Any]:
@@ -145,9 +141,7 @@ def public(op: Op) -> Callable[..., Any]:
 
     total = n + len(op.scalars)
     tails = [
-        tuple(op.defaults[k] for k in op.parameters[i:])
-        if all(k in op.defaults for k in op.parameters[i:])
-        else None
+        tuple(op.defaults[k] for k in op.parameters[i:]) if all(k in op.defaults for k in op.parameters[i:]) else None
         for i in range(total + 1)
     ]
     exempt = [k in op.exempt for k in inputs]
@@ -156,6 +150,8 @@ def public(op: Op) -> Callable[..., Any]:
         """The short way: the arguments as the kernel takes them, or None where anything needs thought."""
         tail = tails[len(args)] if len(args) <= total else None
         if tail is None:
+            return None
+        if len(args) > n and any(isinstance(a, str) for a in args[n:]):
             return None
         whole = args + tail
         x = whole[0]
@@ -228,9 +224,7 @@ def _function(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
     twice = f"{bwd.name}_bwd" in OPS
     single = len(bwd.outputs) == 1
     # for each input: its place among the gradients and among the saved, if any
-    back = [
-        (i, results.get(k), saved.index(k) if k in saved else None) for i, k in enumerate(op.inputs)
-    ]
+    back = [(i, results.get(k), saved.index(k) if k in saved else None) for i, k in enumerate(op.inputs)]
 
     class Fn(torch.autograd.Function):
         @staticmethod

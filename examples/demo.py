@@ -17,28 +17,15 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 from sentences import GRADES, SENTENCES
-from tersor import sparse, summary
+from tersor import summary
 from tersor.bench.__main__ import run
 from tersor.checkpoint import Model
 from tersor.convert import load, quantize_safetensors
-from tersor.nn import QuantLinear
+from tersor.nn import QuantLinear, SparseLinear
 from tersor.prune import prune_safetensors
-from torch import nn
 
 OUT = Path(__file__).parent.parent / "demo"
 console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-
-
-class SparseLinear(nn.Module):
-    """A pruned linear layer: only the weights that are left are kept and multiplied."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.weight, self.bias = sparse.from_dense(linear.weight.detach().numpy()), linear.bias
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        rows = x.flatten(0, -2)
-        return sparse.spmm(self.weight, rows.T.contiguous()).T.add(self.bias).unflatten(0, x.shape[:-1])
 
 
 def inspect(path: Path) -> None:
@@ -88,7 +75,7 @@ def main() -> None:
         name, path = f"pruned {share:.0%}", OUT / f"pruned-{share}"
         prune_safetensors(source, path, share, include=["*.weight"], exclude=["*LayerNorm*", "*embeddings*"])
         embedders[name] = Embedder(path, load(path))
-        embedders[name].model.replace(lambda _, linear: SparseLinear(linear))
+        embedders[name].model.replace(lambda _, linear: SparseLinear.from_dense(linear))
         sizes[name] = megabytes(path)
     for scheme in ("int8-row", "int4-g128"):
         for embeddings in (False, True):

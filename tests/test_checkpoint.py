@@ -208,10 +208,10 @@ def test_truncated_while_reading(tmp_path):
 def test_not_a_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", "/dev/zero", tmp_path / "missing"):
-        with pytest.raises(OSError, match="folder|regular|No such"):
+        with pytest.raises(OSError, match=r"folder|regular|No such"):
             Reader(path)
     for path in (tmp_path, tmp_path / "pipe", "/dev/null"):
-        with pytest.raises(OSError, match="folder|regular"), Writer(path, []):
+        with pytest.raises(OSError, match=r"folder|regular"), Writer(path, []):
             pass
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
@@ -266,7 +266,7 @@ def test_links(tmp_path):
     assert dangling.is_symlink() and (tmp_path / "there" / "y").read_bytes() == b"new"
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
-    with pytest.raises(OSError, match="[Ll]evels|[Ll]oop|link"):
+    with pytest.raises(OSError, match=r"[Ll]evels|[Ll]oop|link"):
         write(loop)
 
 

@@ -154,6 +154,14 @@ def gradients(entry, cs, g):
     return out
 
 
+def slope_in_c(entry, cs):
+    """The length of the derivative of each true row by its curvature."""
+    xs, c = [real(x) for x in cs.arguments], flat(real(cs.c))
+    step = c * 2.0**-80
+    slope = (entry.truth(*xs, c + step) - entry.truth(*xs, c - step)).reshape(len(c), -1) / (2 * step)
+    return np.asarray(norm(slope)[..., 0], np.float64)
+
+
 def worst(cs, error, bound):
     at = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
     c, radius, kind, _ = cs.names[at]
@@ -197,9 +205,10 @@ def test_gradients(name, dtype, d, points):
     lengths = [np.linalg.norm(x.astype(np.float64).reshape(len(cs.c), -1), axis=-1) for x in (g, value, *cs.arguments)]
     for (k, got), want in zip(backward(name, cs, g).items(), gradients(entry, cs, g), strict=True):
         size = np.asarray(norm(want)[..., 0], np.float64)
-        if k == "c":  # what is left of two large terms is judged by their size
+        if k == "c":  # one number, in which large terms may cancel: it is judged by the size of those
             with np.errstate(divide="ignore"):
-                size = np.maximum(size, lengths[0] * lengths[1] * np.minimum(1 / cs.c[:, 0], lengths[2] ** 2))
+                terms = np.maximum(slope_in_c(entry, cs), lengths[1] * np.minimum(1 / cs.c[:, 0], lengths[2] ** 2))
+            size = np.maximum(size, lengths[0] * terms)
         error = np.asarray(norm(real(got) - want)[..., 0], np.float64) / np.where(size > 0, size, LEAST[dtype])
         assert (error <= bound).all(), f"d{k}: {worst(cs, error, bound)}"
 

@@ -96,7 +96,7 @@ def test_opcheck(op):
 
 @pytest.mark.parametrize("op", DIFFERENTIABLE, ids=names)
 def test_compile(op):
-    torch._dynamo.reset()  # one function compiled for every operator would pass the limit of recompilations
+    torch._dynamo.reset()  # the operators share one function here, and dynamo recompiles it only so often
     args = leaves(op, inputs(op, Draw(0, "float64", (3,), 4)))
     scalars = args[op.n :]
     xs = [x.detach().requires_grad_() if isinstance(x, torch.Tensor) and x.requires_grad else x for x in args[: op.n]]

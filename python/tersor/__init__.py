@@ -9,7 +9,7 @@ from tersor._op import FormatError, InternalError
 if hasattr(_os, "register_at_fork"):
     _os.register_at_fork(after_in_child=_core.after_fork)
 
-from tersor import hyperbolic, project, random
+from tersor import hyperbolic, project, prune, quant, random, sparse
 
 __all__ = [
     "FormatError",
@@ -18,6 +18,9 @@ __all__ = [
     "get_num_threads",
     "hyperbolic",
     "project",
+    "prune",
+    "quant",
     "random",
     "set_num_threads",
+    "sparse",
 ]

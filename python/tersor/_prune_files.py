@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from tersor._rank import Cut, Order, Plan, integer, order_of, plan, search, share, signed_word
 from tersor._op import kernel
+from tersor._rank import Cut, Order, Plan, integer, order_of, plan, search, share, signed_word
 from tersor.checkpoint import Entry, Model, Reader, Writer, chosen
 
 Progress = Callable[[int, int], None]
@@ -42,9 +42,7 @@ def _table(dtype: str) -> np.ndarray:
     m = 7 - bits
     exponent, mantissa = code >> m & (1 << bits) - 1, code & (1 << m) - 1
     one = float(1 << m)
-    value = np.where(
-        exponent > 0, (1 + mantissa / one) * 2.0 ** (exponent - bias), mantissa / one * 2.0 ** (1 - bias)
-    )
+    value = np.where(exponent > 0, (1 + mantissa / one) * 2.0 ** (exponent - bias), mantissa / one * 2.0 ** (1 - bias))
     value = np.where(code >= 128, -value, value)
     if unsigned_zero:
         value[128] = np.nan
@@ -53,6 +51,19 @@ def _table(dtype: str) -> np.ndarray:
     else:  # infinities and NaN as in IEEE 754
         value[exponent == 31] = np.where(mantissa[exponent == 31], np.nan, np.inf)
     return value.astype(np.float16)
+
+
+class _Meter:
+    """Bytes done of bytes in all; how often a tensor with protected weights is read shows only on the way."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress = progress
+        self.done = self.end = self.total = 0
+
+    def step(self, n: int) -> None:
+        self.done = min(self.done + n, self.end)
+        if self.progress:
+            self.progress(self.done, self.total)
 
 
 class _Stored:
@@ -149,13 +160,8 @@ def prune_safetensors(
         if isinstance(patterns, str):
             raise TypeError(f"{name} must be a list of patterns, got the string {patterns!r}")
     with Model(src) as model:
-        state = [0, 0]
-
-        def step(n: int) -> None:
-            state[0] += n
-            if progress:
-                progress(state[0], state[1])
-
+        meter = _Meter(progress)
+        step = meter.step
         layers = {e.name: _Stored(r, e, step) for r, e in model.tensors() if _eligible(e, include, exclude)}
         if not layers:
             raise ValueError(f"{src}: no float tensor is chosen")
@@ -168,13 +174,15 @@ def prune_safetensors(
             raise ValueError(f"{src}: cannot prune k = {count} of {total} weights{kept}")
         order = order_of([TYPES[layer.entry.dtype] for layer in some])
         reads = (order.width // 16 if count else 1) + any(protect)
-        state[1] = reads * sum(layer.entry.nbytes for layer in some) + sum(r.size for r in model.readers.values())
+        meter.end = reads * sum(layer.entry.nbytes for layer in some)
+        meter.total = meter.end + sum(r.size for r in model.readers.values())
         try:
             h = search(some, [count], order, protect)
         except ValueError:
             _blame(some)
             raise
         cuts = plan(some, h, "low", protect)
+        meter.done, meter.end = meter.end, meter.total
         target = model.target(dst)
         model.carry(target)
         kept_by: dict[str, int] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import importlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -265,7 +265,7 @@ class MagnitudeHistogram:
             self._start(prefixes)
 
     @property
-    def threshold(self) -> float | None | list[float | None]:
+    def threshold(self) -> float | list[float | None] | None:
         if not self.done:
             raise ValueError("the search is not done")
         values = [self.order.value(key) if k else None for key, k in zip(self.keys, self.k, strict=True)]
@@ -298,8 +298,8 @@ def share(sparsity: float, n: int, rounding: str = "round") -> int:
         raise TypeError(f"sparsity must be a number, got {sparsity!r}")
     if not 0 <= sparsity <= 1:
         raise ValueError(f"sparsity must be between 0 and 1, got {sparsity}")
-    product = float(sparsity) * n
-    return min({"round": round, "floor": math.floor, "ceil": math.ceil}[rounding](product), n)
+    whole: dict[str, Callable[[float], int]] = {"round": round, "floor": math.floor, "ceil": math.ceil}
+    return min(whole[rounding](float(sparsity) * n), n)
 
 
 class Layer(Protocol):
@@ -308,18 +308,6 @@ class Layer(Protocol):
     size: int
 
     def chunks(self) -> Iterator[Array]: ...
-
-
-@dataclass
-class Plan:
-    """Where every layer is cut: above ``key`` is kept, and ``keep`` of what is equal to it.
-
-    ``shared`` says that ``keep`` of the first layer is for all of them together, to be spent in order.
-    """
-
-    keys: list[int]
-    keep: list[int]
-    shared: bool
 
 
 def search(layers: Sequence[Layer], ks: Sequence[int], order: Order, protect: Sequence[int] = ()) -> MagnitudeHistogram:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Draw", "Rows"]
+__all__ = ["Draw", "Quantized", "Rows"]
 
 
 @dataclass
@@ -77,3 +77,40 @@ class Rows:
             r = np.linalg.norm(x, axis=-1, keepdims=True)
             x = x * np.where(r > 0, np.tanh(root * r / 2) / (root * np.where(r > 0, r, 1)), 0.5)
         return draw.cast(x)
+
+
+class Quantized:
+    """Arguments for the quantizers: values in codes of a few bits and beyond, with scales of every granularity.
+
+    Parameters
+    ----------
+    kinds : "x" (values), "g" (a gradient), "scale", "zero_point" (int32), "z" (a float zero point), "q" (codes 0 to 15) or
+        "data" (packed codes of 4 bits), in the order of the operator's inputs.
+    scalars : constants of the call; ``dtype=True`` stands for the number of the draw's dtype
+    """
+
+    def __init__(self, *kinds: str, **scalars: Any) -> None:
+        self.kinds = kinds
+        self.scalars = scalars
+
+    def __call__(self, draw: Draw) -> tuple[list[Any], dict[str, Any]]:
+        shape = (*draw.lead, draw.d)
+        grain = [(), (*draw.lead, 1), (*(1 for _ in draw.lead), draw.d)][draw.seed % 3]
+        kind = np.float64 if draw.dtype == "float64" else np.float32
+        scale = np.asarray(max(draw.scale, 1e-3) * draw.rng.uniform(0.5, 1.5, grain), kind)
+        made = {
+            "scale": lambda: scale,
+            "zero_point": lambda: np.asarray(draw.rng.integers(-3, 4, grain), np.int32),
+            "z": lambda: np.asarray(draw.rng.integers(-3, 4, grain), kind),
+            "none": lambda: None,
+            "x": lambda: draw.cast(draw.rng.uniform(-12, 12, shape) * float(np.max(scale, initial=1e-3))),
+            "g": lambda: draw.cast(draw.rng.standard_normal(shape)),
+            "q": lambda: draw.rng.integers(0, 16, shape, np.uint8),
+            "data": lambda: draw.rng.integers(0, 256, (*draw.lead, (draw.d + 1) // 2), np.uint8),
+        }
+        scalars = dict(self.scalars)
+        if scalars.get("dtype") is True:
+            scalars["dtype"] = ("float64", "float32", "float16", "bfloat16").index(draw.dtype)
+        if "data" in self.kinds:
+            scalars["last"] = draw.d
+        return [made[k]() for k in self.kinds], scalars

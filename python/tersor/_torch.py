@@ -156,6 +156,8 @@ def public(op: Op) -> Callable[..., Any]:
         whole = args + tail
         x = whole[0]
         shape, dtype = x.shape, x.dtype
+        if v and not shape:
+            return None
         numbers = None
         for i in range(1, n):
             a = whole[i]

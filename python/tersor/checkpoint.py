@@ -325,9 +325,7 @@ class Writer:
         self._file.__exit__(kind, error, trace)
 
 
-def _header(
-    entries: Iterable[tuple[str, str, Sequence[int]]], metadata: Mapping[str, str] | None
-) -> tuple[bytes, int]:
+def _header(entries: Iterable[tuple[str, str, Sequence[int]]], metadata: Mapping[str, str] | None) -> tuple[bytes, int]:
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     at = 0
     for name, dtype, shape in entries:

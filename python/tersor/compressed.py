@@ -142,31 +142,35 @@ def widen(octets: np.ndarray, dtype: str) -> np.ndarray:
     return x.astype(np.float32) if dtype == "F64" else x
 
 
-def _narrow(scale: np.ndarray) -> np.ndarray:
-    """float32 to the nearest bfloat16, ties to even, as 16-bit words; finite and positive, so no carry goes astray."""
-    bits = scale.astype(np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+def _stored(scale: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Scales as a file of ``dtype`` keeps them, and as float32: never zero, which the scale of a row of zeros might become."""
+    if dtype == "F16":
+        half = np.maximum(scale, np.finfo(np.float16).smallest_subnormal).astype(np.float16)
+        return half, half.astype(np.float32)
+    if dtype == "BF16":  # to the nearest, ties to even; finite and positive, so no carry goes astray
+        bits = scale.astype(np.float32).view(np.uint32)
+        words = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+        return words, (words.astype(np.uint32) << 16).view(np.float32)
+    return scale, scale
 
 
 def encode(rows: np.ndarray, dtype: str, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
     """Packed words and scales, as `layout` says them, of some rows of a weight stored as ``dtype``.
 
-    Codes are made with the scale that is stored: for bfloat16 it is rounded first.
+    Codes are made with the scale that is stored: for 16-bit floats it is rounded first.
     """
     from tersor import quant
 
     n, k = rows.shape
-    if dtype != "BF16" and (scheme.bits == 8 or k % 8 == 0):
+    if dtype in ("F32", "F64") and (scheme.bits == 8 or k % 8 == 0):
         e = quant.encode(rows, str(scheme))
         # 4-bit rows that fill words are packed as theirs are
         words = pack(np.asarray(e.data), 8) if scheme.bits == 8 else np.asarray(e.data).reshape(n, -1).view("<i4")
         return words, np.asarray(e.scale).reshape(n, -1)
     grain = {"group": scheme.group} if scheme.group else {"axis": 0}
-    stored = exact = np.asarray(quant.choose_qparams(rows, f"int{scheme.bits}", **grain)[0]).reshape(n, -1)
-    if dtype == "BF16":
-        stored = _narrow(exact)
-        exact = (stored.astype(np.uint32) << 16).view(np.float32)
-    return pack(quant.quantize(rows, exact, None, f"int{scheme.bits}"), scheme.bits), stored
+    scale = np.asarray(quant.choose_qparams(rows, f"int{scheme.bits}", **grain)[0]).reshape(n, -1)
+    kept, exact = _stored(scale, dtype)
+    return pack(quant.quantize(rows, exact, None, f"int{scheme.bits}"), scheme.bits), kept
 
 
 def width(words: int, k: int) -> int | None:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._op import op
+from tersor._op import OPS, op
 from tersor._sample import Draw
 from tersor.random import TAGS, words
 
@@ -44,9 +44,7 @@ def _f32(*values: float) -> list[np.float32]:
     return [np.float32(v) for v in values]
 
 
-_LN = _f32(
-    0.06915147, -0.11789696, 0.118730165, -0.1238437, 0.14218655, -0.1666925, 0.20002227, -0.24999987, 0.3333331
-)
+_LN = _f32(0.06915147, -0.11789696, 0.118730165, -0.1238437, 0.14218655, -0.1666925, 0.20002227, -0.24999987, 0.3333331)
 _LN2_HI, _LN2_LO, _TAU, _TAU_LO = _f32(0.69314575, 1.4286068e-6, 2 * math.pi, -1.7484556e-7)
 _SIN = _f32(41.487576, -76.69838, 81.60521, -41.3417)
 _COS = _f32(59.245964, -85.44374, 64.93932, -19.739208)
@@ -179,14 +177,12 @@ def _shape_csr(
 
 
 @op(meta=_shape_csr, sample=_sample_csr, tolerance=_TOLERANCE)
-def _project_csr(
-    data, indices, indptr, kind, seed, stream, threshold, row, rows, col, cols, scale, adjoint=False
-):
+def _project_csr(data, indices, indptr, kind, seed, stream, threshold, row, rows, col, cols, scale, adjoint=False):
     """`project` of sparse rows: columns that come twice are added up."""
     x = np.zeros((len(indptr) - 1, rows if adjoint else cols))
     at = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr).astype(np.int64))
     np.add.at(x, (at, np.asarray(indices, np.int64)), data)
-    return _project.op.reference(x, kind, seed, stream, threshold, row, rows, col, cols, scale, adjoint)
+    return OPS["project"].reference(x, kind, seed, stream, threshold, row, rows, col, cols, scale, adjoint)
 
 
 def _sample_matrix(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
@@ -214,6 +210,13 @@ def _integer(name: str, value: Any, least: int) -> int:
     if not least <= value <= _MOST[name]:
         raise ValueError(f"project: {name} must be in {least}..{_MOST[name]}, got {value}")
     return value
+
+
+def _extents(name: str, x: Any) -> tuple[int, ...]:
+    shape = getattr(x, "shape", None)
+    if shape is None:
+        raise TypeError(f"{name}: x must be a NumPy array or a torch tensor, got {type(x).__name__}")
+    return tuple(shape)
 
 
 @dataclass(frozen=True)
@@ -278,7 +281,7 @@ class Projection:
         if self.kind not in KINDS:
             raise ValueError(f"project: kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         if self.kind == "sparse":
-            if self.s is not None and (isinstance(self.s, str) or not np.isscalar(self.s)):
+            if self.s is not None and not isinstance(self.s, (int, float, np.integer, np.floating)):
                 raise TypeError(f"project: s must be a number, got {type(self.s).__name__}")
             s = math.sqrt(self.d) if self.s is None else float(self.s)
             if not 1 <= s <= 2**31:
@@ -312,17 +315,17 @@ class Projection:
     def _apply(self, x: Array, *, adjoint: bool) -> Array:
         if type(x).__module__.partition(".")[0] == "scipy" and hasattr(x, "tocsr"):
             return self._sparse(x, adjoint)
-        shape, last = getattr(x, "shape", None), self.shape[0 if adjoint else 1]
-        if shape is not None and (len(shape) == 0 or shape[-1] != last):
-            raise ValueError(f"project: the last axis of x must be {last}, got shape {tuple(shape)}")
-        return _project(x, *self._scalars(), adjoint)
+        shape, last = _extents("project", x), self.shape[0 if adjoint else 1]
+        if not shape or shape[-1] != last:
+            raise ValueError(f"project: the last axis of x must be {last}, got shape {shape}")
+        return _project(x, *(*self._scalars(), adjoint))
 
     def _sparse(self, x: Any, adjoint: bool) -> np.ndarray:
         last = self.shape[0 if adjoint else 1]
         if x.ndim != 2 or x.shape[1] != last:
             raise ValueError(f"project: the last axis of x must be {last}, got shape {tuple(x.shape)}")
         x = x.tocsr()
-        return _project_csr(x.data, x.indices, x.indptr, *self._scalars(), adjoint)
+        return _project_csr(x.data, x.indices, x.indptr, *(*self._scalars(), adjoint))
 
     def __call__(self, x: Array) -> Array:
         """Px for every row: [..., d] to [..., k], in the dtype of x; a SciPy sparse matrix gives an array."""
@@ -333,13 +336,14 @@ class Projection:
         return self._apply(y, adjoint=True)
 
     def _slice(self, name: str, a: Any, b: Any) -> Projection:
-        first, size = (0, self.shape[0]) if name == "rows" else (2, self.shape[1])
+        size = self.shape[0 if name == "rows" else 1]
         a, b = operator.index(a), operator.index(b)
         if not 0 <= a <= b <= size:
             raise ValueError(f"project: {name} must be 0 <= a <= b <= {size}, got {a} and {b}")
-        window = list(self._window)
-        window[first : first + 2] = window[first] + a, window[first] + b
-        return replace(self, window=tuple(window))
+        r, _, c, _ = self._window
+        if name == "rows":
+            return replace(self, window=(r + a, r + b, *self._window[2:]))
+        return replace(self, window=(*self._window[:2], c + a, c + b))
 
     def rows(self, a: int, b: int) -> Projection:
         """The rows a, …, b - 1 of the matrix: ``P.rows(a, b)(x)`` is ``P(x)[..., a:b]``, bit for bit."""
@@ -379,10 +383,8 @@ def project(x: Array, k: int, kind: str = "sparse", *, seed: int = 0, stream: in
     TypeError, ValueError
         As `Projection`; a 0-d array is a ValueError.
     """
-    shape = getattr(x, "shape", None)
-    if shape is None:
-        raise TypeError(f"project: x must be a NumPy array, a torch tensor or a SciPy sparse matrix, got {type(x).__name__}")
-    if len(shape) == 0:
+    shape = _extents("project", x)
+    if not shape:
         raise ValueError("project: x needs a last axis, got a 0-d array")
     return Projection(shape[-1], k, kind, seed=seed, stream=stream, s=s)(x)
 
@@ -428,7 +430,7 @@ def jl_dim(n: int, eps: float = 0.1, *, compat: str | None = None) -> int:
 def _hadamard(n: int) -> np.ndarray:
     """The matrix of order n, float64: H_K ⊗ H_2 ⊗ … ⊗ H_2, and H_K by Paley's second construction where n is no power of 2."""
     odd = n // (n & -n)
-    h = np.ones((1, 1))
+    h: Any = np.ones((1, 1))
     if odd > 1:
         q = {3: 5, 5: 9, 7: 13}[odd]
         if q == 9:  # GF(3)[i], a + bi at index a + 3b
@@ -515,19 +517,19 @@ def fwht(x: Array, axis: int = -1, norm: str | None = None, out: Array = None) -
     """
     if norm not in (None, "ortho"):
         raise ValueError(f"fwht: norm must be None or 'ortho', got {norm!r}")
-    ortho, ndim = norm == "ortho", getattr(x, "ndim", None)
-    if not isinstance(ndim, int) or ndim == 0:
-        return _fwht(x, ortho)  # says what is wrong
+    ortho, ndim = norm == "ortho", len(_extents("fwht", x))
+    if ndim == 0:
+        raise ValueError("fwht: x needs an axis, got a 0-d array")
     axis = operator.index(axis)
     if not -ndim <= axis < ndim:
         raise np.exceptions.AxisError(axis, ndim, "fwht")
     if axis in (-1, ndim - 1):
-        return _fwht(x, ortho) if out is None else _fwht(x, ortho, out=out)
+        return _fwht(x, ortho, **({} if out is None else {"out": out}))
     y = _fwht(x.swapaxes(axis, -1), ortho).swapaxes(axis, -1)
     if out is None:
         return y
     if isinstance(x, np.ndarray):
-        _fwht.op.check_out([out], [(x.shape, x.dtype)], np.ndarray, lambda v: v.dtype.name)
+        OPS["fwht"].check_out([out], [(x.shape, x.dtype)], np.ndarray, lambda v: v.dtype.name)
         if not (out.flags.c_contiguous and out.flags.writeable):
             raise ValueError("fwht: out must be C-contiguous and writable")
         out[...] = y
@@ -536,7 +538,7 @@ def fwht(x: Array, axis: int = -1, norm: str | None = None, out: Array = None) -
 
         if y.requires_grad:
             raise RuntimeError("fwht: out= does not support automatic differentiation")
-        _fwht.op.check_out([out], [(x.shape, x.dtype)], torch.Tensor, lambda v: str(v.dtype).rpartition(".")[2])
+        OPS["fwht"].check_out([out], [(x.shape, x.dtype)], torch.Tensor, lambda v: str(v.dtype).rpartition(".")[2])
         if not out.is_contiguous():
             raise ValueError("fwht: out must be contiguous")
         out.copy_(y)

@@ -177,7 +177,12 @@ def _magnitude_mask(
 def _split_sample(draw: Draw) -> tuple[list[Array], dict[str, Any]]:
     x = draw.normal(*draw.lead, draw.d)
     low, high = sorted([0, 0, *_thresholds(draw, x, 2).view(np.uint64).tolist()])[-2:]
-    return [x], {"low": signed_word(low), "high": signed_word(high), "room": int(draw.rng.integers(0, 50)), "format": _format(draw)}
+    return [x], {
+        "low": signed_word(low),
+        "high": signed_word(high),
+        "room": int(draw.rng.integers(0, 50)),
+        "format": _format(draw),
+    }
 
 
 @op(
@@ -267,7 +272,7 @@ def _gather_bwd_sample(draw: Draw) -> tuple[list[Array], dict[str, Any]]:
     return [draw.normal(*indices.shape), x, indices], {}
 
 
-@op(meta=lambda x, indices: [(tuple(indices.shape), x.dtype)], sample=_gather_sample)
+@op(meta=lambda x, indices: [(tuple(indices.shape), x.dtype)], sample=_gather_sample, any_dtype=True)
 def _gather_rows(x: Array, indices: Array) -> Array:
     """The entries of each row of x at the indices of the same row."""
     return np.take_along_axis(x, indices, -1)
@@ -537,10 +542,13 @@ def global_threshold(
     float64, then one to count what is kept; several k share them (with min_keep each k has its own).
     """
     job = _Job(arrays, sparsity, k, min_keep, "global", scores, ties, rounding, compat, nan)
-    given = k if sparsity is None else sparsity
+    given: Any = k if sparsity is None else sparsity
     several = isinstance(given, (list, tuple))
     every = list(range(len(job.layers)))
-    counts = [job.count(every, *((v, None) if sparsity is None else (None, v))) for v in (given if several else [given])]  # type: ignore[union-attr]
+    counts = [
+        job.count(every, v, None) if sparsity is None else job.count(every, None, v)
+        for v in (given if several else [given])
+    ]
     if any(job.protect):
         found = [_kept(job, every, *job.solve(every, count)) for count in counts]
     else:

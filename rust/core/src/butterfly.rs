@@ -7,6 +7,7 @@
 //! A row goes through walks: pieces that stay in the first caches, then levels across pieces on narrow strips, then H_K.
 
 use crate::lane::{self, Lane, Stored};
+use crate::micro::stream;
 use crate::pool::{self, Shared};
 use crate::simd::*;
 use crate::store::{Bf16, F16};
@@ -23,6 +24,8 @@ const PIECE: usize = 1 << 13;
 /// Index bits that one walk over strips takes, and elements across a strip.
 const STRIP_BITS: u32 = 8;
 const STRIP: usize = 64;
+/// Bytes of a result from which on it is written past the caches, which would not hold it.
+const STREAM: usize = 32 << 20;
 /// Elements that a thread takes at a time.
 const UNIT: usize = 4 * PIECE;
 
@@ -42,6 +45,9 @@ pub fn split(n: usize) -> Option<(usize, u32)> {
 /// y = H x over the last axis; `y` may be `x`. With `ortho` divided by √n.
 pub fn fwht(x: &Tensor, y: &Tensor, ortho: bool) -> Result<()> {
     let (_, n) = x.rows();
+    if x.shape().is_empty() {
+        return Err(Error::Value("the transform needs a last axis, got a 0-d array".into()));
+    }
     if x.shape() != y.shape() {
         return Err(Error::Value(format!("the output has shape {:?}, the input {:?}", y.shape(), x.shape())));
     }
@@ -116,11 +122,12 @@ impl Plan {
         let (src, len) = (Shared(x.as_ptr().cast::<T>()), x.len());
         if self.n <= UNIT || !T::SAME {
             let unit = self.n * (UNIT / self.n).max(1);
+            let stream = T::SAME && src.0 != out.0 && y.bytes() >= STREAM;
             return all(pool::map(len.div_ceil(unit), len, |b| {
                 let (at, len) = (b * unit, unit.min(len - b * unit));
                 // SAFETY: units do not overlap; `src` is `out` or lies apart, by the contract of an operator.
                 let (x, y) = unsafe { (src.at(at).cast_const(), out.part(at, len)) };
-                dispatch(Rows { plan: self, x, y })
+                dispatch(Rows { plan: self, x, y, stream })
             })?);
         }
         // long rows: each walk is cut among the threads
@@ -153,6 +160,8 @@ struct Rows<'a, T> {
     /// As long as `y`, and either the same memory or apart from it.
     x: *const T,
     y: &'a mut [T],
+    /// Written past the caches; then `x` is apart.
+    stream: bool,
 }
 
 impl<T: Stored> Kernel for Rows<'_, T> {
@@ -162,20 +171,22 @@ impl<T: Stored> Kernel for Rows<'_, T> {
         let n = self.plan.n;
         // as many rows at a time as a piece has room for
         let group = n * (PIECE / n).max(1);
-        let mut scratch = try_vec(if T::SAME { 0 } else { group }, T::Lane::of(0.0))?;
+        let aside = !T::SAME || self.stream;
+        let mut scratch = try_vec(if aside { group } else { 0 }, T::Lane::of(0.0))?;
         let mut strip = try_vec(self.plan.strip(), T::Lane::of(0.0))?;
         for (g, y) in self.y.chunks_mut(group).enumerate() {
             let len = y.len();
             // SAFETY: as many elements as `y` has in all.
             let x = unsafe { self.x.add(g * group) };
-            let (x, rows) = if T::SAME {
-                // SAFETY: `SAME` says that T and T::Lane are one type.
-                let rows = unsafe { std::slice::from_raw_parts_mut(y.as_mut_ptr().cast(), len) };
-                (x.cast::<T::Lane>(), rows)
-            } else {
+            let (x, rows) = if !T::SAME {
                 // SAFETY: `len` elements are left.
                 lane::read(s, unsafe { std::slice::from_raw_parts(x, len) }, &mut scratch[..len]);
                 (scratch.as_ptr(), &mut scratch[..len])
+            } else if self.stream {
+                (x.cast(), &mut scratch[..len])
+            } else {
+                // SAFETY: `SAME` says that T and T::Lane are one type.
+                (x.cast(), unsafe { std::slice::from_raw_parts_mut(y.as_mut_ptr().cast(), len) })
             };
             for (walk, scale) in self.plan.walks() {
                 if let Walk::Pieces(size) = walk {
@@ -192,6 +203,9 @@ impl<T: Stored> Kernel for Rows<'_, T> {
             }
             if !T::SAME {
                 lane::write(s, &scratch[..len], y);
+            } else if self.stream {
+                // SAFETY: `SAME` says that T and T::Lane are one type.
+                stream::copy(&scratch[..len], unsafe { std::slice::from_raw_parts_mut(y.as_mut_ptr().cast(), len) });
             }
         }
         Ok(())

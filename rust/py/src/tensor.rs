@@ -226,13 +226,15 @@ fn dlpack(object: &Bound<'_, PyAny>, api: &Exchange) -> PyResult<View> {
     // SAFETY: data + byte_offset is where the elements start (dlpack.h).
     let mut v = plain(unsafe { t.data.cast::<u8>().add(t.byte_offset as usize) }, dtype, true);
     dims(&mut v, t.ndim as usize, t.shape.cast::<isize>().cast_const())?;
+    // strides mean nothing where there are no elements, and may be anything
+    let empty = v.dims[..v.ndim].contains(&0);
     let mut dense = 1;
     // strides of an array without elements say nothing, and NumPy's are 0
     let checked = if v.dims[..v.ndim].contains(&0) { 0 } else { v.ndim };
     for i in (0..checked).rev() {
         // SAFETY: `ndim` strides, or null for C-contiguous.
         let stride = if t.strides.is_null() { dense as i64 } else { unsafe { *t.strides.add(i) } };
-        if v.dims[i] > 1 && stride != dense as i64 {
+        if !empty && v.dims[i] > 1 && stride != dense as i64 {
             return Err(PyValueError::new_err("the tensor is not contiguous"));
         }
         dense *= usize::max(v.dims[i], 1);

@@ -87,6 +87,13 @@ fn the_same_bits_as_the_definition_at_every_size_and_level() {
 }
 
 #[test]
+fn large_results_past_the_caches_are_the_same() {
+    let n = 1024;
+    check::<f32>(n, STREAM / 4 / n + 3);
+    check::<f64>(20, STREAM / 8 / 20 + 3);
+}
+
+#[test]
 fn involution_is_exact_on_small_integers() {
     for n in [2, 8, 12, 40, 64, 112, 1024, 4096] {
         let x: Vec<f32> = (0..n).map(|i| ((i * 37) % 11) as f32 - 5.0).collect();

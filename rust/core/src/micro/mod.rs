@@ -5,3 +5,4 @@ pub mod spmm;
 pub mod vector;
 
 pub use ahead::fetch;
+pub mod stream;

@@ -1,0 +1,121 @@
+"""What the operators of sparse matrices are tried on, and the plain NumPy that their references share.
+
+The rule of this file: empty rows, repeated columns and absent arguments turn up in every few draws.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tersor._sample import Draw
+
+Array = Any
+Sample = tuple[list[Any], dict[str, Any]]
+
+
+def rows_of(indptr: Array) -> np.ndarray:
+    return np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+
+
+def add_at(y: np.ndarray, places: Any, terms: Array) -> None:
+    """Adds, at places that may repeat."""
+    np.add.at(y, places, terms)
+
+
+def transposed(indices: Array, indptr: Array, cols: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    perm = np.argsort(indices, kind="stable")
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(indices, minlength=cols))])
+    kind = np.asarray(indices).dtype
+    return rows_of(indptr)[perm].astype(kind), offsets.astype(kind), perm.astype(kind)
+
+
+def chain(data: Array, indices: Array, indptr: Array, x: Array, bias: Array, lo: float, hi: float) -> np.ndarray:
+    x = np.asarray(x, np.float64)
+    y = np.zeros((*x.shape[:-2], len(indptr) - 1, x.shape[-1]))
+    if bias is not None and np.size(bias):
+        y += np.asarray(bias, np.float64)[:, None]
+    terms = np.asarray(data, np.float64)[:, None] * x[..., indices, :]
+    add_at(y, (..., rows_of(indptr), slice(None)), terms)
+    return np.clip(y, lo, hi)
+
+
+def structure(draw: Draw) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """Columns in order, empty rows and repeated columns among them."""
+    rows, cols = math.prod(draw.lead), draw.d
+    counts = draw.rng.integers(0, cols + 1, rows) * (draw.rng.random(rows) < 0.8)
+    index = (np.int32, np.int64)[draw.seed % 2]
+    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(index)
+    indices = draw.rng.integers(0, cols, int(indptr[-1])).astype(index)
+    return indices[np.lexsort((indices, rows_of(indptr)))], indptr, (rows, cols)
+
+
+def sort(draw: Draw) -> Sample:
+    indices, indptr, (_, cols) = structure(draw)
+    mixed = draw.rng.permuted(np.arange(cols)).astype(indices.dtype)[indices]
+    return [mixed, indptr], {"cols": cols, "wide": bool(draw.seed % 3)}
+
+
+def transpose(draw: Draw) -> Sample:
+    indices, indptr, (_, cols) = structure(draw)
+    return [indices, indptr], {"cols": cols}
+
+
+def count(draw: Draw) -> Sample:
+    w = draw.normal(math.prod(draw.lead), draw.d)
+    w[draw.rng.random(w.shape) < 0.5] = 0
+    mask = (draw.rng.random(w.shape) < 0.5).astype(np.uint8) if draw.seed % 2 and w.size else None
+    return [w, mask], {"wide": bool(draw.seed % 3)}
+
+
+def fill(draw: Draw) -> Sample:
+    (w, mask), scalars = count(draw)
+    kept = w != 0 if mask is None else mask != 0
+    kind = np.int64 if scalars["wide"] else np.int32
+    indptr = np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(kind)
+    return [w, indptr, mask], {"entries": int(indptr[-1])}
+
+
+def dense(draw: Draw) -> Sample:
+    indices, indptr, (_, cols) = structure(draw)
+    return [draw.normal(len(indices)), indices, indptr], {"cols": cols}
+
+
+def dense_bwd(draw: Draw) -> Sample:
+    indices, indptr, shape = structure(draw)
+    return [draw.normal(*shape), indices, indptr], {}
+
+
+def operands(draw: Draw) -> tuple[Any, Any, tuple[int, int], tuple[int, ...], int, tuple[Any, ...]]:
+    indices, indptr, (rows, cols) = structure(draw)
+    lead = (0,) if draw.seed % 8 == 6 else ((), (2,), (1, 2))[draw.seed % 3]
+    rest, offsets, perm = transposed(indices, indptr, cols)
+    given = (perm, rest, offsets) if draw.seed % 3 else (None, None, None)
+    return indices, indptr, (rows, cols), lead, 1 + draw.seed % 37 * (draw.seed % 5 > 0), given
+
+
+def spmm(draw: Draw) -> Sample:
+    indices, indptr, (rows, cols), lead, n, given = operands(draw)
+    bias = draw.normal(rows) if draw.seed % 2 else None
+    data, x = draw.normal(len(indices)), draw.normal(*lead, cols, n)
+    lo, hi = ((-math.inf, math.inf), (0.0, math.inf), (-0.5, 0.5))[draw.seed % 3]
+    grads = 3 | (4 if bias is not None else 0)
+    return [data, indices, indptr, x, bias, *given], {"lo": lo, "hi": hi, "grads": grads}
+
+
+def spmm_bwd(draw: Draw) -> Sample:
+    (data, indices, indptr, x, bias, *given), scalars = spmm(draw)
+    y = draw.cast(chain(data, indices, indptr, x, bias, scalars["lo"], scalars["hi"]))
+    return [draw.normal(*y.shape), data, indices, indptr, x, y, *given], scalars
+
+
+def sddmm(draw: Draw) -> Sample:
+    indices, indptr, (rows, cols), lead, n, given = operands(draw)
+    return [draw.normal(*lead, rows, n), draw.normal(*lead, cols, n), indices, indptr, *given], {"grads": 3}
+
+
+def sddmm_bwd(draw: Draw) -> Sample:
+    (a, b, indices, indptr, *given), scalars = sddmm(draw)
+    return [draw.normal(len(indices)), a, b, indices, indptr, *given], scalars

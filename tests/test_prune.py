@@ -1,0 +1,672 @@
+"""Magnitude pruning against a stable sort of all magnitudes. The one rule: counts, ties and bits are exact, so every
+comparison here is an equality."""
+
+import copy
+import math
+import pickle
+
+import numpy as np
+import pytest
+import tersor
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tersor import _window, prune
+from tersor.checkpoint import Model, Reader, Writer, load
+from tersor.prune import (
+    MagnitudeHistogram,
+    Threshold,
+    apply_mask,
+    global_masks,
+    global_prune,
+    global_threshold,
+    prune_safetensors,
+    topk_rows,
+)
+
+ml_dtypes = pytest.importorskip("ml_dtypes")
+
+DTYPES = {"float64": np.float64, "float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+
+
+def tensor(x):
+    if x.dtype.name == "bfloat16":
+        return torch.from_numpy(x.view(np.int16).copy()).view(torch.bfloat16)
+    return torch.tensor(x)
+
+
+def fill(rng, kind, shape, dtype):
+    """Numbers of every temper: spread, ties, zeros of both signs, denormals, all equal, large."""
+    x = rng.standard_normal(shape)
+    x = {
+        "spread": lambda: x,
+        "ties": lambda: np.round(2 * x),
+        "two values": lambda: np.where(x > 0, 1.5, -0.5),
+        "zeros": lambda: np.where(x > 0, 0.0, -0.0),
+        "equal": lambda: np.full(shape, -0.25),
+        "sparse": lambda: np.where(x > 1, x, 0),
+        "denormal": lambda: x * float(ml_dtypes.finfo(dtype).smallest_subnormal) * 4,
+        "large": lambda: np.clip(x, -1, 1) * float(ml_dtypes.finfo(dtype).max),
+    }[kind]()
+    return np.asarray(x).astype(dtype)
+
+
+KINDS = ["spread", "ties", "two values", "zeros", "equal", "sparse", "denormal", "large"]
+
+
+def oracle(arrays, k, *, protect=None, high=False):
+    """Masks by the definition: protect the top of each array, prune the first k of the rest."""
+    flat = np.concatenate([np.abs(np.asarray(a, np.float64)).ravel() for a in arrays] or [np.zeros(0)])
+    index = np.arange(flat.size) if high else -np.arange(flat.size)
+    order = np.lexsort((index, flat))
+    safe = np.zeros(flat.size, bool)
+    at = 0
+    for a, m in zip(arrays, protect or [0] * len(arrays), strict=True):
+        mine = order[(order >= at) & (order < at + a.size)]
+        safe[mine[mine.size - min(m, a.size) :]] = True
+        at += a.size
+    mask = np.ones(flat.size, bool)
+    mask[order[~safe[order]][:k]] = False
+    return [
+        m.reshape(a.shape)
+        for m, a in zip(np.split(mask, np.cumsum([a.size for a in arrays])[:-1]), arrays, strict=True)
+    ]
+
+
+def same(got, want):
+    assert len(got) == len(want)
+    for g, w in zip(got, want, strict=True):
+        g = g.numpy() if isinstance(g, torch.Tensor) else g
+        assert g.dtype == bool and g.shape == w.shape
+        np.testing.assert_array_equal(g, w)
+
+
+SHAPES = st.lists(
+    st.one_of(st.just(()), st.tuples(st.integers(0, 131)), st.tuples(st.integers(0, 5), st.integers(0, 40))),
+    min_size=1,
+    max_size=5,
+)
+
+
+@st.composite
+def cases(draw, kinds=None):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    names = draw(st.lists(st.sampled_from(kinds or list(DTYPES)), min_size=1, max_size=2))
+    arrays = [
+        fill(rng, draw(st.sampled_from(KINDS)), shape, DTYPES[names[i % len(names)]])
+        for i, shape in enumerate(draw(SHAPES))
+    ]
+    n = sum(a.size for a in arrays)
+    return arrays, draw(st.one_of(st.integers(0, n), st.sampled_from([0, n // 2, n])))
+
+
+@given(cases())
+def test_masks_are_those_of_a_sort(case):
+    arrays, k = case
+    want = oracle(arrays, k)
+    same(global_masks(arrays, k=k), want)
+    same(global_masks([tensor(a) for a in arrays], k=k), want)
+    same(global_masks(arrays, k=k, ties="high"), oracle(arrays, k, high=True))
+    sizes = [a.size for a in arrays]
+    found = global_threshold(arrays, k=k)
+    assert found.kept == [int(w.sum()) for w in want] and sum(sizes) - sum(found.kept) == k
+    if k:
+        flat = np.sort(np.concatenate([np.abs(np.asarray(a, np.float64)).ravel() for a in arrays]))
+        assert found.value == flat[k - 1]
+        pruned = np.concatenate([np.abs(np.asarray(a, np.float64)).ravel() for a in arrays])
+        all_, none = (global_masks(arrays, k=k, ties=t) for t in ("all", "none"))
+        same([np.concatenate([m.ravel() for m in all_])], [pruned >= found.value])
+        same([np.concatenate([m.ravel() for m in none])], [pruned > found.value])
+    else:
+        assert found.value is None
+
+
+@given(cases(), st.data())
+def test_a_least_number_is_kept_of_each_array(case, data):
+    arrays, _ = case
+    least = [data.draw(st.integers(0, a.size + 3)) for a in arrays]
+    free = sum(a.size for a in arrays) - sum(min(m, a.size) for m, a in zip(least, arrays, strict=True))
+    k = data.draw(st.integers(0, free))
+    want = oracle(arrays, k, protect=least)
+    same(global_masks(arrays, k=k, min_keep=least), want)
+    same(global_masks(arrays, k=k, min_keep=least, ties="high"), oracle(arrays, k, protect=least, high=True))
+    assert global_threshold(arrays, k=k, min_keep=least).kept == [int(w.sum()) for w in want]
+    with pytest.raises(ValueError, match="cannot prune"):
+        global_masks(arrays, k=free + 1, min_keep=least)
+
+
+@given(cases(), st.data())
+def test_masks_are_nested(case, data):
+    arrays, _ = case
+    n = sum(a.size for a in arrays)
+    m = data.draw(st.integers(0, n // 3))
+    free = n - sum(min(m, a.size) for a in arrays)
+    few, many = sorted(data.draw(st.tuples(st.integers(0, free), st.integers(0, free))))
+    for less, more in zip(
+        global_masks(arrays, k=few, min_keep=m), global_masks(arrays, k=many, min_keep=m), strict=True
+    ):
+        assert not (more & ~less).any()
+
+
+@given(cases(), st.floats(0, 1))
+def test_each_array_by_itself(case, sparsity):
+    arrays, _ = case
+    got = global_masks(arrays, sparsity, scope="layer")
+    same(got, [oracle([a], round(sparsity * a.size))[0] for a in arrays])
+    each = [round(sparsity * a.size) for a in arrays]
+    same(global_masks(arrays, k=each, scope="layer"), got)
+
+
+@given(cases(["float32", "float64"]))
+def test_scores_are_ranked_with_their_sign(case):
+    arrays, k = case
+    rng = np.random.default_rng(1)
+    weights = [rng.standard_normal(a.shape).astype(np.float16) for a in arrays]
+    weights = [np.asarray(w) for w in weights]
+    flat = np.concatenate([np.asarray(a, np.float64).ravel() for a in arrays])
+    mask = np.ones(flat.size, bool)
+    mask[np.lexsort((-np.arange(flat.size), flat + 0.0))[:k]] = False
+    got = global_masks(weights, k=k, scores=arrays)
+    np.testing.assert_array_equal(np.concatenate([g.ravel() for g in got]), mask)
+    same(global_masks(weights, k=k, scores=arrays, compat="torch"), oracle(arrays, k))
+
+
+# --- the one read with a window ---
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """The window is tried on arrays of any size; says how often it was used, and how often it missed."""
+    monkeypatch.setattr(_window, "LEAST", 1)
+    monkeypatch.setattr(_window, "LINES", 64)
+    monkeypatch.setattr(_window, "MOST", 0.2)
+    real, seen = _window.masks, {True: 0, False: 0}
+
+    def masks(*args):
+        kept = real(*args)
+        seen[kept is not None] += 1
+        return kept
+
+    monkeypatch.setattr(_window, "masks", masks)
+    return seen
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sigmas", [4.5, 0.3])
+def test_the_window_and_the_digits_agree(eager, monkeypatch, dtype, sigmas):
+    monkeypatch.setattr(_window, "SIGMAS", sigmas)
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        kind = KINDS[seed % len(KINDS)] if seed % 3 else "spread"
+        shapes = [(300, 40), (7,), (0, 3), (65, 129), (2000,)]
+        arrays = [
+            (fill(rng, kind, s, DTYPES[dtype]) * np.asarray(1 / (1 + i), DTYPES[dtype])).astype(DTYPES[dtype])
+            for i, s in enumerate(shapes)
+        ]
+        n = sum(a.size for a in arrays)
+        for k in (1, n // 10, n // 2, 9 * n // 10, n - 1):
+            same(global_masks(arrays, k=k), oracle(arrays, k))
+            same(global_masks([tensor(a) for a in arrays], k=k, ties="high"), oracle(arrays, k, high=True))
+    assert eager[True] > 10
+    if sigmas < 1:
+        assert eager[False] > 0  # it missed, and the masks were right all the same
+
+
+def test_large_arrays_on_any_number_of_threads():
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(s).astype(np.float32) for s in [(1100, 1000), (77,), (300, 1001)]]
+    arrays[0][:300] = np.round(arrays[0][:300] * 4) / 4
+    before, results = tersor.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            tersor.set_num_threads(threads)
+            for options in ({}, {"nan": "keep"}, {"min_keep": 10}):
+                results.append(global_masks(arrays, 0.9, **options))
+    finally:
+        tersor.set_num_threads(before)
+    want = oracle(arrays, round(0.9 * sum(a.size for a in arrays)))
+    for got in results:
+        same(got, want)
+
+
+# --- numbers that are not finite ---
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [10, 3_000_000])
+def test_non_finite_is_an_error(bad, dtype, n):
+    if n > 10 and dtype not in ("float32", "bfloat16"):
+        pytest.skip("one of each width is enough where it is large")
+    x = np.linspace(-1, 1, n).astype(DTYPES[dtype])
+    x[n // 2] = bad
+    before = x.copy()
+    for call in (global_masks, global_threshold, global_prune):
+        for sparsity in (0, 0.5):
+            with pytest.raises(ValueError, match="non-finite"):
+                call([x], sparsity)
+    with pytest.raises(ValueError, match="non-finite"):
+        global_prune([np.ones(5, x.dtype), x], 0.5, inplace=True)
+    with pytest.raises(ValueError, match="non-finite"):
+        topk_rows(x, 3)
+    h = MagnitudeHistogram(dtype, 3)
+    h.update(np.ones(5, x.dtype))
+    counts = h.counts.copy()
+    with pytest.raises(ValueError, match="non-finite"):
+        h.update(x)
+    assert x.tobytes() == before.tobytes() and (h.counts == counts).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nan_may_be_kept_or_pruned(dtype):
+    x = np.array([3, np.nan, -np.inf, 1, -np.nan, 0, 2]).astype(DTYPES[dtype])
+    (keep,) = global_masks([x], k=4, nan="keep")
+    assert keep.tolist() == [False, True, True, False, True, False, False]
+    (gone,) = global_masks([x], k=4, nan="prune")
+    assert gone.tolist() == [True, False, True, False, False, False, True]
+    (y,) = global_prune([x], k=4, nan="prune")
+    assert (np.asarray(y, np.float64) == [3, 0, -np.inf, 0, 0, 0, 2]).all()
+    values, indices = topk_rows(x, 2, nan="keep")
+    assert np.isnan(np.asarray(values, np.float64)).all() and indices.tolist() == [1, 4]
+    assert topk_rows(x, 2, nan="prune")[1].tolist() == [0, 6]
+
+
+# --- counts and what peers do ---
+
+
+def test_rounding():
+    x = [np.arange(1.0, 101)]
+    count = lambda s, n, **kw: n - int(global_masks([np.arange(1.0, n + 1)], s, **kw)[0].sum())  # noqa: E731
+    assert count(0.5, 5) == 2 and count(0.5, 7) == 4
+    assert count(0.29, 100, rounding="floor") == 28 and count(0.29, 100) == 29
+    assert count(0.291, 100, rounding="ceil") == 30 and count(1.0, 7, rounding="ceil") == 7
+    assert global_threshold(x, 0.1) == Threshold(10.0, [90])
+
+
+def peer_masks(x, s, name):
+    """The peers' own lines, on one layer (kthvalue and topk by sorting)."""
+    magnitudes = np.sort(np.abs(x))
+    if name == "globalmp":
+        return np.abs(x) >= magnitudes[max(int(s * x.size), 1) - 1]
+    if name == "mc-smoe":
+        k = int(s * x.size)
+        return np.abs(x) >= magnitudes[k - 1] if k else np.ones(x.size, bool)
+    if name == "llm-compressor":
+        k = int(x.size * s)
+        return np.abs(x) > magnitudes[:k][-1] if k else np.ones(x.size, bool)
+    return np.abs(x) > magnitudes[min(int(x.size * s), x.size - 1)]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.floats(0, 1), st.sampled_from(sorted(prune.COMPAT)))
+def test_compat(seed, n, sparsity, name):
+    x = np.round(np.random.default_rng(seed).standard_normal(n) * 4) / 4
+    (got,) = global_masks([x], sparsity, compat=name)
+    if name == "torch":
+        from torch.nn.utils import prune as peer
+
+        layer = torch.nn.Linear(n, 1, bias=False).double()
+        layer.weight.data[:] = torch.tensor(x)
+        peer.l1_unstructured(layer, "weight", sparsity)
+        want = layer.weight_mask.numpy().reshape(-1).astype(bool)
+        assert got.sum() == want.sum()
+        edge = np.abs(x) == (global_threshold([x], sparsity).value or -1)
+        assert (got == want)[~edge].all()
+    else:
+        assert (got == peer_masks(x, sparsity, name)).all()
+
+
+def test_many_ranks_in_the_same_reads():
+    rng = np.random.default_rng(3)
+    arrays = [fill(rng, kind, (40, 50), np.float32) for kind in ("spread", "ties", "sparse")]
+    n = sum(a.size for a in arrays)
+    ks = [0, n, *rng.integers(0, n, 100).tolist(), 7, 7]
+    found = global_threshold(arrays, k=ks)
+    for k, one in zip(ks, found, strict=True):
+        assert one == global_threshold(arrays, k=k)
+    shares = global_threshold(arrays, [0.1, 0.9], min_keep=30)
+    assert shares == [global_threshold(arrays, s, min_keep=30) for s in (0.1, 0.9)]
+
+
+# --- the histogram ---
+
+
+@given(cases(), st.randoms(use_true_random=False), st.data())
+def test_histograms_merge(case, random, data):
+    arrays, k = case
+    names = {a.dtype.name for a in arrays}
+    n = sum(a.size for a in arrays)
+    several = data.draw(st.booleans())
+    ks = [k, *data.draw(st.lists(st.integers(0, n), max_size=4))] if several else k
+    whole = MagnitudeHistogram(list(names), ks)
+    rounds = 0
+    while not whole.done:
+        parts = [pickle.loads(pickle.dumps(whole)) for _ in arrays]
+        for part, a in zip(parts, arrays, strict=True):
+            part.update(a)
+        random.shuffle(parts)
+        for part in parts:
+            whole.merge(part)
+        whole.advance()
+        rounds += 1
+    assert rounds <= {16: 1, 32: 2, 64: 4}[whole.order.width]
+    flat = np.sort(np.concatenate([np.abs(np.asarray(a, np.float64)).ravel() for a in arrays]))
+    want = [float(flat[v - 1]) if v else None for v in (ks if several else [ks])]
+    assert whole.threshold == (want if several else want[0])
+
+
+def test_a_few_megabytes_for_any_number_of_ranks():
+    x = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
+    h = MagnitudeHistogram("float32", list(range(0, 100_000, 1000)))
+    sizes = []
+    while not h.done:
+        sizes.append(h.counts.nbytes)
+        h.update(x)
+        h.advance()
+    assert max(sizes) <= 2 << 20
+    flat = np.sort(np.abs(x))
+    assert h.threshold == [float(flat[k - 1]) if k else None for k in h.k]
+
+
+def test_histogram_as_documented():
+    x = torch.randn(1000)
+    h = MagnitudeHistogram(torch.float32, 500)
+    while not h.done:
+        h.update(x[:300])
+        h.update(x[300:].numpy())
+        torch.from_numpy(h.counts).mul_(1)  # what an all-reduce does
+        h.advance()
+    assert h.threshold == x.abs().kthvalue(500).values.item()
+    with pytest.raises(ValueError, match="done"):
+        h.update(x)
+    with pytest.raises(ValueError, match="done"):
+        h.advance()
+    other = MagnitudeHistogram("float32", 3)
+    with pytest.raises(ValueError, match="not done"):
+        _ = other.threshold
+    with pytest.raises(ValueError, match="same search"):
+        other.merge(h)
+    other.update(x[:2])
+    with pytest.raises(ValueError, match="k = 3 of 2"):
+        copy.deepcopy(other).advance()
+    for bad, error in ((-1, ValueError), (True, TypeError), (2.0, TypeError), ("3", TypeError)):
+        with pytest.raises(error):
+            MagnitudeHistogram("float32", bad)
+    with pytest.raises(TypeError, match="floats"):
+        MagnitudeHistogram("int8", 3)
+
+
+# --- pruned weights ---
+
+
+@given(cases())
+def test_pruned_weights(case):
+    arrays, k = case
+    masks = oracle(arrays, k)
+    want = [np.where(m, a, np.zeros((), a.dtype)) for m, a in zip(masks, arrays, strict=True)]
+    got = global_prune(arrays, k=k)
+    assert [g.tobytes() for g in got] == [w.tobytes() for w in want]  # +0, and the others bit for bit
+    tensors = [tensor(a) for a in arrays]
+    again = global_prune(tensors, k=k, inplace=True)
+    assert all(a is t for a, t in zip(again, tensors, strict=True))
+    for t, w in zip(tensors, want, strict=True):
+        words = t.view(torch.int16).numpy() if t.dtype == torch.bfloat16 else t.numpy()
+        assert words.tobytes() == w.tobytes()
+    copies = [a.copy() for a in arrays]
+    global_prune(copies, k=k, inplace=True)
+    assert [c.tobytes() for c in copies] == [w.tobytes() for w in want]
+    once = global_prune(got, k=k)
+    assert [g.tobytes() for g in once] == [w.tobytes() for w in want]  # idempotent
+
+
+def test_layouts_and_views():
+    rng = np.random.default_rng(0)
+    base = rng.standard_normal((30, 40)).astype(np.float32)
+    want = oracle([base], 700)[0]
+    for x in (
+        np.asfortranarray(base),
+        np.repeat(base, 2, axis=1)[:, ::2],
+        base[::-1][::-1],
+        np.ascontiguousarray(base[:, ::-1])[:, ::-1],
+    ):
+        same(global_masks([x], k=700), [want])
+        y = x.copy(order="K") if not x.flags.c_contiguous else x.copy()
+        view = np.empty((30, 80), np.float32)[:, ::2]
+        view[...] = y
+        assert global_prune([view], k=700, inplace=True)[0] is view
+        np.testing.assert_array_equal(view, np.where(want, base, 0))
+    t = torch.tensor(base).T
+    same(global_masks([t], k=700), oracle([base.T], 700))
+    global_prune([t], k=700, inplace=True)
+    np.testing.assert_array_equal(t.numpy(), np.where(oracle([base.T], 700)[0], base.T, 0))
+
+
+def test_gradients_pass_to_what_is_kept():
+    x = torch.randn(6, 5, dtype=torch.float64, requires_grad=True)
+    (y,) = global_prune([x], 0.5)
+    y.sum().backward()
+    (mask,) = global_masks([x], 0.5)
+    assert mask.dtype == torch.bool and torch.equal(x.grad, mask.double())
+    before = x._version
+    global_prune([x], 0.5, inplace=True)
+    assert x._version > before and x.requires_grad and torch.equal(x != 0, mask)
+
+
+def test_bad_arguments():
+    x = np.ones((3, 4), np.float32)
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    for args, kwargs, error, match in [
+        ((x,), {"k": 1}, TypeError, "list of arrays"),
+        (([x],), {}, ValueError, "exactly one"),
+        (([x], 0.5), {"k": 1}, ValueError, "exactly one"),
+        (([x], 1.5), {}, ValueError, "between 0 and 1"),
+        (([x], math.nan), {}, ValueError, "between 0 and 1"),
+        (([x], "0.5"), {}, TypeError, "sparsity"),
+        (([x], True), {}, TypeError, "sparsity"),
+        (([x],), {"k": 13}, ValueError, "k = 13 of 12"),
+        (([x],), {"k": -1}, ValueError, "negative"),
+        (([x],), {"k": 1.0}, TypeError, "integer"),
+        (([x], 0.5), {"min_keep": -1}, ValueError, "negative"),
+        (([x], 0.5), {"min_keep": [1, 2]}, ValueError, "2 numbers for 1"),
+        (([x], 0.5), {"ties": "some"}, ValueError, "ties"),
+        (([x], 0.5), {"scope": "all"}, ValueError, "scope"),
+        (([x], 0.5), {"rounding": "up"}, ValueError, "rounding"),
+        (([x], 0.5), {"nan": "ignore"}, ValueError, "nan"),
+        (([x], 0.5), {"compat": "nobody"}, ValueError, "compat"),
+        (([x], 0.5), {"compat": "torch", "ties": "high"}, ValueError, "leave out"),
+        (([x], 0.5), {"scores": [x[:2]]}, ValueError, "shapes"),
+        (([x, torch.ones(3)], 0.5), {}, TypeError, "all"),
+        (([[1.0]], 0.5), {}, TypeError, "NumPy array"),
+        (([x.astype(np.int32)], 0.5), {}, TypeError, "floats"),
+        (([x.astype(">f4")], 0.5), {}, TypeError, "byte order"),
+        (([torch.ones(3, device="meta")], 0.5), {}, ValueError, "meta"),
+    ]:
+        with pytest.raises(error, match=match):
+            global_masks(*args, **kwargs)
+    with pytest.raises(ValueError, match="read-only"):
+        global_prune([x, frozen], 0.5, inplace=True)
+    assert (x == 1).all()
+    with pytest.raises(ValueError, match="shape"):
+        apply_mask(x, np.ones((4, 3), bool))
+    with pytest.raises(TypeError, match="bool"):
+        apply_mask(x, np.ones((3, 4), np.uint8))
+    for k, error in ((5, ValueError), (-1, ValueError), (1.0, TypeError)):
+        with pytest.raises(error):
+            topk_rows(x, k)
+    assert global_masks([], 0.5) == [] and global_threshold([], 0.5) == Threshold(None, [])
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 700),
+    st.sampled_from(KINDS),
+    st.sampled_from(sorted(DTYPES)),
+    st.booleans(),
+)
+def test_topk_rows(seed, n, kind, dtype, magnitude):
+    rng = np.random.default_rng(seed)
+    x = fill(rng, kind, (3, n), DTYPES[dtype])
+    k = int(rng.integers(0, n + 1))
+    values, indices = topk_rows(x, k, magnitude=magnitude)
+    rank = np.asarray(x, np.float64)
+    rank = np.abs(rank) if magnitude else rank
+    want = np.sort(np.argsort(-rank, axis=-1, kind="stable")[:, :k], axis=-1)
+    np.testing.assert_array_equal(indices, want)
+    assert values.tobytes() == np.take_along_axis(x, want, -1).tobytes()
+    tv, ti = topk_rows(tensor(x), k, magnitude=magnitude)
+    np.testing.assert_array_equal(ti.numpy(), want)
+    assert tv.shape == (3, k)
+
+
+def test_topk_rows_gradient():
+    x = torch.randn(4, 9, dtype=torch.float64, requires_grad=True)
+    torch.autograd.gradcheck(lambda x: topk_rows(x, 3)[0], x)
+    values, indices = topk_rows(x, 3)
+    values.sum().backward()
+    assert torch.equal(x.grad, torch.zeros_like(x).scatter_(1, indices, 1))
+
+
+# --- files ---
+
+SAFE = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+
+def save(path, arrays, metadata=None):
+    with Writer(path, [(k, SAFE.get(a.dtype.name, "I64"), a.shape) for k, a in arrays.items()], metadata) as file:
+        for a in arrays.values():
+            file.write(a)
+
+
+def in_memory(arrays, k, names, **options):
+    pruned = dict(zip(names, global_prune([arrays[n] for n in names], k=k, **options), strict=True))
+    return {n: pruned.get(n, a) for n, a in arrays.items()}
+
+
+@pytest.mark.parametrize("chunk", [24, 240, 1 << 22])
+@pytest.mark.parametrize(
+    "dtypes", [["float32"], ["bfloat16"], ["float16", "bfloat16"], ["float32", "bfloat16", "float64"]]
+)
+@pytest.mark.parametrize("min_keep", [0, 50])
+def test_the_file_is_pruned_as_the_memory(tmp_path, monkeypatch, chunk, dtypes, min_keep):
+    monkeypatch.setattr(Reader.chunks, "__defaults__", (chunk,))
+    rng = np.random.default_rng(5)
+    arrays = {f"w{i}": (fill(rng, kind, (9, 13), DTYPES[dtypes[i % len(dtypes)]])) for i, kind in enumerate(KINDS[:7])}
+    arrays["bias"] = rng.standard_normal(9).astype(np.float32)
+    arrays["ids"] = np.arange(8).reshape(2, 4)
+    names = [n for n in arrays if n.startswith("w")]
+    src, dst, want = tmp_path / "in.safetensors", tmp_path / "out.safetensors", tmp_path / "want.safetensors"
+    save(src, arrays, {"made": "here"})
+    n = sum(arrays[name].size for name in names)
+    for k in (0, 1, n // 2, n - 50 * len(names)):
+        steps = []
+        report = prune_safetensors(src, dst, k=k, min_keep=min_keep, progress=lambda *at, steps=steps: steps.append(at))
+        save(want, in_memory(arrays, k, names, min_keep=min_keep), {"made": "here"})
+        assert dst.read_bytes() == want.read_bytes()
+        assert report.total == n and report.pruned == k == n - sum(report.kept.values())
+        assert report.kept == dict(
+            zip(names, global_threshold([arrays[m] for m in names], k=k, min_keep=min_keep).kept, strict=True)
+        )
+        assert steps == sorted(steps) and steps[-1][0] == steps[-1][1]
+    prune_safetensors(src, src, k=n // 2, min_keep=min_keep)  # onto itself
+    prune_safetensors(src, src, k=n // 2, min_keep=min_keep)
+    save(want, in_memory(arrays, n // 2, names, min_keep=min_keep), {"made": "here"})
+    assert src.read_bytes() == want.read_bytes()
+
+
+def test_which_tensors(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {n: rng.standard_normal(s) for n, s in [("a.weight", (3, 4)), ("b.weight", (5, 5)), ("b.bias", (5,))]}
+    src, dst = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    save(src, arrays)
+    for options, names in [
+        ({}, ["a.weight", "b.weight"]),
+        ({"include": ["b.*"]}, ["b.weight", "b.bias"]),
+        ({"exclude": ["a*", "x"]}, ["b.weight"]),
+        ({"include": ["*"], "exclude": ["*.bias"]}, ["a.weight", "b.weight"]),
+    ]:
+        assert list(prune_safetensors(src, dst, 0.5, **options).kept) == names
+    with pytest.raises(ValueError, match="no float tensor"):
+        prune_safetensors(src, dst, 0.5, include=["c"])
+    with pytest.raises(TypeError, match="list of patterns"):
+        prune_safetensors(src, dst, 0.5, include="b.*")
+    with pytest.raises(ValueError, match="cannot prune"):
+        prune_safetensors(src, dst, k=30, min_keep=10)
+    with pytest.raises(ValueError, match="exactly one"):
+        prune_safetensors(src, dst)
+    arrays["b.weight"][2, 2] = np.nan
+    save(src, arrays)
+    dst.write_bytes(b"old")
+    with pytest.raises(ValueError, match=r"in\.safetensors: tensor 'b\.weight' has non-finite"):
+        prune_safetensors(src, dst, 0.5)
+    assert dst.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"])
+def test_8_bit_floats_are_ranked_by_value(tmp_path, dtype):
+    kind = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}.get(dtype, "float8_" + dtype[3:].lower())
+    words = np.arange(256, dtype=np.uint8)
+    values = words.view(getattr(ml_dtypes, kind)).astype(np.float64)
+    words, values = words[np.isfinite(values)], values[np.isfinite(values)]
+    src, dst = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    with Writer(src, [("w", dtype, (1, words.size))]) as file:
+        file.write(words)
+    report = prune_safetensors(src, dst, 0.5)
+    (mask,) = oracle([values], report.pruned)
+    with Reader(dst) as reader:
+        got = b"".join(map(bytes, reader.chunks(reader.entries["w"])))
+    assert got == (words * mask).tobytes()
+    assert report.threshold == np.sort(np.abs(values))[report.pruned - 1]
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_model_folder(tmp_path, in_place):
+    import json
+
+    rng = np.random.default_rng(0)
+    src = tmp_path / "model"
+    src.mkdir()
+    files = {
+        f"model-0000{i}-of-00002.safetensors": {
+            f"l{i}.{j}": np.round(rng.standard_normal((6, 7)) * 2) for j in range(2)
+        }
+        for i in (1, 2)
+    }
+    where = {n: f for f, arrays in files.items() for n in arrays}
+    for file, arrays in files.items():
+        save(src / file, arrays)
+    (src / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    (src / "config.json").write_text("{}")
+    dst = src if in_place else tmp_path / "out"
+    report = prune_safetensors(src / "model.safetensors.index.json" if in_place else src, dst, 0.6)
+    arrays = {n: a for some in files.values() for n, a in some.items()}
+    want = in_memory(arrays, report.pruned, list(arrays))
+    got = load(dst)
+    assert got.keys() == want.keys() and all(got[n].tobytes() == want[n].tobytes() for n in want)
+    assert sorted(p.name for p in dst.iterdir()) == sorted([*files, "config.json", "model.safetensors.index.json"])
+    with Model(dst) as model:
+        assert list(model.readers) == sorted(files)
+
+
+def test_memory_is_a_chunk(tmp_path):
+    import subprocess
+    import sys
+
+    src = tmp_path / "in.safetensors"
+    with Writer(src, [("w", "F32", (24, 1 << 20))]) as file:
+        for i in range(24):
+            file.write(np.random.default_rng(i).standard_normal(1 << 20, np.float32))
+    code = """
+import resource, sys
+from tersor.prune import prune_safetensors
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
+prune_safetensors(sys.argv[1], sys.argv[2], 0.5)
+print((peak() - before) // 1024)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(src), str(tmp_path / "out.safetensors")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) < 32  # of 96 MB

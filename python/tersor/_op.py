@@ -57,7 +57,7 @@ class Op:
     ) -> None:
         self.reference = reference
         self.name = reference.__name__.lstrip("_")
-        self.family = reference.__module__.rpartition(".")[2]
+        self.family = ".".join(reference.__module__.split(".")[1:2]) or reference.__module__
         kernel = KERNELS.get(self.name)
         if kernel is None:
             raise LookupError(f"{self.name}: declared in {self.family}.py, but the Rust table has no such kernel")
@@ -69,7 +69,12 @@ class Op:
         self.vectors = self.kernel.vectors
         self.rules = tuple(rule for _, rule in self.kernel.outputs)
         self.outputs = tuple(outputs) or tuple(name for name, _ in self.kernel.outputs)
-        parameters = inspect.signature(reference).parameters
+        every = inspect.signature(reference).parameters
+        # keyword-only parameters say which axis the rows lie along: not the kernel's business, see `along`
+        parameters = {k: p for k, p in every.items() if p.kind is not p.KEYWORD_ONLY}
+        self.axis = "dim" in every
+        self.keepdim = "keepdim" in every
+        self.words: dict[str, dict[str, float]] = checks.get("words", {})
         self.parameters = tuple(parameters)
         self.defaults = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
         self.scalars = {k: self.defaults.get(k) for k in self.parameters if k not in self.inputs}
@@ -111,7 +116,47 @@ class Op:
             k = next(iter(kwargs))
             twice = "given twice" if k in names else "unknown"
             raise TypeError(f"{self.name}: argument {k} is {twice}")
+        for k, words in self.words.items():
+            i = names.index(k)
+            if isinstance(values[i], str):
+                if values[i] not in words:
+                    raise ValueError(f"{self.name}: {k} must be a number or one of {list(words)}, got {values[i]!r}")
+                values[i] = words[values[i]]
         return values[: self.n], values[self.n :]
+
+    def along(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The operator on rows along axis ``dim``: that axis moves to the end, and in the results back to its place.
+
+        Numbers per row lose the axis unless ``keepdim``. A row number with axes has one of size 1 in place of the rows'.
+        """
+        dim = kwargs.pop("dim", -1)
+        keep = self.keepdim and kwargs.pop("keepdim", False)
+        if dim == -1 and not keep:
+            return call(*args, **kwargs)
+        out = kwargs.pop("out", None)
+        xs, scalars = self.bind(args, kwargs)
+        n = max((getattr(x, "ndim", 0) for x in xs[: self.vectors]), default=0)
+        if not -n <= dim < n:
+            raise np.exceptions.AxisError(dim, n)
+        at = dim - n if dim >= 0 else dim
+        if at != -1:
+            xs = [_move(x, n, at, -1) for x in xs]
+        result = call(*xs, *scalars)
+        ys = list(result) if isinstance(result, tuple) else [result]
+        for i, rule in enumerate(self.rules):
+            if rule != "lead":
+                ys[i] = _move(ys[i], n, -1, at)
+            elif keep:
+                numpy = isinstance(ys[i], np.ndarray)
+                ys[i] = np.expand_dims(ys[i], at) if numpy else ys[i].unsqueeze(at)
+        if out is not None:
+            into = list(out) if isinstance(out, tuple) else [out]
+            wanted = [(y.shape, y.dtype) for y in ys]
+            self.check_out(into, wanted, type(ys[0]), lambda y: dtype_name(y.dtype))
+            for o, y in zip(into, ys, strict=True):
+                o[...] = y
+            return out
+        return ys[0] if len(ys) == 1 else tuple(ys)
 
     def shapes(self, xs: Sequence[Any], scalars: Sequence[Any]) -> list[tuple[tuple[int, ...], Any]]:
         """Shape and dtype of each output; dtype is that of an input or a name."""
@@ -183,7 +228,8 @@ class Op:
         out = []
         wide = False
         for i, (x, own) in enumerate(zip(xs, leads, strict=True)):
-            if own == lead or (math.prod(own) == 1 and rows != 0 and len(own) <= len(lead)):
+            number = x.ndim == 0 and self.inputs[i] in self.coefficients
+            if number or own == lead or (math.prod(own) == 1 and rows != 0 and len(own) <= len(lead)):
                 wide = wide or (i < v and own == lead)
                 out.append(x)
                 continue
@@ -243,6 +289,17 @@ def _extent(x: Any) -> tuple[int, int]:
     return math.prod(x.shape[:-1]), len(x.shape)
 
 
+def _move(x: Any, n: int, source: int, target: int) -> Any:
+    """`x`, of `n` axes or fewer, with an axis moved; numbers stay."""
+    if getattr(x, "ndim", 0) == 0:
+        return x
+    if x.ndim < n:
+        x = x.reshape((1,) * (n - x.ndim) + tuple(x.shape))
+    if isinstance(x, np.ndarray):
+        return np.moveaxis(x, source, target)
+    return x.movedim(source, target)
+
+
 def dtype_name(dtype: Any) -> str:
     """The name that NumPy and torch share for a dtype."""
     return dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
@@ -295,15 +352,20 @@ def op(**options: Any) -> Callable[[Callable[..., R]], Callable[..., R]]:
     meta : ``meta(*inputs, **scalars) -> [(shape, dtype)]`` where the Rust table says ``custom``
     sample : ``sample(draw) -> (inputs, scalars)`` for tests and benchmarks (see `tersor.testing`)
     exempt : names of inputs that may have another float type than the data (scales)
+    words : ``{scalar: {word: number}}``, the words a scalar may be given as
+
+    A keyword-only ``dim`` (and ``keepdim``) in the signature lets the caller say which axis the rows lie along.
     """
 
     def declare(reference: Callable[..., R]) -> Callable[..., R]:  # takes out= besides the reference's own
         spec = Op(reference, **options)
         OPS[spec.name] = spec
-        fast = spec.fast
+        fast, axis = spec.fast, spec.axis
 
         @functools.wraps(reference)
         def call(*args: Any, **kwargs: Any) -> R:
+            if kwargs and axis and ("dim" in kwargs or "keepdim" in kwargs):
+                return spec.along(call, args, kwargs)
             if args and isinstance(args[0], np.ndarray):
                 if not kwargs and fast is not None:
                     y = fast(args)

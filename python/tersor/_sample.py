@@ -48,8 +48,8 @@ class Rows:
 
     Parameters
     ----------
-    kinds : "tangent" (norm up to the scale), "ball" (distance from 0 up to the scale), "g" (a gradient) or "row"
-        (one number per row), in the order of the operator's inputs.
+    kinds : "tangent" (norm up to the scale), "ball" (distance from 0 up to the scale), "g" (a gradient), "row"
+        (one number per row) or "factor" (the same, with an axis of 1), in the order of the operator's inputs.
     """
 
     def __init__(self, *kinds: str) -> None:
@@ -64,6 +64,8 @@ class Rows:
     def one(self, draw: Draw, kind: str, c: Any) -> np.ndarray:
         if kind == "row":
             return draw.cast(draw.rng.standard_normal(draw.lead))
+        if kind == "factor":
+            return draw.cast(draw.rng.uniform(-2, 2, (*draw.lead, 1)))
         x = draw.rng.standard_normal((*draw.lead, draw.d))
         if kind == "g":
             return draw.cast(x)

@@ -151,6 +151,8 @@ def public(op: Op) -> Callable[..., Any]:
         tail = tails[len(args)] if len(args) <= total else None
         if tail is None:
             return None
+        if len(args) > n and any(isinstance(a, str) for a in args[n:]):
+            return None
         whole = args + tail
         x = whole[0]
         shape, dtype = x.shape, x.dtype

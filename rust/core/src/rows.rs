@@ -13,7 +13,7 @@ mod sums;
 mod tests;
 mod tile;
 
-pub use margin::Margin;
+pub use margin::{Margin, eps};
 pub use sums::Acc;
 
 use crate::dd::Num;
@@ -23,7 +23,6 @@ use crate::store::STEP;
 use crate::{Dtype, Result, Tensor, try_vec};
 use call::{Call, put};
 use half::Half;
-use margin::eps;
 use std::marker::PhantomData;
 use tile::{Block, Plan, Tiles, Wide};
 
@@ -46,6 +45,8 @@ pub trait RowOp<const V: usize, const C: usize, const P: usize, const W: usize, 
 {
     /// The last row number is a curvature (finite, not negative).
     const CURVED: bool = false;
+    /// Sums of f32 data are kept in twice f64's precision too, for numbers that cancel.
+    const WIDE: bool = false;
     /// Output 0 is a point of the ball and is kept strictly inside it, by this margin.
     fn margin(&self) -> Option<Margin> {
         None

@@ -53,6 +53,11 @@ fn guard(dtype: Dtype) -> f64 {
 pub fn inside<T: Store>(row: &mut [T], c: f64, margin: Margin) {
     let m = margin.value(T::DTYPE);
     let squared = |row: &[T]| row.iter().fold((0.0, 0.0), |sum, v| dot2(sum, v.to_f64(), v.to_f64()));
+    let top = row.iter().fold(0.0f64, |top, v| top.max(v.to_f64().abs()));
+    if top > 1e150 && row.iter().all(|v| v.to_f64().is_finite()) {
+        // squares that overflow say nothing of the direction
+        row.iter_mut().for_each(|v| *v = T::from_f64(v.to_f64() / top / c.sqrt()));
+    }
     for k in 1..=8 {
         let (hi, lo) = squared(row);
         // 1 - c|y|² to twice the precision

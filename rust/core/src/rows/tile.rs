@@ -84,8 +84,13 @@ impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize
     }
 
     #[inline(always)]
-    fn tile<S: Simd, const P: usize, const W: usize>(&mut self, s: S, start: usize, n: usize, lanes: &mut [Lanes; P])
-    where
+    fn tile<S: Simd, A: Acc<S>, const P: usize, const W: usize>(
+        &mut self,
+        s: S,
+        start: usize,
+        n: usize,
+        lanes: &mut [Lanes; P],
+    ) where
         OP: RowOp<V, C, P, W, O, R>,
     {
         let d = self.plan.d;
@@ -95,7 +100,7 @@ impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize
         }
         for r in 0..n {
             let x = at_row(&x, r);
-            let mut sums = [[K::Acc::<S>::zero(s); P]; 2];
+            let mut sums = [[A::zero(s); P]; 2];
             let mut i = 0;
             while i + STEP <= d {
                 // SAFETY: `input` gave V places with n rows of d elements (or one row with stride 0).
@@ -133,7 +138,7 @@ impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize
         for g in (0..n).step_by(8) {
             let mut p = [Num::of(f64x8::splat(s, 0.0)); P];
             for k in 0..P {
-                p[k] = K::Acc::<S>::totals(s, &lanes[k], g);
+                p[k] = A::totals(s, &lanes[k], g);
             }
             let mut row_numbers = [f64x8::splat(s, 0.0); C];
             for k in 0..C {
@@ -240,7 +245,12 @@ where
         // what a short last tile leaves over from the one before belongs to no row, and nothing reads it
         let mut lanes = [const { Lanes::ZERO }; P];
         for start in range.clone().step_by(TILE) {
-            block.tile::<S, P, W>(s, start, TILE.min(range.end - start), &mut lanes);
+            let n = TILE.min(range.end - start);
+            if OP::WIDE {
+                block.tile::<S, Dot2<S>, P, W>(s, start, n, &mut lanes);
+            } else {
+                block.tile::<S, K::Acc<S>, P, W>(s, start, n, &mut lanes);
+            }
         }
     }
 }

@@ -1,0 +1,71 @@
+r"""Maps of the Poincaré ball, the open ball :math:`\{x : c\|x\|^2 < 1\}` of sectional curvature :math:`-c`.
+
+Every function takes its curvature last, as a number, a 0-d array or an array that broadcasts over rows (``[..., 1]``), and
+differentiates with respect to it. ``c = 0`` is Euclidean space (distances and the exponential map of a point keep the
+conformal factor 2 of the ball's metric), in value and in gradient. A Python number stays float64 inside; an array is
+what its dtype says.
+
+float32 and smaller data is computed in float64 and rounded once; float64 data is summed in twice its precision (Dot2),
+so that results keep their digits at any radius. Notation: :math:`\lambda_x = 2/(1 - c\|x\|^2)`.
+"""
+
+from tersor.hyperbolic.composed import (
+    antipode,
+    inv_sproj,
+    mobius_fn_apply,
+    mobius_fn_apply_chain,
+    mobius_matvec,
+    mobiusify,
+    sproj,
+    weighted_midpoint,
+)
+from tersor.hyperbolic.conformal import (
+    egrad2rgrad,
+    inner,
+    lambda_x,
+    norm,
+    parallel_transport0,
+    parallel_transport0back,
+    project,
+)
+from tersor.hyperbolic.geodesics import geodesic, geodesic_unit
+from tersor.hyperbolic.mobius import mobius_add, mobius_coadd, mobius_cosub, mobius_sub
+from tersor.hyperbolic.origin import dist0, expmap0, logmap0, mobius_pointwise_mul, mobius_scalar_mul
+from tersor.hyperbolic.plane import dist2plane
+from tersor.hyperbolic.point import dist, expmap, logmap
+from tersor.hyperbolic.transport import gyration, parallel_transport
+
+__all__ = [
+    "antipode",
+    "dist",
+    "dist0",
+    "dist2plane",
+    "egrad2rgrad",
+    "expmap",
+    "expmap0",
+    "geodesic",
+    "geodesic_unit",
+    "gyration",
+    "inner",
+    "inv_sproj",
+    "lambda_x",
+    "logmap",
+    "logmap0",
+    "mobius_add",
+    "mobius_coadd",
+    "mobius_cosub",
+    "mobius_fn_apply",
+    "mobius_fn_apply_chain",
+    "mobius_matvec",
+    "mobius_pointwise_mul",
+    "mobius_scalar_mul",
+    "mobius_sub",
+    "mobiusify",
+    "norm",
+    "parallel_transport",
+    "parallel_transport0",
+    "parallel_transport0back",
+    "project",
+    "sproj",
+    "weighted_midpoint",
+]

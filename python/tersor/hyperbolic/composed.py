@@ -1,0 +1,327 @@
+"""What is made of other operators: matrices and functions through the tangent space at 0, spheres, means of points.
+
+The rule of this file: plain array code that NumPy and torch read alike; gradients flow through the operators.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tersor.hyperbolic._roots import Array
+from tersor.hyperbolic.conformal import lambda_x, project
+from tersor.hyperbolic.mobius import mobius_add
+from tersor.hyperbolic.origin import expmap0, logmap0, mobius_scalar_mul
+
+
+def _move(x: Array, source: int, target: int) -> Array:
+    return np.moveaxis(x, source, target) if isinstance(x, np.ndarray) else x.movedim(source, target)
+
+
+def _wide(x: Array) -> Array:
+    """`x` in float64."""
+    return x.astype(np.float64) if isinstance(x, np.ndarray) else x.double()
+
+
+def _like(y: Array, x: Array) -> Array:
+    """`y` in the type of `x`."""
+    return y.astype(x.dtype) if isinstance(y, np.ndarray) else y.to(x.dtype)
+
+
+def antipode(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
+    """The point opposite to x: -x, for every curvature that is not positive.
+
+    Parameters
+    ----------
+    x : array or tensor
+        Points of the ball.
+    c : float, or array
+        Taken for the sake of one signature with other spaces; the result does not depend on it.
+    dim : int
+        As c.
+
+    Returns
+    -------
+    array or tensor like x
+        The negatives.
+    """
+    return -x
+
+
+def mobius_matvec(m: Array, x: Array, c: Any = 1.0, eps: float | str = 0.0, *, dim: int = -1) -> Array:
+    r"""Möbius matrix-vector product, :math:`M \otimes_c x = \exp_0^c(M \log_0^c(x))`.
+
+    Parameters
+    ----------
+    m : array or tensor [o, i] or [..., o, i], of the type of x
+        One matrix, or a batch that broadcasts with the rows of x.
+    x : array or tensor [..., i]
+        Points of the ball.
+    c : float, or array of 0 axes or [..., 1]
+        The ball has curvature -c; finite, not negative. c = 0 gives M x.
+    eps : float, "tight" or "compat"
+        How far inside the ball results stay; see `expmap0`.
+    dim : int
+        The axis of the rows; -1 for a batch of matrices.
+
+    Returns
+    -------
+    array or tensor [..., o]
+        Points of the ball, strictly inside after rounding.
+
+    Raises
+    ------
+    TypeError
+        If m and x are not of one float type.
+    ValueError
+        If c is negative or not finite, shapes do not go together, or there is a batch of matrices and dim is not -1.
+
+    Notes
+    -----
+    The product itself is NumPy's or torch's. Ganea et al. (2018), lemma 6.
+    """
+    if getattr(m, "dtype", None) != x.dtype:
+        raise TypeError(f"mobius_matvec: m is {getattr(m, 'dtype', type(m).__name__)}, x is {x.dtype}")
+    if m.ndim < 2:
+        raise ValueError(f"mobius_matvec: m needs two axes at least, got shape {tuple(m.shape)}")
+    if m.ndim > 2 and dim not in (-1, x.ndim - 1):
+        raise ValueError(f"mobius_matvec: a batch of matrices goes with dim=-1, got {dim}")
+    v = logmap0(x, c, dim=dim)
+    narrow = isinstance(x, np.ndarray) and x.dtype.itemsize == 2  # NumPy multiplies no bfloat16
+    v, m = (v.astype(np.float32), m.astype(np.float32)) if narrow else (v, m)
+    if dim != -1:
+        v = _move(v, dim, -1)
+    if v.shape[-1] != m.shape[-1]:
+        raise ValueError(f"mobius_matvec: m has {m.shape[-1]} columns, rows of x have {v.shape[-1]}")
+    y = v @ m.swapaxes(0, 1) if m.ndim == 2 else (m @ v[..., None])[..., 0]
+    if dim != -1:
+        y = _move(y, -1, dim)
+    return expmap0(_like(y, x) if narrow else y, c, eps, dim=dim)
+
+
+def mobius_fn_apply(
+    fn: Callable[..., Array], x: Array, *args: Any, c: Any = 1.0, dim: int = -1, **kwargs: Any
+) -> Array:
+    r"""A function of vectors applied to points, :math:`\exp_0^c(f(\log_0^c(x)))`.
+
+    Parameters
+    ----------
+    fn : callable
+        Called as ``fn(v, *args, **kwargs)`` on tangent vectors at the origin.
+    x : array or tensor [..., d]
+        Points of the ball.
+    c : float, or array of 0 axes or [..., 1]
+        The ball has curvature -c; finite, not negative. c = 0 gives fn(x).
+    dim : int
+        The axis of the rows.
+
+    Returns
+    -------
+    array or tensor
+        Points of the ball, strictly inside after rounding.
+
+    Notes
+    -----
+    Ganea et al. (2018), definition 3.2.
+    """
+    return expmap0(fn(logmap0(x, c, dim=dim), *args, **kwargs), c, dim=dim)
+
+
+def mobius_fn_apply_chain(x: Array, *fns: Callable[[Array], Array], c: Any = 1.0, dim: int = -1) -> Array:
+    """Functions of vectors applied to points one after the other, between one `logmap0` and one `expmap0`.
+
+    Parameters
+    ----------
+    x : array or tensor [..., d]
+        Points of the ball.
+    fns : callables
+        Each takes and gives tangent vectors at the origin; without any, x is returned.
+    c : float, or array of 0 axes or [..., 1]
+        The ball has curvature -c.
+    dim : int
+        The axis of the rows.
+
+    Returns
+    -------
+    array or tensor
+        Points of the ball.
+    """
+    if not fns:
+        return x
+    return mobius_fn_apply(lambda v: functools.reduce(lambda u, fn: fn(u), fns, v), x, c=c, dim=dim)
+
+
+def mobiusify(fn: Callable[..., Array]) -> Callable[..., Array]:
+    """`fn` as a function of points: `mobius_fn_apply` with its first argument given.
+
+    Parameters
+    ----------
+    fn : callable
+        Called as ``fn(v, *args, **kwargs)`` on tangent vectors at the origin.
+
+    Returns
+    -------
+    callable
+        Called as ``f(x, *args, c=1.0, dim=-1, **kwargs)`` on points of the ball.
+    """
+
+    @functools.wraps(fn)
+    def applied(x: Array, *args: Any, c: Any = 1.0, dim: int = -1, **kwargs: Any) -> Array:
+        return mobius_fn_apply(fn, x, *args, c=c, dim=dim, **kwargs)
+
+    return applied
+
+
+def sproj(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
+    r"""Stereographic projection of the hyperboloid to the ball, :math:`x_{1..d}/(1 + \sqrt c\,x_{d+1})`.
+
+    Parameters
+    ----------
+    x : array or tensor [..., d + 1]
+        Points of the hyperboloid :math:`x_{d+1}^2 - \|x_{1..d}\|^2 = 1/c`, the time coordinate last.
+    c : float, or array of 0 axes or [..., 1]
+        The curvature of both is -c.
+    dim : int
+        The axis of the rows.
+
+    Returns
+    -------
+    array or tensor [..., d]
+        Points of the ball, strictly inside after rounding.
+
+    Notes
+    -----
+    The inverse of `inv_sproj`. At c = 0 the hyperboloid is infinitely far: the result is the limit of the formula.
+    """
+    s = _wide(_move(x, dim, -1))
+    y = _like(s[..., :-1] / (1 + c**0.5 * s[..., -1:]), x)
+    return _move(project(y, c), -1, dim)
+
+
+def inv_sproj(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
+    r"""Inverse stereographic projection, from the ball to the hyperboloid, :math:`(\lambda_xx, (\lambda_x - 1)/\sqrt c)`.
+
+    Parameters
+    ----------
+    x : array or tensor [..., d]
+        Points of the ball.
+    c : float, or array of 0 axes or [..., 1]
+        The curvature of both is -c; at 0 the time coordinate is infinite.
+    dim : int
+        The axis of the rows.
+
+    Returns
+    -------
+    array or tensor [..., d + 1]
+        Points of the hyperboloid, the time coordinate last.
+
+    Notes
+    -----
+    The inverse of `sproj`.
+    """
+    s = _wide(_move(x, dim, -1))
+    factor = lambda_x(s, c, keepdim=True)
+    time = (factor - 1) / (c**0.5 + 0 * factor)
+    if isinstance(s, np.ndarray):
+        y = np.concatenate((factor * s, time), -1)
+    else:
+        import torch
+
+        y = torch.cat((factor * s, time), -1)
+    return _move(_like(y, x), -1, dim)
+
+
+def weighted_midpoint(
+    xs: Array,
+    weights: Array | None = None,
+    c: Any = 1.0,
+    eps: float | str = 0.0,
+    *,
+    reducedim: Sequence[int] | None = None,
+    dim: int = -1,
+    keepdim: bool = False,
+    lincomb: bool = False,
+    posweight: bool = False,
+) -> Array:
+    r"""Weighted midpoint of points (gyromidpoint): the one whose vector on the hyperboloid is the weighted sum of theirs.
+
+    .. math:: m = \tfrac12 \otimes_c \frac{\sum_i w_i\lambda_{x_i}x_i}{\sum_i w_i(\lambda_{x_i} - 1)}
+
+    Parameters
+    ----------
+    xs : array or tensor [..., d]
+        Points of the ball.
+    weights : array or tensor, or None
+        The shape of xs without `dim`, or one that broadcasts to it; None weighs all alike.
+    c : float, or array of 0 axes, or one that broadcasts over what is not reduced
+        The ball has curvature -c; finite, not negative. c = 0 gives the weighted mean.
+    eps : float, "tight" or "compat"
+        How far inside the ball results stay; see `expmap0`.
+    reducedim : sequence of int, or None
+        The axes over which points are summed; None: all but `dim`.
+    dim : int
+        The axis of the rows.
+    keepdim : bool
+        Whether reduced axes stay, with size 1.
+    lincomb : bool
+        Whether the result is multiplied by the sum of the weights (`mobius_scalar_mul`).
+    posweight : bool
+        Whether a negative weight counts as its absolute value on the `antipode`.
+
+    Returns
+    -------
+    array or tensor
+        The midpoints; 0 where all weights are 0.
+
+    Raises
+    ------
+    ValueError
+        If c is negative or not finite, or shapes do not broadcast.
+
+    Notes
+    -----
+    Computed in float64 around a first guess: points are moved there by Möbius addition, where nothing cancels, and the
+    midpoint back. The midpoint moves with its points, so that the guess has no part in the gradient. Ungar, "A Gyrovector
+    Space Approach to Hyperbolic Geometry" (2008).
+    """
+    n = xs.ndim
+    axis = dim % n
+    axes = [i for i in range(n) if i != axis] if reducedim is None else sorted({i % n for i in reducedim})
+    if axis in axes:
+        raise ValueError(f"weighted_midpoint: reducedim {reducedim} holds dim {dim}")
+    over = tuple(i if i < axis else i - 1 for i in axes)
+    x = _wide(_move(xs, axis, -1))
+    w = x[..., :1] * 0 + 1
+    if weights is not None:
+        spread = np.expand_dims(weights, dim) if isinstance(weights, np.ndarray) else weights.unsqueeze(dim)
+        w = _wide(_move(spread, dim, -1)) * w
+    if posweight:
+        turn = (w >= 0) * 2.0 - 1.0
+        x, w = x * turn, w * turn
+
+    def mean(points: Array) -> Array:
+        factor = lambda_x(points, c, keepdim=True)
+        total = ((factor - 1) * w).sum(axis=over, keepdims=True)
+        v = (factor * w * points).sum(axis=over, keepdims=True) / (total + (total == 0))
+        rest = 1 - c * (v * v).sum(axis=-1, keepdims=True)
+        return v / (1 + (rest * (rest > 0)) ** 0.5)
+
+    if isinstance(x, np.ndarray):
+        guess = project(mean(x), c)
+    else:
+        import torch
+
+        with torch.no_grad():
+            guess = project(mean(x), c)
+    y = mobius_add(guess, mean(mobius_add(-guess, x, c)), c)
+    if lincomb:
+        y = mobius_scalar_mul(w.sum(axis=over, keepdims=True), y, c)
+    y = _move(project(_like(y, xs), c, eps), -1, axis)
+    if keepdim:
+        return y
+    for i in reversed(axes):
+        y = y.squeeze(i)
+    return y

@@ -1,0 +1,107 @@
+//! Distance to a hyperplane through p, normal to a. The one rule: as for points, x and p meet as x - p.
+
+use super::roots::*;
+use crate::Scalar;
+use crate::dd::Num;
+use crate::rows::{Acc, RowOp, Solved};
+use crate::simd::*;
+
+/// Whether the sign is kept, and whether the distance is multiplied by |a|.
+#[derive(Clone, Copy)]
+pub struct Plane {
+    pub signed: bool,
+    pub scaled: bool,
+}
+
+impl Plane {
+    pub fn of(s: &[Scalar]) -> Self {
+        Plane { signed: s[0].bool(), scaled: s[1].bool() }
+    }
+}
+
+/// r = 2h/(alpha beta |a|), h = alpha <x-p,a> - cq <p,a>, alpha = 1 - c|p|², beta = 1 - c|x|²; 0 at a = 0
+#[inline(always)]
+fn ratio<S: Simd>(h: f64x8<S>, ab: f64x8<S>, n: f64x8<S>) -> f64x8<S> {
+    n.simd_eq(0.0).select(n, (h + h) / (ab * n))
+}
+
+/// d = r S(cr²), the arsinh(√c r)/√c of r
+pub struct Dist2Plane(pub Plane);
+impl RowOp<3, 1, 6, 0, 0, 1> for Dist2Plane {
+    const CURVED: bool = true;
+    #[inline(always)]
+    fn dots<S: Simd, A: Acc<S>>(&self, [x, p, a]: &[f64x8<S>; 3], [xx, pp, q, da, pa, aa]: &mut [A; 6]) {
+        xx.dot(*x, *x);
+        pp.dot(*p, *p);
+        q.square_sum(*x, -*p);
+        da.dot_sum(*a, *x, -*p);
+        pa.dot(*p, *a);
+        aa.dot(*a, *a);
+    }
+    #[inline(always)]
+    fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, pp, q, da, pa, aa]: [N; 6], [c]: [f64x8<S>; 1]) -> Solved<S, 0, 1> {
+        let (alpha, n) = (wide_gap(c, pp), aa.root().get());
+        let h = (alpha * da - N::of(c) * q * pa).get();
+        let r = ratio(h, alpha.get() * gap(c, xx), n);
+        let d = if self.0.signed { r } else { r.abs() } * arsinh_root(c * r * r);
+        Solved { weights: [], numbers: [if self.0.scaled { d * n } else { d }], gap: f64x8::splat(s, 1.0) }
+    }
+    #[inline(always)]
+    fn combine<S: Simd>(&self, _: &[f64x8<S>; 3], _: &[f64x8<S>; 0]) -> [f64x8<S>; 0] {
+        []
+    }
+}
+
+/// With G = g/√(1 + cr²), F = 2G/(alpha beta|a|), A = F<x-p,a> - Gr/alpha, B = -Gr/beta, W = F alpha a - 2cF<p,a>(x-p):
+/// dx = W - 2cB x, dp = -W - Fcq a - 2cA p, da = F(alpha(x-p) - cq p) - Gr/|a|² a;
+/// dc = g r³S' - Fq<p,a> - |p|²A - |x|²B. Unsigned: g sign(h); scaled: g|a|, and da receives g d/|a| a.
+pub struct Dist2PlaneBwd(pub Plane);
+impl RowOp<3, 2, 6, 6, 3, 1> for Dist2PlaneBwd {
+    const CURVED: bool = true;
+    #[inline(always)]
+    fn dots<S: Simd, A: Acc<S>>(&self, [x, p, a]: &[f64x8<S>; 3], [xx, pp, q, da, pa, aa]: &mut [A; 6]) {
+        xx.dot(*x, *x);
+        pp.dot(*p, *p);
+        q.square_sum(*x, -*p);
+        da.dot_sum(*a, *x, -*p);
+        pa.dot(*p, *a);
+        aa.dot(*a, *a);
+    }
+    #[inline(always)]
+    fn solve<S: Simd, N: Num<S>>(
+        &self,
+        s: S,
+        [xx, pp, q, da, pa, aa]: [N; 6],
+        [g, c]: [f64x8<S>; 2],
+    ) -> Solved<S, 6, 1> {
+        let (alpha, n) = (wide_gap(c, pp), aa.root().get());
+        let h = (alpha * da - N::of(c) * q * pa).get();
+        let (alpha, beta, q, pa) = (alpha.get(), gap(c, xx), q.get(), pa.get());
+        let r = ratio(h, alpha * beta, n);
+        let zero = f64x8::splat(s, 0.0);
+        let g = if self.0.signed { g } else { h.simd_gt(zero).select(g, h.simd_lt(zero).select(-g, h * g)) };
+        let u = c * r * r;
+        let sr = arsinh_root(u);
+        let long = if self.0.scaled { g * n } else { g };
+        let top = long / (u + 1.0).sqrt();
+        let flat = n.simd_eq(0.0);
+        let f = flat.select(zero, (top + top) / (alpha * beta * n));
+        let own = top * r - if self.0.scaled { g * r * sr * n } else { zero };
+        let own = flat.select(zero, own / aa.get());
+        let by_p = f * da.get() - top * r / alpha;
+        let by_x = -(top * r / beta);
+        let c2 = c + c;
+        Solved {
+            // W = a w0 - delta w1; dx = W - x w2; dp = -W - a w3 - p w4; da = delta w0 - p w3 - a w5
+            weights: [f * alpha, c2 * f * pa, c2 * by_x, f * c * q, c2 * by_p, own],
+            numbers: [long * r * r * r * arsinh_root_d(u, sr) - f * q * pa - pp.get() * by_p - xx.get() * by_x],
+            gap: f64x8::splat(s, 1.0),
+        }
+    }
+    #[inline(always)]
+    fn combine<S: Simd>(&self, [x, p, a]: &[f64x8<S>; 3], w: &[f64x8<S>; 6]) -> [f64x8<S>; 3] {
+        let delta = *x - *p;
+        let way = a.mul_add(w[0], -(delta * w[1]));
+        [way - *x * w[2], -(way + a.mul_add(w[3], *p * w[4])), delta.mul_add(w[0], -p.mul_add(w[3], *a * w[5]))]
+    }
+}

@@ -1,0 +1,132 @@
+//! Distances and maps at a point of the ball. The one rule: two points meet as y - x and |y - x|², never as <x, y>.
+
+use super::roots::*;
+use crate::dd::Num;
+use crate::rows::{Acc, RowOp, Solved};
+use crate::simd::*;
+
+/// d = 2√m S(cm), m = q/(alpha beta)
+pub struct Dist;
+impl RowOp<2, 1, 3, 0, 0, 1> for Dist {
+    const CURVED: bool = true;
+    #[inline(always)]
+    fn dots<S: Simd, A: Acc<S>>(&self, [x, y]: &[f64x8<S>; 2], [xx, yy, q]: &mut [A; 3]) {
+        xx.dot(*x, *x);
+        yy.dot(*y, *y);
+        q.square_sum(*x, -*y);
+    }
+    #[inline(always)]
+    fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, yy, q]: [N; 3], [c]: [f64x8<S>; 1]) -> Solved<S, 0, 1> {
+        let m = q.get() / (gap(c, xx) * gap(c, yy));
+        Solved { weights: [], numbers: [(m.sqrt() + m.sqrt()) * arsinh_root(c * m)], gap: f64x8::splat(s, 1.0) }
+    }
+    #[inline(always)]
+    fn combine<S: Simd>(&self, _: &[f64x8<S>; 2], _: &[f64x8<S>; 0]) -> [f64x8<S>; 0] {
+        []
+    }
+}
+
+/// dx = 2g/√(qD) ((x-y) + (cq/alpha) x), dy likewise, 0 at x = y;
+/// dc = g√m (nu/√(1+u) + 2S'(u) m), u = cm, nu = |x|²/alpha + |y|²/beta
+pub struct DistBwd;
+impl RowOp<2, 2, 3, 3, 2, 1> for DistBwd {
+    const CURVED: bool = true;
+    #[inline(always)]
+    fn dots<S: Simd, A: Acc<S>>(&self, [x, y]: &[f64x8<S>; 2], [xx, yy, q]: &mut [A; 3]) {
+        xx.dot(*x, *x);
+        yy.dot(*y, *y);
+        q.square_sum(*x, -*y);
+    }
+    #[inline(always)]
+    fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, yy, q]: [N; 3], [g, c]: [f64x8<S>; 2]) -> Solved<S, 3, 1> {
+        let (alpha, beta, q) = (gap(c, xx), gap(c, yy), q.get());
+        let cq = c * q;
+        let ab = alpha * beta;
+        let zero = f64x8::splat(s, 0.0);
+        let f = (g + g) / (q.sqrt() * (ab + cq).sqrt());
+        let f = q.simd_gt(0.0).select(f, q.simd_eq(0.0).select(zero, f));
+        let m = q / ab;
+        let u = c * m;
+        let nu = xx.get() / alpha + yy.get() / beta;
+        let slope = arsinh_root_d(u, arsinh_root(u)) * 2.0;
+        Solved {
+            weights: [f, f * (cq / alpha), f * (cq / beta)],
+            numbers: [g * m.sqrt() * slope.mul_add(m, nu / (u + 1.0).sqrt())],
+            gap: f64x8::splat(s, 1.0),
+        }
+    }
+    #[inline(always)]
+    fn combine<S: Simd>(&self, [x, y]: &[f64x8<S>; 2], [f, a, b]: &[f64x8<S>; 3]) -> [f64x8<S>; 2] {
+        let chord = (*x - *y) * *f;
+        [x.mul_add(*a, chord), y.mul_add(*b, -chord)]
+    }
+}
+
+/// log_x(y) = S(cm)/(beta √(1+cm)) (alpha (y-x) - cq x), m = q/(alpha beta)
+pub struct LogMap;
+impl RowOp<2, 1, 3, 2, 1, 0> for LogMap {
+    const CURVED: bool = true;
+    #[inline(always)]
+    fn dots<S: Simd, A: Acc<S>>(&self, [x, y]: &[f64x8<S>; 2], [xx, yy, q]: &mut [A; 3]) {
+        xx.dot(*x, *x);
+        yy.dot(*y, *y);
+        q.square_sum(*y, -*x);
+    }
+    #[inline(always)]
+    fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, yy, q]: [N; 3], [c]: [f64x8<S>; 1]) -> Solved<S, 2, 0> {
+        let (alpha, beta, cq) = (gap(c, xx), gap(c, yy), c * q.get());
+        let u = cq / (alpha * beta);
+        let f = arsinh_root(u) / (beta * (u + 1.0).sqrt());
+        Solved { weights: [alpha * f, -(cq * f)], numbers: [], gap: f64x8::splat(s, 1.0) }
+    }
+    #[inline(always)]
+    fn combine<S: Simd>(&self, [x, y]: &[f64x8<S>; 2], [a, b]: &[f64x8<S>; 2]) -> [f64x8<S>; 1] {
+        [x.mul_add(*b, (*y - *x) * *a)]
+    }
+}
+
+/// With u = cm, E = S/√(1+u), f = E/beta, delta = y - x, G = <g, alpha delta - cq x>, K = G E'/beta,
+/// P = K/(alpha beta) - f <g,x>, A = f <g,delta> - K u/alpha, B = -(K u + f G)/beta, W = f alpha g + 2cP delta:
+/// dx = -W - fcq g - 2cA x, dy = W - 2cB y; dc = qP - |x|²A - |y|²B
+pub struct LogMapBwd;
+impl RowOp<3, 1, 5, 5, 2, 1> for LogMapBwd {
+    const CURVED: bool = true;
+    #[inline(always)]
+    fn dots<S: Simd, A: Acc<S>>(&self, [g, x, y]: &[f64x8<S>; 3], [xx, yy, q, gx, gd]: &mut [A; 5]) {
+        xx.dot(*x, *x);
+        yy.dot(*y, *y);
+        q.square_sum(*y, -*x);
+        gx.dot(*g, *x);
+        gd.dot_sum(*g, *y, -*x);
+    }
+    #[inline(always)]
+    fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, yy, q, gx, gd]: [N; 5], [c]: [f64x8<S>; 1]) -> Solved<S, 5, 1> {
+        let (alpha, beta, q) = (wide_gap(c, xx), gap(c, yy), q.get());
+        let cq = c * q;
+        let height = (alpha * gd - N::of(cq) * gx).get();
+        let (alpha, gx, gd) = (alpha.get(), gx.get(), gd.get());
+        let ab = alpha * beta;
+        let u = cq / ab;
+        let root = (u + 1.0).sqrt();
+        let sr = arsinh_root(u);
+        let e = sr / root;
+        let slope = (arsinh_root_d(u, sr) - e * 0.5 / root) / root;
+        let f = e / beta;
+        let k = height * slope / beta;
+        let p = k / ab - f * gx;
+        let a = f * gd - k * u / alpha;
+        let b = -(k * u + f * height) / beta;
+        let c2 = c + c;
+        Solved {
+            // dx = -delta w1 - g (w0 + w2) - x w3; dy = g w0 + delta w1 - y w4
+            weights: [f * alpha, c2 * p, f * cq, c2 * a, c2 * b],
+            numbers: [q * p - xx.get() * a - yy.get() * b],
+            gap: f64x8::splat(s, 1.0),
+        }
+    }
+    #[inline(always)]
+    fn combine<S: Simd>(&self, [g, x, y]: &[f64x8<S>; 3], w: &[f64x8<S>; 5]) -> [f64x8<S>; 2] {
+        let way = (*y - *x).mul_add(w[1], *g * w[0]);
+        [-(way + x.mul_add(w[3], *g * w[2])), way - *y * w[4]]
+    }
+}

@@ -56,7 +56,9 @@ pub fn inside<T: Store>(row: &mut [T], c: f64, margin: Margin) {
     let top = row.iter().fold(0.0f64, |top, v| top.max(v.to_f64().abs()));
     if top > 1e150 && row.iter().all(|v| v.to_f64().is_finite()) {
         // squares that overflow say nothing of the direction
-        row.iter_mut().for_each(|v| *v = T::from_f64(v.to_f64() / top / c.sqrt()));
+        for v in row.iter_mut() {
+            *v = T::from_f64(v.to_f64() / top / c.sqrt());
+        }
     }
     for k in 1..=8 {
         let (hi, lo) = squared(row);

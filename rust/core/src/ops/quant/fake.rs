@@ -91,8 +91,9 @@ impl<T: Real> Inside<T> {
         Inside { low: if even(a.lo) { low } else { low.up() }, high: if even(a.hi) { high } else { -(-high).up() } }
     }
     #[inline(always)]
+    #[allow(clippy::needless_bitwise_bool)] // a branch would keep the loop from becoming vectors: 1.4 times the time
     fn has(self, v: T) -> bool {
-        (v >= self.low) && (v <= self.high)
+        (v >= self.low) & (v <= self.high)
     }
 }
 

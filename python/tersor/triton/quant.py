@@ -19,8 +19,10 @@ SPAN = 8192
 def _divide(x, s):
     # a plain division of float32 is not rounded to nearest; of float64 it is
     if x.dtype == tl.float64:
-        return x / s
-    return tl.div_rn(x, s)
+        q = x / s
+    else:
+        q = tl.div_rn(x, s)
+    return q
 
 
 @triton.jit
@@ -42,8 +44,10 @@ def _round(v):
 def _tiny(v):
     """The smallest normal number."""
     if v.dtype == tl.float64:
-        return tl.full([1], 2.2250738585072014e-308, tl.float64)
-    return tl.full([1], 1.1754943508222875e-38, tl.float32)
+        least = tl.full([1], 2.2250738585072014e-308, tl.float64)
+    else:
+        least = tl.full([1], 1.1754943508222875e-38, tl.float32)
+    return least
 
 
 @triton.jit

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tersor import hyperbolic
 
 __all__ = ["RiemannianAdam", "RiemannianSGD"]
-
-Tensor = torch.Tensor
 
 
 class _Riemannian(torch.optim.Optimizer):

@@ -308,20 +308,24 @@ def weighted_midpoint(
         turn = (w >= 0) * 2.0 - 1.0
         x, w = x * turn, w * turn
 
-    def mean(points: Array) -> Array:
+    def mean(points: Array, guess: bool = False) -> Array:
         factor = lambda_x(points, c, keepdim=True)
         total = ((factor - 1) * w).sum(axis=over, keepdims=True)
         v = (factor * w * points).sum(axis=over, keepdims=True) / (total + (total == 0))
         rest = 1 - c * (v * v).sum(axis=-1, keepdims=True)
-        return v / (1 + (rest * (rest > 0)) ** 0.5)
+        height = (rest * (rest > 0)) ** 0.5
+        if guess:  # of close points far out no digit of the rest is left, but the bound of the triangle inequality
+            least = (w * ((w > 0) * 2 - 1)).sum(axis=over, keepdims=True) / (total + (total == 0))
+            height = xp.where(height < least, least, height)
+        return v / (1 + height)
 
     if isinstance(x, np.ndarray):
-        guess = project(mean(x), c)
+        guess = project(mean(x, True), c)
     else:
         import torch
 
         with torch.no_grad():
-            guess = project(mean(x), c)
+            guess = project(mean(x, True), c)
     y = mobius_add(guess, mean(mobius_add(-guess, x, c)), c)
     if lincomb:
         y = mobius_scalar_mul(w.sum(axis=over, keepdims=True), y, c)

@@ -6,9 +6,6 @@ use crate::dd::Num;
 use crate::rows::{Acc, Margin, RowOp, Solved};
 use crate::simd::*;
 
-/// A few roundings of a number near 1.
-const SLACK: f64 = 1.0 / (1u64 << 48) as f64;
-
 /// What a step from x along v needs: u = tau v is added to x, beta = 1 - c|u|².
 struct Step<S: Simd> {
     alpha: f64x8<S>,

@@ -132,6 +132,15 @@ def test_planes(signed, scaled):
         close(op, (*args[: op.n], signed, scaled), 1e-13)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_steps_from_the_edge_to_the_centre(dtype):
+    """What is left of a point after a step that nearly takes it back to 0."""
+    (x,) = inputs(OPS["ball_project"], Draw(11, dtype, (64,), 5, 1.0))[:1]
+    (x,) = run(OPS["ball_project"], (x / np.linalg.norm(x, axis=-1, keepdims=True), 1.0, 0.0))
+    (v,) = run(OPS["logmap"], (x, -x, 1.0))
+    close(OPS["expmap"], (x, v / 2, 1.0, 0.0), EPS[dtype], rows=True)
+
+
 def test_geodesics_end_at_their_ends():
     """However far t goes, no weight overflows; with c = 0 nothing stops it. Its angle is right to td roundings."""
     op = OPS["geodesic"]

@@ -1,9 +1,9 @@
 """The walk of row kernels: inner products per row, scalar functions of them, a linear combination, as `rows.rs` does it.
 
 The rule: a kernel is those three functions, and masks, offsets, tiles, broadcast rows, sums over rows and the ball's
-edge are here once. Data of 32 bits is computed in float64, of 16 bits in float32; float64 data is summed in twice its
-precision (see `_dots`). Gradients of what serves all rows are added up per program and then by one `torch.sum`: no
-atomics, the same bits in every run.
+edge are here once. Data of 32 bits is computed in float64, of 16 bits in float32 (in float64 by an operator that is
+`wide`); float64 data is summed in twice its precision (see `_dots`). Gradients of what serves all rows are added up per
+program and then by one `torch.sum`: no atomics, the same bits in every run.
 """
 
 import math
@@ -23,6 +23,15 @@ def _load(xs, strides, row, col, mask, T: tl.constexpr):
     for k in tl.static_range(len(xs)):
         out = out + (tl.load(xs[k] + row[:, None] * strides[k] + col[None, :], mask, 0.0).to(T),)
     return out
+
+
+@triton.jit
+def _stored(y, at):
+    """y as the memory behind `at` keeps it: float64 becomes bfloat16 by way of float32, as casts do everywhere."""
+    if at.dtype.element_ty == tl.bfloat16:
+        return y.to(tl.float32).to(tl.bfloat16)
+    else:
+        return y.to(at.dtype.element_ty)
 
 
 @triton.jit
@@ -88,7 +97,7 @@ def _walk(
         if N_SUM[k]:
             tl.store(ns[k] + pid, tl.sum(tl.where(live, results[k], 0), 0))
         else:
-            tl.store(ns[k] + row, results[k].to(ns[k].dtype.element_ty), live)
+            tl.store(ns[k] + row, _stored(results[k], ns[k]), live)
 
     if len(ys) > 0:
         shrink = tl.full([R], 1.0, T)
@@ -106,7 +115,7 @@ def _walk(
                 for i in range(0, d, D):
                     mask = live[:, None] & (col + i < d)[None, :]
                     y = COMBINE(_load(xs, x_strides, row, col + i, mask, T), weights)[0] * shrink[:, None]
-                    y = tl.where(mask, y, 0).to(ys[0].dtype.element_ty).to(T)
+                    y = _stored(tl.where(mask, y, 0), ys[0]).to(T)
                     size = tl.abs(y)
                     near = near & (tl.min((size < float("inf")).to(tl.int32), 1) == 1)
                     size = tl.where(near[:, None], size, 0)
@@ -136,7 +145,7 @@ def _walk(
                     tl.store(ys[k] + pid * d + col + i, tl.sum(tl.where(mask, y, 0), 0), col + i < d)
                 else:
                     at = ys[k] + row[:, None] * d + (col + i)[None, :]
-                    tl.store(at, y.to(ys[k].dtype.element_ty), mask)
+                    tl.store(at, _stored(y, at), mask)
 
 
 @triton.jit
@@ -163,7 +172,7 @@ def launcher(name, dots, solve, combine=none, inside=False, wide=False, constant
     solve : ``(inner products, row numbers) -> (weights, numbers out)``, and with `inside` a third, 1 - c|y|^2
     combine : ``(vectors, weights) -> vectors out``; weights are columns [rows, 1]
     inside : whether output 0 is a point of the ball, kept strictly inside; the operator's last scalar is its margin
-    wide : whether sums of narrow data are kept in twice their precision too, for numbers that cancel
+    wide : whether data of any width is computed as float64 data is, for numbers that cancel
     constants : ``(dtype, *scalars) -> numbers`` that follow the row numbers; without it, the operator's scalars
     curved : whether the last row number is a curvature; it is checked where it is a number of the CPU, and not on the
         GPU, which would have to be waited for (NaN comes of it)
@@ -182,16 +191,19 @@ def launcher(name, dots, solve, combine=none, inside=False, wide=False, constant
         if curved and by_value[-1] and not 0 <= float(cs[-1]) < math.inf:
             raise ValueError(f"{name}: curvature must be finite and not negative, got {float(cs[-1])}")
         extra = constants(dtype, *scalars) if constants else () if inside else scalars
-        work = torch.float64 if dtype in (torch.float64, torch.float32) else torch.float32
-        sums = any(wide and y.numel() != rows * d for wide, y in zip(vectors, out, strict=True))
-        tile = _tile(rows, d, 1024 if work == torch.float64 else 2048, sums)
+        compensated = wide or dtype == torch.float64
+        work = torch.float64 if wide or dtype in (torch.float64, torch.float32) else torch.float32
+        sums = any(long and y.numel() != rows * d for long, y in zip(vectors, out, strict=True))
+        # what a program holds in registers: fewer elements where they are wide, or of many vectors and in two parts
+        elements = (1024 if work == torch.float64 else 2048) >> (compensated and v > 2)
+        tile = _tile(rows, d, elements, sums)
         programs = triton.cdiv(rows, tile[0])
         ys, ns, summed = [], [], []
-        for wide, y in zip(vectors, out, strict=True):
-            if y.numel() != (rows * d if wide else rows):
-                summed.append((y, y.new_empty((programs, d) if wide else (programs,), dtype=work)))
+        for long, y in zip(vectors, out, strict=True):
+            if y.numel() != (rows * d if long else rows):
+                summed.append((y, y.new_empty((programs, d) if long else (programs,), dtype=work)))
                 y = summed[-1][1]
-            (ys if wide else ns).append(y)
+            (ys if long else ns).append(y)
         keep = 1 - (margin(name, dtype, args[-1]) if inside else 0)
         tight = keep == 1
         if programs:
@@ -220,7 +232,7 @@ def launcher(name, dots, solve, combine=none, inside=False, wide=False, constant
                 N_SUM=tuple(any(y is s for _, s in summed) for y in ns),
                 INSIDE=inside,
                 TIGHT=tight,
-                WIDE=wide or dtype == torch.float64,
+                WIDE=compensated,
                 T=tl.float64 if work == torch.float64 else tl.float32,
                 R=tile[0],
                 D=tile[1],

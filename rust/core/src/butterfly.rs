@@ -24,8 +24,6 @@ const PIECE: usize = 1 << 13;
 /// Index bits that one walk over strips takes, and elements across a strip.
 const STRIP_BITS: u32 = 8;
 const STRIP: usize = 64;
-/// Bytes of a result from which on it is written past the caches, which would not hold it.
-const STREAM: usize = 32 << 20;
 /// Elements that a thread takes at a time.
 const UNIT: usize = 4 * PIECE;
 
@@ -122,12 +120,14 @@ impl Plan {
         let (src, len) = (Shared(x.as_ptr().cast::<T>()), x.len());
         if self.n <= UNIT || !T::SAME {
             let unit = self.n * (UNIT / self.n).max(1);
-            let stream = T::SAME && src.0 != out.0 && y.bytes() >= STREAM;
+            let stream = T::SAME && src.0 != out.0 && y.bytes() >= stream::LARGE;
             return all(pool::map(len.div_ceil(unit), len, |b| {
                 let (at, len) = (b * unit, unit.min(len - b * unit));
                 // SAFETY: units do not overlap; `src` is `out` or lies apart, by the contract of an operator.
                 let (x, y) = unsafe { (src.at(at).cast_const(), out.part(at, len)) };
-                dispatch(Rows { plan: self, x, y, stream })
+                let done = dispatch(Rows { plan: self, x, y, stream });
+                stream::fence();
+                done
             })?);
         }
         // long rows: each walk is cut among the threads

@@ -239,3 +239,14 @@ def test_composites_have_gradients():
         for scaled in (False, True):
             args = [t.detach().requires_grad_() for t in (x, x.flip(0) * 0.3, x.flip(1) + 1, c)]
             assert check(lambda *a, s=signed, k=scaled: H.dist2plane(*a, s, k), args)
+
+
+@pytest.mark.parametrize("op", [op for op in ROWS if public(op)], ids=lambda op: op.name)
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_arrays_may_be_named(op, kind):
+    xs, _ = op.sample(Draw(0, "float64", (4, 3), 5, 0.9, C))
+    lift = np.asarray if kind == "numpy" else torch.tensor
+    named = {k: lift(x) if isinstance(x, np.ndarray) else x for k, x in zip(op.inputs, xs, strict=True)}
+    np.testing.assert_array_equal(public(op)(**named), public(op)(*xs))
+    with pytest.raises(TypeError, match=f"{op.name}: {op.inputs[0]} must be"):
+        public(op)(**named | {op.inputs[0]: [1.0]})

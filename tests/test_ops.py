@@ -15,7 +15,7 @@ from tersor._sample import Draw
 from tersor.testing import EPS, assert_close, draws
 
 for module in pkgutil.iter_modules(tersor.__path__):
-    if not module.name.startswith("_") and module.name not in ("nn", "triton", "cli", "bench"):
+    if not module.name.startswith("_") and module.name not in ("nn", "optim", "triton", "cli", "bench"):
         importlib.import_module(f"tersor.{module.name}")
 
 ALL = [op for op in OPS.values() if op.sample is not None]

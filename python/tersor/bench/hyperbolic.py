@@ -8,6 +8,7 @@ import numpy as np
 from tersor import hyperbolic
 from tersor._op import kernel
 from tersor.bench import Case, Target
+from tersor.bench import ball as table
 
 
 def numpy_expmap0(x: np.ndarray, c: float) -> np.ndarray:
@@ -170,7 +171,7 @@ def mobius_add_backward_65536x16() -> Case:
     return _mobius_backward(65536, 16, None)
 
 
-CASES = [
+_SMALL = [
     expmap0_small_numpy,
     expmap0_small_torch,
     expmap0_small_backward,
@@ -181,5 +182,8 @@ CASES = [
     mobius_add_backward_65536x64,
     mobius_add_backward_65536x16,
 ]
+# cases of its own above; the others by the table of formulas
+CASES = [*_SMALL, *(f for f in table.builders(table.USUAL, table.USUAL_SIZES) if "mobius_add" not in f.__name__)]
+ALL = [*_SMALL, *table.builders(tuple(table.FORMULAS), table.SIZES)]
 
 HEADLINE = mobius_add_65536x64

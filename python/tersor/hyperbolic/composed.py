@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor.hyperbolic._roots import Array
+from tersor.hyperbolic._roots import Array, dot, xp
 from tersor.hyperbolic.conformal import lambda_x, project
 from tersor.hyperbolic.mobius import mobius_add
 from tersor.hyperbolic.origin import expmap0, logmap0, mobius_scalar_mul
@@ -29,6 +29,12 @@ def _wide(x: Array) -> Array:
 def _like(y: Array, x: Array) -> Array:
     """`y` in the type of `x`."""
     return y.astype(x.dtype) if isinstance(y, np.ndarray) else y.to(x.dtype)
+
+
+def _root(c: Any, s: Array) -> tuple[Array, Array]:
+    """Which rows of `s` are in flat space, and √c of the others."""
+    each = c + xp.zeros_like(s[..., :1])
+    return each == 0, xp.where(each == 0, 1.0, each) ** 0.5
 
 
 def antipode(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
@@ -194,11 +200,15 @@ def sproj(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
 
     Notes
     -----
-    The inverse of `inv_sproj`. At c = 0 the hyperboloid is infinitely far: the result is the limit of the formula.
+    The inverse of `inv_sproj`. At c = 0 the hyperboloid is infinitely far, :math:`\sqrt c\,x_{d+1}` is 1, and the result is
+    half the other coordinates.
     """
     s = _wide(_move(x, dim, -1))
-    y = _like(s[..., :-1] / (1 + c**0.5 * s[..., -1:]), x)
-    return _move(project(y, c), -1, dim)
+    s, time = s[..., :-1], s[..., -1:]
+    flat, root = _root(c, s)
+    # in flat space from the other coordinates, whose curvature is that of the result
+    height = xp.where(flat, (1 + c * dot(s, s)) ** 0.5, root * xp.where(flat, 1.0, time))
+    return _move(project(_like(s / (1 + height), x), c), -1, dim)
 
 
 def inv_sproj(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
@@ -209,7 +219,7 @@ def inv_sproj(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     x : array or tensor [..., d]
         Points of the ball.
     c : float, or array of 0 axes or [..., 1]
-        The curvature of both is -c; at 0 the time coordinate is infinite.
+        The curvature of both is -c; at 0 the time coordinate is infinite, and passes no gradient on.
     dim : int
         The axis of the rows.
 
@@ -224,13 +234,9 @@ def inv_sproj(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     """
     s = _wide(_move(x, dim, -1))
     factor = lambda_x(s, c, keepdim=True)
-    time = (factor - 1) / (c**0.5 + 0 * factor)
-    if isinstance(s, np.ndarray):
-        y = np.concatenate((factor * s, time), -1)
-    else:
-        import torch
-
-        y = torch.cat((factor * s, time), -1)
+    flat, root = _root(c, s)
+    time = xp.where(flat, np.inf, (factor - 1) / root)
+    y = xp.concatenate([factor * s, time], -1)
     return _move(_like(y, x), -1, dim)
 
 

@@ -31,12 +31,14 @@ from tersor.hyperbolic.conformal import (
 from tersor.hyperbolic.geodesics import geodesic, geodesic_unit
 from tersor.hyperbolic.mobius import mobius_add, mobius_coadd, mobius_cosub, mobius_sub
 from tersor.hyperbolic.origin import dist0, expmap0, logmap0, mobius_pointwise_mul, mobius_scalar_mul
+from tersor.hyperbolic.pairwise import cdist, knn, softmin_dist
 from tersor.hyperbolic.plane import dist2plane
 from tersor.hyperbolic.point import dist, expmap, logmap
 from tersor.hyperbolic.transport import gyration, parallel_transport
 
 __all__ = [
     "antipode",
+    "cdist",
     "dist",
     "dist0",
     "dist2plane",
@@ -48,6 +50,7 @@ __all__ = [
     "gyration",
     "inner",
     "inv_sproj",
+    "knn",
     "lambda_x",
     "logmap",
     "logmap0",
@@ -66,6 +69,7 @@ __all__ = [
     "parallel_transport0",
     "parallel_transport0back",
     "project",
+    "softmin_dist",
     "sproj",
     "weighted_midpoint",
 ]

@@ -8,6 +8,7 @@ mod conformal;
 mod geodesic;
 mod mobius;
 mod origin;
+pub mod pairwise;
 mod plane;
 mod point;
 mod roots;

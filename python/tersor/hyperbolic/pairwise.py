@@ -96,8 +96,9 @@ def _cdist_bwd(g: Array, x: Array, y: Array, c: Any = 1.0, grads: int = 7) -> tu
     a, b, m = 1 - c * xx, 1 - c * yy, _square(x, y, c)
     f = np.where(m > 0, 2 * g / (a * b * np.sqrt(np.where(m > 0, m * (1 + c * m), 1))), 0)
     cq = c * m * a * b
-    dx = np.sum(f + f * cq / a, -1)[..., None] * x - f @ y
-    dy = np.sum(f + f * cq / b, -2)[..., None] * y - np.swapaxes(f, -1, -2) @ x
+    along = f[..., None] * (x[..., :, None, :] - y[..., None, :, :])
+    dx = np.sum(along, -2) + np.sum(f * cq / a, -1)[..., None] * x
+    dy = -np.sum(along, -3) + np.sum(f * cq / b, -2)[..., None] * y
     dc = g * np.sqrt(m) * ((xx / a + yy / b) / np.sqrt(1 + c * m) + 2 * arsinh_root_d(c * m) * m)
     empty = np.zeros(0)
     return (
@@ -169,7 +170,7 @@ def _operands(who: str, x: Array, y: Array, **numbers: Any) -> tuple[Array, Arra
     except ValueError:
         raise ValueError(f"{who}: shapes do not broadcast: x {tuple(x.shape)}, y {tuple(y.shape)}") from None
     expand = np.broadcast_to if isinstance(x, np.ndarray) else type(x).expand
-    return expand(x, (*lead, *x.shape[-2:])), expand(y, (*lead, *y.shape[-2:]))  # type: ignore[operator]
+    return expand(x, (*lead, *x.shape[-2:])), expand(y, (*lead, *y.shape[-2:]))
 
 
 def cdist(x: Array, y: Array, c: Any = 1.0, *, out: Array = None) -> Array:

@@ -13,7 +13,7 @@ mod sums;
 mod tests;
 mod tile;
 
-pub use margin::{Margin, eps};
+pub use margin::{Margin, eps, inside};
 pub use sums::Acc;
 
 use crate::dd::Num;

@@ -7,8 +7,9 @@ import pytest
 import tersor
 from hypothesis import given
 from hypothesis import strategies as st
-from tersor import _quantize as plain
 from tersor import quant
+from tersor.quant import _plain as plain
+from tersor.quant._arguments import code_range
 from tersor.testing import EPS
 
 FLOATS = ("float64", "float32", "float16")
@@ -21,7 +22,7 @@ def normal(*shape, seed=0, dtype="float32"):
 
 
 def grains(x):
-    n, k = x.shape
+    k = x.shape[1]
     return [{}, {"axis": 0}, {"axis": 1}, {"axis": (0, 1)}, {"group": k // 2}]
 
 
@@ -30,7 +31,7 @@ def grains(x):
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_bound_range_and_idempotence(dtype, kind, symmetric):
     x = normal(6, 10, dtype=kind)
-    lo, hi = quant._range(dtype, "test")
+    lo, hi = code_range(dtype, "test")
     for grain in grains(x):
         s, z = quant.choose_qparams(x, dtype, symmetric=symmetric, **grain)
         assert s.dtype == (np.float64 if kind == "float64" else np.float32) and z.dtype == np.int32
@@ -209,11 +210,15 @@ def test_axes_and_layouts_commute():
 def test_halving_the_scale_quarters_the_error():
     x = normal(1 << 18)
     inside = x[np.abs(x) < 3]
-    errors = [np.mean((quant.fake_quantize(inside, s, None, "int8") - inside).astype(np.float64) ** 2) for s in (0.1, 0.05)]
+    errors = [
+        np.mean((quant.fake_quantize(inside, s, None, "int8") - inside).astype(np.float64) ** 2) for s in (0.1, 0.05)
+    ]
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.02)
 
 
-@pytest.mark.parametrize(("bits", "step", "mse"), [(2, 0.9957, 0.118846), (3, 0.5860, 0.0374397), (4, 0.3352, 0.0115429)])
+@pytest.mark.parametrize(
+    ("bits", "step", "mse"), [(2, 0.9957, 0.118846), (3, 0.5860, 0.0374397), (4, 0.3352, 0.0115429)]
+)
 def test_uniform_quantizer_of_a_normal(bits, step, mse):
     # Max (1960): an even number of levels around 0 is the grid moved by half a step
     x = normal(1 << 20, dtype="float64")
@@ -279,7 +284,7 @@ def ties():
 @pytest.mark.parametrize("kind", ["float32", "float64", "float16", "bfloat16"])
 def test_fake_quantize_is_torchs(ties, dtype, kind):
     torch = pytest.importorskip("torch")
-    lo, hi = quant._range(dtype, "test")
+    lo, hi = code_range(dtype, "test")
     x = torch.from_numpy(ties).to(getattr(torch, kind))
     x = torch.where(x.isfinite(), x, 0)
     for s, z in ((0.25, 0), (0.1, 3), (0.37, 5)):
@@ -334,7 +339,9 @@ def test_learned_scale_against_the_closed_form(grain):
     factor = 1 / np.sqrt(per_scale * 7)
     np.testing.assert_array_equal(x.grad.numpy(), np.where(inside, g.numpy(), 0))
     for got, slopes in ((s.grad, to_s), (z.grad, to_z)):
-        np.testing.assert_allclose(got.numpy(), plain.gather(g.numpy() * slopes, grain) * factor, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(
+            got.numpy(), plain.gather(g.numpy() * slopes, grain) * factor, rtol=1e-12, atol=1e-14
+        )
 
 
 def test_observers_of_torch():

@@ -148,6 +148,9 @@ def test_errors_have_their_type(op):
         call(op, [args[0].int(), *args[1:]])
     with pytest.raises(TypeError, match=op.name):
         call(op, [args[0].to(torch.complex64), *args[1:]])
+    for stray in (args[0].tolist(), None, 1.0):
+        with pytest.raises(TypeError, match=f"{op.name}: {op.inputs[0]} must be"):
+            call(op, [stray, *args[1:]])
     with pytest.raises(ValueError, match=op.name):
         call(op, [args[0].reshape(-1)[0], *args[1:]])
     for i in range(1, op.vectors):

@@ -124,6 +124,8 @@ def public(op: Op) -> Callable[..., Any]:
                 return dispatch(whole)
         out = kwargs.pop("out", None) if kwargs else None
         xs, scalars = op.bind(args, kwargs)
+        if not isinstance(xs[0], torch.Tensor):
+            raise op.no_array(xs[0])
         device = xs[0].device
         for i in range(n):
             if i == 0 or not isinstance(xs[i], torch.Tensor) or xs[i].device != device:
@@ -154,6 +156,8 @@ def public(op: Op) -> Callable[..., Any]:
             return None
         whole = args + tail
         x = whole[0]
+        if not isinstance(x, torch.Tensor):
+            return None
         shape, dtype = x.shape, x.dtype
         if v and not shape:
             return None

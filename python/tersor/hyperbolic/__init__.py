@@ -17,7 +17,6 @@ from tersor.hyperbolic.composed import (
     mobius_matvec,
     mobiusify,
     sproj,
-    weighted_midpoint,
 )
 from tersor.hyperbolic.conformal import (
     egrad2rgrad,
@@ -28,26 +27,33 @@ from tersor.hyperbolic.conformal import (
     parallel_transport0back,
     project,
 )
+from tersor.hyperbolic.frechet import frechet_mean, frechet_variance
 from tersor.hyperbolic.geodesics import geodesic, geodesic_unit
+from tersor.hyperbolic.midpoint import segment_midpoint, weighted_midpoint, window_midpoint
 from tersor.hyperbolic.mobius import mobius_add, mobius_coadd, mobius_cosub, mobius_sub
 from tersor.hyperbolic.origin import dist0, expmap0, logmap0, mobius_pointwise_mul, mobius_scalar_mul
+from tersor.hyperbolic.pairwise import cdist, knn, softmin_dist
 from tersor.hyperbolic.plane import dist2plane
 from tersor.hyperbolic.point import dist, expmap, logmap
 from tersor.hyperbolic.transport import gyration, parallel_transport
 
 __all__ = [
     "antipode",
+    "cdist",
     "dist",
     "dist0",
     "dist2plane",
     "egrad2rgrad",
     "expmap",
     "expmap0",
+    "frechet_mean",
+    "frechet_variance",
     "geodesic",
     "geodesic_unit",
     "gyration",
     "inner",
     "inv_sproj",
+    "knn",
     "lambda_x",
     "logmap",
     "logmap0",
@@ -66,6 +72,9 @@ __all__ = [
     "parallel_transport0",
     "parallel_transport0back",
     "project",
+    "segment_midpoint",
+    "softmin_dist",
     "sproj",
     "weighted_midpoint",
+    "window_midpoint",
 ]

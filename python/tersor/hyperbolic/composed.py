@@ -240,70 +240,29 @@ def inv_sproj(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     return _move(_like(y, x), -1, dim)
 
 
-def weighted_midpoint(
+def midpoint(
     xs: Array,
-    weights: Array | None = None,
-    c: Any = 1.0,
-    eps: float | str = 0.0,
-    *,
-    reducedim: Sequence[int] | None = None,
-    dim: int = -1,
-    keepdim: bool = False,
-    lincomb: bool = False,
-    posweight: bool = False,
+    weights: Array | None,
+    c: Any,
+    eps: float | str,
+    axes: Sequence[int],
+    axis: int,
+    keepdim: bool,
+    lincomb: bool,
+    posweight: bool,
 ) -> Array:
-    r"""Weighted midpoint of points (gyromidpoint): the one whose vector on the hyperboloid is the weighted sum of theirs.
+    """`weighted_midpoint` with a curvature that has axes, over `axes`, rows along `axis`.
 
-    .. math:: m = \tfrac12 \otimes_c \frac{\sum_i w_i\lambda_{x_i}x_i}{\sum_i w_i(\lambda_{x_i} - 1)}
-
-    Parameters
-    ----------
-    xs : array or tensor [..., d]
-        Points of the ball.
-    weights : array or tensor, or None
-        The shape of xs without `dim`, or one that broadcasts to it; None weighs all alike.
-    c : float, or array of 0 axes, or one that broadcasts over what is not reduced
-        The ball has curvature -c; finite, not negative. c = 0 gives the weighted mean.
-    eps : float, "tight" or "compat"
-        How far inside the ball results stay; see `expmap0`.
-    reducedim : sequence of int, or None
-        The axes over which points are summed; None: all but `dim`.
-    dim : int
-        The axis of the rows.
-    keepdim : bool
-        Whether reduced axes stay, with size 1.
-    lincomb : bool
-        Whether the result is multiplied by the sum of the weights (`mobius_scalar_mul`).
-    posweight : bool
-        Whether a negative weight counts as its absolute value on the `antipode`.
-
-    Returns
-    -------
-    array or tensor
-        The midpoints; 0 where all weights are 0.
-
-    Raises
-    ------
-    ValueError
-        If c is negative or not finite, or shapes do not broadcast.
-
-    Notes
-    -----
     Computed in float64 around a first guess: points are moved there by Möbius addition, where nothing cancels, and the
-    midpoint back. The midpoint moves with its points, so that the guess has no part in the gradient. Ungar, "A Gyrovector
-    Space Approach to Hyperbolic Geometry" (2008).
+    midpoint back. The midpoint moves with its points, so that the guess has no part in the gradient.
     """
-    n = xs.ndim
-    axis = dim % n
-    axes = [i for i in range(n) if i != axis] if reducedim is None else sorted({i % n for i in reducedim})
-    if axis in axes:
-        raise ValueError(f"weighted_midpoint: reducedim {reducedim} holds dim {dim}")
     over = tuple(i if i < axis else i - 1 for i in axes)
     x = _wide(_move(xs, axis, -1))
     w = x[..., :1] * 0 + 1
     if weights is not None:
-        spread = np.expand_dims(weights, dim) if isinstance(weights, np.ndarray) else weights.unsqueeze(dim)
-        w = _wide(_move(spread, dim, -1)) * w
+        at = axis - xs.ndim
+        spread = np.expand_dims(weights, at) if isinstance(weights, np.ndarray) else weights.unsqueeze(at)
+        w = _wide(_move(spread, at, -1)) * w
     if posweight:
         turn = (w >= 0) * 2.0 - 1.0
         x, w = x * turn, w * turn

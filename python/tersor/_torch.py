@@ -290,7 +290,7 @@ def _through_reference(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
             graph, needed = torch.is_grad_enabled(), ctx.needs_input_grad[:n]
             with torch.enable_grad():
                 # views, so that one argument does not count as made of another
-                xs = [x.double().view_as(x) for x in ctx.saved_tensors]
+                xs = [x.double().view_as(x) if x.is_floating_point() else x for x in ctx.saved_tensors]
                 ys = op.reference(*xs, *ctx.constants)
                 ys = ys if isinstance(ys, tuple) else (ys,)
                 total = sum((y.sum_to_size(g.shape) * g).sum() for y, g in zip(ys, gs, strict=True))

@@ -17,7 +17,7 @@ import numpy as np
 from tersor import hyperbolic
 from tersor._op import op
 from tersor._sample import Draw
-from tersor.hyperbolic._roots import Array, arsinh_root, arsinh_root_d, dot, like
+from tersor.hyperbolic._roots import Array, arsinh_root, arsinh_root_d, dot, like, root, xp
 
 __all__ = [
     "cdist",
@@ -61,18 +61,19 @@ def _sample(*kinds: str) -> Any:
 
 
 def _chord(x: Array, y: Array, c: Any) -> tuple[Array, Array, Array, Array]:
-    tx, ty, p = np.sqrt(1 + c * dot(x, x)), np.sqrt(1 + c * dot(y, y)), dot(x - y, x + y)
-    return tx, ty, p, np.maximum(dot(x - y, x - y) - c * (p / (tx + ty)) ** 2, 0)
+    tx, ty, p = xp.sqrt(1 + c * dot(x, x)), xp.sqrt(1 + c * dot(y, y)), dot(x - y, x + y)
+    q = dot(x - y, x - y) - c * (p / (tx + ty)) ** 2
+    return tx, ty, p, xp.where(q < 0, 0.0, q)
 
 
 @op(sample=_sample("point", "point"))
 def lorentz_dist(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) -> Array:
     """See `dist`."""
     q = _chord(x, y, c)[-1]
-    return (np.sqrt(q) * arsinh_root(c * q / 4))[..., 0]
+    return (root(q) * arsinh_root(c * q / 4))[..., 0]
 
 
-@op(outputs=("dx", "dy", "dc"), sample=_sample("point", "point", "row"))
+@op(outputs=("dx", "dy", "dc"), sample=_sample("point", "point", "row"), tensors=True)
 def lorentz_dist_bwd(x: Array, y: Array, g: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `dist`.
 
@@ -81,8 +82,8 @@ def lorentz_dist_bwd(x: Array, y: Array, g: Array, c: Any = 1.0) -> tuple[Array,
     """
     tx, ty, p, q = _chord(x, y, c)
     g, u, e = g[..., None], c * q / 4, p / (tx + ty)
-    f = np.where(q > 0, g / np.sqrt(np.where(q > 0, q, 1) * (1 + u)), 0)
-    dc = g * np.sqrt(q) * arsinh_root_d(u) * q / 4 - f / 2 * e**2 / (tx * ty)
+    f = xp.where(q > 0, g / xp.sqrt(xp.where(q > 0, q, 1) * (1 + u)), 0)
+    dc = g * root(q) * arsinh_root_d(u) * q / 4 - f / 2 * e**2 / (tx * ty)
     return f * (x - y - c * e / tx * x), f * (y - x + c * e / ty * y), like(dc, c)
 
 

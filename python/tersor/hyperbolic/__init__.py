@@ -6,7 +6,8 @@ conformal factor 2 of the ball's metric), in value and in gradient. A Python num
 what its dtype says.
 
 float32 and smaller data is computed in float64 and rounded once; float64 data is summed in twice its precision (Dot2),
-so that results keep their digits at any radius. Notation: :math:`\lambda_x = 2/(1 - c\|x\|^2)`.
+so that results keep their digits at any radius. Second and higher derivatives (``create_graph=True``) are taken in float64
+through the formula of the first, by torch's own operations, at their speed. Notation: :math:`\lambda_x = 2/(1 - c\|x\|^2)`.
 """
 
 from tersor.hyperbolic.composed import (

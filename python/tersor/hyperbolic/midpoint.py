@@ -16,7 +16,7 @@ from tersor._csr import CSR, tensor_of
 from tersor._op import op
 from tersor._sample import Draw, Rows
 from tersor.hyperbolic import composed
-from tersor.hyperbolic._roots import EPS, Array, dot
+from tersor.hyperbolic._roots import EPS, Array, dot, root, xp
 from tersor.hyperbolic.origin import mobius_scalar_mul
 
 
@@ -60,16 +60,37 @@ def _shape(x: Array, indptr: Array, members: int) -> tuple[int, ...]:
     return (indptr.shape[0] - 1, x.shape[-1])
 
 
+def _given(x: Array) -> bool:
+    return x is not None and math.prod(np.shape(x)) > 0
+
+
 def _lists(x: Array, weights: Array, indices: Array, indptr: Array, members: int) -> tuple[Array, Array, Array, int]:
     """Rows, weights and groups of the entries, and how many groups there are."""
     x = x.reshape(-1, x.shape[-1])
-    if indptr is None or not np.size(indptr):
-        rows = np.arange(len(x))
+    if not _given(indptr):
+        rows = xp.cumsum(xp.ones_like(x[:, 0]), 0) - 1
+        rows = rows.astype(np.int64) if isinstance(rows, np.ndarray) else rows.long()
         group, n = rows // members, len(x) // members
-    else:
+    elif isinstance(indptr, np.ndarray):
         rows, group, n = indices, np.repeat(np.arange(len(indptr) - 1), np.diff(indptr)), len(indptr) - 1
-    w = np.ones(len(rows)) if weights is None or not np.size(weights) else np.asarray(weights).reshape(-1)
+    else:
+        counts = indptr.diff()
+        rows, group, n = (
+            indices.long(),
+            counts.new_ones(len(counts)).cumsum(0).sub(1).repeat_interleave(counts),
+            len(counts),
+        )
+    w = weights.reshape(-1) if _given(weights) else xp.ones_like(x[:, 0])[rows]
     return rows, w, group, n
+
+
+def _added(n: int, group: Array, values: Array) -> Array:
+    """The sums of the rows of `values` that belong to each of `n` groups."""
+    if isinstance(values, np.ndarray):
+        total = np.zeros((n, values.shape[-1]))
+        np.add.at(total, group, values)
+        return total
+    return values.new_zeros(n, values.shape[-1]).index_add(0, group.long(), values)
 
 
 @op(
@@ -93,12 +114,11 @@ def _midpoint(
     rows, w, group, n = _lists(x, weights, indices, indptr, members)
     points = x.reshape(-1, d)[rows]
     factor = 2 / (1 - c * dot(points, points))
-    total, time = np.zeros((n, d)), np.zeros((n, 1))
-    np.add.at(total, group, w[:, None] * factor * points)
-    np.add.at(time, group, w[:, None] * (factor - 1))
-    root = np.sqrt(np.maximum(time**2 - c * dot(total, total), 0))
-    below = time + np.where(time < 0, -root, root)
-    return total / np.where(below == 0, 1, below)
+    total, time = _added(n, group, w[:, None] * factor * points), _added(n, group, w[:, None] * (factor - 1))
+    square = time**2 - c * dot(total, total)
+    height = root(xp.where(square < 0, 0.0, square))
+    below = time + xp.where(time < 0, -height, height)
+    return total / xp.where(below == 0, 1, below)
 
 
 @op(
@@ -109,6 +129,7 @@ def _midpoint(
         (tuple(c.shape), c.dtype),
     ],
     sample=_sample("g", "x", "weights", "c", "indices", "indptr"),
+    tensors=True,
     tolerance={"float64": 20000, "float32": 40, "float16": 8, "bfloat16": 8},
 )
 def _midpoint_bwd(
@@ -132,21 +153,19 @@ def _midpoint_bwd(
     m = _midpoint.op.reference(x, weights, c, indices, indptr, members)  # type: ignore[attr-defined]
     points, centre, up = x.reshape(-1, d)[rows], m[group], g.reshape(n, d)[group]
     factor, w = 2 / (1 - c * dot(points, points)), w[:, None]
-    below = np.zeros((n, 1))
     # P from N = P m, whose longest part is known best; T + R for a midpoint at 0
-    time = np.zeros((n, 1))
-    np.add.at(time, group, w * (factor - 1))
+    time = _added(n, group, w * (factor - 1))
     alpha = 1 - c * dot(m, m)
     below = 2 * time / (2 - alpha)
-    share = w / np.where(below == 0, 1, below)[group]
+    share = w / xp.where(below == 0, 1, below)[group]
     alpha, gm, v = alpha[group], dot(up, centre), points - centre
     along = dot(up, v) - c * dot(v, v) / alpha * gm
-    dx = np.zeros((x.size // max(d, 1), d))
-    np.add.at(dx, rows, share * factor * (up + c * factor * along * points - 2 * c / alpha * gm * v))
-    dw = factor * along * share / w
+    own = share * factor * (up + c * factor * along * points - 2 * c / alpha * gm * v)
+    dx = _added(math.prod(x.shape[:-1]), rows, own)
+    dw = factor * along / xp.where(below == 0, 1, below)[group]
     dc = share * (factor**2 * dot(points, points) * along / 2 - factor * dot(points, v) * gm / alpha)
-    given = weights is not None and np.size(weights)
-    return dx.reshape(x.shape), dw.reshape(np.shape(weights)) if given else np.zeros(0), np.sum(dc).reshape(np.shape(c))
+    dw = dw.reshape(np.shape(weights)) if _given(weights) else dw[:0, 0]
+    return dx.reshape(x.shape), dw, dc.sum().reshape(np.shape(c))
 
 
 def _number(c: Any) -> bool:

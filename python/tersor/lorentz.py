@@ -197,8 +197,8 @@ def dist(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fal
     -----
     :math:`\frac{2}{\sqrt c}\operatorname{arsinh}\frac{\sqrt{cQ}}{2}` with the squared chord
     :math:`Q = \|\Delta\|^2 - (t_x - t_y)^2`, :math:`\Delta = x - y`, and
-    :math:`t_x - t_y = \langle\Delta, x + y\rangle/(t_x + t_y)`, in twice the precision of float64. What cancels there grows with
-    :math:`e^{2\sqrt c\rho}`: nothing is lost for float32 data at any radius, or for float64 data up to a radius of about 18.
+    :math:`t_x - t_y = \langle\Delta, x + y\rangle/(t_x + t_y)`, in twice the precision of float64. What cancels there grows
+    with :math:`e^{2\sqrt c\rho}`: nothing is lost for float32 data at any radius, or for float64 data up to a radius of 18.
     """
     return _lorentz_dist(x, y, c, dim=dim, keepdim=keepdim)
 

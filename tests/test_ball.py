@@ -275,7 +275,6 @@ def test_composites_have_gradients():
             assert check(lambda *a, s=signed, k=scaled: H.dist2plane(*a, s, k), args)
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("op", [op for op in ROWS if public(op)], ids=lambda op: op.name)
 @pytest.mark.parametrize("kind", ["numpy", "torch"])
 def test_arrays_may_be_named(op, kind):
@@ -285,7 +284,8 @@ def test_arrays_may_be_named(op, kind):
     np.testing.assert_array_equal(public(op)(**named), public(op)(*xs))
     with pytest.raises(TypeError, match=f"{op.name}: {op.inputs[0]} must be"):
         public(op)(**named | {op.inputs[0]: [1.0]})
-=======
+
+
 TWICE = [op for op in OPS.values() if op.family == "hyperbolic" and OPS.get(f"{op.name}_bwd") and op.sample]
 
 
@@ -353,4 +353,3 @@ def test_projection_has_second_derivatives_at_any_margin():
             (dx,) = torch.autograd.grad((y * g).sum(), [x], create_graph=True)
             pair.append(torch.autograd.grad((dx * g.flip(0)).sum(), [x])[0])
         torch.testing.assert_close(*pair, rtol=1e-11, atol=1e-12)
->>>>>>> truth

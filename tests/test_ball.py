@@ -1,7 +1,5 @@
 """The ball's functions as users call them: axes, words, composites. The one rule: the definition is the reference."""
 
-import inspect
-
 import numpy as np
 import pytest
 import torch
@@ -18,7 +16,7 @@ def points(*kinds, lead=(4, 3), d=5, seed=0, scale=1.5, c=C):
 
 
 def public(op):
-    return getattr(H, op.name) if not op.reference.__name__.startswith("_") else None
+    return getattr(H, op.name, None) if not op.reference.__name__.startswith("_") else None
 
 
 @pytest.mark.parametrize("op", ROWS, ids=lambda op: op.name)
@@ -58,23 +56,6 @@ def test_out_along_an_axis():
     np.testing.assert_array_equal(out, H.mobius_add(x.T, y.T, C, dim=0))
     with pytest.raises(ValueError, match="shape"):
         H.mobius_add(x.T, y.T, C, dim=0, out=np.empty((3, 5, 4)))
-
-
-def test_signatures_name_the_axis():
-    for name in H.__all__:
-        f = getattr(H, name)
-        # sets of points: their other axes have a meaning too
-        sets = (
-            "cdist",
-            "knn",
-            "softmin_dist",
-            "segment_midpoint",
-            "window_midpoint",
-            "frechet_mean",
-            "frechet_variance",
-        )
-        if name not in ("mobiusify", *sets):
-            assert "dim" in inspect.signature(f).parameters, name
 
 
 @pytest.mark.parametrize("lift", [np.asarray, torch.tensor], ids=["numpy", "torch"])
@@ -286,7 +267,7 @@ def test_arrays_may_be_named(op, kind):
         public(op)(**named | {op.inputs[0]: [1.0]})
 
 
-TWICE = [op for op in OPS.values() if op.family == "hyperbolic" and OPS.get(f"{op.name}_bwd") and op.sample]
+TWICE = [op for op in OPS.values() if isinstance(op.sample, Rows) and f"{op.name}_bwd" in OPS]
 
 
 def second(op, arrays, c):

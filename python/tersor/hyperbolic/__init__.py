@@ -29,6 +29,7 @@ from tersor.hyperbolic.conformal import (
     project,
 )
 from tersor.hyperbolic.geodesics import geodesic, geodesic_unit
+from tersor.hyperbolic.linear import poincare_fc, poincare_fc_tangent, poincare_mlr
 from tersor.hyperbolic.mobius import mobius_add, mobius_coadd, mobius_cosub, mobius_sub
 from tersor.hyperbolic.origin import dist0, expmap0, logmap0, mobius_pointwise_mul, mobius_scalar_mul
 from tersor.hyperbolic.plane import dist2plane
@@ -65,6 +66,9 @@ __all__ = [
     "parallel_transport",
     "parallel_transport0",
     "parallel_transport0back",
+    "poincare_fc",
+    "poincare_fc_tangent",
+    "poincare_mlr",
     "project",
     "sproj",
     "weighted_midpoint",

@@ -13,6 +13,8 @@ mod sums;
 mod tests;
 mod tile;
 
+pub(crate) use call::{number, put};
+pub(crate) use half::{Half, pull};
 pub use margin::{Margin, eps};
 pub use sums::Acc;
 
@@ -21,8 +23,7 @@ use crate::pool::{self, Shared};
 use crate::simd::*;
 use crate::store::STEP;
 use crate::{Dtype, Result, Tensor, try_vec};
-use call::{Call, put};
-use half::Half;
+use call::Call;
 use std::marker::PhantomData;
 use tile::{Block, Plan, Tiles, Wide};
 

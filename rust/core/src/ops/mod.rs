@@ -10,5 +10,5 @@ use crate::Op;
 
 /// Every operator there is.
 pub fn all() -> impl Iterator<Item = &'static Op> {
-    [hyperbolic::OPS, quant::OPS, prune::OPS, sparse::OPS, project::OPS].into_iter().flatten()
+    [hyperbolic::OPS, hyperbolic::linear::OPS, quant::OPS, prune::OPS, sparse::OPS, project::OPS].into_iter().flatten()
 }

@@ -1,0 +1,140 @@
+"""A dense product and what follows it as one autograd node of torch. The one rule: only the inputs, t and one number per row
+are saved, and rows go through product and operator in chunks that stay in cache.
+
+`Rows` is the product of rows as they lie; `tersor.nn` brings the one of images.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tersor import _core, _torch
+from tersor._op import OPS
+from tersor.hyperbolic import _planes  # noqa: F401  (declares the operators used here)
+
+_torch.register()
+_RAW = torch.ops.tersor
+
+#: elements of t per chunk: 1 MiB of float32
+CHUNK = 1 << 18
+
+
+def _direct(x: Tensor) -> bool:
+    """Whether kernels may be called on slices of this tensor."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+class Rows:
+    """Rows as they lie: t = x weightᵀ."""
+
+    def forward(self, x: Tensor, weight: Tensor, n: Tensor, r: Tensor, c: Tensor, fc: bool) -> tuple[Tensor, ...]:
+        """t, the squared norms and y, whose last axis are the columns."""
+        rows = x.reshape(-1, x.shape[-1]).contiguous()
+        shape = (*x.shape[:-1], weight.shape[0])
+        if not _direct(x):
+            t, s = torch.nn.functional.linear(rows, weight), _RAW.square_norm(rows)
+            y = after(t, s, n, r, c, fc)
+            return t, s, y.view(shape)
+        norm, kernel = OPS["square_norm"].kernel, OPS["fc_rows" if fc else "mlr_rows"].kernel
+        constants = (False, 0.0) if fc else (False,)
+        t, s = rows.new_empty(rows.shape[0], weight.shape[0]), rows.new_empty(rows.shape[0])
+        y, across = torch.empty_like(t), weight.t()
+        for at in _chunks(t):
+            torch.mm(rows[at], across, out=t[at])
+            norm(rows[at], s[at])
+            kernel(t[at], s[at], n, r, c, y[at], *constants)
+        return t, s, y.view(shape)
+
+    def backward(
+        self, g: Tensor, x: Tensor, weight: Tensor, saved: tuple[Tensor, ...], fc: bool, needs: tuple[bool, ...]
+    ) -> tuple[Tensor | None, ...]:
+        """dx, dweight through t, dn, dr, dc."""
+        t, s, n, r, c = saved
+        rows = x.reshape(-1, x.shape[-1]).contiguous()
+        g = g.reshape(t.shape).contiguous()
+        if not _direct(x):
+            dt, ds, dn, dr, dc = before(g, t, s, n, r, c, fc)
+            dx = torch.addmm(rows * (2 * ds)[:, None], dt, weight).view(x.shape)
+            return dx, dt.t() @ rows, dn, dr, dc
+        kernel = OPS["fc_rows_bwd" if fc else "mlr_rows_bwd"].kernel
+        dx, dw = torch.empty_like(rows), torch.zeros_like(weight)
+        step = _step(t)
+        dt, ds = t.new_empty(min(step, len(t)), t.shape[1]), s.new_empty(min(step, len(t)))
+        parts = [torch.empty_like(n), torch.empty_like(r), torch.empty_like(c)]
+        sums = [torch.zeros_like(p, dtype=torch.float64) for p in parts]
+        for at in _chunks(t):
+            own = slice(0, len(t[at]))
+            kernel(g[at], t[at], s[at], n, r, c, dt[own], ds[own], *parts, False)
+            if needs[0]:
+                torch.mul(rows[at], ds[own].mul_(2).unsqueeze(1), out=dx[at])
+                dx[at].addmm_(dt[own], weight)
+            if needs[1]:
+                dw.addmm_(dt[own].t(), rows[at])
+            for total, part in zip(sums, parts, strict=True):
+                total += part
+        return dx.view(x.shape), dw, *[a.to(p.dtype) for a, p in zip(sums, parts, strict=True)]
+
+
+def _step(t: Tensor) -> int:
+    return max(64, CHUNK // max(t.shape[1], 1))
+
+
+def _chunks(t: Tensor) -> list[slice]:
+    step = _step(t)
+    return [slice(i, i + step) for i in range(0, len(t), step)]
+
+
+def after(t: Tensor, s: Tensor, n: Tensor, r: Tensor, c: Tensor, fc: bool) -> Tensor:
+    """`fc_rows` or `mlr_rows` of tangent vectors."""
+    y: Tensor = _RAW.fc_rows(t, s, n, r, c, False, 0.0) if fc else _RAW.mlr_rows(t, s, n, r, c, False)
+    return y
+
+
+def before(g: Tensor, t: Tensor, s: Tensor, n: Tensor, r: Tensor, c: Tensor, fc: bool) -> tuple[Tensor, ...]:
+    """Its gradient."""
+    back = _RAW.fc_rows_bwd if fc else _RAW.mlr_rows_bwd
+    d: tuple[Tensor, ...] = back(g, t, s, n, r, c, False)
+    return d
+
+
+class _Tangent(torch.autograd.Function):
+    """The layer of tangent vectors with a product of either kind."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, r: Tensor, c: Tensor, product: Any, fc: bool) -> Tensor:
+        n = torch.linalg.vector_norm(weight.flatten(1), dim=1)
+        t, s, y = product.forward(x, weight, n, r, c, fc)
+        ctx.save_for_backward(x, weight, t, s, n, r, c)
+        ctx.product, ctx.fc = product, fc
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Any:
+        x, weight, t, s, n, r, c = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        dx, dw, dn, dr, dc = ctx.product.backward(g, x, weight, (t, s, n, r, c), ctx.fc, needs)
+        per = torch.where(n > 0, dn / n, 0)
+        dw = torch.addcmul(dw, weight, per.view(-1, *[1] * (weight.ndim - 1))) if needs[1] else None
+        return dx if needs[0] else None, dw, dr, dc, None, None
+
+
+ROWS = Rows()
+
+
+def tangent(x: Tensor, weight: Tensor, r: Tensor | None, c: Any, product: Any = ROWS, fc: bool = True) -> Tensor:
+    """The layer (or its logits) with the weight [out, in, ...] and the biases r [out], as one node."""
+    r = weight.new_zeros(weight.shape[0]) if r is None else r
+    c = c if isinstance(c, Tensor) else torch.tensor(float(c), dtype=torch.float64)
+    try:
+        y: Tensor = _Tangent.apply(x, weight, r, c, product, fc)
+        return y
+    except RuntimeError as e:
+        meant = _core.translate(str(e)) if "[tersor:" in str(e) else None
+        if meant is None:
+            raise
+        raise meant from None

@@ -25,6 +25,8 @@ class Curvature(nn.Module):
     moved to another dtype.
     """
 
+    c: Tensor
+
     def __init__(self, c: float = 1.0, learnable: bool = False) -> None:
         super().__init__()
         c = float(c)

@@ -33,6 +33,8 @@ pub struct Call<'a> {
     pub c: f64,
     pub form: Form,
     pub out: Vec<Tensor<'a>>,
+    /// whether the gradient of the curvature is wanted: an output of no numbers says no
+    pub curved: bool,
 }
 
 impl<'a> Call<'a> {
@@ -74,8 +76,9 @@ impl<'a> Call<'a> {
         }
         let out = arrays[first + 5..].to_vec();
         let sizes = if backward { vec![t.len(), rows, columns, columns, 1] } else { vec![t.len()] };
-        for (y, len) in out.iter().zip(sizes) {
-            if y.len() != len || !y.writable() {
+        let curved = backward && !out[4].is_empty();
+        for (i, (y, len)) in out.iter().zip(sizes).enumerate() {
+            if !(y.len() == len || (i == 4 && !curved)) || !y.writable() {
                 return Err(Error::Value(format!("output of shape {:?} for {rows} rows of {columns}", y.shape())));
             }
         }
@@ -85,7 +88,7 @@ impl<'a> Call<'a> {
         }
         // so small a curvature changes no digit, and lets c = 0 be no case of its own
         let c = c.max(if dtype == Dtype::F64 { 2f64.powi(-700) } else { 2f64.powi(-100) });
-        Ok(Call { rows, columns, g, t, s, n, r, c, form, out })
+        Ok(Call { rows, columns, g, t, s, n, r, c, form, out, curved })
     }
     fn run(&self) -> Result<()> {
         if self.t.dtype() == Dtype::F64 { walk::run::<f64>(self) } else { walk::run::<f32>(self) }

@@ -232,6 +232,9 @@ impl<L: Real, const BACK: bool, const FC: bool> Block<'_, L, BACK, FC> {
                     store::<S, L>(gp.mul_add(b, load::<S, L>(s, &vs[i..])), &mut vs[i..]);
                     let gyy = gy * y;
                     store::<S, L>(load::<S, L>(s, &ys[i..]) + gyy, &mut ys[i..]);
+                    if !call.curved {
+                        continue;
+                    }
                     // twice dc of arsinh and of sinh, each by its series near 0
                     let q = at_a.mul_add(ca, -(cb * b));
                     let p = q * twice;
@@ -363,6 +366,8 @@ fn finish<L>(call: &Call, columns: &Columns<L>, pad: usize, total: impl Fn(usize
             put(&call.out[3], k, dr);
         }
     }
-    // SAFETY: an output of one number.
-    unsafe { put(&call.out[4], 0, dc) };
+    if call.curved {
+        // SAFETY: an output of one number.
+        unsafe { put(&call.out[4], 0, dc) };
+    }
 }

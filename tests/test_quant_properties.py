@@ -209,11 +209,15 @@ def test_axes_and_layouts_commute():
 def test_halving_the_scale_quarters_the_error():
     x = normal(1 << 18)
     inside = x[np.abs(x) < 3]
-    errors = [np.mean((quant.fake_quantize(inside, s, None, "int8") - inside).astype(np.float64) ** 2) for s in (0.1, 0.05)]
+    errors = [
+        np.mean((quant.fake_quantize(inside, s, None, "int8") - inside).astype(np.float64) ** 2) for s in (0.1, 0.05)
+    ]
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.02)
 
 
-@pytest.mark.parametrize(("bits", "step", "mse"), [(2, 0.9957, 0.118846), (3, 0.5860, 0.0374397), (4, 0.3352, 0.0115429)])
+@pytest.mark.parametrize(
+    ("bits", "step", "mse"), [(2, 0.9957, 0.118846), (3, 0.5860, 0.0374397), (4, 0.3352, 0.0115429)]
+)
 def test_uniform_quantizer_of_a_normal(bits, step, mse):
     # Max (1960): an even number of levels around 0 is the grid moved by half a step
     x = normal(1 << 20, dtype="float64")
@@ -334,7 +338,9 @@ def test_learned_scale_against_the_closed_form(grain):
     factor = 1 / np.sqrt(per_scale * 7)
     np.testing.assert_array_equal(x.grad.numpy(), np.where(inside, g.numpy(), 0))
     for got, slopes in ((s.grad, to_s), (z.grad, to_z)):
-        np.testing.assert_allclose(got.numpy(), plain.gather(g.numpy() * slopes, grain) * factor, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(
+            got.numpy(), plain.gather(g.numpy() * slopes, grain) * factor, rtol=1e-12, atol=1e-14
+        )
 
 
 def test_observers_of_torch():

@@ -36,13 +36,8 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("op", "dtype"), CASES)
-@pytest.mark.parametrize(
-    ("lead", "d", "rows"),
-    [((3,), 5, False), ((2, 2), 16, True), ((0,), 4, False), ((1,), 33, False)],
-)
-def test_launcher(op, dtype, lead, d, rows):
-    args = inputs(op, Draw(7, dtype, lead, d, 0.9, c_rows=rows))
+def on_gpu(op, args):
+    """What the CPU makes of NumPy arguments, and what the kernel does."""
     want = run(op, args)
     given = [tensor(x) for x in args]
     for i in range(op.n):
@@ -51,6 +46,16 @@ def test_launcher(op, dtype, lead, d, rows):
     got = [torch.full(w.shape, torch.nan) if w.dtype.kind == "f" else torch.zeros(w.shape) for w in want]
     got = [g.to(tensor(w).dtype) for g, w in zip(got, want, strict=True)]
     launcher(op)(*given[: op.n], *got, *given[op.n :])
+    return want, got
+
+
+@pytest.mark.parametrize(("op", "dtype"), CASES)
+@pytest.mark.parametrize(
+    ("lead", "d", "rows", "c"),
+    [((3,), 5, False, 1.0), ((2, 2), 16, True, 1.0), ((0,), 4, False, 1.0), ((1,), 33, False, 0.0)],
+)
+def test_launcher(op, dtype, lead, d, rows, c):
+    want, got = on_gpu(op, inputs(op, Draw(7, dtype, lead, d, 0.9, c, c_rows=rows)))
     for g, w in zip(got, want, strict=True):
         if g.is_floating_point():
             tolerance = op.checks.get("triton_tolerance", 16) * max(EPS[dtype], EPS["float32"])

@@ -69,11 +69,10 @@ CASES = [
 
 @pytest.mark.parametrize(("op", "dtype"), CASES)
 def test_compiles(op, dtype, compiled):
-    for rows, one in ((False, False), (True, False), (False, True)):
+    # numbers by value with one row for all, whose gradient is a sum; numbers per row (16 bits differ in their loads only)
+    for rows in (False, True)[: 1 if dtype == "bfloat16" else 2]:
         args = inputs(op, Draw(7, dtype, (5,), 8, 0.9, c_rows=rows))
-        if one:
-            if op.vectors < 2 or not op.name.endswith("_bwd"):
-                continue
+        if op.vectors > 1 and op.name.endswith("_bwd") and not rows:
             args = (*args[: op.vectors - 1], args[op.vectors - 1][:1].copy(), *args[op.vectors :])
         out = [tensor(y) for y in run(op, args)]
         given = [tensor(x) for x in args]

@@ -31,6 +31,20 @@ def tanh(r):
 
 
 @triton.jit
+def sinh(r):
+    near = r < 1
+    e = expm1(tl.where(near, r, 0))
+    u = tl.exp(tl.where(near, 1, r))
+    return tl.where(near, 0.5 * (e + e / (e + 1)), 0.5 * (u - 1 / u))
+
+
+@triton.jit
+def cosh(r):
+    u = tl.exp(r)
+    return 0.5 * (u + 1 / u)
+
+
+@triton.jit
 def asinh(r):
     # from 2^28 on the square is all of 1 + r^2, and beyond 2^511 it would overflow
     far = r > 268435456

@@ -1,9 +1,9 @@
 """The walk of row kernels: inner products per row, scalar functions of them, a linear combination, as `rows.rs` does it.
 
 The rule: a kernel is those three functions, and masks, offsets, tiles, broadcast rows, sums over rows and the ball's
-edge are here once. Data of 32 bits is computed in float64, of 16 bits in float32; float64 data is summed in twice its
-precision, so inner products are pairs (hi, lo). Gradients of what serves all rows are added up per program and then by
-one `torch.sum`: no atomics, the same bits in every run.
+edge are here once. Data of 32 bits is computed in float64, of 16 bits in float32 (in float64 by an operator that is
+`wide`); float64 data is summed in twice its precision (see `_dots`). Gradients of what serves all rows are added up per
+program and then by one `torch.sum`: no atomics, the same bits in every run.
 """
 
 import math
@@ -14,75 +14,7 @@ import triton
 import triton.language as tl
 
 from tersor._op import KERNELS
-from tersor.triton._math import two_prod, two_sum
-
-
-@triton.jit
-def _reduce(p, e, WIDE: tl.constexpr):
-    """Sums over the columns of p + e, as a pair: the leading bits of p add up without error, whatever the order.
-
-    Rump, Ogita, Oishi (2008), "Accurate floating-point summation I", one step of their ExtractVector.
-    """
-    if WIDE:
-        top = 4.0 * p.shape[1] * tl.max(tl.abs(p), 1)[:, None]
-        h = (p + top) - top
-        return tl.sum(h, 1), tl.sum((p - h) + e, 1)
-    return tl.sum(p, 1), tl.zeros([p.shape[0]], p.dtype)
-
-
-@triton.jit
-def dot(a, b, WIDE: tl.constexpr):
-    """<a, b>"""
-    if WIDE:
-        p, e = two_prod(a, b)
-        return _reduce(p, e, WIDE)
-    return _reduce(a * b, a, WIDE)
-
-
-@triton.jit
-def dot_sum(a, x, y, WIDE: tl.constexpr):
-    """<a, x + y>"""
-    if WIDE:
-        s, r = two_sum(x, y)
-        p, e = two_prod(a, s)
-        return _reduce(p, e + a * r, WIDE)
-    return _reduce(a * (x + y), a, WIDE)
-
-
-@triton.jit
-def square_sum(x, y, WIDE: tl.constexpr):
-    """|x + y|^2"""
-    if WIDE:
-        s, r = two_sum(x, y)
-        p, e = two_prod(s, s)
-        return _reduce(p, e + 2 * s * r, WIDE)
-    return _reduce((x + y) * (x + y), x, WIDE)
-
-
-@triton.jit
-def get(p):
-    """An inner product as one number."""
-    return p[0] + p[1]
-
-
-@triton.jit
-def gap(c, p):
-    """1 - c p with all the digits that p has."""
-    t, e = two_prod(c, p[0])
-    return (1 - t) - (e + c * p[1])
-
-
-@triton.jit
-def minus(p, b, q):
-    """p - b q for inner products p and q."""
-    t, e = two_prod(b, q[0])
-    return (p[0] - t) + ((p[1] - e) - b * q[1])
-
-
-@triton.jit
-def _add(a, b):
-    h, r = two_sum(a[0], b[0])
-    return h, r + (a[1] + b[1])
+from tersor.triton._dots import add, dot, gap, get
 
 
 @triton.jit
@@ -91,6 +23,15 @@ def _load(xs, strides, row, col, mask, T: tl.constexpr):
     for k in tl.static_range(len(xs)):
         out = out + (tl.load(xs[k] + row[:, None] * strides[k] + col[None, :], mask, 0.0).to(T),)
     return out
+
+
+@triton.jit
+def _stored(y, at):
+    """y as the memory behind `at` keeps it: float64 becomes bfloat16 by way of float32, as casts do everywhere."""
+    if at.dtype.element_ty == tl.bfloat16:
+        return y.to(tl.float32).to(tl.bfloat16)
+    else:
+        return y.to(at.dtype.element_ty)
 
 
 @triton.jit
@@ -108,6 +49,7 @@ def _walk(
     keep: tl.float64,
     step: tl.float64,
     bound: tl.float64,
+    huge: tl.float64,
     DOTS: tl.constexpr,
     SOLVE: tl.constexpr,
     COMBINE: tl.constexpr,
@@ -133,7 +75,7 @@ def _walk(
         part = DOTS(_load(xs, x_strides, row, col + i, mask, T), WIDE)
         more = ()
         for k in tl.static_range(len(part)):
-            more = more + (_add(sums[k], part[k]),)
+            more = more + (add(sums[k], part[k]),)
         sums = more
 
     numbers = ()
@@ -144,12 +86,18 @@ def _walk(
             v = tl.load(cs[k] + row * c_strides[k], live, 0.0).to(T)
         numbers = numbers + (v,)
 
-    weights, results, rest = SOLVE(sums, numbers)
+    if INSIDE:
+        solved, results, rest = SOLVE(sums, numbers)
+    else:
+        solved, results = SOLVE(sums, numbers)
+    weights = ()
+    for k in tl.static_range(len(solved)):
+        weights = weights + (solved[k][:, None],)
     for k in tl.static_range(len(ns)):
         if N_SUM[k]:
             tl.store(ns[k] + pid, tl.sum(tl.where(live, results[k], 0), 0))
         else:
-            tl.store(ns[k] + row, results[k].to(ns[k].dtype.element_ty), live)
+            tl.store(ns[k] + row, _stored(results[k], ns[k]), live)
 
     if len(ys) > 0:
         shrink = tl.full([R], 1.0, T)
@@ -159,22 +107,32 @@ def _walk(
             near = live & (rest < tl.full([R], edge, T))
             most = tl.full([R], bound, T)
             limit = tl.full([R], keep, T)
+            infinity = tl.full([R], float("inf"), T)
             tries = 0
-            while (tries < 8) & (tl.max(near.to(tl.int32), 0) > 0):
-                total = (tl.zeros([R], T), tl.zeros([R], T))
+            while (tries < 9) & (tl.max(near.to(tl.int32), 0) > 0):
+                top = tl.zeros([R], T)
+                total = (top, top)
                 for i in range(0, d, D):
                     mask = live[:, None] & (col + i < d)[None, :]
                     y = COMBINE(_load(xs, x_strides, row, col + i, mask, T), weights)[0] * shrink[:, None]
-                    y = tl.where(mask, y, 0).to(ys[0].dtype.element_ty).to(T)
-                    total = _add(total, dot(y, y, WIDE))
+                    y = _stored(tl.where(mask, y, 0), ys[0]).to(T)
+                    size = tl.abs(y)
+                    near = near & (tl.min((size < float("inf")).to(tl.int32), 1) == 1)
+                    size = tl.where(near[:, None], size, 0)
+                    top = tl.maximum(top, tl.max(size, 1))
+                    y = tl.where(size < tl.full([R, 1], huge, T), size, 0)
+                    total = add(total, dot(y, y, True))
+                # squares that overflow say nothing of the length: such a row is scaled by its largest entry first
+                far = near & (top >= tl.full([R], huge, T))
                 norm = tl.sqrt(c * get(total))
-                limit -= tl.full([R], step, T)
+                limit -= tl.where(far, tl.zeros([R], T), tl.full([R], step, T))
                 if TIGHT:
                     outside = gap(c, total) <= most
                 else:
                     outside = norm > most
-                near = near & outside & (norm < float("inf"))
-                shrink = tl.where(near, shrink * (limit / tl.where(near, norm, 1)), shrink)
+                near = far | (near & outside & (norm < infinity))
+                ratio = tl.where(far, 1 / tl.sqrt(tl.where(far, c, 1)), limit)
+                shrink = tl.where(near, shrink * (ratio / tl.where(far, top, tl.where(near, norm, 1))), shrink)
                 tries += 1
         for i in range(0, d, D):
             mask = live[:, None] & (col + i < d)[None, :]
@@ -187,7 +145,7 @@ def _walk(
                     tl.store(ys[k] + pid * d + col + i, tl.sum(tl.where(mask, y, 0), 0), col + i < d)
                 else:
                     at = ys[k] + row[:, None] * d + (col + i)[None, :]
-                    tl.store(at, y.to(ys[k].dtype.element_ty), mask)
+                    tl.store(at, _stored(y, at), mask)
 
 
 @triton.jit
@@ -201,15 +159,21 @@ EPS = {torch.float64: 2.0**-52, torch.float32: 2.0**-23, torch.float16: 2.0**-10
 GUARD = {torch.float64: 0.0, torch.float32: 2.0**-48, torch.float16: 2.0**-19, torch.bfloat16: 2.0**-19}
 
 
-def launcher(name, dots, solve, combine=none, inside=False, curved=True):
+#: entries from which on the sum of squares of a row may overflow
+HUGE = {torch.float64: 1e150, torch.float32: 1e150, torch.float16: 1e16, torch.bfloat16: 1e16}
+
+
+def launcher(name, dots, solve, combine=none, inside=False, wide=False, constants=None, curved=True):
     """The launcher of operator `name`, whose shapes are those of the Rust table.
 
     Parameters
     ----------
-    dots : ``(vectors, WIDE) -> inner products``, each a pair
-    solve : ``(inner products, row numbers) -> (weights, numbers out, 1 - c|y|^2)``
-    combine : ``(vectors, weights) -> vectors out``; weights are per row
+    dots : ``(vectors, WIDE) -> inner products``, as `_dots` makes them
+    solve : ``(inner products, row numbers) -> (weights, numbers out)``, and with `inside` a third, 1 - c|y|^2
+    combine : ``(vectors, weights) -> vectors out``; weights are columns [rows, 1]
     inside : whether output 0 is a point of the ball, kept strictly inside; the operator's last scalar is its margin
+    wide : whether data of any width is computed as float64 data is, for numbers that cancel
+    constants : ``(dtype, *scalars) -> numbers`` that follow the row numbers; without it, the operator's scalars
     curved : whether the last row number is a curvature; it is checked where it is a number of the CPU, and not on the
         GPU, which would have to be waited for (NaN comes of it)
     """
@@ -220,31 +184,37 @@ def launcher(name, dots, solve, combine=none, inside=False, curved=True):
 
     def launch(*args):
         xs, cs, out = args[:v], args[v:n], args[n : n + len(rules)]
+        scalars = args[n + len(rules) :]
         dtype = xs[0].dtype
         rows, d = _shape(name, xs, cs)
         by_value = tuple(c.device.type == "cpu" and c.ndim == 0 for c in cs)
         if curved and by_value[-1] and not 0 <= float(cs[-1]) < math.inf:
             raise ValueError(f"{name}: curvature must be finite and not negative, got {float(cs[-1])}")
-        work = torch.float64 if dtype in (torch.float64, torch.float32) else torch.float32
-        sums = any(wide and y.numel() != rows * d for wide, y in zip(vectors, out, strict=True))
-        tile = _tile(rows, d, 1024 if work == torch.float64 else 2048, sums)
+        extra = constants(dtype, *scalars) if constants else () if inside else scalars
+        compensated = wide or dtype == torch.float64
+        work = torch.float64 if wide or dtype in (torch.float64, torch.float32) else torch.float32
+        sums = any(long and y.numel() != rows * d for long, y in zip(vectors, out, strict=True))
+        # what a program holds in registers: fewer elements where they are wide, or of many vectors and in two parts
+        elements = (1024 if work == torch.float64 else 2048) >> (compensated and v > 2)
+        tile = _tile(rows, d, elements, sums)
         programs = triton.cdiv(rows, tile[0])
         ys, ns, summed = [], [], []
-        for wide, y in zip(vectors, out, strict=True):
-            if y.numel() != (rows * d if wide else rows):
-                summed.append((y, y.new_empty((programs, d) if wide else (programs,), dtype=work)))
+        for long, y in zip(vectors, out, strict=True):
+            if y.numel() != (rows * d if long else rows):
+                summed.append((y, y.new_empty((programs, d) if long else (programs,), dtype=work)))
                 y = summed[-1][1]
-            (ys if wide else ns).append(y)
-        keep = 1 - (_margin(name, dtype, args[-1]) if inside else 0)
+            (ys if long else ns).append(y)
+        keep = 1 - (margin(name, dtype, args[-1]) if inside else 0)
         tight = keep == 1
         if programs:
             _walk[(programs,)](
                 tuple(xs),
                 tuple(0 if _rows(x) != rows else d for x in xs),
                 # a number kept on the CPU travels as its bits: a float argument would be rounded to 32 of them
-                tuple(xs[0] if value else c for c, value in zip(cs, by_value, strict=True)),
-                tuple(0 if c.numel() != rows else 1 for c in cs),
-                tuple(_bits(float(c)) if value else 0 for c, value in zip(cs, by_value, strict=True)),
+                tuple(xs[0] if value else c for c, value in zip(cs, by_value, strict=True)) + (xs[0],) * len(extra),
+                tuple(0 if c.numel() != rows else 1 for c in cs) + (0,) * len(extra),
+                tuple(_bits(float(c)) if value else 0 for c, value in zip(cs, by_value, strict=True))
+                + tuple(_bits(float(k)) for k in extra),
                 tuple(ys),
                 tuple(ns),
                 rows,
@@ -253,15 +223,16 @@ def launcher(name, dots, solve, combine=none, inside=False, curved=True):
                 keep,
                 EPS[dtype] / 2 if tight else 0.0,
                 GUARD[dtype] if tight else keep * (1 + EPS[dtype]),
+                HUGE[dtype],
                 DOTS=dots,
                 SOLVE=solve,
                 COMBINE=combine,
-                BY_VALUE=by_value,
+                BY_VALUE=by_value + (True,) * len(extra),
                 Y_SUM=tuple(any(y is s for _, s in summed) for y in ys),
                 N_SUM=tuple(any(y is s for _, s in summed) for y in ns),
                 INSIDE=inside,
                 TIGHT=tight,
-                WIDE=dtype == torch.float64,
+                WIDE=compensated,
                 T=tl.float64 if work == torch.float64 else tl.float32,
                 R=tile[0],
                 D=tile[1],
@@ -307,7 +278,7 @@ def _bits(value):
     return struct.unpack("<q", struct.pack("<d", value))[0]
 
 
-def _margin(name, dtype, eps):
+def margin(name, dtype, eps):
     """How far inside results stay, from the scalar `eps`: 0 is tight, negative is compat."""
     if eps >= 1:
         raise ValueError(f"{name}: eps must be below 1, got {eps}")

@@ -12,8 +12,10 @@ use crate::pool::{self, Shared};
 use crate::simd::*;
 use crate::store::{Bf16, F16};
 use crate::{Dtype, Error, Result, Tensor, try_vec};
+use beside::Beside;
 use std::ops::Range;
 
+mod beside;
 mod levels;
 pub mod paley;
 #[cfg(test)]
@@ -24,8 +26,6 @@ const PIECE: usize = 1 << 13;
 /// Index bits that one walk over strips takes, and elements across a strip.
 const STRIP_BITS: u32 = 8;
 const STRIP: usize = 64;
-/// Bytes of a result from which on it is written past the caches, which would not hold it.
-const STREAM: usize = 32 << 20;
 /// Elements that a thread takes at a time.
 const UNIT: usize = 4 * PIECE;
 
@@ -122,12 +122,14 @@ impl Plan {
         let (src, len) = (Shared(x.as_ptr().cast::<T>()), x.len());
         if self.n <= UNIT || !T::SAME {
             let unit = self.n * (UNIT / self.n).max(1);
-            let stream = T::SAME && src.0 != out.0 && y.bytes() >= STREAM;
+            let stream = T::SAME && src.0 != out.0 && y.bytes() >= stream::LARGE;
             return all(pool::map(len.div_ceil(unit), len, |b| {
                 let (at, len) = (b * unit, unit.min(len - b * unit));
                 // SAFETY: units do not overlap; `src` is `out` or lies apart, by the contract of an operator.
                 let (x, y) = unsafe { (src.at(at).cast_const(), out.part(at, len)) };
-                dispatch(Rows { plan: self, x, y, stream })
+                let done = dispatch(Rows { plan: self, x, y, stream });
+                stream::fence();
+                done
             })?);
         }
         // long rows: each walk is cut among the threads
@@ -169,29 +171,35 @@ impl<T: Stored> Kernel for Rows<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> Result<()> {
         let n = self.plan.n;
-        // as many rows at a time as a piece has room for
-        let group = n * (PIECE / n).max(1);
-        let aside = !T::SAME || self.stream;
-        let mut scratch = try_vec(if aside { group } else { 0 }, T::Lane::of(0.0))?;
+        // as many rows at a time as a piece has room for; where results go past the caches, two groups take turns, and one
+        // goes out while the other is transformed
+        let group = n * (if self.stream { PIECE / 2 } else { PIECE } / n).max(1);
+        let aside = if self.stream { 2 * group } else { usize::from(!T::SAME) * group };
+        let mut scratch = try_vec(aside, T::Lane::of(0.0))?;
+        let (scratch, other) = scratch.split_at_mut(aside.min(group));
+        let (mut scratch, mut other) = (scratch, other);
         let mut strip = try_vec(self.plan.strip(), T::Lane::of(0.0))?;
+        let mut before: &mut [T] = &mut [];
         for (g, y) in self.y.chunks_mut(group).enumerate() {
             let len = y.len();
             // SAFETY: as many elements as `y` has in all.
             let x = unsafe { self.x.add(g * group) };
+            let next = x.wrapping_add(len);
+            let mut beside = Beside::nothing();
             let (x, rows) = if !T::SAME {
                 // SAFETY: `len` elements are left.
                 lane::read(s, unsafe { std::slice::from_raw_parts(x, len) }, &mut scratch[..len]);
                 (scratch.as_ptr(), &mut scratch[..len])
             } else if self.stream {
+                beside = Beside::new(next.cast(), group, &other[..before.len()], same(before));
                 (x.cast(), &mut scratch[..len])
             } else {
-                // SAFETY: `SAME` says that T and T::Lane are one type.
-                (x.cast(), unsafe { std::slice::from_raw_parts_mut(y.as_mut_ptr().cast(), len) })
+                (x.cast(), same(&mut *y))
             };
             for (walk, scale) in self.plan.walks() {
                 if let Walk::Pieces(size) = walk {
                     // SAFETY: `x` has as many elements, which are these or apart from them.
-                    unsafe { levels::pieces(s, x, rows, size, T::Lane::of(scale)) };
+                    unsafe { levels::pieces(s, x, rows, size, T::Lane::of(scale), &mut beside) };
                     continue;
                 }
                 for row in rows.chunks_exact_mut(n) {
@@ -201,15 +209,25 @@ impl<T: Stored> Kernel for Rows<'_, T> {
                     }
                 }
             }
+            beside.finish();
+            before = &mut [];
             if !T::SAME {
                 lane::write(s, &scratch[..len], y);
             } else if self.stream {
-                // SAFETY: `SAME` says that T and T::Lane are one type.
-                stream::copy(&scratch[..len], unsafe { std::slice::from_raw_parts_mut(y.as_mut_ptr().cast(), len) });
+                before = y;
+                std::mem::swap(&mut scratch, &mut other);
             }
         }
+        stream::copy(&other[..before.len()], same(before));
         Ok(())
     }
+}
+
+/// The same memory by its other name.
+fn same<T: Stored>(x: &mut [T]) -> &mut [T::Lane] {
+    assert!(T::SAME || x.is_empty());
+    // SAFETY: `SAME` says that T and T::Lane are one type.
+    unsafe { std::slice::from_raw_parts_mut(x.as_mut_ptr().cast(), x.len()) }
 }
 
 /// Some tasks of one walk over one long row.
@@ -248,7 +266,7 @@ unsafe fn step<S: Simd, L: Lane>(s: S, walk: Walk, scale: f64, t: usize, x: *con
         match walk {
             Walk::Pieces(size) => {
                 let piece = std::slice::from_raw_parts_mut(row.add(t * size), size);
-                levels::pieces(s, x.add(t * size), piece, size, scale);
+                levels::pieces(s, x.add(t * size), piece, size, scale, &mut Beside::nothing());
             }
             Walk::Strips { bits, stride } => {
                 let across = stride / STRIP;

@@ -3,8 +3,9 @@
 //!
 //! A functor sees slices of one compute type: f64 for f64, f32 for f32, f16 and bf16. Arrays of the compute type are
 //! handed over as they lie; 16-bit types, and an output that is the memory of an input, go through a scratch of
-//! [`CHUNK`] elements that stays in the first cache.
+//! [`CHUNK`] elements that stays in the first cache, and so do results that no cache would hold, on their way past.
 
+use crate::micro::stream;
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::store::{Bf16, F16, STEP, Store};
 use crate::{Error, Result, Tensor, pool};
@@ -252,10 +253,12 @@ where
     for (t, out) in b.iter().map(|t| (t, false)).chain(c.iter().map(|t| (t, true))) {
         check(t, t.dtype().size() == 1, "an array of bytes", out)?;
     }
+    let shared = x.iter().any(|x| y.iter().any(|y| x.as_ptr() == y.as_ptr()));
     let walk = Walk::<T, P, X, B, Y, C> {
         p,
         // an output that is also an input may not be lent twice: it is read through the scratch
-        scratch: !T::SAME || x.iter().any(|x| y.iter().any(|y| x.as_ptr() == y.as_ptr())),
+        scratch: !T::SAME || shared,
+        past: T::SAME && !shared && y.iter().map(|y| y.bytes()).sum::<usize>() >= stream::LARGE,
         x: x.map(|t| Bytes(t.as_ptr())),
         b: b.map(|t| Bytes(t.as_ptr())),
         y: y.map(|t| Bytes(t.as_ptr())),
@@ -311,7 +314,10 @@ impl Bytes {
 
 struct Walk<'a, T, P, const X: usize, const B: usize, const Y: usize, const C: usize> {
     p: &'a P,
+    /// Converted, part by part.
     scratch: bool,
+    /// Results go past the caches.
+    past: bool,
     x: [Bytes; X],
     b: [Bytes; B],
     y: [Bytes; Y],
@@ -326,6 +332,24 @@ where
 {
     fn block(&self, start: usize, len: usize) -> Result<P::Gather> {
         let (p, mut gather) = (self.p, self.p.start(start, len)?);
+        if self.past {
+            let mut ys = [[T::Real::ZERO; CHUNK]; Y];
+            for at in (start..start + len).step_by(CHUNK) {
+                let n = CHUNK.min(start + len - at);
+                // SAFETY: as below.
+                let (x, b, c) = unsafe {
+                    (self.x.map(|t| t.read(at, n)), self.b.map(|t| t.read(at, n)), self.c.map(|t| t.write(at, n)))
+                };
+                let y = ys.each_mut().map(|y| &mut y[..n]);
+                dispatch(Part { p, gather: &mut gather, at, x, b, y, c });
+                for (y, t) in ys.iter().zip(self.y) {
+                    // SAFETY: as below; T is its own compute type.
+                    stream::copy(&y[..n], unsafe { t.write(at, n) });
+                }
+            }
+            stream::fence();
+            return Ok(gather);
+        }
         if !self.scratch {
             // SAFETY: the range lies within arrays of equal length, T is its own compute type, inputs are written by
             // nobody (no output shares their memory, else there would be a scratch), outputs by this block alone.
@@ -561,6 +585,18 @@ mod tests {
     #[test]
     fn bf16s() {
         all::<Bf16>();
+    }
+
+    #[test]
+    fn beyond_the_caches() {
+        for offset in [0, 3] {
+            let n = stream::LARGE / 4 + 1000;
+            let mut x: Vec<f32> = (0..n).map(|i| value(i) as f32).collect();
+            let mut y = vec![7f32; n + offset];
+            map::<f32>(&tensor(&mut x), &tensor(&mut y[offset..]), |v| v + 1.0).unwrap();
+            assert!(y[..offset].iter().all(|&v| v == 7.0));
+            assert!(y[offset..].iter().zip(&x).all(|(y, x)| *y == x + 1.0));
+        }
     }
 
     #[test]

@@ -156,7 +156,8 @@ impl<'a> Tensor<'a> {
     pub fn as_ptr(&self) -> *mut u8 {
         self.data
     }
-    /// Size of the last axis (1 for 0-d) and the number of rows before it.
+    /// Size of the last axis (1 for 0-d) and the number of rows before it. Not inlined: kernels would unroll the product.
+    #[inline(never)]
     pub fn rows(&self) -> (usize, usize) {
         match self.shape().split_last() {
             None => (1, 1),

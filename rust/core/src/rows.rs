@@ -5,30 +5,32 @@
 //! Every lane is f64. Products of f32 (and smaller) data add up in f64; products of f64 data in compensated form (Dot2),
 //! and their scalar functions run on double-doubles, so that 1 - c|x|² keeps its digits at any radius.
 
+mod aside;
 mod call;
-mod half;
 mod margin;
 mod sums;
 #[cfg(test)]
 mod tests;
 mod tile;
 
-pub(crate) use call::{number, put};
-pub(crate) use half::{Half, pull};
+pub(crate) use aside::{Aside, pull};
+pub(crate) use call::{numbers, put};
 pub use margin::{Margin, eps};
 pub use sums::Acc;
 
 use crate::dd::Num;
+use crate::micro::stream;
 use crate::pool::{self, Shared};
 use crate::simd::*;
 use crate::store::STEP;
 use crate::{Dtype, Result, Tensor, try_vec};
 use call::Call;
-use std::marker::PhantomData;
 use tile::{Block, Plan, Tiles, Wide};
 
-/// Rows whose numbers are solved together.
+/// Rows whose numbers are solved together, at most.
 const TILE: usize = 32;
+/// Bytes of input in a tile: it is read twice, and the next one comes in beside it.
+const NEAR: usize = 16 * 1024;
 /// Elements per block: the unit of threads and of deterministic sums.
 const BLOCK: usize = 16 * 1024;
 
@@ -91,7 +93,8 @@ where
         pad: d.next_multiple_of(STEP),
         summed_rows: std::array::from_fn(|k| call.y[k].rows().0 != rows),
         summed: std::array::from_fn(|k| call.n[k].len() != rows),
-        half: Half::of(dtype),
+        tile: (NEAR / (d * V * size_of::<K>()).max(1) / 8 * 8).clamp(8, TILE),
+        aside: K::aside(dtype, call.large()),
         // below this 1 - c|y|², rounding (or the margin) can matter
         edge: op.margin().map(|m| {
             let keep = 1.0 - m.value(dtype);
@@ -103,12 +106,12 @@ where
     let mut partial_rows = try_vec(blocks.saturating_mul(sums), 0.0f64)?;
     let mut partial = try_vec(blocks * R, 0.0f64)?;
     let (share_rows, share) = (Shared(partial_rows.as_mut_ptr()), Shared(partial.as_mut_ptr()));
-    let scratch = if plan.half.is_some() { TILE.saturating_mul(d).saturating_mul(V + O) } else { 0 };
-    drop(try_vec(scratch, 0.0f32)?); // each thread asks for as much again
+    let scratch = if plan.aside.is_some() { plan.tile.saturating_mul(d).saturating_mul(V + O) } else { 0 };
+    drop(try_vec(scratch, K::default())?); // each thread asks for as much again
     pool::run(blocks, rows.saturating_mul(d), |b| {
         // SAFETY: each block has its own part of the partial sums.
         let (sum_rows, sum) = unsafe { (share_rows.part(b * sums, sums), share.part(b * R, R)) };
-        let mut space = vec![0.0; scratch];
+        let mut space = vec![K::default(); scratch];
         dispatch(Tiles::<OP, K, V, C, P, W, O, R>(Block {
             op,
             call,
@@ -117,18 +120,18 @@ where
             space: &mut space,
             sum_rows,
             sum,
-            kernel: PhantomData,
         }));
+        stream::fence();
     })?;
     for (at, y) in call.y.iter().zip(plan.summed_rows).filter(|y| y.1).map(|y| y.0).enumerate() {
         for i in 0..d {
             // SAFETY: a float output of d numbers, and the blocks are done.
-            unsafe { put(y, i, (0..blocks).map(|b| partial_rows[b * sums + at * plan.pad + i]).sum()) };
+            unsafe { put(y, i, &[(0..blocks).map(|b| partial_rows[b * sums + at * plan.pad + i]).sum()]) };
         }
     }
     for (k, n) in call.n.iter().enumerate().filter(|(k, _)| plan.summed[*k]) {
         // SAFETY: a float output of one number.
-        unsafe { put(n, 0, (0..blocks).map(|b| partial[b * R + k]).sum()) };
+        unsafe { put(n, 0, &[(0..blocks).map(|b| partial[b * R + k]).sum()]) };
     }
     Ok(())
 }

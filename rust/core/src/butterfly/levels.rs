@@ -5,6 +5,7 @@
 //! as many turns as the pair has index bits every lane is back in its place (Pease's constant geometry). The bits above
 //! go by butterflies across up to sixteen vectors, as many as the registers hold.
 
+use super::beside::Beside;
 use super::{STRIP, paley};
 use crate::lane::{Lane, load, store};
 use crate::simd::*;
@@ -15,21 +16,26 @@ fn radix<S: Simd>() -> usize {
     if S::f32s::N >= 16 { 16 } else { 4 }
 }
 
-/// All levels inside consecutive pieces of `size`, a power of two: from an array of whole pieces into `y`.
+/// All levels inside consecutive pieces of `size`, a power of two: from an array of whole pieces into `y`. Memory's other
+/// work goes on `beside`.
 ///
 /// # Safety
 /// `x` points to `y.len()` elements, the very memory of `y` or apart from it.
 #[inline(always)]
-pub unsafe fn pieces<S: Simd, L: Lane>(s: S, x: *const L, y: &mut [L], size: usize, scale: L) {
+pub unsafe fn pieces<S: Simd, L: Lane>(s: S, x: *const L, y: &mut [L], size: usize, scale: L, beside: &mut Beside<L>) {
     let pair = 2 * L::LANES;
     if size >= pair {
         for (i, piece) in y.chunks_exact_mut(size).enumerate() {
             // SAFETY: `x` has as many pieces.
             let done = unsafe {
                 let x = x.add(i * size);
-                if radix::<S>() == 16 { head::<S, L, 16>(s, x, piece) } else { head::<S, L, 4>(s, x, piece) }
+                if radix::<S>() == 16 {
+                    head::<S, L, 16>(s, x, piece, beside)
+                } else {
+                    head::<S, L, 4>(s, x, piece, beside)
+                }
             };
-            across(s, piece, done);
+            across(s, piece, done, beside);
         }
     } else {
         // SAFETY: promised by the caller; copying memory onto itself is allowed.
@@ -84,14 +90,14 @@ fn short<S: Simd, L: Lane>(s: S, x: &mut [L], size: usize) {
 /// # Safety
 /// As [`pieces`].
 #[inline(always)]
-unsafe fn head<S: Simd, L: Lane, const R: usize>(s: S, x: *const L, y: &mut [L]) -> usize {
+unsafe fn head<S: Simd, L: Lane, const R: usize>(s: S, x: *const L, y: &mut [L], beside: &mut Beside<L>) -> usize {
     // SAFETY: as promised.
     unsafe {
         match y.len() / L::LANES {
-            2 => group::<S, L, 2>(s, x, y),
-            4 => group::<S, L, 4>(s, x, y),
-            8 if R == 16 => group::<S, L, 8>(s, x, y),
-            _ => group::<S, L, R>(s, x, y),
+            2 => group::<S, L, 2>(s, x, y, beside),
+            4 => group::<S, L, 4>(s, x, y, beside),
+            8 if R == 16 => group::<S, L, 8>(s, x, y, beside),
+            _ => group::<S, L, R>(s, x, y, beside),
         }
     }
 }
@@ -99,7 +105,7 @@ unsafe fn head<S: Simd, L: Lane, const R: usize>(s: S, x: *const L, y: &mut [L])
 /// # Safety
 /// As [`pieces`].
 #[inline(always)]
-unsafe fn group<S: Simd, L: Lane, const R: usize>(s: S, x: *const L, y: &mut [L]) -> usize {
+unsafe fn group<S: Simd, L: Lane, const R: usize>(s: S, x: *const L, y: &mut [L], beside: &mut Beside<L>) -> usize {
     let many = R * L::LANES;
     for (i, y) in y.chunks_exact_mut(many).enumerate() {
         let mut v = [L::V::<S>::splat(s, L::of(0.0)); R];
@@ -115,6 +121,7 @@ unsafe fn group<S: Simd, L: Lane, const R: usize>(s: S, x: *const L, y: &mut [L]
         for r in 0..R {
             store::<S, L>(v[r], &mut y[r * L::LANES..]);
         }
+        beside.step(many);
     }
     many
 }
@@ -134,7 +141,7 @@ fn butterflies<S: Simd, L: Lane, const R: usize>(v: &mut [L::V<S>; R], from: u32
 
 /// The levels of strides `stride`, 2·stride, … of an array; `stride` is a multiple of the lanes.
 #[inline(always)]
-fn across<S: Simd, L: Lane>(s: S, x: &mut [L], mut stride: usize) {
+fn across<S: Simd, L: Lane>(s: S, x: &mut [L], mut stride: usize, beside: &mut Beside<L>) {
     while stride < x.len() {
         let left = x.len() / stride;
         let most = radix::<S>().min(left);
@@ -148,16 +155,16 @@ fn across<S: Simd, L: Lane>(s: S, x: &mut [L], mut stride: usize) {
         }
         .min(most)
         {
-            2 => level::<S, L, 2>(s, x, stride),
-            4 => level::<S, L, 4>(s, x, stride),
-            8 => level::<S, L, 8>(s, x, stride),
-            _ => level::<S, L, 16>(s, x, stride),
+            2 => level::<S, L, 2>(s, x, stride, beside),
+            4 => level::<S, L, 4>(s, x, stride, beside),
+            8 => level::<S, L, 8>(s, x, stride, beside),
+            _ => level::<S, L, 16>(s, x, stride, beside),
         };
     }
 }
 
 #[inline(always)]
-fn level<S: Simd, L: Lane, const R: usize>(s: S, x: &mut [L], stride: usize) -> usize {
+fn level<S: Simd, L: Lane, const R: usize>(s: S, x: &mut [L], stride: usize, beside: &mut Beside<L>) -> usize {
     for x in x.chunks_exact_mut(R * stride) {
         for at in (0..stride).step_by(L::LANES) {
             let mut v = [L::V::<S>::splat(s, L::of(0.0)); R];
@@ -168,6 +175,7 @@ fn level<S: Simd, L: Lane, const R: usize>(s: S, x: &mut [L], stride: usize) -> 
             for r in 0..R {
                 store::<S, L>(v[r], &mut x[r * stride + at..]);
             }
+            beside.step(R * L::LANES);
         }
     }
     R
@@ -185,7 +193,7 @@ pub unsafe fn strip<S: Simd, L: Lane>(s: S, row: *mut L, bits: u32, stride: usiz
         // SAFETY: promised by the caller.
         y.copy_from_slice(unsafe { std::slice::from_raw_parts(row.add(i * stride), STRIP) });
     }
-    across(s, aside, STRIP);
+    across(s, aside, STRIP, &mut Beside::nothing());
     for (i, y) in aside.chunks_exact(STRIP).enumerate() {
         // SAFETY: promised by the caller.
         let x = unsafe { std::slice::from_raw_parts_mut(row.add(i * stride), STRIP) };

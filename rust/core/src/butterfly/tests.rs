@@ -89,8 +89,8 @@ fn the_same_bits_as_the_definition_at_every_size_and_level() {
 #[test]
 fn large_results_past_the_caches_are_the_same() {
     let n = 1024;
-    check::<f32>(n, STREAM / 4 / n + 3);
-    check::<f64>(20, STREAM / 8 / 20 + 3);
+    check::<f32>(n, crate::micro::stream::LARGE / 4 / n + 3);
+    check::<f64>(20, crate::micro::stream::LARGE / 8 / 20 + 3);
 }
 
 #[test]

@@ -1,9 +1,31 @@
-//! Writing past the caches. The one rule: the bytes are those of a plain copy, and they are in memory when it returns.
+//! Writing past the caches. The one rule: the bytes are those of a plain copy, and other threads may see them only after
+//! a [`fence`].
 //!
 //! A plain store to memory that is not in the cache reads it first. An output larger than the caches is therefore read,
 //! written, and pushes everything else out; written past the caches it costs a third less traffic.
 
-/// Copies `from` to `to`, past the caches where the machine can.
+use crate::Tensor;
+
+/// Outputs of so many bytes are beyond the caches.
+pub const LARGE: usize = 8 << 20;
+
+/// Makes what this thread copied visible before whatever it writes next.
+pub fn fence() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is part of x86-64.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
+}
+
+/// The last element up to `from + n` at which a line of `t` begins, counted from `from`; 0 if there is none.
+pub fn line(t: &Tensor, from: usize, n: usize) -> usize {
+    let size = t.dtype().size();
+    let past = (t.as_ptr() as usize + (from + n) * size) % 64;
+    n.saturating_sub(past / size)
+}
+
+/// Copies `from` to `to`, past the caches where the machine can; the caller owes a [`fence`].
 pub fn copy<T: Copy>(from: &[T], to: &mut [T]) {
     assert_eq!(from.len(), to.len());
     #[cfg(target_arch = "x86_64")]
@@ -43,7 +65,6 @@ unsafe fn lines128(from: *const u8, to: *mut u8, lines: usize) {
         for i in 0..lines * LINE / 16 {
             _mm_stream_si128(to.add(16 * i).cast(), _mm_loadu_si128(from.add(16 * i).cast()));
         }
-        _mm_sfence();
     }
 }
 
@@ -58,7 +79,6 @@ unsafe fn lines512(from: *const u8, to: *mut u8, lines: usize) {
         for i in 0..lines {
             _mm512_stream_si512(to.add(LINE * i).cast(), _mm512_loadu_si512(from.add(LINE * i).cast()));
         }
-        _mm_sfence();
     }
 }
 

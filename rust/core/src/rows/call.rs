@@ -1,5 +1,6 @@
 //! The arguments of one call. The one rule: everything is checked here, before an output is touched.
 
+use crate::micro::stream;
 use crate::store::{Bf16, F16, Store};
 use crate::{Dtype, Error, Result, Tensor};
 
@@ -74,7 +75,8 @@ impl<'a, const V: usize, const C: usize, const O: usize, const R: usize> Call<'a
         if curved {
             let c = &call.c[C - 1];
             for i in 0..c.len() {
-                let v = number(c, i);
+                let mut v = 0.0;
+                numbers(c, i, std::slice::from_mut(&mut v));
                 if !(v >= 0.0 && v.is_finite()) {
                     return Err(Error::Value(format!("curvature must be finite and not negative, got {v}")));
                 }
@@ -82,35 +84,63 @@ impl<'a, const V: usize, const C: usize, const O: usize, const R: usize> Call<'a
         }
         Ok(Call { rows, d, ..call })
     }
-}
 
-/// Number `i` of a float array.
-pub fn number(t: &Tensor, i: usize) -> f64 {
-    // SAFETY: a float dtype and `i < len`, checked by the callers; `Tensor::new` promises the memory.
-    unsafe {
-        let p = t.as_ptr();
-        match t.dtype() {
-            Dtype::F64 => *p.cast::<f64>().add(i),
-            Dtype::F32 => f64::from(*p.cast::<f32>().add(i)),
-            Dtype::F16 => (*p.cast::<F16>().add(i)).to_f64(),
-            _ => (*p.cast::<Bf16>().add(i)).to_f64(),
-        }
+    /// Whether the outputs are larger than the caches and not in them already as inputs.
+    pub fn large(&self) -> bool {
+        let bytes = self.y.iter().map(Tensor::bytes).sum::<usize>();
+        bytes >= stream::LARGE && !self.y.iter().any(|y| self.x.iter().any(|x| x.as_ptr() == y.as_ptr()))
     }
 }
 
-/// Writes number `i` of a float array.
+/// Runs `$body` with `$T` the float type that `$t` says.
+macro_rules! by_type {
+    ($t:expr, $T:ident => $body:expr) => {
+        match $t {
+            Dtype::F64 => {
+                type $T = f64;
+                $body
+            }
+            Dtype::F32 => {
+                type $T = f32;
+                $body
+            }
+            Dtype::F16 => {
+                type $T = F16;
+                $body
+            }
+            _ => {
+                type $T = Bf16;
+                $body
+            }
+        }
+    };
+}
+
+/// Numbers `at..` of a float array; one alone serves all. Not inlined: it is the same for every operator.
+#[inline(never)]
+pub fn numbers(t: &Tensor, at: usize, into: &mut [f64]) {
+    let one = t.len() == 1;
+    by_type!(t.dtype(), T => {
+        let p = t.as_ptr().cast::<T>();
+        for (i, v) in into.iter_mut().enumerate() {
+            // SAFETY: a float dtype and one number or one for each of these rows, checked by `Call::new`; `Tensor::new`
+            // promises the memory.
+            *v = unsafe { (*p.add(if one { 0 } else { at + i })).to_f64() };
+        }
+    });
+}
+
+/// Writes numbers `at..` of a float array. Not inlined: it is the same for every operator.
 ///
 /// # Safety
-/// The array is writable, `i` is below its length, and no other thread touches that element.
-pub unsafe fn put(t: &Tensor, i: usize, v: f64) {
-    // SAFETY: as in `number`; the output is writable and element `i` belongs to the caller.
-    unsafe {
-        let p = t.as_ptr();
-        match t.dtype() {
-            Dtype::F64 => *p.cast::<f64>().add(i) = v,
-            Dtype::F32 => *p.cast::<f32>().add(i) = v as f32,
-            Dtype::F16 => *p.cast::<F16>().add(i) = F16::from_f64(v),
-            _ => *p.cast::<Bf16>().add(i) = Bf16::from_f64(v),
+/// The array is writable and as long, and no other thread touches these elements.
+#[inline(never)]
+pub unsafe fn put(t: &Tensor, at: usize, from: &[f64]) {
+    by_type!(t.dtype(), T => {
+        let p = t.as_ptr().cast::<T>();
+        for (i, &v) in from.iter().enumerate() {
+            // SAFETY: as in `numbers`; the output is writable and these elements belong to the caller.
+            unsafe { *p.add(at + i) = T::from_f64(v) };
         }
-    }
+    });
 }

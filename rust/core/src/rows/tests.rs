@@ -67,6 +67,30 @@ fn all_tails_types_and_levels() {
     force(None);
 }
 
+/// Outputs beyond the caches take another way to memory; any place in a line may be their first.
+#[test]
+fn large_outputs_at_every_offset() {
+    for (d, first) in [(3, 1), (64, 0), (64, 5), (1000, 3)] {
+        let rows = crate::micro::stream::LARGE / 4 / d + 1;
+        let (a, b, c) = (whole::<f32>(rows * d, 1), whole::<f32>(rows * d, 3), whole::<f32>(1, 2));
+        let (y, n) = (vec![9f32; rows * d + first], vec![0f32; rows]);
+        let out = &y[first..];
+        let t = [
+            tensor(&a, &[rows, d]),
+            tensor(&b, &[rows, d]),
+            tensor(&c, &[]),
+            tensor(out, &[rows, d]),
+            tensor(&n, &[rows]),
+        ];
+        run(&Probe, &t).unwrap();
+        for ((a, b), y) in a.chunks(d).zip(b.chunks(d)).zip(out.chunks(d)) {
+            let ab: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+            assert!(y.iter().zip(a.iter().zip(b)).all(|(y, (a, b))| *y == a * ab + 2.0 * b));
+        }
+        assert!(y[..first].iter().all(|&v| v == 9.0));
+    }
+}
+
 #[test]
 fn one_row_for_all_and_sums_over_rows() {
     let (rows, d) = (1000, 19);

@@ -1,47 +1,57 @@
 //! One block of rows, tile by tile. The one rule: what a block computes depends on its rows and the plan alone.
 
-use super::call::{Call, number, put};
-use super::half::{Half, pull};
+use super::aside::{Aside, pull};
+use super::call::{Call, numbers, put};
 use super::margin::Margin;
 use super::sums::{Acc, Dot2, Lanes, Plain};
 use super::{RowOp, TILE};
+use crate::Dtype;
 use crate::dd::Num;
+use crate::micro::{fetch, stream};
 use crate::simd::*;
 use crate::store::{STEP, Store};
-use std::marker::PhantomData;
 use std::ops::Range;
 
 /// The two types tile kernels are compiled for, each with the sums its data needs.
 pub trait Wide: Store {
     type Acc<S: Simd>: Acc<S>;
+    /// How rows stored as `dtype` are set aside, if they have to be.
+    fn aside(dtype: Dtype, large: bool) -> Option<Aside<Self>>;
 }
 impl Wide for f64 {
     type Acc<S: Simd> = Dot2<S>;
+    fn aside(_: Dtype, large: bool) -> Option<Aside<f64>> {
+        large.then(Aside::past)
+    }
 }
 impl Wide for f32 {
     type Acc<S: Simd> = Plain<S>;
+    fn aside(dtype: Dtype, large: bool) -> Option<Aside<f32>> {
+        Aside::half(dtype).or_else(|| large.then(Aside::past))
+    }
 }
 
 /// What all blocks of a call share.
-pub struct Plan<const O: usize, const R: usize> {
+pub struct Plan<K, const O: usize, const R: usize> {
     pub d: usize,
+    /// rows in a tile
+    pub tile: usize,
     /// d rounded up to whole steps: the stride of partial sums
     pub pad: usize,
     pub summed_rows: [bool; O],
     pub summed: [bool; R],
-    pub half: Option<Half>,
+    pub aside: Option<Aside<K>>,
     pub edge: Option<(Margin, f64)>,
 }
 
 pub struct Block<'a, OP, K, const V: usize, const C: usize, const O: usize, const R: usize> {
     pub op: &'a OP,
     pub call: &'a Call<'a, V, C, O, R>,
-    pub plan: &'a Plan<O, R>,
+    pub plan: &'a Plan<K, O, R>,
     pub range: Range<usize>,
-    pub space: &'a mut [f32],
+    pub space: &'a mut [K],
     pub sum_rows: &'a mut [f64],
     pub sum: &'a mut [f64],
-    pub kernel: PhantomData<K>,
 }
 
 /// A block with the numbers of products and weights said, which its fields do not mention.
@@ -58,29 +68,38 @@ pub struct Tiles<
 >(pub Block<'a, OP, K, V, C, O, R>);
 
 impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize> Block<'_, OP, K, V, C, O, R> {
-    /// Rows `start..start + n` of input `v` as K, with their stride; widened into the scratch space if need be.
+    /// Rows `start..start + n` of input `v` as K, with their stride; widened into the buffer if need be.
     #[inline(always)]
     fn input(&mut self, v: usize, start: usize, n: usize) -> (*const K, usize) {
         let (t, d) = (&self.call.x[v], self.plan.d);
         let one = t.rows().0 == 1;
         let (first, count) = if one { (0, 1) } else { (start, n) };
         let stride = if one { 0 } else { d };
-        let Some(half) = self.plan.half else {
+        let Some(Aside { read: Some(read), .. }) = self.plan.aside else {
             return (t.as_ptr().cast::<K>().cast_const().wrapping_add(first * d), stride);
         };
-        let space = &mut self.space[v * TILE * d..][..count * d];
-        (half.widen)(t, first * d, space);
-        (space.as_ptr().cast(), stride)
+        let space = &mut self.space[v * self.plan.tile * d..][..count * d];
+        read(t, first * d, space);
+        (space.as_ptr(), stride)
     }
 
-    /// Where the rows of output `o` go: its memory, or the scratch space if they are narrowed later.
+    /// Where the rows of output `o` go: its memory, or the buffer.
     #[inline(always)]
     fn output(&mut self, o: usize, start: usize) -> *mut K {
-        if self.plan.half.is_some() {
-            return self.space[(V + o) * TILE * self.plan.d..].as_mut_ptr().cast();
+        if self.plan.aside.is_some() {
+            return self.space[(V + o) * self.plan.tile * self.plan.d..].as_mut_ptr();
         }
         // row `start` exists unless this output is summed, and then the pointer is not used
         self.call.y[o].as_ptr().cast::<K>().wrapping_add(start * self.plan.d)
+    }
+
+    /// Brings elements `part` of a tile from the buffer to output `o`, if there is a buffer.
+    fn write(&self, o: usize, start: usize, part: Range<usize>) {
+        if let Some(aside) = self.plan.aside {
+            let (d, tile) = (self.plan.d, self.plan.tile);
+            let space = &self.space[(V + o) * tile * d..][part.clone()];
+            (aside.write)(space, &self.call.y[o], start * d + part.start);
+        }
     }
 
     #[inline(always)]
@@ -94,6 +113,9 @@ impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize
         OP: RowOp<V, C, P, W, O, R>,
     {
         let d = self.plan.d;
+        // the next tile comes in while this one is worked on, so that memory never rests
+        let next = self.plan.tile * d;
+        let early = if O == 0 { V } else { V / 2 };
         let mut x = [(std::ptr::null(), 0); V];
         for (v, place) in x.iter_mut().enumerate() {
             *place = self.input(v, start, n);
@@ -105,6 +127,7 @@ impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize
             while i + STEP <= d {
                 // SAFETY: `input` gave V places with n rows of d elements (or one row with stride 0).
                 let [a, b] = unsafe { load::<S, K, V>(s, &x, i, STEP) };
+                ahead(&x[..early], i + next);
                 self.op.dots(&a, &mut sums[0]);
                 self.op.dots(&b, &mut sums[1]);
                 i += STEP;
@@ -124,16 +147,10 @@ impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize
 
         let mut c = [[0.0; TILE]; C];
         for (c, t) in c.iter_mut().zip(&self.call.c) {
-            if t.len() == 1 {
-                *c = [number(t, 0); TILE];
-            } else {
-                for (r, c) in c.iter_mut().enumerate().take(n) {
-                    *c = number(t, start + r);
-                }
-            }
+            numbers(t, start, &mut c[..n]);
         }
         let mut weights = [[0.0; TILE]; W];
-        let mut numbers = [[0.0; TILE]; R];
+        let mut found = [[0.0; TILE]; R];
         let mut gap = [0.0; TILE];
         for g in (0..n).step_by(8) {
             let mut p = [Num::of(f64x8::splat(s, 0.0)); P];
@@ -149,18 +166,18 @@ impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize
                 solved.weights[k].store_slice(&mut weights[k][g..g + 8]);
             }
             for k in 0..R {
-                solved.numbers[k].store_slice(&mut numbers[k][g..g + 8]);
+                solved.numbers[k].store_slice(&mut found[k][g..g + 8]);
             }
             solved.gap.store_slice(&mut gap[g..g + 8]);
         }
         for k in 0..R {
-            for (r, &v) in numbers[k][..n].iter().enumerate() {
-                if self.plan.summed[k] {
+            if self.plan.summed[k] {
+                for &v in &found[k][..n] {
                     self.sum[k] += v;
-                } else {
-                    // SAFETY: rows start..start + n belong to this block.
-                    unsafe { put(&self.call.n[k], start + r, v) };
                 }
+            } else {
+                // SAFETY: rows start..start + n belong to this block.
+                unsafe { put(&self.call.n[k], start, &found[k][..n]) };
             }
         }
         if O == 0 {
@@ -172,6 +189,8 @@ impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize
             *place = self.output(o, start);
         }
         let plain = !self.plan.summed_rows.contains(&true);
+        let chunk = self.plan.aside.map_or(usize::MAX, |aside| aside.chunk);
+        let mut written = [0; O];
         for r in 0..n {
             let x = at_row(&x, r);
             let mut w = [f64x8::splat(s, 0.0); W];
@@ -183,6 +202,7 @@ impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize
             while plain && i + STEP <= d {
                 // SAFETY: as below.
                 let [a, b] = unsafe { load::<S, K, V>(s, &x, i, STEP) };
+                ahead(&x[early..], i + next);
                 let (a, b) = (self.op.combine(&a, &w), self.op.combine(&b, &w));
                 for o in 0..O {
                     // SAFETY: as below.
@@ -216,12 +236,17 @@ impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize
                 }
                 i += step;
             }
+            if plain && (r + 1) * d - written[0] >= chunk {
+                for o in 0..O {
+                    let line = stream::line(&self.call.y[o], start * d, (r + 1) * d);
+                    self.write(o, start, written[o]..line);
+                    written[o] = line;
+                }
+            }
         }
         for o in (0..O).filter(|&o| !self.plan.summed_rows[o]) {
             let y = &self.call.y[o];
-            if let Some(half) = self.plan.half {
-                (half.narrow)(&self.space[(V + o) * TILE * d..][..n * d], y, start * d);
-            }
+            self.write(o, start, written[o]..n * d);
             if let (0, Some((margin, edge))) = (o, self.plan.edge) {
                 for r in (0..n).filter(|&r| gap[r] < edge) {
                     // SAFETY: rows start..start + n of output o belong to this block.
@@ -244,8 +269,9 @@ where
         let range = block.range.clone();
         // what a short last tile leaves over from the one before belongs to no row, and nothing reads it
         let mut lanes = [const { Lanes::ZERO }; P];
-        for start in range.clone().step_by(TILE) {
-            let n = TILE.min(range.end - start);
+        let tile = block.plan.tile;
+        for start in range.clone().step_by(tile) {
+            let n = tile.min(range.end - start);
             if OP::WIDE {
                 block.tile::<S, Dot2<S>, P, W>(s, start, n, &mut lanes);
             } else {
@@ -263,6 +289,18 @@ fn at_row<K, const V: usize>(x: &[(*const K, usize); V], r: usize) -> [*const K;
         rows[v] = x[v].0.wrapping_add(r * x[v].1);
     }
     rows
+}
+
+/// Fetches step `i` of each row, wherever that is.
+#[inline(always)]
+fn ahead<K: Wide>(x: &[*const K], i: usize) {
+    for v in 0..x.len() {
+        let p = x[v].wrapping_add(i);
+        fetch(p);
+        if size_of::<K>() == 8 {
+            fetch(p.wrapping_add(STEP / 2));
+        }
+    }
 }
 
 /// Step `i` of each row: two halves of eight lanes, zeros past the end.

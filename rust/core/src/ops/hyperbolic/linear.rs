@@ -15,9 +15,10 @@
 
 mod lanes;
 mod rows;
+mod tile;
 mod walk;
 
-use crate::rows::{Margin, number};
+use crate::rows::{Margin, numbers};
 use crate::{Dtype, Error, Kind, Op, Result, Rule, Scalar, Tensor};
 use rows::Form;
 
@@ -70,7 +71,9 @@ impl<'a> Call<'a> {
         if c.len() != 1 {
             return Err(Error::Value(format!("one curvature for all rows is needed, got shape {:?}", c.shape())));
         }
-        let c = number(&c, 0);
+        let mut curvature = [0.0];
+        numbers(&c, 0, &mut curvature);
+        let [c] = curvature;
         if !(c >= 0.0 && c.is_finite()) {
             return Err(Error::Value(format!("curvature must be finite and not negative, got {c}")));
         }

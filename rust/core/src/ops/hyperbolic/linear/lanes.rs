@@ -1,8 +1,10 @@
 //! sinh(2n arsinh p) and what its derivative needs, in f32 and in f64 lanes. The one rule: the logarithm and the exponential
 //! meet in base 2, where the whole part of 2n log₂(…) is exact, so that large arguments lose no digit on the way.
 
+use crate::Dtype;
 use crate::lane::Lane;
 use crate::math;
+use crate::rows::Aside;
 use crate::simd::*;
 use std::f64::consts::{LN_2, LOG2_E};
 
@@ -29,6 +31,8 @@ pub trait Real: Lane {
     fn sinh_d<S: Simd>(s: S, z: Self::V<S>) -> Self::V<S>;
     /// The largest |element|.
     fn top<S: Simd>(x: Self::V<S>) -> f64;
+    /// How rows of a 16-bit type come and go.
+    fn half(dtype: Dtype) -> Option<Aside<Self>>;
 }
 
 /// Below this p² the derivative of arsinh √u/√u comes from its series.
@@ -165,6 +169,9 @@ impl Real for f32 {
         let (a, b) = x.widen();
         <f64 as Real>::top(a.max(b))
     }
+    fn half(dtype: Dtype) -> Option<Aside<f32>> {
+        Aside::half(dtype)
+    }
 }
 
 impl Real for f64 {
@@ -219,5 +226,8 @@ impl Real for f64 {
             top = top.max(x[i]);
         }
         top
+    }
+    fn half(_: Dtype) -> Option<Aside<f64>> {
+        None
     }
 }

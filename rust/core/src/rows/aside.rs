@@ -1,25 +1,41 @@
-//! Rows in memory: what depends on the stored type and not on the operator. The one rule: nothing here is compiled per
-//! operator.
+//! Rows set aside: what depends on the stored type and on the size of a call, not on the operator. The one rule: nothing
+//! here is compiled per operator.
+//!
+//! 16-bit rows are widened to f32 tile by tile, and narrowed again. Outputs larger than the caches are made in a small
+//! buffer too and go past the caches from there: written in place, each line of them would be read first.
 
 use super::margin::{Margin, inside};
+use crate::micro::stream;
 use crate::simd::*;
 use crate::store::{Bf16, F16, Store};
 use crate::{Dtype, Tensor};
 
-/// How rows of a 16-bit type become f32 and back.
+/// Bytes that go past the caches at a time: few enough that they leave while the next rows are computed.
+const CHUNK: usize = 1024;
+
+/// How rows of a tile get from memory into the buffer and back; without `read` they are read where they lie.
 #[derive(Clone, Copy)]
-pub struct Half {
-    pub widen: fn(&Tensor, usize, &mut [f32]),
-    pub narrow: fn(&[f32], &Tensor, usize),
+pub struct Aside<K> {
+    pub read: Option<fn(&Tensor, usize, &mut [K])>,
+    pub write: fn(&[K], &Tensor, usize),
+    /// Elements after which a part of a tile may be written already.
+    pub chunk: usize,
 }
 
-impl Half {
-    pub fn of(dtype: Dtype) -> Option<Half> {
+impl Aside<f32> {
+    pub fn half(dtype: Dtype) -> Option<Self> {
         match dtype {
-            Dtype::F16 => Some(Half { widen: widen::<F16>, narrow: narrow::<F16> }),
-            Dtype::Bf16 => Some(Half { widen: widen::<Bf16>, narrow: narrow::<Bf16> }),
+            Dtype::F16 => Some(Aside { read: Some(widen::<F16>), write: narrow::<F16>, chunk: usize::MAX }),
+            Dtype::Bf16 => Some(Aside { read: Some(widen::<Bf16>), write: narrow::<Bf16>, chunk: usize::MAX }),
             _ => None,
         }
+    }
+}
+
+impl<K: Store> Aside<K> {
+    /// Past the caches; the writer owes a [`stream::fence`].
+    pub fn past() -> Self {
+        Aside { read: None, write: past::<K>, chunk: CHUNK / size_of::<K>() }
     }
 }
 
@@ -52,9 +68,18 @@ fn widen<T: Store>(t: &Tensor, at: usize, space: &mut [f32]) {
 }
 
 fn narrow<T: Store>(space: &[f32], t: &Tensor, at: usize) {
-    // SAFETY: as in `widen`; these rows belong to the caller's block.
-    let stored = unsafe { std::slice::from_raw_parts_mut(t.as_ptr().cast::<T>().add(at), space.len()) };
-    dispatch(Narrow(space, stored));
+    dispatch(Narrow(space, rows::<T>(t, at, space.len())));
+}
+
+fn past<T: Store>(space: &[T], t: &Tensor, at: usize) {
+    stream::copy(space, rows::<T>(t, at, space.len()));
+}
+
+/// `len` elements of an output, which belong to the caller's block.
+#[allow(clippy::mut_from_ref)]
+fn rows<'a, T>(t: &'a Tensor, at: usize, len: usize) -> &'a mut [T] {
+    // SAFETY: the rows of a tile, which exist (Call::new), of type T; no other block touches them.
+    unsafe { std::slice::from_raw_parts_mut(t.as_ptr().cast::<T>().add(at), len) }
 }
 
 /// [`inside`] for the row of `d` elements at `at`.

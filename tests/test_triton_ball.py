@@ -1,0 +1,162 @@
+"""GPU kernels of the ball against the CPU's, which `test_hyperbolic.py` holds to the truth: to the last digits, at the
+edge, at 0, for one row that serves all. The one rule: no operator is named but for what is its own.
+"""
+
+import os
+
+import numpy as np
+import pytest
+from tersor.testing import EPS
+
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("Triton's interpreter is chosen before Triton is imported", allow_module_level=True)
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+import ml_dtypes  # noqa: E402
+from tersor._op import OPS  # noqa: E402
+from tersor._sample import Draw  # noqa: E402
+from test_ops import ALL, inputs, run  # noqa: E402
+from test_triton import launcher, on_gpu  # noqa: E402
+
+pytestmark = pytest.mark.triton
+
+BALL = [op for op in ALL if op.family == "hyperbolic"]
+FORWARD = [op for op in BALL if not op.name.endswith("_bwd")]
+BACKWARD = [op for op in BALL if op.name.endswith("_bwd")]
+POINTS = [op for op in BALL if op.checks.get("checks_inside")]
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+
+
+def names(op):
+    return op.name
+
+
+def test_every_operator_has_a_kernel():
+    assert len(BALL) > 40
+    assert [op.name for op in BALL if launcher(op) is None] == []
+
+
+def close(op, args, tolerance, *, rows=False):
+    """Results as the CPU has them, within `tolerance` of the largest entry, or of each row."""
+    with np.errstate(all="ignore"):
+        want, got = on_gpu(op, args)
+    for name, g, w in zip(op.outputs, got, want, strict=True):
+        g, w = g.double().numpy(), np.asarray(w, np.float64)
+        np.testing.assert_array_equal(np.isfinite(g), np.isfinite(w), err_msg=name)
+        g, w = np.nan_to_num(g), np.nan_to_num(w)
+        if w.size:
+            size = np.linalg.norm(w, axis=-1, keepdims=True) if rows and w.ndim > 1 else np.abs(w)
+            size = size if rows else np.max(size)
+            error = np.max(np.abs(g - w) / np.where(size > 0, size, 1))
+            assert error <= tolerance, f"{name} is off by {error:.3g}, allowed {tolerance:.3g}"
+
+
+@pytest.mark.parametrize(("dtype", "radius"), [("float64", 1.0), ("float64", 30.0), ("float32", 14.0)])
+@pytest.mark.parametrize("op", FORWARD, ids=names)
+def test_digits(op, dtype, radius):
+    close(op, inputs(op, Draw(3, dtype, (12,), 3, radius)), 8 * EPS[dtype], rows=True)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-13), ("float32", 1e-6)])
+@pytest.mark.parametrize("op", BACKWARD, ids=names)
+def test_digits_of_gradients(op, dtype, tolerance):
+    close(op, inputs(op, Draw(4, dtype, (12,), 3, 5.0)), tolerance)
+
+
+@pytest.mark.parametrize("op", BALL, ids=names)
+def test_one_row_for_all(op):
+    """Its gradient is a sum over rows, which are longer than a program's tile."""
+    args = list(inputs(op, Draw(5, "float64", (9,), 130, 2.0)))
+    for i in range(op.vectors):
+        if op.inputs[i] == "g" or op.vectors == 1:
+            continue
+        close(op, [*args[:i], args[i][:1].copy(), *args[i + 1 :]], 1e-13)
+    for i in range(op.vectors, op.n):  # numbers per row: the same
+        if np.size(args[i]) > 1 and op.inputs[i] in op.coefficients:
+            close(op, [*args[:i], args[i][:1, 0].reshape(()).copy(), *args[i + 1 :]], 1e-13)
+
+
+@pytest.mark.parametrize("op", BALL, ids=names)
+def test_where_a_formula_would_divide_by_zero(op):
+    """Rows of zeros, equal points, curvatures of 0 among others."""
+    for dtype in ("float64", "float32", "bfloat16"):
+        args = list(inputs(op, Draw(6, dtype, (8,), 4, 0.8, c_rows=True)))
+        for i in range(op.vectors):
+            if op.inputs[i] == "g":
+                continue
+            args[i][1] = 0
+            args[i][2] = args[0][2]
+            args[i][4:6] = 0 if i else args[i][4:6]
+        c = op.n - 1
+        args[c][[0, 2, 4, 6]] = [[0], [0], [0], [1e-9]]
+        close(op, args, 1e-13 if dtype == "float64" else 4 * EPS[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("op", POINTS, ids=names)
+def test_edge(op, dtype):
+    """Strictly inside after rounding, and no further inside than asked for."""
+    *args, _ = inputs(op, Draw(8, dtype, (8,), 7, 40.0, c_rows=True))
+    for i, kind in enumerate(op.sample.kinds):
+        if kind == "ball":  # rounded onto the edge, otherwise
+            (args[i],) = run(OPS["ball_project"], (args[i], args[op.n - 1], 0.0))
+    for eps in (0.0, -1.0, 0.25):
+        _, (got,) = on_gpu(op, (*args, eps))
+        y, c = got.double().numpy(), np.asarray(args[op.n - 1], np.float64)
+        z = c[:, 0] * np.sum(y.astype(np.longdouble) ** 2, -1)
+        margin = eps if eps >= 0 else 1e-5 if dtype == "float64" else 4e-3
+        assert (z < 1 if eps == 0 else np.sqrt(z) <= (1 - margin) * (1 + EPS[dtype])).all()
+        close(op, (*args, eps), 4 * EPS[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_projection_of_any_number(dtype):
+    op = OPS["ball_project"]
+    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
+    most = float(ml_dtypes.finfo(kind).max)
+    x = np.array([[np.nan, 1], [np.inf, 1], [most, -most], [most, 0], [most / 4, 3], [0.1, 0.2], [30, 40]]).astype(kind)
+    for eps in (0.0, -1.0):
+        close(op, (x, 0.7, eps), 4 * EPS[dtype], rows=True)
+        for c in (0.7, 0.0):
+            close(OPS["ball_project_bwd"], (np.full_like(x[5:], 2), x[5:], c, eps), 4 * EPS[dtype])
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_planes(signed, scaled):
+    for name in ("dist2plane", "dist2plane_bwd"):
+        op = OPS[name]
+        args = inputs(op, Draw(9, "float64", (16,), 3, 2.0))
+        close(op, (*args[: op.n], signed, scaled), 1e-13)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_steps_from_the_edge_to_the_centre(dtype):
+    """What is left of a point after a step that nearly takes it back to 0."""
+    (x,) = inputs(OPS["ball_project"], Draw(11, dtype, (64,), 5, 1.0))[:1]
+    (x,) = run(OPS["ball_project"], (x / np.linalg.norm(x, axis=-1, keepdims=True), 1.0, 0.0))
+    (v,) = run(OPS["logmap"], (x, -x, 1.0))
+    close(OPS["expmap"], (x, v / 2, 1.0, 0.0), EPS[dtype], rows=True)
+
+
+def test_geodesics_end_at_their_ends():
+    """However far t goes, no weight overflows; with c = 0 nothing stops it. Its angle is right to td roundings."""
+    op = OPS["geodesic"]
+    for dtype in DTYPES:
+        x, y, t, _, eps = inputs(op, Draw(10, dtype, (4,), 3, 1.0))
+        for far in (1e3, -1e3, 37.5):
+            for c in (1.0, 0.0):
+                close(op, (x, y, np.full_like(t, far), c, eps), max(8 * EPS[dtype], 1e-13))
+
+
+def test_curvature_is_checked():
+    for op in BALL:
+        *args, c = inputs(op, Draw(1, "float32", (2,), 3))[: op.n]
+        for bad in (-1.0, np.nan, np.inf):
+            given = [torch.from_numpy(x) for x in args] + [torch.tensor(bad, dtype=torch.float64)]
+            out = [torch.zeros(())] * len(op.outputs)
+            with pytest.raises(ValueError, match=f"{op.name}: curvature"):
+                launcher(op)(*given, *out, *[op.defaults[k] for k in op.scalars])
+        assert c == 1.0

@@ -2,7 +2,6 @@ r"""Skip connections. The one rule: vectors lie along the channels, axis 1 of im
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,29 +9,8 @@ from torch import Tensor, nn
 
 from tersor import hyperbolic
 from tersor.hyperbolic._planes import square_norm
+from tersor.hyperbolic._smooth import arsinh_root, cosh_root, sinh_root
 from tersor.nn.curvature import Curvature, curvature
-
-
-def _near(z: Tensor, series: tuple[float, ...], closed: Callable[[Tensor], Tensor]) -> Tensor:
-    """A function that is smooth at 0, by its series below 0.01, where the closed form has no good slope."""
-    small = z < 1e-2
-    value = torch.full_like(z, series[-1])
-    for a in series[-2::-1]:
-        value = value * z + a
-    return torch.where(small, value, closed(torch.where(small, 1, z).sqrt()))
-
-
-def _sinh_root(z: Tensor) -> Tensor:
-    return _near(z, (1, 1 / 6, 1 / 120, 1 / 5040, 1 / 362880, 1 / 39916800), lambda s: s.sinh() / s)
-
-
-def _cosh_root(z: Tensor) -> Tensor:
-    return _near(z, (1, 1 / 2, 1 / 24, 1 / 720, 1 / 40320, 1 / 3628800), torch.cosh)
-
-
-def _arsinh_root(z: Tensor) -> Tensor:
-    series = (1, -1 / 6, 3 / 40, -5 / 112, 35 / 1152, -63 / 2816, 231 / 13312, -143 / 10240)
-    return _near(z, series, lambda s: s.asinh() / s)
 
 
 def tangent_add(u: Tensor, v: Tensor, c: Any = 1.0, *, dim: int = -1) -> Tensor:
@@ -66,11 +44,11 @@ def tangent_add(u: Tensor, v: Tensor, c: Any = 1.0, *, dim: int = -1) -> Tensor:
     both = u + v
     uu, vv, ss = (square_norm(x.movedim(dim, -1)).double() for x in (u, v, both))
     za, zb = c * uu, c * vv
-    ratio_a, ratio_b, cosh_a, cosh_b = _sinh_root(za), _sinh_root(zb), _cosh_root(za), _cosh_root(zb)
+    ratio_a, ratio_b, cosh_a, cosh_b = sinh_root(za), sinh_root(zb), cosh_root(za), cosh_root(zb)
     # so small a number only keeps the root smooth at 0
     apart = (za + 1e-60).sqrt() - (zb + 1e-60).sqrt()
     q = apart.sinh().square() + cosh_a * cosh_b * ratio_a * ratio_b * (c * ss - apart.square())
-    length = _arsinh_root(q) * (1 + q).rsqrt()
+    length = arsinh_root(q) * (1 + q).rsqrt()
     # of u + v, and what u has besides: nothing cancels where v = -u
     by_both = length * cosh_b * ratio_b
     besides = length * (cosh_b * (cosh_b * ratio_a - cosh_a * ratio_b) + q * ratio_a) / cosh_a

@@ -8,6 +8,7 @@ import numpy as np
 from tersor import hyperbolic
 from tersor._op import kernel
 from tersor.bench import Case, Target
+from tersor.bench.layers import CASES as LAYERS
 
 
 def numpy_expmap0(x: np.ndarray, c: float) -> np.ndarray:
@@ -180,6 +181,7 @@ CASES = [
     mobius_add_backward_262144x64,
     mobius_add_backward_65536x64,
     mobius_add_backward_65536x16,
+    *LAYERS,
 ]
 
 HEADLINE = mobius_add_65536x64

@@ -9,6 +9,7 @@ from tersor import hyperbolic
 from tersor._op import kernel
 from tersor.bench import Case, Target
 from tersor.bench import ball as table
+from tersor.bench.layers import CASES as LAYERS
 
 
 def numpy_expmap0(x: np.ndarray, c: float) -> np.ndarray:
@@ -282,6 +283,7 @@ _SMALL = [
     cdist_backward_512x512x64,
     midpoint_1x8192x64,
     midpoint_8192x9x64,
+    *LAYERS,
 ]
 # cases of its own above; the others by the table of formulas
 CASES = [*_SMALL, *(f for f in table.builders(table.USUAL, table.USUAL_SIZES) if "mobius_add" not in f.__name__)]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tersor
 import tersor.hyperbolic as h
 import torch
 from exact import acosh, dot, norm, real, sqrt, ulp
@@ -184,6 +185,35 @@ def test_errors(tensor):
     for beta in (0.0, -1.0, np.nan):
         with pytest.raises(ValueError, match="softmin_dist: beta"):
             h.softmin_dist(x, y, beta)
+
+
+def test_batches_and_threads():
+    """Small pairs of stacks run side by side, large ones each on all threads: the bits are those of one alone."""
+    before = tersor.get_num_threads()
+    torch.manual_seed(0)
+    results = []
+    for batch, n, m, d in ((40, 33, 20, 7), (2, 300, 400, 60)):
+        x, y = (torch.rand(batch, k, d).sub(0.5).div(d).requires_grad_() for k in (n, m))
+        c = torch.tensor(1.2, requires_grad=True)
+        g = torch.randn(batch, n, m)
+        try:
+            for threads in (1, 2, 5):
+                tersor.set_num_threads(threads)
+                z = h.cdist(x, y, c)
+                s = h.softmin_dist(x, y, 3.0, c)
+                ds = torch.autograd.grad([z, s], [x, y, c], [g, g[..., 0].contiguous()])
+                results.append([v.detach().numpy().tobytes() for v in (z, s, *ds, *h.knn(x.detach(), y.detach(), 3))])
+        finally:
+            tersor.set_num_threads(before)
+        assert all(r == results[0] for r in results)
+        results.clear()
+        for i in range(batch):
+            assert torch.equal(h.cdist(x[i], y[i], c), z[i])
+        x1, y1 = (v[1].detach().requires_grad_() for v in (x, y))
+        alone = torch.autograd.grad(
+            [h.cdist(x1, y1, c), h.softmin_dist(x1, y1, 3.0, c)], [x1, y1], [g[1], g[1, :, 0].contiguous()]
+        )
+        assert torch.equal(alone[0], ds[0][1]) and torch.equal(alone[1], ds[1][1])
 
 
 @pytest.mark.serial

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tersor._keys import Order
 from tersor._op import kernel
-from tersor._rank import Cut, Order, Plan, integer, order_of, plan, search, share, signed_word
+from tersor._rank import Cut, Plan, integer, order_of, plan, search, share, signed_word
 from tersor.checkpoint import Entry, Model, Reader, Writer, chosen
 
 Progress = Callable[[int, int], None]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Draw", "Quantized", "Rows"]
+__all__ = ["Draw", "Planes", "Quantized", "Rows"]
 
 
 @dataclass
@@ -50,16 +50,18 @@ class Rows:
     ----------
     kinds : "tangent" (norm up to the scale), "ball" (distance from 0 up to the scale), "g" (a gradient), "row"
         (one number per row) or "factor" (the same, with an axis of 1), in the order of the operator's inputs.
+    flat : whether the operator takes no curvature
     """
 
-    def __init__(self, *kinds: str) -> None:
+    def __init__(self, *kinds: str, flat: bool = False) -> None:
         self.kinds = kinds
+        self.flat = flat
 
     def __call__(self, draw: Draw) -> tuple[list[Any], dict[str, Any]]:
         c: Any = draw.c
         if draw.c_rows:
             c = draw.cast(draw.c * draw.rng.uniform(0.5, 1.5, (*draw.lead, 1)))
-        return [self.one(draw, kind, c) for kind in self.kinds] + [c], {}
+        return [self.one(draw, kind, c) for kind in self.kinds] + ([] if self.flat else [c]), {}
 
     def one(self, draw: Draw, kind: str, c: Any) -> np.ndarray:
         if kind == "row":
@@ -77,6 +79,34 @@ class Rows:
             r = np.linalg.norm(x, axis=-1, keepdims=True)
             x = x * np.where(r > 0, np.tanh(root * r / 2) / (root * np.where(r > 0, r, 1)), 0.5)
         return draw.cast(x)
+
+
+class Planes:
+    """Products of rows with hyperplanes, and what goes with them: t [..., d], s [...], n [d], r [d], the curvature.
+
+    Parameters
+    ----------
+    gradient : whether the gradient of the result comes first
+    constants : constants of the call besides ``ball``, which every other draw sets
+    """
+
+    def __init__(self, gradient: bool = False, **constants: Any) -> None:
+        self.gradient = gradient
+        self.constants = constants
+
+    def __call__(self, draw: Draw) -> tuple[list[Any], dict[str, Any]]:
+        rng, ball = draw.rng, bool(draw.seed % 2)
+        n, r = rng.uniform(0.3, 1.5, draw.d), rng.uniform(-0.5, 0.5, draw.d)
+        length = rng.uniform(0, draw.scale, draw.lead)
+        s = length**2
+        if ball:
+            root = np.sqrt(max(draw.c, 1e-30))
+            s, length = 2 * np.cosh(root * length / 2) ** 2, np.tanh(root * length / 2) / root
+        t = rng.uniform(-1, 1, (*draw.lead, draw.d)) * np.asarray(length)[..., None] * n
+        arrays = [draw.cast(x) for x in (t, s, n, r)]
+        if self.gradient:
+            arrays.insert(0, draw.cast(rng.standard_normal(t.shape)))
+        return [*arrays, draw.c], {"ball": ball, **self.constants}
 
 
 class Quantized:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,8 @@ def body(op: Op, kernel: Callable[..., None] | None) -> Callable[..., Any]:
 
 def _launch(op: Op, *args: Any) -> None:
     """The Triton kernel of the same name in `tersor.triton.<family>`, imported at first use."""
-    launcher = getattr(importlib.import_module(f"tersor.triton.{op.family}"), op.name, None)
+    path = f"tersor.triton.{op.family}"
+    launcher = getattr(importlib.import_module(path), op.name, None) if importlib.util.find_spec(path) else None
     if launcher is None:
         raise NotImplementedError(f"{op.name}: no GPU kernel; move the tensors to the CPU")
     with torch.cuda.device_of(args[0]):

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from tersor._rank import EVERY, Order, run, signed_word
+from tersor._keys import Order
+from tersor._rank import EVERY, run, signed_word
 
 Array = Any
 

@@ -67,14 +67,14 @@ def _chord(x: Array, y: Array, c: Any) -> tuple[Array, Array, Array, Array]:
 
 
 @op(sample=_sample("point", "point"))
-def lorentz_dist(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) -> Array:
+def _lorentz_dist(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) -> Array:
     """See `dist`."""
     q = _chord(x, y, c)[-1]
     return (root(q) * arsinh_root(c * q / 4))[..., 0]
 
 
 @op(outputs=("dx", "dy", "dc"), sample=_sample("point", "point", "row"), tensors=True)
-def lorentz_dist_bwd(x: Array, y: Array, g: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
+def _lorentz_dist_bwd(x: Array, y: Array, g: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `dist`.
 
     With :math:`f = g/\sqrt{Q(1 + u)}`, :math:`u = cQ/4`, :math:`k = cp/(\tau_x + \tau_y)`: :math:`dx = f(x - y - k/\tau_x\,x)`,
@@ -198,10 +198,10 @@ def dist(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fal
     -----
     :math:`\frac{2}{\sqrt c}\operatorname{arsinh}\frac{\sqrt{cQ}}{2}` with the squared chord
     :math:`Q = \|\Delta\|^2 - (t_x - t_y)^2`, :math:`\Delta = x - y`, and
-    :math:`t_x - t_y = \langle\Delta, x + y\rangle/(t_x + t_y)`, in twice the precision of float64. What cancels there grows with :math:`e^{2\sqrt c\rho}`: nothing is lost for float32
-    data at any radius, or for float64 data up to a radius of about 18, beyond which float64 holds no such points apart.
+    :math:`t_x - t_y = \langle\Delta, x + y\rangle/(t_x + t_y)`, in twice the precision of float64. What cancels there grows
+    with :math:`e^{2\sqrt c\rho}`: nothing is lost for float32 data at any radius, or for float64 data up to a radius of 18.
     """
-    return lorentz_dist(x, y, c, dim=dim, keepdim=keepdim)
+    return _lorentz_dist(x, y, c, dim=dim, keepdim=keepdim)
 
 
 def dist0(x: Array, c: Any = 1.0, *, keepdim: bool = False) -> Array:
@@ -277,7 +277,7 @@ def expmap0(v: Array, c: Any = 1.0) -> Array:
 
 
 def logmap0(x: Array, c: Any = 1.0) -> Array:
-    r"""Logarithm at the origin, :math:`\frac{\operatorname{arsinh}(\sqrt c\,\|s\|)}{\sqrt c\,\|s\|}\,s`; the inverse of `expmap0`.
+    r"""Logarithm at the origin, inverse to `expmap0`: :math:`\frac{\operatorname{arsinh}(\sqrt c\|s\|)}{\sqrt c\|s\|}\,s`.
 
     Parameters
     ----------

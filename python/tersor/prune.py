@@ -15,15 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tersor import _window
+from tersor._keys import FORMATS, INF, NAN, WIDTH, Order
 from tersor._op import dtype_name, op
 from tersor._prune_files import Pruned, prune_safetensors
 from tersor._rank import (
-    FORMATS,
-    INF,
-    NAN,
-    WIDTH,
     MagnitudeHistogram,
-    Order,
     Plan,
     integer,
     one_of,

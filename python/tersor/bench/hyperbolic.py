@@ -9,6 +9,7 @@ from tersor import hyperbolic
 from tersor._op import kernel
 from tersor.bench import Case, Target
 from tersor.bench import ball as table
+from tersor.bench.layers import CASES as LAYERS
 
 
 def numpy_expmap0(x: np.ndarray, c: float) -> np.ndarray:
@@ -195,6 +196,46 @@ def cdist_backward_512x512x64() -> Case:
     )
 
 
+def torch_midpoint(x, c: float):
+    factor = 2 / (1 - c * (x * x).sum(-1, keepdim=True))
+    v = (factor * x).sum(-2) / (factor - 1).sum(-2)
+    return v / (1 + (1 - c * (v * v).sum(-1, keepdim=True)).sqrt())
+
+
+def _midpoint(groups: int, members: int, d: int) -> Case:
+    import torch
+
+    x = torch.from_numpy(ball(groups * members, d, 0).reshape(groups, members, d)).requires_grad_()
+    g = torch.from_numpy(ball(groups, d, 1))
+    compiled = torch.compile(torch_midpoint)
+
+    def both(f: Callable) -> Callable:
+        def call() -> None:
+            x.grad = None
+            f(x).backward(g)
+
+        return call
+
+    return Case(
+        f"weighted_midpoint f32 {groups}×{members}×{d}, forward + backward",
+        {
+            "tersor torch": both(lambda x: hyperbolic.weighted_midpoint(x, reducedim=[1])),
+            "torch.compile": both(lambda x: compiled(x, 1.0)),
+            "torch eager": both(lambda x: torch_midpoint(x, 1.0)),
+        },
+        traffic=12 * groups * members * d,
+        targets=[Target("tersor torch", ("torch eager",), 1.0)],
+    )
+
+
+def midpoint_1x8192x64() -> Case:
+    return _midpoint(1, 8192, 64)
+
+
+def midpoint_8192x9x64() -> Case:
+    return _midpoint(8192, 9, 64)
+
+
 def _geoopt():
     import warnings
 
@@ -240,6 +281,9 @@ _SMALL = [
     mobius_add_backward_65536x16,
     cdist_512x512x64,
     cdist_backward_512x512x64,
+    midpoint_1x8192x64,
+    midpoint_8192x9x64,
+    *LAYERS,
 ]
 # cases of its own above; the others by the table of formulas
 CASES = [*_SMALL, *(f for f in table.builders(table.USUAL, table.USUAL_SIZES) if "mobius_add" not in f.__name__)]

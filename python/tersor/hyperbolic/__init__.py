@@ -30,6 +30,7 @@ from tersor.hyperbolic.conformal import (
 )
 from tersor.hyperbolic.frechet import frechet_mean, frechet_variance
 from tersor.hyperbolic.geodesics import geodesic, geodesic_unit
+from tersor.hyperbolic.linear import poincare_fc, poincare_fc_tangent, poincare_mlr
 from tersor.hyperbolic.midpoint import segment_midpoint, weighted_midpoint, window_midpoint
 from tersor.hyperbolic.mobius import mobius_add, mobius_coadd, mobius_cosub, mobius_sub
 from tersor.hyperbolic.origin import dist0, expmap0, logmap0, mobius_pointwise_mul, mobius_scalar_mul
@@ -72,6 +73,9 @@ __all__ = [
     "parallel_transport",
     "parallel_transport0",
     "parallel_transport0back",
+    "poincare_fc",
+    "poincare_fc_tangent",
+    "poincare_mlr",
     "project",
     "segment_midpoint",
     "softmin_dist",

@@ -1,6 +1,38 @@
-"""torch layers over the operators. The one rule: a layer holds arrays and calls public functions, it computes nothing."""
+"""torch layers over the operators. The one rule: a layer holds arrays and calls public functions, it computes nothing.
 
+Hyperbolic layers come in two forms: tangent vectors at 0 in and out (nothing is clamped or projected between layers), or,
+with ``ball=True``, points of the ball.
+"""
+
+from tersor.nn.activation import PoincareActivation, PoincareReLU
+from tersor.nn.attention import PoincareAttention, attention
+from tersor.nn.batchnorm import PoincareBatchNorm
+from tersor.nn.beta import beta_concat, beta_ratio, beta_split
+from tersor.nn.conv import PoincareConv2d
+from tersor.nn.curvature import Curvature
+from tersor.nn.linear import PoincareLinear, PoincareMLR, identity_
+from tersor.nn.pool import PoincareAvgPool2d
 from tersor.nn.quant import QuantLinear
+from tersor.nn.residual import PoincareResidual, tangent_add
 from tersor.nn.sparse import SparseLinear
 
-__all__ = ["QuantLinear", "SparseLinear"]
+__all__ = [
+    "Curvature",
+    "PoincareActivation",
+    "PoincareAttention",
+    "PoincareAvgPool2d",
+    "PoincareBatchNorm",
+    "PoincareConv2d",
+    "PoincareLinear",
+    "PoincareMLR",
+    "PoincareReLU",
+    "PoincareResidual",
+    "QuantLinear",
+    "SparseLinear",
+    "attention",
+    "beta_concat",
+    "beta_ratio",
+    "beta_split",
+    "identity_",
+    "tangent_add",
+]

@@ -158,4 +158,7 @@ def choose_qparams(
                 raise np.exceptions.AxisError(a, x.ndim, name)
             axes |= 1 << a % x.ndim
     low, high = _value_range(x, axes, group or 0, saturate)
-    return _solve(np if isinstance(x, np.ndarray) else torch_module(), low, high, lo, hi, symmetric, compat)
+    xp = np if isinstance(x, np.ndarray) else torch_module()
+    scale, zero = _solve(xp, low, high, lo, hi, symmetric, compat)
+    # NumPy's arithmetic on 0-d arrays gives scalars
+    return (np.asarray(scale), np.asarray(zero)) if xp is np else (scale, zero)

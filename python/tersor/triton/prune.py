@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from tersor._rank import FORMATS, INF, WIDTH
+from tersor._keys import FORMATS, INF, WIDTH
 
 BLOCK = 1024
 WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -13,6 +13,8 @@ mod sums;
 mod tests;
 mod tile;
 
+pub(crate) use aside::{Aside, pull};
+pub(crate) use call::{numbers, put};
 pub use margin::{Margin, eps, inside};
 pub use sums::Acc;
 
@@ -22,7 +24,7 @@ use crate::pool::{self, Shared};
 use crate::simd::*;
 use crate::store::STEP;
 use crate::{Dtype, Result, Tensor, try_vec};
-use call::{Call, put};
+use call::Call;
 use tile::{Block, Plan, Tiles, Wide};
 
 /// Rows whose numbers are solved together, at most.

@@ -36,5 +36,13 @@ from tersor.triton.hyperbolic.origin import (
     mobius_scalar_mul_bwd,
 )
 from tersor.triton.hyperbolic.plane import dist2plane, dist2plane_bwd
+from tersor.triton.hyperbolic.planes import (
+    fc_rows,
+    fc_rows_bwd,
+    mlr_rows,
+    mlr_rows_bwd,
+    square_norm,
+    square_norm_bwd,
+)
 from tersor.triton.hyperbolic.point import dist, dist_bwd, expmap, expmap_bwd, logmap, logmap_bwd
 from tersor.triton.hyperbolic.transport import gyration, gyration_bwd, parallel_transport, parallel_transport_bwd

@@ -6,6 +6,7 @@
 
 mod conformal;
 mod geodesic;
+pub mod linear;
 pub mod midpoint;
 mod mobius;
 mod origin;
@@ -57,6 +58,8 @@ pub static OPS: &[Op] = row_ops! {
     ball_project(x; c; eps) -> y: Rule::Rows => |t, s| Project(Margin::of(s[0].float())?);
     ball_project_bwd(g, x; c; eps) -> dx: Rule::Like(1), dc: Rule::Like(2)
         => |t, s| ProjectBwd::new(t, Margin::of(s[0].float())?);
+    square_norm(x; ;) -> q: Rule::Lead => |t, _s| SquareNorm;
+    square_norm_bwd(x; g;) -> dx: Rule::Like(0) => |t, _s| SquareNormBwd;
     expmap0(x; c; eps) -> y: Rule::Rows => |t, s| ExpMap0(Margin::of(s[0].float())?);
     expmap0_bwd(g, x; c;) -> dx: Rule::Like(1), dc: Rule::Like(2) => |t, _s| ExpMap0Bwd;
     logmap0(x; c;) -> y: Rule::Rows => |t, _s| LogMap0;

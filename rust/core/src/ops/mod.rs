@@ -15,6 +15,7 @@ pub fn all() -> impl Iterator<Item = &'static Op> {
         hyperbolic::OPS,
         hyperbolic::pairwise::OPS,
         hyperbolic::midpoint::OPS,
+        hyperbolic::linear::OPS,
         lorentz::OPS,
         quant::OPS,
         prune::OPS,

@@ -254,3 +254,35 @@ impl RowOp<2, 2, 2, 2, 2, 1> for NormBwd {
         [*x * *k, *u * *w]
     }
 }
+
+/// q = |x|²
+pub struct SquareNorm;
+impl RowOp<1, 0, 1, 0, 0, 1> for SquareNorm {
+    #[inline(always)]
+    fn dots<S: Simd, A: Acc<S>>(&self, [x]: &[f64x8<S>; 1], [xx]: &mut [A; 1]) {
+        xx.dot(*x, *x);
+    }
+    #[inline(always)]
+    fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx]: [N; 1], _: [f64x8<S>; 0]) -> Solved<S, 0, 1> {
+        Solved { weights: [], numbers: [xx.get()], gap: f64x8::splat(s, 1.0) }
+    }
+    #[inline(always)]
+    fn combine<S: Simd>(&self, _: &[f64x8<S>; 1], _: &[f64x8<S>; 0]) -> [f64x8<S>; 0] {
+        []
+    }
+}
+
+/// dx = 2g x
+pub struct SquareNormBwd;
+impl RowOp<1, 1, 0, 1, 1, 0> for SquareNormBwd {
+    #[inline(always)]
+    fn dots<S: Simd, A: Acc<S>>(&self, _: &[f64x8<S>; 1], _: &mut [A; 0]) {}
+    #[inline(always)]
+    fn solve<S: Simd, N: Num<S>>(&self, s: S, _: [N; 0], [g]: [f64x8<S>; 1]) -> Solved<S, 1, 0> {
+        Solved { weights: [g + g], numbers: [], gap: f64x8::splat(s, 1.0) }
+    }
+    #[inline(always)]
+    fn combine<S: Simd>(&self, [x]: &[f64x8<S>; 1], [w]: &[f64x8<S>; 1]) -> [f64x8<S>; 1] {
+        [*x * *w]
+    }
+}

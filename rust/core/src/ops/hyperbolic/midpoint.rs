@@ -89,8 +89,8 @@ fn groups<'a, T: Store>(t: &[Tensor<'a>], members: i64) -> Result<(Groups<'a, T>
         return Err(Error::Value("x needs a last axis, got a 0-d array".into()));
     }
     let c = t[2].number()?;
+    let members = usize::try_from(members).map_err(|_| Error::Value(format!("{members} members in a group")))?;
     let (indices, indptr) = if t[4].is_empty() {
-        let members = usize::try_from(members).map_err(|_| Error::Value(format!("{members} members in a group")))?;
         if members == 0 || rows % members != 0 {
             return Err(Error::Value(format!("{rows} rows are not groups of {members}")));
         }
@@ -108,7 +108,7 @@ fn groups<'a, T: Store>(t: &[Tensor<'a>], members: i64) -> Result<(Groups<'a, T>
         return Err(Error::Value(format!("{} weights for {entries} entries", w.len())));
     }
     let lambda = lambdas(&t[0], &t[2], rows, d)?;
-    Ok((Groups { x: t[0].slice()?, rows, d, c, weights, indices, indptr }, lambda))
+    Ok((Groups { x: t[0].slice()?, rows, d, c, weights, indices, indptr, members }, lambda))
 }
 
 fn expect(name: &str, t: &Tensor, len: usize) -> Result<()> {

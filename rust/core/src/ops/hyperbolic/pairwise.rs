@@ -7,6 +7,7 @@
 mod slopes;
 
 use crate::pairs::{self, Hyperbolic, LogSumExp, TopK, Write};
+use crate::pool::{self, Context, Shared};
 use crate::store::Store;
 use crate::wide::wide;
 use crate::{Dtype, Error, Kind, Op, Result, Rule, Scalar, Tensor, try_vec};
@@ -71,6 +72,9 @@ pub static OPS: &[Op] = &[
     },
 ];
 
+/// Multiply-adds under which a pair of stacks is one task.
+const SMALL: usize = 1 << 22;
+
 /// The bits of `grads`: which gradients are wanted.
 const DX: i64 = 1;
 const DY: i64 = 2;
@@ -112,6 +116,15 @@ impl<T: Store> Stacks<'_, T> {
         let (x, y) = self.sides(i);
         pairs::run(&self.score, reduce, x, y, self.n, self.m, self.d)
     }
+    /// `f` of every pair of stacks: small ones side by side, large ones each on all threads.
+    fn each<V: Send>(&self, f: impl Fn(usize) -> Result<V> + Sync) -> Result<Vec<V>> {
+        let work = self.n.saturating_mul(self.m).saturating_mul(self.d);
+        if work >= SMALL || self.batch == 1 {
+            return (0..self.batch).map(f).collect();
+        }
+        let alone = Context { runner: None, threads: 1, poll: None };
+        pool::map(self.batch, work.saturating_mul(self.batch), |i| pool::with(alone, || f(i)))?.into_iter().collect()
+    }
 }
 
 fn expect(name: &str, t: &Tensor, len: usize) -> Result<()> {
@@ -125,10 +138,9 @@ fn expect(name: &str, t: &Tensor, len: usize) -> Result<()> {
 fn cdist<T: Store>(t: &[Tensor], _: &[Scalar]) -> Result<()> {
     let p = stacks::<T>(&t[0], &t[1], &t[2])?;
     expect("d", &t[3], p.batch * p.n * p.m)?;
-    let out = t[3].slice_mut::<T>()?;
-    for i in 0..p.batch {
-        p.run(i, &Write::new(p.n, p.m, &mut out[i * p.n * p.m..][..p.n * p.m])?)?;
-    }
+    let (out, size) = (Shared(t[3].slice_mut::<T>()?.as_mut_ptr()), p.n * p.m);
+    // SAFETY: the output has a part for each pair of stacks.
+    p.each(|i| p.run(i, &Write::new(p.n, p.m, unsafe { out.part(i * size, size) })?))?;
     Ok(())
 }
 
@@ -142,20 +154,21 @@ fn knn<T: Store>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     let size = p.n * k;
     expect("d", &t[3], p.batch * size)?;
     expect("indices", &t[4], p.batch * size)?;
-    let (d, indices) = (t[3].slice_mut::<T>()?, t[4].slice_mut::<i64>()?);
-    for i in 0..p.batch {
-        let part = i * size..(i + 1) * size;
-        p.run(i, &TopK::new(p.n, k, false, |_, _| true, &mut indices[part.clone()], &mut d[part])?)?;
-    }
+    let (d, indices) = (Shared(t[3].slice_mut::<T>()?.as_mut_ptr()), Shared(t[4].slice_mut::<i64>()?.as_mut_ptr()));
+    p.each(|i| {
+        // SAFETY: both outputs have a part for each pair of stacks.
+        let (d, indices) = unsafe { (d.part(i * size, size), indices.part(i * size, size)) };
+        p.run(i, &TopK::new(p.n, k, false, |_, _| true, indices, d)?)
+    })?;
     Ok(())
 }
 
 /// Σ exp(−β d) over the rows of y, as a logarithm, in f64
 fn log_sums<T: Store>(p: &Stacks<T>, beta: f64) -> Result<Vec<f64>> {
     let mut sums = try_vec(p.batch * p.n, 0.0)?;
-    for i in 0..p.batch {
-        p.run(i, &LogSumExp::new(p.n, -beta, &mut sums[i * p.n..][..p.n])?)?;
-    }
+    let out = Shared(sums.as_mut_ptr());
+    // SAFETY: there is a part for each pair of stacks.
+    p.each(|i| p.run(i, &LogSumExp::new(p.n, -beta, unsafe { out.part(i * p.n, p.n) })?))?;
     Ok(sums)
 }
 
@@ -216,31 +229,42 @@ fn gradients<'a, T: Store>(
     grads: i64,
     dx: &Tensor,
     dy: &Tensor,
-    up: impl Fn(usize, bool) -> Upstream<'a, T>,
+    up: impl Fn(usize, bool) -> Upstream<'a, T> + Sync,
 ) -> Result<[f64; 2]> {
-    let mut totals = [0.0; 2];
-    let (mut dc, mut spread) = (try_vec(p.n, 0.0)?, try_vec(p.n, 0.0)?);
     for (bits, t, len) in [(DX, dx, p.x.len()), (DY, dy, p.y.len())] {
         if grads & bits != 0 {
             expect("a gradient", t, len)?;
         }
     }
-    for i in 0..p.batch {
+    let into = |bits: i64, t: &Tensor| -> Result<Option<Shared<T>>> {
+        if grads & bits == 0 { Ok(None) } else { Ok(Some(Shared(t.slice_mut::<T>()?.as_mut_ptr()))) }
+    };
+    let (dx, dy) = (into(DX, dx)?, into(DY, dy)?);
+    let numbers = grads & DC != 0;
+    let totals = p.each(|i| {
         let (x, y) = p.sides(i);
         let (x, y) = (Side::new(&p.score, x, p.n, p.d)?, Side::new(&p.score, y, p.m, p.d)?);
-        if grads & (DX | DC) != 0 {
-            let into =
-                if grads & DX != 0 { Some(&mut dx.slice_mut::<T>()?[i * p.n * p.d..][..p.n * p.d]) } else { None };
-            let numbers = (grads & DC != 0).then_some([&mut dc[..], &mut spread[..]]);
-            let slopes = Slopes::new(&p.score, p.d, [&x, &y], up(i, false), into, numbers);
+        let (nd, md) = (p.n * p.d, p.m * p.d);
+        // SAFETY: a gradient has a part for each pair of stacks.
+        let (dx, dy) = unsafe { (dx.map(|t| part(t, i * nd, nd)), dy.map(|t| part(t, i * md, md))) };
+        let (mut dc, mut spread) = (try_vec(p.n, 0.0)?, try_vec(p.n, 0.0)?);
+        if dx.is_some() || numbers {
+            let numbers = numbers.then_some([&mut dc[..], &mut spread[..]]);
+            let slopes = Slopes::new(&p.score, p.d, [&x, &y], up(i, false), dx, numbers);
             pairs::run(&p.score, &slopes, x.rows, y.rows, p.n, p.m, p.d)?;
-            totals = [totals[0] + dc.iter().sum::<f64>(), totals[1] + spread.iter().sum::<f64>()];
         }
-        if grads & DY != 0 {
-            let into = &mut dy.slice_mut::<T>()?[i * p.m * p.d..][..p.m * p.d];
-            let slopes = Slopes::new(&p.score, p.d, [&y, &x], up(i, true), Some(into), None);
+        if dy.is_some() {
+            let slopes = Slopes::new(&p.score, p.d, [&y, &x], up(i, true), dy, None);
             pairs::run(&p.score, &slopes, y.rows, x.rows, p.m, p.n, p.d)?;
         }
-    }
-    Ok(totals)
+        Ok([dc.iter().sum::<f64>(), spread.iter().sum::<f64>()])
+    })?;
+    Ok(totals.into_iter().fold([0.0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]))
+}
+
+/// # Safety
+/// As [`Shared::part`], for as long as `'a`.
+unsafe fn part<'a, T>(t: Shared<T>, start: usize, len: usize) -> &'a mut [T] {
+    // SAFETY: promised by the caller.
+    unsafe { std::slice::from_raw_parts_mut(t.0.add(start), len) }
 }

@@ -23,6 +23,8 @@ pub struct Groups<'a, T> {
     pub weights: Option<&'a [T]>,
     pub indices: Option<Vec<usize>>,
     pub indptr: Vec<usize>,
+    /// The length of every group, where there are no lists.
+    pub members: usize,
 }
 
 /// λ as hi + lo, and |x|², of every row.
@@ -222,16 +224,21 @@ pub fn each<T: Store>(groups: &Groups<T>, lambda: &Lambda, done: &(dyn Fn(usize,
 
 /// P and R, both with the sign of T, and N/P in place of N. R is 0 where the sum is no point of the ball, P where there is
 /// nothing.
-pub fn solve(sums: &mut Sums, c: f64) -> ([f64; 2], f64) {
-    dispatch(Solve(sums, c))
+pub fn solve<T>(sums: &mut Sums, c: f64) -> ([f64; 2], f64) {
+    dispatch(Solve { sums, c, double: size_of::<T>() == 8 })
 }
 
-struct Solve<'a>(&'a mut Sums, f64);
+struct Solve<'a> {
+    sums: &'a mut Sums,
+    c: f64,
+    /// Whether anything is in the low parts.
+    double: bool,
+}
 impl Kernel for Solve<'_> {
     type Output = ([f64; 2], f64);
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> Self::Output {
-        let Solve(sums, c) = self;
+        let Solve { sums, c, double } = self;
         let half = sums.n.len() / 2;
         let (hi, lo) = sums.n.split_at_mut(half);
         let zero = f64x8::splat(s, 0.0);
@@ -243,9 +250,12 @@ impl Kernel for Solve<'_> {
             square = sum;
             rest += (h + h).mul_add(l, e + r);
         }
-        let mut total = [0.0; 2];
-        for (&h, &l) in square.as_slice().iter().zip(rest.as_slice()) {
-            total = wide_sum(total, [h, l]);
+        let mut total = [hsum(square + rest), 0.0];
+        if double {
+            total = [0.0; 2];
+            for (&h, &l) in square.as_slice().iter().zip(rest.as_slice()) {
+                total = wide_sum(total, [h, l]);
+            }
         }
         let (t, sign) = (sums.t, if sums.t[0] < 0.0 { -1.0 } else { 1.0 });
         let part = wide_product(total, [c, 0.0]);
@@ -258,6 +268,13 @@ impl Kernel for Solve<'_> {
             // on the edge of the ball, or past it
             ([sign * part[0].sqrt().max(t[0].abs()), 0.0], 0.0)
         };
+        if !double {
+            let per = if p[0] == 0.0 { 0.0 } else { 1.0 / p[0] };
+            for h in hi.chunks_exact_mut(LANES) {
+                (f64x8::from_slice(s, h) * per).store_slice(h);
+            }
+            return (p, r);
+        }
         let (ph, pl) = (f64x8::splat(s, p[0]), f64x8::splat(s, p[1]));
         for (h, l) in hi.chunks_exact_mut(LANES).zip(lo.chunks_exact_mut(LANES)) {
             let (n, nl) = (f64x8::from_slice(s, h), f64x8::from_slice(s, l));
@@ -277,7 +294,7 @@ pub fn midpoints<T: Store>(groups: &Groups<T>, lambda: &Lambda, out: &mut [T], m
     let edge = 1.0 - keep * keep + 8.0 * eps(T::DTYPE);
     let (out, d) = (Shared(out.as_mut_ptr()), groups.d);
     each(groups, lambda, &|i, sums| {
-        let (p, r) = solve(sums, groups.c);
+        let (p, r) = solve::<T>(sums, groups.c);
         // SAFETY: each group is done once, and the output has a row of d for each.
         let out = unsafe { out.part(i * d, d) };
         for (o, v) in out.iter_mut().zip(&sums.n) {

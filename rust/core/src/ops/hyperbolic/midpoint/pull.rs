@@ -18,7 +18,8 @@ struct Centres {
     pad: usize,
 }
 
-/// The entries of each row: where they begin, their places, their groups.
+/// The entries of each row: where they begin, their places, their groups. Empty where each row is its own entry.
+#[derive(Default)]
 struct Turned {
     ptr: Vec<usize>,
     entries: Vec<usize>,
@@ -26,12 +27,12 @@ struct Turned {
 }
 
 fn turned<T: Store>(groups: &Groups<T>) -> Result<Turned> {
-    let entries = groups.indptr[groups.len()];
+    let Some(indices) = &groups.indices else { return Ok(Turned::default()) };
+    let entries = indices.len();
     let mut out =
         Turned { ptr: try_vec(groups.rows + 1, 0)?, entries: try_vec(entries, 0)?, groups: try_vec(entries, 0)? };
-    let row = |e: usize| groups.indices.as_ref().map_or(e, |i| i[e]);
-    for e in 0..entries {
-        out.ptr[row(e) + 1] += 1;
+    for &row in indices {
+        out.ptr[row + 1] += 1;
     }
     for i in 0..groups.rows {
         out.ptr[i + 1] += out.ptr[i];
@@ -40,7 +41,7 @@ fn turned<T: Store>(groups: &Groups<T>) -> Result<Turned> {
     next.copy_from_slice(&out.ptr[..groups.rows]);
     for i in 0..groups.len() {
         for e in groups.indptr[i]..groups.indptr[i + 1] {
-            let at = &mut next[row(e)];
+            let at = &mut next[indices[e]];
             (out.entries[*at], out.groups[*at]) = (e, i);
             *at += 1;
         }
@@ -55,7 +56,7 @@ pub fn gradients<T: Store>(groups: &Groups<T>, lambda: &Lambda, g: &[T], dx: &mu
         Centres { m: try_vec(2 * pad * groups.len(), 0.0)?, numbers: try_vec(groups.len(), [0.0; 3])?, pad };
     let (m, numbers) = (Shared(centres.m.as_mut_ptr()), Shared(centres.numbers.as_mut_ptr()));
     each(groups, lambda, &|i, sums| {
-        let (p, r) = solve(sums, groups.c);
+        let (p, r) = solve::<T>(sums, groups.c);
         // SAFETY: each group is done once; both have room for each.
         let (m, numbers) = unsafe { (m.part(i * 2 * pad, 2 * pad), numbers.part(i, 1)) };
         m.copy_from_slice(&sums.n);
@@ -110,8 +111,10 @@ impl<T: Store> Kernel for Rows<'_, T> {
             acc.fill(0.0);
             let x = &groups.x[row * d..][..d];
             let (l, square) = (lambda.hi[row], lambda.squares[row]);
-            for at in turned.ptr[row]..turned.ptr[row + 1] {
-                let (entry, group) = (turned.entries[at], turned.groups[at]);
+            let own = turned.ptr.is_empty();
+            for at in if own { row..row + 1 } else { turned.ptr[row]..turned.ptr[row + 1] } {
+                let (entry, group) =
+                    if own { (row, row / groups.members) } else { (turned.entries[at], turned.groups[at]) };
                 let [per, wide, gm] = numbers[group];
                 let (hi, lo) = m[group * 2 * pad..][..2 * pad].split_at(pad);
                 let g = &g[group * d..][..d];

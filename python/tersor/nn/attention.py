@@ -1,0 +1,151 @@
+r"""Attention. The one rule: a query looks at the keys by their distances, and what it sees is the midpoint of the values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tersor import hyperbolic
+from tersor.nn.beta import beta_concat, beta_split
+from tersor.nn.curvature import Curvature, curvature
+from tersor.nn.linear import PoincareLinear
+
+
+def pairwise(x: Tensor, y: Tensor, c: Any) -> Tensor:
+    """Distances [..., N, M] of points [..., N, d] and [..., M, d]."""
+    cdist = getattr(hyperbolic, "cdist", None)
+    d: Tensor = cdist(x, y, c) if cdist else hyperbolic.dist(x[..., :, None, :], y[..., None, :, :], c)
+    return d
+
+
+def midpoints(weights: Tensor, x: Tensor, c: Any, eps: float | str = "tight") -> Tensor:
+    r"""Midpoints of points [..., M, d], one for each row of weights [..., N, M] that are not negative.
+
+    Notes
+    -----
+    :math:`m = N/(T + \sqrt{T^2 - c\|N\|^2})` with :math:`N = \sum w\lambda x`, :math:`T = \sum w(\lambda - 1)`, as two products
+    in float64; the root is at least :math:`\sum w`. One product writes N M numbers and none of N M d.
+    """
+    w, p = weights.double(), x.double()
+    factor = hyperbolic.lambda_x(p, c, keepdim=True)
+    total, top = w.sum(-1, keepdim=True), w @ (factor - 1)
+    space = w @ (factor * p)
+    square = top.square() - c * space.square().sum(-1, keepdim=True)
+    least = total.square()
+    root = torch.where(square < least, least, square).sqrt()
+    below = top + root
+    y: Tensor = hyperbolic.project((space / torch.where(below > 0, below, 1)).to(x.dtype), c, eps)
+    return y
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    c: Any = 1.0,
+    *,
+    scale: Any = 1.0,
+    mask: Tensor | None = None,
+    ball: bool = False,
+    eps: float | str = "tight",
+) -> Tensor:
+    r"""Midpoints of values, weighed by :math:`\operatorname{softmax}(-\text{scale}\cdot d(q, k))`.
+
+    Parameters
+    ----------
+    q : tensor [..., N, d]; k : tensor [..., M, d]; v : tensor [..., M, e]
+        Points of the ball, or tangent vectors at the origin.
+    c : float or 0-d tensor
+        The ball has curvature -c.
+    scale : float or tensor that broadcasts to [..., N, M]
+        The inverse temperature.
+    mask : bool tensor that broadcasts to [..., N, M], or None
+        Where a query may look; a query that may look nowhere sees the origin.
+    ball : bool
+        Which of the two forms.
+    eps : float or str
+        How far inside the ball results stay.
+
+    Returns
+    -------
+    tensor [..., N, e]
+        In the form of v.
+
+    Notes
+    -----
+    Gulcehre et al., "Hyperbolic attention networks" (2019); Shimizu et al. (2021), section 3.5.
+    """
+    if not ball:
+        q, k, v = (hyperbolic.expmap0(x, c) for x in (q, k, v))
+    logits = -scale * pairwise(q, k, c)
+    if mask is not None:
+        logits = logits.masked_fill(~mask, -torch.inf)
+    weights = torch.softmax(logits, -1)
+    if mask is not None:
+        weights = torch.where(mask.any(-1, keepdim=True), weights, 0)
+    y = midpoints(weights, v, c, eps)
+    return y if ball else hyperbolic.logmap0(y, c)
+
+
+class PoincareAttention(nn.Module):
+    """Multi-head attention: hyperbolic layers make queries, keys and values, heads are β-split and β-concatenated.
+
+    Parameters
+    ----------
+    embed_dim, num_heads : int
+        The second divides the first.
+    bias, c, learnable, ball, eps, device, dtype
+        As `PoincareLinear` takes them.
+
+    Attributes
+    ----------
+    log_scale : [num_heads], the logarithm of each head's inverse temperature
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int = 1,
+        bias: bool = True,
+        c: float | Curvature = 1.0,
+        *,
+        learnable: bool = False,
+        ball: bool = False,
+        eps: float | str = "tight",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if embed_dim % num_heads:
+            raise ValueError(f"PoincareAttention: {num_heads} heads do not divide {embed_dim}")
+        self.embed_dim, self.num_heads, self.ball, self.eps = embed_dim, num_heads, ball, eps
+        self.curvature = curvature(c, learnable)
+
+        def linear() -> PoincareLinear:
+            return PoincareLinear(
+                embed_dim, embed_dim, bias, self.curvature, ball=ball, eps=eps, device=device, dtype=dtype
+            )
+
+        self.q, self.k, self.v, self.out = linear(), linear(), linear(), linear()
+        self.log_scale = nn.Parameter(torch.zeros(num_heads, device=device, dtype=dtype))
+
+    def forward(
+        self, query: Tensor, key: Tensor | None = None, value: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """[..., N, embed_dim] from queries [..., N, embed_dim], keys and values [..., M, embed_dim] (None: the queries)."""
+        key = query if key is None else key
+        value = key if value is None else value
+        c = self.curvature()
+        form: dict[str, Any] = {"ball": self.ball, "eps": self.eps}
+        size = self.embed_dim // self.num_heads
+        q, k, v = (
+            torch.stack(beta_split(layer(x), size, c=c, **form), -3)
+            for layer, x in ((self.q, query), (self.k, key), (self.v, value))
+        )
+        heads = attention(q, k, v, c, scale=self.log_scale.exp()[:, None, None], mask=mask, **form)
+        return self.out(beta_concat(heads.unbind(-3), c=c, **form))
+
+    def extra_repr(self) -> str:
+        return f"{self.embed_dim}, num_heads={self.num_heads}" + (", ball" if self.ball else "")

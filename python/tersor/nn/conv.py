@@ -1,0 +1,105 @@
+r"""Hyperbolic convolution. The one rule: a patch is one vector, the β-concatenation of its pixels, and is never written down:
+its products are torch's convolution and its squared norm is the sum of theirs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tersor import hyperbolic
+from tersor.nn.beta import beta_ratio
+from tersor.nn.curvature import Curvature, curvature
+from tersor.nn.linear import identity_
+
+Pair = int | tuple[int, int]
+
+
+def _pair(name: str, value: Pair, least: int) -> tuple[int, int]:
+    a, b = (value, value) if isinstance(value, int) else value
+    if a < least or b < least:
+        raise ValueError(f"PoincareConv2d: {name} must be {least} or more, got {value}")
+    return int(a), int(b)
+
+
+class PoincareConv2d(nn.Module):
+    r"""Hyperbolic convolution of images whose pixels are vectors along the channels.
+
+    The pixels of a patch are β-concatenated to one vector (`beta_concat`) and go through a fully connected layer
+    (`PoincareLinear`); zero padding is padding with the origin.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size, stride, padding, dilation : int or pair
+        As in ``torch.nn.Conv2d``.
+    bias, c, learnable, ball, eps, device, dtype
+        As `PoincareLinear` takes them.
+
+    Attributes
+    ----------
+    weight : [out, in, kh, kw], the normals of the hyperplanes; at first half a unit matrix at the middle of the kernel, for
+        any shape: the identity for a kernel of one pixel
+    bias : [out] or None
+
+    Notes
+    -----
+    Images are worked on channels-last; others are copied. What is saved for the backward is the input, the product and one
+    number per pixel. van Spengler, Berkhout and Mettes, "Poincaré ResNet" (2023), section 3.2.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        dilation: Pair = 1,
+        bias: bool = True,
+        c: float | Curvature = 1.0,
+        *,
+        learnable: bool = False,
+        ball: bool = False,
+        eps: float | str = "tight",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels, self.ball, self.eps = in_channels, out_channels, ball, eps
+        self.kernel_size = _pair("kernel_size", kernel_size, 1)
+        self.stride, self.padding = _pair("stride", stride, 1), _pair("padding", padding, 0)
+        self.dilation = _pair("dilation", dilation, 1)
+        self.curvature = curvature(c, learnable)
+        shape = (out_channels, in_channels, *self.kernel_size)
+        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
+        #: what β-concatenation multiplies the tangent vectors of pixels with
+        self.scale = beta_ratio(in_channels, in_channels * math.prod(self.kernel_size))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The middle pixel of each patch."""
+        identity_(self.weight, self.bias, 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f"PoincareConv2d: images [B, {self.in_channels}, H, W] are needed, got {tuple(x.shape)}")
+        from tersor.hyperbolic import _node
+
+        c = self.curvature()
+        if self.ball:
+            x = hyperbolic.logmap0(x, c, dim=1)
+        product = _node.Images(self.stride, self.padding, self.dilation, self.scale)
+        y = _node.tangent(x, self.weight, self.bias, c, product)
+        return hyperbolic.expmap0(y, c, self.eps, dim=1) if self.ball else y
+
+    def extra_repr(self) -> str:
+        said: list[Any] = [self.in_channels, self.out_channels, f"kernel_size={self.kernel_size}"]
+        for name, usual in (("stride", (1, 1)), ("padding", (0, 0)), ("dilation", (1, 1))):
+            if getattr(self, name) != usual:
+                said.append(f"{name}={getattr(self, name)}")
+        said += [f"bias={self.bias is not None}"] + ["ball"] * self.ball
+        return ", ".join(map(str, said))

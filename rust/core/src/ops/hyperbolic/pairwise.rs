@@ -246,7 +246,7 @@ fn gradients<'a, T: Store>(
         let (x, y) = (Side::new(&p.score, x, p.n, p.d)?, Side::new(&p.score, y, p.m, p.d)?);
         let (nd, md) = (p.n * p.d, p.m * p.d);
         // SAFETY: a gradient has a part for each pair of stacks.
-        let (dx, dy) = unsafe { (dx.map(|t| part(t, i * nd, nd)), dy.map(|t| part(t, i * md, md))) };
+        let (dx, dy) = unsafe { (dx.as_ref().map(|t| t.part(i * nd, nd)), dy.as_ref().map(|t| t.part(i * md, md))) };
         let (mut dc, mut spread) = (try_vec(p.n, 0.0)?, try_vec(p.n, 0.0)?);
         if dx.is_some() || numbers {
             let numbers = numbers.then_some([&mut dc[..], &mut spread[..]]);
@@ -260,11 +260,4 @@ fn gradients<'a, T: Store>(
         Ok([dc.iter().sum::<f64>(), spread.iter().sum::<f64>()])
     })?;
     Ok(totals.into_iter().fold([0.0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]))
-}
-
-/// # Safety
-/// As [`Shared::part`], for as long as `'a`.
-unsafe fn part<'a, T>(t: Shared<T>, start: usize, len: usize) -> &'a mut [T] {
-    // SAFETY: promised by the caller.
-    unsafe { std::slice::from_raw_parts_mut(t.0.add(start), len) }
 }

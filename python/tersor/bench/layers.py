@@ -7,7 +7,7 @@ from typing import Any
 
 from tersor.bench import Case, Target
 
-Make = Callable[[], Any]
+Make = Callable[[Any], Any]
 
 
 def _hypll() -> Any:
@@ -51,7 +51,8 @@ def _peer(make: Make, x: Any, g: Any, dim: int) -> Callable[[], None]:
 
     def call() -> None:
         if not made:
-            made.append((make(), x.detach().requires_grad_(), _hypll()))
+            ball = _hypll()
+            made.append((make(ball), x.detach().requires_grad_(), ball))
         layer, leaf, ball = made[0]
         leaf.grad = None
         layer(_tagged(leaf, ball, dim)).tensor.backward(g)
@@ -67,10 +68,10 @@ def _linear(n: int, i: int, o: int, limit: float) -> Case:
     torch.manual_seed(0)
     x, g = torch.randn(n, i) * 0.1, torch.randn(n, o)
 
-    def peer() -> Any:
+    def peer(ball: Any) -> Any:
         from hypll.nn import HLinear
 
-        return HLinear(i, o, manifold=_hypll())
+        return HLinear(i, o, manifold=ball)
 
     return Case(
         f"PoincareLinear f32 {n}×{i}→{o}, forward + backward",
@@ -102,10 +103,10 @@ def conv_8x32x32x32() -> Case:
     last = torch.channels_last
     ours, plain = tnn.PoincareConv2d(32, 32, 3, padding=1), torch.nn.Conv2d(32, 32, 3, padding=1)
 
-    def peer() -> Any:
+    def peer(ball: Any) -> Any:
         from hypll.nn import HConvolution2d
 
-        return HConvolution2d(32, 32, 3, manifold=_hypll(), padding=1)
+        return HConvolution2d(32, 32, 3, manifold=ball, padding=1)
 
     return Case(
         "PoincareConv2d 3×3 f32 8×32×32×32→32, forward + backward",
@@ -135,10 +136,10 @@ def batch_norm_8192x64() -> Case:
     x, g = torch.randn(8, 64, 32, 32) * 0.1, torch.randn(8, 64, 32, 32)
     last = torch.channels_last
 
-    def peer() -> Any:
+    def peer(ball: Any) -> Any:
         from hypll.nn import HBatchNorm2d
 
-        return HBatchNorm2d(64, manifold=_hypll(), use_midpoint=True)
+        return HBatchNorm2d(64, manifold=ball, use_midpoint=True)
 
     return Case(
         "PoincareBatchNorm f32 8192 rows of 64, forward + backward",

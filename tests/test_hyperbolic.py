@@ -13,7 +13,7 @@ import gmpy2
 import numpy as np
 import pytest
 import tersor.hyperbolic as h
-from exact import atanh, dot, norm, ratio, real, sqrt, tanh, ulp
+from exact import asinh, atanh, dot, norm, ratio, real, sqrt, tanh, ulp
 from tersor._op import OPS
 from tersor.testing import EPS, LEAST
 
@@ -36,6 +36,10 @@ class Entry:
     f64: float
     #: a point of the ball, which rounding may have to move up to 2 eps inside
     point: bool = False
+    #: in float64 the bound is times 1 + the norm-wise condition
+    conditioned: bool = False
+    #: what a number is the difference of, by whose size it is judged; None: by its own
+    size: Callable | None = None
 
 
 def _mobius_add(x, y, c):
@@ -49,12 +53,105 @@ def _artanh_of_norm(z, c):
     return n * ratio(atanh, sqrt(c) * n)
 
 
+def _factor(x, c):
+    return 2 / (1 - c * dot(x, x))
+
+
+def _exp0(v, c):
+    return ratio(tanh, sqrt(c) * norm(v)) * v
+
+
+def _log0(x, c):
+    return ratio(atanh, sqrt(c) * norm(x)) * x
+
+
+def _exp(x, v, c):
+    return _mobius_add(x, _exp0(_factor(x, c) / 2 * v, c), c)
+
+
+def _gyration(u, v, w, c):
+    # the coefficients of Ungar's closed form: in 320 bits it may cancel
+    uv, uw, vw, uu, vv = dot(u, v), dot(u, w), dot(v, w), dot(u, u), dot(v, v)
+    a = -c * c * uw * vv + c * vw + 2 * c * c * uv * vw
+    b = -c * c * vw * uu - c * uw
+    return w + 2 * (a * u + b * v) / (1 + 2 * c * uv + c * c * uu * vv)
+
+
+def _unit(v):
+    n = norm(v)
+    return v / np.where(n == 0, 1, n)
+
+
+def _project(x, c):
+    n = sqrt(c) * norm(x)
+    return np.where(n < 1, x, x / np.where(n < 1, 1, n))
+
+
+def _plane(x, p, a, c):
+    z = _mobius_add(-p, x, c)
+    r = 2 * np.abs(dot(z, a)) / ((1 - c * dot(z, z)) * norm(a))
+    return (r * ratio(asinh, sqrt(c) * r))[..., 0]
+
+
 TABLE = {
-    "expmap0": Entry(lambda x, c: ratio(tanh, sqrt(c) * norm(x)) * x, ("tangent",), 1, 8, point=True),
-    "logmap0": Entry(lambda x, c: ratio(atanh, sqrt(c) * norm(x)) * x, ("ball",), 1, 4),
+    "expmap0": Entry(_exp0, ("tangent",), 1, 8, point=True),
+    "logmap0": Entry(_log0, ("ball",), 1, 4),
     "mobius_add": Entry(_mobius_add, ("ball", "ball"), 1, 8, point=True),
     "dist": Entry(lambda x, y, c: 2 * _artanh_of_norm(_mobius_add(-x, y, c), c)[..., 0], ("ball", "ball"), 1, 4),
+    "dist0": Entry(lambda x, c: 2 * _artanh_of_norm(x, c)[..., 0], ("ball",), 1, 4),
+    "lambda_x": Entry(lambda x, c: _factor(x, c)[..., 0], ("ball",), 1, 4),
+    "inner": Entry(
+        lambda x, u, v, c: (_factor(x, c) ** 2 * dot(u, v))[..., 0],
+        ("ball", "vector", "vector"),
+        1,
+        8,
+        size=lambda x, u, v, c: (_factor(x, c) ** 2 * norm(u) * norm(v))[..., 0],
+    ),
+    "norm": Entry(lambda x, u, c: (_factor(x, c) * norm(u))[..., 0], ("ball", "vector"), 1, 8),
+    "ball_project": Entry(_project, ("any",), 1, 8, point=True),
+    "mobius_coadd": Entry(
+        lambda x, y, c: (_factor(x, c) * x + _factor(y, c) * y) / (_factor(x, c) + _factor(y, c) - 2),
+        ("ball", "ball"),
+        1,
+        8,
+        point=True,
+    ),
+    "mobius_scalar_mul": Entry(lambda x, r, c: _exp0(r * _log0(x, c), c), ("ball", "factor"), 1, 8, point=True),
+    "mobius_pointwise_mul": Entry(lambda w, x, c: _exp0(w * _log0(x, c), c), ("vector", "ball"), 1, 8, point=True),
+    "expmap": Entry(_exp, ("ball", "step"), 1, 8, point=True, conditioned=True),
+    "logmap": Entry(lambda x, y, c: 2 / _factor(x, c) * _log0(_mobius_add(-x, y, c), c), ("ball", "ball"), 1, 8),
+    "geodesic": Entry(
+        lambda x, y, t, c: _mobius_add(x, _exp0(t * _log0(_mobius_add(-x, y, c), c), c), c),
+        ("ball", "ball", "factor"),
+        1,
+        8,
+        point=True,
+        conditioned=True,
+    ),
+    "geodesic_unit": Entry(
+        lambda x, v, t, c: _mobius_add(x, _exp0(t / 2 * _unit(v), c), c),
+        ("ball", "vector", "factor"),
+        1,
+        8,
+        point=True,
+        conditioned=True,
+    ),
+    "gyration": Entry(_gyration, ("ball", "ball", "vector"), 1, 8),
+    "parallel_transport": Entry(
+        lambda x, y, v, c: _factor(x, c) / _factor(y, c) * _gyration(y, -x, v, c), ("ball", "ball", "vector"), 1, 8
+    ),
+    "parallel_transport0": Entry(lambda x, v, c: 2 / _factor(x, c) * v, ("ball", "vector"), 1, 8),
+    "parallel_transport0back": Entry(lambda x, v, c: _factor(x, c) / 2 * v, ("ball", "vector"), 1, 8),
+    "egrad2rgrad": Entry(lambda x, v, c: v / _factor(x, c) ** 2, ("ball", "vector"), 1, 8),
+    "dist2plane": Entry(_plane, ("ball", "ball", "vector"), 1, 4),
 }
+#: those whose GPU kernels are swept here too
+ON_GPU = ("expmap0", "logmap0", "mobius_add", "dist")
+
+
+def call(name, cs):
+    """Operator `name` on the arguments of the cells, in the order of its kernel."""
+    return OPS[name].numpy((*cs.arguments, cs.c), {})
 
 
 def flat(c):
@@ -91,24 +188,70 @@ def cells(entry, dtype, d, points, radii, seed=0, curvatures=CURVATURES + FLAT):
     def place(u, r):
         return u * np.where(c <= 1e-9, r, np.tanh(r / 2) / root)
 
-    first = directions()
+    # a length of 1 at a point at that radius, and one of about 0.05, for pairs that nearly coincide (or nearly cancel)
+    unit = np.where(c <= 1e-9, 0.5, 1 / (2 * root * np.cosh(radius / 2) ** 2))
+    near = 0.1 * np.minimum(radius, 1) * unit
+    base = None
     arguments = []
     for k, what in enumerate(entry.arguments):
         if what == "tangent":
-            x = (first if k == 0 else directions()) * radius / (2 * root)
-        elif k == 0:
-            x = place(first, radius)
+            x = directions() * radius / (2 * root)
+        elif what == "any":
+            x = directions() * rng.uniform(0.2, 3, c.shape) / root
+        elif what == "vector":
+            x = rng.standard_normal((len(names), d)) * 10 ** rng.uniform(-2, 2, c.shape)
+        elif what == "factor":
+            x = rng.uniform(-2, 2, c.shape)
+        elif what == "step":
+            away = base / np.maximum(np.linalg.norm(base, axis=-1, keepdims=True), 1e-300)
+            x = np.select(
+                [kind == "random", kind == "near", kind == "antipodal"],
+                [directions() * radius * unit, directions() * near, -1.5 * away * radius * unit],
+                directions() * radius / 3 * unit,
+            )
+        elif base is None:
+            x = place(directions(), radius)
         else:
-            # a displacement of about 0.05 in the metric of the ball, for pairs that nearly coincide (or nearly cancel)
-            metric = np.where(c <= 1e-9, 1, root * np.cosh(radius / 2) ** 2)
-            close = arguments[0] + directions() * 0.05 * np.minimum(radius, 1) / metric
+            close = base + directions() * near
             x = np.select(
                 [kind == "random", kind == "near", kind == "antipodal"],
                 [place(directions(), radius), close, -close],
                 place(directions(), radius / 3),
             )
         arguments.append(x.astype(dtype).astype(np.float64))
+        if what == "ball" and base is None:
+            base = arguments[k]
     return Cells(names, [x.astype(dtype) for x in arguments], c)
+
+
+def thinned(cs, d, points):
+    """Some of the cells, where rows are long: numbers of 320 bits take their time."""
+    most = max(6000 // d, 24) * points
+    return cs if len(cs.c) <= most else cs[np.random.default_rng(d).permutation(len(cs.c))[:most]]
+
+
+def stretches(entry, cs):
+    """How much each argument's change is stretched, |J| of every row as seen along a few directions."""
+    xs, c = [real(x) for x in cs.arguments], flat(real(cs.c))
+    truth = entry.truth(*xs, c).reshape(len(c), -1)
+    rng = np.random.default_rng(0)
+    out = []
+    for k, x in enumerate(xs):
+        ways = [*(y for y in xs if y.shape == x.shape), *(real(rng.standard_normal(x.shape)) for _ in range(2))]
+        worst = 0
+        for way in ways:
+            step = 2.0**-80 * np.where(norm(x) == 0, 1, norm(x))
+            moved = entry.truth(*xs[:k], x + step * _unit(way), *xs[k + 1 :], c).reshape(len(c), -1)
+            worst = np.maximum(worst, (norm(moved - truth) / step)[..., 0])
+        out.append(worst)
+    return out
+
+
+def condition(entry, cs):
+    """The norm-wise condition of each row."""
+    size = norm(entry.truth(*[real(x) for x in cs.arguments], flat(real(cs.c))))[..., 0]
+    total = sum(s * norm(real(x))[..., 0] for s, x in zip(stretches(entry, cs), cs.arguments, strict=True))
+    return np.asarray(total / np.where(size == 0, 1, size), np.float64)
 
 
 def outside(entry, cs, truth, eps):
@@ -123,6 +266,8 @@ def errors(entry, dtype, cs, got):
     off = real(got) - truth
     row = truth.ndim > 1
     size = norm(truth)[..., 0] if row else truth
+    if entry.size is not None:
+        size = entry.size(*[real(x) for x in cs.arguments], flat(real(cs.c)))
     error = norm(off)[..., 0] if row else np.abs(off)
     # what cancels completely is judged against what it came from
     unit = np.maximum(ulp(size, EPS[dtype]), 1e-60 * max(np.max(np.abs(x)) for x in cs.arguments) + LEAST[dtype])
@@ -177,10 +322,12 @@ FEW = [1, pytest.param(50, marks=pytest.mark.full)]
 @pytest.mark.parametrize("name", TABLE)
 def test_truth(name, dtype, d, points):
     entry = TABLE[name]
-    cs = cells(entry, dtype, d, points, RADII[dtype])
-    got = getattr(h, name)(*cs.arguments, cs.c)
+    cs = thinned(cells(entry, dtype, d, points, RADII[dtype]), d, points)
+    got = call(name, cs)
     error = errors(entry, dtype, cs, got)
     bound = entry.f32 if dtype == "float32" else entry.f64
+    if entry.conditioned and dtype == "float64":
+        error = error / (1 + condition(entry, cs))
     assert (error <= bound).all(), worst(cs, error, bound)
 
 
@@ -196,20 +343,30 @@ def backward(name, cs, g):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", TABLE)
 def test_gradients(name, dtype, d, points):
-    """Up to radius 6, at the centre, and for c = 0 too."""
+    """Up to radius 6, at the centre, and for c = 0 too, of what a rounding of argument and result does: |g||J|, |g||f|/|x|."""
     entry = TABLE[name]
-    cs = cells(entry, dtype, d, points, [r for r in RADII[dtype] if r <= 6], seed=1)
-    value = getattr(h, name)(*cs.arguments, cs.c)
+    cs = thinned(cells(entry, dtype, d, points, [r for r in RADII[dtype] if r <= 6], seed=1), 8 * d, points)
+    value = call(name, cs)
+    if entry.point:  # nor results further out
+        cs = cs[np.nonzero((cs.c[:, 0] <= 1e-9) | (np.sqrt(cs.c[:, 0]) * h.dist0(value, cs.c) < 6.5))[0]]
+        value = call(name, cs)
     g = np.random.default_rng(d).standard_normal(value.shape).astype(dtype)
     bound = {"float64": 1e-13, "float32": 1e-5}[dtype]
     lengths = [np.linalg.norm(x.astype(np.float64).reshape(len(cs.c), -1), axis=-1) for x in (g, value, *cs.arguments)]
-    for (k, got), want in zip(backward(name, cs, g).items(), gradients(entry, cs, g), strict=True):
+    stretched = [np.asarray(s, np.float64) for s in stretches(entry, cs)]
+    # a curvature of 1e-30 stands for 0, and has slopes of its size
+    least = np.where(cs.c[:, 0] == 0, 1e-12 * lengths[0] * sum(lengths[1:]), 0) + LEAST[dtype]
+    for i, ((k, got), want) in enumerate(zip(backward(name, cs, g).items(), gradients(entry, cs, g), strict=True)):
         size = np.asarray(norm(want)[..., 0], np.float64)
         if k == "c":  # one number, in which large terms may cancel: it is judged by the size of those
             with np.errstate(divide="ignore"):
-                terms = np.maximum(slope_in_c(entry, cs), lengths[1] * np.minimum(1 / cs.c[:, 0], lengths[2] ** 2))
-            size = np.maximum(size, lengths[0] * terms)
-        error = np.asarray(norm(real(got) - want)[..., 0], np.float64) / np.where(size > 0, size, LEAST[dtype])
+                span = np.minimum(1 / cs.c[:, 0], np.max(lengths[2:], 0) ** 2)
+            moved = sum(s * length for s, length in zip(stretched, lengths[2:], strict=True))
+            size = np.maximum(size, lengths[0] * np.maximum(slope_in_c(entry, cs), (lengths[1] + moved) * span))
+        else:
+            own = lengths[1] / np.where(lengths[2 + i] > 0, lengths[2 + i], np.inf)
+            size = np.maximum(size, lengths[0] * np.maximum(stretched[i], own))
+        error = np.asarray(norm(real(got) - want)[..., 0], np.float64) / np.maximum(size, least)
         assert (error <= bound).all(), f"d{k}: {worst(cs, error, bound)}"
 
 
@@ -247,9 +404,25 @@ def test_results_stay_inside(dtype, d):
     u /= np.linalg.norm(u, axis=-1, keepdims=True)
     far = (u * np.exp(rng.uniform(1, 6, (n, 1))) / np.sqrt(c)).astype(kind)
     y = h.expmap0(far, c)
-    z = h.mobius_add(y, h.expmap0(far[::-1].copy(), c), c)
-    for point in (y, z):
-        assert (depth(point, c) > 0).all()
+    back = h.expmap0(-far[::-1], c)
+    t = rng.uniform(-30, 30, (n, 1)).astype(kind)
+    for k, point in enumerate(
+        (
+            y,
+            h.project(far, c),
+            h.mobius_add(y, back, c),
+            h.mobius_coadd(y, back, c),
+            h.mobius_scalar_mul(t, y, c),
+            h.mobius_pointwise_mul(far, y, c),
+            h.expmap(y, far, c),
+            h.expmap(back, (far.astype(np.float64) * 1e-3).astype(kind), c),
+            h.geodesic(t, y, back, c),
+            h.geodesic_unit(t, y, far, c),
+            h.weighted_midpoint(np.stack([y, back]), None, c, reducedim=[0]),
+        )
+    ):
+        assert point.dtype == kind
+        assert (depth(point, c) > 0).all(), k
     # where the true result is nearer to the edge than the type resolves, so is the computed one
     out = np.linalg.norm(far.astype(np.float64), axis=-1, keepdims=True) * np.sqrt(c) > 25
     assert out.any()
@@ -299,6 +472,82 @@ def test_identities(dtype, d, radius):
     )
 
 
+@pytest.mark.parametrize("d", [1, 2, 3, 16, 67])
+@pytest.mark.parametrize(("dtype", "radius"), [("float32", 8), ("float64", 18)])
+def test_identities_of_vectors(dtype, d, radius):
+    """Isometries and ways there and back, to what rounding a point and a vector does."""
+    x, y, w = (points(dtype, d, radius, k) for k in range(3))
+    eps = EPS[dtype]
+    v, u = (np.random.default_rng([k, d]).standard_normal(x.shape).astype(dtype) for k in range(2))
+    size = np.linalg.norm(v.astype(np.float64), axis=-1)
+    cond = conformal(x) + conformal(y)
+
+    def off(a, b):
+        return np.linalg.norm(a.astype(np.float64) - b, axis=-1)
+
+    # rotations keep lengths, and undo each other
+    turned = h.gyration(x, y, v)
+    assert (np.abs(np.linalg.norm(turned.astype(np.float64), axis=-1) - size) <= 4 * eps * size).all()
+    assert (off(h.gyration(y, x, turned), v) <= 16 * eps * size).all()
+    # transport keeps norms and inner products, there and back
+    there = h.parallel_transport(x, y, v)
+    np.testing.assert_allclose(h.norm(y, there), h.norm(x, v), rtol=16 * eps)
+    with_u = h.inner(y, there, h.parallel_transport(x, y, u)).astype(np.float64) - h.inner(x, v, u)
+    assert (np.abs(with_u) <= 32 * eps * h.norm(x, v).astype(np.float64) * h.norm(x, u)).all()
+    assert (off(h.parallel_transport(y, x, there), v) <= 16 * eps * size).all()
+    np.testing.assert_array_equal(h.parallel_transport(x, x, v), v)
+    assert (off(h.parallel_transport0back(x, h.parallel_transport0(x, v)), v) <= 4 * eps * size).all()
+    assert (off(h.parallel_transport0(x, v), h.parallel_transport(0 * x, x, v)) <= 4 * eps * size).all()
+    # exp and log at a point: its norm is the distance, its end the other point
+    to = h.logmap(x, y)
+    np.testing.assert_allclose(h.norm(x, to), h.dist(x, y), rtol=16 * eps)
+    # directions that differ by eps part by eps sinh(d)
+    assert (h.dist(h.expmap(x, to), y) <= 16 * eps * (cond + np.sinh(h.dist(x, y).astype(np.float64)))).all()
+    assert not h.logmap(x, x).any()
+    assert (off(h.expmap(x, 0 * x), x) <= 2 * eps).all()
+    # (r + s) x = r x + s x, and a matrix that is a number
+    double = h.mobius_scalar_mul(2.0, w)
+    assert (h.dist(double, h.mobius_add(w, w)) <= 16 * eps * (conformal(double) + conformal(w))).all()
+    # the gyrogroup: x + y = gyr[x, y](y + x)
+    both = h.mobius_add(x, y)
+    assert (h.dist(both, h.gyration(x, y, h.mobius_add(y, x))) <= 16 * eps * conformal(both)).all()
+
+
+@pytest.mark.parametrize("d", [2, 16])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_truth_of_midpoints(dtype, d):
+    """Weighted, of three points: one rounding in float32, 8 (1 + condition) ulp in float64."""
+    entry = Entry(lambda x, y, c: _midpoint(x, y, c), ("ball", "ball"), 1, 8, point=True, conditioned=True)
+    cs = thinned(cells(entry, dtype, d, 1, RADII[dtype]), d, 1)
+    x, y = cs.arguments
+    got = h.weighted_midpoint(np.stack([x, y]), WEIGHTS[:, None], cs.c, reducedim=[0])
+    error = errors(entry, dtype, cs, got)
+    if dtype == "float64":
+        error = error / (1 + condition(entry, cs))
+    assert (error <= (1 if dtype == "float32" else 8)).all(), worst(cs, error, 8)
+
+
+WEIGHTS = np.array([0.75, 2.0])
+
+
+def _midpoint(x, y, c):
+    (a, b), (u, v) = (_factor(x, c), _factor(y, c)), WEIGHTS
+    return _exp0(_log0((u * a * x + v * b * y) / (u * (a - 1) + v * (b - 1)), c) / 2, c)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_truth_of_matrices(dtype):
+    entry = Entry(
+        lambda x, c: _exp0(np.sum(matrix * _log0(x, c)[:, None], -1), c), ("ball",), 8, 8, point=True, conditioned=True
+    )
+    cs = cells(entry, dtype, 5, 1, RADII[dtype])
+    m = np.random.default_rng(0).standard_normal((3, 5)).astype(dtype)
+    matrix = real(m)
+    got = h.mobius_matvec(m, cs.arguments[0], cs.c)
+    error = errors(entry, dtype, cs, got) / (1 + condition(entry, cs))
+    assert (error <= 8).all(), worst(cs, error, 8)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
 def test_distance_is_symmetric_and_zero_on_the_diagonal(dtype):
     x, y = points(dtype, 19, 6, 0), points(dtype, 19, 6, 1)
@@ -341,7 +590,7 @@ def on_gpu(name, *args, like):
 @interpreted
 @pytest.mark.parametrize("d", [3, 16])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("name", ON_GPU)
 def test_truth_of_gpu_kernels(name, dtype, d):
     """exp and log are the executor's own, hence twice the bound."""
     entry = TABLE[name]

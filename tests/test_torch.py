@@ -10,6 +10,11 @@ from test_ops import ALL, dtypes, inputs, names, run, several
 DIFFERENTIABLE = [op for op in ALL if f"{op.name}_bwd" in OPS]
 
 
+def twice(op):
+    """Whether a gradient of `op` has one: an operator of its own, or autograd through the reference."""
+    return f"{op.name}_bwd_bwd" in OPS or OPS[f"{op.name}_bwd"].checks.get("tensors", False)
+
+
 def tensor(x):
     if not isinstance(x, np.ndarray):
         return x
@@ -71,7 +76,7 @@ def test_gradcheck(op, rows):
                 args[i] = torch.tensor(args[i], dtype=torch.float64, requires_grad=True)
         if op.checks.get("gradcheck", True):
             assert torch.autograd.gradcheck(lambda *a, op=op: op.torch(a, {}), args)
-        if f"{op.name}_bwd_bwd" in OPS:
+        if twice(op):
             assert torch.autograd.gradgradcheck(lambda *a, op=op: op.torch(a, {}), args)
 
 
@@ -117,12 +122,18 @@ def test_what_cannot_be_differentiated_says_so(op):
     args = leaves(op, inputs(op, Draw(0, "float64", (3,), 4)))
     with pytest.raises(RuntimeError, match="out="):
         op.torch(tuple(args), {"out": torch.empty(3, 4, dtype=torch.float64)})
-    if f"{op.name}_bwd_bwd" not in OPS:
+    if not twice(op):
         y = several(op.torch(tuple(args), {}))[0]
         watched = next(a for a in args if isinstance(a, torch.Tensor) and a.requires_grad)
         (first,) = torch.autograd.grad((y * y).sum(), [watched], create_graph=True)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(NotImplementedError, match=f"{op.name}: not differentiable twice"):
             torch.autograd.grad(first.sum(), [watched])
+        # nor silently where the incoming gradient is a constant, unless the operator is linear
+        (first,) = torch.autograd.grad(y.sum(), [watched], create_graph=True)
+        seen = [a for k, a in zip(op.parameters, args, strict=True) if k in OPS[f"{op.name}_bwd"].inputs]
+        if any(isinstance(a, torch.Tensor) and a.requires_grad for a in seen):
+            with pytest.raises(NotImplementedError, match=f"{op.name}: not differentiable twice"):
+                torch.autograd.grad(first.sum(), [watched])
     with (
         torch.autograd.forward_ad.dual_level(),
         pytest.raises(NotImplementedError, match="forward-mode"),
@@ -137,6 +148,9 @@ def test_errors_have_their_type(op):
         call(op, [args[0].int(), *args[1:]])
     with pytest.raises(TypeError, match=op.name):
         call(op, [args[0].to(torch.complex64), *args[1:]])
+    for stray in (args[0].tolist(), None, 1.0):
+        with pytest.raises(TypeError, match=f"{op.name}: {op.inputs[0]} must be"):
+            call(op, [stray, *args[1:]])
     with pytest.raises(ValueError, match=op.name):
         call(op, [args[0].reshape(-1)[0], *args[1:]])
     for i in range(1, op.vectors):

@@ -9,7 +9,7 @@ from tersor._op import FormatError, InternalError
 if hasattr(_os, "register_at_fork"):
     _os.register_at_fork(after_in_child=_core.after_fork)
 
-from tersor import hyperbolic, project, prune, quant, random, sparse
+from tersor import hyperbolic, lorentz, project, prune, quant, random, sparse
 
 __all__ = [
     "FormatError",
@@ -17,6 +17,7 @@ __all__ = [
     "__version__",
     "get_num_threads",
     "hyperbolic",
+    "lorentz",
     "project",
     "prune",
     "quant",

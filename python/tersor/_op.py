@@ -243,8 +243,8 @@ class Op:
     def numpy(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         out = kwargs.pop("out", None) if kwargs else None
         xs, scalars = self.bind(args, kwargs)
-        if out is None and self.fast is not None:
-            y = self.fast((*xs, *scalars))
+        if self.fast is not None:
+            y = self.fast((*xs, *scalars), out)
             if y is not None:
                 return y
         kinds = []
@@ -274,6 +274,12 @@ class Op:
                 raise TypeError(f"{self.name}: out for {k} must be {dtype_name(dtype)}, got {name_of(y)}")
             if tuple(y.shape) != tuple(shape):
                 raise ValueError(f"{self.name}: out for {k} must have shape {tuple(shape)}, got {tuple(y.shape)}")
+
+    def no_array(self, first: Any) -> TypeError:
+        """What to raise for a first argument that is neither of NumPy nor of torch."""
+        return TypeError(
+            f"{self.name}: {self.inputs[0]} must be a NumPy array or a torch tensor, got {type(first).__name__}"
+        )
 
     def _array(self, name: str, x: Any) -> np.ndarray:
         if isinstance(x, np.ndarray):
@@ -334,9 +340,7 @@ def _load_torch(spec: Op, *args: Any) -> Any:
     """The torch path before first use: imports it, if the argument is a tensor at all."""
     first = args[0][0] if args[0] else None
     if not any(t.__module__.partition(".")[0] == "torch" for t in type(first).__mro__):
-        raise TypeError(
-            f"{spec.name}: {spec.inputs[0]} must be a NumPy array or a torch tensor, got {type(first).__name__}"
-        )
+        raise spec.no_array(first)
     from tersor import _torch
 
     _torch.register()
@@ -353,6 +357,7 @@ def op(**options: Any) -> Callable[[Callable[..., R]], Callable[..., R]]:
     sample : ``sample(draw) -> (inputs, scalars)`` for tests and benchmarks (see `tersor.testing`)
     exempt : names of inputs that may have another float type than the data (scales)
     words : ``{scalar: {word: number}}``, the words a scalar may be given as
+    tensors : of a backward: its reference reads tensors too, and torch's autograd goes through it for second derivatives
 
     A keyword-only ``dim`` (and ``keepdim``) in the signature lets the caller say which axis the rows lie along.
     """
@@ -364,11 +369,13 @@ def op(**options: Any) -> Callable[[Callable[..., R]], Callable[..., R]]:
 
         @functools.wraps(reference)
         def call(*args: Any, **kwargs: Any) -> R:
+            if not args and spec.parameters[0] in kwargs:
+                args = (kwargs.pop(spec.parameters[0]),)
             if kwargs and axis and ("dim" in kwargs or "keepdim" in kwargs):
                 return spec.along(call, args, kwargs)
             if args and isinstance(args[0], np.ndarray):
-                if not kwargs and fast is not None:
-                    y = fast(args)
+                if fast is not None and (not kwargs or (len(kwargs) == 1 and "out" in kwargs)):
+                    y = fast(args, kwargs["out"]) if kwargs else fast(args)
                     if y is not None:
                         return y
                 return spec.numpy(args, kwargs)

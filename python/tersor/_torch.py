@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.autograd import forward_ad
-from torch.autograd.function import once_differentiable
 
 from tersor import _core
 from tersor._op import OPS, Op, dtype_name
@@ -80,7 +80,8 @@ def body(op: Op, kernel: Callable[..., None] | None) -> Callable[..., Any]:
 
 def _launch(op: Op, *args: Any) -> None:
     """The Triton kernel of the same name in `tersor.triton.<family>`, imported at first use."""
-    launcher = getattr(importlib.import_module(f"tersor.triton.{op.family}"), op.name, None)
+    path = f"tersor.triton.{op.family}"
+    launcher = getattr(importlib.import_module(path), op.name, None) if importlib.util.find_spec(path) else None
     if launcher is None:
         raise NotImplementedError(f"{op.name}: no GPU kernel; move the tensors to the CPU")
     with torch.cuda.device_of(args[0]):
@@ -125,6 +126,8 @@ def public(op: Op) -> Callable[..., Any]:
                 return dispatch(whole)
         out = kwargs.pop("out", None) if kwargs else None
         xs, scalars = op.bind(args, kwargs)
+        if not isinstance(xs[0], torch.Tensor):
+            raise op.no_array(xs[0])
         device = xs[0].device
         for i in range(n):
             if i == 0 or not isinstance(xs[i], torch.Tensor) or xs[i].device != device:
@@ -155,6 +158,8 @@ def public(op: Op) -> Callable[..., Any]:
             return None
         whole = args + tail
         x = whole[0]
+        if not isinstance(x, torch.Tensor):
+            return None
         shape, dtype = x.shape, x.dtype
         if v and not shape:
             return None
@@ -207,6 +212,8 @@ def _function(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
     """One ``autograd.Function`` per operator; what its backward saves is told by the parameters of ``<op>_bwd``."""
     bwd = OPS.get(f"{op.name}_bwd")
     if bwd is None:
+        if op.checks.get("tensors"):
+            return _through_reference(op, raw)
 
         def refuse(*args: Any) -> Any:
             raise NotImplementedError(f"{op.name}: not differentiable")
@@ -223,7 +230,7 @@ def _function(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
     results = {k.removeprefix("d"): i for i, k in enumerate(bwd.outputs)}
     pad = (None,) * len(op.scalars)
     backward_raw = getattr(getattr(torch.ops, NAMESPACE), bwd.name).default
-    twice = f"{bwd.name}_bwd" in OPS
+    twice = f"{bwd.name}_bwd" in OPS or bool(bwd.checks.get("tensors"))
     single = len(bwd.outputs) == 1
     # for each input: its place among the gradients and among the saved, if any
     back = [(i, results.get(k), saved.index(k) if k in saved else None) for i, k in enumerate(op.inputs)]
@@ -240,12 +247,21 @@ def _function(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
         @staticmethod
         def backward(ctx: Any, *gs: torch.Tensor) -> Any:
             # without create_graph no graph is recorded here, and nothing has to watch for one
-            return derive(ctx, *gs) if twice or not torch.is_grad_enabled() else once(ctx, *gs)
+            return derive(ctx, graphed if torch.is_grad_enabled() else backward_raw, *gs)
 
-    def derive(ctx: Any, *gs: torch.Tensor) -> Any:
+    def graphed(*args: Any) -> Any:
+        if twice:
+            return bwd.torch(args, {})
+        with torch.no_grad():
+            ds = backward_raw(*args)
+        ds = (ds,) if single else ds
+        ds = _Once.apply(op.name, len(ds), *ds, *[a for a in args if isinstance(a, torch.Tensor)])
+        return ds[0] if single else ds
+
+    def derive(ctx: Any, backward: Callable[..., Any], *gs: torch.Tensor) -> Any:
         xs = ctx.saved_tensors
         fed = [gs[i] if from_grad else xs[i] for from_grad, i in feed]
-        ds = bwd.torch((*fed, *ctx.constants), {}) if twice else backward_raw(*fed, *ctx.constants)
+        ds = backward(*fed, *ctx.constants)
         if single:
             ds = (ds,)
         out = []
@@ -256,6 +272,48 @@ def _function(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
             out.append(d)
         return (*out, *pad)
 
-    once = once_differentiable(derive)
     Fn.__name__ = Fn.__qualname__ = op.name
     return Fn.apply
+
+
+def _through_reference(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
+    """A backward that is differentiated in its turn: by autograd through its reference, in float64."""
+    n = op.n
+
+    class Fn(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *args: Any) -> Any:
+            ctx.save_for_backward(*args[:n])
+            ctx.constants = args[n:]
+            return raw(*args)
+
+        @staticmethod
+        def backward(ctx: Any, *gs: torch.Tensor) -> Any:
+            graph, needed = torch.is_grad_enabled(), ctx.needs_input_grad[:n]
+            with torch.enable_grad():
+                # views, so that one argument does not count as made of another
+                xs = [x.double().view_as(x) if x.is_floating_point() else x for x in ctx.saved_tensors]
+                ys = op.reference(*xs, *ctx.constants)
+                ys = ys if isinstance(ys, tuple) else (ys,)
+                total = sum((y.sum_to_size(g.shape) * g).sum() for y, g in zip(ys, gs, strict=True))
+            wanted = [x for x, k in zip(xs, needed, strict=True) if k]
+            ds = iter(torch.autograd.grad(total, wanted, create_graph=graph, allow_unused=True))
+            out = [next(ds) if k else None for k in needed]
+            out = [d if d is None else d.to(x.dtype) for d, x in zip(out, ctx.saved_tensors, strict=True)]
+            return (*out, *(None for _ in ctx.constants))
+
+    Fn.__name__ = Fn.__qualname__ = op.name
+    return Fn.apply
+
+
+class _Once(torch.autograd.Function):
+    """Gradients that have none of their own: they carry the graph, and who follows it is told."""
+
+    @staticmethod
+    def forward(ctx: Any, name: str, n: int, *args: torch.Tensor) -> Any:
+        ctx.name = name
+        return tuple(d.view_as(d) for d in args[:n])
+
+    @staticmethod
+    def backward(ctx: Any, *gs: torch.Tensor) -> Any:
+        raise NotImplementedError(f"{ctx.name}: not differentiable twice")

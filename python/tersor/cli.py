@@ -257,7 +257,8 @@ def quantize(
     "--seconds", default=3.0, type=click.FloatRange(min=0), show_default=True, help="About how long a case is measured."
 )
 @click.option("--brief", is_flag=True, help="One case of each family, one line each.")
-def bench(family: tuple[str, ...], match: str, seconds: float, brief: bool) -> int:
+@click.option("--all", "every", is_flag=True, help="Every operator at every size, which may take an hour.")
+def bench(family: tuple[str, ...], match: str, seconds: float, brief: bool, every: bool) -> int:
     """Ratios against peers, in one process on one thread."""
     from tersor.bench import FAMILIES
     from tersor.bench.__main__ import run
@@ -265,4 +266,14 @@ def bench(family: tuple[str, ...], match: str, seconds: float, brief: bool) -> i
     for name in family:
         if name not in FAMILIES:
             raise click.BadParameter(f"{name!r} is not one of {', '.join(FAMILIES)}", param_hint="FAMILY")
-    return run([*family, "--match", match, "--seconds", str(seconds), *(["--brief"] if brief else [])])
+    return run(
+        [
+            *family,
+            "--match",
+            match,
+            "--seconds",
+            str(seconds),
+            *(["--brief"] if brief else []),
+            *(["--all"] if every else []),
+        ]
+    )

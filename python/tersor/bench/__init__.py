@@ -152,9 +152,10 @@ def _peak(call: Call) -> float:
         return float("nan")
 
 
-def cases(family: str) -> list[Callable[[], Case]]:
-    """The cases of a family, each still to be built."""
-    found: list[Callable[[], Case]] = importlib.import_module(f"tersor.bench.{family}").CASES
+def cases(family: str, every: bool = False) -> list[Callable[[], Case]]:
+    """The cases of a family, each still to be built: the usual ones, or every one."""
+    module = importlib.import_module(f"tersor.bench.{family}")
+    found: list[Callable[[], Case]] = getattr(module, "ALL", module.CASES) if every else module.CASES
     return found
 
 

@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--match", default="", help="only cases with this in their name")
     parser.add_argument("--seconds", type=float, default=3.0, help="about how long a case is measured")
     parser.add_argument("--brief", action="store_true", help="one case of each family, one line each")
+    parser.add_argument("--all", action="store_true", help="every operator at every size, which may take an hour")
     chosen = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 120)
     if chosen.brief:
@@ -38,7 +39,7 @@ def main() -> None:
         return
     for family in chosen.families or bench.FAMILIES:
         results = []
-        for build in bench.cases(family):
+        for build in bench.cases(family, chosen.all):
             if chosen.match in build.__name__:
                 print(f"{family}: {build.__name__}", file=sys.stderr, flush=True)
                 results.append(bench.measure(build(), chosen.seconds))

@@ -8,6 +8,7 @@ import numpy as np
 from tersor import hyperbolic
 from tersor._op import kernel
 from tersor.bench import Case, Target
+from tersor.bench import ball as table
 from tersor.bench.layers import CASES as LAYERS
 
 
@@ -138,6 +139,103 @@ def _mobius_backward(n: int, d: int, copy_limit: float | None) -> Case:
     )
 
 
+def torch_cdist(x, y, c: float):
+    """By the product of matrices, as fast as it gets; near pairs far from the centre lose all their digits."""
+    x2, y2 = (x * x).sum(-1)[:, None], (y * y).sum(-1)
+    q = (x2 + y2 - 2 * x @ y.T).clamp_min(0)
+    return 2 / c**0.5 * (c * q / ((1 - c * x2) * (1 - c * y2))).sqrt().asinh()
+
+
+def cdist_512x512x64() -> Case:
+    import torch
+
+    x, y, out = ball(512, 64, 0), ball(512, 64, 1), np.empty((512, 512), np.float32)
+    tx, ty = torch.from_numpy(x), torch.from_numpy(y)
+    compiled = torch.compile(torch_cdist)
+    return Case(
+        "cdist f32 512×512×64",
+        {
+            "tersor out=": lambda: hyperbolic.cdist(x, y, 1.0, out=out),
+            "tersor torch": lambda: hyperbolic.cdist(tx, ty, 1.0),
+            "torch.cdist (flat)": lambda: torch.cdist(tx, ty),
+            "torch.compile, by a product": lambda: compiled(tx, ty, 1.0),
+            "torch eager, by a product": lambda: torch_cdist(tx, ty, 1.0),
+            "geoopt": lambda: _geoopt().dist(tx[:, None], ty[None], k=torch.tensor(-1.0)),
+        },
+        traffic=2 * x.nbytes + out.nbytes,
+        targets=[
+            Target("tersor torch", ("torch.cdist (flat)",), 2.0),
+            Target("tersor torch", ("torch.compile, by a product",), 1.0),
+        ],
+    )
+
+
+def cdist_backward_512x512x64() -> Case:
+    import torch
+
+    tx, ty = (torch.from_numpy(ball(512, 64, i)).requires_grad_() for i in (0, 1))
+    g = torch.from_numpy(ball(512, 512, 2))
+    compiled = torch.compile(torch_cdist)
+
+    def both(f: Callable) -> Callable:
+        def call() -> None:
+            tx.grad = ty.grad = None
+            f(tx, ty, 1.0).backward(g)
+
+        return call
+
+    return Case(
+        "cdist f32 512×512×64, forward + backward",
+        {
+            "tersor torch": both(hyperbolic.cdist),
+            "torch.cdist (flat)": both(lambda x, y, _: torch.cdist(x, y)),
+            "torch.compile, by a product": both(compiled),
+            "geoopt": both(lambda x, y, c: _geoopt().dist(x[:, None], y[None], k=torch.tensor(-c))),
+        },
+        targets=[Target("tersor torch", ("geoopt",), 0.1)],
+    )
+
+
+def torch_midpoint(x, c: float):
+    factor = 2 / (1 - c * (x * x).sum(-1, keepdim=True))
+    v = (factor * x).sum(-2) / (factor - 1).sum(-2)
+    return v / (1 + (1 - c * (v * v).sum(-1, keepdim=True)).sqrt())
+
+
+def _midpoint(groups: int, members: int, d: int) -> Case:
+    import torch
+
+    x = torch.from_numpy(ball(groups * members, d, 0).reshape(groups, members, d)).requires_grad_()
+    g = torch.from_numpy(ball(groups, d, 1))
+    compiled = torch.compile(torch_midpoint)
+
+    def both(f: Callable) -> Callable:
+        def call() -> None:
+            x.grad = None
+            f(x).backward(g)
+
+        return call
+
+    return Case(
+        f"weighted_midpoint f32 {groups}×{members}×{d}, forward + backward",
+        {
+            "tersor torch": both(lambda x: hyperbolic.weighted_midpoint(x, reducedim=[1])),
+            "torch.compile": both(lambda x: compiled(x, 1.0)),
+            "torch eager": both(lambda x: torch_midpoint(x, 1.0)),
+        },
+        traffic=12 * groups * members * d,
+        targets=[Target("tersor torch", ("torch eager",), 1.0)],
+    )
+
+
+def midpoint_1x8192x64() -> Case:
+    return _midpoint(1, 8192, 64)
+
+
+def midpoint_8192x9x64() -> Case:
+    return _midpoint(8192, 9, 64)
+
+
 def _geoopt():
     import warnings
 
@@ -171,7 +269,7 @@ def mobius_add_backward_65536x16() -> Case:
     return _mobius_backward(65536, 16, None)
 
 
-CASES = [
+_SMALL = [
     expmap0_small_numpy,
     expmap0_small_torch,
     expmap0_small_backward,
@@ -181,7 +279,14 @@ CASES = [
     mobius_add_backward_262144x64,
     mobius_add_backward_65536x64,
     mobius_add_backward_65536x16,
+    cdist_512x512x64,
+    cdist_backward_512x512x64,
+    midpoint_1x8192x64,
+    midpoint_8192x9x64,
     *LAYERS,
 ]
+# cases of its own above; the others by the table of formulas
+CASES = [*_SMALL, *(f for f in table.builders(table.USUAL, table.USUAL_SIZES) if "mobius_add" not in f.__name__)]
+ALL = [*_SMALL, *table.builders(tuple(table.FORMULAS), table.SIZES)]
 
 HEADLINE = mobius_add_65536x64

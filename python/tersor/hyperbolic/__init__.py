@@ -6,7 +6,8 @@ conformal factor 2 of the ball's metric), in value and in gradient. A Python num
 what its dtype says.
 
 float32 and smaller data is computed in float64 and rounded once; float64 data is summed in twice its precision (Dot2),
-so that results keep their digits at any radius. Notation: :math:`\lambda_x = 2/(1 - c\|x\|^2)`.
+so that results keep their digits at any radius. Second and higher derivatives (``create_graph=True``) are taken in float64
+through the formula of the first, by torch's own operations, at their speed. Notation: :math:`\lambda_x = 2/(1 - c\|x\|^2)`.
 """
 
 from tersor.hyperbolic.composed import (
@@ -17,7 +18,6 @@ from tersor.hyperbolic.composed import (
     mobius_matvec,
     mobiusify,
     sproj,
-    weighted_midpoint,
 )
 from tersor.hyperbolic.conformal import (
     egrad2rgrad,
@@ -28,27 +28,34 @@ from tersor.hyperbolic.conformal import (
     parallel_transport0back,
     project,
 )
+from tersor.hyperbolic.frechet import frechet_mean, frechet_variance
 from tersor.hyperbolic.geodesics import geodesic, geodesic_unit
 from tersor.hyperbolic.linear import poincare_fc, poincare_fc_tangent, poincare_mlr
+from tersor.hyperbolic.midpoint import segment_midpoint, weighted_midpoint, window_midpoint
 from tersor.hyperbolic.mobius import mobius_add, mobius_coadd, mobius_cosub, mobius_sub
 from tersor.hyperbolic.origin import dist0, expmap0, logmap0, mobius_pointwise_mul, mobius_scalar_mul
+from tersor.hyperbolic.pairwise import cdist, knn, softmin_dist
 from tersor.hyperbolic.plane import dist2plane
 from tersor.hyperbolic.point import dist, expmap, logmap
 from tersor.hyperbolic.transport import gyration, parallel_transport
 
 __all__ = [
     "antipode",
+    "cdist",
     "dist",
     "dist0",
     "dist2plane",
     "egrad2rgrad",
     "expmap",
     "expmap0",
+    "frechet_mean",
+    "frechet_variance",
     "geodesic",
     "geodesic_unit",
     "gyration",
     "inner",
     "inv_sproj",
+    "knn",
     "lambda_x",
     "logmap",
     "logmap0",
@@ -70,6 +77,9 @@ __all__ = [
     "poincare_fc_tangent",
     "poincare_mlr",
     "project",
+    "segment_midpoint",
+    "softmin_dist",
     "sproj",
     "weighted_midpoint",
+    "window_midpoint",
 ]

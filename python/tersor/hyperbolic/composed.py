@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor.hyperbolic._roots import Array
+from tersor.hyperbolic._roots import Array, dot, xp
 from tersor.hyperbolic.conformal import lambda_x, project
 from tersor.hyperbolic.mobius import mobius_add
 from tersor.hyperbolic.origin import expmap0, logmap0, mobius_scalar_mul
@@ -29,6 +29,12 @@ def _wide(x: Array) -> Array:
 def _like(y: Array, x: Array) -> Array:
     """`y` in the type of `x`."""
     return y.astype(x.dtype) if isinstance(y, np.ndarray) else y.to(x.dtype)
+
+
+def _root(c: Any, s: Array) -> tuple[Array, Array]:
+    """Which rows of `s` are in flat space, and √c of the others."""
+    each = c + xp.zeros_like(s[..., :1])
+    return each == 0, xp.where(each == 0, 1.0, each) ** 0.5
 
 
 def antipode(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
@@ -194,11 +200,15 @@ def sproj(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
 
     Notes
     -----
-    The inverse of `inv_sproj`. At c = 0 the hyperboloid is infinitely far: the result is the limit of the formula.
+    The inverse of `inv_sproj`. At c = 0 the hyperboloid is infinitely far, :math:`\sqrt c\,x_{d+1}` is 1, and the result is
+    half the other coordinates.
     """
     s = _wide(_move(x, dim, -1))
-    y = _like(s[..., :-1] / (1 + c**0.5 * s[..., -1:]), x)
-    return _move(project(y, c), -1, dim)
+    s, time = s[..., :-1], s[..., -1:]
+    flat, root = _root(c, s)
+    # in flat space from the other coordinates, whose curvature is that of the result
+    height = xp.where(flat, (1 + c * dot(s, s)) ** 0.5, root * xp.where(flat, 1.0, time))
+    return _move(project(_like(s / (1 + height), x), c), -1, dim)
 
 
 def inv_sproj(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
@@ -209,7 +219,7 @@ def inv_sproj(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     x : array or tensor [..., d]
         Points of the ball.
     c : float, or array of 0 axes or [..., 1]
-        The curvature of both is -c; at 0 the time coordinate is infinite.
+        The curvature of both is -c; at 0 the time coordinate is infinite, and passes no gradient on.
     dim : int
         The axis of the rows.
 
@@ -224,98 +234,57 @@ def inv_sproj(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     """
     s = _wide(_move(x, dim, -1))
     factor = lambda_x(s, c, keepdim=True)
-    time = (factor - 1) / (c**0.5 + 0 * factor)
-    if isinstance(s, np.ndarray):
-        y = np.concatenate((factor * s, time), -1)
-    else:
-        import torch
-
-        y = torch.cat((factor * s, time), -1)
+    flat, root = _root(c, s)
+    time = xp.where(flat, np.inf, (factor - 1) / root)
+    y = xp.concatenate([factor * s, time], -1)
     return _move(_like(y, x), -1, dim)
 
 
-def weighted_midpoint(
+def midpoint(
     xs: Array,
-    weights: Array | None = None,
-    c: Any = 1.0,
-    eps: float | str = 0.0,
-    *,
-    reducedim: Sequence[int] | None = None,
-    dim: int = -1,
-    keepdim: bool = False,
-    lincomb: bool = False,
-    posweight: bool = False,
+    weights: Array | None,
+    c: Any,
+    eps: float | str,
+    axes: Sequence[int],
+    axis: int,
+    keepdim: bool,
+    lincomb: bool,
+    posweight: bool,
 ) -> Array:
-    r"""Weighted midpoint of points (gyromidpoint): the one whose vector on the hyperboloid is the weighted sum of theirs.
+    """`weighted_midpoint` with a curvature that has axes, over `axes`, rows along `axis`.
 
-    .. math:: m = \tfrac12 \otimes_c \frac{\sum_i w_i\lambda_{x_i}x_i}{\sum_i w_i(\lambda_{x_i} - 1)}
-
-    Parameters
-    ----------
-    xs : array or tensor [..., d]
-        Points of the ball.
-    weights : array or tensor, or None
-        The shape of xs without `dim`, or one that broadcasts to it; None weighs all alike.
-    c : float, or array of 0 axes, or one that broadcasts over what is not reduced
-        The ball has curvature -c; finite, not negative. c = 0 gives the weighted mean.
-    eps : float, "tight" or "compat"
-        How far inside the ball results stay; see `expmap0`.
-    reducedim : sequence of int, or None
-        The axes over which points are summed; None: all but `dim`.
-    dim : int
-        The axis of the rows.
-    keepdim : bool
-        Whether reduced axes stay, with size 1.
-    lincomb : bool
-        Whether the result is multiplied by the sum of the weights (`mobius_scalar_mul`).
-    posweight : bool
-        Whether a negative weight counts as its absolute value on the `antipode`.
-
-    Returns
-    -------
-    array or tensor
-        The midpoints; 0 where all weights are 0.
-
-    Raises
-    ------
-    ValueError
-        If c is negative or not finite, or shapes do not broadcast.
-
-    Notes
-    -----
     Computed in float64 around a first guess: points are moved there by Möbius addition, where nothing cancels, and the
-    midpoint back. The midpoint moves with its points, so that the guess has no part in the gradient. Ungar, "A Gyrovector
-    Space Approach to Hyperbolic Geometry" (2008).
+    midpoint back. The midpoint moves with its points, so that the guess has no part in the gradient.
     """
-    n = xs.ndim
-    axis = dim % n
-    axes = [i for i in range(n) if i != axis] if reducedim is None else sorted({i % n for i in reducedim})
-    if axis in axes:
-        raise ValueError(f"weighted_midpoint: reducedim {reducedim} holds dim {dim}")
     over = tuple(i if i < axis else i - 1 for i in axes)
     x = _wide(_move(xs, axis, -1))
     w = x[..., :1] * 0 + 1
     if weights is not None:
-        spread = np.expand_dims(weights, dim) if isinstance(weights, np.ndarray) else weights.unsqueeze(dim)
-        w = _wide(_move(spread, dim, -1)) * w
+        at = axis - xs.ndim
+        spread = np.expand_dims(weights, at) if isinstance(weights, np.ndarray) else weights.unsqueeze(at)
+        w = _wide(_move(spread, at, -1)) * w
     if posweight:
         turn = (w >= 0) * 2.0 - 1.0
         x, w = x * turn, w * turn
 
-    def mean(points: Array) -> Array:
+    def mean(points: Array, guess: bool = False) -> Array:
         factor = lambda_x(points, c, keepdim=True)
         total = ((factor - 1) * w).sum(axis=over, keepdims=True)
         v = (factor * w * points).sum(axis=over, keepdims=True) / (total + (total == 0))
         rest = 1 - c * (v * v).sum(axis=-1, keepdims=True)
-        return v / (1 + (rest * (rest > 0)) ** 0.5)
+        height = (rest * (rest > 0)) ** 0.5
+        if guess:  # of close points far out no digit of the rest is left, but the bound of the triangle inequality
+            least = (w * ((w > 0) * 2 - 1)).sum(axis=over, keepdims=True) / (total + (total == 0))
+            height = xp.where(height < least, least, height)
+        return v / (1 + height)
 
     if isinstance(x, np.ndarray):
-        guess = project(mean(x), c)
+        guess = project(mean(x, True), c)
     else:
         import torch
 
         with torch.no_grad():
-            guess = project(mean(x), c)
+            guess = project(mean(x, True), c)
     y = mobius_add(guess, mean(mobius_add(-guess, x, c)), c)
     if lincomb:
         y = mobius_scalar_mul(w.sum(axis=over, keepdims=True), y, c)

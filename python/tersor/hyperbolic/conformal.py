@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from tersor._op import op
+from tersor._op import dtype_name, op
 from tersor._sample import Rows
-from tersor.hyperbolic._roots import EPS, Array, dot, like
+from tersor.hyperbolic._roots import EPS, Array, dot, like, root, xp
 
 
 @op(sample=Rows("tangent"), checks_inside=True, words=EPS)
@@ -16,7 +14,7 @@ def _ball_project(x: Array, c: Any = 1.0, eps: float | str = 0.0, *, dim: int = 
     """The kernel of `project`, whose name another family has too."""
     z = c * dot(x, x)
     out = z >= 1
-    return np.where(out, x / np.sqrt(np.where(out, z, 1)), x)
+    return xp.where(out, x / xp.sqrt(xp.where(out, z, 1)), x)
 
 
 def project(x: Array, c: Any = 1.0, eps: float | str = 0.0, *, dim: int = -1) -> Array:
@@ -50,19 +48,22 @@ def project(x: Array, c: Any = 1.0, eps: float | str = 0.0, *, dim: int = -1) ->
     The result is :math:`x\,(1 - eps)/(\sqrt c\,\|x\|)` where that is shorter than x. `project(project(x)) == project(x)`. Rows
     that hold NaN or infinity are left alone. One read and one write of x.
     """
+    if eps == "compat" or (not isinstance(eps, str) and eps < 0):
+        eps = 1e-5 if dtype_name(x.dtype) == "float64" else 4e-3  # as a number, which every backend reads alike
     return _ball_project(x, c, eps, dim=dim)
 
 
-@op(outputs=("dx", "dc"), sample=Rows("g", "tangent"))
+@op(outputs=("dx", "dc"), sample=Rows("g", "tangent"), tensors=True)
 def ball_project_bwd(g: Array, x: Array, c: Any = 1.0, eps: float = 0.0) -> tuple[Array, Array]:
     r"""Gradient of `project`: g and 0 inside; outside, with :math:`k = (1 - eps)/(\sqrt c\,\|x\|)`,
     :math:`k(g - \langle g, x\rangle x/\|x\|^2)` and :math:`-k\langle g, x\rangle/(2c)`.
     """
     xx, gx = dot(x, x), dot(g, x)
-    out = c * xx >= 1
-    xx1, c1 = np.where(out, xx, 1), np.where(out, c, 1)
-    k = 1 / np.sqrt(c1 * xx1)
-    return np.where(out, k * (g - gx * x / xx1), g), like(np.where(out, -k * gx / (2 * c1), 0), c)
+    keep = 1 - eps
+    out = c * xx >= keep**2
+    xx1, c1 = xp.where(out, xx, 1), xp.where(out, c, 1)
+    k = keep / xp.sqrt(c1 * xx1)
+    return xp.where(out, k * (g - gx * x / xx1), g), like(xp.where(out, -k * gx / (2 * c1), 0), c)
 
 
 @op(sample=Rows("ball"))
@@ -99,7 +100,7 @@ def lambda_x(x: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) ->
     return (2 / (1 - c * dot(x, x)))[..., 0]
 
 
-@op(outputs=("dx", "dc"), sample=Rows("ball", "row"))
+@op(outputs=("dx", "dc"), sample=Rows("ball", "row"), tensors=True)
 def lambda_x_bwd(x: Array, g: Array, c: Any = 1.0) -> tuple[Array, Array]:
     r"""Gradient of `lambda_x`: :math:`gc\lambda^2x` and :math:`g\lambda^2\|x\|^2/2`."""
     xx, g = dot(x, x), g[..., None]
@@ -143,7 +144,7 @@ def inner(x: Array, u: Array, v: Array, c: Any = 1.0, *, dim: int = -1, keepdim:
     return ((2 / (1 - c * dot(x, x))) ** 2 * dot(u, v))[..., 0]
 
 
-@op(outputs=("dx", "du", "dv", "dc"), sample=Rows("ball", "g", "g", "row"))
+@op(outputs=("dx", "du", "dv", "dc"), sample=Rows("ball", "g", "g", "row"), tensors=True)
 def inner_bwd(x: Array, u: Array, v: Array, g: Array, c: Any = 1.0) -> tuple[Array, Array, Array, Array]:
     r"""Gradient of `inner`: :math:`2gc\lambda^3\langle u, v\rangle x`, :math:`g\lambda^2v`, :math:`g\lambda^2u` and
     :math:`g\lambda^3\|x\|^2\langle u, v\rangle`.
@@ -188,17 +189,17 @@ def norm(x: Array, u: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fal
     -----
     One read of each array. The gradient at u = 0 is 0.
     """
-    return (2 / (1 - c * dot(x, x)) * np.sqrt(dot(u, u)))[..., 0]
+    return (2 / (1 - c * dot(x, x)) * root(dot(u, u)))[..., 0]
 
 
-@op(outputs=("dx", "du", "dc"), sample=Rows("ball", "g", "row"))
+@op(outputs=("dx", "du", "dc"), sample=Rows("ball", "g", "row"), tensors=True)
 def norm_bwd(x: Array, u: Array, g: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `norm`: :math:`gc\lambda^2\|u\|x`, :math:`g\lambda u/\|u\|` (0 at 0) and
     :math:`g\lambda^2\|x\|^2\|u\|/2`."""
-    xx, n, g = dot(x, x), np.sqrt(dot(u, u)), g[..., None]
+    xx, n, g = dot(x, x), root(dot(u, u)), g[..., None]
     l = 2 / (1 - c * xx)
     k = g * l * l * n
-    return c * k * x, np.where(n > 0, g * l / np.where(n > 0, n, 1), 0) * u, like(k * xx / 2, c)
+    return c * k * x, xp.where(n > 0, g * l / xp.where(n > 0, n, 1), 0) * u, like(k * xx / 2, c)
 
 
 @op(sample=Rows("ball", "g"))
@@ -236,7 +237,7 @@ def parallel_transport0(x: Array, v: Array, c: Any = 1.0, *, dim: int = -1) -> A
     return a * v
 
 
-@op(outputs=("dx", "dv", "dc"), sample=Rows("g", "ball", "g"))
+@op(outputs=("dx", "dv", "dc"), sample=Rows("g", "ball", "g"), tensors=True)
 def parallel_transport0_bwd(g: Array, x: Array, v: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `parallel_transport0`, :math:`f(\alpha)v`: :math:`-2cf'\langle g, v\rangle x`, :math:`fg`,
     :math:`-f'\|x\|^2\langle g, v\rangle`."""
@@ -281,7 +282,7 @@ def parallel_transport0back(x: Array, v: Array, c: Any = 1.0, *, dim: int = -1) 
     return v / a
 
 
-@op(outputs=("dx", "dv", "dc"), sample=Rows("g", "ball", "g"))
+@op(outputs=("dx", "dv", "dc"), sample=Rows("g", "ball", "g"), tensors=True)
 def parallel_transport0back_bwd(g: Array, x: Array, v: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `parallel_transport0back`, :math:`f(\alpha)v`: :math:`-2cf'\langle g, v\rangle x`, :math:`fg`,
     :math:`-f'\|x\|^2\langle g, v\rangle`."""
@@ -326,7 +327,7 @@ def egrad2rgrad(x: Array, v: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     return a**2 / 4 * v
 
 
-@op(outputs=("dx", "dv", "dc"), sample=Rows("g", "ball", "g"))
+@op(outputs=("dx", "dv", "dc"), sample=Rows("g", "ball", "g"), tensors=True)
 def egrad2rgrad_bwd(g: Array, x: Array, v: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `egrad2rgrad`, :math:`f(\alpha)v`: :math:`-2cf'\langle g, v\rangle x`, :math:`fg`,
     :math:`-f'\|x\|^2\langle g, v\rangle`."""

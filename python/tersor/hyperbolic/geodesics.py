@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tersor._op import op
 from tersor._sample import Rows
 from tersor.hyperbolic._roots import (
     EPS,
     Array,
     arsinh_root,
+    cosh_root,
     dot,
     like,
-    sech2,
+    root,
+    sech2_root,
     sinh_root,
     sinh_root_log_d,
     tanh_root,
     tanh_root_d,
+    xp,
 )
 from tersor.hyperbolic.mobius import mobius_add_bwd
 
@@ -63,7 +64,7 @@ def _geodesic(x: Array, y: Array, t: Any = 1.0, c: Any = 1.0, eps: float | str =
     return 2 * (wa / a * x + wb / b * y) / (1 + wa * (2 / a - 1) + wb * (2 / b - 1))
 
 
-@op(outputs=("dx", "dy", "dt", "dc"), sample=Rows("g", "ball", "ball", "factor"))
+@op(outputs=("dx", "dy", "dt", "dc"), sample=Rows("g", "ball", "ball", "factor"), tensors=True)
 def geodesic_bwd(g: Array, x: Array, y: Array, t: Any = 1.0, c: Any = 1.0) -> tuple[Array, Array, Array, Array]:
     r"""Gradient of `geodesic`: through its two weights, of :math:`w = d^2`, and the two conformal factors.
 
@@ -74,7 +75,7 @@ def geodesic_bwd(g: Array, x: Array, y: Array, t: Any = 1.0, c: Any = 1.0) -> tu
     a, b = 1 - c * xx, 1 - c * yy
     u = c * q / (a * b)
     w = 4 * u * arsinh_root(u) ** 2
-    given, t = t, np.broadcast_to(t, a.shape)
+    given, t = t, xp.broadcast_to(t, a.shape)
     s, lx, ly = 1 - t, 2 / a, 2 / b
     wa, wb = (s * sinh_root(s * s * w) / sinh_root(w) for s in (s, t))
     p = 1 + wa * (lx - 1) + wb * (ly - 1)
@@ -84,12 +85,12 @@ def geodesic_bwd(g: Array, x: Array, y: Array, t: Any = 1.0, c: Any = 1.0) -> tu
     by_w = by_wa * wa * (s * s * sinh_root_log_d(s * s * w) - own) + by_wb * wb * (
         t * t * sinh_root_log_d(t * t * w) - own
     )
-    by_u = by_w * 4 * arsinh_root(u) / np.sqrt(1 + u)
+    by_u = by_w * 4 * arsinh_root(u) / xp.sqrt(1 + u)
     by_a = -(lx**2) / 2 * wa * (gx - theta) / p - by_u * u / a
     by_b = -(ly**2) / 2 * wb * (gy - theta) / p - by_u * u / b
     k = by_u / (a * b)
     way = 2 * c * k * (y - x)
-    dt = (by_wb * np.cosh(t * np.sqrt(w)) - by_wa * np.cosh(s * np.sqrt(w))) / sinh_root(w)
+    dt = (by_wb * cosh_root(t * t * w) - by_wa * cosh_root(s * s * w)) / sinh_root(w)
     dx, dy = wa * lx / p * g - way - 2 * c * by_a * x, wb * ly / p * g + way - 2 * c * by_b * y
     return dx, dy, like(dt, given), like(k * q - xx * by_a - yy * by_b, c)
 
@@ -170,15 +171,15 @@ def _geodesic_unit(x: Array, v: Array, t: Any = 1.0, c: Any = 1.0, eps: float | 
     -----
     See `geodesic_unit`.
     """
-    xx, n, xv = dot(x, x), np.sqrt(dot(v, v)), dot(x, v)
+    xx, n, xv = dot(x, x), root(dot(v, v)), dot(x, v)
     a, s2 = 1 - c * xx, c * t * t / 4
-    tau = np.where(n > 0, t / 2 * tanh_root(s2) / np.where(n > 0, n, 1), 0)
+    tau = xp.where(n > 0, t / 2 * tanh_root(s2) / xp.where(n > 0, n, 1), 0)
     cq = c * (xx + 2 * tau * xv + tau**2 * n**2)
-    d = a * np.where(n > 0, sech2(np.sqrt(s2)), 1) + cq
+    d = a * xp.where(n > 0, sech2_root(s2), 1) + cq
     return (a * (x + tau * v) + cq * x) / d
 
 
-@op(outputs=("dx", "dv", "dt", "dc"), sample=Rows("g", "ball", "g", "factor"))
+@op(outputs=("dx", "dv", "dt", "dc"), sample=Rows("g", "ball", "g", "factor"), tensors=True)
 def geodesic_unit_bwd(g: Array, x: Array, v: Array, t: Any = 1.0, c: Any = 1.0) -> tuple[Array, Array, Array, Array]:
     r"""Gradient of `geodesic_unit`: that of :math:`x \oplus u`, :math:`u = \tau v`, and of :math:`\tau = tT(s^2)/(2\|v\|)`,
     :math:`s = \sqrt ct/2`.
@@ -187,14 +188,14 @@ def geodesic_unit_bwd(g: Array, x: Array, v: Array, t: Any = 1.0, c: Any = 1.0) 
     :math:`dt = M\operatorname{sech}^2(s)/(2\|v\|)`; c receives
     :math:`M(t/2)^3T'/\|v\|` on top.
     """
-    xx, n = dot(x, x), np.sqrt(dot(v, v))
-    s2, per = c * t * t / 4, np.where(n > 0, 1 / np.where(n > 0, n, 1), 0)
+    xx, n = dot(x, x), root(dot(v, v))
+    s2, per = c * t * t / 4, xp.where(n > 0, 1 / xp.where(n > 0, n, 1), 0)
     tau = t / 2 * tanh_root(s2) * per
     reference = mobius_add_bwd.op.reference  # type: ignore[attr-defined]
-    dx, du, dc = reference(g, x, tau * v, np.broadcast_to(c, xx.shape))
+    dx, du, dc = reference(g, x, tau * v, xp.broadcast_to(c, xx.shape))
     m = dot(du, v) * per
-    dt = m * np.where(n > 0, sech2(np.sqrt(s2)), 0) / 2
-    dc = dc + m * (np.asarray(t) / 2) ** 3 * tanh_root_d(s2)
+    dt = m * xp.where(n > 0, sech2_root(s2), 0) / 2
+    dc = dc + m * (t / 2) ** 3 * tanh_root_d(s2)
     return dx, tau * du - m * tau * per * v, like(dt, t), like(dc, c)
 
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tersor._op import op
 from tersor._sample import Rows
-from tersor.hyperbolic._roots import EPS, Array, artanh_root, artanh_root_d, dot, like, sech2, tanh_root, tanh_root_d
+from tersor.hyperbolic._roots import (
+    EPS,
+    Array,
+    artanh_root,
+    artanh_root_d,
+    dot,
+    like,
+    root,
+    sech2_root,
+    tanh_root,
+    tanh_root_d,
+    xp,
+)
 
 
 @op(sample=Rows("tangent"), checks_inside=True, words=EPS)
@@ -48,7 +58,7 @@ def expmap0(x: Array, c: Any = 1.0, eps: float | str = 0.0, *, dim: int = -1) ->
     return tanh_root(c * dot(x, x)) * x
 
 
-@op(outputs=("dx", "dc"), sample=Rows("g", "tangent"))
+@op(outputs=("dx", "dc"), sample=Rows("g", "tangent"), tensors=True)
 def expmap0_bwd(g: Array, x: Array, c: Any = 1.0) -> tuple[Array, Array]:
     r"""Gradient of `expmap0`: :math:`T g + 2cT'\langle g, x\rangle x` and :math:`T'\|x\|^2\langle g, x\rangle`.
 
@@ -92,7 +102,7 @@ def logmap0(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     return artanh_root(c * dot(x, x)) * x
 
 
-@op(outputs=("dx", "dc"), sample=Rows("g", "ball"))
+@op(outputs=("dx", "dc"), sample=Rows("g", "ball"), tensors=True)
 def logmap0_bwd(g: Array, x: Array, c: Any = 1.0) -> tuple[Array, Array]:
     r"""Gradient of `logmap0`: :math:`A g + 2cA'\langle g, x\rangle x` and :math:`A'\|x\|^2\langle g, x\rangle`.
 
@@ -136,15 +146,15 @@ def dist0(x: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) -> Ar
     gradient at x = 0 is 0. Ganea et al. (2018), eq. 6.
     """
     xx = dot(x, x)
-    return (2 * np.sqrt(xx) * artanh_root(c * xx))[..., 0]
+    return (2 * root(xx) * artanh_root(c * xx))[..., 0]
 
 
-@op(outputs=("dx", "dc"), sample=Rows("ball", "row"))
+@op(outputs=("dx", "dc"), sample=Rows("ball", "row"), tensors=True)
 def dist0_bwd(x: Array, g: Array, c: Any = 1.0) -> tuple[Array, Array]:
     r"""Gradient of `dist0`: :math:`g\lambda_x x/\|x\|`, 0 at 0, and :math:`2gA'(c\|x\|^2)\|x\|^3`."""
     xx, g = dot(x, x), g[..., None]
-    r = np.sqrt(xx)
-    w = np.where(r > 0, 2 * g / ((1 - c * xx) * np.where(r > 0, r, 1)), 0)
+    r = root(xx)
+    w = xp.where(r > 0, 2 * g / ((1 - c * xx) * xp.where(r > 0, r, 1)), 0)
     return w * x, like(2 * g * artanh_root_d(c * xx) * r**3, c)
 
 
@@ -186,7 +196,7 @@ def _mobius_scalar_mul(x: Array, r: Any = 1.0, c: Any = 1.0, eps: float | str = 
     return z * tanh_root(c * xx * z * z) * x
 
 
-@op(outputs=("dx", "dr", "dc"), sample=Rows("g", "ball", "factor"))
+@op(outputs=("dx", "dr", "dc"), sample=Rows("g", "ball", "factor"), tensors=True)
 def mobius_scalar_mul_bwd(g: Array, x: Array, r: Any = 1.0, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `mobius_scalar_mul`, :math:`r \otimes x = w x`, :math:`z = c\|x\|^2`,
     :math:`s = r\operatorname{artanh}\sqrt z`.
@@ -198,9 +208,9 @@ def mobius_scalar_mul_bwd(g: Array, x: Array, r: Any = 1.0, c: Any = 1.0) -> tup
     xx, gx = dot(x, x), dot(g, x)
     z, a, a1 = c * xx, artanh_root(c * xx), artanh_root_d(c * xx)
     s2 = z * (r * a) ** 2
-    h = sech2(np.sqrt(s2))
+    h = sech2_root(s2)
     wz = r * (a1 * h + r**2 * a**3 * tanh_root_d(s2)) * gx
-    dr = np.broadcast_to(a * h * gx, xx.shape)
+    dr = xp.broadcast_to(a * h * gx, xx.shape)
     return r * a * tanh_root(s2) * g + 2 * c * wz * x, like(dr, r), like(wz * xx, c)
 
 
@@ -277,7 +287,7 @@ def mobius_pointwise_mul(w: Array, x: Array, c: Any = 1.0, eps: float | str = 0.
     return a * tanh_root(c * dot(w * x, w * x) * a**2) * w * x
 
 
-@op(outputs=("dw", "dx", "dc"), sample=Rows("g", "g", "ball"))
+@op(outputs=("dw", "dx", "dc"), sample=Rows("g", "g", "ball"), tensors=True)
 def mobius_pointwise_mul_bwd(g: Array, w: Array, x: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `mobius_pointwise_mul`, :math:`A\,T(s^2)\,u`, :math:`u = w \circ x`, :math:`s = \sqrt cA\|u\|`.
 
@@ -287,6 +297,6 @@ def mobius_pointwise_mul_bwd(g: Array, w: Array, x: Array, c: Any = 1.0) -> tupl
     u, xx = w * x, dot(x, x)
     a, h, n = artanh_root(c * xx), dot(g, u), dot(u, u)
     s2 = c * n * a**2
-    k, m = h * a**3 * tanh_root_d(s2), h * artanh_root_d(c * xx) * sech2(np.sqrt(s2))
+    k, m = h * a**3 * tanh_root_d(s2), h * artanh_root_d(c * xx) * sech2_root(s2)
     du = a * tanh_root(s2) * g + 2 * c * k * u
     return du * x, du * w + 2 * c * m * x, like(k * n + m * xx, c)

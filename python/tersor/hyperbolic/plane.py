@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tersor._op import op
 from tersor._sample import Rows
-from tersor.hyperbolic._roots import Array, arsinh_root, arsinh_root_d, dot, like
+from tersor.hyperbolic._roots import Array, arsinh_root, arsinh_root_d, dot, like, root, xp
 
 
 @op(sample=Rows("ball", "ball", "g"))
@@ -65,15 +63,15 @@ def dist2plane(
     read of each array.
     The unsigned distance has gradient 0 on the plane. Ganea et al. (2018), theorem 5.
     """
-    xx, pp, delta, n = dot(x, x), dot(p, p), x - p, np.sqrt(dot(a, a))
+    xx, pp, delta, n = dot(x, x), dot(p, p), x - p, root(dot(a, a))
     al, be = 1 - c * pp, 1 - c * xx
     h = al * dot(delta, a) - c * dot(delta, delta) * dot(p, a)
-    r = np.where(n > 0, 2 * h / (al * be * np.where(n > 0, n, 1)), 0)
-    d = (r if signed else np.abs(r)) * arsinh_root(c * r * r)
+    r = xp.where(n > 0, 2 * h / (al * be * xp.where(n > 0, n, 1)), 0)
+    d = (r if signed else xp.abs(r)) * arsinh_root(c * r * r)
     return (d * n if scaled else d)[..., 0]
 
 
-@op(outputs=("dx", "dp", "da", "dc"), sample=Rows("ball", "ball", "g", "row"))
+@op(outputs=("dx", "dp", "da", "dc"), sample=Rows("ball", "ball", "g", "row"), tensors=True)
 def dist2plane_bwd(
     x: Array, p: Array, a: Array, g: Array, c: Any = 1.0, signed: bool = False, scaled: bool = False
 ) -> tuple[Array, Array, Array, Array]:
@@ -86,16 +84,16 @@ def dist2plane_bwd(
     row; g is multiplied by
     the sign of r, or by the norm of a and da gains :math:`gd/\|a\|\,a`.
     """
-    xx, pp, delta, n, g = dot(x, x), dot(p, p), x - p, np.sqrt(dot(a, a)), g[..., None]
+    xx, pp, delta, n, g = dot(x, x), dot(p, p), x - p, root(dot(a, a)), g[..., None]
     al, be, q, da, pa = 1 - c * pp, 1 - c * xx, dot(delta, delta), dot(delta, a), dot(p, a)
-    n1 = np.where(n > 0, n, 1)
-    r = np.where(n > 0, 2 * (al * da - c * q * pa) / (al * be * n1), 0)
-    g = g if signed else g * np.sign(r)
+    n1 = xp.where(n > 0, n, 1)
+    r = xp.where(n > 0, 2 * (al * da - c * q * pa) / (al * be * n1), 0)
+    g = g if signed else g * xp.sign(r)
     u = c * r * r
     long = g * n if scaled else g
-    top = long / np.sqrt(1 + u)
-    f = np.where(n > 0, 2 * top / (al * be * n1), 0)
-    own = np.where(n > 0, (top * r - (g * n * r * arsinh_root(u) if scaled else 0)) / n1**2, 0)
+    top = long / xp.sqrt(1 + u)
+    f = xp.where(n > 0, 2 * top / (al * be * n1), 0)
+    own = xp.where(n > 0, (top * r - (g * n * r * arsinh_root(u) if scaled else 0)) / n1**2, 0)
     by_p, by_x = f * da - top * r / al, -top * r / be
     way = f * al * a - 2 * c * f * pa * delta
     dc = long * r**3 * arsinh_root_d(u) - f * q * pa - pp * by_p - xx * by_x

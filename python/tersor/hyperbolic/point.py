@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tersor._op import op
 from tersor._sample import Rows
-from tersor.hyperbolic._roots import EPS, Array, arsinh_root, arsinh_root_d, dot, like, sech2, tanh_root, tanh_root_d
+from tersor.hyperbolic._roots import (
+    EPS,
+    Array,
+    arsinh_root,
+    arsinh_root_d,
+    dot,
+    like,
+    root,
+    sech2_root,
+    tanh_root,
+    tanh_root_d,
+    xp,
+)
 from tersor.hyperbolic.mobius import mobius_add_bwd
 
 
@@ -46,10 +56,10 @@ def dist(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fal
     Ganea et al. (2018), eq. 6. The gradient at x = y is 0.
     """
     u = dot(x - y, x - y) / ((1 - c * dot(x, x)) * (1 - c * dot(y, y)))
-    return (2 * np.sqrt(u) * arsinh_root(c * u))[..., 0]
+    return (2 * root(u) * arsinh_root(c * u))[..., 0]
 
 
-@op(outputs=("dx", "dy", "dc"), sample=Rows("ball", "ball", "row"))
+@op(outputs=("dx", "dy", "dc"), sample=Rows("ball", "ball", "row"), tensors=True)
 def dist_bwd(x: Array, y: Array, g: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `dist`.
 
@@ -59,9 +69,9 @@ def dist_bwd(x: Array, y: Array, g: Array, c: Any = 1.0) -> tuple[Array, Array, 
     """
     xx, yy, q = dot(x, x), dot(y, y), dot(x - y, x - y)
     a, b, g = 1 - c * xx, 1 - c * yy, g[..., None]
-    f = np.where(q > 0, 2 * g / np.sqrt(np.where(q > 0, q, 1) * (a * b + c * q)), 0)
+    f = xp.where(q > 0, 2 * g / xp.sqrt(xp.where(q > 0, q, 1) * (a * b + c * q)), 0)
     m = q / (a * b)
-    dc = g * np.sqrt(m) * ((xx / a + yy / b) / np.sqrt(1 + c * m) + 2 * arsinh_root_d(c * m) * m)
+    dc = g * root(m) * ((xx / a + yy / b) / xp.sqrt(1 + c * m) + 2 * arsinh_root_d(c * m) * m)
     return f * (x - y + c * q / a * x), f * (y - x + c * q / b * y), like(dc, c)
 
 
@@ -108,11 +118,11 @@ def expmap(x: Array, v: Array, c: Any = 1.0, eps: float | str = 0.0, *, dim: int
     s2 = c * vv / a**2
     t = tanh_root(s2) / a
     cq = c * (xx + 2 * t * xv + t * t * vv)
-    d = a * sech2(np.sqrt(s2)) + cq
+    d = a * sech2_root(s2) + cq
     return (a * (x + t * v) + cq * x) / d
 
 
-@op(outputs=("dx", "dv", "dc"), sample=Rows("g", "ball", "tangent"))
+@op(outputs=("dx", "dv", "dc"), sample=Rows("g", "ball", "tangent"), tensors=True)
 def expmap_bwd(g: Array, x: Array, v: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `expmap`: that of :math:`x \oplus u`, :math:`u = \tau v`, and of :math:`\tau = T(s^2)/\alpha`,
     :math:`s = \sqrt c\|v\|/\alpha`.
@@ -124,9 +134,9 @@ def expmap_bwd(g: Array, x: Array, v: Array, c: Any = 1.0) -> tuple[Array, Array
     xx, vv = dot(x, x), dot(v, v)
     a = 1 - c * xx
     s2 = c * vv / a**2
-    tau, h, t1 = tanh_root(s2) / a, sech2(np.sqrt(s2)), tanh_root_d(s2)
+    tau, h, t1 = tanh_root(s2) / a, sech2_root(s2), tanh_root_d(s2)
     reference = mobius_add_bwd.op.reference  # type: ignore[attr-defined]
-    dx, du, dc = reference(g, x, tau * v, np.broadcast_to(c, a.shape))
+    dx, du, dc = reference(g, x, tau * v, xp.broadcast_to(c, a.shape))
     m = dot(du, v)
     dx = dx + 2 * c * m * h / a**2 * x
     dc = dc + m * (t1 * vv / a**3 + h * xx / a**2)
@@ -171,10 +181,10 @@ def logmap(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     xx, yy, q = dot(x, x), dot(y, y), dot(y - x, y - x)
     a, b = 1 - c * xx, 1 - c * yy
     u = c * q / (a * b)
-    return arsinh_root(u) / (b * np.sqrt(1 + u)) * (a * (y - x) - c * q * x)
+    return arsinh_root(u) / (b * xp.sqrt(1 + u)) * (a * (y - x) - c * q * x)
 
 
-@op(outputs=("dx", "dy", "dc"), sample=Rows("g", "ball", "ball"))
+@op(outputs=("dx", "dy", "dc"), sample=Rows("g", "ball", "ball"), tensors=True)
 def logmap_bwd(g: Array, x: Array, y: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `logmap`, with :math:`\delta = y - x`, :math:`E = S/\sqrt{1 + u}`, :math:`f = E/\beta`,
     :math:`G = \langle g, \alpha\delta - cqx\rangle`, :math:`K = GE'/\beta`, :math:`P = K/(\alpha\beta) - f\langle g, x\rangle`,
@@ -184,7 +194,7 @@ def logmap_bwd(g: Array, x: Array, y: Array, c: Any = 1.0) -> tuple[Array, Array
     xx, yy, delta = dot(x, x), dot(y, y), y - x
     a, b, q, gx, gd = 1 - c * xx, 1 - c * yy, dot(delta, delta), dot(g, x), dot(g, delta)
     u = c * q / (a * b)
-    s, root = arsinh_root(u), np.sqrt(1 + u)
+    s, root = arsinh_root(u), xp.sqrt(1 + u)
     f, height = s / root / b, a * gd - c * q * gx
     k = height * (arsinh_root_d(u) - s / (2 * (1 + u))) / root / b
     p = k / (a * b) - f * gx

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tersor._op import op
 from tersor._sample import Rows
-from tersor.hyperbolic._roots import Array, dot, like
+from tersor.hyperbolic._roots import Array, dot, like, xp
 
 
 @op(sample=Rows("ball", "ball", "g"))
@@ -52,7 +50,7 @@ def gyration(u: Array, v: Array, w: Array, c: Any = 1.0, *, dim: int = -1) -> Ar
     return w + 2 * c / (a * b + c * q) * ((b * sw + c * q * vw) * u - (sw - a * vw) * s)
 
 
-@op(outputs=("du", "dv", "dw", "dc"), sample=Rows("g", "ball", "ball", "g"))
+@op(outputs=("du", "dv", "dw", "dc"), sample=Rows("g", "ball", "ball", "g"), tensors=True)
 def gyration_bwd(g: Array, u: Array, v: Array, w: Array, c: Any = 1.0) -> tuple[Array, Array, Array, Array]:
     r"""Gradient of `gyration`; :math:`dw = \operatorname{gyr}[v, u]g`, a rotation's transpose being its inverse.
 
@@ -120,7 +118,7 @@ def parallel_transport(x: Array, y: Array, v: Array, c: Any = 1.0, *, dim: int =
     return b / a * _rotation(y, -x, v, c)
 
 
-@op(outputs=("dx", "dy", "dv", "dc"), sample=Rows("g", "ball", "ball", "g"))
+@op(outputs=("dx", "dy", "dv", "dc"), sample=Rows("g", "ball", "ball", "g"), tensors=True)
 def parallel_transport_bwd(g: Array, x: Array, y: Array, v: Array, c: Any = 1.0) -> tuple[Array, Array, Array, Array]:
     r"""Gradient of `parallel_transport`: that of the gyration, and of its factor :math:`\lambda_x/\lambda_y`.
 
@@ -129,7 +127,7 @@ def parallel_transport_bwd(g: Array, x: Array, y: Array, v: Array, c: Any = 1.0)
     xx, yy = dot(x, x), dot(y, y)
     a, b = 1 - c * xx, 1 - c * yy
     r = b / a
-    dy, dx, dv, dc = _rotation_bwd(g, y, -x, v, np.broadcast_to(c, a.shape))
+    dy, dx, dv, dc = _rotation_bwd(g, y, -x, v, xp.broadcast_to(c, a.shape))
     total = dot(g, _rotation(y, -x, v, c))
     dx, dy = -r * dx + 2 * c * r / a * total * x, r * dy - 2 * c / a * total * y
     return dx, dy, r * dv, like(r * dc + total * (r * xx - yy) / a, c)

@@ -45,6 +45,10 @@ class QuantLinear(nn.Module):
     scales keep their precision. Without a gradient to record, all layers of a thread decode into the same memory.
     """
 
+    data: Tensor
+    scale: Tensor
+    zero_point: Tensor | None
+
     def __init__(self, weight: Encoded, bias: Tensor | None = None) -> None:
         super().__init__()
         self.scheme, self.shape, self.dtype = weight.scheme, weight.shape, weight.dtype

@@ -18,8 +18,10 @@ pub mod rows;
 pub mod select;
 pub mod simd;
 pub mod store;
+pub mod wide;
 
 use std::marker::PhantomData;
+use store::Store;
 
 /// Element types that cross the border.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -163,6 +165,35 @@ impl<'a> Tensor<'a> {
             None => (1, 1),
             Some((&d, lead)) => (lead.iter().product(), d),
         }
+    }
+
+    /// The one number of an array of a float type.
+    pub fn number(&self) -> Result<f64> {
+        if self.len() != 1 {
+            return Err(Error::Value(format!("one number is needed, got shape {:?}", self.shape())));
+        }
+        match self.dtype {
+            Dtype::F64 => Ok(self.slice::<f64>()?[0]),
+            Dtype::F32 => Ok(f64::from(self.slice::<f32>()?[0])),
+            Dtype::F16 => Ok(self.slice::<store::F16>()?[0].to_f64()),
+            Dtype::Bf16 => Ok(self.slice::<store::Bf16>()?[0].to_f64()),
+            other => Err(Error::Type(format!("a float type is needed, got {}", other.name()))),
+        }
+    }
+
+    /// Writes the one number of an array of a float type.
+    pub fn set_number(&self, v: f64) -> Result<()> {
+        if self.len() != 1 {
+            return Err(Error::Value(format!("one number is needed, got shape {:?}", self.shape())));
+        }
+        match self.dtype {
+            Dtype::F64 => self.slice_mut::<f64>()?[0] = v,
+            Dtype::F32 => self.slice_mut::<f32>()?[0] = v as f32,
+            Dtype::F16 => self.slice_mut::<store::F16>()?[0] = store::F16::from_f64(v),
+            Dtype::Bf16 => self.slice_mut::<store::Bf16>()?[0] = store::Bf16::from_f64(v),
+            other => return Err(Error::Type(format!("a float type is needed, got {}", other.name()))),
+        }
+        Ok(())
     }
 
     /// The elements, if they are of type `T`.

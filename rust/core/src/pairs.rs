@@ -10,7 +10,7 @@ mod pack;
 pub mod reduce;
 pub mod score;
 
-pub use pack::Item;
+pub use pack::{Item, Real, padded};
 pub use reduce::{ArgMin, LogSumExp, Reduce, TopK, Write};
 pub use score::{Cosine, Distance, Dot, Hamming, Hyperbolic, Score, SquaredDistance};
 
@@ -101,7 +101,7 @@ where
 }
 
 /// What a score needs to know of each row alone.
-fn terms<T: Item<Class = Sc::Class>, Sc: Score>(score: &Sc, x: &[T], n: usize, d: usize) -> Result<Vec<f64>> {
+pub fn terms<T: Item<Class = Sc::Class>, Sc: Score>(score: &Sc, x: &[T], n: usize, d: usize) -> Result<Vec<f64>> {
     let mut out = try_vec(if Sc::TERMS { n } else { 0 }, 0.0)?;
     let shared = Shared(out.as_mut_ptr());
     let blocks = if Sc::TERMS { n.div_ceil(ROWS) } else { 0 };

@@ -62,14 +62,14 @@ fn interrupted() -> bool {
 
 /// Runs `f` with `context` in force for every [`run`] that this thread starts inside.
 pub fn with<T>(context: Context, f: impl FnOnce() -> T) -> T {
-    struct Restore(Context);
+    struct Restore(Context, Option<Instant>);
     impl Drop for Restore {
         fn drop(&mut self) {
             CONTEXT.set(self.0);
-            POLLED.set(None);
+            POLLED.set(self.1);
         }
     }
-    let _restore = Restore(CONTEXT.replace(context));
+    let _restore = Restore(CONTEXT.replace(context), POLLED.get());
     f()
 }
 

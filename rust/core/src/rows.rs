@@ -15,7 +15,7 @@ mod tile;
 
 pub(crate) use aside::{Aside, pull};
 pub(crate) use call::{numbers, put};
-pub use margin::{Margin, eps};
+pub use margin::{Margin, eps, inside};
 pub use sums::Acc;
 
 use crate::dd::Num;

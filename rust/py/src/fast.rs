@@ -1,5 +1,5 @@
-//! The short way for NumPy: one call into Rust that reads the arguments, allocates the results and runs the kernel. The
-//! one rule: it takes only what needs no thought (plain contiguous arrays, equal shapes, numbers); for anything else it
+//! The short way for NumPy: one call into Rust that reads the arguments, allocates the results (or takes `out`) and runs
+//! the kernel. The one rule: it takes only what needs no thought (plain contiguous arrays, equal shapes, numbers); for anything else it
 //! returns None, and the Python path broadcasts, copies or says what is wrong.
 
 use crate::tensor::{self, View};
@@ -34,7 +34,14 @@ impl Fast {
         Fast { op: op.0, defaults, exempt, ndarray, empty }
     }
 
-    fn __call__<'py>(&self, py: Python<'py>, args: &Bound<'py, PyTuple>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    /// `out` is an array, or a tuple of them where the operator has several results; it is what is returned.
+    #[pyo3(signature = (args, out=None))]
+    fn __call__<'py>(
+        &self,
+        py: Python<'py>,
+        args: &Bound<'py, PyTuple>,
+        out: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let (op, n) = (self.op, self.op.inputs.len());
         if args.len() > n + op.scalars.len() {
             return Ok(None);
@@ -74,6 +81,12 @@ impl Fast {
             let like = if let Rule::Like(i) = rule { i } else { 0 };
             let shape = views[like].shape();
             let shape = if rule == Rule::Lead { &shape[..shape.len() - 1] } else { shape };
+            if let Some(out) = out {
+                let Some(v) = self.given(out, results.len(), shape, views[like].dtype()) else { return Ok(None) };
+                views.push(v);
+                results.push(out.clone());
+                continue;
+            }
             let shape = PyTuple::new(py, shape)?;
             let y = if objects[like].get_type().is(&self.ndarray) {
                 self.empty.bind(py).call1((shape, objects[like].getattr(pyo3::intern!(py, "dtype"))?))?
@@ -89,11 +102,28 @@ impl Fast {
             let context = pool::Context { runner: None, threads: 0, poll: Some(poll) };
             py.detach(|| pool::with(context, || (op.run)(&tensors, &scalars)))
         })?;
+        if out.is_some() {
+            return Ok(out.cloned());
+        }
         Ok(Some(if results.len() == 1 { results.swap_remove(0) } else { PyTuple::new(py, results)?.into_any() }))
     }
 }
 
 impl Fast {
+    /// Result `i` of those that the caller brought, if it is just the array that would be allocated.
+    fn given(&self, out: &Bound<'_, PyAny>, i: usize, shape: &[usize], dtype: Dtype) -> Option<View> {
+        let several = out.cast_exact::<PyTuple>().ok();
+        let y = match (several, self.op.outputs.len()) {
+            (None, 1) => out.clone(),
+            (Some(ys), n) if n > 1 && ys.len() == n => ys.get_item(i).ok()?,
+            _ => return None,
+        };
+        if !y.get_type().is(&self.ndarray) {
+            return None;
+        }
+        tensor::view(&y, true).ok().filter(|v| v.shape() == shape && v.dtype() == dtype)
+    }
+
     /// Rows of one shape, one dtype, and one number for all rows or one for each.
     fn simple(&self, views: &[View]) -> bool {
         let (first, v) = (&views[0], self.op.vectors);

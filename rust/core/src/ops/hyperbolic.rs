@@ -7,11 +7,13 @@
 mod conformal;
 mod geodesic;
 pub mod linear;
+pub mod midpoint;
 mod mobius;
 mod origin;
+pub mod pairwise;
 mod plane;
 mod point;
-mod roots;
+pub(super) mod roots;
 mod step;
 mod transport;
 

@@ -55,6 +55,11 @@ impl<'a, T> Rows<'a, T> {
     }
 }
 
+/// Whether values of this type need no more than f32's precision.
+const fn single<T>() -> bool {
+    size_of::<T>() < 8
+}
+
 fn rows_of(len: usize, width: usize, n: usize) -> Result<()> {
     if n.checked_mul(width) == Some(len) {
         return Ok(());
@@ -92,7 +97,7 @@ impl<T: Store> Reduce for Write<'_, T> {
         for (keys, out) in keys.chunks_exact(2 * PANEL).zip(out.chunks_mut(2 * PANEL)) {
             let mut v = f64::load16(s, keys);
             for v in &mut v {
-                *v = score.value(s, *v);
+                *v = score.value(s, *v, single::<T>());
             }
             if out.len() == 2 * PANEL { T::store16(s, v, out) } else { T::store_tail(s, v, out) }
         }
@@ -156,7 +161,7 @@ impl<T: Store> Reduce for ArgMin<'_, T> {
         // SAFETY: the driver finishes each row once.
         let (ids, values) = unsafe { (self.ids.part(row, 0..1), self.values.part(row, 0..1)) };
         ids[0] = id;
-        values[0] = T::from_f64(score.value(s, f64x8::splat(s, key))[0]);
+        values[0] = T::from_f64(score.value(s, f64x8::splat(s, key), single::<T>())[0]);
     }
 }
 
@@ -270,7 +275,7 @@ impl<T: Store, F: Fn(usize, usize) -> bool + Sync> Reduce for TopK<'_, T, F> {
                 keys[i] = key * self.sign;
                 ids[i] = id as i64;
             }
-            let v = score.value(s, keys.simd_into(s));
+            let v = score.value(s, keys.simd_into(s), single::<T>());
             for i in 0..best.len() {
                 values[i] = T::from_f64(v[i]);
             }
@@ -317,7 +322,7 @@ impl<T: Store> Reduce for LogSumExp<'_, T> {
         let none = f64x8::splat(s, f64::NEG_INFINITY);
         let mut terms = [none; STRIP / PANEL];
         for (term, keys) in terms.iter_mut().zip(keys.chunks_exact(PANEL)) {
-            *term = score.value(s, f64x8::from_slice(s, keys)) * self.scale;
+            *term = score.value(s, f64x8::from_slice(s, keys), single::<T>()) * self.scale;
         }
         for (i, term) in terms.iter_mut().enumerate() {
             let left = cols.len().saturating_sub(i * PANEL);

@@ -29,9 +29,9 @@ pub trait Score: Sync {
     fn key<S: Simd>(&self, _: S, sum: f64x8<S>, _: f64x8<S>, _: f64x8<S>) -> f64x8<S> {
         sum
     }
-    /// The score, from its key.
+    /// The score, from its key; `single`: as an f32 needs it.
     #[inline(always)]
-    fn value<S: Simd>(&self, _: S, key: f64x8<S>) -> f64x8<S> {
+    fn value<S: Simd>(&self, _: S, key: f64x8<S>, _single: bool) -> f64x8<S> {
         key
     }
 }
@@ -85,7 +85,7 @@ impl Score for Distance {
         SquaredDistance.step(s, sum, x, y)
     }
     #[inline(always)]
-    fn value<S: Simd>(&self, _: S, key: f64x8<S>) -> f64x8<S> {
+    fn value<S: Simd>(&self, _: S, key: f64x8<S>, _single: bool) -> f64x8<S> {
         key.sqrt()
     }
 }
@@ -113,10 +113,19 @@ impl Score for Hyperbolic {
         sum / (x * y)
     }
     #[inline(always)]
-    fn value<S: Simd>(&self, s: S, key: f64x8<S>) -> f64x8<S> {
+    fn value<S: Simd>(&self, s: S, key: f64x8<S>, single: bool) -> f64x8<S> {
         let root = self.c.sqrt();
-        let w = key.sqrt();
-        if root == 0.0 { w + w } else { math::asinh(s, w * root) * (2.0 / root) }
+        if root == 0.0 {
+            let w = key.sqrt();
+            return w + w;
+        }
+        // the fewest roundings; where c key may underflow, the roots are taken apart
+        let w = if self.c > 1e-100 { (key * self.c).sqrt() } else { key.sqrt() * root };
+        if single {
+            return math::single::asinh(s, w) * (2.0 / root);
+        }
+        let w = math::asinh(s, w);
+        (w + w) / root
     }
 }
 

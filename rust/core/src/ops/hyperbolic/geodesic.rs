@@ -50,8 +50,12 @@ impl RowOp<2, 2, 3, 2, 1, 0> for Geodesic {
         let (alpha, beta) = (gap(c, xx), gap(c, yy));
         let Weights { a, b, .. } = Weights::new(t, c * q.get() / (alpha * beta));
         let (lx, ly) = (2.0 / alpha, 2.0 / beta);
-        let p = 1.0 / (a * (lx - 1.0) + b * (ly - 1.0) + 1.0);
-        Solved { weights: [a * lx * p, b * ly * p], numbers: [], gap: p + p }
+        // P is 2/(1 - c|z|²) and cannot be less than 2, but beyond the ends it is a difference
+        let whole = a * (lx - 1.0) + b * (ly - 1.0) + 1.0;
+        let p = 1.0 / whole.simd_lt(2.0).select(whole * 0.0 + 2.0, whole);
+        // what the rounding of a sum of terms so much larger than the point may add to it
+        let slack = (a.abs() * lx + b.abs() * ly) * SLACK;
+        Solved { weights: [a * lx * p, b * ly * p], numbers: [], gap: p * (2.0 - slack) }
     }
     #[inline(always)]
     fn combine<S: Simd>(&self, [x, y]: &[f64x8<S>; 2], [a, b]: &[f64x8<S>; 2]) -> [f64x8<S>; 1] {

@@ -68,27 +68,29 @@ impl RowOp<3, 1, 5, 6, 2, 1> for MobiusAddBwd {
 }
 
 /// x ⊞ y = (beta x + alpha y)/E, E = alpha + beta - alpha beta, as half the sum of alpha and beta times x + y, and half their
-/// difference times y - x; 1 - c|z|² = alpha beta (alpha beta + c|y - x|²)/E²
+/// difference times y - x; 1 - c|z|² = alpha beta (alpha beta + c|y - x|²)/E². With s = x + y the difference is
+/// c(|s|² - 2<s,x>), which loses nothing where y is close to -x.
 pub struct MobiusCoadd(pub Margin);
-impl RowOp<2, 1, 3, 2, 1, 0> for MobiusCoadd {
+impl RowOp<2, 1, 4, 2, 1, 0> for MobiusCoadd {
     const CURVED: bool = true;
     fn margin(&self) -> Option<Margin> {
         Some(self.0)
     }
     #[inline(always)]
-    fn dots<S: Simd, A: Acc<S>>(&self, [x, y]: &[f64x8<S>; 2], [xx, yy, q]: &mut [A; 3]) {
+    fn dots<S: Simd, A: Acc<S>>(&self, [x, y]: &[f64x8<S>; 2], [xx, yy, ss, sx]: &mut [A; 4]) {
         xx.dot(*x, *x);
         yy.dot(*y, *y);
-        q.square_sum(*y, -*x);
+        ss.square_sum(*x, *y);
+        sx.dot_sum(*x, *x, *y);
     }
     #[inline(always)]
-    fn solve<S: Simd, N: Num<S>>(&self, _: S, [xx, yy, q]: [N; 3], [c]: [f64x8<S>; 1]) -> Solved<S, 2, 0> {
-        let (alpha, beta) = (wide_gap(c, xx), wide_gap(c, yy));
-        let half = (alpha - beta).get() * 0.5;
-        let (alpha, beta) = (alpha.get(), beta.get());
+    fn solve<S: Simd, N: Num<S>>(&self, _: S, [xx, yy, ss, sx]: [N; 4], [c]: [f64x8<S>; 1]) -> Solved<S, 2, 0> {
+        let (alpha, beta) = (gap(c, xx), gap(c, yy));
+        let half = (N::of(c) * (ss - sx - sx)).get() * 0.5;
+        let q = (xx + xx + yy + yy - ss).get();
         let (sum, ab) = (alpha + beta, alpha * beta);
         let d = 1.0 / (sum - ab);
-        Solved { weights: [sum * d * 0.5, half * d], numbers: [], gap: ab * (ab + c * q.get()) * d * d }
+        Solved { weights: [sum * d * 0.5, half * d], numbers: [], gap: ab * (ab + c * q) * d * d }
     }
     #[inline(always)]
     fn combine<S: Simd>(&self, [x, y]: &[f64x8<S>; 2], [a, b]: &[f64x8<S>; 2]) -> [f64x8<S>; 1] {

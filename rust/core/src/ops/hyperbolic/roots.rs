@@ -8,6 +8,9 @@ use crate::simd::*;
 /// Below this z the derivatives of T, A and S come from their series: the closed forms cancel.
 const NEAR: f64 = 0.06;
 
+/// A few roundings of a number near 1.
+pub const SLACK: f64 = 1.0 / (1u64 << 48) as f64;
+
 #[inline(always)]
 pub fn series<S: Simd>(z: f64x8<S>, coefficients: &[f64]) -> f64x8<S> {
     let mut v = f64x8::splat(z.witness(), 0.0);

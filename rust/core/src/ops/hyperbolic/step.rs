@@ -19,6 +19,10 @@ struct Step<S: Simd> {
 fn step<S: Simd, N: Num<S>>([xx, vv, xv]: [N; 3], tau: f64x8<S>, beta: f64x8<S>, c: f64x8<S>) -> Step<S> {
     let (alpha, t) = (gap(c, xx), N::of(tau));
     let cq = c * (xx + t * (xv + xv + t * vv)).get();
+    // |x + u| >= ||x| - |u||, and c|x|² - c|u|² = beta - alpha: where v points at the antipode of an x at the edge, this is
+    // all that is left of the sum
+    let least = (beta - alpha) * (beta - alpha) * 0.25;
+    let cq = cq.simd_lt(least).select(least, cq);
     Step { alpha, d: 1.0 / alpha.mul_add(beta, cq), beta, cq }
 }
 
@@ -27,7 +31,8 @@ impl<S: Simd> Step<S> {
     #[inline(always)]
     fn solved(self, tau: f64x8<S>) -> Solved<S, 3, 0> {
         let Step { alpha, d, beta, cq } = self;
-        Solved { weights: [tau, alpha * d, cq * d], numbers: [], gap: alpha * beta * d }
+        // 1 - c|x ⊕ u|² = alpha beta/D, less what the rounding of x + u may add where it all but cancels
+        Solved { weights: [tau, alpha * d, cq * d], numbers: [], gap: alpha * d * (beta - SLACK) }
     }
 }
 

@@ -1,0 +1,327 @@
+"""Distances of every point to every point, the nearest ones, and their soft minimum.
+
+The rule of this file: no array of N·M·d elements, in neither direction.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tersor._op import op
+from tersor._sample import Draw, Rows
+from tersor.hyperbolic._roots import Array, arsinh_root, arsinh_root_d, dot
+from tersor.hyperbolic.point import dist
+
+# the bits of `grads`: which gradients are wanted
+_X, _Y, _C = 1, 2, 4
+
+
+def _wanted(*xs: Any) -> int:
+    """The gradients that will be asked for: of x, of y, of the numbers."""
+    import torch
+
+    if not torch.is_grad_enabled():
+        return 0
+    asked = [isinstance(x, torch.Tensor) and x.requires_grad for x in xs]
+    return _X * asked[0] + _Y * asked[1] + _C * any(asked[2:])
+
+
+def _sample(*kinds: str, **scalars: Any) -> Any:
+    """x [..., N, d], y [..., M, d], gradients of what is made of them, numbers."""
+    rows = Rows()
+
+    def draw_all(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
+        lead, n = (draw.lead[:-1], draw.lead[-1]) if draw.lead else ((), 1)
+        m = (1, 7, 70)[draw.seed % 3]
+        sizes = {"x": (n,), "y": (m,), "pairs": (n, m), "points": (n,)}
+        made: list[Any] = []
+        for kind in kinds:
+            if kind in ("x", "y"):
+                point = Draw(draw.seed + len(made), draw.dtype, lead + sizes[kind], draw.d, draw.scale, draw.c)
+                made.append(rows.one(point, "ball", draw.c))
+            elif kind in sizes:
+                made.append(draw.cast(draw.rng.standard_normal(lead + sizes[kind])))
+            else:
+                made.append(draw.c if kind == "c" else float(draw.rng.uniform(0.5, 4)))
+        return made, {k: v(m) if callable(v) else v for k, v in scalars.items()}
+
+    return draw_all
+
+
+def _rows(x: Array, y: Array) -> tuple[int, ...]:
+    """The leading axes of both."""
+    if len(x.shape) < 2 or len(y.shape) < 2 or x.shape[-1] != y.shape[-1] or x.shape[:-2] != y.shape[:-2]:
+        raise ValueError(f"x and y must be [..., N, d] and [..., M, d], got {tuple(x.shape)} and {tuple(y.shape)}")
+    return tuple(x.shape[:-2])
+
+
+def _square(x: Array, y: Array, c: Any) -> Array:
+    """m = q/(alpha beta) of all pairs."""
+    x, y = x[..., :, None, :], y[..., None, :, :]
+    return (dot(x - y, x - y) / ((1 - c * dot(x, x)) * (1 - c * dot(y, y))))[..., 0]
+
+
+@op(
+    meta=lambda x, y, c, grads: [((*_rows(x, y), x.shape[-2], y.shape[-2]), x.dtype)],
+    sample=_sample("x", "y", "c"),
+)
+def _cdist(x: Array, y: Array, c: Any = 1.0, grads: int = 7) -> Array:
+    """All distances; ``grads`` is for the backward alone."""
+    m = _square(x, y, c)
+    return 2 * np.sqrt(m) * arsinh_root(c * m)
+
+
+def _grad_shapes(x: Array, y: Array, numbers: tuple[Any, ...], grads: int) -> list[tuple[tuple[int, ...], Any]]:
+    """Gradients that nobody wants are empty."""
+    return [
+        (tuple(x.shape) if grads & _X else (0,), x.dtype),
+        (tuple(y.shape) if grads & _Y else (0,), x.dtype),
+        *[(tuple(k.shape) if grads & _C else (0,), k.dtype) for k in numbers],
+    ]
+
+
+@op(
+    outputs=("dx", "dy", "dc"),
+    meta=lambda g, x, y, c, grads: _grad_shapes(x, y, (c,), grads),
+    sample=_sample("pairs", "x", "y", "c", grads=7),
+)
+def _cdist_bwd(g: Array, x: Array, y: Array, c: Any = 1.0, grads: int = 7) -> tuple[Array, Array, Array]:
+    r"""Gradient of `cdist`.
+
+    A pair pulls x along :math:`\frac{2g}{\sqrt{qD}}\left(x - y + \frac{cq}{\alpha}x\right)`, as in `dist`, and all are summed.
+    """
+    xx, yy = dot(x, x)[..., :, None, 0], dot(y, y)[..., None, :, 0]
+    a, b, m = 1 - c * xx, 1 - c * yy, _square(x, y, c)
+    f = np.where(m > 0, 2 * g / (a * b * np.sqrt(np.where(m > 0, m * (1 + c * m), 1))), 0)
+    cq = c * m * a * b
+    along = f[..., None] * (x[..., :, None, :] - y[..., None, :, :])
+    dx = np.sum(along, -2) + np.sum(f * cq / a, -1)[..., None] * x
+    dy = -np.sum(along, -3) + np.sum(f * cq / b, -2)[..., None] * y
+    dc = g * np.sqrt(m) * ((xx / a + yy / b) / np.sqrt(1 + c * m) + 2 * arsinh_root_d(c * m) * m)
+    empty = np.zeros(0)
+    return (
+        dx if grads & _X else empty,
+        dy if grads & _Y else empty,
+        np.sum(dc).reshape(np.shape(c)) if grads & _C else empty,
+    )
+
+
+@op(
+    outputs=("d", "indices"),
+    meta=lambda x, y, c, k: [
+        ((*_rows(x, y), x.shape[-2], k), x.dtype),
+        ((*_rows(x, y), x.shape[-2], k), "int64"),
+    ],
+    sample=_sample("x", "y", "c", k=lambda m: (m + 1) // 2),
+    integer=True,
+)
+def _knn(x: Array, y: Array, c: Any = 1.0, k: int = 1) -> tuple[Array, Array]:
+    """The distances to the k nearest rows of y and their places, in order."""
+    m = _square(x, y, c)
+    indices = np.argsort(m, -1, kind="stable")[..., :k]
+    m = np.take_along_axis(m, indices, -1)
+    return 2 * np.sqrt(m) * arsinh_root(c * m), indices
+
+
+@op(
+    meta=lambda x, y, beta, c, grads: [((*_rows(x, y), x.shape[-2]), x.dtype)],
+    sample=_sample("x", "y", "beta", "c"),
+)
+def _softmin_dist(x: Array, y: Array, beta: Any = 1.0, c: Any = 1.0, grads: int = 7) -> Array:
+    """The soft minimum of the distances; ``grads`` is for the backward alone."""
+    d = _cdist.op.reference(x, y, c)  # type: ignore[attr-defined]
+    low = np.min(d, -1, initial=np.inf, keepdims=True)
+    return low[..., 0] - np.log(np.sum(np.exp(-beta * (d - low)), -1)) / beta
+
+
+@op(
+    outputs=("dx", "dy", "dbeta", "dc"),
+    meta=lambda g, x, y, beta, c, grads: _grad_shapes(x, y, (beta, c), grads),
+    sample=_sample("points", "x", "y", "beta", "c", grads=7),
+)
+def _softmin_dist_bwd(
+    g: Array, x: Array, y: Array, beta: Any = 1.0, c: Any = 1.0, grads: int = 7
+) -> tuple[Array, Array, Array, Array]:
+    r"""Gradient of `softmin_dist`: that of `cdist` with shares :math:`e^{-\beta(d_{ij} - s_i)}` of g."""
+    d = _cdist.op.reference(x, y, c)  # type: ignore[attr-defined]
+    s = _softmin_dist.op.reference(x, y, beta, c)[..., None]  # type: ignore[attr-defined]
+    share = g[..., None] * np.exp(-beta * (d - s))
+    dx, dy, dc = _cdist_bwd.op.reference(share, x, y, c, grads)  # type: ignore[attr-defined]
+    dbeta = (np.sum(share * d) - np.sum(g[..., None] * s)) / beta
+    return dx, dy, np.asarray(dbeta).reshape(np.shape(beta)) if grads & _C else np.zeros(0), dc
+
+
+def _operands(who: str, x: Array, y: Array, **numbers: Any) -> tuple[Array, Array]:
+    """x and y with their leading axes broadcast; the numbers checked."""
+    for name, a in (("x", x), ("y", y)):
+        if getattr(a, "ndim", 0) < 2:
+            raise ValueError(f"{who}: {name} must have two axes or more, got {getattr(a, 'shape', type(a).__name__)}")
+    for name, a in numbers.items():
+        if getattr(a, "ndim", 0):
+            raise ValueError(f"{who}: {name} must be a number or an array of 0 axes, got shape {tuple(a.shape)}")
+    if x.shape[-1] != y.shape[-1]:
+        raise ValueError(f"{who}: last axes differ: x has {x.shape[-1]}, y has {y.shape[-1]}")
+    if x.shape[:-2] == y.shape[:-2]:
+        return x, y
+    try:
+        lead = np.broadcast_shapes(tuple(x.shape[:-2]), tuple(y.shape[:-2]))
+    except ValueError:
+        raise ValueError(f"{who}: shapes do not broadcast: x {tuple(x.shape)}, y {tuple(y.shape)}") from None
+    expand = np.broadcast_to if isinstance(x, np.ndarray) else type(x).expand
+    return expand(x, (*lead, *x.shape[-2:])), expand(y, (*lead, *y.shape[-2:]))
+
+
+def cdist(x: Array, y: Array, c: Any = 1.0, *, out: Array = None) -> Array:
+    r"""Distances between all pairs, :math:`D_{ij} = d_c(x_i, y_j)`.
+
+    Parameters
+    ----------
+    x : array or tensor [..., N, d], float64, float32, float16 or bfloat16
+        Points of the ball; leading axes broadcast with those of y.
+    y : array or tensor [..., M, d], of the type of x
+        Points of the ball.
+    c : float, or array of 0 axes
+        The ball has curvature -c; finite, not negative. c = 0 gives :math:`2\|x - y\|`.
+    out : array or tensor
+        Where the result goes; C-contiguous, of its shape and type. Not with gradients.
+
+    Returns
+    -------
+    array or tensor [..., N, M]
+        As `dist` of every pair; exactly 0 for equal rows, and symmetric bit for bit: ``cdist(y, x)`` is the transpose.
+        Differentiable once, with respect to x, y and c.
+
+    Raises
+    ------
+    TypeError
+        If x and y are not of one float type.
+    ValueError
+        If c is negative, not finite or no single number, or shapes do not go together.
+
+    Notes
+    -----
+    Differences are squared as they are, in float64, so that near pairs lose no digit; :math:`\|x\|^2 + \|y\|^2 - 2\langle x,
+    y\rangle` would cancel. 2NMd operations forward, four times as many backward, which makes the distances again tile by tile;
+    memory is that of the result. The same bits for any number of threads. 16-bit types are computed in float32.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tersor import hyperbolic
+    >>> x = np.array([[0.0, 0.0], [0.5, 0.0]])
+    >>> hyperbolic.cdist(x, x).round(4)
+    array([[0.    , 1.0986],
+           [1.0986, 0.    ]])
+    """
+    x, y = _operands("cdist", x, y, c=c)
+    if isinstance(x, np.ndarray):
+        return _cdist(x, y, c, out=out)
+    return _cdist(x, y, c, _wanted(x, y, c), out=out)
+
+
+def knn(x: Array, y: Array, k: int, c: Any = 1.0) -> tuple[Array, Array]:
+    """The k nearest points of y to each of x.
+
+    Parameters
+    ----------
+    x : array or tensor [..., N, d], float64, float32, float16 or bfloat16
+        Points of the ball; leading axes broadcast with those of y.
+    y : array or tensor [..., M, d], of the type of x
+        Points of the ball.
+    k : int
+        How many, from 0 to M.
+    c : float, or array of 0 axes
+        The ball has curvature -c; finite, not negative.
+
+    Returns
+    -------
+    distances : array or tensor [..., N, k]
+        Ascending. Differentiable once, with respect to x, y and c; the choice is not.
+    indices : array or tensor [..., N, k], int64
+        Which rows of y; of equal distances the lowest index comes first. -1, at distance NaN, where fewer than k
+        distances are numbers.
+
+    Raises
+    ------
+    TypeError
+        If x and y are not of one float type.
+    ValueError
+        If k is not within 0 and M, c is negative, not finite or no single number, or shapes do not go together.
+
+    Notes
+    -----
+    2NMd operations and no array of N·M elements. Points are compared by a function of the distance in float64, before it is
+    rounded: distances that differ only there are in order. See `cdist`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tersor import hyperbolic
+    >>> x = np.array([[0.0, 0.0], [0.5, 0.0], [-0.5, 0.0]])
+    >>> hyperbolic.knn(x, x, 2)[1]
+    array([[0, 1],
+           [1, 0],
+           [2, 0]])
+    """
+    x, y = _operands("knn", x, y, c=c)
+    if not 0 <= k <= y.shape[-2]:
+        raise ValueError(f"knn: k must be between 0 and the {y.shape[-2]} rows of y, got {k}")
+    if isinstance(x, np.ndarray):
+        return _knn(x, y, c, k)
+    if not _wanted(x, y, c):
+        d, indices = _knn(x, y, c, k)
+        return d, indices
+    import torch
+
+    with torch.no_grad():
+        indices = _knn(x, y, c, k)[1]
+    lead, d = x.shape[:-2], x.shape[-1]
+    at = indices.clamp_min(0).reshape(*lead, -1, 1).expand(*lead, -1, d)
+    near = torch.gather(y, -2, at).reshape(*lead, x.shape[-2], k, d)
+    return dist(x[..., None, :], near, c), indices
+
+
+def softmin_dist(x: Array, y: Array, beta: Any = 1.0, c: Any = 1.0) -> Array:
+    r"""Soft minimum of the distances to a set, :math:`s_i = -\tfrac1\beta \log\sum_j e^{-\beta\,d_c(x_i, y_j)}`.
+
+    Parameters
+    ----------
+    x : array or tensor [..., N, d], float64, float32, float16 or bfloat16
+        Points of the ball; leading axes broadcast with those of y.
+    y : array or tensor [..., M, d], of the type of x
+        Points of the ball.
+    beta : float, or array of 0 axes
+        Sharpness, positive: the larger, the nearer to the least distance, which s lies below by at most :math:`\log M/\beta`.
+    c : float, or array of 0 axes
+        The ball has curvature -c; finite, not negative.
+
+    Returns
+    -------
+    array or tensor [..., N]
+        Infinite where M is 0. Differentiable once, with respect to x, y, beta and c.
+
+    Raises
+    ------
+    TypeError
+        If x and y are not of one float type.
+    ValueError
+        If beta is not positive, c is negative, either is not finite or no single number, or shapes do not go together.
+
+    Notes
+    -----
+    2NMd operations, no array of N·M elements in either direction; sums are shifted by the least distance so far. See `cdist`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tersor import hyperbolic
+    >>> x = np.array([[0.0, 0.0], [0.5, 0.0]])
+    >>> hyperbolic.softmin_dist(x, x, 10.0).round(4)
+    array([-0., -0.])
+    """
+    x, y = _operands("softmin_dist", x, y, beta=beta, c=c)
+    if isinstance(x, np.ndarray):
+        return _softmin_dist(x, y, beta, c)
+    return _softmin_dist(x, y, beta, c, _wanted(x, y, beta, c))

@@ -1,0 +1,29 @@
+r"""Quantizers: numbers as integer codes of a few bits, :math:`\hat x = (q - z)\,s`.
+
+**A scale's shape is its granularity.** It has one size per axis of x, each a divisor of x's: ``()`` for a tensor, ``(N, 1)``
+for rows, ``(1, K)`` for columns, ``(N, K/G)`` for groups of the last axis, ``(N/a, K/b)`` for tiles. `choose_qparams` makes
+such scales from ``axis=`` or ``group=``; all other functions read the granularity from the scale.
+
+Codes are int8 or uint8, one a byte, until `pack` puts them side by side. They are decided by the quotient x/s, divided
+once in float64 for float64 data and in float32 for all other. Scales may have another float type than the data.
+``compat=`` names a peer whose codes are reproduced bit for bit on finite values.
+"""
+
+from tersor.quant._encoded import Encoded
+from tersor.quant.affine import dequantize, quantize
+from tersor.quant.encode import decode, encode
+from tersor.quant.fake import fake_quantize
+from tersor.quant.packing import pack, unpack
+from tersor.quant.qparams import choose_qparams
+
+__all__ = [
+    "Encoded",
+    "choose_qparams",
+    "decode",
+    "dequantize",
+    "encode",
+    "fake_quantize",
+    "pack",
+    "quantize",
+    "unpack",
+]

@@ -1,0 +1,53 @@
+"""What the arguments of the quantizers mean. The one rule: an argument is named with its function and with both values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tersor._op import dtype_name
+
+Array = Any
+
+ROUNDINGS = {"half_even": 0, "half_away": 1, "toward_zero": 2, "stochastic": 3}
+#: divide, round, add z; multiply by 1/s in float32, round, add z; divide, add z, round
+FORMS = {None: 0, "gptq": 0, "repq": 0, "torch": 1, "torchao": 1, "ivit": 1, "ct": 2}
+#: peers that compute 16-bit data in its own arithmetic
+OWN_ARITHMETIC = ("torchao", "ct")
+
+
+def code_range(dtype: Any, name: str) -> tuple[int, int]:
+    """The least and the largest code: of "int2" to "int8" and "uint1" to "uint8", or as they are given."""
+    if isinstance(dtype, str):
+        word, _, bits = dtype.partition("int")
+        if word in ("", "u") and bits.isdecimal() and (2 if word == "" else 1) <= int(bits) <= 8:
+            half = 1 << int(bits) - 1
+            return (0, 2 * half - 1) if word else (-half, half - 1)
+    elif isinstance(dtype, tuple) and len(dtype) == 2 and all(type(v) is int for v in dtype):
+        return dtype
+    raise ValueError(f'{name}: dtype must be "int2" to "int8", "uint1" to "uint8" or (lo, hi), got {dtype!r}')
+
+
+def one_of(name: str, argument: str, value: Any, known: Any) -> Any:
+    if value not in known:
+        raise ValueError(f"{name}: {argument} must be one of {', '.join(repr(k) for k in known)}, got {value!r}")
+    return known[value] if isinstance(known, dict) else value
+
+
+def form_of(name: str, compat: str | None, x: Array, scale: Array) -> int:
+    form = one_of(name, "compat", compat, FORMS)
+    small = ("float16", "bfloat16")
+    kinds = [dtype_name(v.dtype) for v in (x, scale) if getattr(v, "ndim", 0)]
+    if compat in OWN_ARITHMETIC and kinds and all(k in small for k in kinds):
+        raise ValueError(f"{name}: {compat} divides {kinds[0]} in its own arithmetic, which is not reproduced")
+    return form
+
+
+def detached(name: str, x: Array) -> Array:
+    """`x` without its gradient, if it is an array at all."""
+    if isinstance(x, np.ndarray):
+        return x
+    if hasattr(x, "detach"):
+        return x.detach()
+    raise TypeError(f"{name}: x must be a NumPy array or a torch tensor, got {type(x).__name__}")

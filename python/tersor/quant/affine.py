@@ -1,0 +1,161 @@
+"""Codes of numbers and numbers of codes. The one rule: a code is decided by one quotient x/s, rounded once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tersor._op import FLOATS, dtype_name, op
+from tersor._sample import Quantized
+from tersor.quant import _plain as plain
+from tersor.quant._arguments import ROUNDINGS, Array, code_range, detached, form_of, one_of
+from tersor.quant.qparams import check_finite
+
+
+def _codes_meta(x: Array, scale: Array, zero_point: Array, lo: int, **_: Any) -> list:
+    return [(tuple(x.shape), "int8" if lo < 0 else "uint8")]
+
+
+@op(
+    meta=_codes_meta,
+    sample=Quantized("x", "scale", "zero_point", lo=-8, hi=7),
+    exempt=("scale",),
+    native=True,
+    integer=True,
+)
+def _quantize(
+    x: Array,
+    scale: Array,
+    zero_point: Array = None,
+    lo: int = -128,
+    hi: int = 127,
+    form: int = 0,
+    rounding: int = 0,
+    seed: int = 0,
+    saturate: bool = False,
+) -> Array:
+    """q = clamp(round(x/s) + z, lo, hi)."""
+    return plain.codes(x, scale, zero_point, lo, hi, form, rounding, seed).astype(np.int8 if lo < 0 else np.uint8)
+
+
+@op(
+    meta=lambda q, scale, zero_point, dtype: [(tuple(q.shape), FLOATS[dtype])],
+    sample=Quantized("q", "scale", "zero_point", dtype=True),
+    exempt=("scale",),
+    native=True,
+)
+def _dequantize(q: Array, scale: Array, zero_point: Array = None, dtype: int = 1) -> Array:
+    """x = (q - z) s."""
+    kind = np.float64 if dtype == 0 else np.float32
+    z = plain.zeros(zero_point, q.shape, kind)
+    return (q.astype(kind) - z) * plain.spread(np.asarray(scale).astype(kind), q.shape)
+
+
+def quantize(
+    x: Array,
+    scale: Array,
+    zero_point: Array = None,
+    dtype: Any = "int8",
+    *,
+    rounding: str = "half_even",
+    seed: int = 0,
+    compat: str | None = None,
+    nan: str = "raise",
+    out: Array = None,
+) -> Array:
+    r"""Codes :math:`q = \mathrm{clamp}(\mathrm{round}(x/s) + z,\ lo,\ hi)`.
+
+    Parameters
+    ----------
+    x : array or tensor of float64, float32, float16 or bfloat16
+    scale : float or array
+        Positive and finite; its shape is the granularity (see `tersor.quant`).
+    zero_point : int, integer or float array like scale, optional
+        Within ±2^21; floats are rounded half to even.
+    dtype : str or (int, int)
+        "int2" to "int8", "uint1" to "uint8", or the least and the largest code.
+    rounding : "half_even", "half_away", "toward_zero" or "stochastic"
+        Stochastic rounds away from zero with the probability of the fraction, so that the mean is x/s.
+    seed : int
+        Of stochastic rounding: element i uses word i of tag 32, whatever the threads (see the contract of random bits).
+    compat : str, optional
+        "torch", "torchao" and "ivit" multiply by 1/s in float32; "ct" adds z before rounding; "gptq" and "repq" are the
+        default.
+    nan : "raise" or "zero"
+        What is not finite is an error, or NaN is the code of 0 and infinities are the ends.
+    out : array or tensor, optional
+        Where the codes go. With nan="raise", x is then read twice, so that nothing is changed if there is an error.
+
+    Returns
+    -------
+    int8 if the least code is negative, else uint8, of x's shape
+
+    Raises
+    ------
+    TypeError
+        If x is not a float array.
+    ValueError
+        If x holds non-finite values, a scale is not positive and finite, shapes do not fit, or codes do not fit a byte.
+
+    Notes
+    -----
+    One read of x, one write of the codes. Jacob et al., "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference" (2018), equation 1.
+    """
+    name = "quantize"
+    x = detached(name, x)
+    lo, hi = code_range(dtype, name)
+    saturate = one_of(name, "nan", nan, {"raise": False, "zero": True})
+    if not 0 <= seed < 1 << 64:
+        raise ValueError(f"{name}: seed must lie within 0 and 2^64 - 1, got {seed}")
+    numbers = (
+        lo,
+        hi,
+        form_of(name, compat, x, scale),
+        one_of(name, "rounding", rounding, ROUNDINGS),
+        seed - (1 << 64) if seed >> 63 else seed,
+        saturate,
+    )
+    if out is None:
+        return _quantize(x, scale, zero_point, *numbers)
+    check_finite(name, x, saturate)
+    return _quantize(x, scale, zero_point, *numbers, out=out)
+
+
+def dequantize(
+    q: Array, scale: Array, zero_point: Array = None, *, dtype: str | None = None, out: Array = None
+) -> Array:
+    r"""Numbers :math:`\hat x = (q - z)\,s`.
+
+    Parameters
+    ----------
+    q : int8 or uint8 array or tensor
+    scale : float or array
+        Its shape is the granularity.
+    zero_point : int, integer or float array like scale, optional
+    dtype : str, optional
+        "float64", "float32", "float16" or "bfloat16"; the scale's if it is an array, else float32.
+    out : array or tensor, optional
+
+    Returns
+    -------
+    floats of q's shape, computed in float32 (float64 where they are float64) and rounded once
+
+    Raises
+    ------
+    TypeError
+        If q is not int8 or uint8.
+    ValueError
+        If shapes do not fit.
+
+    Notes
+    -----
+    One read of the codes, one write of the numbers.
+    """
+    name = "dequantize"
+    q = detached(name, q)
+    kind = dtype or (dtype_name(scale.dtype) if hasattr(scale, "dtype") else "float32")
+    number = FLOATS.index(one_of(name, "dtype", kind, FLOATS))
+    keywords = {} if out is None else {"out": out}
+    return _dequantize(q, scale, zero_point, number, **keywords)

@@ -1,0 +1,128 @@
+"""Quantization without leaving floats, with gradients. The one rule: it equals `dequantize` of `quantize` bit for bit."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tersor._op import op
+from tersor._sample import Quantized
+from tersor.quant import _plain as plain
+from tersor.quant._arguments import Array, code_range, detached, form_of, one_of
+
+
+@op(sample=Quantized("x", "scale", "zero_point", lo=-8, hi=7), exempt=("scale",), native=True, gradcheck=False)
+def _fake_quantize(
+    x: Array, scale: Array, zero_point: Array = None, lo: int = -128, hi: int = 127, form: int = 0
+) -> Array:
+    """y = (clamp(rne(x/s) + z, lo, hi) - z) s."""
+    return plain.fake(x, scale, zero_point, lo, hi, form)
+
+
+@op(outputs=("dx",), sample=Quantized("g", "x", "scale", "zero_point", lo=-8, hi=7), exempt=("scale",), native=True)
+def _fake_quantize_bwd(
+    g: Array, x: Array, scale: Array, zero_point: Array = None, lo: int = -128, hi: int = 127, form: int = 0
+) -> Array:
+    """The straight-through gradient: g where the rounded value is within lo and hi, else 0."""
+    return np.where(plain.fake_slopes(x, scale, zero_point, lo, hi, form)[0], g, 0)
+
+
+@op(sample=Quantized("x", "scale", "z", lo=-8, hi=7, factor=0.5), exempt=("scale",), native=True, gradcheck=False)
+def _fake_quantize_lsq(
+    x: Array, scale: Array, zero_point: Array = None, lo: int = -128, hi: int = 127, form: int = 0, factor: float = 1.0
+) -> Array:
+    """As `_fake_quantize`, with gradients to the scale and the zero point."""
+    return plain.fake(x, scale, zero_point, lo, hi, form)
+
+
+@op(
+    outputs=("dx", "dscale", "dzero_point"),
+    sample=Quantized("g", "x", "scale", "z", lo=-8, hi=7, factor=0.5),
+    exempt=("scale",),
+    native=True,
+)
+def _fake_quantize_lsq_bwd(
+    g: Array,
+    x: Array,
+    scale: Array,
+    zero_point: Array = None,
+    lo: int = -128,
+    hi: int = 127,
+    form: int = 0,
+    factor: float = 1.0,
+) -> tuple[Array, Array, Array]:
+    """g inside; the sums of g (r - x/s) inside and g (end - z) outside; the sum of -g s outside."""
+    inside, to_s, to_z = plain.fake_slopes(x, scale, zero_point, lo, hi, form)
+    wide = np.asarray(g, np.float64) * factor
+    ds = plain.gather(wide * to_s, np.shape(scale))
+    if zero_point is None or np.size(zero_point) == 0:
+        return np.where(inside, g, 0), ds, np.zeros(np.shape(zero_point) if zero_point is not None else 0)
+    return np.where(inside, g, 0), ds, plain.gather(wide * to_z, np.shape(zero_point))
+
+
+def fake_quantize(
+    x: Array,
+    scale: Array,
+    zero_point: Array = None,
+    dtype: Any = "int8",
+    *,
+    grad: str = "ste",
+    grad_scale: float | str = 1.0,
+    compat: str | None = None,
+    out: Array = None,
+) -> Array:
+    r"""The numbers that x becomes as codes, :math:`(\mathrm{clamp}(\mathrm{rne}(x/s) + z, lo, hi) - z)\,s`, with a gradient.
+
+    With :math:`r = \mathrm{rne}(x/s)` and "inside" meaning :math:`lo \le r + z \le hi`:
+    :math:`\partial\hat x/\partial x` is 1 inside and 0 outside (straight-through). With ``grad="lsq"`` also
+    :math:`\partial\hat x/\partial s = r - x/s` inside and :math:`lo - z` or :math:`hi - z` outside, and
+    :math:`\partial\hat x/\partial z = -s` outside.
+
+    Parameters
+    ----------
+    x : array or tensor of float64, float32, float16 or bfloat16
+        A map, not a decision: NaN stays NaN, infinities clamp.
+    scale : float or array
+        Its shape is the granularity.
+    zero_point : int, integer or float array like scale, optional
+        A learned one is a float tensor; it is rounded half to even.
+    dtype : str or (int, int)
+        "int2" to "int8", "uint1" to "uint8", or the least and the largest code.
+    grad : "ste" or "lsq"
+        Whether the scale and the zero point have gradients too, summed in float64 in a fixed order.
+    grad_scale : float or "lsq"
+        Multiplies those gradients; "lsq" is :math:`1/\sqrt{N\,hi}` for N elements per scale.
+    compat : str, optional
+        As in `quantize`; "torch" equals ``torch.fake_quantize_*`` on finite values.
+    out : array or tensor, optional
+        May be x itself.
+
+    Returns
+    -------
+    array or tensor like x
+
+    Raises
+    ------
+    TypeError
+        If x is not a float array.
+    ValueError
+        If shapes do not fit, a zero point is beyond ±2^21, or codes do not fit a byte.
+
+    Notes
+    -----
+    One read and one write of x; the gradient reads twice and writes once. Bengio, Léonard, Courville (2013) for x; Esser et
+    al., "Learned Step Size Quantization" (2020), equation 3, for s; Bhalgat et al., "LSQ+" (2020), equation 4, for z.
+    """
+    name = "fake_quantize"
+    detached(name, x)
+    lo, hi = code_range(dtype, name)
+    form = form_of(name, compat, x, scale)
+    keywords = {} if out is None else {"out": out}
+    if one_of(name, "grad", grad, ("ste", "lsq")) == "ste":
+        return _fake_quantize(x, scale, zero_point, lo, hi, form, **keywords)
+    if grad_scale == "lsq":
+        per_scale = math.prod(x.shape) // max(math.prod(getattr(scale, "shape", ())), 1)
+        grad_scale = 1 / math.sqrt(max(per_scale * hi, 1))
+    return _fake_quantize_lsq(x, scale, zero_point, lo, hi, form, float(grad_scale), **keywords)

@@ -1,0 +1,128 @@
+"""Codes of fewer than eight bits side by side. The one rule: a row fills whole bytes (or words), from the lowest bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tersor._op import dtype_name, op
+from tersor._sample import Quantized
+from tersor.quant import _plain as plain
+from tersor.quant._arguments import Array, detached, one_of
+
+
+@op(
+    meta=lambda q, bits, words: [
+        ((*tuple(q.shape)[:-1], -(-q.shape[-1] * bits // (32 if words else 8))), "int32" if words else "uint8")
+    ],
+    sample=Quantized("q", bits=4),
+    native=True,
+    integer=True,
+)
+def _pack(q: Array, bits: int = 8, words: bool = False) -> Array:
+    """Codes side by side from the lowest bit."""
+    return plain.pack(q, bits, words)
+
+
+@op(
+    meta=lambda w, bits, last, signed: [((*tuple(w.shape)[:-1], last), "int8" if signed else "uint8")],
+    sample=Quantized("data", bits=4),
+    native=True,
+    integer=True,
+)
+def _unpack(w: Array, bits: int = 8, last: int = 0, signed: bool = False) -> Array:
+    """The inverse of `_pack`."""
+    return plain.unpack(w, bits, last, signed)
+
+
+def _moved(x: Array, axis: int, to: int) -> Array:
+    return np.moveaxis(x, axis, to) if isinstance(x, np.ndarray) else x.movedim(axis, to)
+
+
+def _axis(name: str, axis: int, ndim: int) -> int:
+    if not -ndim <= axis < ndim:
+        raise np.exceptions.AxisError(axis, ndim, name)
+    return axis % ndim - ndim
+
+
+def _width(name: str, bits: Any) -> None:
+    if type(bits) is not int or not 1 <= bits <= 8:
+        raise ValueError(f"{name}: bits must be an int within 1 and 8, got {bits!r}")
+
+
+def pack(q: Array, bits: int, layout: str = "dense", *, axis: int = -1) -> Array:
+    r"""Codes side by side: code i lies at bits i·b to i·b + b - 1 of its row, from the lowest bit of the first byte.
+
+    Signed codes are stored plus :math:`2^{b-1}`. The bits after a row's last code are zero.
+
+    Parameters
+    ----------
+    q : int8 or uint8 array or tensor
+    bits : int
+        1 to 8.
+    layout : "dense" or "ct_dense"
+        Rows in whole bytes, uint8 ``[..., ceil(K b / 8)]``; or in 32-bit words, int32 ``[..., ceil(K b / 32)]``, as
+        compressed-tensors packs them.
+    axis : int
+        The axis that is packed.
+
+    Returns
+    -------
+    uint8 or int32
+
+    Raises
+    ------
+    TypeError
+        If q is not int8 or uint8.
+    ValueError
+        If a code does not fit the bits, or the layout is unknown.
+    """
+    q = detached("pack", q)
+    words = one_of("pack", "layout", layout, {"dense": False, "ct_dense": True})
+    axis = _axis("pack", axis, q.ndim)
+    _width("pack", bits)
+    return _moved(_pack(_moved(q, axis, -1), bits, words), -1, axis)
+
+
+def unpack(
+    w: Array, bits: int, shape: tuple[int, ...], layout: str = "dense", *, axis: int = -1, dtype: str | None = None
+) -> Array:
+    """The codes that `pack` put side by side.
+
+    Parameters
+    ----------
+    w : uint8 array or tensor, or int32 for "ct_dense"
+    bits : int
+        1 to 8.
+    shape : tuple of int
+        Of the codes.
+    layout : "dense" or "ct_dense"
+    axis : int
+        The axis that was packed.
+    dtype : "int8" or "uint8", optional
+        Signed or unsigned codes; unsigned for "dense", signed for "ct_dense" if it is not said.
+
+    Returns
+    -------
+    int8 or uint8 of the given shape
+
+    Raises
+    ------
+    TypeError
+        If w is not of the layout's dtype.
+    ValueError
+        If w does not hold so many codes.
+    """
+    w = detached("unpack", w)
+    words = one_of("unpack", "layout", layout, {"dense": False, "ct_dense": True})
+    kind = dtype or ("int8" if words else "uint8")
+    signed = one_of("unpack", "dtype", kind, {"int8": True, "uint8": False})
+    _width("unpack", bits)
+    if dtype_name(w.dtype) != ("int32" if words else "uint8"):
+        raise TypeError(f"unpack: w is {dtype_name(w.dtype)}, {layout} is {'int32' if words else 'uint8'}")
+    shape = tuple(shape)
+    axis = _axis("unpack", axis, w.ndim)
+    if len(shape) != w.ndim or any(shape[i] != w.shape[i] for i in range(-w.ndim, 0) if i != axis):
+        raise ValueError(f"unpack: w of shape {tuple(w.shape)} does not hold codes of shape {shape}")
+    return _moved(_unpack(_moved(w, axis, -1), bits, int(shape[axis]), signed), -1, axis)

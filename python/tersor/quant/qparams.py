@@ -1,0 +1,161 @@
+"""Scales and zero points from the range of the data. The one rule: the range holds 0, which is always a code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tersor._op import dtype_name, op
+from tersor._sample import Quantized
+from tersor.quant import _plain as plain
+from tersor.quant._arguments import Array, code_range, detached, one_of
+
+
+def _grain(shape: tuple[int, ...], axes: int, group: int) -> tuple[int, ...]:
+    """The shape of a scale: groups of the last axis, or the sizes of the axes whose bit is set, or ()."""
+    if group:
+        return (*shape[:-1], shape[-1] // group)
+    return tuple(n if axes >> i & 1 else 1 for i, n in enumerate(shape)) if axes else ()
+
+
+def compute_type(x: Array) -> str:
+    """The name of the compute type of an array."""
+    return "float64" if dtype_name(x.dtype) == "float64" else "float32"
+
+
+@op(
+    outputs=("low", "high"),
+    meta=lambda x, axes, group, saturate: [(_grain(tuple(x.shape), axes, group), compute_type(x))] * 2,
+    sample=Quantized("x", axes=1),
+    native=True,
+    integer=True,
+)
+def _value_range(x: Array, axes: int = 0, group: int = 0, saturate: bool = False) -> tuple[Array, Array]:
+    """The least and the largest value of each scale's elements, 0 included."""
+    return plain.extents(x, _grain(x.shape, axes, group))
+
+
+def check_finite(name: str, x: Array, saturate: bool) -> None:
+    """An error before anything is written."""
+    if not saturate:
+        try:
+            _value_range(x)
+        except ValueError as e:
+            raise ValueError(str(e).replace("value_range", name, 1)) from None
+
+
+def torch_module() -> Any:
+    import torch
+
+    return torch
+
+
+def cast(xp: Any, v: Array, kind: str) -> Array:
+    return v.astype(kind) if xp is np else v.to(getattr(xp, kind))
+
+
+def affine_params(xp: Any, low: Array, high: Array, lo: int, hi: int) -> tuple[Array, Array]:
+    """s = max((high - low)/(hi - lo), tiny) and z = lo + rne(-low/s) in float64, s rounded once."""
+    n, kind = hi - lo, dtype_name(low.dtype)
+    bottom, top = cast(xp, low, "float64"), cast(xp, high, "float64")
+    s = xp.clip(cast(xp, top / n - bottom / n, kind), np.finfo(kind).tiny, None)
+    return s, lo + xp.clip(xp.round(-bottom / cast(xp, s, "float64")), 0, n)
+
+
+def _solve(
+    xp: Any, low: Array, high: Array, lo: int, hi: int, symmetric: bool, compat: str | None
+) -> tuple[Array, Array]:
+    """Scales and zero points of ranges."""
+    if compat is None and not symmetric:
+        s, z = affine_params(xp, low, high, lo, hi)
+        return s, cast(xp, z, "int32")
+    centre = 0 if lo < 0 else (lo + hi + 1) // 2
+    eps = float(np.finfo(np.float32).eps)
+    amax = xp.maximum(-low, high)
+    if symmetric:
+        most = (hi - lo) / 2 if compat else min(hi - centre, centre - lo)
+        s = amax / xp.full_like(amax, most)
+        z = xp.full_like(amax, centre)
+    else:
+        s = (high - low) / xp.full_like(amax, hi - lo)
+    if compat == "ct":
+        s = xp.where(s == 0, xp.full_like(s, eps), s)
+    else:
+        s = xp.clip(s, eps if compat else np.finfo(dtype_name(s.dtype)).tiny, None)
+    if not symmetric:
+        z = xp.clip(lo - xp.round(low / s), lo, hi)
+    return s, cast(xp, z, "int32")
+
+
+def choose_qparams(
+    x: Array,
+    dtype: Any = "int8",
+    *,
+    axis: int | tuple[int, ...] | None = None,
+    group: int | None = None,
+    symmetric: bool = True,
+    compat: str | None = None,
+    method: str = "minmax",
+    nan: str = "raise",
+) -> tuple[Array, Array]:
+    r"""Scales and zero points that reach every value of x.
+
+    Symmetric: :math:`s = \max|x| / (2^{b-1} - 1)`, so that nothing clips and quantizing again changes nothing; z is 0, or
+    the middle of an unsigned range. Otherwise, with the range widened to hold 0,
+    :math:`s = (\max x - \min x) / (hi - lo)` and :math:`z = lo + \mathrm{rne}(-\min x / s)`. A scale is at least the
+    smallest normal number, so zeros and denormals have codes like all else.
+
+    Parameters
+    ----------
+    x : array or tensor of float64, float32, float16 or bfloat16
+    dtype : str or (int, int)
+        "int2" to "int8", "uint1" to "uint8", or the least and the largest code.
+    axis : int or tuple of int, optional
+        The axes that are kept: 0 is a scale per row of a matrix. None is one scale for all.
+    group : int, optional
+        One scale for every so many elements of the last axis. Not together with axis.
+    symmetric : bool
+    compat : "torch" or "ct", optional
+        Scales of torch's observers (:math:`\max|x|/127.5`, at least 2^-23) or of compressed-tensors.
+    method : "minmax"
+    nan : "raise" or "zero"
+        What is not finite is an error, or has no say.
+
+    Returns
+    -------
+    scale : float64 for float64 data, else float32
+    zero_point : int32, of the scale's shape
+
+    Raises
+    ------
+    TypeError
+        If x is not a float array.
+    ValueError
+        If x holds non-finite values, a group does not divide the last axis, or an argument is unknown.
+
+    Notes
+    -----
+    One read of x.
+    """
+    name = "choose_qparams"
+    x = detached(name, x)
+    lo, hi = code_range(dtype, name)
+    one_of(name, "method", method, ("minmax",))
+    one_of(name, "compat", compat, (None, "torch", "ct"))
+    saturate = one_of(name, "nan", nan, {"raise": False, "zero": True})
+    axes = 0
+    if group is not None:
+        if axis is not None:
+            raise ValueError(f"{name}: axis={axis} and group={group} are two granularities; give one")
+        if x.ndim == 0:
+            raise ValueError(f"{name}: groups need a last axis, got a 0-d array")
+        if type(group) is not int or group < 1 or x.shape[-1] % group:
+            raise ValueError(f"{name}: groups of {group} do not divide a last axis of {x.shape[-1]}")
+    elif axis is not None:
+        for a in axis if isinstance(axis, tuple) else (axis,):
+            if not -x.ndim <= a < x.ndim:
+                raise np.exceptions.AxisError(a, x.ndim, name)
+            axes |= 1 << a % x.ndim
+    low, high = _value_range(x, axes, group or 0, saturate)
+    return _solve(np if isinstance(x, np.ndarray) else torch_module(), low, high, lo, hi, symmetric, compat)

@@ -1,0 +1,106 @@
+//! The hyperboloid of curvature −c, {t² − |s|² = 1/c}, points kept as s. The one rule: two points meet as s − r, and what
+//! their times differ by comes from inner products of that.
+//!
+//! Notation: τ = √(1 + c|s|²) = √c t, Δ = s − r, p = ⟨Δ, s + r⟩ = |s|² − |r|², Q = |Δ|² − c p²/(τ_s + τ_r)², the squared
+//! chord of the hyperboloid.
+
+use super::hyperbolic::roots::{arsinh_root, arsinh_root_d};
+use crate::dd::Num;
+use crate::rows::{self, Acc, RowOp, Solved};
+use crate::simd::*;
+use crate::{Op, Rule};
+
+pub static OPS: &[Op] = &[
+    Op {
+        name: "lorentz_dist",
+        inputs: &["x", "y", "c"],
+        vectors: 2,
+        outputs: &[("d", Rule::Lead)],
+        scalars: &[],
+        alias: true,
+        run: |t, _| rows::run(&Dist, t),
+    },
+    Op {
+        name: "lorentz_dist_bwd",
+        inputs: &["x", "y", "g", "c"],
+        vectors: 2,
+        outputs: &[("dx", Rule::Like(0)), ("dy", Rule::Like(1)), ("dc", Rule::Like(3))],
+        scalars: &[],
+        alias: true,
+        run: |t, _| rows::run(&DistBwd, t),
+    },
+];
+
+/// τ_x, τ_y, p, Q
+#[inline(always)]
+fn chord<S: Simd, N: Num<S>>([xx, yy, q, xd, yd]: [N; 5], c: f64x8<S>) -> [N; 4] {
+    let (c, one) = (N::of(c), N::of(f64x8::splat(c.witness(), 1.0)));
+    let (tx, ty) = ((one + c * xx).root(), (one + c * yy).root());
+    let p = xd + yd;
+    let e = p / (tx + ty);
+    [tx, ty, p, q - c * (e * e)]
+}
+
+#[inline(always)]
+fn sums<S: Simd, A: Acc<S>>([x, y]: [f64x8<S>; 2], [xx, yy, q, xd, yd]: &mut [A; 5]) {
+    xx.dot(x, x);
+    yy.dot(y, y);
+    q.square_sum(x, -y);
+    xd.dot_sum(x, x, -y);
+    yd.dot_sum(y, x, -y);
+}
+
+/// d = √Q S(cQ/4), S(u) = arsinh √u/√u
+struct Dist;
+impl RowOp<2, 1, 5, 0, 0, 1> for Dist {
+    const CURVED: bool = true;
+    const WIDE: bool = true;
+    #[inline(always)]
+    fn dots<S: Simd, A: Acc<S>>(&self, x: &[f64x8<S>; 2], p: &mut [A; 5]) {
+        sums(*x, p);
+    }
+    #[inline(always)]
+    fn solve<S: Simd, N: Num<S>>(&self, s: S, p: [N; 5], [c]: [f64x8<S>; 1]) -> Solved<S, 0, 1> {
+        let q = chord(p, c)[3].get();
+        // rounding may leave less than nothing where points all but coincide; NaN stays
+        let q = q.simd_lt(0.0).select(f64x8::splat(s, 0.0), q);
+        Solved { weights: [], numbers: [q.sqrt() * arsinh_root(c * q * 0.25)], gap: f64x8::splat(s, 1.0) }
+    }
+    #[inline(always)]
+    fn combine<S: Simd>(&self, _: &[f64x8<S>; 2], _: &[f64x8<S>; 0]) -> [f64x8<S>; 0] {
+        []
+    }
+}
+
+/// With f = g/√(Q(1 + u)), u = cQ/4, k = cp/(τ_x + τ_y): dx = f(Δ − k/τ_x x), dy = f(k/τ_y y − Δ), 0 at Q = 0;
+/// dc = g√Q (S'(u) Q/4) − f/2 (p/(τ_x + τ_y))²/(τ_x τ_y)
+struct DistBwd;
+impl RowOp<2, 2, 5, 3, 2, 1> for DistBwd {
+    const CURVED: bool = true;
+    const WIDE: bool = true;
+    #[inline(always)]
+    fn dots<S: Simd, A: Acc<S>>(&self, x: &[f64x8<S>; 2], p: &mut [A; 5]) {
+        sums(*x, p);
+    }
+    #[inline(always)]
+    fn solve<S: Simd, N: Num<S>>(&self, s: S, p: [N; 5], [g, c]: [f64x8<S>; 2]) -> Solved<S, 3, 1> {
+        let [tx, ty, p, q] = chord(p, c);
+        let (tx, ty, p, q) = (tx.get(), ty.get(), p.get(), q.get());
+        let zero = f64x8::splat(s, 0.0);
+        let q = q.simd_lt(0.0).select(zero, q);
+        let u = c * q * 0.25;
+        let f = q.simd_eq(0.0).select(zero, g / (q * (u + 1.0)).sqrt());
+        let e = p / (tx + ty);
+        let slope = arsinh_root_d(u, arsinh_root(u));
+        Solved {
+            weights: [f, f * (c * e / tx), f * (c * e / ty)],
+            numbers: [g * q.sqrt() * slope * q * 0.25 - f * e * e / (tx * ty) * 0.5],
+            gap: f64x8::splat(s, 1.0),
+        }
+    }
+    #[inline(always)]
+    fn combine<S: Simd>(&self, [x, y]: &[f64x8<S>; 2], [f, a, b]: &[f64x8<S>; 3]) -> [f64x8<S>; 2] {
+        let chord = (*x - *y) * *f;
+        [chord - *x * *a, y.mul_add(*b, -chord)]
+    }
+}

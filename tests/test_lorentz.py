@@ -1,0 +1,262 @@
+"""The hyperboloid. The one rule: truth is the textbook with times, in 320 bits on the rounded space parts."""
+
+import numpy as np
+import pytest
+import tersor.hyperbolic as h
+import tersor.lorentz as lorentz
+import torch
+from exact import acosh, asinh, cosh, dot, norm, ratio, real, sinh, sqrt, ulp
+from tersor.testing import EPS, LEAST
+from test_hyperbolic import CURVATURES, FLAT, flat
+
+#: float64 holds no two points apart beyond a radius of about 18
+RADII = {"float32": (0, 1e-3, 0.1, 1, 3, 6, 10, 15), "float64": (0, 1e-3, 0.1, 1, 3, 6, 10, 15, 18)}
+
+
+def spaces(dtype, d, c, *, seed=0, largest=99):
+    """Pairs of every radius: at random, near across, near along the radius, opposite, one further in."""
+    rng = np.random.default_rng([seed, d])
+    root = np.sqrt(c) if c > 1e-9 else 1.0
+    radii = np.repeat([r for r in RADII[dtype] if r <= largest], 5)[:, None]
+    grow = (lambda r: r) if c <= 1e-9 else (lambda r: np.sinh(r) / root)
+
+    def directions():
+        u = rng.standard_normal((len(radii), d))
+        return u / np.linalg.norm(u, axis=-1, keepdims=True)
+
+    u = directions()
+    x = u * grow(radii)
+    near = 0.05 * np.minimum(radii, 1)
+    kinds = [
+        directions() * grow(radii),
+        x + directions() * near / root,
+        u * grow(radii + near),
+        -x,
+        directions() * grow(radii / 3),
+    ]
+    y = np.select([np.arange(len(radii))[:, None] % 5 == i for i in range(5)], kinds)
+    return x.astype(dtype), y.astype(dtype)
+
+
+def tau(s, c):
+    return sqrt(1 + c * dot(s, s))
+
+
+def true_dist(x, y, c):
+    return (acosh(tau(x, c) * tau(y, c) - c * dot(x, y)) / sqrt(c))[..., 0]
+
+
+@pytest.mark.parametrize("c", CURVATURES + FLAT)
+@pytest.mark.parametrize("d", [2, 3, 17])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_distances(dtype, d, c):
+    x, y = spaces(dtype, d, c)
+    k = flat(real(c))
+    want = true_dist(real(x), real(y), k)
+    got = lorentz.dist(x, y, c)
+    error = np.abs(real(got) - want) / np.maximum(ulp(want, EPS[dtype]), LEAST[dtype])
+    assert np.max(error) <= (1 if dtype == "float32" else 4)
+    np.testing.assert_array_equal(got, lorentz.dist(y, x, c))
+    assert (lorentz.dist(x, x, c) == 0).all()
+    centre = asinh(sqrt(k) * norm(real(x)))[:, 0] / sqrt(k)
+    error = np.abs(real(lorentz.dist0(x, c)) - centre) / np.maximum(ulp(centre, EPS[dtype]), LEAST[dtype])
+    assert np.max(error) <= (1 if dtype == "float32" else 4)
+    if dtype == "float32":
+        pairs = true_dist(real(x)[:, None], real(y)[None], k)
+        error = np.abs(real(lorentz.cdist(x, y, c)) - pairs) / np.maximum(ulp(pairs, EPS[dtype]), LEAST[dtype])
+        assert np.max(error) <= 1
+
+
+@pytest.mark.parametrize("c", [*CURVATURES, 0.0, 1e-9])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gradients_of_distances(dtype, c):
+    x, y = spaces(dtype, 3, c, seed=1, largest=6)
+    g = np.random.default_rng(0).standard_normal(len(x)).astype(dtype)
+    a, b, k = real(x), real(y), flat(real(c))
+    leaves = [torch.tensor(v, requires_grad=True) for v in (x, y)]
+    curvature = torch.full((len(x), 1), float(c), dtype=torch.float64, requires_grad=True)
+    got = torch.autograd.grad(lorentz.dist(*leaves, curvature), [*leaves, curvature], torch.tensor(g))
+    step = 2.0**-80 * sqrt(np.where(k < 1e-8, real(1.0), 1 / k))
+    # a gradient has the metric's length: of its parts the one along the radius is the smaller by τ
+    bound = {"float64": 1e-13, "float32": 1e-5}[dtype]
+    for mine, slot in zip(got[:2], (0, 1), strict=True):
+        want = np.empty_like(a)
+        for j in range(3):
+            move = np.where(np.arange(3) == j, step, real(0.0))
+            up = (a + move, b, k) if slot == 0 else (a, b + move, k)
+            down = (a - move, b, k) if slot == 0 else (a, b - move, k)
+            want[:, j] = (true_dist(*up) - true_dist(*down)) / (2 * step) * real(g)
+        error = norm(real(mine.numpy()) - want)[:, 0]
+        assert (error <= bound * np.maximum(norm(want)[:, 0], np.abs(g)) + LEAST[dtype]).all()
+    # next to no curvature: what a small step changes drowns in what the textbook's arcosh cancels
+    dk = k * np.where(k < 1e-20, 0.5, 2.0**-80)
+    want = (true_dist(a, b, k + dk) - true_dist(a, b, k - dk)) / (2 * dk) * real(g)
+    size = np.abs(real(g)) * np.maximum(
+        true_dist(a, b, k) / k if c > 1e-8 else 0, norm(a)[:, 0] ** 2 + norm(b)[:, 0] ** 2
+    )
+    assert (np.abs(real(got[2].numpy()[:, 0]) - want) <= bound * np.maximum(np.abs(want), size) + LEAST[dtype]).all()
+
+
+@pytest.mark.parametrize("c", CURVATURES + FLAT)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_maps_at_the_origin(dtype, c):
+    x, _ = spaces(dtype, 5, c)
+    k = flat(real(c))
+
+    def close(got, want, condition=1.0):
+        error = norm(real(got) - want) / np.maximum(ulp(norm(want), EPS[dtype]), LEAST[dtype])
+        assert np.max(error / condition) <= (1 if dtype == "float32" else 8)
+
+    v = lorentz.logmap0(x, c)
+    close(v, ratio(asinh, sqrt(k) * norm(real(x))) * real(x))
+    # sinh has the condition r coth r
+    reach = 1 if dtype == "float32" else 1 + sqrt(k) * norm(real(v))
+    close(lorentz.expmap0(v, c), ratio(sinh, sqrt(k) * norm(real(v))) * real(v), reach)
+    ball = lorentz.to_poincare(x, c)
+    assert (norm(real(ball)) < 1 / sqrt(k)).all()
+    inside = np.asarray(norm(real(x))[:, 0] * sqrt(k) < 100, bool)
+    close(ball[inside], (real(x) / (1 + tau(real(x), k)))[inside])
+    close(lorentz.from_poincare(ball, c), 2 * real(ball) / (1 - k * dot(real(ball), real(ball))))
+    klein = lorentz.to_klein(x, c)
+    assert (norm(real(klein)) < 1 / sqrt(k)).all()
+    close(klein[inside], (real(x) / tau(real(x), k))[inside])
+    close(lorentz.from_klein(klein, c), real(klein) / sqrt(1 - k * dot(real(klein), real(klein))))
+    close(
+        lorentz.klein_to_poincare(klein, c)[inside],
+        (real(klein) / (1 + sqrt(1 - k * dot(real(klein), real(klein)))))[inside],
+    )
+    close(lorentz.poincare_to_klein(ball, c)[inside], (2 * real(ball) / (1 + k * dot(real(ball), real(ball))))[inside])
+
+
+@pytest.mark.parametrize("c", [0.0, 1e-9, 0.3, 2.0])
+def test_the_same_space_as_the_ball(c):
+    rng = np.random.default_rng(0)
+    v, u, w = rng.standard_normal((3, 20, 4)) * 0.4 / np.sqrt(max(c, 1))
+    x, y = h.expmap0(v, c), h.expmap0(u, c)
+    s, r = lorentz.from_poincare(x, c), lorentz.from_poincare(y, c)
+    # a tangent of the ball at 0 is twice as long as its coordinates
+    np.testing.assert_allclose(lorentz.expmap0(2 * v, c), s, rtol=1e-13)
+    np.testing.assert_allclose(lorentz.logmap0(s, c), 2 * v, rtol=1e-12)
+    np.testing.assert_allclose(lorentz.dist(s, r, c), h.dist(x, y, c), rtol=1e-13)
+    np.testing.assert_allclose(lorentz.dist0(s, c), h.dist0(x, c), rtol=1e-13)
+    np.testing.assert_allclose(lorentz.cdist(s, r, c), h.cdist(x, y, c), rtol=1e-12)
+    for there, back in ((lorentz.to_poincare, lorentz.from_poincare), (lorentz.to_klein, lorentz.from_klein)):
+        np.testing.assert_allclose(back(there(s, c), c), s, rtol=1e-12)
+    np.testing.assert_allclose(lorentz.klein_to_poincare(lorentz.to_klein(s, c), c), x, rtol=1e-12)
+    np.testing.assert_allclose(lorentz.poincare_to_klein(x, c), lorentz.to_klein(s, c), rtol=1e-13)
+    weights = rng.uniform(0.1, 2, 20)
+    m = lorentz.midpoint(s, weights, c)
+    np.testing.assert_allclose(m, lorentz.from_poincare(h.weighted_midpoint(x, weights, c), c), rtol=1e-12, atol=1e-14)
+    # maps at a point
+    way = lorentz.logmap(s, r, c)
+    np.testing.assert_allclose(lorentz.expmap(s, way, c), r, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(length(s, way, c), lorentz.dist(s, r, c), rtol=1e-12)
+    np.testing.assert_allclose(
+        lorentz.geodesic(0.3, s, r, c), lorentz.from_poincare(h.geodesic(0.3, x, y, c), c), rtol=1e-12, atol=1e-13
+    )
+    there = lorentz.parallel_transport(s, r, w, c)
+    np.testing.assert_allclose(length(r, there, c), length(s, w, c), rtol=1e-12)
+    np.testing.assert_allclose(lorentz.parallel_transport(r, s, there, c), w, rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(
+        lorentz.parallel_transport(s, r, way, c), -lorentz.logmap(r, s, c), rtol=1e-11, atol=1e-12
+    )
+    zero = np.zeros_like(s)
+    np.testing.assert_allclose(
+        lorentz.parallel_transport0(r, w, c), lorentz.parallel_transport(zero, r, w, c), rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        lorentz.parallel_transport0back(r, w, c), lorentz.parallel_transport(r, zero, w, c), rtol=1e-11, atol=1e-13
+    )
+    np.testing.assert_allclose(lorentz.expmap(zero, w, c), lorentz.expmap0(w, c), rtol=1e-13)
+    np.testing.assert_allclose(lorentz.logmap(zero, r, c), lorentz.logmap0(r, c), rtol=1e-12)
+
+
+def length(s, v, c):
+    return np.sqrt((v * v).sum(-1) - c * (s * v).sum(-1) ** 2 / (1 + c * (s * s).sum(-1)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_maps_at_a_point_far_out(dtype):
+    """Along one radius everything is known: s = sinh of the distance."""
+    r = np.array([0.5, 3.0, 9.0, 12.0])[:, None]
+    u = np.array([[1.0, 0.0]])
+    x, y = (u * np.sinh(r)).astype(dtype), (u * np.sinh(r + 1.5)).astype(dtype)
+    a, b = real(x), real(y)
+    d = asinh(norm(b)) - asinh(norm(a))
+    want = a / norm(a) * cosh(asinh(norm(a))) * d
+    error = norm(real(lorentz.logmap(x, y)) - want) / norm(want)
+    assert np.max(error) <= {"float32": 2e-7, "float64": 1e-13 * np.cosh(12.0)}[dtype]
+    v = want.astype(float).astype(dtype)
+    n = norm(real(v)) / sqrt(1 + dot(a, a))
+    want = a / norm(a) * sinh(asinh(norm(a)) + n)
+    error = norm(real(lorentz.expmap(x, v)) - want) / norm(want)
+    assert np.max(error) <= {"float32": 2e-7, "float64": 1e-13 * np.cosh(12.0)}[dtype]
+
+
+@pytest.mark.parametrize("c", [0.0, 0.8])
+def test_gradcheck(c):
+    torch.manual_seed(0)
+    x, y, v = torch.randn(3, 5, 3, dtype=torch.float64).unbind()
+    w = torch.rand(5, dtype=torch.float64) + 0.1
+    k = torch.tensor(c, dtype=torch.float64, requires_grad=c > 0)
+    m = torch.randn(2, 4, dtype=torch.float64)
+    for t in (x, y, v, w, m):
+        t.requires_grad_()
+    for f in (lorentz.dist, lorentz.cdist, lorentz.logmap):
+        assert torch.autograd.gradcheck(f, (x, y, k))
+    for f in (lorentz.dist0, lorentz.expmap0, lorentz.logmap0, lorentz.to_poincare, lorentz.to_klein):
+        assert torch.autograd.gradcheck(f, (x, k))
+    inside = (x.detach() / 8).requires_grad_()
+    for f in (lorentz.from_poincare, lorentz.from_klein, lorentz.klein_to_poincare, lorentz.poincare_to_klein):
+        assert torch.autograd.gradcheck(f, (inside, k))
+    for f in (lorentz.parallel_transport0, lorentz.parallel_transport0back, lorentz.expmap):
+        assert torch.autograd.gradcheck(f, (x, v, k))
+    assert torch.autograd.gradcheck(lorentz.parallel_transport, (x, y, v, k))
+    assert torch.autograd.gradcheck(lambda x, y, k: lorentz.geodesic(0.3, x, y, k), (x, y, k))
+    assert torch.autograd.gradcheck(lorentz.midpoint, (x, w, k))
+    if c:
+        assert torch.autograd.gradcheck(lambda x, m, k: lorentz.linear(x, m, None, k), (x, m, k))
+        assert torch.autograd.gradcheck(lorentz.time, (x, k))
+    zero = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
+    for f in (lorentz.expmap0, lorentz.logmap0):
+        assert torch.equal(torch.autograd.grad(f(zero, k).sum(), zero)[0], torch.ones_like(zero))
+    assert torch.equal(torch.autograd.grad(lorentz.dist0(zero, k).sum(), zero)[0], torch.zeros_like(zero))
+
+
+def test_geoopt_agrees():
+    geoopt = pytest.importorskip("geoopt.manifolds.lorentz.math")
+    torch.manual_seed(0)
+    c, (s, r, v) = 0.7, torch.randn(3, 6, 4, dtype=torch.float64).unbind()
+    k = torch.tensor(1 / c, dtype=torch.float64)
+
+    def whole(s):
+        return torch.cat((lorentz.time(s, c), s), -1)
+
+    x, y = whole(s), whole(r)
+    torch.testing.assert_close(lorentz.dist(s, r, c), geoopt.dist(x, y, k=k), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(lorentz.dist0(s, c), geoopt.dist0(x, k=k), rtol=1e-9, atol=1e-9)
+    u = torch.cat(((s * v).sum(-1, keepdim=True) / lorentz.time(s, c), v), -1)
+    torch.testing.assert_close(lorentz.expmap(s, v, c), geoopt.expmap(x, u, k=k)[..., 1:], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(lorentz.logmap(s, r, c), geoopt.logmap(x, y, k=k)[..., 1:], rtol=1e-6, atol=1e-6)
+    moved = geoopt.parallel_transport(x, y, u, k=k)[..., 1:]
+    torch.testing.assert_close(lorentz.parallel_transport(s, r, v, c), moved, rtol=1e-6, atol=1e-6)
+    # geoopt's is the unit ball at every curvature
+    unit = lorentz.to_poincare(s, c) * c**0.5
+    torch.testing.assert_close(unit, geoopt.lorentz_to_poincare(x, k), rtol=1e-9, atol=1e-9)
+
+
+def test_linear_and_errors():
+    rng = np.random.default_rng(0)
+    x, w, b = rng.standard_normal((5, 3)), rng.standard_normal((2, 4)), rng.standard_normal(2)
+    whole = np.concatenate([np.sqrt(1 / 0.5 + (x * x).sum(-1, keepdims=True)), x], -1)
+    np.testing.assert_allclose(lorentz.linear(x, w, b, 0.5), whole @ w.T + b, rtol=1e-13)
+    np.testing.assert_allclose(lorentz.linear(x, w[:, 1:], b, 0.0), x @ w[:, 1:].T + b, rtol=1e-13)
+    with pytest.raises(ValueError, match="linear: weight"):
+        lorentz.linear(x, w[:, :2])
+    for f in (lorentz.dist0, lorentz.expmap0, lorentz.to_poincare, lorentz.from_klein):
+        with pytest.raises(ValueError, match="curvature"):
+            f(x, -1.0)
+    with pytest.raises(TypeError, match="logmap: y"):
+        lorentz.logmap(x, x.astype(np.float32))
+    with pytest.raises(TypeError, match="float64"):
+        lorentz.dist(x, x.astype(np.float32))

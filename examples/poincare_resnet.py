@@ -9,6 +9,9 @@ The architecture is the paper's: a convolution, groups of residual blocks, the f
 global midpoint, logits by distances to hyperplanes. Differences from the published code, which it needs to be the mathematics
 it states: the conformal factor is 2/(1 - c|x|²), skip connections add along the channels, and evaluation uses running
 statistics. Layers hand on tangent vectors, so that every parameter is an ordinary one and Adam trains them all.
+
+Measured, three seeds, 15 epochs, c = 0.1: 94.8 % against 93.4 % with two dimensions, 96.4 % against 97.0 % with three, where
+seeds differ by more than the nets. c = 1 is worse: 86 % with two dimensions.
 """
 
 import argparse

@@ -13,13 +13,6 @@ from tersor.nn.curvature import Curvature, curvature
 from tersor.nn.linear import PoincareLinear
 
 
-def pairwise(x: Tensor, y: Tensor, c: Any) -> Tensor:
-    """Distances [..., N, M] of points [..., N, d] and [..., M, d]."""
-    cdist = getattr(hyperbolic, "cdist", None)
-    d: Tensor = cdist(x, y, c) if cdist else hyperbolic.dist(x[..., :, None, :], y[..., None, :, :], c)
-    return d
-
-
 def midpoints(weights: Tensor, x: Tensor, c: Any, eps: float | str = "tight") -> Tensor:
     r"""Midpoints of points [..., M, d], one for each row of weights [..., N, M] that are not negative.
 
@@ -79,7 +72,7 @@ def attention(
     """
     if not ball:
         q, k, v = (hyperbolic.expmap0(x, c) for x in (q, k, v))
-    logits = -scale * pairwise(q, k, c)
+    logits = -scale * hyperbolic.cdist(q, k, c)
     if mask is not None:
         logits = logits.masked_fill(~mask, -torch.inf)
     weights = torch.softmax(logits, -1)

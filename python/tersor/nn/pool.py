@@ -18,7 +18,9 @@ class PoincareAvgPool2d(nn.Module):
     kernel_size : int, pair or None
         The window; None: the whole image.
     stride : int, pair or None
-        None: the size of the window. Windows lie inside the image.
+        None: the size of the window.
+    padding : int or pair
+        How far windows may reach past the border; what lies there has no part in a midpoint.
     c, learnable, ball, eps
         As `PoincareLinear` takes them.
     """
@@ -27,6 +29,7 @@ class PoincareAvgPool2d(nn.Module):
         self,
         kernel_size: Pair | None = None,
         stride: Pair | None = None,
+        padding: Pair = 0,
         c: float | Curvature = 1.0,
         *,
         learnable: bool = False,
@@ -34,7 +37,8 @@ class PoincareAvgPool2d(nn.Module):
         eps: float | str = "tight",
     ) -> None:
         super().__init__()
-        self.kernel_size, self.stride = kernel_size, stride if stride is not None else kernel_size
+        self.kernel_size, self.padding = kernel_size, padding
+        self.stride = stride if stride is not None else kernel_size
         self.curvature, self.ball, self.eps = curvature(c, learnable), ball, eps
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,12 +49,17 @@ class PoincareAvgPool2d(nn.Module):
         if self.kernel_size is None:
             y = hyperbolic.weighted_midpoint(points, None, c, self.eps, reducedim=(2, 3), dim=1, keepdim=True)
         else:
-            k, s = ((v, v) if isinstance(v, int) else v for v in (self.kernel_size, self.stride or self.kernel_size))
-            windows = points.unfold(2, k[0], s[0]).unfold(3, k[1], s[1])
-            y = hyperbolic.weighted_midpoint(windows, None, c, self.eps, reducedim=(4, 5), dim=1)
+            rows = points.movedim(1, -1)
+            y = hyperbolic.window_midpoint(rows, self.kernel_size, self.stride, self.padding, c, self.eps).movedim(
+                -1, 1
+            )
         z: Tensor = y if self.ball else hyperbolic.logmap0(y, c, dim=1)
         return z
 
     def extra_repr(self) -> str:
-        size = "" if self.kernel_size is None else f"kernel_size={self.kernel_size}, stride={self.stride}"
+        size = (
+            ""
+            if self.kernel_size is None
+            else f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+        )
         return ", ".join([size] * bool(size) + ["ball"] * self.ball)

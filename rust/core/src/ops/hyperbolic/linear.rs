@@ -13,6 +13,7 @@
 //! G_y = G_w cosh √c y, G_π = 4n G_y/√(1 + p²), dt = a A G_π, U = Σ_b G_π a t, V = Σ_b G_π b, dr = 4cBU/n - V cosh β,
 //! dn = (Σ_b G_y y - AU)/n, and of a row D = a'Σ_k G_π A t - b'Σ_k G_π B. Nothing is divided by c where it may be 0.
 
+mod columns;
 mod lanes;
 mod rows;
 mod tile;

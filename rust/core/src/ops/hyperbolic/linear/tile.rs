@@ -2,9 +2,9 @@
 //! cache, and its column sums are added to the block's tile by tile.
 
 use super::Call;
+use super::columns::Columns;
 use super::lanes::{NEAR, Real};
 use super::rows::{Form, head, row, row_back};
-use super::walk::Columns;
 use crate::Tensor;
 use crate::lane::{load, store};
 use crate::rows::{Aside, numbers, pull, put};

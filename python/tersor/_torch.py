@@ -226,6 +226,7 @@ def _function(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
     # the arguments of the backward: an output gradient or something saved, each by its place
     feed = [(True, grads.index(k)) if k in grads else (False, saved.index(k)) for k in bwd.inputs]
     places = [order[k] for k in saved]
+    inputs_only = all(i < n for i in places)
     constants = [list(op.scalars).index(k) for k in bwd.scalars]
     results = {k.removeprefix("d"): i for i, k in enumerate(bwd.outputs)}
     pad = (None,) * len(op.scalars)
@@ -239,7 +240,7 @@ def _function(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
         @staticmethod
         def forward(ctx: Any, *args: Any) -> Any:
             ys = raw(*args)
-            every = (*args[:n], ys) if len(op.outputs) == 1 else (*args[:n], *ys)
+            every = args if inputs_only else (*args[:n], ys) if len(op.outputs) == 1 else (*args[:n], *ys)
             ctx.save_for_backward(*[every[i] for i in places])
             ctx.constants = [args[n + i] for i in constants]
             return ys
@@ -259,14 +260,14 @@ def _function(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
         return ds[0] if single else ds
 
     def derive(ctx: Any, backward: Callable[..., Any], *gs: torch.Tensor) -> Any:
-        xs = ctx.saved_tensors
+        xs, needed = ctx.saved_tensors, ctx.needs_input_grad
         fed = [gs[i] if from_grad else xs[i] for from_grad, i in feed]
         ds = backward(*fed, *ctx.constants)
         if single:
             ds = (ds,)
         out = []
         for i, place, kept in back:
-            d = ds[place] if place is not None and ctx.needs_input_grad[i] else None
+            d = ds[place] if place is not None and needed[i] else None
             if d is not None and kept is not None and d.shape != xs[kept].shape:
                 d = d.sum_to_size(xs[kept].shape)
             out.append(d)

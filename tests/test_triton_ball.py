@@ -16,13 +16,14 @@ pytest.importorskip("triton")
 
 import ml_dtypes  # noqa: E402
 from tersor._op import OPS  # noqa: E402
-from tersor._sample import Draw  # noqa: E402
+from tersor._sample import Draw, Rows  # noqa: E402
 from test_ops import ALL, inputs, run  # noqa: E402
 from test_triton import launcher, on_gpu  # noqa: E402
 
 pytestmark = pytest.mark.triton
 
-BALL = [op for op in ALL if op.family == "hyperbolic"]
+# row by row and curved: not pairs, means and norms
+BALL = [op for op in ALL if op.family == "hyperbolic" and isinstance(op.sample, Rows) and "c" in op.inputs]
 FORWARD = [op for op in BALL if not op.name.endswith("_bwd")]
 BACKWARD = [op for op in BALL if op.name.endswith("_bwd")]
 POINTS = [op for op in BALL if op.checks.get("checks_inside")]
@@ -57,6 +58,23 @@ def close(op, args, tolerance, *, rows=False):
 @pytest.mark.parametrize("op", FORWARD, ids=names)
 def test_digits(op, dtype, radius):
     close(op, inputs(op, Draw(3, dtype, (12,), 3, radius)), 8 * EPS[dtype], rows=True)
+
+
+@pytest.mark.parametrize("name", ["mobius_add", "mobius_coadd"])
+def test_antipodes(name):
+    """What is left of a sum that all but cancels."""
+    x = np.random.default_rng(0).standard_normal((6, 3))
+    x *= np.tanh([[1.0], [5.0], [9.0], [13.0], [15.0], [17.0]]) / np.linalg.norm(x, axis=1, keepdims=True)
+    close(OPS[name], (x, -x * (1 - 1e-9), 1.0, 0.0), 8 * EPS["float64"], rows=True)
+
+
+@pytest.mark.parametrize("name", ["expmap", "geodesic_unit"])
+def test_steps_to_the_antipode_stay_inside(name):
+    x = np.array([[1 - 2.0**-50, 0.0], [0.6 * (1 - 2.0**-40), 0.8 * (1 - 2.0**-40)]])
+    far = -x * 2.0**-30 if name == "expmap" else -x
+    args = (x, far, 1.0, 0.0) if name == "expmap" else (x, far, np.full((2, 1), 40.0), 1.0, 0.0)
+    _, (y,) = on_gpu(OPS[name], args)
+    assert bool((y.square().sum(-1) < 1).all())
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-13), ("float32", 1e-6)])

@@ -9,6 +9,9 @@ import triton.language as tl
 
 from tersor.triton._math import asinh, cosh, log1p, over_root, series, sinh, tanh
 
+#: a few roundings of a number near 1
+SLACK = tl.constexpr(2.0**-48)
+
 
 @triton.jit
 def tanh_root(z):

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from tersor.triton._dots import add, dot, gap, get, mul, scale
+from tersor.triton.hyperbolic._roots import SLACK
 
 
 @triton.jit
@@ -26,8 +27,13 @@ def _square(p, tau):
 def step(p, tau, beta, c):
     """Weights of v in sigma = x + tau v, of sigma and of x; beta = 1 - c|u|^2; and 1 - c|y|^2 of the result"""
     alpha, cq = gap(c, p[0]), c * _square(p, tau)
+    # |x + u| >= ||x| - |u||, and c|x|^2 - c|u|^2 = beta - alpha: where v points at the antipode of an x at the edge, this
+    # is all that is left of the sum
+    least = 0.25 * (beta - alpha) * (beta - alpha)
+    cq = tl.where(cq < least, least, cq)
     d = 1 / (alpha * beta + cq)
-    return (tau, alpha * d, cq * d), (), alpha * beta * d
+    # 1 - c|x + u|^2 = alpha beta/D, less what the rounding of x + u may add where it all but cancels
+    return (tau, alpha * d, cq * d), (), alpha * d * (beta - SLACK)
 
 
 @triton.jit

@@ -9,7 +9,15 @@ from tersor.triton._dots import add, dot, gap, get, scale, square_sum, sub
 from tersor.triton._math import cosh
 from tersor.triton._rows import launcher
 from tersor.triton.hyperbolic._forms import chord
-from tersor.triton.hyperbolic._roots import arsinh_root, sech2, sinh_over, sinh_over_log_d, tanh_over, tanh_root_d
+from tersor.triton.hyperbolic._roots import (
+    SLACK,
+    arsinh_root,
+    sech2,
+    sinh_over,
+    sinh_over_log_d,
+    tanh_over,
+    tanh_root_d,
+)
 from tersor.triton.hyperbolic._step import (
     step,
     step_bwd,
@@ -42,8 +50,12 @@ def _geodesic(p, n):
     alpha, beta = gap(c, p[0]), gap(c, p[1])
     _, _, a, b, _ = _weights(t, c * get(p[2]) / (alpha * beta))
     lx, ly = 2 / alpha, 2 / beta
-    f = 1 / (1 + a * (lx - 1) + b * (ly - 1))
-    return (a * lx * f, b * ly * f), (), 2 * f
+    # P is 2/(1 - c|z|^2) and cannot be less than 2, but beyond the ends it is a difference
+    whole = 1 + a * (lx - 1) + b * (ly - 1)
+    f = 1 / tl.where(whole < 2, 2, whole)
+    # what the rounding of a sum of terms so much larger than the point may add to it
+    slack = SLACK * (tl.abs(a) * lx + tl.abs(b) * ly)
+    return (a * lx * f, b * ly * f), (), f * (2 - slack)
 
 
 @triton.jit

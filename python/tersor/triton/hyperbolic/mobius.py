@@ -7,7 +7,6 @@ import triton.language as tl
 
 from tersor.triton._dots import add, dot, dot_sum, gap, get, mul, scale, square_sum, sub, wide_gap
 from tersor.triton._rows import launcher
-from tersor.triton.hyperbolic._forms import chord
 
 
 @triton.jit
@@ -66,16 +65,25 @@ mobius_add_bwd = launcher("mobius_add_bwd", _mobius_add_bwd_sums, _mobius_add_bw
 
 
 @triton.jit
+def _mobius_coadd_sums(v, W: tl.constexpr):
+    """|x|^2, |y|^2, |s|^2, <s, x>, s = x + y"""
+    x, y = v
+    return dot(x, x, W), dot(y, y, W), square_sum(x, y, W), dot_sum(x, x, y, W)
+
+
+@triton.jit
 def _mobius_coadd(p, n):
     """z = (beta x + alpha y)/E, E = alpha + beta - alpha beta, as half the sum of alpha and beta times x + y, and half
-    their difference times y - x; 1 - c|z|^2 = alpha beta (alpha beta + c|y - x|^2)/E^2
+    their difference, c(|s|^2 - 2<s, x>), times y - x; 1 - c|z|^2 = alpha beta (alpha beta + c|y - x|^2)/E^2
     """
     c = n[0]
-    alpha, beta = wide_gap(c, p[0]), wide_gap(c, p[1])
-    half = 0.5 * get(sub(alpha, beta))
-    total, ab = get(alpha) + get(beta), get(alpha) * get(beta)
+    xx, yy, ss, sx = p
+    alpha, beta = gap(c, xx), gap(c, yy)
+    half = 0.5 * get(scale(c, sub(sub(ss, sx), sx)))
+    q = get(sub(add(add(xx, xx), add(yy, yy)), ss))
+    total, ab = alpha + beta, alpha * beta
     d = 1 / (total - ab)
-    return (0.5 * total * d, half * d), (), ab * (ab + c * get(p[2])) * d * d
+    return (0.5 * total * d, half * d), (), ab * (ab + c * q) * d * d
 
 
 @triton.jit
@@ -112,5 +120,5 @@ def _mobius_coadd_bwd_out(v, w):
     return g * w[0] - x * w[1], g * w[2] - y * w[3]
 
 
-mobius_coadd = launcher("mobius_coadd", chord, _mobius_coadd, _mobius_coadd_out, inside=True)
+mobius_coadd = launcher("mobius_coadd", _mobius_coadd_sums, _mobius_coadd, _mobius_coadd_out, inside=True)
 mobius_coadd_bwd = launcher("mobius_coadd_bwd", _mobius_coadd_bwd_sums, _mobius_coadd_bwd, _mobius_coadd_bwd_out)

@@ -1,0 +1,46 @@
+r"""The hyperboloid (Lorentz model) of curvature -c, :math:`\{t^2 - \|s\|^2 = 1/c\}`, for NumPy arrays and torch tensors.
+
+A point is kept as its space part s alone: the time :math:`t = \sqrt{1/c + \|s\|^2}` follows, so that no array leaves the
+model. A tangent at a point is kept as its space part too; at the origin that is the vector itself, of its own length, where
+the ball of `tersor.hyperbolic` measures twice the length of its coordinates (:math:`\lambda_0 = 2`): ``expmap0(2 * v)`` here
+is ``from_poincare(hyperbolic.expmap0(v))``. c = 0 is flat space, in which s is the point.
+
+Everything is computed in float64 and rounded once. Names are geoopt's; curvature c stands for its -1/k.
+"""
+
+from tersor.lorentz._space import time
+from tersor.lorentz.convert import (
+    from_klein,
+    from_poincare,
+    klein_to_poincare,
+    poincare_to_klein,
+    to_klein,
+    to_poincare,
+)
+from tersor.lorentz.distance import cdist, dist, dist0
+from tersor.lorentz.layers import linear, midpoint
+from tersor.lorentz.maps import expmap, expmap0, geodesic, logmap, logmap0
+from tersor.lorentz.transport import parallel_transport, parallel_transport0, parallel_transport0back
+
+__all__ = [
+    "cdist",
+    "dist",
+    "dist0",
+    "expmap",
+    "expmap0",
+    "from_klein",
+    "from_poincare",
+    "geodesic",
+    "klein_to_poincare",
+    "linear",
+    "logmap",
+    "logmap0",
+    "midpoint",
+    "parallel_transport",
+    "parallel_transport0",
+    "parallel_transport0back",
+    "poincare_to_klein",
+    "time",
+    "to_klein",
+    "to_poincare",
+]

@@ -1,0 +1,127 @@
+"""The hyperboloid, the Poincaré ball and the Klein ball. The one rule: each pair is inverse to the last digits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tersor import hyperbolic
+from tersor.hyperbolic._roots import Array
+from tersor.lorentz._space import checked, root_of, rounded, row_dot, widened
+
+
+def ball_of(s: Array, c: Any) -> Array:
+    return hyperbolic.project(s / (1 + root_of(s, checked(c))), c)
+
+
+def to_poincare(x: Array, c: Any = 1.0) -> Array:
+    r"""The points of the Poincaré ball, :math:`s/(1 + \sqrt c\,t)`.
+
+    Parameters
+    ----------
+    x : array or tensor [..., d]
+        Points of the hyperboloid.
+    c : float, or array of 0 axes or [..., 1]
+        Curvature -c; finite, not negative. At c = 0 the ball's coordinates are half as long: its metric there is 2.
+
+    Returns
+    -------
+    array or tensor [..., d]
+        Strictly inside the ball after rounding. Differentiable.
+    """
+    s = widened(x)
+    return hyperbolic.project(rounded(s / (1 + root_of(s, checked(c))), x), c)
+
+
+def from_poincare(x: Array, c: Any = 1.0) -> Array:
+    r"""The points of the hyperboloid, :math:`s = \lambda_xx`; the inverse of `to_poincare`.
+
+    Parameters
+    ----------
+    x : array or tensor [..., d]
+        Points of the Poincaré ball.
+    c : float, or array of 0 axes or [..., 1]
+        Curvature -c; finite, not negative.
+
+    Returns
+    -------
+    array or tensor [..., d]
+        Points of the hyperboloid. Differentiable.
+    """
+    y = widened(x)
+    return rounded(y * hyperbolic.lambda_x(y, c, keepdim=True), x)
+
+
+def to_klein(x: Array, c: Any = 1.0) -> Array:
+    r"""The points of the Klein ball, :math:`s/(\sqrt c\,t)`.
+
+    Parameters
+    ----------
+    x : array or tensor [..., d]
+        Points of the hyperboloid.
+    c : float, or array of 0 axes or [..., 1]
+        Curvature -c; finite, not negative.
+
+    Returns
+    -------
+    array or tensor [..., d]
+        Strictly inside the ball of radius :math:`1/\sqrt c` after rounding. Differentiable.
+    """
+    s = widened(x)
+    return hyperbolic.project(rounded(s / root_of(s, checked(c)), x), c)
+
+
+def from_klein(x: Array, c: Any = 1.0) -> Array:
+    r"""The points of the hyperboloid, :math:`s = k/\sqrt{1 - c\|k\|^2}`; the inverse of `to_klein`.
+
+    Parameters
+    ----------
+    x : array or tensor [..., d]
+        Points of the Klein ball.
+    c : float, or array of 0 axes or [..., 1]
+        Curvature -c; finite, not negative.
+
+    Returns
+    -------
+    array or tensor [..., d]
+        Points of the hyperboloid. Differentiable.
+    """
+    y = widened(x)
+    return rounded(y * (hyperbolic.lambda_x(y, c, keepdim=True) / 2) ** 0.5, x)
+
+
+def poincare_to_klein(x: Array, c: Any = 1.0) -> Array:
+    r"""From the Poincaré to the Klein ball, :math:`2x/(1 + c\|x\|^2)`.
+
+    Parameters
+    ----------
+    x : array or tensor [..., d]
+        Points of the Poincaré ball.
+    c : float, or array of 0 axes or [..., 1]
+        Curvature -c; finite, not negative.
+
+    Returns
+    -------
+    array or tensor [..., d]
+        Points of the Klein ball, strictly inside after rounding. Differentiable.
+    """
+    y = widened(x)
+    return hyperbolic.project(rounded(y * 2 / (1 + checked(c) * row_dot(y, y)), x), c)
+
+
+def klein_to_poincare(x: Array, c: Any = 1.0) -> Array:
+    r"""From the Klein to the Poincaré ball, :math:`k/(1 + \sqrt{1 - c\|k\|^2})`.
+
+    Parameters
+    ----------
+    x : array or tensor [..., d]
+        Points of the Klein ball.
+    c : float, or array of 0 axes or [..., 1]
+        Curvature -c; finite, not negative.
+
+    Returns
+    -------
+    array or tensor [..., d]
+        Points of the Poincaré ball, strictly inside after rounding. Differentiable.
+    """
+    y = widened(x)
+    return hyperbolic.project(rounded(y / (1 + (2 / hyperbolic.lambda_x(y, c, keepdim=True)) ** 0.5), x), c)

@@ -1,0 +1,85 @@
+"""Parallel transport on the hyperboloid. The one rule: lengths stay what they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tersor.hyperbolic._roots import Array
+from tersor.lorentz._space import check_same, checked, root_of, rounded, row_dot, sinh_ratio, widened
+from tersor.lorentz.distance import dist
+
+
+def to_origin(s: Array, v: Array, c: Any) -> Array:
+    tau = root_of(s, c)
+    return v - s * (c * row_dot(s, v) / (tau * (1 + tau)))
+
+
+def parallel_transport(x: Array, y: Array, v: Array, c: Any = 1.0) -> Array:
+    r"""Parallel transport of v from x to y, :math:`v + \frac{c\langle Y, V\rangle}{1 - c\langle X, Y\rangle}(x + y)`.
+
+    Parameters
+    ----------
+    x, y : array or tensor [..., d]
+        Points.
+    v : array or tensor [..., d], of the type of x
+        Tangent vectors at x, as their space parts.
+    c : float, or array of 0 axes or [..., 1]
+        Curvature -c; finite, not negative. c = 0 gives v.
+
+    Returns
+    -------
+    array or tensor [..., d]
+        Tangent vectors at y, of the same length. Differentiable.
+    """
+    check_same("parallel_transport", x, y=y, v=v)
+    s, r, u = widened(x), widened(y), widened(v)
+    tx, ty = root_of(s, checked(c)), root_of(r, c)
+    # <Y, V> = <r - s, v> - (t_y - t_x)/t_x <s, v>, since <X, V> = 0
+    rise = c * row_dot(r - s, r + s) / ((tx + ty) * tx)
+    along = row_dot(r - s, u) - rise * row_dot(s, u)
+    z = c * dist(s, r, c, keepdim=True) ** 2
+    half = sinh_ratio(z / 4)
+    return rounded(u + (s + r) * (c * along / (2 + z / 2 * half * half)), x)
+
+
+def parallel_transport0(y: Array, v: Array, c: Any = 1.0) -> Array:
+    """Parallel transport of v from the origin to y.
+
+    Parameters
+    ----------
+    y : array or tensor [..., d]
+        Points.
+    v : array or tensor [..., d], of the type of y
+        Tangent vectors at the origin.
+    c : float, or array of 0 axes or [..., 1]
+        Curvature -c; finite, not negative.
+
+    Returns
+    -------
+    array or tensor [..., d]
+        Tangent vectors at y, as their space parts. Differentiable.
+    """
+    check_same("parallel_transport0", y, v=v)
+    s, u = widened(y), widened(v)
+    return rounded(u + s * (checked(c) * row_dot(s, u) / (1 + root_of(s, c))), y)
+
+
+def parallel_transport0back(x: Array, v: Array, c: Any = 1.0) -> Array:
+    """Parallel transport of v from x to the origin.
+
+    Parameters
+    ----------
+    x : array or tensor [..., d]
+        Points.
+    v : array or tensor [..., d], of the type of x
+        Tangent vectors at x, as their space parts.
+    c : float, or array of 0 axes or [..., 1]
+        Curvature -c; finite, not negative.
+
+    Returns
+    -------
+    array or tensor [..., d]
+        Tangent vectors at the origin. Differentiable.
+    """
+    check_same("parallel_transport0back", x, v=v)
+    return rounded(to_origin(widened(x), widened(v), checked(c)), x)

@@ -118,9 +118,11 @@ def public(op: Op) -> Callable[..., Any]:
     raw = getattr(getattr(torch.ops, NAMESPACE), op.name).default
     function = _function(op, raw)
     n, v, inputs = op.n, op.vectors, op.inputs
+    # looked up once: for a few rows, this is what a call costs
+    compiling, recording, tensor = torch.compiler.is_compiling, torch.is_grad_enabled, torch.Tensor
 
     def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not kwargs and not torch.compiler.is_compiling() and forward_ad._current_level < 0:
+        if not kwargs and not compiling() and forward_ad._current_level < 0:
             whole = ready(args)
             if whole is not None:
                 return dispatch(whole)
@@ -166,7 +168,7 @@ def public(op: Op) -> Callable[..., Any]:
         numbers = None
         for i in range(1, n):
             a = whole[i]
-            if isinstance(a, torch.Tensor):
+            if isinstance(a, tensor):
                 if (i < v and a.shape != shape) or a.device != x.device:
                     return None
                 if exempt[i] and a.ndim == 0:
@@ -182,7 +184,7 @@ def public(op: Op) -> Callable[..., Any]:
 
     def dispatch(whole: tuple[Any, ...]) -> Any:
         try:
-            if torch.is_grad_enabled():
+            if recording():
                 for x in whole[:n]:
                     if x.requires_grad:
                         return function(*whole)

@@ -319,9 +319,11 @@ def big(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("sent", ["SIGKILL", "SIGTERM", "SIGINT"])
 def test_kills_leave_the_old_file_or_the_new_one(tmp_path, command, sent, thorough):
     source, out = big(tmp_path), tmp_path / "out.safetensors"
-    start = time.monotonic()
-    assert tersor(*command, source, "-o", out).returncode == 0
-    seconds = time.monotonic() - start
+    seconds = float("inf")
+    for _ in range(2):  # the first may find nothing in the caches
+        start = time.monotonic()
+        assert tersor(*command, source, "-o", out).returncode == 0
+        seconds = min(seconds, time.monotonic() - start)
     whole = out.read_bytes()
     chance = random.Random(7)
     statuses = set()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tersor import hyperbolic
-from tersor.hyperbolic._roots import Array
-from tersor.lorentz._space import checked, root_of, rounded, row_dot, widened
+from tersor.hyperbolic._roots import Array, dot
+from tersor.hyperbolic.composed import _like, _wide
+from tersor.lorentz._space import checked, root_of
 
 
 def ball_of(s: Array, c: Any) -> Array:
@@ -28,8 +29,8 @@ def to_poincare(x: Array, c: Any = 1.0) -> Array:
     array or tensor [..., d]
         Strictly inside the ball after rounding. Differentiable.
     """
-    s = widened(x)
-    return hyperbolic.project(rounded(s / (1 + root_of(s, checked(c))), x), c)
+    s = _wide(x)
+    return hyperbolic.project(_like(s / (1 + root_of(s, checked(c))), x), c)
 
 
 def from_poincare(x: Array, c: Any = 1.0) -> Array:
@@ -47,8 +48,8 @@ def from_poincare(x: Array, c: Any = 1.0) -> Array:
     array or tensor [..., d]
         Points of the hyperboloid. Differentiable.
     """
-    y = widened(x)
-    return rounded(y * hyperbolic.lambda_x(y, c, keepdim=True), x)
+    y = _wide(x)
+    return _like(y * hyperbolic.lambda_x(y, c, keepdim=True), x)
 
 
 def to_klein(x: Array, c: Any = 1.0) -> Array:
@@ -66,8 +67,8 @@ def to_klein(x: Array, c: Any = 1.0) -> Array:
     array or tensor [..., d]
         Strictly inside the ball of radius :math:`1/\sqrt c` after rounding. Differentiable.
     """
-    s = widened(x)
-    return hyperbolic.project(rounded(s / root_of(s, checked(c)), x), c)
+    s = _wide(x)
+    return hyperbolic.project(_like(s / root_of(s, checked(c)), x), c)
 
 
 def from_klein(x: Array, c: Any = 1.0) -> Array:
@@ -85,8 +86,8 @@ def from_klein(x: Array, c: Any = 1.0) -> Array:
     array or tensor [..., d]
         Points of the hyperboloid. Differentiable.
     """
-    y = widened(x)
-    return rounded(y * (hyperbolic.lambda_x(y, c, keepdim=True) / 2) ** 0.5, x)
+    y = _wide(x)
+    return _like(y * (hyperbolic.lambda_x(y, c, keepdim=True) / 2) ** 0.5, x)
 
 
 def poincare_to_klein(x: Array, c: Any = 1.0) -> Array:
@@ -104,8 +105,8 @@ def poincare_to_klein(x: Array, c: Any = 1.0) -> Array:
     array or tensor [..., d]
         Points of the Klein ball, strictly inside after rounding. Differentiable.
     """
-    y = widened(x)
-    return hyperbolic.project(rounded(y * 2 / (1 + checked(c) * row_dot(y, y)), x), c)
+    y = _wide(x)
+    return hyperbolic.project(_like(y * 2 / (1 + checked(c) * dot(y, y)), x), c)
 
 
 def klein_to_poincare(x: Array, c: Any = 1.0) -> Array:
@@ -123,5 +124,5 @@ def klein_to_poincare(x: Array, c: Any = 1.0) -> Array:
     array or tensor [..., d]
         Points of the Poincaré ball, strictly inside after rounding. Differentiable.
     """
-    y = widened(x)
-    return hyperbolic.project(rounded(y / (1 + (2 / hyperbolic.lambda_x(y, c, keepdim=True)) ** 0.5), x), c)
+    y = _wide(x)
+    return hyperbolic.project(_like(y / (1 + (2 / hyperbolic.lambda_x(y, c, keepdim=True)) ** 0.5), x), c)

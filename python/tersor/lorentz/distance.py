@@ -10,7 +10,8 @@ from tersor import hyperbolic
 from tersor._op import op
 from tersor._sample import Draw
 from tersor.hyperbolic._roots import Array, arsinh_root, arsinh_root_d, dot, like, root, xp
-from tersor.lorentz._space import arsinh_ratio, check_same, checked, library, rounded, row_dot, widened
+from tersor.hyperbolic.composed import _like, _wide
+from tersor.lorentz._space import check_same, checked
 from tersor.lorentz.convert import ball_of
 
 
@@ -111,11 +112,10 @@ def dist0(x: Array, c: Any = 1.0, *, keepdim: bool = False) -> Array:
     array or tensor [...]
         Differentiable; the gradient at the origin is 0.
     """
-    v = widened(x)
-    v = v * arsinh_ratio(checked(c) * row_dot(v, v))
-    lib = library(v)
-    n = lib.linalg.norm(v, axis=-1)[..., None] if lib is np else lib.linalg.vector_norm(v, dim=-1, keepdim=True)
-    return rounded(n if keepdim else n[..., 0], x)
+    v = _wide(x)
+    v = v * arsinh_root(checked(c) * dot(v, v))
+    n = root(dot(v, v))
+    return _like(n if keepdim else n[..., 0], x)
 
 
 def cdist(x: Array, y: Array, c: Any = 1.0) -> Array:
@@ -144,4 +144,4 @@ def cdist(x: Array, y: Array, c: Any = 1.0) -> Array:
         If c is negative, not finite or no single number, or shapes do not go together.
     """
     check_same("cdist", x, y=y)
-    return rounded(hyperbolic.cdist(ball_of(widened(x), c), ball_of(widened(y), c), c), x)
+    return _like(hyperbolic.cdist(ball_of(_wide(x), c), ball_of(_wide(y), c), c), x)

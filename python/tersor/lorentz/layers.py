@@ -6,7 +6,8 @@ from typing import Any
 
 from tersor import hyperbolic
 from tersor.hyperbolic._roots import Array
-from tersor.lorentz._space import check_same, rounded, time, widened
+from tersor.hyperbolic.composed import _like, _wide
+from tersor.lorentz._space import check_same, time
 from tersor.lorentz.convert import ball_of, from_poincare
 
 
@@ -29,8 +30,8 @@ def midpoint(x: Array, weights: Array | None = None, c: Any = 1.0) -> Array:
     """
     if weights is not None:
         check_same("midpoint", x, weights=weights)
-    w = None if weights is None else widened(weights)
-    return rounded(from_poincare(hyperbolic.weighted_midpoint(ball_of(widened(x), c), w, c, reducedim=[-2]), c), x)
+    w = None if weights is None else _wide(weights)
+    return _like(from_poincare(hyperbolic.weighted_midpoint(ball_of(_wide(x), c), w, c, reducedim=[-2]), c), x)
 
 
 def linear(x: Array, weight: Array, bias: Array | None = None, c: Any = 1.0) -> Array:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tersor.hyperbolic._roots import Array
-from tersor.lorentz._space import arsinh_ratio, check_same, checked, rounded, row_dot, sinh_ratio, widened
+from tersor.hyperbolic._roots import Array, arsinh_root, dot, sinh_root
+from tersor.hyperbolic.composed import _like, _wide
+from tersor.lorentz._space import check_same, checked
 from tersor.lorentz.distance import dist
 from tersor.lorentz.transport import to_origin
 
@@ -25,8 +26,8 @@ def expmap0(v: Array, c: Any = 1.0) -> Array:
     array or tensor [..., d]
         Points. Differentiable.
     """
-    u = widened(v)
-    return rounded(u * sinh_ratio(checked(c) * row_dot(u, u)), v)
+    u = _wide(v)
+    return _like(u * sinh_root(checked(c) * dot(u, u)), v)
 
 
 def logmap0(x: Array, c: Any = 1.0) -> Array:
@@ -44,8 +45,8 @@ def logmap0(x: Array, c: Any = 1.0) -> Array:
     array or tensor [..., d]
         Tangent vectors at the origin. Differentiable.
     """
-    s = widened(x)
-    return rounded(s * arsinh_ratio(checked(c) * row_dot(s, s)), x)
+    s = _wide(x)
+    return _like(s * arsinh_root(checked(c) * dot(s, s)), x)
 
 
 def expmap(x: Array, v: Array, c: Any = 1.0) -> Array:
@@ -66,12 +67,12 @@ def expmap(x: Array, v: Array, c: Any = 1.0) -> Array:
         Points. Differentiable.
     """
     check_same("expmap", x, v=v)
-    s, u = widened(x), widened(v)
+    s, u = _wide(x), _wide(v)
     back = to_origin(s, u, checked(c))
-    z = c * row_dot(back, back)
-    half = sinh_ratio(z / 4)
+    z = c * dot(back, back)
+    half = sinh_root(z / 4)
     # cosh r = 1 + 2 sinh²(r/2)
-    return rounded(s + s * (z / 2 * half * half) + u * sinh_ratio(z), x)
+    return _like(s + s * (z / 2 * half * half) + u * sinh_root(z), x)
 
 
 def logmap(x: Array, y: Array, c: Any = 1.0) -> Array:
@@ -90,11 +91,11 @@ def logmap(x: Array, y: Array, c: Any = 1.0) -> Array:
         Tangent vectors at x, as their space parts. Differentiable.
     """
     check_same("logmap", x, y=y)
-    s, r = widened(x), widened(y)
+    s, r = _wide(x), _wide(y)
     d = dist(s, r, checked(c), keepdim=True)
     z = c * d * d
-    half = sinh_ratio(z / 4)
-    return rounded((r - s - s * (z / 2 * half * half)) / sinh_ratio(z), x)
+    half = sinh_root(z / 4)
+    return _like((r - s - s * (z / 2 * half * half)) / sinh_root(z), x)
 
 
 def geodesic(t: Any, x: Array, y: Array, c: Any = 1.0) -> Array:
@@ -115,5 +116,5 @@ def geodesic(t: Any, x: Array, y: Array, c: Any = 1.0) -> Array:
         Points. Differentiable.
     """
     check_same("geodesic", x, y=y)
-    s = widened(x)
-    return rounded(expmap(s, logmap(s, widened(y), c) * t, c), x)
+    s = _wide(x)
+    return _like(expmap(s, logmap(s, _wide(y), c) * t, c), x)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from tersor.hyperbolic._roots import Array
-from tersor.lorentz._space import check_same, checked, root_of, rounded, row_dot, sinh_ratio, widened
+from tersor.hyperbolic._roots import Array, dot, sinh_root
+from tersor.hyperbolic.composed import _like, _wide
+from tersor.lorentz._space import check_same, checked, root_of
 from tersor.lorentz.distance import dist
 
 
 def to_origin(s: Array, v: Array, c: Any) -> Array:
     tau = root_of(s, c)
-    return v - s * (c * row_dot(s, v) / (tau * (1 + tau)))
+    return v - s * (c * dot(s, v) / (tau * (1 + tau)))
 
 
 def parallel_transport(x: Array, y: Array, v: Array, c: Any = 1.0) -> Array:
@@ -32,14 +33,14 @@ def parallel_transport(x: Array, y: Array, v: Array, c: Any = 1.0) -> Array:
         Tangent vectors at y, of the same length. Differentiable.
     """
     check_same("parallel_transport", x, y=y, v=v)
-    s, r, u = widened(x), widened(y), widened(v)
+    s, r, u = _wide(x), _wide(y), _wide(v)
     tx, ty = root_of(s, checked(c)), root_of(r, c)
     # <Y, V> = <r - s, v> - (t_y - t_x)/t_x <s, v>, since <X, V> = 0
-    rise = c * row_dot(r - s, r + s) / ((tx + ty) * tx)
-    along = row_dot(r - s, u) - rise * row_dot(s, u)
+    rise = c * dot(r - s, r + s) / ((tx + ty) * tx)
+    along = dot(r - s, u) - rise * dot(s, u)
     z = c * dist(s, r, c, keepdim=True) ** 2
-    half = sinh_ratio(z / 4)
-    return rounded(u + (s + r) * (c * along / (2 + z / 2 * half * half)), x)
+    half = sinh_root(z / 4)
+    return _like(u + (s + r) * (c * along / (2 + z / 2 * half * half)), x)
 
 
 def parallel_transport0(y: Array, v: Array, c: Any = 1.0) -> Array:
@@ -60,8 +61,8 @@ def parallel_transport0(y: Array, v: Array, c: Any = 1.0) -> Array:
         Tangent vectors at y, as their space parts. Differentiable.
     """
     check_same("parallel_transport0", y, v=v)
-    s, u = widened(y), widened(v)
-    return rounded(u + s * (checked(c) * row_dot(s, u) / (1 + root_of(s, c))), y)
+    s, u = _wide(y), _wide(v)
+    return _like(u + s * (checked(c) * dot(s, u) / (1 + root_of(s, c))), y)
 
 
 def parallel_transport0back(x: Array, v: Array, c: Any = 1.0) -> Array:
@@ -82,4 +83,4 @@ def parallel_transport0back(x: Array, v: Array, c: Any = 1.0) -> Array:
         Tangent vectors at the origin. Differentiable.
     """
     check_same("parallel_transport0back", x, v=v)
-    return rounded(to_origin(widened(x), widened(v), checked(c)), x)
+    return _like(to_origin(_wide(x), _wide(v), checked(c)), x)

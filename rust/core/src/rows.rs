@@ -12,6 +12,7 @@ mod sums;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod walk;
 
 pub(crate) use aside::{Aside, pull};
 pub(crate) use call::{numbers, put};
@@ -88,9 +89,10 @@ where
     let (rows, d, dtype) = (call.rows, call.d, call.x[0].dtype());
     let block = (BLOCK / d.max(1)).clamp(1, BLOCK).next_multiple_of(TILE);
     let blocks = rows.div_ceil(block);
+    let pad = d.next_multiple_of(STEP);
     let plan = Plan {
         d,
-        pad: d.next_multiple_of(STEP),
+        one: std::array::from_fn(|v| call.x[v].rows().0 == 1),
         summed_rows: std::array::from_fn(|k| call.y[k].rows().0 != rows),
         summed: std::array::from_fn(|k| call.n[k].len() != rows),
         tile: (NEAR / (d * V * size_of::<K>()).max(1) / 8 * 8).clamp(8, TILE),
@@ -102,7 +104,7 @@ where
         }),
     };
     // partial sums of each block, added up in the order of blocks at the end
-    let sums = plan.summed_rows.iter().filter(|&&b| b).count() * plan.pad;
+    let sums = plan.summed_rows.iter().filter(|&&b| b).count() * pad;
     let mut partial_rows = try_vec(blocks.saturating_mul(sums), 0.0f64)?;
     let mut partial = try_vec(blocks * R, 0.0f64)?;
     let (share_rows, share) = (Shared(partial_rows.as_mut_ptr()), Shared(partial.as_mut_ptr()));
@@ -126,7 +128,7 @@ where
     for (at, y) in call.y.iter().zip(plan.summed_rows).filter(|y| y.1).map(|y| y.0).enumerate() {
         for i in 0..d {
             // SAFETY: a float output of d numbers, and the blocks are done.
-            unsafe { put(y, i, &[(0..blocks).map(|b| partial_rows[b * sums + at * plan.pad + i]).sum()]) };
+            unsafe { put(y, i, &[(0..blocks).map(|b| partial_rows[b * sums + at * pad + i]).sum()]) };
         }
     }
     for (k, n) in call.n.iter().enumerate().filter(|(k, _)| plan.summed[*k]) {

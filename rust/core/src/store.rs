@@ -11,6 +11,7 @@
 //! 2^-137, and what is smaller rounds to zero in both formats (half of bf16's least number is 2^-134).
 
 use crate::Element;
+use crate::micro::tail;
 use crate::simd::*;
 
 /// IEEE binary16.
@@ -145,6 +146,24 @@ impl Store for f64 {
         let (a, b) = v.widen();
         Self::store16(s, [a, b], y);
     }
+    #[inline(always)]
+    fn load_tail<S: Simd>(s: S, x: &[Self]) -> [f64x8<S>; 2] {
+        Self::load16(
+            s,
+            &tail::load(s, x).unwrap_or_else(
+                #[inline(always)]
+                || padded(x),
+            ),
+        )
+    }
+    #[inline(always)]
+    fn store_tail<S: Simd>(s: S, v: [f64x8<S>; 2], y: &mut [Self]) {
+        let mut whole = [0.0; STEP];
+        Self::store16(s, v, &mut whole);
+        if !tail::store(s, &whole, y) {
+            copy_head(&whole, y);
+        }
+    }
 }
 
 impl Store for f32 {
@@ -180,6 +199,42 @@ impl Store for f32 {
     #[inline(always)]
     fn store16_f32<S: Simd>(_: S, v: f32x16<S>, y: &mut [Self]) {
         v.store_slice(&mut y[..16]);
+    }
+    #[inline(always)]
+    fn load_tail<S: Simd>(s: S, x: &[Self]) -> [f64x8<S>; 2] {
+        Self::load16(
+            s,
+            &tail::load(s, x).unwrap_or_else(
+                #[inline(always)]
+                || padded(x),
+            ),
+        )
+    }
+    #[inline(always)]
+    fn store_tail<S: Simd>(s: S, v: [f64x8<S>; 2], y: &mut [Self]) {
+        let mut whole = [0.0; STEP];
+        Self::store16(s, v, &mut whole);
+        if !tail::store(s, &whole, y) {
+            copy_head(&whole, y);
+        }
+    }
+    #[inline(always)]
+    fn load_tail_f32<S: Simd>(s: S, x: &[Self]) -> f32x16<S> {
+        Self::load16_f32(
+            s,
+            &tail::load(s, x).unwrap_or_else(
+                #[inline(always)]
+                || padded(x),
+            ),
+        )
+    }
+    #[inline(always)]
+    fn store_tail_f32<S: Simd>(s: S, v: f32x16<S>, y: &mut [Self]) {
+        let mut whole = [0.0; STEP];
+        Self::store16_f32(s, v, &mut whole);
+        if !tail::store(s, &whole, y) {
+            copy_head(&whole, y);
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //! from the limit.
 mod ahead;
 pub mod spmm;
+pub mod stream;
+pub mod tail;
 pub mod vector;
 
 pub use ahead::fetch;
-pub mod stream;

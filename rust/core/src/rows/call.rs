@@ -4,6 +4,10 @@ use crate::micro::stream;
 use crate::store::{Bf16, F16, Store};
 use crate::{Dtype, Error, Result, Tensor};
 
+/// Outputs of so many bytes go past the caches. Up to here the caches still hold what was just written, and going past
+/// them costs a quarter more.
+pub const LARGE: usize = 2 * stream::LARGE;
+
 /// One call, checked: shapes folded to rows, all arrays of one float type.
 pub struct Call<'a, const V: usize, const C: usize, const O: usize, const R: usize> {
     pub rows: usize,
@@ -88,7 +92,7 @@ impl<'a, const V: usize, const C: usize, const O: usize, const R: usize> Call<'a
     /// Whether the outputs are larger than the caches and not in them already as inputs.
     pub fn large(&self) -> bool {
         let bytes = self.y.iter().map(Tensor::bytes).sum::<usize>();
-        bytes >= stream::LARGE && !self.y.iter().any(|y| self.x.iter().any(|x| x.as_ptr() == y.as_ptr()))
+        bytes >= LARGE && !self.y.iter().any(|y| self.x.iter().any(|x| x.as_ptr() == y.as_ptr()))
     }
 }
 

@@ -8,6 +8,9 @@ use crate::simd::*;
 /// A sum of products over a row, lane by lane.
 pub trait Acc<S: Simd>: Copy {
     type Num: Num<S>;
+    /// The lanes of every row of a tile.
+    type Lanes;
+    const EMPTY: Self::Lanes;
     fn zero(s: S) -> Self;
     /// += a·b
     fn dot(&mut self, a: f64x8<S>, b: f64x8<S>);
@@ -15,10 +18,12 @@ pub trait Acc<S: Simd>: Copy {
     fn dot_sum(&mut self, a: f64x8<S>, x: f64x8<S>, y: f64x8<S>);
     /// += (x + y)²
     fn square_sum(&mut self, x: f64x8<S>, y: f64x8<S>);
-    /// Keeps the lanes of two accumulators of row `r`, added.
-    fn keep(self, other: Self, lanes: &mut Lanes, r: usize);
+    /// The sum of two, lane by lane.
+    fn and(self, other: Self) -> Self;
+    /// Keeps the lanes of row `r`.
+    fn keep(self, lanes: &mut Self::Lanes, r: usize);
     /// The totals of rows `r..r + 8`.
-    fn totals(s: S, lanes: &Lanes, r: usize) -> Self::Num;
+    fn totals(s: S, lanes: &Self::Lanes, r: usize) -> Self::Num;
 }
 
 /// Plain f64 sums: exact enough for data of at most 24 bits.
@@ -26,6 +31,8 @@ pub trait Acc<S: Simd>: Copy {
 pub struct Plain<S: Simd>(f64x8<S>);
 impl<S: Simd> Acc<S> for Plain<S> {
     type Num = f64x8<S>;
+    type Lanes = Lanes;
+    const EMPTY: Lanes = Lanes::ZERO;
     #[inline(always)]
     fn zero(s: S) -> Self {
         Plain(f64x8::splat(s, 0.0))
@@ -44,13 +51,17 @@ impl<S: Simd> Acc<S> for Plain<S> {
         self.dot(v, v);
     }
     #[inline(always)]
-    fn keep(self, other: Self, lanes: &mut Lanes, r: usize) {
-        (self.0 + other.0).store_slice(&mut lanes.hi[r]);
+    fn and(self, other: Self) -> Self {
+        Plain(self.0 + other.0)
+    }
+    #[inline(always)]
+    fn keep(self, lanes: &mut Lanes, r: usize) {
+        self.0.store_slice(&mut lanes.0[r]);
     }
     #[inline(always)]
     fn totals(s: S, lanes: &Lanes, r: usize) -> Self::Num {
         across(
-            load8(s, &lanes.hi, r),
+            load8(s, lanes, r),
             #[inline(always)]
             |a, b| a + b,
         )
@@ -65,6 +76,8 @@ pub struct Dot2<S: Simd> {
 }
 impl<S: Simd> Acc<S> for Dot2<S> {
     type Num = Dd<S>;
+    type Lanes = [Lanes; 2];
+    const EMPTY: [Lanes; 2] = [Lanes::ZERO; 2];
     #[inline(always)]
     fn zero(s: S) -> Self {
         let zero = f64x8::splat(s, 0.0);
@@ -90,14 +103,18 @@ impl<S: Simd> Acc<S> for Dot2<S> {
         self.lo = (v + v).mul_add(e, self.lo);
     }
     #[inline(always)]
-    fn keep(self, other: Self, lanes: &mut Lanes, r: usize) {
+    fn and(self, other: Self) -> Self {
         let (hi, e) = two_sum(self.hi, other.hi);
-        hi.store_slice(&mut lanes.hi[r]);
-        (e + (self.lo + other.lo)).store_slice(&mut lanes.lo[r]);
+        Dot2 { hi, lo: e + (self.lo + other.lo) }
     }
     #[inline(always)]
-    fn totals(s: S, lanes: &Lanes, r: usize) -> Self::Num {
-        let (hi, lo) = (load8(s, &lanes.hi, r), load8(s, &lanes.lo, r));
+    fn keep(self, [hi, lo]: &mut [Lanes; 2], r: usize) {
+        self.hi.store_slice(&mut hi.0[r]);
+        self.lo.store_slice(&mut lo.0[r]);
+    }
+    #[inline(always)]
+    fn totals(s: S, [hi, lo]: &[Lanes; 2], r: usize) -> Self::Num {
+        let (hi, lo) = (load8(s, hi, r), load8(s, lo, r));
         let mut rows = [(hi[0], lo[0]); 8];
         for i in 1..8 {
             rows[i] = (hi[i], lo[i]);
@@ -114,22 +131,21 @@ impl<S: Simd> Acc<S> for Dot2<S> {
     }
 }
 
-/// The lanes of one inner product of every row of a tile.
-pub struct Lanes {
-    hi: [[f64; 8]; TILE],
-    lo: [[f64; 8]; TILE],
-}
+/// Eight lanes of every row of a tile; aligned, so that no vector of them lies across two lines.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub struct Lanes([[f64; 8]; TILE]);
 
 impl Lanes {
-    pub const ZERO: Lanes = Lanes { hi: [[0.0; 8]; TILE], lo: [[0.0; 8]; TILE] };
+    const ZERO: Lanes = Lanes([[0.0; 8]; TILE]);
 }
 
 #[inline(always)]
-fn load8<S: Simd>(s: S, lanes: &[[f64; 8]; TILE], r: usize) -> [f64x8<S>; 8] {
+fn load8<S: Simd>(s: S, lanes: &Lanes, r: usize) -> [f64x8<S>; 8] {
     // not array::from_fn: it is not inlined into code of a higher instruction set, and neither is what it calls
     let mut v = [f64x8::splat(s, 0.0); 8];
     for i in 0..8 {
-        v[i] = f64x8::from_slice(s, &lanes[r + i]);
+        v[i] = f64x8::from_slice(s, &lanes.0[r + i]);
     }
     v
 }

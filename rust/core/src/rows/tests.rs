@@ -71,7 +71,7 @@ fn all_tails_types_and_levels() {
 #[test]
 fn large_outputs_at_every_offset() {
     for (d, first) in [(3, 1), (64, 0), (64, 5), (1000, 3)] {
-        let rows = crate::micro::stream::LARGE / 4 / d + 1;
+        let rows = call::LARGE / 4 / d + 1;
         let (a, b, c) = (whole::<f32>(rows * d, 1), whole::<f32>(rows * d, 3), whole::<f32>(1, 2));
         let (y, n) = (vec![9f32; rows * d + first], vec![0f32; rows]);
         let out = &y[first..];

@@ -3,13 +3,14 @@
 use super::aside::{Aside, pull};
 use super::call::{Call, numbers, put};
 use super::margin::Margin;
-use super::sums::{Acc, Dot2, Lanes, Plain};
+use super::sums::{Acc, Dot2, Plain};
+use super::walk::{Rows, combine, combine_summed, products};
 use super::{RowOp, TILE};
 use crate::Dtype;
 use crate::dd::Num;
-use crate::micro::{fetch, stream};
+use crate::micro::stream;
 use crate::simd::*;
-use crate::store::{STEP, Store};
+use crate::store::Store;
 use std::ops::Range;
 
 /// The two types tile kernels are compiled for, each with the sums its data needs.
@@ -32,12 +33,12 @@ impl Wide for f32 {
 }
 
 /// What all blocks of a call share.
-pub struct Plan<K, const O: usize, const R: usize> {
+pub struct Plan<K, const V: usize, const O: usize, const R: usize> {
     pub d: usize,
     /// rows in a tile
     pub tile: usize,
-    /// d rounded up to whole steps: the stride of partial sums
-    pub pad: usize,
+    /// inputs of one row that serves all
+    pub one: [bool; V],
     pub summed_rows: [bool; O],
     pub summed: [bool; R],
     pub aside: Option<Aside<K>>,
@@ -47,7 +48,7 @@ pub struct Plan<K, const O: usize, const R: usize> {
 pub struct Block<'a, OP, K, const V: usize, const C: usize, const O: usize, const R: usize> {
     pub op: &'a OP,
     pub call: &'a Call<'a, V, C, O, R>,
-    pub plan: &'a Plan<K, O, R>,
+    pub plan: &'a Plan<K, V, O, R>,
     pub range: Range<usize>,
     pub space: &'a mut [K],
     pub sum_rows: &'a mut [f64],
@@ -67,12 +68,23 @@ pub struct Tiles<
     const R: usize,
 >(pub Block<'a, OP, K, V, C, O, R>);
 
+/// The numbers of a tile's rows, between the two walks. What a short tile leaves over from the one before belongs to no
+/// row, and nothing reads it.
+#[repr(align(64))]
+struct Room<L, const C: usize, const P: usize, const W: usize, const R: usize> {
+    lanes: [L; P],
+    c: [[f64; TILE]; C],
+    weights: [[f64; TILE]; W],
+    found: [[f64; TILE]; R],
+    gap: [f64; TILE],
+}
+
 impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize> Block<'_, OP, K, V, C, O, R> {
     /// Rows `start..start + n` of input `v` as K, with their stride; widened into the buffer if need be.
     #[inline(always)]
     fn input(&mut self, v: usize, start: usize, n: usize) -> (*const K, usize) {
         let (t, d) = (&self.call.x[v], self.plan.d);
-        let one = t.rows().0 == 1;
+        let one = self.plan.one[v];
         let (first, count) = if one { (0, 1) } else { (start, n) };
         let stride = if one { 0 } else { d };
         let Some(Aside { read: Some(read), .. }) = self.plan.aside else {
@@ -102,82 +114,84 @@ impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize
         }
     }
 
+    /// All tiles, with sums of type A.
+    #[inline(always)]
+    fn tiles<S: Simd, A: Acc<S>, const P: usize, const W: usize>(&mut self, s: S)
+    where
+        OP: RowOp<V, C, P, W, O, R>,
+    {
+        let Range { start, end } = self.range;
+        let mut room = Room::<A::Lanes, C, P, W, R> {
+            lanes: [A::EMPTY; P],
+            c: [[0.0; TILE]; C],
+            weights: [[0.0; TILE]; W],
+            found: [[0.0; TILE]; R],
+            gap: [0.0; TILE],
+        };
+        for (c, t) in room.c.iter_mut().zip(&self.call.c) {
+            if t.len() == 1 {
+                numbers(t, 0, c);
+            }
+        }
+        for at in (start..end).step_by(self.plan.tile) {
+            self.tile::<S, A, P, W>(s, at, self.plan.tile.min(end - at), &mut room);
+        }
+    }
+
     #[inline(always)]
     fn tile<S: Simd, A: Acc<S>, const P: usize, const W: usize>(
         &mut self,
         s: S,
         start: usize,
         n: usize,
-        lanes: &mut [Lanes; P],
+        room: &mut Room<A::Lanes, C, P, W, R>,
     ) where
         OP: RowOp<V, C, P, W, O, R>,
     {
-        let d = self.plan.d;
-        // the next tile comes in while this one is worked on, so that memory never rests
-        let next = self.plan.tile * d;
-        let early = if O == 0 { V } else { V / 2 };
+        let (plan, op) = (self.plan, self.op);
         let mut x = [(std::ptr::null(), 0); V];
         for (v, place) in x.iter_mut().enumerate() {
             *place = self.input(v, start, n);
         }
-        for r in 0..n {
-            let x = at_row(&x, r);
-            let mut sums = [[A::zero(s); P]; 2];
-            let mut i = 0;
-            while i + STEP <= d {
-                // SAFETY: `input` gave V places with n rows of d elements (or one row with stride 0).
-                let [a, b] = unsafe { load::<S, K, V>(s, &x, i, STEP) };
-                ahead(&x[..early], i + next);
-                self.op.dots(&a, &mut sums[0]);
-                self.op.dots(&b, &mut sums[1]);
-                i += STEP;
-            }
-            if i < d {
-                // SAFETY: as above.
-                let [a, b] = unsafe { load::<S, K, V>(s, &x, i, d - i) };
-                self.op.dots(&a, &mut sums[0]);
-                if d - i > STEP / 2 {
-                    self.op.dots(&b, &mut sums[1]);
-                }
-            }
-            for p in 0..P {
-                sums[0][p].keep(sums[1][p], &mut lanes[p], r);
-            }
-        }
+        let rows = Rows { x, d: plan.d, next: plan.tile * plan.d, early: if O == 0 { V } else { V / 2 } };
+        // SAFETY: `input` gave V places with n rows of d elements (or one row with stride 0), and n <= plan.tile <= TILE.
+        unsafe { products::<OP, S, K, A, V, C, P, W, O, R>(s, op, rows, n, &mut room.lanes) };
 
-        let mut c = [[0.0; TILE]; C];
-        for (c, t) in c.iter_mut().zip(&self.call.c) {
-            numbers(t, start, &mut c[..n]);
+        for (c, t) in room.c.iter_mut().zip(&self.call.c) {
+            if t.len() != 1 {
+                numbers(t, start, &mut c[..n]);
+            }
         }
-        let mut weights = [[0.0; TILE]; W];
-        let mut found = [[0.0; TILE]; R];
-        let mut gap = [0.0; TILE];
+        // rows nearer to the edge than this may have been rounded onto it
+        let edge = plan.edge.map_or(f64::NEG_INFINITY, |(_, edge)| edge);
+        let mut near = false;
         for g in (0..n).step_by(8) {
             let mut p = [Num::of(f64x8::splat(s, 0.0)); P];
             for k in 0..P {
-                p[k] = A::totals(s, &lanes[k], g);
+                p[k] = A::totals(s, &room.lanes[k], g);
             }
             let mut row_numbers = [f64x8::splat(s, 0.0); C];
             for k in 0..C {
-                row_numbers[k] = f64x8::from_slice(s, &c[k][g..g + 8]);
+                row_numbers[k] = f64x8::from_slice(s, &room.c[k][g..g + 8]);
             }
-            let solved = self.op.solve(s, p, row_numbers);
+            let solved = op.solve(s, p, row_numbers);
             for k in 0..W {
-                solved.weights[k].store_slice(&mut weights[k][g..g + 8]);
+                solved.weights[k].store_slice(&mut room.weights[k][g..g + 8]);
             }
             for k in 0..R {
-                solved.numbers[k].store_slice(&mut found[k][g..g + 8]);
+                solved.numbers[k].store_slice(&mut room.found[k][g..g + 8]);
             }
-            solved.gap.store_slice(&mut gap[g..g + 8]);
+            solved.gap.store_slice(&mut room.gap[g..g + 8]);
+            near |= solved.gap.simd_lt(edge).any_true();
         }
         for k in 0..R {
-            if self.plan.summed[k] {
-                for &v in &found[k][..n] {
+            if plan.summed[k] {
+                for &v in &room.found[k][..n] {
                     self.sum[k] += v;
                 }
             } else {
                 // SAFETY: rows start..start + n belong to this block.
-                unsafe { put(&self.call.n[k], start, &found[k][..n]) };
+                unsafe { put(&self.call.n[k], start, &room.found[k][..n]) };
             }
         }
         if O == 0 {
@@ -188,69 +202,46 @@ impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize
         for (o, place) in y.iter_mut().enumerate() {
             *place = self.output(o, start);
         }
-        let plain = !self.plan.summed_rows.contains(&true);
-        let chunk = self.plan.aside.map_or(usize::MAX, |aside| aside.chunk);
         let mut written = [0; O];
-        for r in 0..n {
-            let x = at_row(&x, r);
-            let mut w = [f64x8::splat(s, 0.0); W];
-            for k in 0..W {
-                w[k] = f64x8::splat(s, weights[k][r]);
+        if plan.summed_rows.contains(&true) {
+            // SAFETY: as above; rows start..start + n of the outputs belong to this block.
+            unsafe {
+                combine_summed::<OP, S, K, V, C, P, W, O, R>(
+                    s,
+                    op,
+                    rows,
+                    n,
+                    &room.weights,
+                    &y,
+                    &plan.summed_rows,
+                    self.sum_rows,
+                );
             }
-            let mut i = 0;
-            // the common case apart: whole steps into memory, nothing to decide
-            while plain && i + STEP <= d {
-                // SAFETY: as below.
-                let [a, b] = unsafe { load::<S, K, V>(s, &x, i, STEP) };
-                ahead(&x[early..], i + next);
-                let (a, b) = (self.op.combine(&a, &w), self.op.combine(&b, &w));
-                for o in 0..O {
-                    // SAFETY: as below.
-                    let row = unsafe { std::slice::from_raw_parts_mut(y[o].add(r * d + i), STEP) };
-                    K::store16(s, [a[o], b[o]], row);
-                }
-                i += STEP;
-            }
-            while i < d {
-                let step = STEP.min(d - i);
-                // SAFETY: as above; no reference to a row outlives its step, since an output may be an input.
-                let [a, b] = unsafe { load::<S, K, V>(s, &x, i, step) };
-                let (a, b) = (self.op.combine(&a, &w), self.op.combine(&b, &w));
-                let mut at = 0;
-                for o in 0..O {
-                    if self.plan.summed_rows[o] {
-                        let sum = &mut self.sum_rows[at * self.plan.pad + i..][..STEP];
-                        (f64x8::from_slice(s, &sum[..8]) + a[o]).store_slice(&mut sum[..8]);
-                        (f64x8::from_slice(s, &sum[8..]) + b[o]).store_slice(&mut sum[8..]);
-                        at += 1;
-                    } else {
-                        // SAFETY: row r of this output's tile, owned by this block; `alias` inputs of the row were read
-                        // up to this step, and a step is read before it is written.
-                        let row = unsafe { std::slice::from_raw_parts_mut(y[o].add(r * d + i), step) };
-                        if step == STEP {
-                            K::store16(s, [a[o], b[o]], row);
-                        } else {
-                            K::store_tail(s, [a[o], b[o]], row);
-                        }
+        } else {
+            // what is set aside leaves the buffer while the next rows are computed
+            let some = plan.aside.map_or(n, |aside| aside.chunk.div_ceil(plan.d.max(1)));
+            let mut done = 0;
+            while done < n {
+                let range = done..n.min(done + some);
+                done = range.end;
+                // SAFETY: as above.
+                unsafe { combine::<OP, S, K, V, C, P, W, O, R>(s, op, rows, range, &room.weights, &y) };
+                if done < n {
+                    for o in 0..O {
+                        let line = stream::line(&self.call.y[o], start * plan.d, done * plan.d);
+                        self.write(o, start, written[o]..line);
+                        written[o] = line;
                     }
-                }
-                i += step;
-            }
-            if plain && (r + 1) * d - written[0] >= chunk {
-                for o in 0..O {
-                    let line = stream::line(&self.call.y[o], start * d, (r + 1) * d);
-                    self.write(o, start, written[o]..line);
-                    written[o] = line;
                 }
             }
         }
-        for o in (0..O).filter(|&o| !self.plan.summed_rows[o]) {
+        for o in (0..O).filter(|&o| !plan.summed_rows[o]) {
             let y = &self.call.y[o];
-            self.write(o, start, written[o]..n * d);
-            if let (0, Some((margin, edge))) = (o, self.plan.edge) {
-                for r in (0..n).filter(|&r| gap[r] < edge) {
+            self.write(o, start, written[o]..n * plan.d);
+            if let (true, 0, Some((margin, edge))) = (near, o, plan.edge) {
+                for r in (0..n).filter(|&r| room.gap[r] < edge) {
                     // SAFETY: rows start..start + n of output o belong to this block.
-                    unsafe { pull(y, (start + r) * d, d, c[C - 1][r], margin) };
+                    unsafe { pull(y, (start + r) * plan.d, plan.d, room.c[C - 1][r], margin) };
                 }
             }
         }
@@ -266,55 +257,10 @@ where
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let mut block = self.0;
-        let range = block.range.clone();
-        // what a short last tile leaves over from the one before belongs to no row, and nothing reads it
-        let mut lanes = [const { Lanes::ZERO }; P];
-        let tile = block.plan.tile;
-        for start in range.clone().step_by(tile) {
-            let n = tile.min(range.end - start);
-            if OP::WIDE {
-                block.tile::<S, Dot2<S>, P, W>(s, start, n, &mut lanes);
-            } else {
-                block.tile::<S, K::Acc<S>, P, W>(s, start, n, &mut lanes);
-            }
+        if OP::WIDE {
+            block.tiles::<S, Dot2<S>, P, W>(s);
+        } else {
+            block.tiles::<S, K::Acc<S>, P, W>(s);
         }
     }
-}
-
-/// Where row `r` of each input starts.
-#[inline(always)]
-fn at_row<K, const V: usize>(x: &[(*const K, usize); V], r: usize) -> [*const K; V] {
-    let mut rows = [std::ptr::null(); V];
-    for v in 0..V {
-        rows[v] = x[v].0.wrapping_add(r * x[v].1);
-    }
-    rows
-}
-
-/// Fetches step `i` of each row, wherever that is.
-#[inline(always)]
-fn ahead<K: Wide>(x: &[*const K], i: usize) {
-    for v in 0..x.len() {
-        let p = x[v].wrapping_add(i);
-        fetch(p);
-        if size_of::<K>() == 8 {
-            fetch(p.wrapping_add(STEP / 2));
-        }
-    }
-}
-
-/// Step `i` of each row: two halves of eight lanes, zeros past the end.
-///
-/// # Safety
-/// Each row has `i + step` elements at least.
-#[inline(always)]
-unsafe fn load<S: Simd, K: Wide, const V: usize>(s: S, x: &[*const K; V], i: usize, step: usize) -> [[f64x8<S>; V]; 2] {
-    let zero = f64x8::splat(s, 0.0);
-    let (mut a, mut b) = ([zero; V], [zero; V]);
-    for v in 0..V {
-        // SAFETY: promised by the caller.
-        let part = unsafe { std::slice::from_raw_parts(x[v].add(i), step) };
-        [a[v], b[v]] = if step == STEP { K::load16(s, part) } else { K::load_tail(s, part) };
-    }
-    [a, b]
 }

@@ -15,6 +15,8 @@ pub trait Num<S: Simd>:
     Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> + Neg<Output = Self>
 {
     fn of(v: f64x8<S>) -> Self;
+    /// Whether these are numbers of data of at most 24 bits, which functions to f32's accuracy serve.
+    const SINGLE: bool;
     /// The value rounded to f64.
     fn get(self) -> f64x8<S>;
     /// What [`get`](Num::get) leaves out (zero for plain numbers).
@@ -26,6 +28,7 @@ pub trait Num<S: Simd>:
 }
 
 impl<S: Simd> Num<S> for f64x8<S> {
+    const SINGLE: bool = true;
     #[inline(always)]
     fn of(v: f64x8<S>) -> Self {
         v
@@ -83,6 +86,7 @@ impl<S: Simd> Dd<S> {
 }
 
 impl<S: Simd> Num<S> for Dd<S> {
+    const SINGLE: bool = false;
     #[inline(always)]
     fn of(v: f64x8<S>) -> Self {
         Dd { hi: v, lo: f64x8::splat(v.witness(), 0.0) }

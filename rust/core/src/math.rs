@@ -20,7 +20,7 @@ mod log;
 pub mod single;
 
 pub use erf::erf;
-pub use exp::{cosh, exp, expm1, sinh, tanh};
+pub use exp::{cosh, exp, expm1, sinh, tanh, tanh_sech2};
 pub use log::{acosh, asinh, atanh, log, log1p};
 
 use crate::simd::*;

@@ -2,8 +2,8 @@
 //! judges (f64 for f32; for f64, values computed in 160 bits).
 
 use std::thread;
-use tersor_core::math::{NAMES, eval_f32, eval_f64};
-use tersor_core::simd;
+use tersor_core::math::{self, NAMES, eval_f32, eval_f64};
+use tersor_core::simd::{self, Kernel, Simd, SimdBase, dispatch, f64x8};
 
 /// erf by Kummer's series 2/sqrt(pi) e^-x^2 (x + 2/3 x^3 + …), all terms of one sign.
 fn erf(x: f64) -> f64 {
@@ -196,4 +196,53 @@ fn doors_refuse() {
     assert!(!eval_f64("exp", &[1.0; 2], &mut y));
     assert_eq!(y, [7.0; 3]);
     assert!(eval_f64("exp", &[], &mut []));
+}
+
+/// tanh and sech² at once, in the full and in the short form.
+struct Pairs<'a>(&'a [f64; 8], &'a mut [[f64; 8]; 4]);
+impl Kernel for Pairs<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let x = f64x8::from_slice(s, self.0);
+        let ((a, b), (c, d)) = (math::tanh_sech2(s, x), math::single::tanh_sech2(s, x));
+        a.store_slice(&mut self.1[0]);
+        b.store_slice(&mut self.1[1]);
+        c.store_slice(&mut self.1[2]);
+        d.store_slice(&mut self.1[3]);
+    }
+}
+
+#[test]
+fn tanh_and_sech2() {
+    for level in simd::available() {
+        simd::force(Some(level));
+        for i in 0..40_000 {
+            let mut x = [0.0; 8];
+            for (k, x) in x.iter_mut().enumerate() {
+                let at = f64::from(i * 8 + k as i32);
+                *x = [at * 1e-5, at * 1.1e-3, (at * -2e-3).exp(), -at * 1e-4][k % 4].clamp(-350.0, 350.0);
+            }
+            let mut y = [[0.0; 8]; 4];
+            dispatch(Pairs(&x, &mut y));
+            for k in 0..8 {
+                let e = (-2.0 * x[k].abs()).exp();
+                let want = 4.0 * e / ((1.0 + e) * (1.0 + e));
+                // the reference is 3 ulp off itself
+                assert!((y[1][k] / want - 1.0).abs() < 6.0 * f64::EPSILON, "sech²({:e}) at {level}", x[k]);
+                assert!(x[k].abs() > 170.0 || (y[3][k] / want - 1.0).abs() < 2f64.powi(-29), "short sech²({:e})", x[k]);
+                assert!((y[0][k] - x[k].tanh()).abs() <= 2.0 * f64::EPSILON * x[k].tanh().abs(), "tanh({:e})", x[k]);
+                assert!((y[2][k] - x[k].tanh()).abs() <= 2f64.powi(-29) * x[k].tanh().abs(), "short tanh({:e})", x[k]);
+            }
+        }
+        let mut y = [[0.0; 8]; 4];
+        dispatch(Pairs(&[0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 1e300, -1e300, 1e-310], &mut y));
+        for form in [0, 2] {
+            assert_eq!(y[form][..4], [0.0, 0.0, 1.0, -1.0]);
+            assert!(y[form][1].is_sign_negative() && y[form][4].is_nan() && y[form + 1][4].is_nan());
+            assert_eq!((y[form + 1][0], y[form + 1][1], y[form + 1][7]), (1.0, 1.0, 1.0));
+            assert!(y[form + 1][2] < 1e-140 && y[form + 1][5] < 1e-140 && y[form + 1][6] < 1e-140);
+        }
+    }
+    simd::force(None);
 }

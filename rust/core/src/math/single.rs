@@ -72,13 +72,20 @@ pub fn expm1<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
     keep_nan(x, p.mul_add(q, p - 1.0).copysign(x))
 }
 
-/// tanh x = e / (e + 2), e = e^2x - 1.
+/// tanh x.
 #[inline(always)]
 pub fn tanh<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
-    let a = x.abs().min(22.0);
+    tanh_sech2(s, x).0
+}
+
+/// tanh x = e / (e + 2) and sech^2 x = 4 (e + 1) / (e + 2)^2, e = e^2x - 1; the second for |x| up to 170.
+#[inline(always)]
+pub fn tanh_sech2<S: Simd>(s: S, x: f64x8<S>) -> (f64x8<S>, f64x8<S>) {
+    let a = x.abs().min(170.0);
     let (p, q) = expm1_parts(s, a + a);
     let e = p.mul_add(q, p - 1.0);
-    keep_nan(x, (e / (e + 2.0)).copysign(x))
+    let inverse = 1.0 / (e + 2.0);
+    (keep_nan(x, (e * inverse).copysign(x)), keep_nan(x, p.mul_add(q, p) * 4.0 * (inverse * inverse)))
 }
 
 /// 2^n, 2^-n, sinh r, cosh r.

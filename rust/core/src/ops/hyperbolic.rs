@@ -55,9 +55,9 @@ macro_rules! row_ops {
 }
 
 pub static OPS: &[Op] = row_ops! {
-    ball_project(x; c; eps) -> y: Rule::Rows => |t, s| Project(Margin::of(s[0].float())?);
+    ball_project(x; c; eps) -> y: Rule::Rows => |t, s| Project::new(t, Margin::of(s[0].float())?);
     ball_project_bwd(g, x; c; eps) -> dx: Rule::Like(1), dc: Rule::Like(2)
-        => |t, s| ProjectBwd::new(t, Margin::of(s[0].float())?);
+        => |t, s| ProjectBwd(Edge::new(t, Margin::of(s[0].float())?));
     square_norm(x; ;) -> q: Rule::Lead => |t, _s| SquareNorm;
     square_norm_bwd(x; g;) -> dx: Rule::Like(0) => |t, _s| SquareNormBwd;
     expmap0(x; c; eps) -> y: Rule::Rows => |t, s| ExpMap0(Margin::of(s[0].float())?);

@@ -7,40 +7,65 @@ use crate::rows::{Acc, Margin, RowOp, Solved, eps};
 use crate::simd::*;
 use crate::{Dtype, Tensor};
 
-/// y = x if inside the margin, else (1 - eps) x/(√c|x|); the driver pulls inside
-pub struct Project(pub Margin);
-impl RowOp<1, 1, 1, 0, 1, 0> for Project {
+/// y = x if inside the margin, else (1 - eps) x/(√c|x|). What the rounding of y may put outside, and rows whose squares
+/// overflow, the driver looks at one by one and pulls.
+pub struct Project {
+    margin: Margin,
+    edge: Edge,
+}
+impl Project {
+    pub fn new(t: &[Tensor], margin: Margin) -> Self {
+        let edge = match t.first().map_or(Dtype::F64, Tensor::dtype) {
+            // rounding moves a row by half an eps at most, so that this is inside, and by less than 2 eps
+            dtype @ (Dtype::F32 | Dtype::Bf16) if margin.value(dtype) == 0.0 => {
+                Edge { keep: 1.0 - 0.75 * eps(dtype), limit: 1.0 - SLACK / 2.0 }
+            }
+            Dtype::F32 | Dtype::Bf16 => Edge::new(t, margin),
+            // k itself is off by an eps, or a coordinate may be denormal: all is left to the driver
+            _ => Edge { keep: 1.0, limit: f64::INFINITY },
+        };
+        Project { margin, edge }
+    }
+}
+impl RowOp<1, 1, 1, 1, 1, 0> for Project {
     const CURVED: bool = true;
     fn margin(&self) -> Option<Margin> {
-        Some(self.0)
+        Some(self.margin)
     }
     #[inline(always)]
     fn dots<S: Simd, A: Acc<S>>(&self, [x]: &[f64x8<S>; 1], [xx]: &mut [A; 1]) {
         xx.dot(*x, *x);
     }
     #[inline(always)]
-    fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx]: [N; 1], [c]: [f64x8<S>; 1]) -> Solved<S, 0, 0> {
-        // squares that overflow are for the driver to look at
+    fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx]: [N; 1], [c]: [f64x8<S>; 1]) -> Solved<S, 1, 0> {
+        let (one, Edge { keep, limit }) = (f64x8::splat(s, 1.0), self.edge);
+        let root = (N::of(c) * xx).root().get();
+        // at curvatures beyond that the points are denormal
+        let scaled = root.simd_gt(limit) & root.simd_lt(1e100) & c.simd_lt(1e60);
         let gap = gap(c, xx);
-        Solved { weights: [], numbers: [], gap: gap.simd_eq(gap).select(gap, f64x8::splat(s, -1.0)) }
+        let gap = gap.simd_eq(gap).select(gap, -one);
+        Solved { weights: [scaled.select(keep / root, one)], numbers: [], gap: scaled.select(one, gap) }
     }
     #[inline(always)]
-    fn combine<S: Simd>(&self, [x]: &[f64x8<S>; 1], _: &[f64x8<S>; 0]) -> [f64x8<S>; 1] {
-        [*x]
+    fn combine<S: Simd>(&self, [x]: &[f64x8<S>; 1], [k]: &[f64x8<S>; 1]) -> [f64x8<S>; 1] {
+        [*x * *k]
     }
 }
 
 /// Outside: dx = k (g - <g,x> x/|x|²), dc = -k <g,x>/(2c), k = (1 - eps)/(√c|x|); inside dx = g, dc = 0
-pub struct ProjectBwd {
+pub struct ProjectBwd(pub Edge);
+
+/// 1 - eps, and the largest √c|x| that is left alone; 1 stands for the last number inside.
+#[derive(Clone, Copy)]
+pub struct Edge {
     keep: f64,
-    /// the largest √c|x| that the forward leaves alone; 1 stands for the last number inside
     limit: f64,
 }
-impl ProjectBwd {
+impl Edge {
     pub fn new(t: &[Tensor], margin: Margin) -> Self {
         let dtype = t.first().map_or(Dtype::F64, Tensor::dtype);
         let keep = 1.0 - margin.value(dtype);
-        ProjectBwd { keep, limit: if keep < 1.0 { keep * (1.0 + eps(dtype)) } else { 1.0 } }
+        Edge { keep, limit: if keep < 1.0 { keep * (1.0 + eps(dtype)) } else { 1.0 } }
     }
 }
 impl RowOp<2, 1, 2, 2, 1, 1> for ProjectBwd {
@@ -53,9 +78,9 @@ impl RowOp<2, 1, 2, 2, 1, 1> for ProjectBwd {
     #[inline(always)]
     fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, gx]: [N; 2], [c]: [f64x8<S>; 1]) -> Solved<S, 2, 1> {
         let root = (N::of(c) * xx).root().get();
-        let out = root.simd_gt(self.limit) | gap(c, xx).simd_le(0.0);
+        let out = root.simd_gt(self.0.limit) | gap(c, xx).simd_le(0.0);
         let (zero, gx) = (f64x8::splat(s, 0.0), gx.get());
-        let k = self.keep / root;
+        let k = self.0.keep / root;
         let turn = out.select(-(k * gx) / xx.get(), zero);
         let slope = out.select(-(k * gx) / (c + c), zero);
         Solved { weights: [out.select(k, zero + 1.0), turn], numbers: [slope], gap: f64x8::splat(s, 1.0) }

@@ -18,9 +18,8 @@ impl RowOp<1, 1, 1, 1, 1, 0> for ExpMap0 {
     }
     #[inline(always)]
     fn solve<S: Simd, N: Num<S>>(&self, _: S, [xx]: [N; 1], [c]: [f64x8<S>; 1]) -> Solved<S, 1, 0> {
-        let z = c * xx.get();
-        let t = tanh_root(z);
-        Solved { weights: [t], numbers: [], gap: (z * t).mul_add(-t, 1.0) }
+        let [t, h] = tanh_factor::<S, N>((c * xx.get()).sqrt());
+        Solved { weights: [t], numbers: [], gap: h }
     }
     #[inline(always)]
     fn combine<S: Simd>(&self, [x]: &[f64x8<S>; 1], [t]: &[f64x8<S>; 1]) -> [f64x8<S>; 1] {
@@ -61,7 +60,7 @@ impl RowOp<1, 1, 1, 1, 1, 0> for LogMap0 {
     #[inline(always)]
     fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx]: [N; 1], [c]: [f64x8<S>; 1]) -> Solved<S, 1, 0> {
         let root = (N::of(c) * xx).root().get();
-        Solved { weights: [artanh_root(root, gap(c, xx))], numbers: [], gap: f64x8::splat(s, 1.0) }
+        Solved { weights: [artanh_factor::<S, N>(root, gap(c, xx))], numbers: [], gap: f64x8::splat(s, 1.0) }
     }
     #[inline(always)]
     fn combine<S: Simd>(&self, [x]: &[f64x8<S>; 1], [a]: &[f64x8<S>; 1]) -> [f64x8<S>; 1] {
@@ -102,7 +101,7 @@ impl RowOp<1, 1, 1, 0, 0, 1> for Dist0 {
     }
     #[inline(always)]
     fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx]: [N; 1], [c]: [f64x8<S>; 1]) -> Solved<S, 0, 1> {
-        let a = artanh_root((N::of(c) * xx).root().get(), gap(c, xx));
+        let a = artanh_factor::<S, N>((N::of(c) * xx).root().get(), gap(c, xx));
         let r = xx.root().get();
         Solved { weights: [], numbers: [(r + r) * a], gap: f64x8::splat(s, 1.0) }
     }
@@ -150,9 +149,9 @@ impl RowOp<1, 2, 1, 1, 1, 0> for ScalarMul {
     #[inline(always)]
     fn solve<S: Simd, N: Num<S>>(&self, _: S, [xx]: [N; 1], [r, c]: [f64x8<S>; 2]) -> Solved<S, 1, 0> {
         let root = (N::of(c) * xx).root().get();
-        let a = artanh_root(root, gap(c, xx));
-        let arg = r * root * a;
-        Solved { weights: [r * a * tanh_over(arg)], numbers: [], gap: sech2(arg) }
+        let a = artanh_factor::<S, N>(root, gap(c, xx));
+        let [t, h] = tanh_factor::<S, N>(r * root * a);
+        Solved { weights: [r * a * t], numbers: [], gap: h }
     }
     #[inline(always)]
     fn combine<S: Simd>(&self, [x]: &[f64x8<S>; 1], [w]: &[f64x8<S>; 1]) -> [f64x8<S>; 1] {
@@ -176,7 +175,7 @@ impl RowOp<2, 2, 2, 2, 1, 2> for ScalarMulBwd {
         let (root, rest, gx) = (z.root().get(), gap(c, xx), gx.get());
         let a = artanh_root(root, rest);
         let arg = r * root * a;
-        let (t, h, ra) = (tanh_over(arg), sech2(arg), r * a);
+        let ([t, h], ra) = (tanh_over(arg), r * a);
         let slope = r * artanh_root_d(z.get(), rest, a).mul_add(h, ra * ra * a * tanh_root_d(arg * arg, t)) * gx;
         Solved {
             weights: [ra * t, (c + c) * slope],
@@ -204,9 +203,9 @@ impl RowOp<2, 1, 2, 1, 1, 0> for PointwiseMul {
     }
     #[inline(always)]
     fn solve<S: Simd, N: Num<S>>(&self, _: S, [xx, nn]: [N; 2], [c]: [f64x8<S>; 1]) -> Solved<S, 1, 0> {
-        let a = artanh_root((N::of(c) * xx).root().get(), gap(c, xx));
-        let arg = (N::of(c) * nn).root().get() * a;
-        Solved { weights: [a * tanh_over(arg)], numbers: [], gap: sech2(arg) }
+        let a = artanh_factor::<S, N>((N::of(c) * xx).root().get(), gap(c, xx));
+        let [t, h] = tanh_factor::<S, N>((N::of(c) * nn).root().get() * a);
+        Solved { weights: [a * t], numbers: [], gap: h }
     }
     #[inline(always)]
     fn combine<S: Simd>(&self, [w, x]: &[f64x8<S>; 2], [f]: &[f64x8<S>; 1]) -> [f64x8<S>; 1] {
@@ -231,9 +230,9 @@ impl RowOp<3, 1, 3, 3, 2, 1> for PointwiseMulBwd {
         let rest = gap(c, xx);
         let a = artanh_root(z.root().get(), rest);
         let arg = (N::of(c) * nn).root().get() * a;
-        let (t, h) = (tanh_over(arg), h.get());
+        let ([t, sech2], h) = (tanh_over(arg), h.get());
         let k = h * a * a * a * tanh_root_d(arg * arg, t);
-        let m = h * artanh_root_d(z.get(), rest, a) * sech2(arg);
+        let m = h * artanh_root_d(z.get(), rest, a) * sech2;
         let c2 = c + c;
         Solved { weights: [a * t, c2 * k, c2 * m], numbers: [k * nn.get() + m * xx.get()], gap: f64x8::splat(s, 1.0) }
     }

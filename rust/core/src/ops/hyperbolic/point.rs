@@ -18,7 +18,11 @@ impl RowOp<2, 1, 3, 0, 0, 1> for Dist {
     #[inline(always)]
     fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, yy, q]: [N; 3], [c]: [f64x8<S>; 1]) -> Solved<S, 0, 1> {
         let m = q.get() / (gap(c, xx) * gap(c, yy));
-        Solved { weights: [], numbers: [(m.sqrt() + m.sqrt()) * arsinh_root(c * m)], gap: f64x8::splat(s, 1.0) }
+        Solved {
+            weights: [],
+            numbers: [(m.sqrt() + m.sqrt()) * arsinh_factor::<S, N>(c * m)],
+            gap: f64x8::splat(s, 1.0),
+        }
     }
     #[inline(always)]
     fn combine<S: Simd>(&self, _: &[f64x8<S>; 2], _: &[f64x8<S>; 0]) -> [f64x8<S>; 0] {
@@ -76,7 +80,7 @@ impl RowOp<2, 1, 3, 2, 1, 0> for LogMap {
     fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, yy, q]: [N; 3], [c]: [f64x8<S>; 1]) -> Solved<S, 2, 0> {
         let (alpha, beta, cq) = (gap(c, xx), gap(c, yy), c * q.get());
         let u = cq / (alpha * beta);
-        let f = arsinh_root(u) / (beta * (u + 1.0).sqrt());
+        let f = arsinh_factor::<S, N>(u) / (beta * (u + 1.0).sqrt());
         Solved { weights: [alpha * f, -(cq * f)], numbers: [], gap: f64x8::splat(s, 1.0) }
     }
     #[inline(always)]

@@ -100,11 +100,45 @@ pub fn arsinh_root_d<S: Simd>(u: f64x8<S>, s: f64x8<S>) -> f64x8<S> {
     u.simd_lt(NEAR).select(series(u, &SERIES), closed)
 }
 
-/// tanh(s)/s with its limit 1 at s = 0, for s of any sign
+/// tanh(s)/s with its limit 1 at s = 0, for s of any sign, and sech²(s), which 1 - tanh²(s) loses for large s
 #[inline(always)]
-pub fn tanh_over<S: Simd>(s: f64x8<S>) -> f64x8<S> {
+pub fn tanh_over<S: Simd>(s: f64x8<S>) -> [f64x8<S>; 2] {
     let s = s.abs();
-    over_root(math::tanh(s.witness(), s), s)
+    let (t, h) = math::tanh_sech2(s.witness(), s);
+    [over_root(t, s), h]
+}
+
+// Where a function is no more than a factor of the result, the digits that the data has are enough: those that the
+// numbers of type N were summed from.
+
+/// As [`tanh_over`], for a factor of the result.
+#[inline(always)]
+pub fn tanh_factor<S: Simd, N: Num<S>>(s: f64x8<S>) -> [f64x8<S>; 2] {
+    if !N::SINGLE {
+        return tanh_over(s);
+    }
+    let s = s.abs();
+    let (t, h) = math::single::tanh_sech2(s.witness(), s);
+    [over_root(t, s), h]
+}
+
+/// As [`artanh_root`], for a factor of the result.
+#[inline(always)]
+pub fn artanh_factor<S: Simd, N: Num<S>>(root: f64x8<S>, rest: f64x8<S>) -> f64x8<S> {
+    if !N::SINGLE {
+        return artanh_root(root, rest);
+    }
+    over_root(math::single::log1p(root.witness(), (root + root) * (root + 1.0) / rest) * 0.5, root)
+}
+
+/// As [`arsinh_root`], for a factor of the result.
+#[inline(always)]
+pub fn arsinh_factor<S: Simd, N: Num<S>>(u: f64x8<S>) -> f64x8<S> {
+    if !N::SINGLE {
+        return arsinh_root(u);
+    }
+    let root = u.sqrt();
+    over_root(math::single::asinh(u.witness(), root), root)
 }
 
 /// sinh(s)/s with its limit 1 at s = 0, for s of any sign
@@ -139,13 +173,6 @@ pub fn sinh_over_log_d<S: Simd>(s: f64x8<S>) -> f64x8<S> {
     let (s, z) = (s.abs(), s * s);
     let closed = (s / math::tanh(s.witness(), s) - 1.0) / (z + z);
     z.simd_lt(1.0).select(series(z, &SERIES), closed)
-}
-
-/// sech²(s), which 1 - tanh²(s) loses for large s
-#[inline(always)]
-pub fn sech2<S: Simd>(s: f64x8<S>) -> f64x8<S> {
-    let c = 1.0 / math::cosh(s.witness(), s);
-    c * c
 }
 
 /// 1 - c·p for an inner product p, with all the digits p has.

@@ -54,8 +54,9 @@ impl RowOp<2, 1, 3, 3, 1, 0> for ExpMap {
     fn solve<S: Simd, N: Num<S>>(&self, _: S, [xx, vv, xv]: [N; 3], [c]: [f64x8<S>; 1]) -> Solved<S, 3, 0> {
         let alpha = gap(c, xx);
         let arg = (N::of(c) * vv).root().get() / alpha;
-        let tau = tanh_over(arg) / alpha;
-        step([xx, vv, xv], tau, sech2(arg), c).solved(tau)
+        let [t, h] = tanh_over(arg);
+        let tau = t / alpha;
+        step([xx, vv, xv], tau, h, c).solved(tau)
     }
     #[inline(always)]
     fn combine<S: Simd>(&self, [x, v]: &[f64x8<S>; 2], [t, a, b]: &[f64x8<S>; 3]) -> [f64x8<S>; 1] {
@@ -81,7 +82,7 @@ impl RowOp<3, 1, 5, 8, 2, 1> for ExpMapBwd {
     fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, vv, xv, gx, gv]: [N; 5], [c]: [f64x8<S>; 1]) -> Solved<S, 8, 1> {
         let alpha = gap(c, xx);
         let arg = (N::of(c) * vv).root().get() / alpha;
-        let (t, h) = (tanh_over(arg), sech2(arg));
+        let [t, h] = tanh_over(arg);
         let tau = t / alpha;
         let back = StepBwd::new([xx, vv, xv, gx, gv], tau, h, c);
         // tau = T(s²)/alpha: its slopes in s² and in alpha
@@ -167,8 +168,9 @@ impl RowOp<2, 2, 3, 3, 1, 0> for GeodesicUnit {
         let (half, n) = (t * 0.5, vv.root().get());
         let arg = c.sqrt() * half;
         let rest = n.simd_eq(0.0);
-        let tau = rest.select(n, half * tanh_over(arg) / n);
-        step([xx, vv, xv], tau, rest.select(n + 1.0, sech2(arg)), c).solved(tau)
+        let [t, h] = tanh_over(arg);
+        let tau = rest.select(n, half * t / n);
+        step([xx, vv, xv], tau, rest.select(n + 1.0, h), c).solved(tau)
     }
     #[inline(always)]
     fn combine<S: Simd>(&self, [x, v]: &[f64x8<S>; 2], [t, a, b]: &[f64x8<S>; 3]) -> [f64x8<S>; 1] {
@@ -195,7 +197,8 @@ impl RowOp<3, 2, 5, 8, 2, 2> for GeodesicUnitBwd {
         let arg = c.sqrt() * half;
         let rest = n.simd_eq(0.0);
         let (one, zero) = (f64x8::splat(s, 1.0), f64x8::splat(s, 0.0));
-        let (shape, h) = (tanh_over(arg), rest.select(one, sech2(arg)));
+        let [shape, h] = tanh_over(arg);
+        let h = rest.select(one, h);
         let per = rest.select(zero, 1.0 / n);
         let tau = half * shape * per;
         let back = StepBwd::new([xx, vv, xv, gx, gv], tau, h, c);

@@ -36,15 +36,6 @@ def _value_range(x: Array, axes: int = 0, group: int = 0, saturate: bool = False
     return plain.extents(x, _grain(x.shape, axes, group))
 
 
-def check_finite(name: str, x: Array, saturate: bool) -> None:
-    """An error before anything is written."""
-    if not saturate:
-        try:
-            _value_range(x)
-        except ValueError as e:
-            raise ValueError(str(e).replace("value_range", name, 1)) from None
-
-
 def torch_module() -> Any:
     import torch
 

@@ -10,7 +10,8 @@ import tersor
 from hypothesis import given
 from hypothesis import strategies as st
 from tersor import _core
-from tersor._op import KERNELS, OPS, dtype_name
+from tersor._arrays import dtype_name
+from tersor._op import KERNELS, OPS
 from tersor._sample import Draw
 from tersor.testing import EPS, assert_close, draws
 

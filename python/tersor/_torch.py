@@ -17,7 +17,8 @@ import torch
 from torch.autograd import forward_ad
 
 from tersor import _core
-from tersor._op import OPS, Op, dtype_name
+from tersor._arrays import dtype_name
+from tersor._op import OPS, Op
 
 NAMESPACE = "tersor"
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tersor._arrays import dtype_name
 from tersor._keys import FORMATS, Order
-from tersor._op import dtype_name
 from tersor.prune._group import ALONE, Alone, Group
 from tersor.prune._rank import Plan, in_order, plan, search, share
 from tersor.prune._run import integer, one_of, order_of, ready

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from tersor._arrays import FLOATS, native
 from tersor._keys import FORMATS, NAN, Order
-from tersor._op import FLOATS, _native, kernel
+from tersor._op import kernel
 
 Array = Any
 
@@ -35,7 +36,7 @@ def signed_word(key: int) -> int:
 def ready(x: Array, name: str = "x") -> Array:
     """An array as the kernels read it: contiguous, in native byte order, no part of a graph."""
     if isinstance(x, np.ndarray):
-        return _native("prune", name, x)
+        return native("prune", name, x)
     if x.device.type not in ("cpu", "cuda"):
         raise ValueError(f"prune: {name} is on {x.device}, where there is no kernel")
     return x.detach().contiguous()

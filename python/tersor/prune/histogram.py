@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tersor._arrays import dtype_name
 from tersor._keys import Order
-from tersor._op import dtype_name
 from tersor.prune._run import integer, order_of, ready, run
 
 Array = Any

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tersor._op import dtype_name
+from tersor._arrays import dtype_name
 
 Array = Any
 
@@ -52,22 +51,3 @@ def detached(name: str, x: Array) -> Array:
     if hasattr(x, "detach"):
         return x.detach()
     raise TypeError(f"{name}: x must be a NumPy array or a torch tensor, got {type(x).__name__}")
-
-
-def into(name: str, outs: Sequence[Array], made: Sequence[Array]) -> None:
-    """Copies results into ``out=``: only then is it known that nothing in the data was wrong, and an error changes nothing."""
-    for y, new in zip(outs, made, strict=True):
-        numpy = isinstance(y, np.ndarray)
-        if isinstance(new, np.ndarray) != numpy or not hasattr(y, "dtype"):
-            raise TypeError(f"{name}: out must be of {type(new).__name__} like x, got {type(y).__name__}")
-        if y.dtype != new.dtype:
-            raise TypeError(f"{name}: out must be {dtype_name(new.dtype)}, got {dtype_name(y.dtype)}")
-        if tuple(y.shape) != tuple(new.shape):
-            raise ValueError(f"{name}: out must have shape {tuple(new.shape)}, got {tuple(y.shape)}")
-        if not (y.flags.c_contiguous and y.flags.writeable if numpy else y.is_contiguous()):
-            raise ValueError(f"{name}: out must be C-contiguous and writable")
-    for y, new in zip(outs, made, strict=True):
-        if isinstance(y, np.ndarray):
-            np.copyto(y, new)
-        else:
-            y.detach().copy_(new)

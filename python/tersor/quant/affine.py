@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from tersor._op import FLOATS, dtype_name, op
+from tersor._arrays import FLOATS, dtype_name, into
+from tersor._op import op
 from tersor._sample import Quantized
 from tersor.quant import _plain as plain
-from tersor.quant._arguments import ROUNDINGS, Array, code_range, detached, form_of, into, one_of
+from tersor.quant._arguments import ROUNDINGS, Array, code_range, detached, form_of, one_of
 
 
 def _codes_meta(x: Array, scale: Array, zero_point: Array, lo: int, **_: Any) -> list:

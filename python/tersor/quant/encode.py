@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from tersor._op import FLOATS, OPS, dtype_name, op
+from tersor._arrays import FLOATS, dtype_name, into
+from tersor._op import OPS, op
 from tersor._sample import Quantized
 from tersor.quant import _plain as plain
-from tersor.quant._arguments import Array, detached, into, one_of
+from tersor.quant._arguments import Array, detached, one_of
 from tersor.quant._encoded import Encoded
 from tersor.quant._encoded import scheme as find_scheme
 from tersor.quant.affine import quantize

@@ -24,7 +24,10 @@ from tersor.hyperbolic._roots import (
     sinh_root_log_d,
 )
 
-#: in machine epsilons of the largest number: gradients are sums over columns, or rows, of terms rounded to the data's type
+#: in machine epsilons of the largest number: the two terms that meet in a logit are larger than the inputs by the hyperbolic
+#: functions of σ and β
+MEET = {"float64": 2000, "float32": 16, "float16": 4, "bfloat16": 4}
+#: likewise: gradients are sums over columns, or rows, of terms rounded to the data's type
 SUMS = {"float64": 2000, "float32": 64, "float16": 4, "bfloat16": 4}
 
 
@@ -155,7 +158,7 @@ def fc_rows_bwd(
     return ds[0], ds[1], ds[2], ds[3], like(dc, c)
 
 
-@op(sample=Planes())
+@op(sample=Planes(), tolerance=MEET)
 def mlr_rows(t: Array, s: Array, n: Array, r: Array, c: Any = 1.0, ball: bool = False) -> Array:
     r"""Signed distances to hyperplanes times 2n, :math:`\frac{2n_k}{\sqrt c}\operatorname{arsinh} p_k`: the logits of a
     hyperbolic multinomial regression after its product.

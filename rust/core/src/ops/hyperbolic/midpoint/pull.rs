@@ -366,9 +366,9 @@ impl<T: Store> Kernel for Rows<'_, T> {
                             a = [a[0] + there[0], a[1] + there[1]];
                         }
                         if out.len() == STEP {
-                            T::store16(s, a, out)
+                            T::store16(s, a, out);
                         } else {
-                            T::store_tail(s, a, out)
+                            T::store_tail(s, a, out);
                         }
                         if !only {
                             acc[k..k + STEP].fill(0.0);

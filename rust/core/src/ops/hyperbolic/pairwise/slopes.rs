@@ -438,7 +438,7 @@ impl<T: Store> Reduce for Slopes<'_, T> {
         if let Some([dc, spread]) = &self.numbers {
             // SAFETY: the driver finishes each row once, and these have a number for each row.
             unsafe {
-                (*dc.at(row + self.offset), *spread.at(row + self.offset)) = (total(s, &sum.dc), total(s, &sum.spread))
+                (*dc.at(row + self.offset), *spread.at(row + self.offset)) = (total(s, &sum.dc), total(s, &sum.spread));
             };
         }
         let Some(out) = &self.into else { return };

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tersor import FormatError, _atomic, checkpoint
+from tersor import FormatError, _atomic
 from tersor.checkpoint import Model, Reader, Writer, load
+from tersor.checkpoint._format import BITS, NUMPY
 
 ENTRY = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
 ONE = {"a": ENTRY}
@@ -113,7 +114,7 @@ def sound(path, seed=0):
         "nothing": np.zeros((0, 7), np.float32),
         "scalar": np.array(3.0),
     }
-    names = {v: k for k, v in checkpoint.NUMPY.items()}
+    names = {v: k for k, v in NUMPY.items()}
     order = sorted(arrays, key=lambda k: -arrays[k].itemsize)
     with Writer(path, [(k, names[arrays[k].dtype.name], arrays[k].shape) for k in order], {"format": "pt"}) as file:
         for k in order:
@@ -148,18 +149,18 @@ def test_as_the_format_s_own_library(tmp_path):
         assert reader.metadata == {"a": "b"}
 
 
-@pytest.mark.parametrize("dtype", checkpoint.BITS)
+@pytest.mark.parametrize("dtype", BITS)
 def test_every_dtype(dtype, tmp_path):
     path = tmp_path / "x.safetensors"
-    data = np.arange(checkpoint.BITS[dtype], dtype=np.uint8) & 1  # 8 elements
+    data = np.arange(BITS[dtype], dtype=np.uint8) & 1  # 8 elements
     with Writer(path, [("a", dtype, (2, 4))]) as file:
         file.write(data)
     with Reader(path) as reader:
         assert b"".join(map(bytes, reader.chunks(reader.entries["a"]))) == data.tobytes()
-        if checkpoint.NUMPY.get(dtype, "") not in np.sctypeDict:
+        if NUMPY.get(dtype, "") not in np.sctypeDict:
             pytest.importorskip("ml_dtypes")
         array = reader.array("a")
-    assert array.size == 8 or checkpoint.BITS[dtype] < 8
+    assert array.size == 8 or BITS[dtype] < 8
     assert array.tobytes() == (data.tobytes() if dtype != "BOOL" else (data != 0).tobytes())
 
 

@@ -238,3 +238,32 @@ def test_wrong_arguments():
             f(v, z, r[:-1])
         with pytest.raises(ValueError, match="curvature"):
             f(v, z, r, -1.0)
+
+
+@pytest.mark.parametrize("curvature", [0.0, 0.7])
+@pytest.mark.parametrize("layer", [h.poincare_fc_tangent, h.poincare_fc, h.poincare_mlr], ids=lambda f: f.__name__)
+def test_second_derivatives(layer, curvature):
+    torch.manual_seed(0)
+    v, z, r = (
+        0.4 * torch.randn(3, 4, dtype=torch.float64),
+        torch.randn(4, 2, dtype=torch.float64),
+        torch.randn(2).double(),
+    )
+    c = torch.tensor(curvature, dtype=torch.float64)
+    leaves = [x.requires_grad_() for x in (v, z, r)] + ([c.requires_grad_()] if curvature else [])
+    assert torch.autograd.gradgradcheck(lambda *x: layer(*x, *([] if curvature else [c])), leaves)
+    # the gradients that have a graph are those that have none
+    y = layer(v, z, r, c)
+    plain = torch.autograd.grad(y.square().sum(), [v, z, r], retain_graph=True)
+    for a, b in zip(torch.autograd.grad(y.square().sum(), [v, z, r], create_graph=True), plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
+
+
+def test_second_derivatives_of_images():
+    torch.manual_seed(0)
+    layer = tnn.PoincareConv2d(2, 3, 2, padding=1, c=0.7, learnable=True, dtype=torch.float64)
+    x = 0.3 * torch.randn(2, 2, 3, 3, dtype=torch.float64)
+    parameters = [p for p in layer.parameters() if p.requires_grad]
+    penalty = torch.autograd.grad(layer(x.requires_grad_()).square().sum(), x, create_graph=True)[0].square().sum()
+    assert all(torch.isfinite(g).all() for g in torch.autograd.grad(penalty, parameters))
+    assert torch.autograd.gradgradcheck(layer, [x])

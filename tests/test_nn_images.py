@@ -200,15 +200,16 @@ def test_batch_norm_evaluates_by_running_statistics():
         layer(images(200, 4, seed=seed) + 0.3)
     assert layer.num_batches_tracked == 40
     points = h.expmap0(images(4000, 4, seed=99) + 0.3, 1.0)
-    assert h.dist(layer.running_mean, h.weighted_midpoint(points, None, 1.0), 1.0) < 0.1
+    middle = h.expmap0(layer.running_mean, 1.0)  # a tangent vector, as what comes in
+    assert h.dist(middle, h.weighted_midpoint(points, None, 1.0), 1.0) < 0.1
     before = {k: v.clone() for k, v in layer.state_dict().items()}
     layer.eval()
     x = images(30, 4, seed=7) - 0.5
     whole, single = layer(x), torch.cat([layer(x[i : i + 1]) for i in range(30)])
     assert torch.allclose(whole, single, rtol=1e-12)  # a row does not see the others
-    u = h.mobius_add(-layer.running_mean, h.expmap0(x, 1.0), 1.0)
+    u = h.mobius_add(-middle, h.expmap0(x, 1.0), 1.0)
     u = h.mobius_scalar_mul((layer.running_var + layer.epsilon).rsqrt(), u, 1.0)
-    want = h.logmap0(h.gyration(torch.zeros(4, dtype=torch.float64), -layer.running_mean, u, 1.0), 1.0)
+    want = h.logmap0(h.gyration(torch.zeros(4, dtype=torch.float64), -middle, u, 1.0), 1.0)
     assert torch.allclose(whole, want, rtol=1e-10)
     assert all(torch.equal(v, before[k]) for k, v in layer.state_dict().items())
     layer.reset_running_stats()

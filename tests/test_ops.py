@@ -10,7 +10,8 @@ import tersor
 from hypothesis import given
 from hypothesis import strategies as st
 from tersor import _core
-from tersor._op import KERNELS, OPS, dtype_name
+from tersor._arrays import dtype_name
+from tersor._op import KERNELS, OPS
 from tersor._sample import Draw
 from tersor.testing import EPS, assert_close, draws
 
@@ -62,13 +63,33 @@ def test_matches_reference(op, dtype, data):
     with np.errstate(all="ignore"):
         want = several(op.reference(*(args if op.checks.get("native") else [wide(x) for x in args])))
     assert len(got) == len(want) == len(op.outputs)
-    for name, g, w in zip(op.outputs, got, want, strict=True):
+    tolerance = op.checks.get("tolerance", TOLERANCE)[dtype] * EPS[dtype]
+    moved = neighbours(op, args, want) if op.checks.get("conditioned") else [0.0] * len(want)
+    for name, g, w, apart in zip(op.outputs, got, want, moved, strict=True):
         assert g.shape == np.shape(w), name
         kind = dtype_name(g.dtype)
         if kind in EPS:
-            assert_close(g, w, op.checks.get("tolerance", TOLERANCE)[dtype] * EPS[dtype], scale=scale(args))
+            # what a tolerance of 4 eps of the inputs is to the result
+            assert_close(g, w, tolerance, scale=scale(args) + 4 * apart / tolerance)
         else:
             np.testing.assert_array_equal(g, w, err_msg=name)
+
+
+def neighbours(op, args, want):
+    """How far each result moves, at most, where the inputs are the numbers next to them."""
+    apart = [0.0] * len(want)
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        near = [
+            wide(x) * (1 + EPS[dtype_name(x.dtype)] * rng.choice([-1, 1], x.shape))
+            if isinstance(x, np.ndarray) and dtype_name(x.dtype) in EPS
+            else x
+            for x in args
+        ]
+        with np.errstate(all="ignore"):
+            found = several(op.reference(*near))
+        apart = [max(a, np.max(np.abs(f - w), initial=0.0)) for a, f, w in zip(apart, found, want, strict=True)]
+    return apart
 
 
 def scale(args):

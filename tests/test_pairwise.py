@@ -230,3 +230,16 @@ def test_memory_is_that_of_the_result():
     if np.isnan(spent):
         pytest.skip("this system does not tell")
     assert spent < 6 * 4 * n * n  # the result, its gradient and some room; all differences would be 2.7 GB
+
+
+def test_gradients_of_many_rows():
+    """More rows than one walk keeps the parts of: both sides, as float64 has them from two walks."""
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(-0.3, 0.3, (8500, 3)), rng.uniform(-0.3, 0.3, (70, 3))
+    g = torch.tensor(rng.standard_normal((8500, 70)).astype(np.float32))
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        leaves = [torch.tensor(v.astype(np.float32)).to(dtype).requires_grad_() for v in (x, y)]
+        results.append(torch.autograd.grad(h.cdist(*leaves, 1.3), leaves, g.to(dtype)))
+    for single, double in zip(*results, strict=True):
+        assert (single - double).abs().max() <= 2e-7 * double.abs().max()

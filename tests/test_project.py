@@ -12,7 +12,9 @@ import scipy.stats
 import tersor
 from hypothesis import given
 from hypothesis import strategies as st
-from tersor.project import KINDS, Projection, _materialise, fwht, jl_dim, project
+from tersor.project import Projection, fwht, jl_dim, project
+from tersor.project._entries import KINDS
+from tersor.project._operators import _materialise
 
 torch = pytest.importorskip("torch")
 

@@ -2,6 +2,7 @@
 comparison here is an equality."""
 
 import copy
+import json
 import math
 import pickle
 
@@ -11,11 +12,12 @@ import tersor
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tersor import _window, prune
 from tersor.checkpoint import Model, Reader, Writer, load
 from tersor.prune import (
     MagnitudeHistogram,
     Threshold,
+    _journal,
+    _window,
     apply_mask,
     global_masks,
     global_prune,
@@ -23,6 +25,7 @@ from tersor.prune import (
     prune_safetensors,
     topk_rows,
 )
+from tersor.prune._job import COMPAT
 
 ml_dtypes = pytest.importorskip("ml_dtypes")
 
@@ -297,7 +300,7 @@ def peer_masks(x, s, name):
     return np.abs(x) > magnitudes[min(int(x.size * s), x.size - 1)]
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.floats(0, 1), st.sampled_from(sorted(prune.COMPAT)))
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.floats(0, 1), st.sampled_from(sorted(COMPAT)))
 def test_compat(seed, n, sparsity, name):
     x = np.round(np.random.default_rng(seed).standard_normal(n) * 4) / 4
     (got,) = global_masks([x], sparsity, compat=name)
@@ -620,24 +623,28 @@ def test_8_bit_floats_are_ranked_by_value(tmp_path, dtype):
     assert report.threshold == np.sort(np.abs(values))[report.pruned - 1]
 
 
-@pytest.mark.parametrize("in_place", [False, True])
-def test_a_model_folder(tmp_path, in_place):
-    import json
-
+def sharded(src, shards):
+    """A model folder of so many files of two tensors with many equals: file name -> arrays."""
     rng = np.random.default_rng(0)
-    src = tmp_path / "model"
     src.mkdir()
     files = {
-        f"model-0000{i}-of-00002.safetensors": {
+        f"model-{i:05d}-of-{shards:05d}.safetensors": {
             f"l{i}.{j}": np.round(rng.standard_normal((6, 7)) * 2) for j in range(2)
         }
-        for i in (1, 2)
+        for i in range(1, shards + 1)
     }
-    where = {n: f for f, arrays in files.items() for n in arrays}
     for file, arrays in files.items():
         save(src / file, arrays)
+    where = {n: f for f, arrays in files.items() for n in arrays}
     (src / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
     (src / "config.json").write_text("{}")
+    return files
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_model_folder(tmp_path, in_place):
+    src = tmp_path / "model"
+    files = sharded(src, 2)
     dst = src if in_place else tmp_path / "out"
     report = prune_safetensors(src / "model.safetensors.index.json" if in_place else src, dst, 0.6)
     arrays = {n: a for some in files.values() for n, a in some.items()}
@@ -647,6 +654,56 @@ def test_a_model_folder(tmp_path, in_place):
     assert sorted(p.name for p in dst.iterdir()) == sorted([*files, "config.json", "model.safetensors.index.json"])
     with Model(dst) as model:
         assert list(model.readers) == sorted(files)
+
+
+class Stopped(Exception):
+    pass
+
+
+def stopped_after(part):
+    """A progress that gives up when so much of the work is done."""
+
+    def progress(done, total):
+        if done > part * total:
+            raise Stopped
+
+    return progress
+
+
+@pytest.mark.parametrize("min_keep", [0, 15])
+@pytest.mark.parametrize("change", ["nothing", "share", "source", "result", "journal"])
+def test_resume_goes_on_where_it_stopped(tmp_path, change, min_keep):
+    src, dst, whole = tmp_path / "model", tmp_path / "out", tmp_path / "whole"
+    files = sorted(sharded(src, 6))
+    with pytest.raises(Stopped):
+        prune_safetensors(src, dst, 0.5, min_keep=min_keep, resume=True, progress=stopped_after(0.85))
+    done = {f: (dst / f).stat().st_ino for f in files if (dst / f).exists()}
+    assert 0 < len(done) < 6 and not (dst / "model.safetensors.index.json").exists()
+    share = 0.4 if change == "share" else 0.5
+    if change == "source":
+        save(src / files[0], {"l1.0": np.full((6, 7), 9.0), "l1.1": np.full((6, 7), 9.0)})
+    elif change == "result":
+        (dst / files[0]).write_bytes(b"of another")
+    elif change == "journal":
+        (dst / _journal.NAME).write_bytes(b'{"job": 3, "cuts": [')
+    want = prune_safetensors(src, whole, share, min_keep=min_keep)
+    with pytest.raises(Stopped):  # and stops again
+        prune_safetensors(src, dst, share, min_keep=min_keep, resume=True, progress=stopped_after(0.95))
+    assert prune_safetensors(src, dst, share, min_keep=min_keep, resume=True) == want
+    assert {p.name: p.read_bytes() for p in dst.iterdir()} == {p.name: p.read_bytes() for p in whole.iterdir()}
+    kept = [f for f, inode in done.items() if (dst / f).stat().st_ino == inode]
+    assert kept == (list(done) if change == "nothing" else [])
+
+
+@pytest.mark.parametrize("min_keep", [0, 15])
+def test_in_place_a_second_run_finishes_what_the_first_began(tmp_path, min_keep):
+    src, whole = tmp_path / "model", tmp_path / "whole"
+    files = sharded(src, 6)
+    want = prune_safetensors(src, whole, 0.5, min_keep=min_keep)
+    with pytest.raises(Stopped):
+        prune_safetensors(src, src, 0.5, min_keep=min_keep, resume=True, progress=stopped_after(0.85))
+    assert prune_safetensors(src, src, 0.5, min_keep=min_keep, resume=True) == want
+    assert all((src / f).read_bytes() == (whole / f).read_bytes() for f in files)
 
 
 def test_memory_is_a_chunk(tmp_path):

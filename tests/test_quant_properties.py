@@ -154,6 +154,27 @@ def test_encode_into(scheme):
         quant.encode(y.astype(np.float64), scheme, out=e)
 
 
+@pytest.mark.parametrize("nan", ["raise", "zero"])
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_quantize_into(library, nan):
+    make = np.asarray if library == "numpy" else pytest.importorskip("torch").from_numpy
+    x = normal(6, 16)
+    want = quant.quantize(x, 0.1)
+    out = make(np.full(x.shape, 99, np.int8))
+    assert quant.quantize(make(x), 0.1, nan=nan, out=out) is out
+    np.testing.assert_array_equal(np.asarray(out), want)
+    for kind, wrong in [
+        (TypeError, make(np.full(x.shape, 99, np.uint8))),
+        (TypeError, None if nan == "zero" else "out"),
+        (ValueError, make(np.full((6, 15), 99, np.int8))),
+        (ValueError, make(np.full((16, 6), 99, np.int8)).T),
+    ]:
+        if wrong is not None:
+            with pytest.raises(kind, match="quantize"):
+                quant.quantize(make(x), 0.1, nan=nan, out=wrong)
+            assert isinstance(wrong, str) or (np.asarray(wrong) == 99).all()
+
+
 def test_non_finite():
     x = np.array([[1.0, np.nan, -np.inf, np.inf, 0.5]], np.float32)
     for call in (

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tersor._arrays import FLOATS, dtype_name
 from tersor._csr_ops import csr_count, csr_dense, csr_fill, csr_sort, csr_transpose
-from tersor._op import FLOATS, dtype_name
 
 Array = Any
 

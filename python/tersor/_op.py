@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tersor import _core
+from tersor._arrays import FLOATS, as_words, dtype_name, empty, into, move, native
 from tersor._core import InternalError
 
 __all__ = ["OPS", "FormatError", "InternalError", "Op", "kernel", "op"]
@@ -24,7 +25,6 @@ R = TypeVar("R")
 MISSING = object()
 KERNELS = {k.name: k for k in _core.ops()}
 OPS: dict[str, Op] = {}
-FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
 class FormatError(ValueError):
@@ -140,21 +140,17 @@ class Op:
             raise np.exceptions.AxisError(dim, n)
         at = dim - n if dim >= 0 else dim
         if at != -1:
-            xs = [_move(x, n, at, -1) for x in xs]
+            xs = [move(x, n, at, -1) for x in xs]
         result = call(*xs, *scalars)
         ys = list(result) if isinstance(result, tuple) else [result]
         for i, rule in enumerate(self.rules):
             if rule != "lead":
-                ys[i] = _move(ys[i], n, -1, at)
+                ys[i] = move(ys[i], n, -1, at)
             elif keep:
                 numpy = isinstance(ys[i], np.ndarray)
                 ys[i] = np.expand_dims(ys[i], at) if numpy else ys[i].unsqueeze(at)
         if out is not None:
-            into = list(out) if isinstance(out, tuple) else [out]
-            wanted = [(y.shape, y.dtype) for y in ys]
-            self.check_out(into, wanted, type(ys[0]), lambda y: dtype_name(y.dtype))
-            for o, y in zip(into, ys, strict=True):
-                o[...] = y
+            into(self.name, list(out) if isinstance(out, tuple) else [out], ys)
             return out
         return ys[0] if len(ys) == 1 else tuple(ys)
 
@@ -255,13 +251,13 @@ class Op:
         self.dtypes(xs, kinds)
         xs = self.broadcast(xs, np.broadcast_to)
         wanted = self.shapes(xs, scalars)
-        buffers = [_native(self.name, k, x) for k, x in zip(self.inputs, xs, strict=True)]
+        buffers = [native(self.name, k, x) for k, x in zip(self.inputs, xs, strict=True)]
         if out is None:
-            ys = [_empty(shape, dtype) for shape, dtype in wanted]
+            ys = [empty(shape, dtype) for shape, dtype in wanted]
         else:
             ys = list(out) if isinstance(out, tuple) else [out]
             self.check_out(ys, wanted, np.ndarray, lambda y: y.dtype.name)
-        self.kernel(*buffers, *[_words(y) for y in ys], *scalars)
+        self.kernel(*buffers, *[as_words(y) for y in ys], *scalars)
         return ys[0] if len(ys) == 1 else tuple(ys)
 
     def check_out(self, ys: list[Any], wanted: list[Any], kind: Any, name_of: Callable[[Any], str]) -> None:
@@ -295,47 +291,6 @@ def _extent(x: Any) -> tuple[int, int]:
     return math.prod(x.shape[:-1]), len(x.shape)
 
 
-def _move(x: Any, n: int, source: int, target: int) -> Any:
-    """`x`, of `n` axes or fewer, with an axis moved; numbers stay."""
-    if getattr(x, "ndim", 0) == 0:
-        return x
-    if x.ndim < n:
-        x = x.reshape((1,) * (n - x.ndim) + tuple(x.shape))
-    if isinstance(x, np.ndarray):
-        return np.moveaxis(x, source, target)
-    return x.movedim(source, target)
-
-
-def dtype_name(dtype: Any) -> str:
-    """The name that NumPy and torch share for a dtype."""
-    return dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
-
-
-def _native(op: str, name: str, x: np.ndarray) -> np.ndarray:
-    """`x` as the kernels read it: native byte order (else an error), C-contiguous and aligned (else a copy)."""
-    if not x.dtype.isnative:
-        raise TypeError(f"{op}: {name} has byte order {x.dtype.byteorder!r}; convert it to native first")
-    if x.dtype == np.uint16:  # these words mean bfloat16 to the kernels
-        raise TypeError(f"{op}: {name} is uint16; no operator takes it")
-    flags = x.flags
-    if not (flags.c_contiguous and flags.aligned):
-        x = np.array(x, order="C")
-    return _words(x)
-
-
-def _words(x: np.ndarray) -> np.ndarray:
-    # NumPy has no bfloat16 of its own: ml_dtypes' arrays cross the border as 16-bit words
-    return x.view(np.uint16) if x.dtype.kind == "V" and x.dtype.name == "bfloat16" else x
-
-
-def _empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    if isinstance(dtype, str) and dtype == "bfloat16":
-        import ml_dtypes
-
-        dtype = ml_dtypes.bfloat16
-    return np.empty(shape, dtype)
-
-
 def _load_torch(spec: Op, *args: Any) -> Any:
     """The torch path before first use: imports it, if the argument is a tensor at all."""
     first = args[0][0] if args[0] else None
@@ -357,6 +312,7 @@ def op(**options: Any) -> Callable[[Callable[..., R]], Callable[..., R]]:
     sample : ``sample(draw) -> (inputs, scalars)`` for tests and benchmarks (see `tersor.testing`)
     exempt : names of inputs that may have another float type than the data (scales)
     words : ``{scalar: {word: number}}``, the words a scalar may be given as
+    conditioned : computed in the data's own type: tests allow what a rounding of the inputs changes as well
     tensors : of a backward: its reference reads tensors too, and torch's autograd goes through it for second derivatives
 
     A keyword-only ``dim`` (and ``keepdim``) in the signature lets the caller say which axis the rows lie along.

@@ -17,7 +17,8 @@ import torch
 from torch.autograd import forward_ad
 
 from tersor import _core
-from tersor._op import OPS, Op, dtype_name
+from tersor._arrays import dtype_name
+from tersor._op import OPS, Op
 
 NAMESPACE = "tersor"
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")
@@ -150,37 +151,55 @@ def public(op: Op) -> Callable[..., Any]:
         for i in range(total + 1)
     ]
     exempt = [k in op.exempt for k in inputs]
+    first = max(v, 1)
+    # what follows the rows, made whole: by what was given of it, numbers or nothing
+    rests: dict[tuple[Any, ...], tuple[Any, ...]] = {}
 
     def ready(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """The short way: the arguments as the kernel takes them, or None where anything needs thought."""
-        tail = tails[len(args)] if len(args) <= total else None
+        if len(args) < first:
+            return None
+        x = args[0]
+        if not isinstance(x, tensor) or (v and not x.ndim):
+            return None
+        if v > 1:
+            shape, dtype, device = x.shape, x.dtype, x.device
+            for y in args[1:v]:
+                if not isinstance(y, tensor) or y.shape != shape or y.dtype != dtype or y.device != device:
+                    return None
+        given = args[first:]
+        rest = rests.get(given) if not given or (len(given) == 1 and type(given[0]) is float) else None
+        if rest is None:
+            rest = whole(given, x.device)
+            if rest is None:
+                return None
+        return args[:first] + rest
+
+    def whole(given: tuple[Any, ...], device: torch.device) -> tuple[Any, ...] | None:
+        """What follows the rows, with its defaults, numbers as tensors."""
+        at = first + len(given)
+        tail = tails[at] if at <= total else None
         if tail is None:
             return None
-        if len(args) > n and any(isinstance(a, str) for a in args[n:]):
-            return None
-        whole = args + tail
-        x = whole[0]
-        if not isinstance(x, torch.Tensor):
-            return None
-        shape, dtype = x.shape, x.dtype
-        if v and not shape:
-            return None
-        numbers = None
-        for i in range(1, n):
-            a = whole[i]
+        rest = list(given + tail)
+        for i in range(n - first):
+            a = rest[i]
+            if not exempt[first + i]:
+                return None
             if isinstance(a, tensor):
-                if (i < v and a.shape != shape) or a.device != x.device:
+                if a.ndim or a.device != device:
                     return None
-                if exempt[i] and a.ndim == 0:
-                    continue
-                if a.dtype != dtype or i >= v:
-                    return None
-            elif exempt[i] and type(a) is float:
-                numbers = numbers or list(whole)
-                numbers[i] = _number(a)
+            elif type(a) is float:
+                rest[i] = _number(a)
             else:
                 return None
-        return whole if numbers is None else tuple(numbers)
+        if any(isinstance(a, str) for a in rest):
+            return None
+        if all(type(a) is float for a in given):
+            if len(rests) >= 1024:
+                rests.clear()
+            rests[given] = tuple(rest)
+        return tuple(rest)
 
     def dispatch(whole: tuple[Any, ...]) -> Any:
         try:
@@ -221,22 +240,25 @@ def _function(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
             raise NotImplementedError(f"{op.name}: not differentiable")
 
         return raw if op.checks.get("integer") else refuse
-    n = op.n
+    n, recording = op.n, torch.is_grad_enabled
     grads = [k for k in bwd.inputs if k not in op.inputs and k not in op.outputs]
     order = {k: i for i, k in enumerate(op.inputs)} | {k: n + i for i, k in enumerate(op.outputs)}
     saved = [k for k in bwd.inputs if k not in grads]
-    # the arguments of the backward: an output gradient or something saved, each by its place
-    feed = [(True, grads.index(k)) if k in grads else (False, saved.index(k)) for k in bwd.inputs]
+    # the arguments of the backward: the output gradients and what is saved, in its own order
+    feed = [grads.index(k) if k in grads else len(grads) + saved.index(k) for k in bwd.inputs]
     places = [order[k] for k in saved]
     inputs_only = all(i < n for i in places)
-    constants = [list(op.scalars).index(k) for k in bwd.scalars]
-    results = {k.removeprefix("d"): i for i, k in enumerate(bwd.outputs)}
-    pad = (None,) * len(op.scalars)
+    constants = [n + list(op.scalars).index(k) for k in bwd.scalars]
     backward_raw = getattr(getattr(torch.ops, NAMESPACE), bwd.name).default
     twice = f"{bwd.name}_bwd" in OPS or bool(bwd.checks.get("tensors"))
     single = len(bwd.outputs) == 1
-    # for each input: its place among the gradients and among the saved, if any
-    back = [(i, results.get(k), saved.index(k) if k in saved else None) for i, k in enumerate(op.inputs)]
+    # for each gradient: of which input, and its place among the saved unless it has that one's shape by its rule
+    back = []
+    for place, (k, rule) in enumerate(zip(bwd.outputs, bwd.rules, strict=True)):
+        k = k.removeprefix("d")
+        like = isinstance(rule, int) and bwd.inputs[rule] == k
+        back.append((op.inputs.index(k), place, saved.index(k) if k in saved and not like else None))
+    nothing = [None] * (n + len(op.scalars))
 
     class Fn(torch.autograd.Function):
         @staticmethod
@@ -244,13 +266,27 @@ def _function(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
             ys = raw(*args)
             every = args if inputs_only else (*args[:n], ys) if len(op.outputs) == 1 else (*args[:n], *ys)
             ctx.save_for_backward(*[every[i] for i in places])
-            ctx.constants = [args[n + i] for i in constants]
+            if constants:
+                ctx.constants = [args[i] for i in constants]
             return ys
 
         @staticmethod
         def backward(ctx: Any, *gs: torch.Tensor) -> Any:
+            xs, needed = ctx.saved_tensors, ctx.needs_input_grad
+            every = (*gs, *xs)
+            fed = [every[i] for i in feed]
+            if constants:
+                fed += ctx.constants
             # without create_graph no graph is recorded here, and nothing has to watch for one
-            return derive(ctx, graphed if torch.is_grad_enabled() else backward_raw, *gs)
+            ds = graphed(*fed) if recording() else backward_raw(*fed)
+            if single:
+                ds = (ds,)
+            out = nothing.copy()
+            for i, place, kept in back:
+                if needed[i]:
+                    d = ds[place]
+                    out[i] = d if kept is None or d.shape == xs[kept].shape else d.sum_to_size(xs[kept].shape)
+            return tuple(out)
 
     def graphed(*args: Any) -> Any:
         if twice:
@@ -260,20 +296,6 @@ def _function(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
         ds = (ds,) if single else ds
         ds = _Once.apply(op.name, len(ds), *ds, *[a for a in args if isinstance(a, torch.Tensor)])
         return ds[0] if single else ds
-
-    def derive(ctx: Any, backward: Callable[..., Any], *gs: torch.Tensor) -> Any:
-        xs, needed = ctx.saved_tensors, ctx.needs_input_grad
-        fed = [gs[i] if from_grad else xs[i] for from_grad, i in feed]
-        ds = backward(*fed, *ctx.constants)
-        if single:
-            ds = (ds,)
-        out = []
-        for i, place, kept in back:
-            d = ds[place] if place is not None and needed[i] else None
-            if d is not None and kept is not None and d.shape != xs[kept].shape:
-                d = d.sum_to_size(xs[kept].shape)
-            out.append(d)
-        return (*out, *pad)
 
     Fn.__name__ = Fn.__qualname__ = op.name
     return Fn.apply

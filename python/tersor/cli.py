@@ -195,15 +195,29 @@ def inspect(source: Path, histogram: bool) -> None:
 @click.option("--min-keep", default=0, type=click.IntRange(min=0), help="Weights that every tensor keeps at least.")
 @INCLUDE
 @EXCLUDE
+@click.option("--resume", is_flag=True, help="Go on from where an interrupted run into the same folder got to.")
 def prune(
-    source: Path, output: Path, sparsity: float, min_keep: int, include: tuple[str, ...], exclude: tuple[str, ...]
+    source: Path,
+    output: Path,
+    sparsity: float,
+    min_keep: int,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    resume: bool,
 ) -> None:
     """Set the smallest weights of all tensors together to zero, exactly the asked share of them."""
     from tersor.prune import prune_safetensors
 
     with progress("pruning") as show:
         made = prune_safetensors(
-            source, output, sparsity, min_keep=min_keep, include=include, exclude=exclude, progress=show
+            source,
+            output,
+            sparsity,
+            min_keep=min_keep,
+            include=include,
+            exclude=exclude,
+            resume=resume,
+            progress=show,
         )
     share = 100 * made.pruned / made.total if made.total else 0.0
     console().print(

@@ -17,7 +17,9 @@ import numpy as np
 from tersor import compressed
 from tersor._atomic import AtomicFile, sync_folder
 from tersor._op import FormatError
-from tersor.checkpoint import BITS, CHUNK, Entry, Model, Reader, StrPath, Writer
+from tersor.checkpoint import Entry, Model, Reader, Writer
+from tersor.checkpoint._format import BITS, StrPath
+from tersor.checkpoint.reader import CHUNK
 
 __all__ = ["Summary", "quantize_safetensors"]
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from tersor._op import OPS, Op, dtype_name
+from tersor._arrays import dtype_name
+from tersor._op import OPS, Op
 from tersor._sample import Draw
 
 __all__ = [

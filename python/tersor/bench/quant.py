@@ -46,6 +46,7 @@ def encode_int8_row() -> Case:
         f"encode int8-row f32 {N}×{N}",
         {
             "tersor out=": lambda: quant.encode(w, "int8-row", out=out),
+            "tersor out= nan=zero": lambda: quant.encode(w, "int8-row", nan="zero", out=out),
             "tersor": lambda: quant.encode(w, "int8-row"),
             "tersor torch": lambda: quant.encode(t, "int8-row"),
             "torch.compile": lambda: compiled(t),
@@ -67,6 +68,7 @@ def encode_int4_g128() -> Case:
         f"encode int4-g128 f32 {N}×{N}",
         {
             "tersor out=": lambda: quant.encode(w, "int4-g128", out=out),
+            "tersor out= nan=zero": lambda: quant.encode(w, "int4-g128", nan="zero", out=out),
             "tersor": lambda: quant.encode(w, "int4-g128"),
             "tersor torch": lambda: quant.encode(t, "int4-g128"),
             "torch.compile": lambda: compiled(t),

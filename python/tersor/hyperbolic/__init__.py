@@ -10,6 +10,7 @@ so that results keep their digits at any radius. Second and higher derivatives (
 through the formula of the first, by torch's own operations, at their speed. Notation: :math:`\lambda_x = 2/(1 - c\|x\|^2)`.
 """
 
+from tersor.hyperbolic import _normal as _normal  # declares the operators of batch normalisation
 from tersor.hyperbolic.composed import (
     antipode,
     inv_sproj,

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from tersor import _core, _torch
 from tersor._op import OPS
-from tersor.hyperbolic import _planes  # noqa: F401  (declares the operators used here)
+from tersor.hyperbolic._planes import fc_rows, mlr_rows
 
 _torch.register()
 _RAW = torch.ops.tersor
@@ -34,13 +33,13 @@ class Rows:
     """Rows as they lie: t = x weightᵀ."""
 
     def forward(self, x: Tensor, weight: Tensor, n: Tensor, r: Tensor, c: Tensor, fc: bool) -> tuple[Tensor, ...]:
-        """x as it is saved, t and the squared norms by rows, and y."""
+        """t and the squared norms by rows, and y."""
         rows = x.reshape(-1, x.shape[-1]).contiguous()
         shape = (*x.shape[:-1], weight.shape[0])
         if not _direct(x):
             t, s = torch.nn.functional.linear(rows, weight), _RAW.square_norm(rows)
             y = after(t, s, n, r, c, fc)
-            return rows, t, s, y.view(shape)
+            return t, s, y.view(shape)
         norm, kernel = OPS["square_norm"].kernel, OPS["fc_rows" if fc else "mlr_rows"].kernel
         constants = (False, 0.0) if fc else (False,)
         t, s = rows.new_empty(rows.shape[0], weight.shape[0]), rows.new_empty(rows.shape[0])
@@ -49,14 +48,18 @@ class Rows:
             torch.mm(rows[at], across, out=t[at])
             norm(rows[at], s[at])
             kernel(t[at], s[at], n, r, c, y[at], *constants)
-        return rows, t, s, y.view(shape)
+        return t, s, y.view(shape)
+
+    def plain(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """t and the squared norms by torch's own operations, with a graph."""
+        return torch.nn.functional.linear(x, weight), (x * x).sum(-1)
 
     def backward(
         self, g: Tensor, x: Tensor, weight: Tensor, saved: tuple[Tensor, ...], fc: bool, needs: tuple[bool, ...]
     ) -> tuple[Tensor, ...]:
         """dx, dweight through t, dn, dr, dc (of no numbers if it is not needed)."""
         t, s, n, r, c = saved
-        rows, shape = x, (*g.shape[:-1], x.shape[-1])
+        rows, shape = x.reshape(-1, x.shape[-1]).contiguous(), x.shape
         g = g.reshape(t.shape).contiguous()
         if not _direct(x):
             dt, ds, dn, dr, dc = before(g, t, s, n, r, c, fc)
@@ -92,7 +95,7 @@ class Images:
         return x.new_full((1, 1, *weight.shape[2:]), self.scale**2)
 
     def forward(self, x: Tensor, weight: Tensor, n: Tensor, r: Tensor, c: Tensor, fc: bool) -> tuple[Tensor, ...]:
-        """x as it is saved, t and the squared norms by rows, and y."""
+        """As `Rows.forward`; channels come last."""
         last = torch.channels_last
         x = x.contiguous(memory_format=last)
         t = torch.conv2d(x, (weight * self.scale).contiguous(memory_format=last), None, *self.way)
@@ -101,13 +104,20 @@ class Images:
         b, o, height, width = t.shape
         t = t.permute(0, 2, 3, 1).contiguous().view(-1, o)
         y = after(t, s, n, r, c, fc)
-        return x, t, s, y.view(b, height, width, o).permute(0, 3, 1, 2)
+        return t, s, y.view(b, height, width, o).permute(0, 3, 1, 2)
+
+    def plain(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Rows.plain`; channels come last."""
+        t = torch.conv2d(x, weight * self.scale, None, *self.way)
+        s = torch.conv2d((x * x).sum(1, keepdim=True), self.box(x, weight), None, *self.way)
+        return t.movedim(1, -1), s[:, 0]
 
     def backward(
         self, g: Tensor, x: Tensor, weight: Tensor, saved: tuple[Tensor, ...], fc: bool, needs: tuple[bool, ...]
     ) -> tuple[Tensor, ...]:
         """dx, dweight through t, dn, dr, dc."""
         t, s, n, r, c = saved
+        x = x.contiguous(memory_format=torch.channels_last)
         b, o, height, width = g.shape
         rows = g.permute(0, 2, 3, 1).contiguous().view(-1, o)
         dt, ds, dn, dr, dc = before(rows, t, s, n, r, c, fc)
@@ -152,20 +162,35 @@ class _Tangent(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, r: Tensor, c: Tensor, product: Any, fc: bool) -> Tensor:
         n = torch.linalg.vector_norm(weight.flatten(1), dim=1)
-        x, t, s, y = product.forward(x, weight, n, r, c, fc)
+        t, s, y = product.forward(x, weight, n, r, c, fc)
         ctx.save_for_backward(x, weight, t, s, n, r, c)
         ctx.product, ctx.fc = product, fc
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, g: Tensor) -> Any:
         x, weight, t, s, n, r, c = ctx.saved_tensors
         needs = ctx.needs_input_grad
+        if torch.is_grad_enabled():
+            return (*_graphed(ctx, g, x, weight, r, c), None, None)
         dx, dw, dn, dr, dc = ctx.product.backward(g, x, weight, (t, s, n, r, c), ctx.fc, needs)
         per = torch.where(n > 0, dn / n, 0)
         dw = torch.addcmul(dw, weight, per.view(-1, *[1] * (weight.ndim - 1))) if needs[1] else None
         return dx if needs[0] else None, dw, dr, dc if needs[3] else None, None, None
+
+
+def _graphed(ctx: Any, g: Tensor, *inputs: Tensor) -> list[Tensor | None]:
+    """The gradients with a graph of their own, for second derivatives: the layer once more, operation by operation."""
+    needs = ctx.needs_input_grad[: len(inputs)]
+    with torch.enable_grad():
+        x, weight, r, c = leaves = [a.view_as(a) for a in inputs]
+        t, s = ctx.product.plain(x, weight)
+        n = torch.linalg.vector_norm(weight.flatten(1), dim=1)
+        y = (fc_rows if ctx.fc else mlr_rows)(t, s, n, r, c)
+        y = y.movedim(-1, 1) if isinstance(ctx.product, Images) else y
+        wanted = [a for a, need in zip(leaves, needs, strict=True) if need]
+        found = iter(torch.autograd.grad(y, wanted, g, create_graph=True))
+    return [next(found) if need else None for need in needs]
 
 
 ROWS = Rows()

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tersor._op import op
 from tersor._sample import Planes, Rows
 from tersor.hyperbolic._roots import (
@@ -18,10 +16,12 @@ from tersor.hyperbolic._roots import (
     Array,
     arsinh_root,
     arsinh_root_d,
+    cosh_root,
     dot,
     like,
     sinh_root,
     sinh_root_log_d,
+    xp,
 )
 
 #: in machine epsilons of the largest number: gradients are sums over columns, or rows, of terms rounded to the data's type
@@ -55,16 +55,20 @@ def square_norm_bwd(x: Array, g: Array) -> Array:
     return 2 * g[..., None] * x
 
 
+def _columns(x: Array) -> Array:
+    """Sums over all rows."""
+    return x.reshape(-1, x.shape[-1]).sum(0)
+
+
 class _Planes:
     """The quantities of one call that forward and backward share."""
 
     def __init__(self, t: Array, s: Array, n: Array, r: Array, c: Any, ball: bool) -> None:
-        self.c = c = np.maximum(np.asarray(c, np.float64), 1e-300)
-        self.t, self.s, self.n, self.r = t, s[..., None], n, r
+        self.c, self.t, self.s, self.n, self.r = c, t, s[..., None], n, r
         self.z, self.beta = 4 * c * self.s, 4 * c * r * r
-        self.a, self.b = (self.s / 2, self.s - 1) if ball else (sinh_root(self.z), np.cosh(np.sqrt(self.z)))
-        self.cosh = np.cosh(np.sqrt(self.beta))
-        self.per = np.where(n > 0, 1 / np.where(n > 0, n, 1), 0)
+        self.a, self.b = (self.s / 2, self.s - 1) if ball else (sinh_root(self.z), cosh_root(self.z))
+        self.cosh = cosh_root(self.beta)
+        self.per = xp.where(n > 0, 1 / xp.where(n > 0, n, 1.0), 0.0)
         self.A, self.B = self.cosh * self.per, r * sinh_root(self.beta)
         self.q = self.a * self.A * t - self.b * self.B
         self.u = 4 * c * self.q**2
@@ -73,25 +77,25 @@ class _Planes:
 
     def back(self, gy: Array, dc: Array) -> tuple[Array, Array, Array, Array, Array]:
         """From the gradient of y, and of c so far, those of t, s, n, r and c."""
-        c, over = self.c, tuple(range(self.t.ndim - 1))
+        c = self.c
         ga = 4 * self.n * gy
-        gq = ga / np.sqrt(1 + self.u)
-        dc = dc + np.sum(ga * self.q**3 * 4 * arsinh_root_d(self.u))
+        gq = ga / xp.sqrt(1 + self.u)
+        dc = dc + (ga * self.q**3 * 4 * arsinh_root_d(self.u)).sum()
         r1, r2 = dot(gq, self.A * self.t), dot(gq, self.B + 0 * self.t)
         if self.ball:
             ds = r1 / 2 - r2
         else:
             d = r1 * self.a * sinh_root_log_d(self.z) - r2 * self.a / 2
-            ds, dc = 4 * c * d, dc + np.sum(4 * self.s * d)
-        u, v = np.sum(gq * self.a * self.t, over), np.sum(gq * self.b, over)
-        dn = (np.sum(gy * self.y, over) - self.A * u) * self.per
+            ds, dc = 4 * c * d, dc + (4 * self.s * d).sum()
+        u, v = _columns(gq * self.a * self.t), _columns(gq * self.b)
+        dn = (_columns(gy * self.y) - self.A * u) * self.per
         dr = 4 * c * self.B * self.per * u - self.cosh * v
-        dc = dc + np.sum(2 * self.r * self.B * self.per * u)
-        dc = dc - np.sum(4 * self.r**3 * sinh_root(self.beta) * sinh_root_log_d(self.beta) * v)
+        dc = dc + (2 * self.r * self.B * self.per * u).sum()
+        dc = dc - (4 * self.r**3 * sinh_root(self.beta) * sinh_root_log_d(self.beta) * v).sum()
         return self.a * self.A * gq + gy * 4 * (self.n == 0), ds[..., 0], dn, dr, dc
 
 
-@op(sample=Planes(eps=0.0), words=EPS)
+@op(sample=Planes(eps=0.0), words=EPS, conditioned=True)
 def fc_rows(t: Array, s: Array, n: Array, r: Array, c: Any = 1.0, ball: bool = False, eps: float | str = 0.0) -> Array:
     r"""The hyperbolic fully connected layer after its product: :math:`w_k = \sinh(2n_k\operatorname{arsinh} p_k)/\sqrt c`,
     then :math:`\operatorname{arsinh}(\sqrt c\|w\|)\,w/(2\sqrt c\|w\|)` or, in the ball, :math:`w/(1 + \sqrt{1 + c\|w\|^2})`.
@@ -132,10 +136,10 @@ def fc_rows(t: Array, s: Array, n: Array, r: Array, c: Any = 1.0, ball: bool = F
     p = _Planes(t, s, n, r, c, ball)
     w = p.y * sinh_root(p.c * p.y**2)
     q = p.c * dot(w, w)
-    return w / (1 + np.sqrt(1 + q)) if ball else w * arsinh_root(q) / 2
+    return w / (1 + xp.sqrt(1 + q)) if ball else w * arsinh_root(q) / 2
 
 
-@op(outputs=("dt", "ds", "dn", "dr", "dc"), sample=Planes(True), tolerance=SUMS)
+@op(outputs=("dt", "ds", "dn", "dr", "dc"), sample=Planes(True), tolerance=SUMS, conditioned=True, tensors=True)
 def fc_rows_bwd(
     g: Array, t: Array, s: Array, n: Array, r: Array, c: Any = 1.0, ball: bool = False
 ) -> tuple[Array, Array, Array, Array, Array]:
@@ -147,15 +151,15 @@ def fc_rows_bwd(
     z = p.c * p.y**2
     w = p.y * sinh_root(z)
     q = p.c * dot(w, w)
-    root = np.sqrt(1 + q)
+    root = xp.sqrt(1 + q)
     h, slope = (1 / (1 + root), -0.5 / (root * (1 + root) ** 2)) if ball else (arsinh_root(q) / 2, arsinh_root_d(q) / 2)
     gw = h * g + 2 * p.c * slope * dot(g, w) * w
-    dc = np.sum(slope * dot(g, w) * dot(w, w)) + np.sum(gw * p.y**3 * sinh_root(z) * sinh_root_log_d(z))
-    *ds, dc = p.back(gw * np.cosh(np.sqrt(z)), dc)
+    dc = (slope * dot(g, w) * dot(w, w)).sum() + (gw * p.y**3 * sinh_root(z) * sinh_root_log_d(z)).sum()
+    *ds, dc = p.back(gw * cosh_root(z), dc)
     return ds[0], ds[1], ds[2], ds[3], like(dc, c)
 
 
-@op(sample=Planes())
+@op(sample=Planes(), conditioned=True)
 def mlr_rows(t: Array, s: Array, n: Array, r: Array, c: Any = 1.0, ball: bool = False) -> Array:
     r"""Signed distances to hyperplanes times 2n, :math:`\frac{2n_k}{\sqrt c}\operatorname{arsinh} p_k`: the logits of a
     hyperbolic multinomial regression after its product.
@@ -184,7 +188,7 @@ def mlr_rows(t: Array, s: Array, n: Array, r: Array, c: Any = 1.0, ball: bool = 
     return _Planes(t, s, n, r, c, ball).y
 
 
-@op(outputs=("dt", "ds", "dn", "dr", "dc"), sample=Planes(True), tolerance=SUMS)
+@op(outputs=("dt", "ds", "dn", "dr", "dc"), sample=Planes(True), tolerance=SUMS, conditioned=True, tensors=True)
 def mlr_rows_bwd(
     g: Array, t: Array, s: Array, n: Array, r: Array, c: Any = 1.0, ball: bool = False
 ) -> tuple[Array, Array, Array, Array, Array]:

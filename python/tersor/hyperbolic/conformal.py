@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tersor._op import dtype_name, op
+from tersor._arrays import dtype_name
+from tersor._op import op
 from tersor._sample import Rows
 from tersor.hyperbolic._roots import EPS, Array, dot, like, root, xp
 

@@ -16,8 +16,19 @@ from tersor._csr import CSR, tensor_of
 from tersor._op import op
 from tersor._sample import Draw, Rows
 from tersor.hyperbolic import composed
-from tersor.hyperbolic._roots import EPS, Array, dot, root, xp
-from tersor.hyperbolic.origin import mobius_scalar_mul
+from tersor.hyperbolic._roots import (
+    EPS,
+    Array,
+    arsinh_root,
+    arsinh_root_d,
+    cosh_root,
+    dot,
+    root,
+    sinh_root,
+    sinh_root_log_d,
+    xp,
+)
+from tersor.hyperbolic.origin import expmap0, logmap0, mobius_scalar_mul
 
 
 def _sample(*kinds: str) -> Any:
@@ -25,7 +36,7 @@ def _sample(*kinds: str) -> Any:
     rows = Rows()
 
     def draw_all(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
-        members = (1, 3, 8)[draw.seed % 3]
+        members, tangent = (1, 3, 8)[draw.seed % 3], draw.seed % 7 > 3
         lists, weighted = draw.seed % 2 == 1, draw.seed % 5 != 0
         n = math.prod(draw.lead)
         shape = (n,) if lists else (n, members)
@@ -40,14 +51,14 @@ def _sample(*kinds: str) -> Any:
             indptr = np.concatenate([[0], np.cumsum(counts)]).astype(index)
             indices = draw.rng.integers(0, max(n, 1), entries).astype(index)
         made = {
-            "x": lambda: rows.one(point, "ball", draw.c),
+            "x": lambda: rows.one(point, "tangent" if tangent else "ball", draw.c),
             "g": lambda: draw.cast(draw.rng.standard_normal((groups, draw.d))),
             "weights": lambda: draw.cast(draw.rng.uniform(0.1, 2, entries)) if weighted and entries else None,
             "c": lambda: draw.c,
             "indices": lambda: indices,
             "indptr": lambda: indptr,
         }
-        return [made[k]() for k in kinds], {"members": members}
+        return [made[k]() for k in kinds], {"members": members, "tangent": tangent}
 
     return draw_all
 
@@ -84,6 +95,15 @@ def _lists(x: Array, weights: Array, indices: Array, indptr: Array, members: int
     return rows, w, group, n
 
 
+def _lifted(x: Array, c: Any, tangent: bool) -> tuple[Array, Array]:
+    """f and τ of rows, which are at (τ, f x) on the hyperboloid."""
+    if not tangent:
+        factor = 2 / (1 - c * dot(x, x))
+        return factor, factor - 1
+    z = 4 * c * dot(x, x)
+    return 2 * sinh_root(z), cosh_root(z)
+
+
 def _added(n: int, group: Array, values: Array) -> Array:
     """The sums of the rows of `values` that belong to each of `n` groups."""
     if isinstance(values, np.ndarray):
@@ -95,7 +115,7 @@ def _added(n: int, group: Array, values: Array) -> Array:
 
 @op(
     outputs=("m",),
-    meta=lambda x, weights, c, indices, indptr, members, eps: [(_shape(x, indptr, members), x.dtype)],
+    meta=lambda x, weights, c, indices, indptr, members, **rest: [(_shape(x, indptr, members), x.dtype)],
     sample=_sample("x", "weights", "c", "indices", "indptr"),
     words=EPS,
     tolerance={"float64": 20000, "float32": 4, "float16": 4, "bfloat16": 4},
@@ -108,22 +128,27 @@ def _midpoint(
     indptr: Array = None,
     members: int = 1,
     eps: float | str = 0.0,
+    tangent: bool = False,
 ) -> Array:
-    """Midpoints of runs of `members` rows, or of the rows that the lists name."""
+    """Midpoints of runs of `members` rows, or of the rows that the lists name; of tangent vectors at 0, or of points."""
     d = x.shape[-1]
     rows, w, group, n = _lists(x, weights, indices, indptr, members)
     points = x.reshape(-1, d)[rows]
-    factor = 2 / (1 - c * dot(points, points))
-    total, time = _added(n, group, w[:, None] * factor * points), _added(n, group, w[:, None] * (factor - 1))
+    factor, tau = _lifted(points, c, tangent)
+    total, time = _added(n, group, w[:, None] * factor * points), _added(n, group, w[:, None] * tau)
     square = time**2 - c * dot(total, total)
     height = root(xp.where(square < 0, 0.0, square))
+    if tangent:
+        height = xp.where(time < 0, -height, height)
+        per = xp.where(height == 0, 0.0, 1 / xp.where(height == 0, 1, height))
+        return total * per / 2 * arsinh_root(c * dot(total, total) * per**2)
     below = time + xp.where(time < 0, -height, height)
     return total / xp.where(below == 0, 1, below)
 
 
 @op(
     outputs=("dx", "dweights", "dc"),
-    meta=lambda g, x, weights, c, *rest, members: [
+    meta=lambda g, x, weights, c, *rest, **scalars: [
         (tuple(x.shape), x.dtype),
         (tuple(weights.shape), x.dtype),
         (tuple(c.shape), c.dtype),
@@ -140,6 +165,7 @@ def _midpoint_bwd(
     indices: Array = None,
     indptr: Array = None,
     members: int = 1,
+    tangent: bool = False,
 ) -> tuple[Array, Array, Array]:
     r"""Gradient of `weighted_midpoint`.
 
@@ -147,9 +173,13 @@ def _midpoint_bwd(
     :math:`dx = \frac{w\lambda}{P}(g + c\lambda A x - c\lambda_m\langle g, m\rangle(x - m))`,
     :math:`dw = \lambda A/P`,
     :math:`dc = \sum\frac wP(\lambda^2\|x\|^2A/2 - \lambda\langle x, x - m\rangle\langle g, m\rangle/\alpha_m)`.
+
+    Of tangent vectors: m = h N/R with h = S(q)/2, q = c\|N\|^2/R^2, then back to N, T and c.
     """
     d = x.shape[-1]
     rows, w, group, n = _lists(x, weights, indices, indptr, members)
+    if tangent:
+        return _tangent_bwd(g, x, weights, c, rows, w[:, None], group, n)
     m = _midpoint.op.reference(x, weights, c, indices, indptr, members)  # type: ignore[attr-defined]
     points, centre, up = x.reshape(-1, d)[rows], m[group], g.reshape(n, d)[group]
     factor, w = 2 / (1 - c * dot(points, points)), w[:, None]
@@ -166,6 +196,34 @@ def _midpoint_bwd(
     dc = share * (factor**2 * dot(points, points) * along / 2 - factor * dot(points, v) * gm / alpha)
     dw = dw.reshape(np.shape(weights)) if _given(weights) else dw[:0, 0]
     return dx.reshape(x.shape), dw, dc.sum().reshape(np.shape(c))
+
+
+def _tangent_bwd(
+    g: Array, x: Array, weights: Array, c: Any, rows: Array, w: Array, group: Array, n: int
+) -> tuple[Array, Array, Array]:
+    d = x.shape[-1]
+    points = x.reshape(-1, d)[rows]
+    square = dot(points, points)
+    factor, tau = _lifted(points, c, True)
+    total, time = _added(n, group, w * factor * points), _added(n, group, w * tau)
+    height = time**2 - c * dot(total, total)
+    per = xp.where(height > 0, xp.where(time < 0, -1.0, 1.0) / root(xp.where(height > 0, height, 1.0)), 0.0)
+    at = total * per
+    q = c * dot(at, at)
+    gy, h, slope = g.reshape(n, d), arsinh_root(q) / 2, arsinh_root_d(q) / 2
+    along = dot(gy, at)
+    by_at = h * gy + 2 * c * slope * along * at
+    # 1/R changes with N by cN/R³ and with T by -T/R³, and with c by |N|²/2R³
+    pull = dot(by_at, at)
+    by_total, by_time = per * (by_at + c * pull * at), -pull * time * per**2
+    dc = (slope * along * dot(at, at) + pull * dot(at, at) / 2).sum()
+    up, ut = by_total[group], by_time[group]
+    bend = factor * sinh_root_log_d(4 * c * square) * 4
+    inner = bend * dot(up, points) + factor * ut
+    dx = _added(math.prod(x.shape[:-1]), rows, w * (factor * up + 2 * c * inner * points))
+    dw = factor * dot(up, points) + tau * ut
+    dw = dw.reshape(np.shape(weights)) if _given(weights) else dw[:0, 0]
+    return dx.reshape(x.shape), dw, (dc + (w * square * inner).sum()).reshape(np.shape(c))
 
 
 def _number(c: Any) -> bool:
@@ -187,6 +245,7 @@ def weighted_midpoint(
     keepdim: bool = False,
     lincomb: bool = False,
     posweight: bool = False,
+    tangent: bool = False,
 ) -> Array:
     r"""Weighted midpoint of points (gyromidpoint): the one whose vector on the hyperboloid is the weighted sum of theirs.
 
@@ -212,6 +271,8 @@ def weighted_midpoint(
         Whether the result is multiplied by the sum of the weights (`mobius_scalar_mul`).
     posweight : bool
         Whether a negative weight counts as its absolute value on the `antipode`.
+    tangent : bool
+        Whether xs and the result are tangent vectors at 0, which stand for their :math:`\exp_0`. No length is too long then.
 
     Returns
     -------
@@ -237,7 +298,9 @@ def weighted_midpoint(
     if axis in axes:
         raise ValueError(f"weighted_midpoint: reducedim {reducedim} holds dim {dim}")
     if not _number(c):
-        return composed.midpoint(xs, weights, c, eps, axes, axis, keepdim, lincomb, posweight)
+        xs = expmap0(xs, c, dim=axis) if tangent else xs
+        y = composed.midpoint(xs, weights, c, eps, axes, axis, keepdim, lincomb, posweight)
+        return logmap0(y, c, dim=axis if keepdim else axis - sum(i < axis for i in axes)) if tangent else y
     kept = [i for i in range(n) if i != axis and i not in axes]
     order = [*kept, *axes, axis]
     x = _front(xs, order)
@@ -262,11 +325,12 @@ def weighted_midpoint(
     if members == 0:
         y = x.sum(axis=tuple(range(len(kept), n - 1)))
     else:
-        y = _midpoint(x, w, c, None, None, members, eps).reshape((*lead[: len(kept)], x.shape[-1]))
+        y = _midpoint(x, w, c, None, None, members, eps, tangent).reshape((*lead[: len(kept)], x.shape[-1]))
     if lincomb:
         over = tuple(range(len(kept), n - 1))
         total = members if w is None else w.sum(axis=over)[..., None]
-        y = mobius_scalar_mul(float(total) if w is None else total, y, c, eps)
+        total = float(total) if w is None else total
+        y = y * total if tangent else mobius_scalar_mul(total, y, c, eps)
     shape = [1 if i in axes else xs.shape[i] for i in range(n) if i != axis] if keepdim else list(y.shape[:-1])
     y = y.reshape((*shape, y.shape[-1]))
     at = axis if keepdim else axis - sum(i < axis for i in axes)
@@ -354,6 +418,8 @@ def window_midpoint(
     padding: int | Sequence[int] = 0,
     c: Any = 1.0,
     eps: float | str = 0.0,
+    *,
+    tangent: bool = False,
 ) -> Array:
     """Average pooling by midpoints: of the points in every window of an image of points.
 
@@ -371,6 +437,8 @@ def window_midpoint(
         The ball has curvature -c; finite, not negative. c = 0 gives average pooling.
     eps : float, "tight" or "compat"
         How far inside the ball results stay; see `expmap0`.
+    tangent : bool
+        Whether x and the result are tangent vectors at 0, which stand for their :math:`\\exp_0`.
 
     Returns
     -------
@@ -400,5 +468,5 @@ def window_midpoint(
         import torch
 
         indices, indptr = (torch.from_numpy(v.copy()).to(x.device) for v in (indices, indptr))
-    y = _midpoint(x.reshape(-1, d), None, c, indices, indptr, 1, eps)
+    y = _midpoint(x.reshape(-1, d), None, c, indices, indptr, 1, eps, tangent)
     return y.reshape((*lead, rows, cols, d))

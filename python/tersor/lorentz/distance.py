@@ -76,7 +76,7 @@ def dist(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fal
     Returns
     -------
     array or tensor [...]
-        Exactly 0 for equal rows, symmetric bit for bit. Differentiable once, with respect to x, y and c.
+        Exactly 0 for equal rows, symmetric bit for bit. Differentiable, twice too, with respect to x, y and c.
 
     Raises
     ------

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from tersor import hyperbolic
+from tersor.hyperbolic._carry import carry
+from tersor.hyperbolic._normal import normalize
 from tersor.nn.curvature import Curvature, curvature
 
 
@@ -15,8 +17,7 @@ class PoincareBatchNorm(nn.Module):
     .. math:: y = b \oplus \operatorname{gyr}[b, \ominus m]\left(\frac{\gamma}{\sqrt{v + \varepsilon}} \otimes
         (\ominus m \oplus x)\right)
 
-    with m the midpoint of the batch and v the mean of :math:`d(x, m)^2`: the closed form of log at m, transport to b,
-    scaling, and exp at b.
+    with m the midpoint of the batch and v the mean of :math:`d(x, m)^2`: log at m, transport to b, scaling, and exp at b.
 
     Parameters
     ----------
@@ -35,13 +36,13 @@ class PoincareBatchNorm(nn.Module):
     ----------
     weight : 0-d, the standard deviation γ of what comes out, 1 at first
     bias : [num_features], b as a tangent vector at 0, 0 at first
-    running_mean : [num_features], a point of the ball; running_var : 0-d
+    running_mean : [num_features], of the kind of what comes in: a tangent vector at 0, or a point; running_var : 0-d
 
     Notes
     -----
-    One mean and one variance for all features, as the geometry has it. In the tangent form points lie where the type has
-    numbers near the edge of the ball: vectors longer than that (8.6/√c in float32, 18.7/√c in float64) count as the last
-    point inside. van Spengler et al., "Poincaré ResNet" (2023), section 3.3, with running statistics.
+    One mean and one variance for all features, as the geometry has it. The tangent form goes through no ball: vectors may be
+    of any length (beyond 80/√c they count as of that length). van Spengler et al., "Poincaré ResNet" (2023), section 3.3,
+    with running statistics.
     """
 
     running_mean: Tensor
@@ -83,33 +84,27 @@ class PoincareBatchNorm(nn.Module):
         c = self.curvature()
         moved = x.movedim(1, -1)
         rows = moved.reshape(-1, self.num_features)
-        points = rows if self.ball else hyperbolic.expmap0(rows, c)
+        bias = rows.new_zeros(self.num_features) if self.bias is None else self.bias
+        if self.ball and self.bias is not None:
+            bias = hyperbolic.expmap0(bias, c)
         if self.training:
             if not len(rows):
                 raise ValueError("PoincareBatchNorm: a batch of no points has no midpoint")
-            middle = hyperbolic.weighted_midpoint(points, None, c)
-            centred = hyperbolic.mobius_add(-middle, points, c)
-            variance = hyperbolic.dist0(centred, c).square().mean()
+            scale = rows.new_ones(()) if self.weight is None else self.weight
+            y, middle, variance = normalize(rows, bias, scale, c, self.epsilon, self.ball, self.eps)
             self._track(middle.detach(), variance.detach(), c.detach())
         else:
-            middle, variance = self.running_mean, self.running_var
-            centred = hyperbolic.mobius_add(-middle, points, c)
-        factor = (variance + self.epsilon).rsqrt()
-        if self.weight is not None:
-            factor = factor * self.weight
-        y = hyperbolic.mobius_scalar_mul(factor, centred, c)
-        if self.bias is not None:
-            target = hyperbolic.expmap0(self.bias, c)
-            y = hyperbolic.mobius_add(target, hyperbolic.gyration(target, -middle, y, c), c, self.eps)
-        if not self.ball:
-            y = hyperbolic.logmap0(y, c)
+            factor = (self.running_var + self.epsilon).rsqrt()
+            factor = factor if self.weight is None else factor * self.weight
+            y = carry(rows, self.running_mean, bias, factor, c, self.ball, self.eps)
         return y.view(moved.shape).movedim(-1, 1)
 
     @torch.no_grad()
     def _track(self, middle: Tensor, variance: Tensor, c: Tensor) -> None:
         self.num_batches_tracked += 1
-        moved = hyperbolic.geodesic(self.momentum, self.running_mean, middle.to(self.running_mean.dtype), c)
-        self.running_mean.copy_(moved)
+        old, new = self.running_mean, middle.to(self.running_mean.dtype)
+        # towards the new midpoint: that one as the origin of the scaling
+        self.running_mean.copy_(carry(old, new, new, 1 - self.momentum, c, self.ball))
         self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
 
     def extra_repr(self) -> str:

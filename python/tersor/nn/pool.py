@@ -45,15 +45,15 @@ class PoincareAvgPool2d(nn.Module):
         if x.ndim != 4:
             raise ValueError(f"PoincareAvgPool2d: images [B, C, H, W] are needed, got {tuple(x.shape)}")
         c = self.curvature()
-        points = x if self.ball else hyperbolic.expmap0(x, c, dim=1)
+        flat = {"tangent": not self.ball}
         if self.kernel_size is None:
-            y = hyperbolic.weighted_midpoint(points, None, c, self.eps, reducedim=(2, 3), dim=1, keepdim=True)
+            y = hyperbolic.weighted_midpoint(x, None, c, self.eps, reducedim=(2, 3), dim=1, keepdim=True, **flat)
         else:
-            rows = points.movedim(1, -1)
-            y = hyperbolic.window_midpoint(rows, self.kernel_size, self.stride, self.padding, c, self.eps).movedim(
-                -1, 1
-            )
-        z: Tensor = y if self.ball else hyperbolic.logmap0(y, c, dim=1)
+            rows = x.movedim(1, -1)
+            y = hyperbolic.window_midpoint(
+                rows, self.kernel_size, self.stride, self.padding, c, self.eps, **flat
+            ).movedim(-1, 1)
+        z: Tensor = y
         return z
 
     def extra_repr(self) -> str:

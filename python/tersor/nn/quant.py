@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor import quant
-from tersor._op import dtype_name
+from tersor._arrays import dtype_name
 from tersor.quant import Encoded
 
 #: per thread, the memory that weights are decoded into where no gradient has to find them later

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._op import dtype_name
+from tersor._arrays import dtype_name
 
 Array = Any
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from tersor._op import dtype_name
+from tersor._arrays import dtype_name
 
 _GRAMMAR = re.compile(r"(u?)int([1-8])-(row|tensor|g[1-9]\d*)")
 

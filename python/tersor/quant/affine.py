@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from tersor._op import FLOATS, dtype_name, op
+from tersor._arrays import FLOATS, dtype_name, into
+from tersor._op import op
 from tersor._sample import Quantized
 from tersor.quant import _plain as plain
 from tersor.quant._arguments import ROUNDINGS, Array, code_range, detached, form_of, one_of
-from tersor.quant.qparams import check_finite
 
 
 def _codes_meta(x: Array, scale: Array, zero_point: Array, lo: int, **_: Any) -> list:
@@ -85,7 +85,8 @@ def quantize(
     nan : "raise" or "zero"
         What is not finite is an error, or NaN is the code of 0 and infinities are the ends.
     out : array or tensor, optional
-        Where the codes go. With nan="raise", x is then read twice, so that nothing is changed if there is an error.
+        Where the codes go. With nan="raise" they are made apart and copied, so that nothing is changed if there is an error;
+        with nan="zero" they are made in place.
 
     Returns
     -------
@@ -117,10 +118,13 @@ def quantize(
         seed - (1 << 64) if seed >> 63 else seed,
         saturate,
     )
+    if out is not None and saturate:
+        return _quantize(x, scale, zero_point, *numbers, out=out)
+    codes = _quantize(x, scale, zero_point, *numbers)
     if out is None:
-        return _quantize(x, scale, zero_point, *numbers)
-    check_finite(name, x, saturate)
-    return _quantize(x, scale, zero_point, *numbers, out=out)
+        return codes
+    into(name, [out], [codes])
+    return out
 
 
 def dequantize(

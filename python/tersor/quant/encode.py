@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tersor._op import FLOATS, OPS, dtype_name, op
+from tersor._arrays import FLOATS, dtype_name, into
+from tersor._op import OPS, op
 from tersor._sample import Quantized
 from tersor.quant import _plain as plain
 from tersor.quant._arguments import Array, detached, one_of
@@ -14,7 +15,7 @@ from tersor.quant._encoded import Encoded
 from tersor.quant._encoded import scheme as find_scheme
 from tersor.quant.affine import quantize
 from tersor.quant.packing import pack
-from tersor.quant.qparams import affine_params, cast, check_finite, choose_qparams, compute_type, torch_module
+from tersor.quant.qparams import affine_params, cast, choose_qparams, compute_type, torch_module
 
 #: elements of a group above which a group no longer fits the caches near a core: it is read twice, by all threads
 _WIDE = 1 << 19
@@ -84,8 +85,8 @@ def encode(x: Array, scheme: str, *, nan: str = "raise", out: Encoded | None = N
     nan : "raise" or "zero"
         What is not finite is an error; or it has no say in the range, NaN is the code of 0 and infinities are the ends.
     out : Encoded, optional
-        Overwritten and returned; of the same scheme, shape and dtype. With nan="raise", x is then read twice, so that
-        nothing is changed if there is an error; with nan="zero" once.
+        Overwritten and returned; of the same scheme, shape and dtype. With nan="raise" the codes are made apart and copied,
+        so that nothing is changed if there is an error; with nan="zero" they are made in place.
 
     Returns
     -------
@@ -113,24 +114,21 @@ def encode(x: Array, scheme: str, *, nan: str = "raise", out: Encoded | None = N
     if how.group and last % how.group:
         raise ValueError(f"{name}: groups of {how.group} do not divide a last axis of {last}")
     target = None if out is None else _target(out, scheme, x)
-    if out is not None:
-        check_finite(name, x, saturate)
     shape = tuple(x.shape)
     if how.group is None or how.elements(last) > _WIDE or last == 0:
         made = _in_two_reads(x, how, nan)
-        if out is None:
-            return Encoded(*made, scheme, shape, kind)
-        for old, new in zip((out.data, out.scale, out.zero_point), made, strict=True):
-            if old is not None:
-                old[...] = new
-        return out
-    keywords: dict[str, Any] = {} if target is None else {"out": target}
-    try:
-        call = _encode_affine if how.affine else _encode_symmetric
-        data, steps, *zero = call(x, how.bits, how.group, saturate, **keywords)
-    except ValueError as e:
-        raise ValueError(str(e).replace("encode_affine", name, 1).replace("encode_symmetric", name, 1)) from None
-    return out if out is not None else Encoded(data, steps, zero[0] if zero else None, scheme, shape, kind)
+    else:
+        keywords: dict[str, Any] = {"out": target} if target and saturate else {}
+        try:
+            made = (_encode_affine if how.affine else _encode_symmetric)(x, how.bits, how.group, saturate, **keywords)
+        except ValueError as e:
+            raise ValueError(str(e).replace("encode_affine", name, 1).replace("encode_symmetric", name, 1)) from None
+    if out is None or target is None:
+        data, steps, *zero = made
+        return Encoded(data, steps, zero[0] if zero else None, scheme, shape, kind)
+    if made[0] is not target[0]:
+        into(name, target, made)
+    return out
 
 
 def _target(out: Any, scheme: str, x: Array) -> tuple[Array, ...]:
@@ -146,7 +144,7 @@ def _target(out: Any, scheme: str, x: Array) -> tuple[Array, ...]:
     return (out.data, out.scale) if out.zero_point is None else (out.data, out.scale, out.zero_point)
 
 
-def _in_two_reads(x: Array, how: Any, nan: str) -> tuple[Array, Array, Array]:
+def _in_two_reads(x: Array, how: Any, nan: str) -> tuple[Array, ...]:
     """The same for groups that no cache holds: a range, then codes, each over all threads."""
     grain: dict[str, Any] = {"group": how.group} if how.group else {}
     if how.group == 0:
@@ -160,8 +158,10 @@ def _in_two_reads(x: Array, how: Any, nan: str) -> tuple[Array, Array, Array]:
         shape = (*x.shape[:-1], 1)
         scale, zero = scale.reshape(shape), zero.reshape(shape)
     q = quantize(x, scale, zero if how.affine else None, dtype, nan=nan)
-    zero = cast(np if isinstance(x, np.ndarray) else torch_module(), zero, "uint8") if how.affine else None
-    return (q if how.raw else pack(q, how.bits)), scale, zero
+    data = q if how.raw else pack(q, how.bits)
+    if not how.affine:
+        return data, scale
+    return data, scale, cast(np if isinstance(x, np.ndarray) else torch_module(), zero, "uint8")
 
 
 def decode(e: Encoded, *, out: Array = None) -> Array:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tersor._op import dtype_name, op
+from tersor._arrays import dtype_name
+from tersor._op import op
 from tersor._sample import Quantized
 from tersor.quant import _plain as plain
 from tersor.quant._arguments import Array, detached, one_of

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tersor._op import dtype_name, op
+from tersor._arrays import dtype_name
+from tersor._op import op
 from tersor._sample import Quantized
 from tersor.quant import _plain as plain
 from tersor.quant._arguments import Array, code_range, detached, one_of
@@ -34,15 +35,6 @@ def compute_type(x: Array) -> str:
 def _value_range(x: Array, axes: int = 0, group: int = 0, saturate: bool = False) -> tuple[Array, Array]:
     """The least and the largest value of each scale's elements, 0 included."""
     return plain.extents(x, _grain(x.shape, axes, group))
-
-
-def check_finite(name: str, x: Array, saturate: bool) -> None:
-    """An error before anything is written."""
-    if not saturate:
-        try:
-            _value_range(x)
-        except ValueError as e:
-            raise ValueError(str(e).replace("value_range", name, 1)) from None
 
 
 def torch_module() -> Any:

@@ -189,7 +189,7 @@ _MOST = 1 << 12
 
 def fwht(x, y, ortho=False):
     """y = H x over the last axis."""
-    from tersor.project import _hadamard
+    from tersor.project.walsh import hadamard
 
     if y.numel() == 0:
         return
@@ -217,7 +217,7 @@ def fwht(x, y, ortho=False):
         )
         v = to
     if k > 1:
-        h = torch.tensor(_hadamard(k), dtype=torch.float32, device=x.device)
+        h = torch.tensor(hadamard(k), dtype=torch.float32, device=x.device)
         _mix[(x.numel() // n, triton.cdiv(inner, 32))](v, y, h, k, inner, scale, K=32, W=32, WIDE=wide)
     elif not walks:
         y.copy_(x)

@@ -1,5 +1,5 @@
 //! Pairs of rows: scores of every row of x with every row of y, met by a running reducer; no N×M array anywhere. The
-//! one rule: a pair's score is summed in f64 lanes in one order (128 terms, then the sums of those), whatever the tile.
+//! one rule: a pair's score is summed in f64 lanes in one order (32 terms, then the sums of those), whatever the tile.
 //!
 //! Rows are packed eight at a time with the features first ([`pack`]), so that a vector holds one feature of eight rows
 //! of y and the tile of R rows × 8 columns is R independent sums without a horizontal step. A strip of 64 columns of
@@ -10,7 +10,7 @@ mod pack;
 pub mod reduce;
 pub mod score;
 
-pub use pack::{Item, Real, padded};
+pub use pack::{Item, Real, padded, transpose};
 pub use reduce::{ArgMin, LogSumExp, Reduce, TopK, Write};
 pub use score::{Cosine, Distance, Dot, Hamming, Hyperbolic, Score, SquaredDistance};
 
@@ -20,8 +20,10 @@ use crate::{Error, Result, try_vec};
 use pack::{DEPTH, Lines, PANEL, pack};
 
 /// Rows of x in a block, columns in a strip.
-const ROWS: usize = 128;
+pub const ROWS: usize = 128;
 pub const STRIP: usize = 64;
+/// Terms added in one go: more of them would round more.
+const TERMS: usize = 32;
 /// Blocks that run side by side before their reducers meet.
 const WAVE: usize = 64;
 
@@ -172,7 +174,12 @@ impl<T: Item<Class = Sc::Class>, Sc: Score, R: Reduce> Kernel for Block<'_, T, S
                     score.key(s, f64x8::from_slice(s, v), own, other).store_slice(v);
                 }
                 sums[strip.len()..].fill(f64::NAN);
-                reduce.update(s, score, state, row, strip.clone(), sums);
+                if !R::BLOCKED {
+                    reduce.update(s, score, state, row, strip.clone(), sums);
+                }
+            }
+            if R::BLOCKED {
+                reduce.block(s, score, states, rows.clone(), strip.clone(), &mut room.sums);
             }
         }
     }
@@ -224,17 +231,19 @@ fn tiles<S: Simd, Sc: Score, const R: usize>(
 /// R rows from `first` on of a panel of x with a panel of y.
 #[inline(always)]
 fn tile<S: Simd, Sc: Score, const R: usize>(s: S, score: &Sc, x: &[f64], first: usize, y: &[f64], sums: &mut [f64]) {
-    let mut acc = [f64x8::splat(s, 0.0); R];
-    for (x, y) in x.chunks_exact(PANEL).zip(y.chunks_exact(PANEL)) {
-        let y = f64x8::from_slice(s, y);
-        let x = &x[first..first + R];
-        for r in 0..R {
-            acc[r] = score.step(s, acc[r], f64x8::splat(s, x[r]), y);
+    for (x, y) in x.chunks(PANEL * TERMS).zip(y.chunks(PANEL * TERMS)) {
+        let mut acc = [f64x8::splat(s, 0.0); R];
+        for (x, y) in x.chunks_exact(PANEL).zip(y.chunks_exact(PANEL)) {
+            let y = f64x8::from_slice(s, y);
+            let x = &x[first..first + R];
+            for r in 0..R {
+                acc[r] = score.step(s, acc[r], f64x8::splat(s, x[r]), y);
+            }
         }
-    }
-    for (r, acc) in acc.into_iter().enumerate() {
-        let sum = &mut sums[r * STRIP..][..PANEL];
-        score.join(s, f64x8::from_slice(s, sum), acc).store_slice(sum);
+        for (r, acc) in acc.into_iter().enumerate() {
+            let sum = &mut sums[r * STRIP..][..PANEL];
+            score.join(s, f64x8::from_slice(s, sum), acc).store_slice(sum);
+        }
     }
 }
 

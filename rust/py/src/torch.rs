@@ -174,7 +174,9 @@ impl Torch {
         if failed != 0 {
             return Err(Error::Memory(bytes));
         }
-        huge_pages(self.tensor(out, true)?.as_ptr(), bytes);
+        if bytes >= LARGE {
+            huge_pages(self.tensor(out, true)?.as_ptr(), bytes);
+        }
         Ok(out)
     }
 
@@ -201,20 +203,22 @@ impl Torch {
     }
 }
 
+/// A huge page.
+const PAGE: usize = 2 << 20;
+/// Fresh results from this size on are worth asking for huge pages.
+const LARGE: usize = 2 * PAGE;
+
 /// Asks for 2 MiB pages under a large fresh result: page faults of 4 KiB cost four copies of it.
 fn huge_pages(data: *mut u8, bytes: usize) {
-    const PAGE: usize = 2 << 20;
+    let start = (data as usize).next_multiple_of(PAGE);
+    let end = (data as usize + bytes) / PAGE * PAGE;
     #[cfg(target_os = "linux")]
-    if bytes >= 2 * PAGE {
-        let start = (data as usize).next_multiple_of(PAGE);
-        let end = (data as usize + bytes) / PAGE * PAGE;
-        if end > start {
-            // SAFETY: advice about pages that lie wholly inside one live allocation; it changes no content.
-            unsafe { libc::madvise(start as *mut c_void, end - start, libc::MADV_HUGEPAGE) };
-        }
+    if end > start {
+        // SAFETY: advice about pages that lie wholly inside one live allocation; it changes no content.
+        unsafe { libc::madvise(start as *mut c_void, end - start, libc::MADV_HUGEPAGE) };
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = (data, bytes, PAGE);
+    let _ = (start, end);
 }
 
 /// Owned handles that are deleted whatever happens.

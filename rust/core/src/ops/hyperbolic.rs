@@ -4,27 +4,33 @@
 //! Notation: alpha = 1 - c|x|², beta = 1 - c|y|², sigma = x + y, q = |sigma|² (or |x - y|² for distances), g the gradient
 //! that arrives. Forms and backwards after Ganea et al. 2018 and Ungar 2008, rearranged so that nothing cancels.
 
+mod carry;
 mod conformal;
 mod geodesic;
 pub mod linear;
 pub mod midpoint;
 mod mobius;
+pub mod normal;
 mod origin;
 pub mod pairwise;
+mod place;
 mod plane;
 mod point;
 pub(super) mod roots;
+mod spread;
 mod step;
 mod transport;
 
 use crate::rows::{self, Margin};
 use crate::{Kind, Op, Rule};
+use carry::*;
 use conformal::*;
 use geodesic::*;
 use mobius::*;
 use origin::*;
 use plane::*;
 use point::*;
+use spread::*;
 use step::*;
 use transport::*;
 
@@ -114,4 +120,11 @@ pub static OPS: &[Op] = row_ops! {
         => |t, _s| InnerBwd;
     norm(x, u; c;) -> n: Rule::Lead => |t, _s| Norm;
     norm_bwd(x, u; g, c;) -> dx: Rule::Like(0), du: Rule::Like(1), dc: Rule::Like(3) => |t, _s| NormBwd;
+    spread(x, m; c; ball Bool) -> d: Rule::Lead => |t, s| Spread(s[0].bool());
+    spread_bwd(x, m; g, c; ball Bool) -> dx: Rule::Like(0), dm: Rule::Like(1), dc: Rule::Like(3)
+        => |t, s| SpreadBwd(s[0].bool());
+    carry(x, m, b; r, c; ball Bool, eps) -> y: Rule::Rows => |t, s| Carry(s[0].bool(), Margin::of(s[1].float())?);
+    carry_bwd(g, x, m, b; r, c; ball Bool)
+        -> dx: Rule::Like(1), dm: Rule::Like(2), db: Rule::Like(3), dr: Rule::Like(4), dc: Rule::Like(5)
+        => |t, s| CarryBwd(s[0].bool());
 };

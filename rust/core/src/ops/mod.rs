@@ -16,6 +16,7 @@ pub fn all() -> impl Iterator<Item = &'static Op> {
         hyperbolic::pairwise::OPS,
         hyperbolic::midpoint::OPS,
         hyperbolic::linear::OPS,
+        hyperbolic::normal::OPS,
         lorentz::OPS,
         quant::OPS,
         prune::OPS,

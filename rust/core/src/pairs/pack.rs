@@ -99,7 +99,7 @@ pub fn pack<S: Simd, T: Item>(
 
 /// Three perfect shuffles turn rows into columns.
 #[inline(always)]
-fn transpose<S: Simd>(mut v: [f64x8<S>; PANEL]) -> [f64x8<S>; PANEL] {
+pub fn transpose<S: Simd>(mut v: [f64x8<S>; PANEL]) -> [f64x8<S>; PANEL] {
     for _ in 0..3 {
         let old = v;
         for i in 0..PANEL / 2 {

@@ -31,6 +31,23 @@ pub trait Reduce: Sync {
         cols: Range<usize>,
         keys: &mut [f64],
     );
+    /// Whether [`Reduce::block`] takes the rows of a block together, in place of [`Reduce::update`] one by one.
+    const BLOCKED: bool = false;
+    /// As `update`, for rows `rows`; `keys` has 64 for each.
+    #[inline(always)]
+    fn block<S: Simd, Sc: Score>(
+        &self,
+        s: S,
+        score: &Sc,
+        states: &mut [Self::State],
+        rows: Range<usize>,
+        cols: Range<usize>,
+        keys: &mut [f64],
+    ) {
+        for ((row, state), keys) in rows.zip(states).zip(keys.chunks_exact_mut(STRIP)) {
+            self.update(s, score, state, row, cols.clone(), keys);
+        }
+    }
     fn merge(&self, into: &mut Self::State, later: Self::State);
     fn finish<S: Simd, Sc: Score>(&self, s: S, score: &Sc, row: usize, state: Self::State);
 }

@@ -102,15 +102,15 @@ impl Score for Hyperbolic {
     fn step<S: Simd>(&self, s: S, sum: f64x8<S>, x: f64x8<S>, y: f64x8<S>) -> f64x8<S> {
         SquaredDistance.step(s, sum, x, y)
     }
-    /// α, to the last bit near the boundary too.
+    /// 1/α, to the last bit near the boundary too.
     #[inline(always)]
     fn term<S: Simd>(&self, s: S, norm2: Dd<S>) -> f64x8<S> {
         let alpha = (Dd::of(f64x8::splat(s, 1.0)) - norm2 * f64x8::splat(s, self.c)).get();
-        alpha.simd_ge(0.0).select(alpha, f64x8::splat(s, f64::NAN))
+        1.0 / alpha.simd_ge(0.0).select(alpha, f64x8::splat(s, f64::NAN))
     }
     #[inline(always)]
     fn key<S: Simd>(&self, _: S, sum: f64x8<S>, x: f64x8<S>, y: f64x8<S>) -> f64x8<S> {
-        sum / (x * y)
+        sum * (x * y)
     }
     #[inline(always)]
     fn value<S: Simd>(&self, s: S, key: f64x8<S>, single: bool) -> f64x8<S> {

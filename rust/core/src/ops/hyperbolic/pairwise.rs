@@ -4,6 +4,7 @@
 //! With α = 1 − c|x|², β = 1 − c|y|², q = |x − y|², m = q/αβ: d = 2√m S(cm), S(u) = arsinh √u/√u. A gradient w of d goes to
 //! x as f(x − y) + 2wc/α √(m/(1 + cm)) x, f = 2w/(αβ √(m(1 + cm))), and to c as in `dist`.
 
+mod columns;
 mod slopes;
 
 use crate::pairs::{self, Hyperbolic, LogSumExp, TopK, Write};
@@ -11,6 +12,7 @@ use crate::pool::{self, Context, Shared};
 use crate::store::Store;
 use crate::wide::wide;
 use crate::{Dtype, Error, Kind, Op, Result, Rule, Scalar, Tensor, try_vec};
+use columns::Columns;
 use slopes::{Side, Slopes, Upstream};
 
 /// The kernel for f64 or f32 data; 16-bit data comes as f32.
@@ -248,13 +250,32 @@ fn gradients<'a, T: Store>(
         // SAFETY: a gradient has a part for each pair of stacks.
         let (dx, dy) = unsafe { (dx.as_ref().map(|t| t.part(i * nd, nd)), dy.as_ref().map(|t| t.part(i * md, md))) };
         let (mut dc, mut spread) = (try_vec(p.n, 0.0)?, try_vec(p.n, 0.0)?);
+        let blocks = Columns::blocks(p.m, p.d);
+        if dx.is_some() && dy.is_some() && size_of::<T>() < 8 && blocks >= 8 {
+            // both sides from one walk
+            if let Some(dy) = dy {
+                let blocks = blocks.min(p.n.div_ceil(pairs::ROWS).max(1));
+                let (mut columns, mut dx) = (Columns::new(blocks, p.m, p.d)?, dx);
+                for first in (0..p.n).step_by(blocks * pairs::ROWS) {
+                    let end = p.n.min(first + blocks * pairs::ROWS);
+                    let numbers = numbers.then_some([&mut dc[..], &mut spread[..]]);
+                    let (sides, parts) = ([&x, &y], columns.parts());
+                    let dx = dx.as_deref_mut();
+                    let slopes = Slopes::new(&p.score, p.d, sides, up(i, false), dx, numbers, first, Some(&parts));
+                    pairs::run(&p.score, &slopes, &x.rows[first * p.d..end * p.d], y.rows, end - first, p.m, p.d)?;
+                    columns.gather();
+                }
+                columns.finish(&p.score, y.rows, p.d, dy);
+            }
+            return Ok([dc.iter().sum::<f64>(), spread.iter().sum::<f64>()]);
+        }
         if dx.is_some() || numbers {
             let numbers = numbers.then_some([&mut dc[..], &mut spread[..]]);
-            let slopes = Slopes::new(&p.score, p.d, [&x, &y], up(i, false), dx, numbers);
+            let slopes = Slopes::new(&p.score, p.d, [&x, &y], up(i, false), dx, numbers, 0, None);
             pairs::run(&p.score, &slopes, x.rows, y.rows, p.n, p.m, p.d)?;
         }
-        if dy.is_some() {
-            let slopes = Slopes::new(&p.score, p.d, [&y, &x], up(i, true), dy, None);
+        if let Some(dy) = dy {
+            let slopes = Slopes::new(&p.score, p.d, [&y, &x], up(i, true), Some(dy), None, 0, None);
             pairs::run(&p.score, &slopes, y.rows, x.rows, p.m, p.n, p.d)?;
         }
         Ok([dc.iter().sum::<f64>(), spread.iter().sum::<f64>()])

@@ -21,8 +21,8 @@ impl Plane {
 
 /// r = 2h/(alpha beta |a|), h = alpha <x-p,a> - cq <p,a>, alpha = 1 - c|p|², beta = 1 - c|x|²; 0 at a = 0
 #[inline(always)]
-fn ratio<S: Simd>(h: f64x8<S>, ab: f64x8<S>, n: f64x8<S>) -> f64x8<S> {
-    n.simd_eq(0.0).select(n, (h + h) / (ab * n))
+fn ratio<S: Simd, N: Num<S>>(h: N, ab: N, n: N) -> f64x8<S> {
+    n.get().simd_eq(0.0).select(n.get(), ((h + h) / (ab * n)).get())
 }
 
 /// d = r S(cr²), the arsinh(√c r)/√c of r
@@ -40,11 +40,10 @@ impl RowOp<3, 1, 6, 0, 0, 1> for Dist2Plane {
     }
     #[inline(always)]
     fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, pp, q, da, pa, aa]: [N; 6], [c]: [f64x8<S>; 1]) -> Solved<S, 0, 1> {
-        let (alpha, n) = (wide_gap(c, pp), aa.root().get());
-        let h = (alpha * da - N::of(c) * q * pa).get();
-        let r = ratio(h, alpha.get() * gap(c, xx), n);
+        let (alpha, n) = (wide_gap(c, pp), aa.root());
+        let r = ratio(alpha * da - N::of(c) * q * pa, alpha * wide_gap(c, xx), n);
         let d = if self.0.signed { r } else { r.abs() } * arsinh_root(c * r * r);
-        Solved { weights: [], numbers: [if self.0.scaled { d * n } else { d }], gap: f64x8::splat(s, 1.0) }
+        Solved { weights: [], numbers: [if self.0.scaled { d * n.get() } else { d }], gap: f64x8::splat(s, 1.0) }
     }
     #[inline(always)]
     fn combine<S: Simd>(&self, _: &[f64x8<S>; 3], _: &[f64x8<S>; 0]) -> [f64x8<S>; 0] {
@@ -74,10 +73,10 @@ impl RowOp<3, 2, 6, 6, 3, 1> for Dist2PlaneBwd {
         [xx, pp, q, da, pa, aa]: [N; 6],
         [g, c]: [f64x8<S>; 2],
     ) -> Solved<S, 6, 1> {
-        let (alpha, n) = (wide_gap(c, pp), aa.root().get());
-        let h = (alpha * da - N::of(c) * q * pa).get();
-        let (alpha, beta, q, pa) = (alpha.get(), gap(c, xx), q.get(), pa.get());
+        let (alpha, beta, n) = (wide_gap(c, pp), wide_gap(c, xx), aa.root());
+        let h = alpha * da - N::of(c) * q * pa;
         let r = ratio(h, alpha * beta, n);
+        let (alpha, beta, q, pa, n, h) = (alpha.get(), beta.get(), q.get(), pa.get(), n.get(), h.get());
         let zero = f64x8::splat(s, 0.0);
         let g = if self.0.signed { g } else { h.simd_gt(zero).select(g, h.simd_lt(zero).select(-g, h * g)) };
         let u = c * r * r;

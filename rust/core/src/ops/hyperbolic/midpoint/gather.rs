@@ -25,18 +25,26 @@ pub struct Groups<'a, T> {
     pub indptr: Vec<usize>,
     /// The length of every group, where there are no lists.
     pub members: usize,
+    pub tangent: bool,
 }
 
-/// λ as hi + lo, and |x|², of every row.
-pub struct Lambda {
-    pub hi: Vec<f64>,
-    pub lo: Vec<f64>,
+/// The coordinates (τ, f x) of every row, f and τ as hi + lo, |x|², and how f changes with c.
+pub struct Lifted {
+    pub f: Vec<f64>,
+    pub f_lo: Vec<f64>,
+    pub tau: Vec<f64>,
+    pub tau_lo: Vec<f64>,
     pub squares: Vec<f64>,
+    pub bend: Vec<f64>,
 }
 
 impl<T: Store> Groups<'_, T> {
     pub fn len(&self) -> usize {
         self.indptr.len() - 1
+    }
+    #[inline(always)]
+    pub fn row(&self, entry: usize) -> usize {
+        self.indices.as_ref().map_or(entry, |i| i[entry])
     }
     #[inline(always)]
     pub fn weight(&self, entry: usize) -> f64 {
@@ -128,7 +136,7 @@ pub fn wide_product(a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
 
 struct Add<'a, T> {
     groups: &'a Groups<'a, T>,
-    lambda: &'a Lambda,
+    lifted: &'a Lifted,
     entries: Range<usize>,
     sums: &'a mut Sums,
 }
@@ -137,46 +145,88 @@ impl<T: Store> Kernel for Add<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Add { groups, lambda, entries, sums } = self;
+        let Add { groups, lifted, entries, sums } = self;
+        if size_of::<T>() < 8 || groups.tangent {
+            return plain(s, groups, lifted, entries, sums);
+        }
         let (d, pad) = (groups.d, sums.n.len() / 2);
         let (hi, lo) = sums.n.split_at_mut(pad);
-        let double = size_of::<T>() == 8;
         for entry in entries {
-            let row = groups.indices.as_ref().map_or(entry, |i| i[entry]);
-            let (w, lambda) = (groups.weight(entry), [lambda.hi[row], lambda.lo[row]]);
+            let row = groups.row(entry);
+            let w = groups.weight(entry);
             let x = &groups.x[row * d..][..d];
-            if double {
-                let factor = wide_product(lambda, [w, 0.0]);
-                sums.t = wide_sum(sums.t, wide_sum(factor, [-w, 0.0]));
-                let (u, ul) = (f64x8::splat(s, factor[0]), f64x8::splat(s, factor[1]));
-                for ((x, hi), lo) in x.chunks(STEP).zip(hi.chunks_exact_mut(STEP)).zip(lo.chunks_exact_mut(STEP)) {
-                    let v = if x.len() == STEP { T::load16(s, x) } else { T::load_tail(s, x) };
-                    let (mut h, mut l) = (f64::load16(s, hi), f64::load16(s, lo));
-                    for k in 0..2 {
-                        let (p, e) = two_prod(s, u, v[k]);
-                        let (sum, r) = two_sum(h[k], p);
-                        h[k] = sum;
-                        l[k] += ul.mul_add(v[k], e + r);
-                    }
-                    f64::store16(s, h, hi);
-                    f64::store16(s, l, lo);
+            let factor = wide_product([lifted.f[row], lifted.f_lo[row]], [w, 0.0]);
+            sums.t = wide_sum(sums.t, wide_product([lifted.tau[row], lifted.tau_lo[row]], [w, 0.0]));
+            let (u, ul) = (f64x8::splat(s, factor[0]), f64x8::splat(s, factor[1]));
+            for ((x, hi), lo) in x.chunks(STEP).zip(hi.chunks_exact_mut(STEP)).zip(lo.chunks_exact_mut(STEP)) {
+                let v = if x.len() == STEP { T::load16(s, x) } else { T::load_tail(s, x) };
+                let (mut h, mut l) = (f64::load16(s, hi), f64::load16(s, lo));
+                for k in 0..2 {
+                    let (p, e) = two_prod(s, u, v[k]);
+                    let (sum, r) = two_sum(h[k], p);
+                    h[k] = sum;
+                    l[k] += ul.mul_add(v[k], e + r);
                 }
-            } else {
-                let factor = w * lambda[0];
-                sums.t[0] += factor - w;
-                let u = f64x8::splat(s, factor);
-                for (x, hi) in x.chunks(STEP).zip(hi.chunks_exact_mut(STEP)) {
-                    let v = if x.len() == STEP { T::load16(s, x) } else { T::load_tail(s, x) };
-                    let h = f64::load16(s, hi);
-                    f64::store16(s, [v[0].mul_add(u, h[0]), v[1].mul_add(u, h[1])], hi);
-                }
+                f64::store16(s, h, hi);
+                f64::store16(s, l, lo);
             }
         }
     }
 }
 
+/// In plain f64, a part of the columns at a time, whose sums stay in registers.
+#[inline(always)]
+fn plain<S: Simd, T: Store>(s: S, groups: &Groups<T>, lifted: &Lifted, entries: Range<usize>, sums: &mut Sums) {
+    for entry in entries.clone() {
+        sums.t[0] += groups.weight(entry) * lifted.tau[groups.row(entry)];
+    }
+    let mut at = 0;
+    while at < groups.d {
+        at = if groups.d - at >= 4 * STEP && S::f64s::N == 8 {
+            columns::<S, T, 4>(s, groups, lifted, entries.clone(), sums, at)
+        } else {
+            columns::<S, T, 1>(s, groups, lifted, entries.clone(), sums, at)
+        };
+    }
+}
+
+#[inline(always)]
+fn columns<S: Simd, T: Store, const N: usize>(
+    s: S,
+    groups: &Groups<T>,
+    lifted: &Lifted,
+    entries: Range<usize>,
+    sums: &mut Sums,
+    at: usize,
+) -> usize {
+    let d = groups.d;
+    let end = d.min(at + N * STEP);
+    let mut acc = [[f64x8::splat(s, 0.0); 2]; N];
+    for i in 0..N {
+        acc[i] = f64::load16(s, &sums.n[at + i * STEP..]);
+    }
+    for entry in entries {
+        let row = groups.row(entry);
+        let x = &groups.x[row * d + at..row * d + end];
+        let u = f64x8::splat(s, groups.weight(entry) * lifted.f[row]);
+        if x.len() == N * STEP {
+            for i in 0..N {
+                let v = T::load16(s, &x[i * STEP..]);
+                acc[i] = [v[0].mul_add(u, acc[i][0]), v[1].mul_add(u, acc[i][1])];
+            }
+        } else {
+            let v = T::load_tail(s, x);
+            acc[0] = [v[0].mul_add(u, acc[0][0]), v[1].mul_add(u, acc[0][1])];
+        }
+    }
+    for i in 0..N {
+        f64::store16(s, acc[i], &mut sums.n[at + i * STEP..]);
+    }
+    end
+}
+
 /// Calls `done` with the sums of every group, each from one thread.
-pub fn each<T: Store>(groups: &Groups<T>, lambda: &Lambda, done: &(dyn Fn(usize, &mut Sums) + Sync)) -> Result<()> {
+pub fn each<T: Store>(groups: &Groups<T>, lifted: &Lifted, done: &(dyn Fn(usize, &mut Sums) + Sync)) -> Result<()> {
     let (ptr, n) = (&groups.indptr, groups.len());
     // small groups by runs of about a block, large ones in parts that are merged in order
     let mut starts = Vec::new();
@@ -190,7 +240,7 @@ pub fn each<T: Store>(groups: &Groups<T>, lambda: &Lambda, done: &(dyn Fn(usize,
         starts.push(first);
         first = end;
     }
-    let add = |entries: Range<usize>, sums: &mut Sums| dispatch(Add { groups, lambda, entries, sums });
+    let add = |entries: Range<usize>, sums: &mut Sums| dispatch(Add { groups, lifted, entries, sums });
     let work = groups.indptr[n].saturating_mul(groups.d);
     let large = |i: usize| ptr[i + 1] - ptr[i] > 4 * PART;
     pool::map(starts.len(), work, |b| {
@@ -289,11 +339,11 @@ impl Kernel for Solve<'_> {
     }
 }
 
-pub fn midpoints<T: Store>(groups: &Groups<T>, lambda: &Lambda, out: &mut [T], margin: Margin) -> Result<()> {
+pub fn midpoints<T: Store>(groups: &Groups<T>, lifted: &Lifted, out: &mut [T], margin: Margin) -> Result<()> {
     let keep = 1.0 - margin.value(T::DTYPE);
     let edge = 1.0 - keep * keep + 8.0 * eps(T::DTYPE);
     let (out, d) = (Shared(out.as_mut_ptr()), groups.d);
-    each(groups, lambda, &|i, sums| {
+    each(groups, lifted, &|i, sums| {
         let (p, r) = solve::<T>(sums, groups.c);
         // SAFETY: each group is done once, and the output has a row of d for each.
         let out = unsafe { out.part(i * d, d) };

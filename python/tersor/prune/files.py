@@ -1,22 +1,25 @@
 """Pruning of files larger than memory. The one rule: the bytes written are those that the weights in memory would give, and
 a chunk is all that is held of them.
 
-Weights are read once per 16 bits of their keys and once more to be written (see `tersor._rank`); the order for ties is file
-name, then place in the file.
+Weights are read once per 16 bits of their keys and once more to be written (see `tersor.prune.histogram`); the order for
+ties is file name, then place in the file.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from tersor._keys import Order
 from tersor._op import kernel
-from tersor._rank import Cut, Plan, integer, order_of, plan, search, share, signed_word
 from tersor.checkpoint import Entry, Model, Reader, Writer, chosen
+from tersor.prune._journal import Journal
+from tersor.prune._rank import Cut, Plan, plan, search, share
+from tersor.prune._run import integer, order_of, signed_word
 
 Progress = Callable[[int, int], None]
 
@@ -113,6 +116,7 @@ def prune_safetensors(
     min_keep: int = 0,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> Pruned:
     """Prunes the weights of a safetensors file or model folder globally, as streams.
@@ -133,6 +137,9 @@ def prune_safetensors(
     include, exclude : sequences of str
         Shell patterns of names. Without ``include`` all float tensors of two dimensions or more are chosen, with it the
         float tensors that match; ``exclude`` takes some away.
+    resume : bool
+        Into another folder: note which of its files are done, and go on from there if an earlier run with the same sources
+        and arguments was interrupted. A single file, and a folder pruned in place, begin anew, with the same result.
     progress : callable
         ``progress(done, total)`` in bytes, called after every chunk.
 
@@ -177,25 +184,45 @@ def prune_safetensors(
         reads = (order.width // 16 if count else 1) + any(protect)
         meter.end = reads * sum(layer.entry.nbytes for layer in some)
         meter.total = meter.end + sum(r.size for r in model.readers.values())
-        try:
-            h = search(some, [count], order, protect)
-        except ValueError:
-            _blame(some)
-            raise
-        cuts = plan(some, h, "low", protect)
+        apart = model.folder is not None and model.folder.resolve() != Path(dst).resolve()
+        journal = Journal(Path(dst), model, k=count, protect=protect, names=list(layers)) if resume and apart else None
+        if journal and journal.cuts:
+            key, cuts, kept_by = journal.key, journal.cuts, journal.kept
+        else:
+            key, cuts = _solve(some, count, order, protect)
+            kept_by = {}
         meter.done, meter.end = meter.end, meter.total
         target = model.target(dst)
         model.carry(target)
-        kept_by: dict[str, int] = {}
+        if journal and not journal.cuts:
+            journal.begin(key, cuts)
+            kept_by = journal.kept
         places = {name: i for i, name in enumerate(layers)}
         for file, reader in model.readers.items():
+            if journal and file in journal.done:
+                step(reader.size)
+                continue
             path = target / file if model.folder is not None else target
             with Writer(path, head=reader.head, size=reader.size) as out:
                 step(len(reader.head))
                 for entry in reader.entries.values():
                     _write(out, reader, entry, layers.get(entry.name), order, cuts, places, kept_by, step)
+            if journal:
+                journal.end(file)
         model.carry_index(target)
-        return Pruned(total, count, order.value(h.keys[0]) if count else None, kept_by)
+        if journal:
+            journal.remove()
+        return Pruned(total, count, order.value(key) if count else None, kept_by)
+
+
+def _solve(layers: Sequence[_Stored], k: int, order: Order, protect: Sequence[int]) -> tuple[int, Plan]:
+    """The key of the threshold, and how to cut every tensor."""
+    try:
+        h = search(layers, [k], order, protect)
+    except ValueError:
+        _blame(layers)
+        raise
+    return h.keys[0], plan(layers, h, "low", protect)
 
 
 def _write(

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from tersor._keys import Order
-from tersor._rank import EVERY, run, signed_word
+from tersor.prune._rank import EVERY
+from tersor.prune._run import run, signed_word
 
 Array = Any
 

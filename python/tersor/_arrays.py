@@ -1,0 +1,76 @@
+"""Arrays as the kernels take them and give them. The one rule: nothing is converted silently, and nothing written before
+everything is known to fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Array = Any
+
+FLOATS = ("float64", "float32", "float16", "bfloat16")
+
+
+def move(x: Any, n: int, source: int, target: int) -> Any:
+    """`x`, of `n` axes or fewer, with an axis moved; numbers stay."""
+    if getattr(x, "ndim", 0) == 0:
+        return x
+    if x.ndim < n:
+        x = x.reshape((1,) * (n - x.ndim) + tuple(x.shape))
+    if isinstance(x, np.ndarray):
+        return np.moveaxis(x, source, target)
+    return x.movedim(source, target)
+
+
+def dtype_name(dtype: Any) -> str:
+    """The name that NumPy and torch share for a dtype."""
+    return dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
+
+
+def native(op: str, name: str, x: np.ndarray) -> np.ndarray:
+    """`x` as the kernels read it: native byte order (else an error), C-contiguous and aligned (else a copy)."""
+    if not x.dtype.isnative:
+        raise TypeError(f"{op}: {name} has byte order {x.dtype.byteorder!r}; convert it to native first")
+    if x.dtype == np.uint16:  # these words mean bfloat16 to the kernels
+        raise TypeError(f"{op}: {name} is uint16; no operator takes it")
+    flags = x.flags
+    if not (flags.c_contiguous and flags.aligned):
+        x = np.array(x, order="C")
+    return as_words(x)
+
+
+def as_words(x: np.ndarray) -> np.ndarray:
+    # NumPy has no bfloat16 of its own: ml_dtypes' arrays cross the border as 16-bit words
+    return x.view(np.uint16) if x.dtype.kind == "V" and x.dtype.name == "bfloat16" else x
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    if isinstance(dtype, str) and dtype == "bfloat16":
+        import ml_dtypes
+
+        dtype = ml_dtypes.bfloat16
+    return np.empty(shape, dtype)
+
+
+def into(name: str, outs: Sequence[Array], made: Sequence[Array]) -> None:
+    """Copies results into ``out=``: only then is it known that nothing in the data was wrong, and an error changes nothing."""
+    for y, new in zip(outs, made, strict=True):
+        numpy = isinstance(y, np.ndarray)
+        if isinstance(new, np.ndarray) != numpy or not hasattr(y, "dtype"):
+            raise TypeError(f"{name}: out must be of {type(new).__name__} like x, got {type(y).__name__}")
+        if y.dtype != new.dtype:
+            raise TypeError(f"{name}: out must be {dtype_name(new.dtype)}, got {dtype_name(y.dtype)}")
+        if tuple(y.shape) != tuple(new.shape):
+            raise ValueError(f"{name}: out must have shape {tuple(new.shape)}, got {tuple(y.shape)}")
+        if not (y.flags.c_contiguous and y.flags.writeable if numpy else y.is_contiguous()):
+            raise ValueError(f"{name}: out must be C-contiguous and writable")
+        if not numpy and new.requires_grad:
+            raise RuntimeError(f"{name}: out= does not support automatic differentiation")
+    for y, new in zip(outs, made, strict=True):
+        if isinstance(y, np.ndarray):
+            np.copyto(y, new)
+        else:
+            y.detach().copy_(new)

@@ -1,0 +1,19 @@
+r"""Random projections that are never stored, and the fast Walsh–Hadamard transform.
+
+A `Projection` is a :math:`k \times d` random matrix with :math:`\mathbb E\|Px\|^2 = \|x\|^2`, of which a few numbers are kept:
+each entry is made from (seed, stream, row, column) where it is needed (the table in `tersor.random` says how). The same
+seed gives the same matrix for any number of threads, on any machine, whatever part of it is asked for.
+
+=============  ================================================  ===========================================
+kind           entries                                           variance of :math:`\|Px\|^2`, unit x
+=============  ================================================  ===========================================
+gaussian       normal, variance 1/k                              :math:`2/k`
+rademacher     :math:`\pm 1/\sqrt k`                             :math:`(2 - 2\sum x_j^4)/k`
+sparse         :math:`\pm\sqrt{s/k}`, one in s, the rest 0       :math:`(2 + (s - 3)\sum x_j^4)/k`
+=============  ================================================  ===========================================
+"""
+
+from tersor.project.projection import Projection, jl_dim, project
+from tersor.project.walsh import fwht
+
+__all__ = ["Projection", "fwht", "jl_dim", "project"]

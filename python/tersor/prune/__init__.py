@@ -1,0 +1,26 @@
+r"""Magnitude pruning: exact masks over any number of arrays, files larger than memory, top-k of rows.
+
+The order of selection is by (:math:`|w|`, minus the index): exactly the first k weights in it are pruned, so that of equal
+magnitudes the one with the lowest index is kept (arrays in the order given, then flat index). Masks are bool, True where a
+weight is kept; a pruned weight is +0. Masks of a larger k are subsets of those of a smaller one. Results do not depend on
+threads, on the sizes of chunks, on whether weights come from memory or from a file, or on the processes they are spread over.
+"""
+
+from tersor.prune import _operators  # noqa: F401  declared by being imported
+from tersor.prune.apply import apply_mask
+from tersor.prune.files import Pruned, prune_safetensors
+from tersor.prune.histogram import MagnitudeHistogram
+from tersor.prune.masks import Threshold, global_masks, global_prune, global_threshold
+from tersor.prune.topk import topk_rows
+
+__all__ = [
+    "MagnitudeHistogram",
+    "Pruned",
+    "Threshold",
+    "apply_mask",
+    "global_masks",
+    "global_prune",
+    "global_threshold",
+    "prune_safetensors",
+    "topk_rows",
+]

@@ -1,0 +1,215 @@
+"""The arguments of a selection, made whole and checked. The one rule: whatever is wrong with them is found here, before
+anything is read or written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tersor._arrays import dtype_name
+from tersor._keys import FORMATS, Order
+from tersor.prune._group import ALONE, Alone, Group
+from tersor.prune._rank import Plan, in_order, plan, search, share
+from tersor.prune._run import integer, one_of, order_of, ready
+from tersor.prune.histogram import MagnitudeHistogram
+
+Array = Any
+
+#: how many weights peers prune, and what they do with equals: rounding, ties, one more than asked
+COMPAT = {
+    "torch": ("round", "low", 0),
+    "globalmp": ("floor", "all", 0),
+    "mc-smoe": ("floor", "all", 0),
+    "llm-compressor": ("floor", "none", 0),
+    "sparsegpt": ("floor", "none", 1),
+    "wanda": ("floor", "none", 1),
+}
+
+
+class Whole:
+    """An array in memory, as a layer of one chunk; of a layer elsewhere, its size and no chunk."""
+
+    def __init__(self, size: int, x: Array = None, name: str = "") -> None:
+        self.size, self.x, self.name = size, x, name
+
+    @property
+    def here(self) -> bool:
+        return self.x is not None
+
+    def array(self) -> Array:
+        return ready(self.x, self.name)
+
+    def chunks(self) -> Any:
+        if self.here:
+            yield self.array()
+
+
+def checked(arrays: Any, what: str) -> list[Array]:
+    if isinstance(arrays, np.ndarray) or hasattr(arrays, "detach") or isinstance(arrays, (str, dict)):
+        raise TypeError(f"{what} must be a list of arrays, got {type(arrays).__name__}")
+    arrays = list(arrays)
+    for i, x in enumerate(arrays):
+        torch = any(t.__module__.partition(".")[0] == "torch" for t in type(x).__mro__)
+        if not (torch or isinstance(x, np.ndarray)):
+            raise TypeError(f"{what}[{i}] must be a NumPy array or a torch tensor, got {type(x).__name__}")
+        if isinstance(x, np.ndarray) == hasattr(arrays[0], "detach"):
+            raise TypeError(f"{what} must all be NumPy arrays or all torch tensors, {what}[{i}] is not like {what}[0]")
+        if dtype_name(x.dtype) not in FORMATS:
+            raise TypeError(f"{what}[{i}] must hold floats, got {dtype_name(x.dtype)}")
+    return arrays
+
+
+class Job:
+    """The arguments that all functions share.
+
+    ``layers`` are the arrays of all processes in the order of selection, ``local`` the numbers of those given here.
+    """
+
+    def __init__(
+        self,
+        arrays: Any,
+        sparsity: Any,
+        k: Any,
+        min_keep: int | Sequence[int] = 0,
+        scope: str = "global",
+        scores: Any = None,
+        ties: str = "low",
+        rounding: str = "round",
+        compat: str | None = None,
+        nan: str = "raise",
+        group: Any = None,
+        shard: str = "tensors",
+    ) -> None:
+        self.shard = one_of("shard", shard, ("tensors", "rows"))
+        self.ranks: Alone = ALONE if group is None else Group(group)
+        self.ranks.agree(lambda: self._read(arrays, sparsity, k, min_keep, scope, scores, ties, rounding, compat, nan))
+        if self.shard == "tensors" and self.scope == "layer":
+            self.ranks = ALONE  # every layer is cut by itself and lies in one process
+        self._join(self.ranks.gather(self._mine))
+
+    def _read(
+        self,
+        arrays: Any,
+        sparsity: Any,
+        k: Any,
+        min_keep: Any,
+        scope: str,
+        scores: Any,
+        ties: str,
+        rounding: str,
+        compat: str | None,
+        nan: str,
+    ) -> None:
+        """What can be known of this process alone."""
+        self.arrays = checked(arrays, "arrays")
+        self.what = "arrays" if scores is None else "scores"
+        signed = scores is not None and compat != "torch"
+        ranked = self.arrays
+        if scores is not None:
+            ranked = checked(scores, "scores")
+            if [tuple(s.shape) for s in ranked] != [tuple(x.shape) for x in self.arrays]:
+                raise ValueError("scores must have the shapes of the arrays")
+        self.ranked = ranked
+        names = [dtype_name(x.dtype) for x in ranked]
+        order_of(names, signed=signed, nan=nan)
+        self.extra = 0
+        if compat is not None:
+            if compat not in COMPAT:
+                raise ValueError(f"compat must be one of {', '.join(COMPAT)}, got {compat!r}")
+            if ties != "low" or rounding != "round":
+                raise ValueError("compat says how to round and what to do with ties: leave out rounding and ties")
+            rounding, ties, self.extra = COMPAT[compat]
+        self.least = 1 if compat == "globalmp" else 0
+        self.ties = one_of("ties", ties, ("low", "high", "all", "none"))
+        self.rounding = one_of("rounding", rounding, ("round", "floor", "ceil"))
+        self.scope = one_of("scope", scope, ("global", "layer"))
+        if (sparsity is None) == (k is None):
+            raise ValueError("exactly one of sparsity and k must be given")
+        self.sparsity, self.k = sparsity, k
+        n = len(ranked)
+        wanted = list(min_keep) if isinstance(min_keep, (list, tuple)) else [min_keep] * n
+        if len(wanted) != n:
+            raise ValueError(f"min_keep has {len(wanted)} numbers for {n} arrays")
+        wanted = [integer("min_keep", m) for m in wanted]
+        rules = (self.scope, self.ties, self.rounding, self.extra, self.least, signed, nan, self.shard)
+        self._mine = (rules, (sparsity, k), names, [math.prod(x.shape) for x in ranked], wanted)
+
+    def _join(self, parts: list[Any]) -> None:
+        """Makes one list of layers of what all processes have."""
+        rules, asked, *_ = parts[0]
+        for rank, part in enumerate(parts):
+            if part[:2] != (rules, asked):
+                raise ValueError(
+                    f"the processes of the group differ in their arguments: {parts[0][:2]}, {rank}: {part[:2]}"
+                )
+        self.order = order_of({name for part in parts for name in part[2]}, signed=rules[5], nan=rules[6])
+        me = self.ranks.rank
+        named = [(x, f"{self.what}[{i}]") for i, x in enumerate(self.ranked)]
+        if self.shard == "rows":
+            sizes, wanted = [part[3] for part in parts], parts[0][4]
+            if any(len(part[3]) != len(named) or part[4] != wanted for part in parts):
+                raise ValueError(
+                    'the processes of the group must give as many arrays and the same min_keep with shard="rows"'
+                )
+            self.layers = [Whole(sum(s), *named[i]) for i, s in enumerate(zip(*sizes, strict=True))]
+            self.local = list(range(len(named)))
+        else:
+            first = sum(len(part[3]) for part in parts[:me])
+            wanted = [m for part in parts for m in part[4]]
+            self.layers = [Whole(size) for part in parts for size in part[3]]
+            self.local = list(range(first, first + len(named)))
+            for at, (x, name) in zip(self.local, named, strict=True):
+                self.layers[at] = Whole(self.layers[at].size, x, name)
+        self.protect = [min(m, layer.size) for m, layer in zip(wanted, self.layers, strict=True)]
+
+    def count(self, which: Sequence[int], k: Any, sparsity: Any) -> int:
+        """How many weights of these layers to prune."""
+        total = sum(self.layers[i].size for i in which)
+        free = total - sum(self.protect[i] for i in which)
+        if k is None:
+            k = share(sparsity, total, self.rounding)
+        k = integer("k", k)
+        if k > free:
+            kept = f" with min_keep for {total - free} of them" if free < total else ""
+            raise ValueError(f"cannot prune k = {k} of {total} weights{kept}")
+        return min(max(k + self.extra, self.least), free)
+
+    def parts(self) -> list[tuple[list[int], int]]:
+        """Which layers are ranked together, and how many of their weights to prune."""
+        every = list(range(len(self.layers)))
+        if self.scope == "global":
+            return [(every, self.count(every, self.k, self.sparsity))]
+        given = self.k if self.sparsity is None else self.sparsity
+        each = list(given) if isinstance(given, (list, tuple)) else [given] * len(every)
+        if len(each) != len(every):
+            raise ValueError(f"{len(each)} numbers for {len(every)} arrays")
+        if self.sparsity is None:
+            return [([i], self.count([i], each[i], None)) for i in every]
+        return [([i], self.count([i], None, each[i])) for i in every]
+
+    def solve(self, which: Sequence[int], k: int) -> tuple[MagnitudeHistogram, Plan]:
+        layers, protect = [self.layers[i] for i in which], [self.protect[i] for i in which]
+        h = search(layers, [k], self.order, protect, self.ranks)
+        return h, plan(layers, h, self.ties, protect, self.ranks)
+
+    def walk(self, which: Sequence[int]) -> list[tuple[int, int]]:
+        """Places in `which` and layers of this process, in the order in which they get their share of the ties."""
+        return [pair for pair in in_order(list(enumerate(which)), self.ties) if self.layers[pair[1]].here]
+
+    @property
+    def simple(self) -> bool:
+        """Whether one read will do: magnitudes of one type on the CPU, NaN refused, nothing protected."""
+        return (
+            self.ranks.size == 1
+            and self.order == Order(self.order.format)
+            and not any(self.protect)
+            and all(
+                dtype_name(x.dtype) == FORMATS[self.order.format]
+                and (isinstance(x, np.ndarray) or x.device.type == "cpu")
+                for x in self.ranked
+            )
+        )

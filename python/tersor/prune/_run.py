@@ -1,0 +1,80 @@
+"""Running the kernels of a selection. The one rule: an array is made ready once, and where it lies decides what runs."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tersor._arrays import FLOATS, native
+from tersor._keys import FORMATS, NAN, Order
+from tersor._op import kernel
+
+Array = Any
+
+
+def order_of(names: Iterable[str], *, signed: bool = False, nan: str = "raise") -> Order:
+    """The order for arrays of these types: by value, in the least type that holds them all."""
+    found = set(names) or {"float32"}
+    for name in found:
+        if name not in FLOATS:
+            raise TypeError(f"expected floats, got {name}")
+    if "float64" in found:
+        name = "float64"
+    else:
+        name = found.pop() if len(found) == 1 else "float32"
+    return Order(FORMATS.index(name), signed, NAN[one_of("nan", nan, tuple(NAN))])
+
+
+def signed_word(key: int) -> int:
+    """A key as the 64-bit integer that crosses into the kernels."""
+    return key - (1 << 64) if key >> 63 else key
+
+
+def ready(x: Array, name: str = "x") -> Array:
+    """An array as the kernels read it: contiguous, in native byte order, no part of a graph."""
+    if isinstance(x, np.ndarray):
+        return native("prune", name, x)
+    if x.device.type not in ("cpu", "cuda"):
+        raise ValueError(f"prune: {name} is on {x.device}, where there is no kernel")
+    return x.detach().contiguous()
+
+
+def run(name: str, x: Array, *rest: Any) -> None:
+    """The kernel on the device of `x`; the other arrays may be NumPy's, and are written to where they are outputs."""
+    if isinstance(x, np.ndarray) or x.device.type == "cpu":
+        kernel(name)(x, *rest)
+        return
+    import torch
+
+    launch = getattr(importlib.import_module("tersor.triton.prune"), name)
+    there = [torch.from_numpy(a).to(x.device) if isinstance(a, np.ndarray) else a for a in rest]
+    with torch.cuda.device_of(x):
+        launch(x, *there)
+    for a, t in zip(rest, there, strict=True):
+        if isinstance(a, np.ndarray) and a.flags.writeable:
+            a[...] = t.cpu().numpy()
+
+
+def tally(x: Array, order: Order, keys: Sequence[int]) -> np.ndarray:
+    """How many numbers of `x` lie above each key, and how many have it."""
+    found = np.empty((len(keys), 2), np.int64)
+    words = np.array([signed_word(k) for k in keys], np.int64)
+    run("magnitude_tally", x, words, found, order.format, order.signed, order.nan)
+    return found
+
+
+def one_of(name: str, value: str, known: Sequence[str]) -> str:
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    return value
+
+
+def integer(name: str, value: Any) -> int:
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must not be negative, got {value}")
+    return int(value.__index__())

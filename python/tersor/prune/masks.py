@@ -1,0 +1,247 @@
+"""Masks, thresholds and pruned weights of arrays in memory. The one rule: masks are the exact ones of the order of selection,
+whichever way they are found.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tersor.prune import _window
+from tersor.prune._job import Job, checked
+from tersor.prune._rank import Plan, search, tallies
+from tersor.prune._run import run, signed_word
+from tersor.prune.apply import apply_mask, prune_inplace
+from tersor.prune.histogram import MagnitudeHistogram
+
+Array = Any
+Arrays = Sequence[Any]
+
+
+class Threshold(NamedTuple):
+    """The largest magnitude that was pruned (None if nothing was), and how many weights each array keeps."""
+
+    value: float | None
+    kept: list[int]
+
+
+def _empty_mask(x: Array) -> Array:
+    if isinstance(x, np.ndarray):
+        return np.empty(x.shape, bool)
+    import torch
+
+    return torch.empty(x.shape, dtype=torch.bool, device=x.device)
+
+
+def global_masks(
+    arrays: Arrays,
+    sparsity: float | Sequence[float] | None = None,
+    *,
+    k: int | Sequence[int] | None = None,
+    min_keep: int | Sequence[int] = 0,
+    scope: str = "global",
+    scores: Arrays | None = None,
+    ties: str = "low",
+    rounding: str = "round",
+    compat: str | None = None,
+    nan: str = "raise",
+    group: Any = None,
+    shard: str = "tensors",
+) -> list[Array]:
+    r"""Masks that keep all but exactly k weights, those first in the order by (:math:`|w|`, minus the index).
+
+    Parameters
+    ----------
+    arrays : list of arrays or tensors, float64, float32, float16 or bfloat16
+        Types may differ: weights are ranked by value.
+    sparsity : float between 0 and 1
+        Share of the weights to prune; k is its product with their number, rounded. One per array if ``scope="layer"``.
+    k : int
+        Number of weights to prune, instead of the share.
+    min_keep : int, or one per array
+        The largest so many weights of each array are kept whatever the others are like.
+    scope : "global" or "layer"
+        Rank all weights together, or each array by itself.
+    scores : list of arrays of the same shapes
+        Rank these (with their sign: the lowest are pruned) instead of magnitudes.
+    ties : "low", "high", "all" or "none"
+        Which of the weights equal to the threshold stay: those of the lowest indices, of the highest (exactly k are
+        pruned either way), all (fewer are pruned) or none (more are).
+    rounding : "round", "floor" or "ceil"
+        How the share becomes a number; "round" takes the half to the even one.
+    compat : "torch", "globalmp", "mc-smoe", "llm-compressor", "sparsegpt" or "wanda"
+        Count and treat ties as this project does (torch breaks ties by its own algorithm, and ranks scores without
+        their sign).
+    nan : "raise", "keep" or "prune"
+        What NaN counts as: an error, as infinities too; the largest weight; zero.
+    group : torch.distributed.ProcessGroup
+        Rank the weights of all its processes together. Each gives its own arrays, the same other arguments, and gets its own
+        masks; what travels are counts of keys, 1 MB a round at most. An error in one process is raised in all.
+    shard : "tensors" or "rows"
+        How the weights are spread over the group: each process has arrays of its own (in the order of selection by rank,
+        then as given), or a part of every array along the first axis (array by array, then by rank).
+
+    Returns
+    -------
+    list of bool arrays or tensors
+        True where a weight is kept; the same shapes, on the same devices.
+
+    Raises
+    ------
+    TypeError
+        If arrays are not a list of float arrays of one library.
+    ValueError
+        If weights are not finite, k is more than can be pruned, or an argument is out of range.
+
+    See Also
+    --------
+    global_prune, global_threshold, MagnitudeHistogram, prune_safetensors
+
+    Notes
+    -----
+    No weights are copied: the masks and at most 0.2 bytes per weight are the memory used. One read of the weights where a
+    sample brackets the threshold, else three for float32 (two for 16-bit types, five for float64), and one more with
+    min_keep. Han, Pool, Tran, Dally, "Learning both Weights and Connections" (2015), with exact counts.
+    """
+    job = Job(arrays, sparsity, k, min_keep, scope, scores, ties, rounding, compat, nan, group, shard)
+    parts = job.parts()
+    masks = {i: _empty_mask(x) for i, x in zip(job.local, job.arrays, strict=True)}
+    simple = job.simple
+    for which, count in parts:
+        if simple:
+            chunks, some = [job.layers[i].array() for i in which], [masks[i] for i in which]
+            if _window.masks(chunks, some, count, job.order, job.ties) is not None:
+                continue
+        _, cuts = job.solve(which, count)
+        for at, i in job.walk(which):
+            _mask(job, cuts, at, job.layers[i].array(), masks[i])
+    return list(masks.values())
+
+
+def _mask(job: Job, cuts: Plan, at: int, x: Array, out: Array) -> None:
+    cut, o = cuts.cut(at), job.order
+    tally = np.empty(2, np.int64)
+    run("magnitude_mask", x, out, tally, signed_word(cut.key), cut.keep, job.ties == "high",
+        o.format, o.signed, o.nan)  # fmt: skip
+    cuts.spend(at, int(tally[1]))
+
+
+def global_threshold(
+    arrays: Arrays,
+    sparsity: float | Sequence[float] | None = None,
+    *,
+    k: int | Sequence[int] | None = None,
+    min_keep: int | Sequence[int] = 0,
+    scores: Arrays | None = None,
+    ties: str = "low",
+    rounding: str = "round",
+    compat: str | None = None,
+    nan: str = "raise",
+    group: Any = None,
+    shard: str = "tensors",
+) -> Threshold | list[Threshold]:
+    """The magnitude at which `global_masks` cuts, and how many weights each array keeps.
+
+    Parameters
+    ----------
+    arrays, min_keep, scores, ties, rounding, compat, nan, group, shard
+        As in `global_masks`.
+    sparsity : float, or a list of them
+        Share of the weights to prune; a list gives a list of thresholds from the same reads.
+    k : int, or a list of them
+        Number of weights to prune, instead of the share.
+
+    Returns
+    -------
+    Threshold(value, kept), or a list of them
+        The largest magnitude pruned (None if none is), and the weights kept in each array given here.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `global_masks`.
+
+    Notes
+    -----
+    No mask is made: 2 MB of counters, whatever the arrays' sizes. Two reads of float32, one of 16-bit types, four of
+    float64, then one to count what is kept; several k share them (with min_keep each k has its own).
+    """
+    job = Job(arrays, sparsity, k, min_keep, "global", scores, ties, rounding, compat, nan, group, shard)
+    given: Any = k if sparsity is None else sparsity
+    several = isinstance(given, (list, tuple))
+    every = list(range(len(job.layers)))
+    counts = [
+        job.count(every, v, None) if sparsity is None else job.count(every, None, v)
+        for v in (given if several else [given])
+    ]
+    if any(job.protect) or job.ranks.size > 1:
+        found = [_kept(job, every, *job.solve(every, count)) for count in counts]
+    else:
+        h = search(job.layers, counts, job.order)
+        tables = [tallies(layer, job.order, h.keys).tolist() for layer in job.layers]
+        found = []
+        for i, count in enumerate(counts):
+            left = {"all": math.inf, "none": 0}.get(job.ties, h.equal[i] - h.ties[i])
+            kept = [layer.size for layer in job.layers]
+            for _, layer in job.walk(every) if count else []:
+                above, equal = tables[layer][i]
+                kept[layer] = above + int(min(left, equal))
+                left -= min(left, equal)
+            found.append(Threshold(job.order.value(h.keys[i]) if count else None, kept))
+    return found if several else found[0]
+
+
+def _kept(job: Job, which: Sequence[int], h: MagnitudeHistogram, cuts: Plan) -> Threshold:
+    kept = dict.fromkeys(job.local, 0)
+    for at, i in job.walk(which):
+        cut = cuts.cut(at)
+        [[above, equal]] = tallies(job.layers[i], job.order, [cut.key]).tolist()
+        kept[i] = above + cuts.spend(at, equal)
+    return Threshold(job.order.value(h.keys[0]) if h.k[0] else None, list(kept.values()))
+
+
+def global_prune(
+    arrays: Arrays,
+    sparsity: float | Sequence[float] | None = None,
+    *,
+    k: int | Sequence[int] | None = None,
+    inplace: bool = False,
+    **options: Any,
+) -> list[Array]:
+    """The weights under the masks of `global_masks`: exactly k of them are +0, the others as they were.
+
+    Parameters
+    ----------
+    arrays, sparsity, k
+        As in `global_masks`.
+    inplace : bool
+        Write into the arrays (and return them).
+    **options
+        min_keep, scope, scores, ties, rounding, compat, nan, group and shard of `global_masks`.
+
+    Returns
+    -------
+    list of arrays or tensors
+        Tensors that record gradients pass them on to the weights kept.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `global_masks`; ValueError too if an array is read-only and ``inplace`` is true. After an error no array has
+        changed.
+    """
+    arrays = checked(arrays, "arrays")
+    if inplace:
+        for i, x in enumerate(arrays):
+            if isinstance(x, np.ndarray) and not x.flags.writeable:
+                raise ValueError(f"arrays[{i}] is read-only")
+    masks = global_masks(arrays, sparsity, k=k, **options)
+    if not inplace:
+        return [apply_mask(x, mask) for x, mask in zip(arrays, masks, strict=True)]
+    for i, x in enumerate(arrays):
+        prune_inplace(x, masks[i])
+        masks[i] = None
+    return arrays

@@ -1,0 +1,90 @@
+"""The largest entries of rows. The one rule: of equals the lowest index is selected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tersor._keys import NAN
+from tersor._op import op
+from tersor._sample import Draw
+from tersor.prune._run import integer, one_of
+
+Array = Any
+
+
+def _topk_sample(draw: Draw) -> tuple[list[Array], dict[str, Any]]:
+    x = draw.normal(*draw.lead, draw.d)
+    return [x], {"k": int(draw.rng.integers(0, draw.d + 1)), "magnitude": bool(draw.rng.integers(2))}
+
+
+@op(
+    meta=lambda x, k, **_: [((*x.shape[:-1], k), "int64")],
+    sample=_topk_sample,
+    integer=True,
+)
+def _topk_indices(x: Array, k: int, magnitude: bool = False, nan: int = 0) -> Array:
+    """Indices of the k largest of each row, ascending; of equals the lowest index is selected."""
+    rank = np.abs(x) if magnitude else np.asarray(x)
+    return np.sort(np.argsort(-rank, axis=-1, kind="stable")[..., :k], axis=-1)
+
+
+def _gather_sample(draw: Draw) -> tuple[list[Array], dict[str, Any]]:
+    x, k = draw.normal(*draw.lead, draw.d), int(draw.rng.integers(0, draw.d + 1))
+    order = np.argsort(draw.rng.standard_normal((*draw.lead, draw.d)), axis=-1)
+    return [x, np.ascontiguousarray(np.sort(order[..., :k], axis=-1))], {}
+
+
+def _gather_bwd_sample(draw: Draw) -> tuple[list[Array], dict[str, Any]]:
+    x, indices = _gather_sample(draw)[0]
+    return [draw.normal(*indices.shape), x, indices], {}
+
+
+@op(meta=lambda x, indices: [(tuple(indices.shape), x.dtype)], sample=_gather_sample, any_dtype=True)
+def _gather_rows(x: Array, indices: Array) -> Array:
+    """The entries of each row of x at the indices of the same row."""
+    return np.take_along_axis(x, indices, -1)
+
+
+@op(outputs=("dx",), sample=_gather_bwd_sample)
+def _gather_rows_bwd(g: Array, x: Array, indices: Array) -> Array:
+    """Gradient of the gathering: g at the indices of each row, 0 elsewhere. No index may come twice in a row."""
+    dx = np.zeros(np.shape(x))
+    np.put_along_axis(dx, indices, g, -1)
+    return dx
+
+
+def topk_rows(x: Array, k: int, *, magnitude: bool = False, nan: str = "raise") -> tuple[Array, Array]:
+    """The k largest entries of each row, in the order in which they stand there.
+
+    Parameters
+    ----------
+    x : array or tensor [..., n], float64, float32, float16 or bfloat16
+    k : int
+        From 0 to n.
+    magnitude : bool
+        The largest magnitudes instead of the largest values.
+    nan : "raise", "keep" or "prune"
+        What NaN counts as: an error, as infinities too; the largest; the smallest.
+
+    Returns
+    -------
+    values : array or tensor [..., k], of the type of x
+    indices : int64 array or tensor [..., k]
+        Ascending; of equal entries the lowest index is selected.
+
+    Raises
+    ------
+    TypeError
+        If x is not a float array.
+    ValueError
+        If k is not between 0 and n, or x not finite.
+
+    Notes
+    -----
+    Radix selection, O(n) a row whatever k is. The gradient goes to the selected entries.
+    """
+    k = integer("k", k)
+    indices = _topk_indices(x, k, bool(magnitude), NAN[one_of("nan", nan, tuple(NAN))])
+    return _gather_rows(x, indices), indices

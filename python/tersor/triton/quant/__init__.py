@@ -1,0 +1,10 @@
+"""GPU kernels of the quantizers: the forms of `ops/quant`, under the operators' names.
+
+The rule: a code is decided in float64 for float64 data and in float32 for all other, by a division that is rounded once, so
+the results are the bits of the CPU.
+"""
+
+from tersor.triton.quant.encode import decode, encode_symmetric, value_range
+from tersor.triton.quant.fake import fake_quantize, fake_quantize_bwd
+
+__all__ = ["decode", "encode_symmetric", "fake_quantize", "fake_quantize_bwd", "value_range"]

@@ -1,0 +1,83 @@
+"""Codes of numbers in registers. The one rule: a quotient is rounded once, in float64 for float64 data and in float32 for all
+other, as on the CPU.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def divide(x, s):
+    # a plain division of float32 is not rounded to nearest; of float64 it is
+    if x.dtype == tl.float64:
+        q = x / s
+    else:
+        q = tl.div_rn(x, s)
+    return q
+
+
+@triton.jit
+def clamp(v, lo, hi):
+    """NaN stays NaN."""
+    v = tl.where(lo > v, lo, v)
+    return tl.where(hi < v, hi, v)
+
+
+@triton.jit
+def nearest(v):
+    """Half to even, of |v| < 2^22, by the addition of 1.5 * 2^23 (float64: 2^52)."""
+    if v.dtype == tl.float64:
+        return (v + 6755399441055744.0) - 6755399441055744.0
+    return (v + 12582912.0) - 12582912.0
+
+
+@triton.jit
+def tiny(v):
+    """The smallest normal number."""
+    if v.dtype == tl.float64:
+        least = tl.full([1], 2.2250738585072014e-308, tl.float64)
+    else:
+        least = tl.full([1], 1.1754943508222875e-38, tl.float32)
+    return least
+
+
+@triton.jit
+def slot(at, width, high, wide, columns):
+    """The position of an element's scale: rows of `width`, `high` rows and `wide` columns to a scale."""
+    return at // width // high * columns + at % width // wide
+
+
+@triton.jit
+def affine(s, z, lo, hi, FORM: tl.constexpr, T: tl.constexpr):
+    """What is added to the quotient, its bounds, and what is taken off the rounded: see `affine.rs`."""
+    low, high = tl.full([1], lo, T), tl.full([1], hi, T)
+    if FORM == 2:
+        return z, low + z * 0, high + z * 0, z
+    return z * 0, low - z, high - z, z * 0
+
+
+@triton.jit
+def quotient(x, s, pre, FORM: tl.constexpr, T: tl.constexpr):
+    if FORM == 1:
+        one = tl.div_rn(tl.full([1], 1.0, tl.float32), s.to(tl.float32))
+        return x * one.to(T)
+    return divide(x, s) + pre
+
+
+@triton.jit
+def finite(v):
+    return tl.abs(v) < float("inf")
+
+
+@triton.jit
+def scale_at(
+    scale, zero, index, live, FORM: tl.constexpr, HAS_ZERO: tl.constexpr, ONE_ZERO: tl.constexpr, T: tl.constexpr
+):
+    s = tl.load(scale + index, live, 1.0)
+    if FORM == 1:
+        s = s.to(tl.float32)
+    s = s.to(T)
+    z = s * 0
+    if HAS_ZERO:
+        z = tl.load(zero + (index * 0 if ONE_ZERO else index), live, 0).to(T)
+    return s, z

@@ -1,0 +1,110 @@
+"""Rounding to the grid and its straight-through gradient."""
+
+import triton
+import triton.language as tl
+
+from tersor.triton.quant._arithmetic import affine, clamp, nearest, quotient, scale_at, slot
+from tersor.triton.quant._grain import pair, type_of, work
+
+BLOCK = 1024
+
+
+@triton.jit
+def _fake(
+    x,
+    scale,
+    zero,
+    y,
+    n,
+    width,
+    high,
+    wide,
+    columns,
+    lo,
+    hi,
+    FORM: tl.constexpr,
+    HAS_ZERO: tl.constexpr,
+    ONE_ZERO: tl.constexpr,
+    T: tl.constexpr,
+    B: tl.constexpr,
+):
+    at = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
+    live = at < n
+    s, z = scale_at(scale, zero, slot(at, width, high, wide, columns), live, FORM, HAS_ZERO, ONE_ZERO, T)
+    z = nearest(z)
+    pre, low, top, left = affine(s, z, lo, hi, FORM, T)
+    v = quotient(tl.load(x + at, live, 0).to(T), s, pre, FORM, T)
+    out = (nearest(clamp(v, low, top)) - left) * s
+    tl.store(y + at, out.to(y.dtype.element_ty), live)
+
+
+@triton.jit
+def _straight(
+    g,
+    x,
+    scale,
+    zero,
+    dx,
+    n,
+    width,
+    high,
+    wide,
+    columns,
+    lo,
+    hi,
+    FORM: tl.constexpr,
+    HAS_ZERO: tl.constexpr,
+    ONE_ZERO: tl.constexpr,
+    T: tl.constexpr,
+    B: tl.constexpr,
+):
+    at = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
+    live = at < n
+    s, z = scale_at(scale, zero, slot(at, width, high, wide, columns), live, FORM, HAS_ZERO, ONE_ZERO, T)
+    z = nearest(z)
+    pre, low, top, _ = affine(s, z, lo, hi, FORM, T)
+    v = quotient(tl.load(x + at, live, 0).to(T), s, pre, FORM, T)
+    # one step beyond the ends is outside too, and small enough to be rounded by an addition
+    r = nearest(clamp(v, low - 1, top + 1))
+    tl.store(dx + at, tl.where((r >= low) & (r <= top), tl.load(g + at, live, 0), 0), live)
+
+
+def _limits(name, lo, hi):
+    if not (lo < hi and ((-128 <= lo <= 0 and hi <= 127) or (lo >= 0 and hi <= 255))):
+        raise ValueError(f"{name}: codes from {lo} to {hi} do not fit a byte")
+
+
+def _elementwise(name, kernel, arrays, scale, zero, out, lo, hi, form):
+    _limits(name, lo, hi)
+    x = arrays[-1]
+    kind = work(x)
+    scale, zero, place = pair(name, x.shape, scale.to(x.device), zero.to(x.device))
+    n = x.numel()
+    if n:
+        kernel[(triton.cdiv(n, BLOCK),)](
+            *arrays,
+            scale,
+            zero,
+            out,
+            n,
+            *place,
+            lo,
+            hi,
+            FORM=form,
+            HAS_ZERO=zero.numel() > 0,
+            ONE_ZERO=zero.numel() == 1,
+            T=type_of(kind),
+            B=BLOCK,
+            num_warps=4,
+            enable_fp_fusion=False,
+        )
+
+
+def fake_quantize(x, scale, zero_point, y, lo, hi, form):
+    """GPU kernel of `fake_quantize`: inputs, outputs, scalars."""
+    _elementwise("fake_quantize", _fake, (x,), scale, zero_point, y, lo, hi, form)
+
+
+def fake_quantize_bwd(g, x, scale, zero_point, dx, lo, hi, form):
+    """GPU kernel of `fake_quantize_bwd`: inputs, outputs, scalars."""
+    _elementwise("fake_quantize_bwd", _straight, (g, x), scale, zero_point, dx, lo, hi, form)

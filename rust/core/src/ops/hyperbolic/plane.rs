@@ -42,7 +42,7 @@ impl RowOp<3, 1, 6, 0, 0, 1> for Dist2Plane {
     fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, pp, q, da, pa, aa]: [N; 6], [c]: [f64x8<S>; 1]) -> Solved<S, 0, 1> {
         let (alpha, n) = (wide_gap(c, pp), aa.root());
         let r = ratio(alpha * da - N::of(c) * q * pa, alpha * wide_gap(c, xx), n);
-        let d = if self.0.signed { r } else { r.abs() } * arsinh_root(c * r * r);
+        let d = if self.0.signed { r } else { r.abs() } * arsinh_factor::<S, N>(c * r * r);
         Solved { weights: [], numbers: [if self.0.scaled { d * n.get() } else { d }], gap: f64x8::splat(s, 1.0) }
     }
     #[inline(always)]

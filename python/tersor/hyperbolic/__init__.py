@@ -32,12 +32,13 @@ from tersor.hyperbolic.conformal import (
 from tersor.hyperbolic.frechet import frechet_mean, frechet_variance
 from tersor.hyperbolic.geodesics import geodesic, geodesic_unit
 from tersor.hyperbolic.linear import poincare_fc, poincare_fc_tangent, poincare_mlr
-from tersor.hyperbolic.midpoint import segment_midpoint, weighted_midpoint, window_midpoint
+from tersor.hyperbolic.midpoint import weighted_midpoint
 from tersor.hyperbolic.mobius import mobius_add, mobius_coadd, mobius_cosub, mobius_sub
 from tersor.hyperbolic.origin import dist0, expmap0, logmap0, mobius_pointwise_mul, mobius_scalar_mul
 from tersor.hyperbolic.pairwise import cdist, knn, softmin_dist
 from tersor.hyperbolic.plane import dist2plane
 from tersor.hyperbolic.point import dist, expmap, logmap
+from tersor.hyperbolic.segments import segment_midpoint, window_midpoint
 from tersor.hyperbolic.transport import gyration, parallel_transport
 
 __all__ = [

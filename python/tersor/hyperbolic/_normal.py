@@ -10,8 +10,8 @@ from typing import Any
 from tersor._op import op
 from tersor._sample import Draw, Rows
 from tersor.hyperbolic._carry import carry, carry_bwd, spread, spread_bwd
+from tersor.hyperbolic._groups import midpoint, midpoint_bwd
 from tersor.hyperbolic._roots import EPS, Array
-from tersor.hyperbolic.midpoint import _midpoint, _midpoint_bwd
 
 
 def _batch(*kinds: str, **scalars: Any) -> Any:
@@ -99,7 +99,7 @@ def normalize(
     (2023), section 3.3.
     """
     rows = x.reshape(-1, x.shape[-1])
-    m = _midpoint.op.reference(rows, None, c, None, None, len(rows), 0.0, not ball)[0]  # type: ignore[attr-defined]
+    m = midpoint.op.reference(rows, None, c, None, None, len(rows), 0.0, not ball)[0]  # type: ignore[attr-defined]
     v = spread.op.reference(rows, m, c, ball).mean()  # type: ignore[attr-defined]
     y = carry.op.reference(x, m, b, gamma / (v + epsilon) ** 0.5, c, ball)  # type: ignore[attr-defined]
     return y, m, v
@@ -133,7 +133,7 @@ def normalize_bwd(
     ones = up[:, 0] * 0 + 1
     one, dm2, dc2 = spread_bwd.op.reference(rows, m, by_v * ones, c, ball)  # type: ignore[attr-defined]
     dm = (dm.sum(0) + dm2.sum(0) + gm)[None]
-    two, _, dc3 = _midpoint_bwd.op.reference(  # type: ignore[attr-defined]
+    two, _, dc3 = midpoint_bwd.op.reference(  # type: ignore[attr-defined]
         dm, rows, None, c, None, None, len(rows), not ball
     )
     return (dx + one + two).reshape(x.shape), db.sum(0), dr / (v + epsilon) ** 0.5, dc + dc2 + dc3

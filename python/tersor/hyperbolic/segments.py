@@ -1,0 +1,152 @@
+"""Midpoints over the rows that a sparse matrix names, and over windows of an image, which are such rows."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tersor._csr import CSR, tensor_of
+from tersor.hyperbolic._groups import midpoint
+from tersor.hyperbolic._roots import (
+    Array,
+)
+from tersor.hyperbolic.midpoint import number
+
+
+def segment_midpoint(a: CSR, x: Array, c: Any = 1.0, eps: float | str = 0.0) -> Array:
+    r"""Weighted midpoints of the rows that a sparse matrix names: of row i of a, with its entries as weights.
+
+    Parameters
+    ----------
+    a : CSR [G, N]
+        Row g holds the members of group g and their weights; several entries in one place add up.
+    x : array or tensor [N, d], of the type of a
+        Points of the ball.
+    c : float, or array of 0 axes
+        The ball has curvature -c; finite, not negative. c = 0 gives weighted means.
+    eps : float, "tight" or "compat"
+        How far inside the ball results stay; see `expmap0`.
+
+    Returns
+    -------
+    array or tensor [G, d]
+        As `weighted_midpoint`; 0 for a group without members. Differentiable, twice too, with respect to x, ``a.data`` and c.
+
+    Raises
+    ------
+    TypeError
+        If a is no CSR, or its type or library is not that of x.
+    ValueError
+        If c is negative, not finite or no single number, or shapes do not go together.
+
+    Notes
+    -----
+    About 4 operations per entry and column; gathers of rows are not kept.
+    """
+    if not isinstance(a, CSR):
+        raise TypeError(f"segment_midpoint: the first argument must be a CSR, got {type(a).__name__}")
+    if getattr(x, "ndim", 0) != 2 or x.shape[0] != a.shape[1]:
+        raise ValueError(f"segment_midpoint: x must be [{a.shape[1]}, d], got {getattr(x, 'shape', type(x).__name__)}")
+    if not number(c):
+        raise ValueError(f"segment_midpoint: c must be a number or an array of 0 axes, got shape {tuple(c.shape)}")
+    data, pattern = a._data, a._pattern
+    if not isinstance(x, np.ndarray) and isinstance(data, np.ndarray):
+        data, pattern = tensor_of(data), pattern.tensors()
+    elif isinstance(x, np.ndarray) and not isinstance(data, np.ndarray):
+        raise TypeError("segment_midpoint: x is a NumPy array, the matrix is made of tensors")
+    if data.dtype != x.dtype:
+        raise TypeError(f"segment_midpoint: the matrix is {data.dtype}, x is {x.dtype}")
+    return midpoint(x, data, c, pattern.indices, pattern.indptr, 1, eps)
+
+
+@functools.lru_cache(maxsize=16)
+def _windows(
+    shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], pad: tuple[int, int]
+) -> Any:
+    """Rows and offsets of the windows of images [B, H, W], those at the border without what lies outside."""
+    b, h, w = shape
+
+    def spans(size: int, k: int, step: int, edge: int) -> list[np.ndarray]:
+        starts = range(-edge, size + edge - k + 1, step)
+        return [np.arange(max(i, 0), min(i + k, size)) for i in starts]
+
+    ys, xs = spans(h, kernel[0], stride[0], pad[0]), spans(w, kernel[1], stride[1], pad[1])
+    one = [np.add.outer(y * w, x).reshape(-1) for y in ys for x in xs]
+    counts = np.array([len(v) for v in one], np.int64)
+    flat = np.concatenate(one) if one else np.zeros(0, np.int64)
+    indices = (np.arange(b)[:, None] * (h * w) + flat).reshape(-1).astype(np.int64)
+    indptr = np.concatenate([[0], np.cumsum(np.tile(counts, b))]).astype(np.int64)
+    indices.flags.writeable = indptr.flags.writeable = False
+    return indices, indptr, (len(ys), len(xs))
+
+
+def _pair(name: str, v: int | Sequence[int], least: int) -> tuple[int, int]:
+    both = (v, v) if isinstance(v, int) else tuple(v)
+    if len(both) != 2 or min(both) < least:
+        raise ValueError(f"window_midpoint: {name} must be one or two integers of at least {least}, got {v}")
+    return both[0], both[1]
+
+
+def window_midpoint(
+    x: Array,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    c: Any = 1.0,
+    eps: float | str = 0.0,
+    *,
+    tangent: bool = False,
+) -> Array:
+    """Average pooling by midpoints: of the points in every window of an image of points.
+
+    Parameters
+    ----------
+    x : array or tensor [..., H, W, d]
+        Points of the ball.
+    kernel_size : int or (int, int)
+        Height and width of a window.
+    stride : int or (int, int), or None
+        From window to window; None: the size of a window.
+    padding : int or (int, int)
+        How far windows may reach past the border. What lies there has no part in the midpoint.
+    c : float, or array of 0 axes
+        The ball has curvature -c; finite, not negative. c = 0 gives average pooling.
+    eps : float, "tight" or "compat"
+        How far inside the ball results stay; see `expmap0`.
+    tangent : bool
+        Whether x and the result are tangent vectors at 0, which stand for their :math:`\\exp_0`.
+
+    Returns
+    -------
+    array or tensor [..., H', W', d]
+        With :math:`H' = \\lfloor (H + 2p - k)/s\\rfloor + 1`. Differentiable, twice too, with respect to x and c.
+
+    Raises
+    ------
+    ValueError
+        If c is negative, not finite or no single number, sizes are not positive, padding is more than half a window, or
+        no window fits.
+    """
+    if getattr(x, "ndim", 0) < 3:
+        raise ValueError(f"window_midpoint: x must be [..., H, W, d], got {getattr(x, 'shape', type(x).__name__)}")
+    if not number(c):
+        raise ValueError(f"window_midpoint: c must be a number or an array of 0 axes, got shape {tuple(c.shape)}")
+    kernel = _pair("kernel_size", kernel_size, 1)
+    step = kernel if stride is None else _pair("stride", stride, 1)
+    pad = _pair("padding", padding, 0)
+    *lead, h, w, d = x.shape
+    if any(2 * p > k for p, k in zip(pad, kernel, strict=True)):
+        raise ValueError(f"window_midpoint: padding {pad} is more than half of the window {kernel}")
+    if h + 2 * pad[0] < kernel[0] or w + 2 * pad[1] < kernel[1]:
+        raise ValueError(f"window_midpoint: no window {kernel} fits into {(h, w)} with padding {pad}")
+    indices, indptr, (rows, cols) = _windows((math.prod(lead), h, w), kernel, step, pad)
+    if not isinstance(x, np.ndarray):
+        import torch
+
+        indices, indptr = (torch.from_numpy(v.copy()).to(x.device) for v in (indices, indptr))
+    y = midpoint(x.reshape(-1, d), None, c, indices, indptr, 1, eps, tangent)
+    return y.reshape((*lead, rows, cols, d))

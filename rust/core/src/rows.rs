@@ -49,7 +49,7 @@ pub trait RowOp<const V: usize, const C: usize, const P: usize, const W: usize, 
 {
     /// The last row number is a curvature (finite, not negative).
     const CURVED: bool = false;
-    /// Sums of f32 data are kept in twice f64's precision too, for numbers that cancel.
+    /// Plain sums of f32 data may cancel too far: rows in [`doubt`](RowOp::doubt) are summed again in twice f64's precision.
     const WIDE: bool = false;
     /// Output 0 is a point of the ball and is kept strictly inside it, by this margin.
     fn margin(&self) -> Option<Margin> {
@@ -57,6 +57,11 @@ pub trait RowOp<const V: usize, const C: usize, const P: usize, const W: usize, 
     }
     fn dots<S: Simd, A: Acc<S>>(&self, x: &[f64x8<S>; V], sums: &mut [A; P]);
     fn solve<S: Simd, N: Num<S>>(&self, s: S, p: [N; P], c: [f64x8<S>; C]) -> Solved<S, W, R>;
+    /// Of an operator that is `WIDE`: the rows whose plain sums cancelled more than f32 results bear.
+    #[inline(always)]
+    fn doubt<S: Simd>(&self, _: [f64x8<S>; P], _: [f64x8<S>; C], solved: &Solved<S, W, R>) -> mask64x8<S> {
+        solved.gap.simd_eq(solved.gap)
+    }
     fn combine<S: Simd>(&self, x: &[f64x8<S>; V], w: &[f64x8<S>; W]) -> [f64x8<S>; O];
 }
 

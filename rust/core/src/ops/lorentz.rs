@@ -41,6 +41,14 @@ fn chord<S: Simd, N: Num<S>>([xx, yy, q, xd, yd]: [N; 5], c: f64x8<S>) -> [N; 4]
     [tx, ty, p, q - c * (e * e)]
 }
 
+/// Where Q is this small a part of |Δ|², plain sums leave too little of it.
+const FEW: f64 = 1.0 / (1u64 << 20) as f64;
+
+#[inline(always)]
+fn doubt<S: Simd>(p: [f64x8<S>; 5], c: f64x8<S>) -> mask64x8<S> {
+    chord(p, c)[3].simd_lt(p[2] * FEW)
+}
+
 #[inline(always)]
 fn sums<S: Simd, A: Acc<S>>([x, y]: [f64x8<S>; 2], [xx, yy, q, xd, yd]: &mut [A; 5]) {
     xx.dot(x, x);
@@ -65,6 +73,10 @@ impl RowOp<2, 1, 5, 0, 0, 1> for Dist {
         // rounding may leave less than nothing where points all but coincide; NaN stays
         let q = q.simd_lt(0.0).select(f64x8::splat(s, 0.0), q);
         Solved { weights: [], numbers: [q.sqrt() * arsinh_root(c * q * 0.25)], gap: f64x8::splat(s, 1.0) }
+    }
+    #[inline(always)]
+    fn doubt<S: Simd>(&self, p: [f64x8<S>; 5], [c]: [f64x8<S>; 1], _: &Solved<S, 0, 1>) -> mask64x8<S> {
+        doubt(p, c)
     }
     #[inline(always)]
     fn combine<S: Simd>(&self, _: &[f64x8<S>; 2], _: &[f64x8<S>; 0]) -> [f64x8<S>; 0] {
@@ -97,6 +109,10 @@ impl RowOp<2, 2, 5, 3, 2, 1> for DistBwd {
             numbers: [g * q.sqrt() * slope * q * 0.25 - f * e * e / (tx * ty) * 0.5],
             gap: f64x8::splat(s, 1.0),
         }
+    }
+    #[inline(always)]
+    fn doubt<S: Simd>(&self, p: [f64x8<S>; 5], [_, c]: [f64x8<S>; 2], _: &Solved<S, 3, 1>) -> mask64x8<S> {
+        doubt(p, c)
     }
     #[inline(always)]
     fn combine<S: Simd>(&self, [x, y]: &[f64x8<S>; 2], [f, a, b]: &[f64x8<S>; 3]) -> [f64x8<S>; 2] {

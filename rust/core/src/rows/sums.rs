@@ -8,6 +8,8 @@ use crate::simd::*;
 /// A sum of products over a row, lane by lane.
 pub trait Acc<S: Simd>: Copy {
     type Num: Num<S>;
+    /// Whether sums are kept in twice the precision.
+    const TWICE: bool;
     /// The lanes of every row of a tile.
     type Lanes;
     const EMPTY: Self::Lanes;
@@ -31,6 +33,7 @@ pub trait Acc<S: Simd>: Copy {
 pub struct Plain<S: Simd>(f64x8<S>);
 impl<S: Simd> Acc<S> for Plain<S> {
     type Num = f64x8<S>;
+    const TWICE: bool = false;
     type Lanes = Lanes;
     const EMPTY: Lanes = Lanes::ZERO;
     #[inline(always)]
@@ -76,6 +79,7 @@ pub struct Dot2<S: Simd> {
 }
 impl<S: Simd> Acc<S> for Dot2<S> {
     type Num = Dd<S>;
+    const TWICE: bool = true;
     type Lanes = [Lanes; 2];
     const EMPTY: [Lanes; 2] = [Lanes::ZERO; 2];
     #[inline(always)]

@@ -5,7 +5,7 @@ use super::call::{Call, numbers, put};
 use super::margin::Margin;
 use super::sums::{Acc, Dot2, Plain};
 use super::walk::{Rows, combine, combine_summed, products};
-use super::{RowOp, TILE};
+use super::{RowOp, Solved, TILE};
 use crate::Dtype;
 use crate::dd::Num;
 use crate::micro::stream;
@@ -174,7 +174,27 @@ impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize
             for k in 0..C {
                 row_numbers[k] = f64x8::from_slice(s, &room.c[k][g..g + 8]);
             }
-            let solved = op.solve(s, p, row_numbers);
+            let mut solved = op.solve(s, p, row_numbers);
+            if OP::WIDE && !A::TWICE {
+                let mut sums = [f64x8::splat(s, 0.0); P];
+                for k in 0..P {
+                    sums[k] = p[k].get();
+                }
+                let doubt = op.doubt(sums, row_numbers, &solved);
+                if doubt.any_true() {
+                    // SAFETY: as above, of the rows from g on.
+                    let exact = unsafe {
+                        again::<OP, S, K, V, C, P, W, O, R>(s, op, rows.skip(g), (n - g).min(8), row_numbers)
+                    };
+                    for k in 0..W {
+                        solved.weights[k] = doubt.select(exact.weights[k], solved.weights[k]);
+                    }
+                    for k in 0..R {
+                        solved.numbers[k] = doubt.select(exact.numbers[k], solved.numbers[k]);
+                    }
+                    solved.gap = doubt.select(exact.gap, solved.gap);
+                }
+            }
             for k in 0..W {
                 solved.weights[k].store_slice(&mut room.weights[k][g..g + 8]);
             }
@@ -248,6 +268,41 @@ impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize
     }
 }
 
+/// Solves rows `0..n`, at most eight, from sums in twice the precision.
+///
+/// # Safety
+/// As for [`products`].
+#[inline(always)]
+unsafe fn again<
+    OP,
+    S: Simd,
+    K: Wide,
+    const V: usize,
+    const C: usize,
+    const P: usize,
+    const W: usize,
+    const O: usize,
+    const R: usize,
+>(
+    s: S,
+    op: &OP,
+    rows: Rows<K, V>,
+    n: usize,
+    c: [f64x8<S>; C],
+) -> Solved<S, W, R>
+where
+    OP: RowOp<V, C, P, W, O, R>,
+{
+    let mut lanes = [Dot2::<S>::EMPTY; P];
+    // SAFETY: promised by the caller.
+    unsafe { products::<OP, S, K, Dot2<S>, V, C, P, W, O, R>(s, op, rows, n, &mut lanes) };
+    let mut p = [Num::of(f64x8::splat(s, 0.0)); P];
+    for k in 0..P {
+        p[k] = Dot2::totals(s, &lanes[k], 0);
+    }
+    op.solve(s, p, c)
+}
+
 impl<OP, K: Wide, const V: usize, const C: usize, const P: usize, const W: usize, const O: usize, const R: usize> Kernel
     for Tiles<'_, OP, K, V, C, P, W, O, R>
 where
@@ -257,10 +312,6 @@ where
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let mut block = self.0;
-        if OP::WIDE {
-            block.tiles::<S, Dot2<S>, P, W>(s);
-        } else {
-            block.tiles::<S, K::Acc<S>, P, W>(s);
-        }
+        block.tiles::<S, K::Acc<S>, P, W>(s);
     }
 }

@@ -205,6 +205,15 @@ pub unsafe fn combine_summed<
 }
 
 impl<K, const V: usize> Rows<K, V> {
+    /// The rows from `r` on.
+    #[inline(always)]
+    pub fn skip(mut self, r: usize) -> Self {
+        for x in &mut self.x {
+            x.0 = x.0.wrapping_add(r * x.1);
+        }
+        self
+    }
+
     /// Where row `r` of each input starts.
     #[inline(always)]
     fn at(&self, r: usize) -> [*const K; V] {

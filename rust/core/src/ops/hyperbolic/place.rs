@@ -58,23 +58,8 @@ pub fn places<S: Simd, N: Num<S>, const K: usize>(ball: bool, c: f64x8<S>, squar
 /// As [`sinh_over_log_d`], from sinh(s)/s and cosh(s).
 #[inline(always)]
 pub fn sinh_log_d<S: Simd>(s: f64x8<S>, sinh: f64x8<S>, cosh: f64x8<S>) -> f64x8<S> {
-    const SERIES: [f64; 13] = [
-        0.16666666666666666,
-        -0.011111111111111112,
-        0.0010582010582010583,
-        -0.00010582010582010582,
-        1.0688899577788467e-05,
-        -1.0822021404031986e-06,
-        1.0962973925936889e-07,
-        -1.1107304394989839e-08,
-        1.1253923258404497e-09,
-        -1.1402575602296092e-10,
-        1.1553216299501312e-11,
-        -1.1705853409912441e-12,
-        1.1860508700116827e-13,
-    ];
     let z = s * s;
-    z.simd_lt(0.5).select(series(z, &SERIES), (cosh / sinh - 1.0) / (z + z))
+    z.simd_lt(0.5).select(series(z, &SINH_LOG_D[..13]), (cosh / sinh - 1.0) / (z + z))
 }
 
 /// Two rows: D, cosh √c d = 1 + 2cD, the derivatives of D by c, and by one row, f f'((x − y) + k x)/2.

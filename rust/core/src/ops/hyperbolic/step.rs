@@ -26,6 +26,14 @@ fn step<S: Simd, N: Num<S>>([xx, vv, xv]: [N; 3], tau: f64x8<S>, beta: f64x8<S>,
     Step { alpha, d: 1.0 / alpha.mul_add(beta, cq), beta, cq }
 }
 
+/// Plain sums are good for 2^-50 of D = alpha beta + cq, of which the second weight has alpha/D.
+const FEW: f64 = 1.0 / (1u64 << 20) as f64;
+
+#[inline(always)]
+fn doubt<S: Simd>(xx: f64x8<S>, c: f64x8<S>, solved: &Solved<S, 3, 0>) -> mask64x8<S> {
+    gap(c, xx).simd_lt(solved.weights[1] * FEW)
+}
+
 impl<S: Simd> Step<S> {
     /// Weights of (x + tau v) and x in x ⊕ u
     #[inline(always)]
@@ -57,6 +65,10 @@ impl RowOp<2, 1, 3, 3, 1, 0> for ExpMap {
         let [t, h] = tanh_over(arg);
         let tau = t / alpha;
         step([xx, vv, xv], tau, h, c).solved(tau)
+    }
+    #[inline(always)]
+    fn doubt<S: Simd>(&self, [xx, ..]: [f64x8<S>; 3], [c]: [f64x8<S>; 1], solved: &Solved<S, 3, 0>) -> mask64x8<S> {
+        doubt(xx, c, solved)
     }
     #[inline(always)]
     fn combine<S: Simd>(&self, [x, v]: &[f64x8<S>; 2], [t, a, b]: &[f64x8<S>; 3]) -> [f64x8<S>; 1] {
@@ -171,6 +183,10 @@ impl RowOp<2, 2, 3, 3, 1, 0> for GeodesicUnit {
         let [t, h] = tanh_over(arg);
         let tau = rest.select(n, half * t / n);
         step([xx, vv, xv], tau, rest.select(n + 1.0, h), c).solved(tau)
+    }
+    #[inline(always)]
+    fn doubt<S: Simd>(&self, [xx, ..]: [f64x8<S>; 3], [_, c]: [f64x8<S>; 2], solved: &Solved<S, 3, 0>) -> mask64x8<S> {
+        doubt(xx, c, solved)
     }
     #[inline(always)]
     fn combine<S: Simd>(&self, [x, v]: &[f64x8<S>; 2], [t, a, b]: &[f64x8<S>; 3]) -> [f64x8<S>; 1] {

@@ -7,6 +7,7 @@
 
 mod aside;
 mod call;
+mod kind;
 mod margin;
 mod sums;
 #[cfg(test)]
@@ -26,7 +27,8 @@ use crate::simd::*;
 use crate::store::STEP;
 use crate::{Dtype, Result, Tensor, try_vec};
 use call::Call;
-use tile::{Block, Plan, Tiles, Wide};
+use kind::Wide;
+use tile::{Block, Plan, Tiles};
 
 /// Rows whose numbers are solved together, at most.
 const TILE: usize = 32;

@@ -9,7 +9,7 @@ use super::{Index, Pattern, raced};
 use crate::micro::vector::Float;
 use crate::pool::{self, Shared};
 use crate::simd::*;
-use crate::store::STEP;
+use crate::store::{STEP, Store};
 use crate::{Error, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,7 +21,7 @@ const BLOCK: usize = 512 * 1024;
 const PER_BLOCK: usize = 8;
 
 /// The types of [`sddmm`]: the inner products of one row with `G` others of its length.
-pub trait Dot: Float {
+pub trait Dot: Float + Store {
     fn dots<S: Simd, const G: usize>(s: S, a: &[Self], b: [&[Self]; G]) -> [Self; G];
 }
 
@@ -212,7 +212,7 @@ pub fn sddmm<T: Dot, I: Index>(p: &Pattern<I>, a: &[T], b: &[T], [batch, d]: [us
 }
 
 /// `out[i] = sum over t and j of g[t, i, j]`, in f64 lanes: g is `[batch, rows, n]`.
-pub fn row_sums<T: Float>(g: &[T], [batch, rows, n]: [usize; 3], out: &mut [T]) -> Result<()> {
+pub fn row_sums<T: Float + Store>(g: &[T], [batch, rows, n]: [usize; 3], out: &mut [T]) -> Result<()> {
     let to = Shared(out.as_mut_ptr());
     pool::run(rows.div_ceil(SUMS), g.len(), |b| {
         for i in b * SUMS..rows.min((b + 1) * SUMS) {
@@ -233,7 +233,7 @@ struct RowSum<'a, T> {
     row: std::ops::Range<usize>,
 }
 
-impl<T: Float> Kernel for RowSum<'_, T> {
+impl<T: Float + Store> Kernel for RowSum<'_, T> {
     type Output = f64;
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f64 {

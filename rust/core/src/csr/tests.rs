@@ -58,7 +58,7 @@ impl<T: Store, I: Index> Matrix<T, I> {
 }
 
 /// The sums in the order that is promised, and the sums of the magnitudes.
-fn chain<T: Float, I: Index>(
+fn chain<T: Float + Store, I: Index>(
     a: &Matrix<T, I>,
     x: &[T],
     [batch, n]: [usize; 2],

@@ -7,6 +7,7 @@
 
 use super::vector::{Float, Isa, Plain, Set, Vector};
 use crate::csr::Index;
+use crate::store::Store;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
@@ -41,7 +42,7 @@ pub struct Panel<'a, T, I> {
 }
 
 /// The types that have kernels.
-pub trait Real: Float {
+pub trait Real: Float + Store {
     /// Elements in a vector, and the most vectors of columns in a panel.
     fn shape(isa: Isa) -> (usize, usize);
     /// False if an index lay outside the panel; the rows before it are done, the others untouched.

@@ -7,7 +7,6 @@ use super::vector::Float;
 #[cfg(target_arch = "x86_64")]
 use super::vector::Vector;
 use crate::simd::Simd;
-use crate::store::STEP;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
@@ -31,33 +30,33 @@ impl Tail for f64 {
     type Narrow = __m256d;
 }
 
-/// `x`, at most 16 elements, and zeros after them; `None` at levels without masked loads.
+/// `x`, at most N elements (of which vectors hold a whole number), and zeros after them; `None` at levels without masked loads.
 #[inline(always)]
-pub fn load<S: Simd, T: Tail>(s: S, x: &[T]) -> Option<[T; STEP]> {
+pub fn load<S: Simd, T: Tail, const N: usize>(s: S, x: &[T]) -> Option<[T; N]> {
     #[cfg(target_arch = "x86_64")]
     {
         // SAFETY: the level says that the instructions exist.
         if s.level().as_avx512().is_some() {
-            return Some(unsafe { parts::<T::Wide>(x) });
+            return Some(unsafe { parts::<T::Wide, N>(x) });
         }
         // SAFETY: as above.
         if s.level().as_avx2().is_some() {
-            return Some(unsafe { parts::<T::Narrow>(x) });
+            return Some(unsafe { parts::<T::Narrow, N>(x) });
         }
     }
     let _ = (s, x);
     None
 }
 
-/// Writes the elements of `y`, at most 16, from the head of `x`; false, and nothing done, at levels where masked stores
+/// Writes the elements of `y`, at most N, from the head of `x`; false, and nothing done, at levels where masked stores
 /// are missing or slower than pieces (AVX2's take a dozen cycles on some machines).
 #[inline(always)]
-pub fn store<S: Simd, T: Tail>(s: S, x: &[T; STEP], y: &mut [T]) -> bool {
+pub fn store<S: Simd, T: Tail, const N: usize>(s: S, x: &[T; N], y: &mut [T]) -> bool {
     #[cfg(target_arch = "x86_64")]
     if s.level().as_avx512().is_some() {
-        let n = y.len().min(STEP);
+        let n = y.len().min(N);
         let mut at = 0;
-        while at < STEP {
+        while at < N {
             let lanes = T::Wide::LANES;
             // SAFETY: the level says that the instructions exist; the lanes within the mask are in `y`.
             unsafe {
@@ -76,12 +75,12 @@ pub fn store<S: Simd, T: Tail>(s: S, x: &[T; STEP], y: &mut [T]) -> bool {
 /// The instruction set of `V` exists.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn parts<V: Vector>(x: &[V::T]) -> [V::T; STEP] {
-    let n = x.len().min(STEP);
-    let mut whole = [V::T::default(); STEP];
+unsafe fn parts<V: Vector, const N: usize>(x: &[V::T]) -> [V::T; N] {
+    let n = x.len().min(N);
+    let mut whole = [V::T::default(); N];
     let mut at = 0;
-    while at < STEP {
-        // SAFETY: promised by the caller; the lanes within the mask are in `x`, and `whole` is STEP long.
+    while at < N {
+        // SAFETY: promised by the caller; the lanes within the mask are in `x`, and `whole` is N long.
         unsafe {
             let mask = V::mask(n.saturating_sub(at).min(V::LANES));
             V::load_masked(x.as_ptr().wrapping_add(at), mask).store(whole.as_mut_ptr().add(at));

@@ -2,7 +2,6 @@
 //! twin computes, bit for bit (the payload of a NaN apart).
 
 use crate::simd;
-use crate::store::Store;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
@@ -38,7 +37,7 @@ impl Isa {
 }
 
 /// f32 and f64: the types sums are made in.
-pub trait Float: Store + PartialOrd + std::ops::AddAssign {
+pub trait Float: Copy + Default + PartialOrd + std::ops::AddAssign + Send + Sync + 'static {
     /// `self * a + b`, rounded once.
     fn fused(self, a: Self, b: Self) -> Self;
 }

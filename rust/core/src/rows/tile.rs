@@ -2,35 +2,15 @@
 
 use super::aside::{Aside, pull};
 use super::call::{Call, numbers, put};
+use super::kind::Wide;
 use super::margin::Margin;
-use super::sums::{Acc, Dot2, Plain};
+use super::sums::{Acc, Dot2};
 use super::walk::{Rows, combine, combine_summed, products};
 use super::{RowOp, Solved, TILE};
-use crate::Dtype;
 use crate::dd::Num;
 use crate::micro::stream;
 use crate::simd::*;
-use crate::store::Store;
 use std::ops::Range;
-
-/// The two types tile kernels are compiled for, each with the sums its data needs.
-pub trait Wide: Store {
-    type Acc<S: Simd>: Acc<S>;
-    /// How rows stored as `dtype` are set aside, if they have to be.
-    fn aside(dtype: Dtype, large: bool) -> Option<Aside<Self>>;
-}
-impl Wide for f64 {
-    type Acc<S: Simd> = Dot2<S>;
-    fn aside(_: Dtype, large: bool) -> Option<Aside<f64>> {
-        large.then(Aside::past)
-    }
-}
-impl Wide for f32 {
-    type Acc<S: Simd> = Plain<S>;
-    fn aside(dtype: Dtype, large: bool) -> Option<Aside<f32>> {
-        Aside::half(dtype).or_else(|| large.then(Aside::past))
-    }
-}
 
 /// What all blocks of a call share.
 pub struct Plan<K, const V: usize, const O: usize, const R: usize> {

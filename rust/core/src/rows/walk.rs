@@ -1,8 +1,8 @@
 //! The two walks over the rows of a tile: to their inner products, and to their linear combinations. The one rule: what
 //! can be decided per tile is not decided per row, which may be one step long.
 
+use super::kind::Wide;
 use super::sums::Acc;
-use super::tile::Wide;
 use super::{RowOp, TILE};
 use crate::micro::fetch;
 use crate::simd::*;

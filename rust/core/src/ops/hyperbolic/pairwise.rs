@@ -250,7 +250,7 @@ fn gradients<'a, T: Store>(
         // SAFETY: a gradient has a part for each pair of stacks.
         let (dx, dy) = unsafe { (dx.as_ref().map(|t| t.part(i * nd, nd)), dy.as_ref().map(|t| t.part(i * md, md))) };
         let (mut dc, mut spread) = (try_vec(p.n, 0.0)?, try_vec(p.n, 0.0)?);
-        let blocks = Columns::blocks(p.m, p.d);
+        let blocks = Columns::blocks(p.n, p.m, p.d);
         if dx.is_some() && dy.is_some() && size_of::<T>() < 8 && blocks >= 8 {
             // both sides from one walk
             if let Some(dy) = dy {

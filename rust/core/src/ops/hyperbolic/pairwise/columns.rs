@@ -17,9 +17,11 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// How many blocks of rows of x may be met before what they left is added up; 0 where one is too much.
-    pub fn blocks(m: usize, d: usize) -> usize {
-        ((64 << 20) / (m.max(1) * d.next_multiple_of(STEP).max(1) * size_of::<f64>())).min(64)
+    /// How many blocks of rows of x may be met before what they left is added up: as many as fit into the room that the n m
+    /// distances take, if that is more than 4 MiB, and into 64 MiB; 0 where one is too much.
+    pub fn blocks(n: usize, m: usize, d: usize) -> usize {
+        let room = n.saturating_mul(m).saturating_mul(size_of::<f32>()).clamp(4 << 20, 64 << 20);
+        (room / (m.max(1) * d.next_multiple_of(STEP).max(1) * size_of::<f64>())).min(64)
     }
     pub fn new(blocks: usize, m: usize, d: usize) -> Result<Self> {
         let pad = d.next_multiple_of(STEP);

@@ -170,12 +170,12 @@ def public(op: Op) -> Callable[..., Any]:
         given = args[first:]
         rest = rests.get(given) if not given or (len(given) == 1 and type(given[0]) is float) else None
         if rest is None:
-            rest = whole(given, x.device)
+            rest = complete(given, x.device)
             if rest is None:
                 return None
         return args[:first] + rest
 
-    def whole(given: tuple[Any, ...], device: torch.device) -> tuple[Any, ...] | None:
+    def complete(given: tuple[Any, ...], device: torch.device) -> tuple[Any, ...] | None:
         """What follows the rows, with its defaults, numbers as tensors."""
         at = first + len(given)
         tail = tails[at] if at <= total else None

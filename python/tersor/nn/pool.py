@@ -53,8 +53,7 @@ class PoincareAvgPool2d(nn.Module):
             y = hyperbolic.window_midpoint(
                 rows, self.kernel_size, self.stride, self.padding, c, self.eps, **flat
             ).movedim(-1, 1)
-        z: Tensor = y
-        return z
+        return y
 
     def extra_repr(self) -> str:
         size = (

@@ -45,29 +45,39 @@ pub trait Store: Element + Default {
     /// Writes the first 16 elements from f32 lanes.
     fn store16_f32<S: Simd>(s: S, v: f32x16<S>, y: &mut [Self]);
 
+    /// At most 16 elements and zeros after them.
+    #[inline(always)]
+    fn whole<S: Simd>(_: S, x: &[Self]) -> [Self; STEP] {
+        padded(x)
+    }
+    /// Copies the elements of `y`, at most 16, from the head of `x`.
+    #[inline(always)]
+    fn head<S: Simd>(_: S, x: &[Self; STEP], y: &mut [Self]) {
+        copy_head(x, y);
+    }
     /// At most 16 elements as f64 lanes, zeros after them.
     #[inline(always)]
     fn load_tail<S: Simd>(s: S, x: &[Self]) -> [f64x8<S>; 2] {
-        Self::load16(s, &padded(x))
+        Self::load16(s, &Self::whole(s, x))
     }
     /// Writes `y.len()`, at most 16, elements from f64 lanes.
     #[inline(always)]
     fn store_tail<S: Simd>(s: S, v: [f64x8<S>; 2], y: &mut [Self]) {
         let mut whole = [Self::default(); STEP];
         Self::store16(s, v, &mut whole);
-        copy_head(&whole, y);
+        Self::head(s, &whole, y);
     }
     /// At most 16 elements as f32 lanes, zeros after them.
     #[inline(always)]
     fn load_tail_f32<S: Simd>(s: S, x: &[Self]) -> f32x16<S> {
-        Self::load16_f32(s, &padded(x))
+        Self::load16_f32(s, &Self::whole(s, x))
     }
     /// Writes `y.len()`, at most 16, elements from f32 lanes.
     #[inline(always)]
     fn store_tail_f32<S: Simd>(s: S, v: f32x16<S>, y: &mut [Self]) {
         let mut whole = [Self::default(); STEP];
         Self::store16_f32(s, v, &mut whole);
-        copy_head(&whole, y);
+        Self::head(s, &whole, y);
     }
 }
 
@@ -147,21 +157,16 @@ impl Store for f64 {
         Self::store16(s, [a, b], y);
     }
     #[inline(always)]
-    fn load_tail<S: Simd>(s: S, x: &[Self]) -> [f64x8<S>; 2] {
-        Self::load16(
-            s,
-            &tail::load(s, x).unwrap_or_else(
-                #[inline(always)]
-                || padded(x),
-            ),
+    fn whole<S: Simd>(s: S, x: &[Self]) -> [Self; STEP] {
+        tail::load(s, x).unwrap_or_else(
+            #[inline(always)]
+            || padded(x),
         )
     }
     #[inline(always)]
-    fn store_tail<S: Simd>(s: S, v: [f64x8<S>; 2], y: &mut [Self]) {
-        let mut whole = [0.0; STEP];
-        Self::store16(s, v, &mut whole);
-        if !tail::store(s, &whole, y) {
-            copy_head(&whole, y);
+    fn head<S: Simd>(s: S, x: &[Self; STEP], y: &mut [Self]) {
+        if !tail::store(s, x, y) {
+            copy_head(x, y);
         }
     }
 }
@@ -201,39 +206,16 @@ impl Store for f32 {
         v.store_slice(&mut y[..16]);
     }
     #[inline(always)]
-    fn load_tail<S: Simd>(s: S, x: &[Self]) -> [f64x8<S>; 2] {
-        Self::load16(
-            s,
-            &tail::load(s, x).unwrap_or_else(
-                #[inline(always)]
-                || padded(x),
-            ),
+    fn whole<S: Simd>(s: S, x: &[Self]) -> [Self; STEP] {
+        tail::load(s, x).unwrap_or_else(
+            #[inline(always)]
+            || padded(x),
         )
     }
     #[inline(always)]
-    fn store_tail<S: Simd>(s: S, v: [f64x8<S>; 2], y: &mut [Self]) {
-        let mut whole = [0.0; STEP];
-        Self::store16(s, v, &mut whole);
-        if !tail::store(s, &whole, y) {
-            copy_head(&whole, y);
-        }
-    }
-    #[inline(always)]
-    fn load_tail_f32<S: Simd>(s: S, x: &[Self]) -> f32x16<S> {
-        Self::load16_f32(
-            s,
-            &tail::load(s, x).unwrap_or_else(
-                #[inline(always)]
-                || padded(x),
-            ),
-        )
-    }
-    #[inline(always)]
-    fn store_tail_f32<S: Simd>(s: S, v: f32x16<S>, y: &mut [Self]) {
-        let mut whole = [0.0; STEP];
-        Self::store16_f32(s, v, &mut whole);
-        if !tail::store(s, &whole, y) {
-            copy_head(&whole, y);
+    fn head<S: Simd>(s: S, x: &[Self; STEP], y: &mut [Self]) {
+        if !tail::store(s, x, y) {
+            copy_head(x, y);
         }
     }
 }

@@ -113,13 +113,14 @@ where
     // partial sums of each block, added up in the order of blocks at the end
     let sums = plan.summed_rows.iter().filter(|&&b| b).count() * pad;
     let mut partial_rows = try_vec(blocks.saturating_mul(sums), 0.0f64)?;
-    let mut partial = try_vec(blocks * R, 0.0f64)?;
+    // eight lanes of each
+    let mut partial = try_vec(blocks * R * 8, 0.0f64)?;
     let (share_rows, share) = (Shared(partial_rows.as_mut_ptr()), Shared(partial.as_mut_ptr()));
     let scratch = if plan.aside.is_some() { plan.tile.saturating_mul(d).saturating_mul(V + O) } else { 0 };
     drop(try_vec(scratch, K::default())?); // each thread asks for as much again
     pool::run(blocks, rows.saturating_mul(d), |b| {
         // SAFETY: each block has its own part of the partial sums.
-        let (sum_rows, sum) = unsafe { (share_rows.part(b * sums, sums), share.part(b * R, R)) };
+        let (sum_rows, sum) = unsafe { (share_rows.part(b * sums, sums), share.part(b * R * 8, R * 8)) };
         let mut space = vec![K::default(); scratch];
         dispatch(Tiles::<OP, K, V, C, P, W, O, R>(Block {
             op,
@@ -140,7 +141,7 @@ where
     }
     for (k, n) in call.n.iter().enumerate().filter(|(k, _)| plan.summed[*k]) {
         // SAFETY: a float output of one number.
-        unsafe { put(n, 0, &[(0..blocks).map(|b| partial[b * R + k]).sum()]) };
+        unsafe { put(n, 0, &[partial.chunks_exact(R * 8).map(|p| p[8 * k..8 * k + 8].iter().sum::<f64>()).sum()]) };
     }
     Ok(())
 }

@@ -220,8 +220,16 @@ impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize
         }
         for k in 0..R {
             if plan.summed[k] {
-                for &v in &room.found[k][..n] {
-                    self.sum[k] += v;
+                // lane by lane: a sum of one number after the other is a chain that all else would wait for
+                let (lanes, found) = (&mut self.sum[8 * k..][..8], &room.found[k]);
+                let whole = n / 8 * 8;
+                let mut v = f64x8::from_slice(s, lanes);
+                for g in (0..whole).step_by(8) {
+                    v += f64x8::from_slice(s, &found[g..g + 8]);
+                }
+                v.store_slice(lanes);
+                for r in whole..n {
+                    lanes[r - whole] += found[r];
                 }
             } else {
                 // SAFETY: rows start..start + n belong to this block.

@@ -69,24 +69,25 @@ impl RowOp<3, 1, 5, 6, 2, 1> for MobiusAddBwd {
 
 /// x ⊞ y = (beta x + alpha y)/E, E = alpha + beta - alpha beta, as half the sum of alpha and beta times x + y, and half their
 /// difference times y - x; 1 - c|z|² = alpha beta (alpha beta + c|y - x|²)/E². With s = x + y the difference is
-/// c(|s|² - 2<s,x>), which loses nothing where y is close to -x.
+/// c(|s|² - 2<s,x>), which loses nothing where y is close to -x, and |y|² is that more than |x|².
 pub struct MobiusCoadd(pub Margin);
-impl RowOp<2, 1, 4, 2, 1, 0> for MobiusCoadd {
+impl RowOp<2, 1, 3, 2, 1, 0> for MobiusCoadd {
     const CURVED: bool = true;
     fn margin(&self) -> Option<Margin> {
         Some(self.0)
     }
     #[inline(always)]
-    fn dots<S: Simd, A: Acc<S>>(&self, [x, y]: &[f64x8<S>; 2], [xx, yy, ss, sx]: &mut [A; 4]) {
+    fn dots<S: Simd, A: Acc<S>>(&self, [x, y]: &[f64x8<S>; 2], [xx, ss, sx]: &mut [A; 3]) {
         xx.dot(*x, *x);
-        yy.dot(*y, *y);
         ss.square_sum(*x, *y);
         sx.dot_sum(*x, *x, *y);
     }
     #[inline(always)]
-    fn solve<S: Simd, N: Num<S>>(&self, _: S, [xx, yy, ss, sx]: [N; 4], [c]: [f64x8<S>; 1]) -> Solved<S, 2, 0> {
+    fn solve<S: Simd, N: Num<S>>(&self, _: S, [xx, ss, sx]: [N; 3], [c]: [f64x8<S>; 1]) -> Solved<S, 2, 0> {
+        let more = ss - sx - sx;
+        let yy = xx + more;
         let (alpha, beta) = (gap(c, xx), gap(c, yy));
-        let half = (N::of(c) * (ss - sx - sx)).get() * 0.5;
+        let half = (N::of(c) * more).get() * 0.5;
         let q = (xx + xx + yy + yy - ss).get();
         let (sum, ab) = (alpha + beta, alpha * beta);
         let d = 1.0 / (sum - ab);

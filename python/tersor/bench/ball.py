@@ -133,17 +133,17 @@ def _hypll(name: str) -> Callable[..., Any]:
     return getattr(diffgeom, HYPLL[name])
 
 
-def case(name: str, n: int, d: int, backward: bool) -> Case:
-    """One operator on n rows of d numbers, f32, c = 1."""
+def case(name: str, n: int, d: int, backward: bool, dtype: str = "float32") -> Case:
+    """One operator on n rows of d numbers, c = 1."""
     import torch
 
     op = OPS[KERNEL.get(name, name)]
     back = OPS[f"{op.name}_bwd"]
     assert op.sample is not None
-    drawn, _ = op.sample(Draw(0, "float32", (n,), d, 2.0, 1.0))
+    drawn, _ = op.sample(Draw(0, dtype, (n,), d, 2.0, 1.0))
     arrays, c = drawn[:-1], np.array(1.0)
     out = [np.empty(s, t) for s, t in op.shapes([*arrays, c], list(op.scalars.values()))]
-    g = np.asarray(np.random.default_rng(1).standard_normal(out[0].shape), np.float32)
+    g = np.asarray(np.random.default_rng(1).standard_normal(out[0].shape), dtype)
     fed = dict(zip(op.inputs, [*arrays, c], strict=True)) | {"g": g}
     needs = [fed[k] for k in back.inputs]
     grads = [np.empty(s, t) for s, t in back.shapes(needs, list(back.scalars.values()))]
@@ -157,7 +157,7 @@ def case(name: str, n: int, d: int, backward: bool) -> Case:
     first = [x for x, kind in zip(arrays, getattr(op.sample, "kinds", ()), strict=True) if kind == "factor"]
     order = [*first, *(x for x in arrays if not any(x is f for f in first))]
     xs = [torch.from_numpy(x).requires_grad_(backward) for x in order]
-    tg, one = torch.from_numpy(g), torch.tensor(1.0)
+    tg, one = torch.from_numpy(g), torch.tensor(1.0, dtype=getattr(torch, dtype))
 
     def through(f: Callable[..., Any]) -> Callable[[], Any]:
         def call() -> Any:
@@ -186,17 +186,17 @@ def case(name: str, n: int, d: int, backward: bool) -> Case:
     traffic = sum(x.nbytes for x in (*arrays, *out))
     if backward:
         traffic += sum(x.nbytes for x in (*needs, *grads))
-    title = f"{name} f32 {n}×{d}" + (", forward + backward" if backward else "")
+    title = f"{name} {dtype.replace('float', 'f')} {n}×{d}" + (", forward + backward" if backward else "")
     return Case(title, calls, traffic=traffic, targets=targets)
 
 
-def builders(names: tuple[str, ...], sizes: tuple[tuple[int, int], ...]) -> list[Callable[[], Case]]:
+def builders(names: tuple[str, ...], sizes: tuple[tuple[int, int], ...], dtype: str = "float32") -> list[Callable[[], Case]]:
     """The cases of these operators, each still to be built, under a name that ``--match`` can find."""
     out: list[Callable[[], Case]] = []
     for name in names:
         for n, d in sizes:
             for backward in (False, True):
-                build = functools.partial(case, name, n, d, backward)
-                build.__name__ = f"{name}_{'backward_' if backward else ''}{n}x{d}"  # type: ignore[attr-defined]
+                build = functools.partial(case, name, n, d, backward, dtype)
+                build.__name__ = f"{name}_{'backward_' if backward else ''}{dtype}_{n}x{d}"  # type: ignore[attr-defined]
                 out.append(build)
     return out

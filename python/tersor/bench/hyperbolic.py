@@ -284,6 +284,10 @@ _SMALL = [
 ]
 # cases of its own above; the others by the table of formulas
 CASES = [*_SMALL, *(f for f in table.builders(table.USUAL, table.USUAL_SIZES) if "mobius_add" not in f.__name__)]
-ALL = [*_SMALL, *table.builders(tuple(table.FORMULAS), table.SIZES)]
+ALL = [
+    *_SMALL,
+    *table.builders(tuple(table.FORMULAS), table.SIZES),
+    *table.builders(tuple(table.FORMULAS), ((65536, 64),), "float64"),
+]
 
 HEADLINE = mobius_add_65536x64

@@ -101,9 +101,9 @@ assert global_masks(x, 0.5, group=group)[0].shape == (4, 4)  # the group is in s
 """
 
 
-# A process of gloo must not end the usual way: a thread of torch that lets go of a tensor while the interpreter is being taken
-# down aborts it ("terminate called without an active exception"), in every third run of nothing but all_reduce in a loop. Checks
-# that fail have ended the process with their error before.
+# A process of gloo must not end the usual way: a thread of torch that lets go of a tensor while the interpreter is being
+# taken down aborts it ("terminate called without an active exception"), in every third run of nothing but all_reduce in a
+# loop. Checks that fail have ended the process with their error before.
 TAIL = """
 dist.barrier()
 dist.destroy_process_group()

@@ -190,7 +190,9 @@ def case(name: str, n: int, d: int, backward: bool, dtype: str = "float32") -> C
     return Case(title, calls, traffic=traffic, targets=targets)
 
 
-def builders(names: tuple[str, ...], sizes: tuple[tuple[int, int], ...], dtype: str = "float32") -> list[Callable[[], Case]]:
+def builders(
+    names: tuple[str, ...], sizes: tuple[tuple[int, int], ...], dtype: str = "float32"
+) -> list[Callable[[], Case]]:
     """The cases of these operators, each still to be built, under a name that ``--match`` can find."""
     out: list[Callable[[], Case]] = []
     for name in names:

@@ -21,6 +21,8 @@ def number(c: Any) -> bool:
 
 
 def _front(x: Array, order: Sequence[int]) -> Array:
+    if list(order) == list(range(x.ndim)):
+        return x
     return x.transpose(order) if isinstance(x, np.ndarray) else x.permute(*order)
 
 
@@ -115,13 +117,18 @@ def weighted_midpoint(
     if members == 0:
         y = x.sum(axis=tuple(range(len(kept), n - 1)))
     else:
-        y = midpoint(x, w, c, None, None, members, eps, tangent).reshape((*lead[: len(kept)], x.shape[-1]))
+        y = midpoint(x, w, c, None, None, members, eps, tangent)
+        if len(kept) != 1:
+            y = y.reshape((*lead[: len(kept)], x.shape[-1]))
     if lincomb:
         over = tuple(range(len(kept), n - 1))
         total = members if w is None else w.sum(axis=over)[..., None]
         total = float(total) if w is None else total
         y = y * total if tangent else mobius_scalar_mul(total, y, c, eps)
     shape = [1 if i in axes else xs.shape[i] for i in range(n) if i != axis] if keepdim else list(y.shape[:-1])
-    y = y.reshape((*shape, y.shape[-1]))
+    if len(shape) != y.ndim - 1:
+        y = y.reshape((*shape, y.shape[-1]))
     at = axis if keepdim else axis - sum(i < axis for i in axes)
+    if at == y.ndim - 1:
+        return y
     return np.moveaxis(y, -1, at) if isinstance(y, np.ndarray) else y.movedim(-1, at)

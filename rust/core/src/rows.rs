@@ -17,6 +17,7 @@ mod walk;
 
 pub(crate) use aside::{Aside, pull};
 pub(crate) use call::{numbers, put};
+pub(crate) use kind::Wide;
 pub use margin::{Margin, eps, inside};
 pub use sums::Acc;
 
@@ -27,7 +28,6 @@ use crate::simd::*;
 use crate::store::STEP;
 use crate::{Dtype, Result, Tensor, try_vec};
 use call::Call;
-use kind::Wide;
 use tile::{Block, Plan, Tiles};
 
 /// Rows whose numbers are solved together, at most.

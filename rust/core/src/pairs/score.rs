@@ -115,15 +115,18 @@ impl Score for Hyperbolic {
     #[inline(always)]
     fn value<S: Simd>(&self, s: S, key: f64x8<S>, single: bool) -> f64x8<S> {
         let root = self.c.sqrt();
-        if root == 0.0 {
+        // so small a curvature changes no digit of an f32, whose largest numbers are not near the edge
+        if root == 0.0 || (single && self.c < 1e-100) {
             let w = key.sqrt();
             return w + w;
         }
+        if single {
+            // 2 arsinh √u = log(1 + 2(u + √(u(u + 1)))): one root and no division
+            let u = key * self.c;
+            return math::single::log1p(s, (u + (u * (u + 1.0)).sqrt()) * 2.0) * (1.0 / root);
+        }
         // the fewest roundings; where c key may underflow, the roots are taken apart
         let w = if self.c > 1e-100 { (key * self.c).sqrt() } else { key.sqrt() * root };
-        if single {
-            return math::single::asinh(s, w) * (2.0 / root);
-        }
         let w = math::asinh(s, w);
         (w + w) / root
     }

@@ -6,19 +6,24 @@
 //! dx = wλ/P [g + cλA x − cλ_m⟨g, m⟩(x − m)], dw = λA/P, dc = Σ w/P [λ²|x|²A/2 − λ⟨x, x − m⟩⟨g, m⟩/α_m]. Tangent vectors
 //! at 0 have a form of their own ([`polar`]), which knows of no edge.
 
+mod centres;
+mod chunk;
 mod gather;
+mod groups;
 mod polar;
 mod pull;
+mod sums;
 
-use super::place::{FLAT, bent, places};
-use super::roots::wide_gap;
-use crate::dd::Num;
-use crate::rows::{self, Acc, Margin, RowOp, Solved};
-use crate::simd::*;
+use super::place::FLAT;
+use crate::pool::Shared;
+use crate::rows::{Margin, Wide};
 use crate::store::Store;
 use crate::wide::wide;
-use crate::{Dtype, Error, Kind, Op, Result, Rule, Scalar, Tensor, try_vec};
-use gather::{Groups, Lifted};
+use crate::{Dtype, Error, Kind, Op, Result, Rule, Scalar, Tensor};
+use centres::Centres;
+use gather::{Job, each};
+use groups::Groups;
+use pull::Out;
 
 pub static OPS: &[Op] = &[
     Op {
@@ -51,68 +56,30 @@ fn by_type(t: &[Tensor], s: &[Scalar], x: &Tensor, double: Run, single: Run) -> 
     }
 }
 
-/// The spatial factor f of a row on the hyperboloid and its time τ, with what f64 leaves of both, |x|², and how f changes
-/// with c over |x|²: λ, λ − 1 of points, those of `carry` of tangent vectors
-struct Lift(bool);
-impl RowOp<1, 1, 1, 0, 0, 6> for Lift {
-    const CURVED: bool = true;
-    #[inline(always)]
-    fn dots<S: Simd, A: Acc<S>>(&self, [x]: &[f64x8<S>; 1], [xx]: &mut [A; 1]) {
-        xx.dot(*x, *x);
+/// A curvature; with tangent vectors, 0 is no case of its own.
+fn curvature(c: &Tensor, tangent: bool) -> Result<f64> {
+    let c = c.number()?;
+    if !(c >= 0.0 && c.is_finite()) {
+        return Err(Error::Value(format!("curvature must be finite and not negative, got {c}")));
     }
-    #[inline(always)]
-    fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx]: [N; 1], [c]: [f64x8<S>; 1]) -> Solved<S, 0, 6> {
-        let one = f64x8::splat(s, 1.0);
-        let numbers = if self.0 {
-            let [p] = places(false, bent(c), [xx]);
-            [p.f, one * 0.0, p.tau, one * 0.0, xx.get(), p.r]
-        } else {
-            let lambda = N::of(f64x8::splat(s, 2.0)) / wide_gap(c, xx);
-            let time = lambda - N::of(one);
-            [lambda.get(), lambda.rest(), time.get(), time.rest(), xx.get(), one]
-        };
-        Solved { weights: [], numbers, gap: one }
-    }
-    #[inline(always)]
-    fn combine<S: Simd>(&self, _: &[f64x8<S>; 1], _: &[f64x8<S>; 0]) -> [f64x8<S>; 0] {
-        []
-    }
-}
-
-fn lift(x: &Tensor, c: &Tensor, rows: usize, d: usize, tangent: bool) -> Result<Lifted> {
-    let empty = || try_vec(rows, 0.0);
-    let mut out =
-        Lifted { f: empty()?, f_lo: empty()?, tau: empty()?, tau_lo: empty()?, squares: empty()?, bend: empty()? };
-    // SAFETY: views of arrays that outlive the call; the vectors have a number for each row.
-    let (x, n) = unsafe {
-        let number = |v: &mut Vec<f64>| Tensor::new(v.as_mut_ptr().cast(), &[rows], Dtype::F64, true);
-        let Lifted { f, f_lo, tau, tau_lo, squares, bend } = &mut out;
-        (
-            Tensor::new(x.as_ptr(), &[rows, d], x.dtype(), false)?,
-            [number(f)?, number(f_lo)?, number(tau)?, number(tau_lo)?, number(squares)?, number(bend)?],
-        )
-    };
-    // one row has one number, and that is no sum over rows
-    rows::run(&Lift(tangent), &[x, *c, n[0], n[1], n[2], n[3], n[4], n[5]])?;
-    Ok(out)
+    Ok(if tangent { c.max(FLAT) } else { c })
 }
 
 /// The groups that the arguments name: x, weights, c, indices, indptr, and how many members where there are no lists.
-fn groups<'a, T: Store>(t: &[Tensor<'a>], members: i64, tangent: bool) -> Result<(Groups<'a, T>, Lifted)> {
+fn named<'a, T: Store>(t: &[Tensor<'a>], members: i64, tangent: bool) -> Result<Groups<'a, T>> {
     let (rows, d) = t[0].rows();
     if t[0].shape().is_empty() {
         return Err(Error::Value("x needs a last axis, got a 0-d array".into()));
     }
-    let c = t[2].number()?;
     let members = usize::try_from(members).map_err(|_| Error::Value(format!("{members} members in a group")))?;
     let (indices, indptr) = if t[4].is_empty() {
         if members == 0 || rows % members != 0 {
             return Err(Error::Value(format!("{rows} rows are not groups of {members}")));
         }
-        (None, gather::runs(rows / members, members)?)
+        (None, groups::runs(rows / members, members)?)
     } else {
-        let (indices, indptr) = (gather::integers(&t[3])?, gather::integers(&t[4])?);
-        gather::check(&indices, &indptr, rows)?;
+        let (indices, indptr) = (groups::integers(&t[3])?, groups::integers(&t[4])?);
+        groups::check(&indices, &indptr, rows)?;
         (Some(indices), indptr)
     };
     let entries = indptr.last().copied().unwrap_or(0);
@@ -122,10 +89,7 @@ fn groups<'a, T: Store>(t: &[Tensor<'a>], members: i64, tangent: bool) -> Result
     {
         return Err(Error::Value(format!("{} weights for {entries} entries", w.len())));
     }
-    let lifted = lift(&t[0], &t[2], rows, d, tangent)?;
-    // with tangent vectors, c = 0 is no case of its own
-    let c = if tangent { c.max(FLAT) } else { c };
-    Ok((Groups { x: t[0].slice()?, rows, d, c, weights, indices, indptr, members, tangent }, lifted))
+    Ok(Groups { x: t[0].slice()?, rows, d, c: curvature(&t[2], tangent)?, weights, indices, indptr, tangent })
 }
 
 fn expect(name: &str, t: &Tensor, len: usize) -> Result<()> {
@@ -135,55 +99,49 @@ fn expect(name: &str, t: &Tensor, len: usize) -> Result<()> {
     Err(Error::Value(format!("{name} must have {len} elements, got shape {:?}", t.shape())))
 }
 
-fn forward<T: Store>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+fn forward<T: Wide>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     let margin = Margin::of(s[1].float())?;
-    let (groups, lifted) = groups::<T>(t, s[0].int(), s[2].bool())?;
+    let groups = named::<T>(t, s[0].int(), s[2].bool())?;
     expect("m", &t[5], groups.len() * groups.d)?;
-    let out = t[5].slice_mut::<T>()?;
-    if groups.tangent {
-        polar::midpoints(&groups, &lifted, out)
-    } else {
-        gather::midpoints(&groups, &lifted, out, margin)
-    }
+    means(&groups, t[5].slice_mut()?, margin)
 }
 
-fn backward<T: Store>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
-    let (groups, lifted) = groups::<T>(&t[1..], s[0].int(), s[1].bool())?;
+fn means<T: Wide>(groups: &Groups<T>, out: &mut [T], margin: Margin) -> Result<()> {
+    each(groups, Job::Means { out: Shared(out.as_mut_ptr()), margin }).map(drop)
+}
+
+fn backward<T: Wide>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+    let groups = named::<T>(&t[1..], s[0].int(), s[1].bool())?;
     expect("g", &t[0], groups.len() * groups.d)?;
     expect("dx", &t[6], t[1].len())?;
     expect("dweights", &t[7], groups.weights.map_or(0, <[T]>::len))?;
-    let (g, dx, dw) = (t[0].slice()?, t[6].slice_mut::<T>()?, t[7].slice_mut::<T>()?);
-    let dc = if groups.tangent {
-        let (centres, explicit) = polar::centres(&groups, &lifted, g)?;
-        let sum = pull::gradients(&groups, &lifted, &centres, dx, dw, false)?;
-        explicit.dc(sum)
-    } else {
-        pull::gradients(&groups, &lifted, &pull::centres(&groups, &lifted, g)?, dx, dw, false)?
-    };
-    t[8].set_number(dc)
+    t[8].set_number(pull(&groups, t[0].slice()?, t[6].slice_mut()?, t[7].slice_mut()?, false)?)
+}
+
+/// dx (`onto` what is there, for runs of rows), dweights (empty where all weights are one), and dc.
+fn pull<T: Wide>(groups: &Groups<T>, g: &[T], dx: &mut [T], dw: &mut [T], onto: bool) -> Result<f64> {
+    let out = Out { dx: Shared(dx.as_mut_ptr()), dw: Shared(dw.as_mut_ptr()), onto };
+    if groups.indices.is_none() && !(0..groups.len()).any(|i| groups.large(i)) {
+        return each(groups, Job::Gradients { g, out });
+    }
+    let mut centres = Centres::new(groups, groups.len())?;
+    let own = each(groups, Job::Centres { g, into: &centres.places() })?;
+    let turned = groups::turned(groups)?;
+    Ok(own + pull::gradients(groups, &centres, turned.as_ref(), out)?)
 }
 
 /// All rows as one group.
-fn whole<'a, T: Store>(x: &Tensor<'a>, c: &Tensor, tangent: bool) -> Result<(Groups<'a, T>, Lifted)> {
-    let (rows, d) = x.rows();
-    let lifted = lift(x, c, rows, d, tangent)?;
-    let c = if tangent { c.number()?.max(FLAT) } else { c.number()? };
-    let (x, indptr) = (x.slice()?, gather::runs(1, rows)?);
-    Ok((Groups { x, rows, d, c, weights: None, indices: None, indptr, members: rows, tangent }, lifted))
+fn whole<'a, T: Store>(x: &Tensor<'a>, c: &Tensor, tangent: bool) -> Result<Groups<'a, T>> {
+    let ((rows, d), c) = (x.rows(), curvature(c, tangent)?);
+    Ok(Groups { x: x.slice()?, rows, d, c, weights: None, indices: None, indptr: groups::runs(1, rows)?, tangent })
 }
 
 /// The midpoint of all rows of x.
-pub(super) fn middle<T: Store>(x: &Tensor, c: &Tensor, tangent: bool, out: &mut [T], margin: Margin) -> Result<()> {
-    let (group, lifted) = whole::<T>(x, c, tangent)?;
-    if tangent { polar::midpoints(&group, &lifted, out) } else { gather::midpoints(&group, &lifted, out, margin) }
+pub(super) fn middle<T: Wide>(x: &Tensor, c: &Tensor, tangent: bool, out: &mut [T], margin: Margin) -> Result<()> {
+    means(&whole(x, c, tangent)?, out, margin)
 }
 
 /// Adds its gradient to dx; dc.
-pub(super) fn middle_bwd<T: Store>(x: &Tensor, c: &Tensor, tangent: bool, g: &[T], dx: &mut [T]) -> Result<f64> {
-    let (group, lifted) = whole::<T>(x, c, tangent)?;
-    if !tangent {
-        return pull::gradients(&group, &lifted, &pull::centres(&group, &lifted, g)?, dx, &mut [], true);
-    }
-    let (centres, curve) = polar::centres(&group, &lifted, g)?;
-    Ok(curve.dc(pull::gradients(&group, &lifted, &centres, dx, &mut [], true)?))
+pub(super) fn middle_bwd<T: Wide>(x: &Tensor, c: &Tensor, tangent: bool, g: &[T], dx: &mut [T]) -> Result<f64> {
+    pull(&whole(x, c, tangent)?, g, dx, &mut [], true)
 }

@@ -6,7 +6,7 @@
 use super::carry::{Carry, CarryBwd};
 use super::midpoint;
 use super::spread::{Spread, SpreadOnto};
-use crate::rows::{self, Margin};
+use crate::rows::{self, Margin, Wide};
 use crate::store::Store;
 use crate::wide::wide;
 use crate::{Dtype, Error, Kind, Op, Result, Rule, Scalar, Tensor, try_vec};
@@ -66,7 +66,7 @@ fn sizes(x: &Tensor, b: &Tensor) -> Result<(usize, usize)> {
     Ok((n, d))
 }
 
-fn forward<T: Store>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+fn forward<T: Wide>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     let &[x, b, gamma, c, y, m, v] = t else { return Err(Error::Type("wrong number of arrays".into())) };
     let (epsilon, ball, margin) = (s[0].float(), s[1].bool(), Margin::of(s[2].float())?);
     let (n, d) = sizes(&x, &b)?;
@@ -80,7 +80,7 @@ fn forward<T: Store>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     rows::run(&Carry(ball, margin), &[x, m, b, view(&mut r)?, c, y])
 }
 
-fn backward<T: Store>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+fn backward<T: Wide>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     let &[g, gm, gv, x, b, gamma, c, m, v, dx, db, dgamma, dc] = t else {
         return Err(Error::Type("wrong number of arrays".into()));
     };

@@ -1,191 +1,94 @@
 //! Sums over the members of groups. The one rule: members are added in their order, in parts whose bounds follow from the
 //! lists alone.
 
+use super::centres::{Centres, Places, centres};
+use super::chunk::{Chunk, LANES, load};
+use super::groups::{Groups, PART, SLOTS};
+use super::polar;
+use super::pull::{self, Out};
+use super::sums::{Solved, Sums, solve};
+use crate::Result;
+use crate::micro::fetch;
 use crate::pool::{self, Shared};
-use crate::rows::{Margin, eps, inside};
+use crate::rows::{Margin, Wide, eps, inside};
 use crate::simd::*;
 use crate::store::{STEP, Store};
-use crate::{Dtype, Error, Result, Tensor, try_vec};
 use std::ops::Range;
 
-/// Lanes of a vector.
-const LANES: usize = 8;
-/// Members that are added in one go, and elements to a task.
-const PART: usize = 1024;
-const BLOCK: usize = 16 * 1024;
-
-/// Groups of rows of x: group i has the entries `indptr[i]..indptr[i + 1]`, and these the rows `indices` (or their own).
-pub struct Groups<'a, T> {
-    pub x: &'a [T],
-    pub rows: usize,
-    pub d: usize,
-    pub c: f64,
-    pub weights: Option<&'a [T]>,
-    pub indices: Option<Vec<usize>>,
-    pub indptr: Vec<usize>,
-    /// The length of every group, where there are no lists.
-    pub members: usize,
-    pub tangent: bool,
-}
-
-/// The coordinates (τ, f x) of every row, f and τ as hi + lo, |x|², and how f changes with c.
-pub struct Lifted {
-    pub f: Vec<f64>,
-    pub f_lo: Vec<f64>,
-    pub tau: Vec<f64>,
-    pub tau_lo: Vec<f64>,
-    pub squares: Vec<f64>,
-    pub bend: Vec<f64>,
-}
-
-impl<T: Store> Groups<'_, T> {
-    pub fn len(&self) -> usize {
-        self.indptr.len() - 1
-    }
-    #[inline(always)]
-    pub fn row(&self, entry: usize) -> usize {
-        self.indices.as_ref().map_or(entry, |i| i[entry])
-    }
-    #[inline(always)]
-    pub fn weight(&self, entry: usize) -> f64 {
-        self.weights.map_or(1.0, |w| w[entry].to_f64())
-    }
-}
-
-pub fn runs(groups: usize, members: usize) -> Result<Vec<usize>> {
-    let mut out = try_vec(groups + 1, 0)?;
-    for (i, v) in out.iter_mut().enumerate() {
-        *v = i * members;
-    }
-    Ok(out)
-}
-
-/// A list of int32 or int64; what is negative becomes too large.
-pub fn integers(t: &Tensor) -> Result<Vec<usize>> {
-    let mut out = try_vec(t.len(), 0)?;
-    match t.dtype() {
-        Dtype::I64 => out.iter_mut().zip(t.slice::<i64>()?).for_each(|(o, &v)| *o = v as usize),
-        Dtype::I32 => out.iter_mut().zip(t.slice::<i32>()?).for_each(|(o, &v)| *o = v as usize),
-        other if !t.is_empty() => {
-            return Err(Error::Type(format!("indices must be int32 or int64, got {}", other.name())));
-        }
-        _ => {}
-    }
-    Ok(out)
-}
-
-pub fn check(indices: &[usize], indptr: &[usize], rows: usize) -> Result<()> {
-    let falling = indptr.windows(2).any(|w| w[0] > w[1]);
-    if falling || indptr.first() != Some(&0) || indptr.last() != Some(&indices.len()) {
-        return Err(Error::Value(format!("indptr must rise from 0 to the {} entries", indices.len())));
-    }
-    match indices.iter().position(|&i| i >= rows) {
-        Some(at) => Err(Error::Value(format!("entry {at} names row {} of {rows}", indices[at] as i64))),
-        None => Ok(()),
-    }
-}
-
-/// N as hi and lo, each padded to whole steps, and T as hi + lo.
-pub struct Sums {
-    pub n: Vec<f64>,
-    pub t: [f64; 2],
-}
-
-impl Sums {
-    fn new(d: usize) -> Result<Self> {
-        Ok(Sums { n: try_vec(2 * d.next_multiple_of(STEP), 0.0)?, t: [0.0; 2] })
-    }
-    fn clear(&mut self) {
-        self.n.fill(0.0);
-        self.t = [0.0; 2];
-    }
-    fn merge(&mut self, later: &Sums) {
-        let half = self.n.len() / 2;
-        let (hi, lo) = self.n.split_at_mut(half);
-        for i in 0..half {
-            let (v, e) = exact_sum(hi[i], later.n[i]);
-            (hi[i], lo[i]) = (v, lo[i] + (e + later.n[half + i]));
-        }
-        self.t = wide_sum(self.t, later.t);
-    }
-}
-
-/// a + b and its error
-#[inline(always)]
-pub fn exact_sum(a: f64, b: f64) -> (f64, f64) {
-    let s = a + b;
-    let v = s - a;
-    (s, (a - (s - v)) + (b - v))
-}
-
-#[inline(always)]
-pub fn wide_sum(a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
-    let (v, e) = exact_sum(a[0], b[0]);
-    let e = e + (a[1] + b[1]);
-    let s = v + e;
-    [s, e - (s - v)]
-}
-
-#[inline(always)]
-pub fn wide_product(a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
-    let p = a[0] * b[0];
-    let e = a[0].mul_add(b[0], -p) + a[0].mul_add(b[1], a[1] * b[0]);
-    let s = p + e;
-    [s, e - (s - p)]
-}
-
-struct Add<'a, T> {
-    groups: &'a Groups<'a, T>,
-    lifted: &'a Lifted,
-    entries: Range<usize>,
-    sums: &'a mut Sums,
-}
-
-impl<T: Store> Kernel for Add<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Add { groups, lifted, entries, sums } = self;
-        if size_of::<T>() < 8 || groups.tangent {
-            return plain(s, groups, lifted, entries, sums);
-        }
-        let (d, pad) = (groups.d, sums.n.len() / 2);
-        let (hi, lo) = sums.n.split_at_mut(pad);
-        for entry in entries {
-            let row = groups.row(entry);
-            let w = groups.weight(entry);
-            let x = &groups.x[row * d..][..d];
-            let factor = wide_product([lifted.f[row], lifted.f_lo[row]], [w, 0.0]);
-            sums.t = wide_sum(sums.t, wide_product([lifted.tau[row], lifted.tau_lo[row]], [w, 0.0]));
-            let (u, ul) = (f64x8::splat(s, factor[0]), f64x8::splat(s, factor[1]));
-            for ((x, hi), lo) in x.chunks(STEP).zip(hi.chunks_exact_mut(STEP)).zip(lo.chunks_exact_mut(STEP)) {
-                let v = if x.len() == STEP { T::load16(s, x) } else { T::load_tail(s, x) };
-                let (mut h, mut l) = (f64::load16(s, hi), f64::load16(s, lo));
-                for k in 0..2 {
-                    let (p, e) = two_prod(s, u, v[k]);
-                    let (sum, r) = two_sum(h[k], p);
-                    h[k] = sum;
-                    l[k] += ul.mul_add(v[k], e + r);
+/// Calls `f` with every chunk of the entries, and with the part of it that each group from `first` on has.
+macro_rules! chunks {
+    ($s:expr, $groups:expr, $range:expr, $entries:expr, $chunk:expr, |$k:ident, $part:ident| $body:expr) => {
+        let (range, entries): (Range<usize>, Range<usize>) = ($range, $entries);
+        let step = $groups.chunk();
+        for first in entries.clone().step_by(step) {
+            let end = entries.end.min(first + step);
+            $chunk.take($s, $groups, first..end, range.start, range.start);
+            for i in range.clone() {
+                let (from, to) = ($groups.indptr[i].max(first), $groups.indptr[i + 1].min(end));
+                if from < to {
+                    let ($k, $part) = (i - range.start, from - first..to - first);
+                    $body;
                 }
-                f64::store16(s, h, hi);
-                f64::store16(s, l, lo);
             }
+        }
+    };
+}
+pub(super) use chunks;
+
+/// Adds entries of groups to their sums.
+#[inline(always)]
+fn add<S: Simd, T: Wide>(
+    s: S,
+    groups: &Groups<T>,
+    range: Range<usize>,
+    entries: Range<usize>,
+    sums: &mut Sums,
+    chunk: &mut Chunk,
+) {
+    chunks!(s, groups, range, entries, chunk, |k, part| if groups.exact() {
+        wide(s, groups, chunk, part, sums, k);
+    } else {
+        plain(s, groups, chunk, part, sums, k);
+    });
+}
+
+/// In twice f64's precision.
+#[inline(always)]
+fn wide<S: Simd, T: Store>(s: S, groups: &Groups<T>, chunk: &Chunk, part: Range<usize>, sums: &mut Sums, k: usize) {
+    for i in part {
+        sums.add_time(k, [chunk.time[0][i], chunk.time[1][i]]);
+        let (u, rest) = (f64x8::splat(s, chunk.space[0][i]), f64x8::splat(s, chunk.space[1][i]));
+        let [hi, lo] = sums.row(k);
+        let steps = chunk.x(groups, i).chunks(STEP).zip(hi.chunks_exact_mut(STEP));
+        for ((x, hi), lo) in steps.zip(lo.chunks_exact_mut(STEP)) {
+            let (v, mut h, mut l) = (load(s, x), f64::load16(s, hi), f64::load16(s, lo));
+            for j in 0..2 {
+                let (p, e) = two_prod(s, u, v[j]);
+                let (sum, r) = two_sum(h[j], p);
+                h[j] = sum;
+                l[j] += rest.mul_add(v[j], e + r);
+            }
+            f64::store16(s, h, hi);
+            f64::store16(s, l, lo);
         }
     }
 }
 
 /// In plain f64, a part of the columns at a time, whose sums stay in registers.
 #[inline(always)]
-fn plain<S: Simd, T: Store>(s: S, groups: &Groups<T>, lifted: &Lifted, entries: Range<usize>, sums: &mut Sums) {
-    for entry in entries.clone() {
-        sums.t[0] += groups.weight(entry) * lifted.tau[groups.row(entry)];
+fn plain<S: Simd, T: Store>(s: S, groups: &Groups<T>, chunk: &Chunk, part: Range<usize>, sums: &mut Sums, k: usize) {
+    let mut time = sums.t[0][k];
+    for v in &chunk.time[0][part.clone()] {
+        time += v;
     }
+    sums.t[0][k] = time;
+    let [sums, _] = sums.row(k);
     let mut at = 0;
     while at < groups.d {
         at = if groups.d - at >= 4 * STEP && S::f64s::N == 8 {
-            columns::<S, T, 4>(s, groups, lifted, entries.clone(), sums, at)
+            columns::<S, T, 4>(s, groups, chunk, part.clone(), sums, at)
         } else {
-            columns::<S, T, 1>(s, groups, lifted, entries.clone(), sums, at)
+            columns::<S, T, 1>(s, groups, chunk, part.clone(), sums, at)
         };
     }
 }
@@ -194,24 +97,23 @@ fn plain<S: Simd, T: Store>(s: S, groups: &Groups<T>, lifted: &Lifted, entries: 
 fn columns<S: Simd, T: Store, const N: usize>(
     s: S,
     groups: &Groups<T>,
-    lifted: &Lifted,
-    entries: Range<usize>,
-    sums: &mut Sums,
+    chunk: &Chunk,
+    part: Range<usize>,
+    sums: &mut [f64],
     at: usize,
 ) -> usize {
-    let d = groups.d;
-    let end = d.min(at + N * STEP);
+    let (end, next) = (groups.d.min(at + N * STEP), chunk.n * groups.d);
     let mut acc = [[f64x8::splat(s, 0.0); 2]; N];
     for i in 0..N {
-        acc[i] = f64::load16(s, &sums.n[at + i * STEP..]);
+        acc[i] = f64::load16(s, &sums[at + i * STEP..]);
     }
-    for entry in entries {
-        let row = groups.row(entry);
-        let x = &groups.x[row * d + at..row * d + end];
-        let u = f64x8::splat(s, groups.weight(entry) * lifted.f[row]);
+    for (row, u) in chunk.rows[part.clone()].iter().zip(&chunk.space[0][part]) {
+        let (x, u) = (&groups.x[row * groups.d + at..row * groups.d + end], f64x8::splat(s, *u));
         if x.len() == N * STEP {
             for i in 0..N {
                 let v = T::load16(s, &x[i * STEP..]);
+                // memory never rests: the next chunk comes in beside this one
+                fetch(x.as_ptr().wrapping_add(i * STEP + next));
                 acc[i] = [v[0].mul_add(u, acc[i][0]), v[1].mul_add(u, acc[i][1])];
             }
         } else {
@@ -220,138 +122,176 @@ fn columns<S: Simd, T: Store, const N: usize>(
         }
     }
     for i in 0..N {
-        f64::store16(s, acc[i], &mut sums.n[at + i * STEP..]);
+        f64::store16(s, acc[i], &mut sums[at + i * STEP..]);
     }
     end
 }
 
-/// Calls `done` with the sums of every group, each from one thread.
-pub fn each<T: Store>(groups: &Groups<T>, lifted: &Lifted, done: &(dyn Fn(usize, &mut Sums) + Sync)) -> Result<()> {
-    let (ptr, n) = (&groups.indptr, groups.len());
-    // small groups by runs of about a block, large ones in parts that are merged in order
-    let mut starts = Vec::new();
-    let mut first = 0;
-    while first < n {
-        let mut end = first + 1;
-        while end < n && (ptr[end + 1] - ptr[first] + end - first) * groups.d.max(1) <= BLOCK {
-            end += 1;
-        }
-        starts.try_reserve(1).map_err(|_| Error::Memory(n * size_of::<usize>()))?;
-        starts.push(first);
-        first = end;
+/// What is made of the sums.
+#[derive(Clone, Copy)]
+pub enum Job<'a, T> {
+    /// The midpoints.
+    Means { out: Shared<T>, margin: Margin },
+    /// What the gradients of rows need.
+    Centres { g: &'a [T], into: &'a Places },
+    /// Those gradients, of runs of rows.
+    Gradients { g: &'a [T], out: Out<T> },
+}
+
+/// Runs a job for every group, each from one thread; what is left of dc beside what rows add to it.
+pub fn each<T: Wide>(groups: &Groups<T>, job: Job<T>) -> Result<f64> {
+    let (tasks, slots) = (groups.tasks()?, groups.slots());
+    let work = groups.entries().saturating_mul(groups.d);
+    let mut dc = 0.0;
+    for part in pool::map(tasks.len(), work, |b| {
+        let (sums, range) = (Sums::new(groups.d, slots)?, tasks[b].clone());
+        let room = if let Job::Gradients { .. } = job { slots } else { 0 };
+        Ok(dispatch(Task { groups, job, range, sums, centres: Centres::new::<T>(groups, room)? }))
+    })? {
+        dc += part?;
     }
-    let add = |entries: Range<usize>, sums: &mut Sums| dispatch(Add { groups, lifted, entries, sums });
-    let work = groups.indptr[n].saturating_mul(groups.d);
-    let large = |i: usize| ptr[i + 1] - ptr[i] > 4 * PART;
-    pool::map(starts.len(), work, |b| {
-        let mut sums = Sums::new(groups.d)?;
-        for i in starts[b]..starts.get(b + 1).copied().unwrap_or(n) {
-            if !large(i) {
-                sums.clear();
-                add(ptr[i]..ptr[i + 1], &mut sums);
-                done(i, &mut sums);
-            }
-        }
-        Ok(())
-    })?
-    .into_iter()
-    .collect::<Result<()>>()?;
-    for i in (0..n).filter(|&i| large(i)) {
-        let parts = (ptr[i + 1] - ptr[i]).div_ceil(PART);
-        let sums = pool::map(parts, work, |b| {
-            let mut sums = Sums::new(groups.d)?;
-            add(ptr[i] + b * PART..ptr[i + 1].min(ptr[i] + (b + 1) * PART), &mut sums);
+    for i in (0..groups.len()).filter(|&i| groups.large(i)) {
+        let (first, end) = (groups.indptr[i], groups.indptr[i + 1]);
+        let parts = (end - first).div_ceil(PART);
+        let entries = |b: usize| first + b * PART..end.min(first + (b + 1) * PART);
+        let mut total = Sums::new(groups.d, 1)?;
+        for part in pool::map(parts, work, |b| {
+            let mut sums = Sums::new(groups.d, 1)?;
+            dispatch(Part { groups, group: i, entries: entries(b), sums: &mut sums });
             Ok(sums)
-        })?;
-        let mut total = Sums::new(groups.d)?;
-        for part in sums {
-            total.merge(&part?);
+        })? {
+            total.merge(&mut part?);
         }
-        done(i, &mut total);
+        if groups.tangent {
+            dispatch(polar::Units(&mut total));
+            let sums = &total;
+            for [low, longest] in
+                pool::map(parts, work, |b| dispatch(polar::Low { groups, group: i, entries: entries(b), sums }))?
+            {
+                total.low[0][0] += low;
+                total.low[1][0] = longest.max(total.low[1][0]);
+            }
+        }
+        dc += dispatch(Finish { groups, job, range: i..i + 1, sums: &mut total });
     }
-    Ok(())
+    Ok(dc)
 }
 
-/// P and R, both with the sign of T, and N/P in place of N. R is 0 where the sum is no point of the ball, P where there is
-/// nothing.
-pub fn solve<T>(sums: &mut Sums, c: f64) -> ([f64; 2], f64) {
-    dispatch(Solve { sums, c, double: size_of::<T>() == 8 })
+/// The groups of a task that are not large.
+struct Task<'a, T> {
+    groups: &'a Groups<'a, T>,
+    job: Job<'a, T>,
+    range: Range<usize>,
+    sums: Sums,
+    centres: Centres,
 }
-
-struct Solve<'a> {
-    sums: &'a mut Sums,
-    c: f64,
-    /// Whether anything is in the low parts.
-    double: bool,
-}
-impl Kernel for Solve<'_> {
-    type Output = ([f64; 2], f64);
+impl<T: Wide> Kernel for Task<'_, T> {
+    type Output = f64;
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> Self::Output {
-        let Solve { sums, c, double } = self;
-        let half = sums.n.len() / 2;
-        let (hi, lo) = sums.n.split_at_mut(half);
-        let zero = f64x8::splat(s, 0.0);
-        let (mut square, mut rest) = (zero, zero);
-        for (h, l) in hi.chunks_exact(LANES).zip(lo.chunks_exact(LANES)) {
-            let (h, l) = (f64x8::from_slice(s, h), f64x8::from_slice(s, l));
-            let (p, e) = two_prod(s, h, h);
-            let (sum, r) = two_sum(square, p);
-            square = sum;
-            rest += (h + h).mul_add(l, e + r);
-        }
-        let mut total = [hsum(square + rest), 0.0];
-        if double {
-            total = [0.0; 2];
-            for (&h, &l) in square.as_slice().iter().zip(rest.as_slice()) {
-                total = wide_sum(total, [h, l]);
+    fn run<S: Simd>(self, s: S) -> f64 {
+        let Task { groups, job, range, mut sums, centres: mut own } = self;
+        let places = own.places();
+        let (mut chunk, mut dc, mut rows) = (Chunk::new(), 0.0, [0.0; LANES]);
+        let mut first = range.start;
+        while first < range.end {
+            let batch = groups.batch(first, range.end);
+            first = batch.end;
+            if groups.large(batch.start) {
+                continue;
+            }
+            let entries = groups.indptr[batch.start]..groups.indptr[batch.end];
+            sums.clear(batch.len());
+            add(s, groups, batch.clone(), entries.clone(), &mut sums, &mut chunk);
+            if groups.tangent {
+                polar::low(s, groups, batch.clone(), entries.clone(), &mut sums, &mut chunk);
+            }
+            if let Job::Gradients { g, out } = &job {
+                dc += centres(s, groups, batch.clone(), &mut sums, g, &places, 0);
+                for at in entries.clone().step_by(groups.chunk()) {
+                    let end = entries.end.min(at + groups.chunk());
+                    chunk.take(s, groups, at..end, batch.start, batch.start);
+                    pull::rows(s, groups, &chunk, &own, out, &mut [], &mut rows);
+                }
+            } else {
+                dc += finish(s, groups, &job, batch, &mut sums);
             }
         }
-        let (t, sign) = (sums.t, if sums.t[0] < 0.0 { -1.0 } else { 1.0 });
-        let part = wide_product(total, [c, 0.0]);
-        let left = wide_sum(wide_product(t, t), [-part[0], -part[1]]);
-        let (p, r) = if left[0] > 0.0 {
-            let root = left[0].sqrt();
-            let rest = (root.mul_add(-root, left[0]) + left[1]) / (root + root);
-            (wide_sum(t, [sign * root, sign * rest]), sign * (root + rest))
-        } else {
-            // on the edge of the ball, or past it
-            ([sign * part[0].sqrt().max(t[0].abs()), 0.0], 0.0)
-        };
-        if !double {
-            let per = if p[0] == 0.0 { 0.0 } else { 1.0 / p[0] };
-            for h in hi.chunks_exact_mut(LANES) {
-                (f64x8::from_slice(s, h) * per).store_slice(h);
-            }
-            return (p, r);
-        }
-        let (ph, pl) = (f64x8::splat(s, p[0]), f64x8::splat(s, p[1]));
-        for (h, l) in hi.chunks_exact_mut(LANES).zip(lo.chunks_exact_mut(LANES)) {
-            let (n, nl) = (f64x8::from_slice(s, h), f64x8::from_slice(s, l));
-            let q = if p[0] == 0.0 { zero } else { n / ph };
-            let (v, e) = two_prod(s, q, ph);
-            let rest = if p[0] == 0.0 { zero } else { (((n - v) - e) + (nl - q * pl)) / ph };
-            let (q, rest) = two_sum(q, rest);
-            q.store_slice(h);
-            rest.store_slice(l);
-        }
-        (p, r)
+        dc + hsum(f64x8::from_slice(s, &rows))
     }
 }
 
-pub fn midpoints<T: Store>(groups: &Groups<T>, lifted: &Lifted, out: &mut [T], margin: Margin) -> Result<()> {
-    let keep = 1.0 - margin.value(T::DTYPE);
+/// A part of a large group.
+struct Part<'a, T> {
+    groups: &'a Groups<'a, T>,
+    group: usize,
+    entries: Range<usize>,
+    sums: &'a mut Sums,
+}
+impl<T: Wide> Kernel for Part<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Part { groups, group, entries, sums } = self;
+        add(s, groups, group..group + 1, entries, sums, &mut Chunk::new());
+    }
+}
+
+/// A large group whose sums are there.
+struct Finish<'a, T> {
+    groups: &'a Groups<'a, T>,
+    job: Job<'a, T>,
+    range: Range<usize>,
+    sums: &'a mut Sums,
+}
+impl<T: Wide> Kernel for Finish<'_, T> {
+    type Output = f64;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f64 {
+        finish(s, self.groups, &self.job, self.range, self.sums)
+    }
+}
+
+#[inline(always)]
+fn finish<S: Simd, T: Wide>(s: S, groups: &Groups<T>, job: &Job<T>, range: Range<usize>, sums: &mut Sums) -> f64 {
+    match job {
+        Job::Means { out, margin } => {
+            means(s, groups, range, sums, out, *margin);
+            0.0
+        }
+        Job::Centres { g, into } => centres(s, groups, range.clone(), sums, g, into, range.start),
+        Job::Gradients { .. } => 0.0,
+    }
+}
+
+#[inline(always)]
+fn means<S: Simd, T: Wide>(
+    s: S,
+    groups: &Groups<T>,
+    range: Range<usize>,
+    sums: &mut Sums,
+    out: &Shared<T>,
+    margin: Margin,
+) {
+    let (d, keep) = (groups.d, 1.0 - margin.value(T::DTYPE));
     let edge = 1.0 - keep * keep + 8.0 * eps(T::DTYPE);
-    let (out, d) = (Shared(out.as_mut_ptr()), groups.d);
-    each(groups, lifted, &|i, sums| {
-        let (p, r) = solve::<T>(sums, groups.c);
+    let (mut scale, mut solved) = ([1.0; SLOTS], Solved::NONE);
+    if groups.tangent {
+        scale = polar::lengths(groups.c, sums, range.len());
+    } else {
+        solved = solve::<S, T>(s, groups.c, sums, range.len());
+    }
+    for (k, i) in range.enumerate() {
         // SAFETY: each group is done once, and the output has a row of d for each.
         let out = unsafe { out.part(i * d, d) };
-        for (o, v) in out.iter_mut().zip(&sums.n) {
-            *o = T::from_f64(*v);
+        let ([n, _], by) = (sums.row(k), f64x8::splat(s, scale[k]));
+        for (out, n) in out.chunks_mut(STEP).zip(n.chunks_exact(STEP)) {
+            let v = f64::load16(s, n);
+            let v = [v[0] * by, v[1] * by];
+            if out.len() == STEP { T::store16(s, v, out) } else { T::store_tail(s, v, out) }
         }
-        if p[0] != 0.0 && (r + r) / p[0] < edge {
+        // 2R/P is 1 − c|m|²
+        if 2.0 * solved.r[k].abs() < edge * solved.p[k].abs() {
             inside(out, groups.c, margin);
         }
-    })
+    }
 }

@@ -5,202 +5,224 @@
 //! a sum of positive terms; sinh σ_m = √c|N|/R. With g_r = ⟨g, m̂⟩ and g⊥ = g − g_r m̂, dN is (g_r cosh σ_m m̂ + s g⊥)/2R,
 //! s = σ_m/sinh σ_m, and a row moves along itself by [g_r(cosh(σ − σ_m) − (1 − cos θ) cosh σ cosh σ_m) + s cosh σ⟨g⊥, x̂⟩]/R.
 
-use super::gather::{Groups, Lifted, each};
-use super::pull::Centres;
-use crate::ops::hyperbolic::place::LONGEST;
-use crate::pool::{self, Shared};
+use super::chunk::{Chunk, LANES, eight, load};
+use super::gather::chunks;
+use super::groups::{CHUNK, Groups, SLOTS};
+use super::pull::Shares;
+use super::sums::Sums;
+use crate::ops::hyperbolic::place::{LONGEST, sinh};
+use crate::rows::Wide;
 use crate::simd::*;
 use crate::store::{STEP, Store};
-use crate::{Result, try_vec};
 use std::ops::Range;
 
-/// Entries to a task.
-const BLOCK: usize = 256;
 /// From this σ² on, dc follows from the scaling of the whole map, which has no large terms that cancel.
 const FAR: f64 = 0.2;
 
-/// Of every group: n̂ (padded rows), T and √c|N|, both with the sign of T, and L; then R and σ of its midpoint.
-struct Polar {
-    n: Vec<f64>,
-    numbers: Vec<[f64; 3]>,
-    pad: usize,
-}
-
-impl Polar {
-    fn new<T: Store>(groups: &Groups<T>, lifted: &Lifted) -> Result<Self> {
-        let pad = groups.d.next_multiple_of(STEP);
-        let mut out = Polar { n: try_vec(pad * groups.len(), 0.0)?, numbers: try_vec(groups.len(), [0.0; 3])?, pad };
-        let (n, numbers) = (Shared(out.n.as_mut_ptr()), Shared(out.numbers.as_mut_ptr()));
-        each(groups, lifted, &|i, sums| {
-            // SAFETY: each group is done once; both have room for each.
-            let (n, numbers) = unsafe { (n.part(i * pad, pad), numbers.part(i, 1)) };
-            n.copy_from_slice(&sums.n[..pad]);
-            let length = dispatch(Unit(n, sums.t[0] < 0.0));
-            numbers[0] = [sums.t[0], groups.c.sqrt() * length, 0.0];
-        })?;
-        out.lows(groups, lifted)?;
-        Ok(out)
-    }
-
-    /// L of every group, its entries added in order.
-    fn lows<T: Store>(&mut self, groups: &Groups<T>, lifted: &Lifted) -> Result<()> {
-        let entries = groups.indptr[groups.len()];
-        let mut parts = try_vec(entries, 0.0)?;
-        let shared = Shared(parts.as_mut_ptr());
-        let this = &*self;
-        pool::run(entries.div_ceil(BLOCK), entries.saturating_mul(groups.d), |b| {
-            let range = b * BLOCK..entries.min((b + 1) * BLOCK);
-            // SAFETY: blocks of entries are disjoint.
-            let out = unsafe { shared.part(range.start, range.len()) };
-            dispatch(Low { groups, lifted, polar: this, range, out });
-        })?;
-        for (i, numbers) in self.numbers.iter_mut().enumerate() {
-            let low: f64 = parts[groups.indptr[i]..groups.indptr[i + 1]].iter().sum();
-            let (sign, [t, n, _]) = (if numbers[0] < 0.0 { -1.0 } else { 1.0 }, *numbers);
-            let (t, low) = (sign * t, sign * low);
-            let square = (t + n) * low;
-            // on the edge of the ball, or past it: as far as numbers go
-            let r = if square > 0.0 { square.sqrt() } else { 0.0 };
-            let sigma = if n == 0.0 { 0.0 } else { (n / r).asinh().min(LONGEST) };
-            *numbers = [sign * r, sigma, n];
-        }
-        Ok(())
+/// N of `n` groups as a direction, turned round if T is negative, and its length in place of what f64 leaves of T.
+#[inline(always)]
+fn units<S: Simd>(s: S, sums: &mut Sums, n: usize) {
+    for k in 0..n {
+        sums.t[1][k] = direction(s, sums.t[0][k] < 0.0, sums.row(k)[0]);
     }
 }
 
 /// Makes a vector one of length 1, turned round if asked, and says its length.
-struct Unit<'a>(&'a mut [f64], bool);
-impl Kernel for Unit<'_> {
-    type Output = f64;
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> f64 {
-        let mut top = f64x8::splat(s, 0.0);
-        for v in self.0.chunks_exact(8) {
-            top = top.max(f64x8::from_slice(s, v).abs());
-        }
-        let top = top.as_slice().iter().fold(0.0, |a: f64, &b| a.max(b));
-        if top == 0.0 || !top.is_finite() {
-            return top;
-        }
-        // squares of large coordinates would overflow
-        let (per, mut square) = (1.0 / top, f64x8::splat(s, 0.0));
-        for v in self.0.chunks_exact(8) {
-            let v = f64x8::from_slice(s, v) * per;
-            square = v.mul_add(v, square);
-        }
-        let root = hsum(square).sqrt();
-        let per = if self.1 { -per } else { per } / root;
-        for v in self.0.chunks_exact_mut(8) {
-            (f64x8::from_slice(s, v) * per).store_slice(v);
-        }
-        root * top
+#[inline(always)]
+fn direction<S: Simd>(s: S, turn: bool, n: &mut [f64]) -> f64 {
+    let mut top = f64x8::splat(s, 0.0);
+    for v in n.chunks_exact(LANES) {
+        top = top.max(f64x8::from_slice(s, v).abs());
     }
+    let mut most = 0.0f64;
+    for &v in top.as_slice() {
+        most = most.max(v);
+    }
+    if most == 0.0 || !most.is_finite() {
+        return most;
+    }
+    // squares of large coordinates would overflow
+    let (per, mut square) = (1.0 / most, f64x8::splat(s, 0.0));
+    for v in n.chunks_exact(LANES) {
+        let v = f64x8::from_slice(s, v) * per;
+        square = v.mul_add(v, square);
+    }
+    let root = hsum(square).sqrt();
+    let per = if turn { -per } else { per } / root;
+    for v in n.chunks_exact_mut(LANES) {
+        (f64x8::from_slice(s, v) * per).store_slice(v);
+    }
+    root * most
 }
 
-/// w(e^−σ + (1 − cos θ) sinh σ) of entries
-struct Low<'a, T> {
-    groups: &'a Groups<'a, T>,
-    lifted: &'a Lifted,
-    polar: &'a Polar,
+/// L of groups whose N are directions, and the largest |x|², entry by entry.
+#[inline(always)]
+fn add<S: Simd, T: Wide>(
+    s: S,
+    groups: &Groups<T>,
     range: Range<usize>,
-    out: &'a mut [f64],
+    entries: Range<usize>,
+    sums: &Sums,
+    chunk: &mut Chunk,
+    into: &mut [[f64; SLOTS]; 2],
+) {
+    let root = groups.c.sqrt();
+    chunks!(s, groups, range, entries, chunk, |k, part| {
+        let (mut q, mut low) = ([0.0; CHUNK], [0.0; CHUNK]);
+        for i in part.clone() {
+            let per = f64x8::splat(s, chunk.scale[i]);
+            let mut sum = [f64x8::splat(s, 0.0); 2];
+            for (x, n) in chunk.x(groups, i).chunks(STEP).zip(sums.axis(k).chunks_exact(STEP)) {
+                let (x, n) = (load(s, x), f64::load16(s, n));
+                for j in 0..2 {
+                    let v = x[j].mul_add(per, -n[j]);
+                    sum[j] = v.mul_add(v, sum[j]);
+                }
+            }
+            q[i] = hsum(sum[0] + sum[1]);
+        }
+        for at in (part.start / LANES * LANES..part.end).step_by(LANES) {
+            let length = eight(s, &chunk.square, at).sqrt();
+            let sinh = length * eight(s, &chunk.f, at) * root;
+            let half = length.simd_gt(0.0).select(eight(s, &q, at) * 0.5, f64x8::splat(s, 0.0));
+            let v = sinh.mul_add(half, 1.0 / (eight(s, &chunk.tau, at) + sinh));
+            (eight(s, &chunk.w, at) * v).store_slice(&mut low[at..at + LANES]);
+        }
+        for i in part {
+            into[0][k] += low[i];
+            into[1][k] = chunk.square[i].max(into[1][k]);
+        }
+    });
 }
-impl<T: Store> Kernel for Low<'_, T> {
+
+/// Directions, L and the largest |x|² of groups whose N and T are there. A function of its own at every level.
+#[inline(never)]
+pub fn low<S: Simd, T: Wide>(
+    s: S,
+    groups: &Groups<T>,
+    range: Range<usize>,
+    entries: Range<usize>,
+    sums: &mut Sums,
+    chunk: &mut Chunk,
+) {
+    s.vectorize(
+        #[inline(always)]
+        || {
+            units(s, sums, range.len());
+            let mut low = [[0.0; SLOTS]; 2];
+            add(s, groups, range, entries, sums, chunk, &mut low);
+            sums.low = low;
+        },
+    );
+}
+
+/// The directions of large groups.
+pub struct Units<'a>(pub &'a mut Sums);
+impl Kernel for Units<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Low { groups, lifted, polar, range, out } = self;
-        let (d, pad, root) = (groups.d, polar.pad, groups.c.sqrt());
-        let mut group = groups.indptr.partition_point(|&p| p <= range.start) - 1;
-        for (entry, out) in range.zip(out) {
-            while groups.indptr[group + 1] <= entry {
-                group += 1;
-            }
-            let row = groups.row(entry);
-            let (x, n) = (&groups.x[row * d..][..d], &polar.n[group * pad..][..pad]);
-            let length = lifted.squares[row].sqrt();
-            let per = f64x8::splat(s, if length > 0.0 { 1.0 / length } else { 0.0 });
-            let mut q = [f64x8::splat(s, 0.0); 2];
-            for (x, n) in x.chunks(STEP).zip(n.chunks_exact(STEP)) {
-                let (x, n) = (if x.len() == STEP { T::load16(s, x) } else { T::load_tail(s, x) }, f64::load16(s, n));
-                for k in 0..2 {
-                    let v = x[k].mul_add(per, -n[k]);
-                    q[k] = v.mul_add(v, q[k]);
-                }
-            }
-            let sinh = root * length * lifted.f[row];
-            let half = if length > 0.0 { hsum(q[0] + q[1]) * 0.5 } else { 0.0 };
-            *out = groups.weight(entry) * sinh.mul_add(half, 1.0 / (lifted.tau[row] + sinh));
-        }
+        units(s, self.0, 1);
     }
 }
 
-pub fn midpoints<T: Store>(groups: &Groups<T>, lifted: &Lifted, out: &mut [T]) -> Result<()> {
-    let polar = Polar::new(groups, lifted)?;
-    let (d, root) = (groups.d, groups.c.sqrt());
-    for (i, &[_, sigma, _]) in polar.numbers.iter().enumerate() {
-        let length = sigma / (root + root);
-        for (o, n) in out[i * d..][..d].iter_mut().zip(&polar.n[i * polar.pad..]) {
-            *o = T::from_f64(n * length);
-        }
-    }
-    Ok(())
+/// What a part of a large group adds to L, and its largest |x|².
+pub struct Low<'a, T> {
+    pub groups: &'a Groups<'a, T>,
+    pub group: usize,
+    pub entries: Range<usize>,
+    pub sums: &'a Sums,
 }
-
-/// How dc is made of what rows add up to.
-pub struct Curve {
-    /// Whether rows add up ⟨x, dx⟩.
-    pub far: bool,
-    c: f64,
-    /// Σ⟨g, m⟩, or what it adds beside the rows.
-    own: f64,
-}
-impl Curve {
-    pub fn dc(&self, rows: f64) -> f64 {
-        if self.far { (rows - self.own) / (self.c + self.c) } else { rows + self.own }
+impl<T: Wide> Kernel for Low<'_, T> {
+    type Output = [f64; 2];
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> [f64; 2] {
+        let Low { groups, group, entries, sums } = self;
+        let mut low = [[0.0; SLOTS]; 2];
+        add(s, groups, group..group + 1, entries, sums, &mut Chunk::new(), &mut low);
+        [low[0][0], low[1][0]]
     }
 }
 
-/// What [`pull`](super::pull) needs of every group.
-pub fn centres<T: Store>(groups: &Groups<T>, lifted: &Lifted, g: &[T]) -> Result<(Centres, Curve)> {
-    let polar = Polar::new(groups, lifted)?;
-    let (d, pad, root) = (groups.d, polar.pad, groups.c.sqrt());
-    let longest = lifted.squares.iter().fold(0.0, |a: f64, &b| a.max(b));
-    let mut curve = Curve { far: 4.0 * groups.c * longest > FAR, c: groups.c, own: 0.0 };
-    let mut up = try_vec(pad * groups.len(), 0.0)?;
-    let mut numbers = try_vec(groups.len(), [0.0; 5])?;
-    for i in 0..groups.len() {
-        let ([r, sigma, n], axis) = (polar.numbers[i], &polar.n[i * pad..][..d]);
-        let (g, up) = (&g[i * d..][..d], &mut up[i * pad..][..d]);
-        let mut along = 0.0;
-        for (g, n) in g.iter().zip(axis) {
-            along += g.to_f64() * n;
-        }
-        for ((up, g), n) in up.iter_mut().zip(g).zip(axis) {
-            *up = g.to_f64() - along * n;
-        }
-        // at the edge, or where nothing has a weight, there is no gradient
-        let q = n / r;
-        if r == 0.0 || !q.is_finite() {
-            continue;
-        }
-        let shape = if q.abs() > 0.0 { sigma / q.abs() } else { 1.0 };
-        numbers[i] = [1.0 / r, sigma, along, shape, q.mul_add(q, 1.0).sqrt()];
-        let length = sigma / (root + root);
-        curve.own += if curve.far {
-            along * length
+/// R, with the sign of T, σ of the midpoint and √c|N|, of group k.
+fn place(c: f64, sums: &Sums, k: usize) -> [f64; 3] {
+    let (t, n) = (sums.t[0][k], c.sqrt() * sums.t[1][k]);
+    let sign = if t < 0.0 { -1.0 } else { 1.0 };
+    let square = (sign * t + n) * (sign * sums.low[0][k]);
+    // on the edge of the ball, or past it: as far as numbers go
+    let r = if square > 0.0 { square.sqrt() } else { 0.0 };
+    let sigma = if n == 0.0 { 0.0 } else { (n / r).asinh().min(LONGEST) };
+    [sign * r, sigma, n]
+}
+
+/// The lengths of midpoints.
+pub fn lengths(c: f64, sums: &Sums, n: usize) -> [f64; SLOTS] {
+    let mut out = [0.0; SLOTS];
+    for (k, out) in out[..n].iter_mut().enumerate() {
+        *out = place(c, sums, k)[1] / (c.sqrt() + c.sqrt());
+    }
+    out
+}
+
+/// What [`shares`](super::pull) needs of group k, from g_r, and what dc has of it beside its rows: 1/R, σ, g_r, s, cosh σ and
+/// 1/2c where dc is made of ⟨x, dx⟩, else 0.
+pub fn centre(c: f64, sums: &Sums, k: usize, along: f64) -> ([f64; 6], f64) {
+    let ([r, sigma, n], root) = (place(c, sums, k), c.sqrt());
+    // at the edge, or where nothing has a weight, there is no gradient
+    let q = n / r;
+    if r == 0.0 || !q.is_finite() {
+        return ([0.0; 6], 0.0);
+    }
+    let far = if 4.0 * c * sums.low[1][k] > FAR { 1.0 / (c + c) } else { 0.0 };
+    let shape = if q.abs() > 0.0 { sigma / q.abs() } else { 1.0 };
+    let length = sigma / (root + root);
+    let own = if far > 0.0 {
+        -along * length * far
+    } else {
+        // ⟨g, m⟩(|N|/R)²(1/2 + (1 + q)S'/S), q = sinh² σ_m
+        let (square, z) = (q / root * (q / root), q * q);
+        let slope = if z < 1e-3 {
+            // S'/S at small z, from the series of S
+            let (s, d) = (1.0 - z / 6.0 + 0.075 * z * z, -1.0 / 6.0 + z * (0.15 - z * 0.133_928_571_428_571_42));
+            d / s
         } else {
-            // ⟨g, m⟩(|N|/R)²(1/2 + (1 + q)S'/S), q = sinh² σ_m
-            let (square, z) = (q / root * (q / root), q * q);
-            let slope = if z < 1e-3 {
-                // S'/S at small z, from the series of S
-                let (s, d) = (1.0 - z / 6.0 + 0.075 * z * z, -1.0 / 6.0 + z * (0.15 - z * 0.133_928_571_428_571_42));
-                d / s
-            } else {
-                (1.0 / (1.0 + z).sqrt() / shape - 1.0) / (z + z)
-            };
-            along * length * square * (0.5 + (1.0 + z) * slope)
+            (1.0 / (1.0 + z).sqrt() / shape - 1.0) / (z + z)
         };
+        along * length * square * (0.5 + (1.0 + z) * slope)
+    };
+    ([1.0 / r, sigma, along, shape, q.mul_add(q, 1.0).sqrt(), far], own)
+}
+
+/// Those above, for tangent vectors: ⟨g⊥, v⟩ is that with x̂.
+#[inline(always)]
+pub fn shares<S: Simd>(
+    s: S,
+    c: f64,
+    chunk: &Chunk,
+    at: usize,
+    [per, sigma, along, shape, cosh, far]: [f64x8<S>; 6],
+    [q, across, _]: [f64x8<S>; 3],
+) -> Shares<S> {
+    let root = c.sqrt();
+    let shape = shape.simd_gt(0.0).select(shape, f64x8::splat(s, 1.0));
+    let (w, f, tau) = (eight(s, &chunk.w, at), eight(s, &chunk.f, at), eight(s, &chunk.tau, at));
+    let (square, bend) = (eight(s, &chunk.square, at), eight(s, &chunk.bend, at));
+    let length = square.sqrt();
+    let step = (length * (2.0 * root)).min(f64x8::splat(s, LONGEST)) - sigma;
+    let apart = sinh(s, step.abs());
+    let near = apart.mul_add(apart, 1.0).sqrt();
+    let apart = apart.copysign(step);
+    // 1 − cos θ
+    let turn = q * 0.5;
+    let (half, side) = (per * 0.5, shape * across);
+    let radial = per * (along * (near - tau * cosh * turn) + tau * side);
+    let across = half * (along * cosh * (1.0 - turn) + side);
+    let rest = square * (bend * length * across - f * half * along * (sigma / shape / root));
+    Shares {
+        up: w * f * half * shape,
+        own: w * (radial - f * half * (side - along * cosh * turn)) * eight(s, &chunk.scale, at),
+        apart: -(w * f * half * along * cosh),
+        dw: half * (along * (apart / root - cosh * f * length * turn) + f * length * side),
+        dc: w * far.simd_gt(0.0).select(length * radial * far, rest),
     }
-    Ok((Centres { m: polar.n, lo: Vec::new(), up, numbers, pad, far: curve.far }, curve))
 }

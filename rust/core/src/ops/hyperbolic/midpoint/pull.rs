@@ -1,383 +1,358 @@
 //! Gradients of midpoints, row by row of x. The one rule: a row adds up what its groups send it in the order of the groups,
 //! and every entry is met once.
+//!
+//! With k = 2c⟨g, m⟩/α_m a row of points gets wλ/P [g + km + (cλA − k) x]: what is the same for all rows of a group is taken
+//! together once. Rows of f64, and directions of tangent vectors, keep x − m, which that would round.
 
-use super::gather::{Groups, Lifted, each, solve};
-use crate::ops::hyperbolic::place::{LONGEST, sinh};
-use crate::pairs::transpose;
+use super::centres::{Centres, Plain};
+use super::chunk::{Chunk, LANES, Numbers, eight, load};
+use super::groups::{CHUNK, Groups, Turned};
+use super::polar;
+use crate::micro::fetch;
 use crate::pool::{self, Shared};
+use crate::rows::{Acc, Wide};
 use crate::simd::*;
 use crate::store::{STEP, Store};
 use crate::{Result, try_vec};
 use std::ops::Range;
 
-/// Elements to a task.
-const BLOCK: usize = 16 * 1024;
-/// Entries whose numbers are solved together.
-const LANES: usize = 8;
-
-/// Of every group, in padded rows: the midpoint as hi and lo (no lo where it is nothing), or its direction; the gradient,
-/// or its part across that direction. Then 1/P, 1/α and ⟨g, m⟩; or 1/R, σ, ⟨g, m̂⟩, σ/sinh σ and cosh σ.
-pub struct Centres {
-    pub m: Vec<f64>,
-    pub lo: Vec<f64>,
-    pub up: Vec<f64>,
-    pub numbers: Vec<[f64; 5]>,
-    pub pad: usize,
-    /// Whether rows of tangent vectors add up ⟨x, dx⟩ for dc, and not dc.
-    pub far: bool,
+/// Where gradients go: `onto` what is there, or in its place; dweights only where there are weights.
+#[derive(Clone, Copy)]
+pub struct Out<T> {
+    pub dx: Shared<T>,
+    pub dw: Shared<T>,
+    pub onto: bool,
 }
 
-/// The entries of each row: where they begin, their places, their groups. Empty where each row is its own entry.
-#[derive(Default)]
-struct Turned {
-    ptr: Vec<usize>,
-    entries: Vec<usize>,
-    groups: Vec<usize>,
+/// What eight entries add to their rows: weights of what is the group's, of x, and of x − m; and numbers of their own.
+pub struct Shares<S: Simd> {
+    pub up: f64x8<S>,
+    pub own: f64x8<S>,
+    pub apart: f64x8<S>,
+    pub dw: f64x8<S>,
+    pub dc: f64x8<S>,
 }
 
-fn turned<T: Store>(groups: &Groups<T>) -> Result<Turned> {
-    let Some(indices) = &groups.indices else { return Ok(Turned::default()) };
-    let entries = indices.len();
-    let mut out =
-        Turned { ptr: try_vec(groups.rows + 1, 0)?, entries: try_vec(entries, 0)?, groups: try_vec(entries, 0)? };
-    for &row in indices {
-        out.ptr[row + 1] += 1;
-    }
-    for i in 0..groups.rows {
-        out.ptr[i + 1] += out.ptr[i];
-    }
-    let mut next = try_vec(groups.rows, 0)?;
-    next.copy_from_slice(&out.ptr[..groups.rows]);
-    for i in 0..groups.len() {
-        for e in groups.indptr[i]..groups.indptr[i + 1] {
-            let at = &mut next[indices[e]];
-            (out.entries[*at], out.groups[*at]) = (e, i);
-            *at += 1;
-        }
-    }
-    Ok(out)
-}
-
-/// What the gradients of points need of every group.
-pub fn centres<T: Store>(groups: &Groups<T>, lifted: &Lifted, g: &[T]) -> Result<Centres> {
-    let (d, pad) = (groups.d, groups.d.next_multiple_of(STEP));
-    let (size, double) = (pad * groups.len(), size_of::<T>() == 8);
-    let mut out = Centres {
-        m: try_vec(size, 0.0)?,
-        lo: try_vec(if double { size } else { 0 }, 0.0)?,
-        up: try_vec(size, 0.0)?,
-        numbers: try_vec(groups.len(), [0.0; 5])?,
-        pad,
-        far: false,
-    };
-    let [m, lo, up] = [&mut out.m, &mut out.lo, &mut out.up].map(|v| Shared(v.as_mut_ptr()));
-    let numbers = Shared(out.numbers.as_mut_ptr());
-    each(groups, lifted, &|i, sums| {
-        let (p, r) = solve::<T>(sums, groups.c);
-        // SAFETY: each group is done once; all have room for each.
-        let (m, up, numbers) = unsafe { (m.part(i * pad, pad), up.part(i * pad, d), numbers.part(i, 1)) };
-        m.copy_from_slice(&sums.n[..pad]);
-        if double {
-            // SAFETY: as above.
-            unsafe { lo.part(i * pad, pad) }.copy_from_slice(&sums.n[pad..]);
-        }
-        let mut gm = 0.0;
-        for ((up, g), m) in up.iter_mut().zip(&g[i * d..][..d]).zip(m) {
-            *up = g.to_f64();
-            gm += *up * *m;
-        }
-        // at the edge, or where nothing has a weight, there is no gradient
-        numbers[0] = if r == 0.0 || p[0] == 0.0 { [0.0; 5] } else { [1.0 / p[0], p[0] / (r + r), gm, 0.0, 0.0] };
-    })?;
-    Ok(out)
-}
-
-/// dx (`onto` what is there, for runs of rows), dweights (empty where all weights are one), and the sum over rows that dc is
-/// made of.
-pub fn gradients<T: Store>(
+/// The formulas above `midpoint`, for points.
+#[inline(always)]
+fn points<S: Simd, T: Wide>(
+    s: S,
     groups: &Groups<T>,
-    lifted: &Lifted,
+    chunk: &Chunk,
+    at: usize,
+    [per, by, other, ..]: [f64x8<S>; 6],
+    [q, gd, xd]: [f64x8<S>; 3],
+) -> Shares<S> {
+    let (w, l, square) = (eight(s, &chunk.w, at), eight(s, &chunk.f, at), eight(s, &chunk.square, at));
+    // ⟨x, x − m⟩
+    let xd = if groups.exact() { xd } else { (square - other + q) * 0.5 };
+    let along = gd - q * groups.c * by;
+    let (f, k) = (w * l * per, by * (2.0 * groups.c));
+    let own = l * along * groups.c;
+    Shares {
+        up: f,
+        own: f * if groups.exact() { own } else { own - k },
+        apart: -(f * k),
+        dw: l * along * per,
+        dc: f * (along * l * square * 0.5 - xd * by),
+    }
+}
+
+/// x − m, or that of the direction of x, where `beside` is what m leaves out if APART.
+#[inline(always)]
+fn apart<S: Simd, const APART: bool>(
+    s: S,
+    x: [f64x8<S>; 2],
+    scale: f64x8<S>,
+    m: &[f64],
+    beside: &[f64],
+) -> [f64x8<S>; 2] {
+    let m = f64::load16(s, m);
+    let v = [x[0].mul_add(scale, -m[0]), x[1].mul_add(scale, -m[1])];
+    if !APART {
+        return v;
+    }
+    let lo = f64::load16(s, beside);
+    [v[0] - lo[0], v[1] - lo[1]]
+}
+
+/// |v|², ⟨up, v⟩ and, of f64 points, ⟨x, v⟩ of every entry, v the difference of x (or its direction) and the group's.
+#[inline(always)]
+fn dots<S: Simd, T: Store, const APART: bool>(
+    s: S,
+    groups: &Groups<T>,
+    chunk: &Chunk,
     centres: &Centres,
-    dx: &mut [T],
-    dw: &mut [T],
-    onto: bool,
-) -> Result<f64> {
+    out: &Out<T>,
+    found: &mut [Numbers; 3],
+) {
     let d = groups.d;
-    let turned = turned(groups)?;
-    let mut dc = try_vec(groups.rows, 0.0)?;
-    let rows = (BLOCK / d.max(1)).max(1);
-    let (dx, dw, sums) = (Shared(dx.as_mut_ptr()), Shared(dw.as_mut_ptr()), Shared(dc.as_mut_ptr()));
-    let work = groups.indptr[groups.len()].max(groups.rows).saturating_mul(d);
-    pool::map(groups.rows.div_ceil(rows), work, |b| {
-        let range = b * rows..groups.rows.min((b + 1) * rows);
-        let mut acc = try_vec(centres.pad, 0.0)?;
-        // SAFETY: blocks have rows of their own.
-        let (dx, dc) = unsafe { (dx.part(range.start * d, range.len() * d), sums.part(range.start, range.len())) };
-        let acc = &mut acc;
-        dispatch(Rows { groups, lifted, centres, turned: &turned, range, acc, dx, dw, dc, onto });
-        Ok(())
-    })?
-    .into_iter()
-    .collect::<Result<()>>()?;
-    Ok(dc.iter().sum())
+    let mut lanes = [Plain::<S>::EMPTY; 3];
+    for first in (0..chunk.n).step_by(LANES) {
+        for i in first..chunk.n.min(first + LANES) {
+            let (x, [m, up, beside]) = (&chunk.x(groups, i)[..d], centres.row(chunk.groups[i]));
+            let scale = f64x8::splat(s, chunk.scale[i]);
+            let mut sums = [[Plain::<S>::zero(s); 2]; 3];
+            // where the gradient goes is asked for before it is written
+            let dx = out.dx.0.cast_const().wrapping_add(chunk.rows[i] * d);
+            let ([m0, up0, beside0], mut k) = ([&m[..d], &up[..d], &beside[..d]], 0);
+            while k + STEP <= d {
+                let part = k..k + STEP;
+                fetch(dx.wrapping_add(k));
+                let x = T::load16(s, &x[part.clone()]);
+                let v = apart::<S, APART>(s, x, scale, &m0[part.clone()], &beside0[part.clone()]);
+                meet::<S, APART>(&mut sums, x, f64::load16(s, &up0[part]), v);
+                k += STEP;
+            }
+            if k < d {
+                let x = T::load_tail(s, &x[k..]);
+                let v = apart::<S, APART>(s, x, scale, &m[k..], &beside[k..]);
+                meet::<S, APART>(&mut sums, x, f64::load16(s, &up[k..]), v);
+            }
+            for k in 0..if APART { 3 } else { 2 } {
+                sums[k][0].and(sums[k][1]).keep(&mut lanes[k], i - first);
+            }
+        }
+        for k in 0..if APART { 3 } else { 2 } {
+            Plain::totals(s, &lanes[k], 0).store_slice(&mut found[k][first..first + LANES]);
+        }
+    }
+}
+
+#[inline(always)]
+fn meet<S: Simd, const APART: bool>(
+    sums: &mut [[Plain<S>; 2]; 3],
+    x: [f64x8<S>; 2],
+    g: [f64x8<S>; 2],
+    v: [f64x8<S>; 2],
+) {
+    for j in 0..2 {
+        sums[0][j].dot(v[j], v[j]);
+        sums[1][j].dot(g[j], v[j]);
+        if APART {
+            sums[2][j].dot(x[j], v[j]);
+        }
+    }
+}
+
+/// What is added to rows: weights of what is the group's, of x, and of x − m.
+#[repr(align(64))]
+struct Weights {
+    up: Numbers,
+    own: Numbers,
+    apart: Numbers,
+}
+
+/// Those of the entries of a chunk, and dweights.
+#[inline(always)]
+fn weights<S: Simd, T: Wide>(
+    s: S,
+    groups: &Groups<T>,
+    chunk: &Chunk,
+    centres: &Centres,
+    found: &[Numbers; 3],
+    out: &Out<T>,
+    dc: &mut [f64; LANES],
+) -> Weights {
+    let mut weights = Weights { up: [0.0; CHUNK], own: [0.0; CHUNK], apart: [0.0; CHUNK] };
+    // the numbers of the groups: eight entries at once, then those of another group over them
+    let mut of = [[0.0; CHUNK + LANES]; 6];
+    let (mut group, mut until) = (usize::MAX, 0);
+    for i in 0..chunk.n {
+        if chunk.groups[i] != group || i == until {
+            (group, until) = (chunk.groups[i], i + LANES);
+            let numbers = &centres.numbers[group];
+            for k in 0..if groups.tangent { 6 } else { 3 } {
+                f64x8::splat(s, numbers[k]).store_slice(&mut of[k][i..i + LANES]);
+            }
+        }
+    }
+    let mut sum = f64x8::from_slice(s, dc);
+    for at in (0..chunk.n).step_by(LANES) {
+        let mut numbers = [sum; 6];
+        for k in 0..6 {
+            numbers[k] = eight(s, &of[k], at);
+        }
+        let dots = [eight(s, &found[0], at), eight(s, &found[1], at), eight(s, &found[2], at)];
+        let shares = if groups.tangent {
+            polar::shares(s, groups.c, chunk, at, numbers, dots)
+        } else {
+            points(s, groups, chunk, at, numbers, dots)
+        };
+        let part = at..at + LANES;
+        shares.up.store_slice(&mut weights.up[part.clone()]);
+        shares.own.store_slice(&mut weights.own[part.clone()]);
+        shares.apart.store_slice(&mut weights.apart[part]);
+        let n = LANES.min(chunk.n - at);
+        if groups.weights.is_some() {
+            for (dw, &place) in shares.dw.as_slice()[..n].iter().zip(&chunk.places[at..]) {
+                // SAFETY: an entry belongs to one row and is met once; there is a weight for each.
+                unsafe { *out.dw.at(place) = T::from_f64(*dw) };
+            }
+        }
+        let there = f64x8::from_slice(s, &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]).simd_lt(n as f64);
+        sum += there.select(shares.dc, f64x8::splat(s, 0.0));
+    }
+    sum.store_slice(dc);
+    weights
+}
+
+/// What an entry adds to its row.
+struct Share<'a, S: Simd, T> {
+    x: &'a [T],
+    rows: [&'a [f64]; 3],
+    up: f64x8<S>,
+    own: f64x8<S>,
+    apart: f64x8<S>,
+    scale: f64x8<S>,
+}
+impl<S: Simd, T: Store> Share<'_, S, T> {
+    #[inline(always)]
+    fn step<const APART: bool>(&self, s: S, x: [f64x8<S>; 2], k: usize) -> [f64x8<S>; 2] {
+        let [m, up, beside] = self.rows;
+        let h = f64::load16(s, if APART { &up[k..k + STEP] } else { &beside[k..k + STEP] });
+        let a = [h[0].mul_add(self.up, x[0] * self.own), h[1].mul_add(self.up, x[1] * self.own)];
+        if !APART {
+            return a;
+        }
+        let v = apart::<S, true>(s, x, self.scale, &m[k..k + STEP], &beside[k..k + STEP]);
+        [v[0].mul_add(self.apart, a[0]), v[1].mul_add(self.apart, a[1])]
+    }
+    /// To a row of one entry.
+    #[inline(always)]
+    fn alone<const APART: bool>(mut self, s: S, dx: &mut [T], d: usize) {
+        let (all, x, dx, mut k) = (self.rows, &self.x[..d], &mut dx[..d], 0);
+        self.rows = [&all[0][..d], &all[1][..d], &all[2][..d]];
+        while k + STEP <= d {
+            T::store16(s, self.step::<APART>(s, T::load16(s, &x[k..k + STEP]), k), &mut dx[k..k + STEP]);
+            k += STEP;
+        }
+        if k < d {
+            self.rows = all;
+            T::store_tail(s, self.step::<APART>(s, T::load_tail(s, &x[k..]), k), &mut dx[k..]);
+        }
+    }
+    /// To a row of several entries, which adds up in `acc`, or to one that has something already.
+    #[inline(always)]
+    fn among<const APART: bool>(&self, s: S, dx: &mut [T], acc: &mut [f64], ends: [bool; 2], onto: bool) {
+        for (k, (x, dx)) in self.x.chunks(STEP).zip(dx.chunks_mut(STEP)).enumerate() {
+            let mut a = self.step::<APART>(s, load(s, x), k * STEP);
+            if !ends[0] {
+                let before = f64::load16(s, &acc[k * STEP..]);
+                a = [a[0] + before[0], a[1] + before[1]];
+            }
+            if !ends[1] {
+                f64::store16(s, a, &mut acc[k * STEP..]);
+                continue;
+            }
+            if onto {
+                let there = load(s, dx);
+                a = [a[0] + there[0], a[1] + there[1]];
+            }
+            if dx.len() == STEP { T::store16(s, a, dx) } else { T::store_tail(s, a, dx) }
+        }
+    }
+}
+
+/// Adds what the entries of a chunk send to their rows, and to dc in lanes; `acc` keeps a row of several entries until the last.
+/// A function of its own at every level.
+#[inline(never)]
+pub fn rows<S: Simd, T: Wide>(
+    s: S,
+    groups: &Groups<T>,
+    chunk: &Chunk,
+    centres: &Centres,
+    out: &Out<T>,
+    acc: &mut [f64],
+    dc: &mut [f64; LANES],
+) {
+    s.vectorize(
+        #[inline(always)]
+        || {
+            if groups.apart() {
+                pull::<S, T, true>(s, groups, chunk, centres, out, acc, dc);
+            } else {
+                pull::<S, T, false>(s, groups, chunk, centres, out, acc, dc);
+            }
+        },
+    );
+}
+
+#[inline(always)]
+fn pull<S: Simd, T: Wide, const APART: bool>(
+    s: S,
+    groups: &Groups<T>,
+    chunk: &Chunk,
+    centres: &Centres,
+    out: &Out<T>,
+    acc: &mut [f64],
+    dc: &mut [f64; LANES],
+) {
+    let mut found = [[0.0; CHUNK]; 3];
+    dots::<S, T, APART>(s, groups, chunk, centres, out, &mut found);
+    let weights = weights(s, groups, chunk, centres, &found, out, dc);
+    for i in 0..chunk.n {
+        let (up, own) = (f64x8::splat(s, weights.up[i]), f64x8::splat(s, weights.own[i]));
+        let (x, rows, apart) = (chunk.x(groups, i), centres.row(chunk.groups[i]), f64x8::splat(s, weights.apart[i]));
+        let share = Share { x, rows, up, own, apart, scale: f64x8::splat(s, chunk.scale[i]) };
+        // SAFETY: a row belongs to one task, which has it to itself.
+        let dx = unsafe { out.dx.part(chunk.rows[i] * groups.d, groups.d) };
+        if chunk.ends[i] == [true; 2] && !out.onto {
+            share.alone::<APART>(s, dx, groups.d);
+        } else {
+            share.among::<APART>(s, dx, acc, chunk.ends[i], out.onto);
+        }
+    }
+}
+
+/// The gradients of rows whose centres are there, and what they add to dc.
+pub fn gradients<T: Wide>(groups: &Groups<T>, centres: &Centres, turned: Option<&Turned>, out: Out<T>) -> Result<f64> {
+    let block = groups.block();
+    let work = groups.entries().max(groups.rows).saturating_mul(groups.d);
+    let mut dc = 0.0;
+    for part in pool::map(groups.rows.div_ceil(block), work, |b| {
+        let range = b * block..groups.rows.min((b + 1) * block);
+        let acc = try_vec(if turned.is_some() { centres.pad } else { 0 }, 0.0)?;
+        Ok(dispatch(Rows { groups, centres, turned, range, acc, out }))
+    })? {
+        dc += part?;
+    }
+    Ok(dc)
 }
 
 struct Rows<'a, T> {
     groups: &'a Groups<'a, T>,
-    lifted: &'a Lifted,
     centres: &'a Centres,
-    turned: &'a Turned,
+    turned: Option<&'a Turned>,
     range: Range<usize>,
-    acc: &'a mut [f64],
-    dx: &'a mut [T],
-    dw: Shared<T>,
-    dc: &'a mut [f64],
-    onto: bool,
+    acc: Vec<f64>,
+    out: Out<T>,
 }
 
-/// An entry: its row, its place among the weights, its group.
-#[derive(Clone, Copy, Default)]
-struct Entry {
-    row: usize,
-    place: usize,
-    group: usize,
-}
-
-/// What eight entries add to their rows: weights of the gradient, of x, and of the difference v; and numbers of their own.
-struct Shares<S: Simd> {
-    up: f64x8<S>,
-    own: f64x8<S>,
-    apart: f64x8<S>,
-    dw: f64x8<S>,
-    dc: f64x8<S>,
-}
-
-#[inline(always)]
-fn load<S: Simd, T: Store>(s: S, x: &[T]) -> [f64x8<S>; 2] {
-    if x.len() >= STEP { T::load16(s, x) } else { T::load_tail(s, x) }
-}
-
-impl<T: Store> Rows<'_, T> {
+impl<T: Wide> Kernel for Rows<'_, T> {
+    type Output = f64;
     #[inline(always)]
-    fn entry(&self, at: usize) -> Entry {
-        if self.turned.ptr.is_empty() {
-            return Entry { row: at, place: at, group: at / self.groups.members };
-        }
-        let place = self.turned.entries[at];
-        Entry { row: self.groups.row(place), place, group: self.turned.groups[at] }
-    }
-
-    /// By what x is multiplied before the midpoint is taken off it.
-    #[inline(always)]
-    fn scale(&self, row: usize) -> f64 {
-        let square = self.lifted.squares[row];
-        if !self.groups.tangent {
-            1.0
-        } else if square > 0.0 {
-            1.0 / square.sqrt()
+    fn run<S: Simd>(self, s: S) -> f64 {
+        let Rows { groups, centres, turned, range, mut acc, out } = self;
+        let (mut chunk, mut dc) = (Chunk::new(), [0.0; LANES]);
+        let entries = if let Some(turned) = turned {
+            // rows that no group has
+            // SAFETY: blocks have rows of their own.
+            unsafe { out.dx.part(range.start * groups.d, range.len() * groups.d) }.fill(T::from_f64(0.0));
+            turned.ptr[range.start]..turned.ptr[range.end]
         } else {
-            0.0
-        }
-    }
-
-    /// v = x scale − m, for one step of columns.
-    #[inline(always)]
-    fn apart<S: Simd>(&self, s: S, x: &[f64x8<S>; 2], scale: f64x8<S>, at: usize) -> [f64x8<S>; 2] {
-        let hi = f64::load16(s, &self.centres.m[at..]);
-        let mut v = [x[0].mul_add(scale, -hi[0]), x[1].mul_add(scale, -hi[1])];
-        if !self.centres.lo.is_empty() {
-            let lo = f64::load16(s, &self.centres.lo[at..]);
-            v = [v[0] - lo[0], v[1] - lo[1]];
-        }
-        v
-    }
-
-    /// |v|², ⟨up, v⟩ and ⟨x, v⟩ of eight entries at most.
-    #[inline(always)]
-    fn dots<S: Simd>(&self, s: S, entries: &[Entry]) -> [f64x8<S>; 3] {
-        let (d, pad) = (self.groups.d, self.centres.pad);
-        let zero = f64x8::splat(s, 0.0);
-        let mut lanes = [[zero; LANES]; 3];
-        for (i, e) in entries.iter().enumerate() {
-            let (x, scale) = (&self.groups.x[e.row * d..][..d], f64x8::splat(s, self.scale(e.row)));
-            let mut sums = [[zero; 2]; 3];
-            for k in (0..d).step_by(STEP) {
-                let at = e.group * pad + k;
-                let (x, g) = (load(s, &x[k..]), f64::load16(s, &self.centres.up[at..]));
-                let v = self.apart(s, &x, scale, at);
-                for j in 0..2 {
-                    sums[0][j] = v[j].mul_add(v[j], sums[0][j]);
-                    sums[1][j] = g[j].mul_add(v[j], sums[1][j]);
-                    sums[2][j] = x[j].mul_add(v[j], sums[2][j]);
-                }
-            }
-            for k in 0..3 {
-                lanes[k][i] = sums[k][0] + sums[k][1];
-            }
-        }
-        let mut out = [zero; 3];
-        for k in 0..3 {
-            let v = transpose(lanes[k]);
-            out[k] = ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
-        }
-        out
-    }
-
-    /// The formulas above `midpoint`, for points.
-    #[inline(always)]
-    fn points<S: Simd>(&self, s: S, entries: &[Entry], [q, gd, xd]: [f64x8<S>; 3]) -> Shares<S> {
-        let (c, [per, wide, gm, ..]) = (self.groups.c, self.of_groups(s, entries));
-        let [w, l, _, square, _] = self.of_rows(s, entries);
-        let along = gd - q * c * wide * gm;
-        let f = w * l * per;
-        Shares {
-            up: f,
-            own: f * c * l * along,
-            apart: f * wide * gm * (-2.0 * c),
-            dw: l * along * per,
-            dc: w * per * (along * l * l * square * 0.5 - l * xd * gm * wide),
-        }
-    }
-
-    /// Those above `polar`, for tangent vectors: ⟨up, v⟩ is that of the part across m̂ with x̂.
-    #[inline(always)]
-    fn vectors<S: Simd>(&self, s: S, entries: &[Entry], [q, across, _]: [f64x8<S>; 3]) -> Shares<S> {
-        let (root, [per, sigma, along, shape, cosh]) = (self.groups.c.sqrt(), self.of_groups(s, entries));
-        let shape = shape.simd_gt(0.0).select(shape, f64x8::splat(s, 1.0));
-        let [w, f, tau, square, bend] = self.of_rows(s, entries);
-        let (length, longest) = (square.sqrt(), f64x8::splat(s, LONGEST));
-        let step = (length * (2.0 * root)).min(longest) - sigma;
-        let apart = sinh(s, step.abs());
-        let near = apart.mul_add(apart, 1.0).sqrt();
-        let apart = apart.copysign(step);
-        // 1 − cos θ
-        let turn = q * 0.5;
-        let (half, side) = (per * 0.5, shape * across);
-        let radial = per * (along * (near - tau * cosh * turn) + tau * side);
-        let across = half * (along * cosh * (1.0 - turn) + side);
-        let zero = f64x8::splat(s, 0.0);
-        let scale = length.simd_gt(0.0).select(1.0 / length, zero);
-        let centre = w * f * half * along * cosh;
-        let dc = if self.centres.far {
-            w * length * radial
-        } else {
-            let sinh = sigma / shape / root;
-            w * square * (bend * length * across - f * half * along * sinh)
+            range
         };
-        Shares {
-            up: w * f * half * shape,
-            own: (w * (radial - f * across) + centre) * scale,
-            apart: -centre,
-            dw: half * (along * (apart / root - cosh * f * length * turn) + f * length * side),
-            dc,
-        }
-    }
-
-    #[inline(always)]
-    fn of_groups<S: Simd>(&self, s: S, entries: &[Entry]) -> [f64x8<S>; 5] {
-        let mut all = [[0.0; LANES]; 5];
-        for (i, e) in entries.iter().enumerate() {
-            let numbers = &self.centres.numbers[e.group];
-            for k in 0..5 {
-                all[k][i] = numbers[k];
+        for at in entries.clone().step_by(groups.chunk()) {
+            let part = at..entries.end.min(at + groups.chunk());
+            if let Some(turned) = turned {
+                chunk.take_turned(s, groups, part, turned);
+            } else {
+                let first = groups.indptr.partition_point(|&p| p <= at) - 1;
+                chunk.take(s, groups, part, first, 0);
             }
+            rows(s, groups, &chunk, centres, &out, &mut acc, &mut dc);
         }
-        let mut out = [f64x8::splat(s, 0.0); 5];
-        for k in 0..5 {
-            out[k] = f64x8::from_slice(s, &all[k]);
-        }
-        out
-    }
-
-    /// w, f, τ, |x|² and how f changes with c
-    #[inline(always)]
-    fn of_rows<S: Simd>(&self, s: S, entries: &[Entry]) -> [f64x8<S>; 5] {
-        let l = self.lifted;
-        let mut all = [[0.0; LANES]; 5];
-        for (i, e) in entries.iter().enumerate() {
-            all[0][i] = self.groups.weight(e.place);
-            all[1][i] = l.f[e.row];
-            all[2][i] = l.tau[e.row];
-            all[3][i] = l.squares[e.row];
-            all[4][i] = l.bend[e.row];
-        }
-        let mut out = [f64x8::splat(s, 0.0); 5];
-        for k in 0..5 {
-            out[k] = f64x8::from_slice(s, &all[k]);
-        }
-        out
-    }
-}
-
-impl<T: Store> Kernel for Rows<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
-        let (range, d, pad) = (self.range.clone(), self.groups.d, self.centres.pad);
-        let (acc, dx, dc) = (std::mem::take(&mut self.acc), std::mem::take(&mut self.dx), std::mem::take(&mut self.dc));
-        let own = self.turned.ptr.is_empty();
-        let all = if own { range.clone() } else { self.turned.ptr[range.start]..self.turned.ptr[range.end] };
-        // rows that no group has
-        if !own {
-            dx.fill(T::from_f64(0.0));
-            dc.fill(0.0);
-            acc.fill(0.0);
-        }
-        for first in all.clone().step_by(LANES) {
-            let n = LANES.min(all.end - first);
-            let mut entries = [Entry::default(); LANES];
-            for i in 0..n {
-                entries[i] = self.entry(first + i);
-            }
-            let entries = &entries[..n];
-            let dots = self.dots(s, entries);
-            let shares =
-                if self.groups.tangent { self.vectors(s, entries, dots) } else { self.points(s, entries, dots) };
-            for (i, e) in entries.iter().enumerate() {
-                if self.groups.weights.is_some() {
-                    // SAFETY: an entry belongs to one row and is met once; there is a weight for each.
-                    unsafe { *self.dw.at(e.place) = T::from_f64(shares.dw.as_slice()[i]) };
-                }
-                let at = e.row - range.start;
-                let x = &self.groups.x[e.row * d..][..d];
-                let scale = f64x8::splat(s, self.scale(e.row));
-                let up = f64x8::splat(s, shares.up.as_slice()[i]);
-                let mine = f64x8::splat(s, shares.own.as_slice()[i]);
-                let apart = f64x8::splat(s, shares.apart.as_slice()[i]);
-                // a row of several entries adds up in acc, others go straight to dx
-                let last = own || first + i + 1 == self.turned.ptr[e.row + 1];
-                let only = own || (last && first + i == self.turned.ptr[e.row]);
-                dc[at] += shares.dc.as_slice()[i];
-                for k in (0..d).step_by(STEP) {
-                    let place = e.group * pad + k;
-                    let (x, g) = (load(s, &x[k..]), f64::load16(s, &self.centres.up[place..]));
-                    let v = self.apart(s, &x, scale, place);
-                    let mut a = [f64x8::splat(s, 0.0); 2];
-                    if !only {
-                        a = f64::load16(s, &acc[k..]);
-                    }
-                    for j in 0..2 {
-                        a[j] = v[j].mul_add(apart, x[j].mul_add(mine, g[j].mul_add(up, a[j])));
-                    }
-                    if last {
-                        let out = &mut dx[at * d + k..at * d + d.min(k + STEP)];
-                        if self.onto {
-                            let there = load(s, out);
-                            a = [a[0] + there[0], a[1] + there[1]];
-                        }
-                        if out.len() == STEP {
-                            T::store16(s, a, out);
-                        } else {
-                            T::store_tail(s, a, out);
-                        }
-                        if !only {
-                            acc[k..k + STEP].fill(0.0);
-                        }
-                    } else {
-                        f64::store16(s, a, &mut acc[k..]);
-                    }
-                }
-            }
-        }
+        hsum(f64x8::from_slice(s, &dc))
     }
 }

@@ -180,7 +180,7 @@ def _softmin_dist_bwd(
     return dx, dy, dbeta, dc
 
 
-def _operands(who: str, x: Array, y: Array, **numbers: Any) -> tuple[Array, Array]:
+def operands(who: str, x: Array, y: Array, **numbers: Any) -> tuple[Array, Array]:
     """x and y with their leading axes broadcast; the numbers checked."""
     for name, a in (("x", x), ("y", y)):
         if getattr(a, "ndim", 0) < 2:
@@ -243,7 +243,7 @@ def cdist(x: Array, y: Array, c: Any = 1.0, *, out: Array = None) -> Array:
     array([[0.    , 1.0986],
            [1.0986, 0.    ]])
     """
-    x, y = _operands("cdist", x, y, c=c)
+    x, y = operands("cdist", x, y, c=c)
     if isinstance(x, np.ndarray):
         return _cdist(x, y, c, out=out)
     return _cdist(x, y, c, _wanted(x, y, c), out=out)
@@ -293,7 +293,7 @@ def knn(x: Array, y: Array, k: int, c: Any = 1.0) -> tuple[Array, Array]:
            [1, 0],
            [2, 0]])
     """
-    x, y = _operands("knn", x, y, c=c)
+    x, y = operands("knn", x, y, c=c)
     if not 0 <= k <= y.shape[-2]:
         raise ValueError(f"knn: k must be between 0 and the {y.shape[-2]} rows of y, got {k}")
     if isinstance(x, np.ndarray):
@@ -349,7 +349,7 @@ def softmin_dist(x: Array, y: Array, beta: Any = 1.0, c: Any = 1.0) -> Array:
     >>> hyperbolic.softmin_dist(x, x, 10.0).round(4)
     array([-0., -0.])
     """
-    x, y = _operands("softmin_dist", x, y, beta=beta, c=c)
+    x, y = operands("softmin_dist", x, y, beta=beta, c=c)
     if isinstance(x, np.ndarray):
         return _softmin_dist(x, y, beta, c)
     return _softmin_dist(x, y, beta, c, _wanted(x, y, beta, c))

@@ -26,14 +26,35 @@ pub use log::{acosh, asinh, atanh, log, log1p};
 use crate::simd::*;
 use crate::store::{STEP, Store};
 
-/// `c[0] + c[1] x + …`
+/// `c[0] + c[1] x + …`, at most 32 terms, by halves (Estrin): what follows waits for the logarithm of their number. The
+/// lanes of a few rows are all there is to work on, so that waiting is what a function costs.
 #[inline(always)]
-fn poly<S: Simd, const N: usize>(s: S, x: f64x8<S>, c: &[f64; N]) -> f64x8<S> {
-    let mut p = f64x8::splat(s, c[N - 1]);
-    for i in (0..N - 1).rev() {
-        p = p.mul_add(x, c[i]);
+pub(crate) fn poly<S: Simd, const N: usize>(s: S, x: f64x8<S>, c: &[f64; N]) -> f64x8<S> {
+    let zero = f64x8::splat(s, 0.0);
+    let mut pairs = [zero; 16];
+    for i in 0..16 {
+        if 2 * i + 1 < N {
+            pairs[i] = x.mul_add(c[2 * i + 1], f64x8::splat(s, c[2 * i]));
+        } else if 2 * i < N {
+            pairs[i] = f64x8::splat(s, c[2 * i]);
+        }
     }
-    p
+    let x = x * x;
+    let mut fours = [zero; 8];
+    for i in 0..8 {
+        fours[i] = if 4 * i + 2 < N { x.mul_add(pairs[2 * i + 1], pairs[2 * i]) } else { pairs[2 * i] };
+    }
+    let x = x * x;
+    let mut eights = [zero; 4];
+    for i in 0..4 {
+        eights[i] = if 8 * i + 4 < N { x.mul_add(fours[2 * i + 1], fours[2 * i]) } else { fours[2 * i] };
+    }
+    let x = x * x;
+    let mut halves = [zero; 2];
+    for i in 0..2 {
+        halves[i] = if 16 * i + 8 < N { x.mul_add(eights[2 * i + 1], eights[2 * i]) } else { eights[2 * i] };
+    }
+    if N > 16 { (x * x).mul_add(halves[1], halves[0]) } else { halves[0] }
 }
 
 /// `a + b` as a sum and its error, for `|a| >= |b|` or `a = 0` (Dekker).

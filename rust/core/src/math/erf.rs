@@ -35,7 +35,7 @@ const ERF: [f64; 24] = [
 pub(super) const SLOPE: f64 = std::f64::consts::FRAC_2_SQRT_PI;
 const SLOPE_LOW: f64 = 1.533545961316588e-17;
 
-/// The error function, at most 0.87 ulp off (1.2 for denormals without a fused multiply-add).
+/// The error function, at most 0.96 ulp off (1.2 for denormals without a fused multiply-add).
 #[inline(always)]
 pub fn erf<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
     let a = x.abs().min(5.93);

@@ -139,8 +139,8 @@ pub fn log<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
 #[inline(always)]
 pub fn log1p<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
     let u = x + 1.0;
-    let (k, _, m) = split(u);
-    let f = k.simd_eq(0.0).select(x, m - 1.0);
+    let (k, e, m) = split(u);
+    let f = e.simd_eq(1023).select(x, m - 1.0);
     or_special(s, u, log_parts(s, k, f)).copysign(x)
 }
 

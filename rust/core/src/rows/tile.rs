@@ -10,6 +10,7 @@ use super::{RowOp, Solved, TILE};
 use crate::dd::Num;
 use crate::micro::stream;
 use crate::simd::*;
+use crate::store::STEP;
 use std::ops::Range;
 
 /// What all blocks of a call share.
@@ -53,6 +54,7 @@ pub struct Tiles<
 #[repr(align(64))]
 struct Room<L, const C: usize, const P: usize, const W: usize, const R: usize> {
     lanes: [L; P],
+    products: [[f64; TILE]; P],
     c: [[f64; TILE]; C],
     weights: [[f64; TILE]; W],
     found: [[f64; TILE]; R],
@@ -85,6 +87,24 @@ impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize
         self.call.y[o].as_ptr().cast::<K>().wrapping_add(start * self.plan.d)
     }
 
+    /// Writes the numbers of rows `start..`; without a call where they are of the type and the number most are.
+    ///
+    /// # Safety
+    /// The rows belong to this block.
+    #[inline(always)]
+    unsafe fn put<S: Simd>(&self, s: S, k: usize, start: usize, from: &[f64]) {
+        let t = &self.call.n[k];
+        if t.dtype() != K::DTYPE || !from.len().is_multiple_of(STEP) {
+            // SAFETY: promised by the caller.
+            return unsafe { put(t, start, from) };
+        }
+        for i in (0..from.len()).step_by(STEP) {
+            // SAFETY: promised by the caller; there is a number for each row.
+            let to = unsafe { std::slice::from_raw_parts_mut(t.as_ptr().cast::<K>().add(start + i), STEP) };
+            K::store16(s, [f64x8::from_slice(s, &from[i..i + 8]), f64x8::from_slice(s, &from[i + 8..i + 16])], to);
+        }
+    }
+
     /// Brings elements `part` of a tile from the buffer to output `o`, if there is a buffer.
     fn write(&self, o: usize, start: usize, part: Range<usize>) {
         if let Some(aside) = self.plan.aside {
@@ -103,6 +123,7 @@ impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize
         let Range { start, end } = self.range;
         let mut room = Room::<A::Lanes, C, P, W, R> {
             lanes: [A::EMPTY; P],
+            products: [[0.0; TILE]; P],
             c: [[0.0; TILE]; C],
             weights: [[0.0; TILE]; W],
             found: [[0.0; TILE]; R],
@@ -145,10 +166,23 @@ impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize
         // rows nearer to the edge than this may have been rounded onto it
         let edge = plan.edge.map_or(f64::NEG_INFINITY, |(_, edge)| edge);
         let mut near = false;
+        // apart from what follows, which is one long chain: the fewer instructions wait in it, the more of the next rows'
+        // are begun meanwhile
+        if !A::TWICE {
+            for g in (0..n).step_by(8) {
+                for k in 0..P {
+                    A::totals(s, &room.lanes[k], g).get().store_slice(&mut room.products[k][g..g + 8]);
+                }
+            }
+        }
         for g in (0..n).step_by(8) {
             let mut p = [Num::of(f64x8::splat(s, 0.0)); P];
             for k in 0..P {
-                p[k] = A::totals(s, &room.lanes[k], g);
+                p[k] = if A::TWICE {
+                    A::totals(s, &room.lanes[k], g)
+                } else {
+                    A::Num::of(f64x8::from_slice(s, &room.products[k][g..g + 8]))
+                };
             }
             let mut row_numbers = [f64x8::splat(s, 0.0); C];
             for k in 0..C {
@@ -191,7 +225,7 @@ impl<OP, K: Wide, const V: usize, const C: usize, const O: usize, const R: usize
                 }
             } else {
                 // SAFETY: rows start..start + n belong to this block.
-                unsafe { put(&self.call.n[k], start, &room.found[k][..n]) };
+                unsafe { self.put(s, k, start, &room.found[k][..n]) };
             }
         }
         if O == 0 {

@@ -14,20 +14,30 @@ struct Weights<S: Simd> {
     /// of the first end, of the second
     a: f64x8<S>,
     b: f64x8<S>,
-    /// sinh(d)/d
+    /// d/sinh(d)
     unit: f64x8<S>,
 }
 
 impl<S: Simd> Weights<S> {
     /// From u = sinh²(d/2). Beyond 400 curvature radii every point of the geodesic is its end.
     #[inline(always)]
-    fn new(t: f64x8<S>, u: f64x8<S>) -> Self {
-        let root = u.sqrt();
-        let d = root * arsinh_root(u) * 2.0;
-        let far = 400.0 / d;
-        let t = t.simd_gt(far).select(far, t.simd_lt(-far).select(-far, t));
-        let (unit, rest) = (sinh_over(d), 1.0 - t);
-        Weights { d, t, a: rest * sinh_over(rest * d) / unit, b: t * sinh_over(t * d) / unit, unit }
+    fn new(mut t: f64x8<S>, u: f64x8<S>) -> Self {
+        let s = u.witness();
+        let d = math::asinh(s, u.sqrt()) * 2.0;
+        let far = (t * d).abs().simd_gt(400.0);
+        if far.any_true() {
+            t = far.select((400.0 / d).copysign(t), t);
+        }
+        let (some, rest) = (d.simd_gt(0.0), 1.0 - t);
+        let per = 1.0 / math::sinh(s, d);
+        let (a, b) = (math::sinh(s, rest * d) * per, math::sinh(s, t * d) * per);
+        Weights {
+            d,
+            t,
+            a: some.select(a, rest),
+            b: some.select(b, t),
+            unit: some.select(d * per, f64x8::splat(s, 1.0)),
+        }
     }
 }
 
@@ -95,7 +105,7 @@ impl RowOp<3, 2, 5, 5, 2, 2> for GeodesicBwd {
         let own = sinh_over_log_d(d);
         let by_w = by_a * a * (rest * rest * sinh_over_log_d(rest * d) - own)
             + by_b * b * (t * t * sinh_over_log_d(t * d) - own);
-        let by_u = by_w * 4.0 * arsinh_root(u) / (u + 1.0).sqrt();
+        let by_u = by_w * 4.0 * unit;
         let e = -(wx * lx * x * 0.5) - by_u * u / alpha;
         let f = -(wy * ly * y * 0.5) - by_u * u / beta;
         let k = by_u / ab;
@@ -103,7 +113,7 @@ impl RowOp<3, 2, 5, 5, 2, 2> for GeodesicBwd {
         Solved {
             weights: [wx, wy, c2 * k, c2 * e, c2 * f],
             numbers: [
-                (by_b * math::cosh(s, (t * d).abs()) - by_a * math::cosh(s, (rest * d).abs())) / unit,
+                (by_b * math::cosh(s, (t * d).abs()) - by_a * math::cosh(s, (rest * d).abs())) * unit,
                 k * q - xx.get() * e - yy.get() * f,
             ],
             gap: f64x8::splat(s, 1.0),

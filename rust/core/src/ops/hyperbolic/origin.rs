@@ -18,7 +18,7 @@ impl RowOp<1, 1, 1, 1, 1, 0> for ExpMap0 {
     }
     #[inline(always)]
     fn solve<S: Simd, N: Num<S>>(&self, _: S, [xx]: [N; 1], [c]: [f64x8<S>; 1]) -> Solved<S, 1, 0> {
-        let [t, h] = tanh_factor::<S, N>((c * xx.get()).sqrt());
+        let [t, _, h] = tanh_over::<S, N>((c * xx.get()).sqrt());
         Solved { weights: [t], numbers: [], gap: h }
     }
     #[inline(always)]
@@ -38,9 +38,8 @@ impl RowOp<2, 1, 2, 2, 1, 1> for ExpMap0Bwd {
     }
     #[inline(always)]
     fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, gx]: [N; 2], [c]: [f64x8<S>; 1]) -> Solved<S, 2, 1> {
-        let z = c * xx.get();
-        let t = tanh_root(z);
-        let slope = tanh_root_d(z, t) * gx.get();
+        let [t, slope, _] = tanh_over::<S, N>((c * xx.get()).sqrt());
+        let slope = slope * gx.get();
         Solved { weights: [t, (c + c) * slope], numbers: [slope * xx.get()], gap: f64x8::splat(s, 1.0) }
     }
     #[inline(always)]
@@ -60,7 +59,8 @@ impl RowOp<1, 1, 1, 1, 1, 0> for LogMap0 {
     #[inline(always)]
     fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx]: [N; 1], [c]: [f64x8<S>; 1]) -> Solved<S, 1, 0> {
         let root = (N::of(c) * xx).root().get();
-        Solved { weights: [artanh_factor::<S, N>(root, gap(c, xx))], numbers: [], gap: f64x8::splat(s, 1.0) }
+        let [a, _] = artanh_over::<S, N>(root, gap(c, xx));
+        Solved { weights: [a], numbers: [], gap: f64x8::splat(s, 1.0) }
     }
     #[inline(always)]
     fn combine<S: Simd>(&self, [x]: &[f64x8<S>; 1], [a]: &[f64x8<S>; 1]) -> [f64x8<S>; 1] {
@@ -79,10 +79,8 @@ impl RowOp<2, 1, 2, 2, 1, 1> for LogMap0Bwd {
     }
     #[inline(always)]
     fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, gx]: [N; 2], [c]: [f64x8<S>; 1]) -> Solved<S, 2, 1> {
-        let z = N::of(c) * xx;
-        let rest = gap(c, xx);
-        let a = artanh_root(z.root().get(), rest);
-        let slope = artanh_root_d(z.get(), rest, a) * gx.get();
+        let [a, slope] = artanh_over::<S, N>((N::of(c) * xx).root().get(), gap(c, xx));
+        let slope = slope * gx.get();
         Solved { weights: [a, (c + c) * slope], numbers: [slope * xx.get()], gap: f64x8::splat(s, 1.0) }
     }
     #[inline(always)]
@@ -101,7 +99,7 @@ impl RowOp<1, 1, 1, 0, 0, 1> for Dist0 {
     }
     #[inline(always)]
     fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx]: [N; 1], [c]: [f64x8<S>; 1]) -> Solved<S, 0, 1> {
-        let a = artanh_factor::<S, N>((N::of(c) * xx).root().get(), gap(c, xx));
+        let [a, _] = artanh_over::<S, N>((N::of(c) * xx).root().get(), gap(c, xx));
         let r = xx.root().get();
         Solved { weights: [], numbers: [(r + r) * a], gap: f64x8::splat(s, 1.0) }
     }
@@ -121,9 +119,8 @@ impl RowOp<1, 2, 1, 1, 1, 1> for Dist0Bwd {
     }
     #[inline(always)]
     fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx]: [N; 1], [g, c]: [f64x8<S>; 2]) -> Solved<S, 1, 1> {
-        let z = N::of(c) * xx;
         let rest = gap(c, xx);
-        let slope = artanh_root_d(z.get(), rest, artanh_root(z.root().get(), rest));
+        let [_, slope] = artanh_over::<S, N>((N::of(c) * xx).root().get(), rest);
         let (r, g) = (xx.root().get(), g + g);
         let zero = f64x8::splat(s, 0.0);
         let w = r.simd_gt(0.0).select(g / (rest * r), r.simd_eq(0.0).select(zero, r));
@@ -149,8 +146,8 @@ impl RowOp<1, 2, 1, 1, 1, 0> for ScalarMul {
     #[inline(always)]
     fn solve<S: Simd, N: Num<S>>(&self, _: S, [xx]: [N; 1], [r, c]: [f64x8<S>; 2]) -> Solved<S, 1, 0> {
         let root = (N::of(c) * xx).root().get();
-        let a = artanh_factor::<S, N>(root, gap(c, xx));
-        let [t, h] = tanh_factor::<S, N>(r * root * a);
+        let [a, _] = artanh_over::<S, N>(root, gap(c, xx));
+        let [t, _, h] = tanh_over::<S, N>(r * root * a);
         Solved { weights: [r * a * t], numbers: [], gap: h }
     }
     #[inline(always)]
@@ -171,12 +168,11 @@ impl RowOp<2, 2, 2, 2, 1, 2> for ScalarMulBwd {
     }
     #[inline(always)]
     fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, gx]: [N; 2], [r, c]: [f64x8<S>; 2]) -> Solved<S, 2, 2> {
-        let z = N::of(c) * xx;
-        let (root, rest, gx) = (z.root().get(), gap(c, xx), gx.get());
-        let a = artanh_root(root, rest);
-        let arg = r * root * a;
-        let ([t, h], ra) = (tanh_over(arg), r * a);
-        let slope = r * artanh_root_d(z.get(), rest, a).mul_add(h, ra * ra * a * tanh_root_d(arg * arg, t)) * gx;
+        let (root, gx) = ((N::of(c) * xx).root().get(), gx.get());
+        let [a, by_z] = artanh_over::<S, N>(root, gap(c, xx));
+        let ra = r * a;
+        let [t, by_s, h] = tanh_over::<S, N>(ra * root);
+        let slope = r * by_z.mul_add(h, ra * ra * a * by_s) * gx;
         Solved {
             weights: [ra * t, (c + c) * slope],
             numbers: [a * h * gx, slope * xx.get()],
@@ -203,8 +199,8 @@ impl RowOp<2, 1, 2, 1, 1, 0> for PointwiseMul {
     }
     #[inline(always)]
     fn solve<S: Simd, N: Num<S>>(&self, _: S, [xx, nn]: [N; 2], [c]: [f64x8<S>; 1]) -> Solved<S, 1, 0> {
-        let a = artanh_factor::<S, N>((N::of(c) * xx).root().get(), gap(c, xx));
-        let [t, h] = tanh_factor::<S, N>((N::of(c) * nn).root().get() * a);
+        let [a, _] = artanh_over::<S, N>((N::of(c) * xx).root().get(), gap(c, xx));
+        let [t, _, h] = tanh_over::<S, N>((N::of(c) * nn).root().get() * a);
         Solved { weights: [a * t], numbers: [], gap: h }
     }
     #[inline(always)]
@@ -226,13 +222,10 @@ impl RowOp<3, 1, 3, 3, 2, 1> for PointwiseMulBwd {
     }
     #[inline(always)]
     fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, nn, h]: [N; 3], [c]: [f64x8<S>; 1]) -> Solved<S, 3, 1> {
-        let z = N::of(c) * xx;
-        let rest = gap(c, xx);
-        let a = artanh_root(z.root().get(), rest);
-        let arg = (N::of(c) * nn).root().get() * a;
-        let ([t, sech2], h) = (tanh_over(arg), h.get());
-        let k = h * a * a * a * tanh_root_d(arg * arg, t);
-        let m = h * artanh_root_d(z.get(), rest, a) * sech2;
+        let [a, by_z] = artanh_over::<S, N>((N::of(c) * xx).root().get(), gap(c, xx));
+        let [t, by_s, sech2] = tanh_over::<S, N>((N::of(c) * nn).root().get() * a);
+        let h = h.get();
+        let (k, m) = (h * a * a * a * by_s, h * by_z * sech2);
         let c2 = c + c;
         Solved { weights: [a * t, c2 * k, c2 * m], numbers: [k * nn.get() + m * xx.get()], gap: f64x8::splat(s, 1.0) }
     }

@@ -58,8 +58,9 @@ pub fn places<S: Simd, N: Num<S>, const K: usize>(ball: bool, c: f64x8<S>, squar
 /// As [`sinh_over_log_d`], from sinh(s)/s and cosh(s).
 #[inline(always)]
 pub fn sinh_log_d<S: Simd>(s: f64x8<S>, sinh: f64x8<S>, cosh: f64x8<S>) -> f64x8<S> {
+    const FEW: &[f64; 13] = SINH_LOG_D.first_chunk().unwrap();
     let z = s * s;
-    z.simd_lt(0.5).select(series(z, &SINH_LOG_D[..13]), (cosh / sinh - 1.0) / (z + z))
+    z.simd_lt(0.5).select(math::poly(z.witness(), z, FEW), (cosh / sinh - 1.0) / (z + z))
 }
 
 /// Two rows: D, cosh √c d = 1 + 2cD, the derivatives of D by c, and by one row, f f'((x − y) + k x)/2.

@@ -42,7 +42,7 @@ impl RowOp<3, 1, 6, 0, 0, 1> for Dist2Plane {
     fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, pp, q, da, pa, aa]: [N; 6], [c]: [f64x8<S>; 1]) -> Solved<S, 0, 1> {
         let (alpha, n) = (wide_gap(c, pp), aa.root());
         let r = ratio(alpha * da - N::of(c) * q * pa, alpha * wide_gap(c, xx), n);
-        let d = if self.0.signed { r } else { r.abs() } * arsinh_factor::<S, N>(c * r * r);
+        let d = if self.0.signed { r } else { r.abs() } * arsinh_over::<S, N>(c * r * r)[0];
         Solved { weights: [], numbers: [if self.0.scaled { d * n.get() } else { d }], gap: f64x8::splat(s, 1.0) }
     }
     #[inline(always)]
@@ -79,21 +79,22 @@ impl RowOp<3, 2, 6, 6, 3, 1> for Dist2PlaneBwd {
         let (alpha, beta, q, pa, n, h) = (alpha.get(), beta.get(), q.get(), pa.get(), n.get(), h.get());
         let zero = f64x8::splat(s, 0.0);
         let g = if self.0.signed { g } else { h.simd_gt(zero).select(g, h.simd_lt(zero).select(-g, h * g)) };
-        let u = c * r * r;
-        let sr = arsinh_root(u);
+        let [shape, slope, one] = arsinh_over::<S, N>(c * r * r);
         let long = if self.0.scaled { g * n } else { g };
-        let top = long / (u + 1.0).sqrt();
+        let top = long * one;
         let flat = n.simd_eq(0.0);
-        let f = flat.select(zero, (top + top) / (alpha * beta * n));
-        let own = top * r - if self.0.scaled { g * r * sr * n } else { zero };
-        let own = flat.select(zero, own / aa.get());
-        let by_p = f * da.get() - top * r / alpha;
-        let by_x = -(top * r / beta);
+        let per = 1.0 / (alpha * beta);
+        let long_per = flat.select(zero, 1.0 / n);
+        let f = (top + top) * per * long_per;
+        let own = top * r - if self.0.scaled { g * r * shape * n } else { zero };
+        let own = own * (long_per * long_per);
+        let by_p = f * da.get() - top * r * (per * beta);
+        let by_x = -(top * r * (per * alpha));
         let c2 = c + c;
         Solved {
             // W = a w0 - delta w1; dx = W - x w2; dp = -W - a w3 - p w4; da = delta w0 - p w3 - a w5
             weights: [f * alpha, c2 * f * pa, c2 * by_x, f * c * q, c2 * by_p, own],
-            numbers: [long * r * r * r * arsinh_root_d(u, sr) - f * q * pa - pp.get() * by_p - xx.get() * by_x],
+            numbers: [long * r * r * r * slope - f * q * pa - pp.get() * by_p - xx.get() * by_x],
             gap: f64x8::splat(s, 1.0),
         }
     }

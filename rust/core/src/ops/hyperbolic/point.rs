@@ -20,7 +20,7 @@ impl RowOp<2, 1, 3, 0, 0, 1> for Dist {
         let m = q.get() / (gap(c, xx) * gap(c, yy));
         Solved {
             weights: [],
-            numbers: [(m.sqrt() + m.sqrt()) * arsinh_factor::<S, N>(c * m)],
+            numbers: [(m.sqrt() + m.sqrt()) * arsinh_over::<S, N>(c * m)[0]],
             gap: f64x8::splat(s, 1.0),
         }
     }
@@ -45,17 +45,15 @@ impl RowOp<2, 2, 3, 3, 2, 1> for DistBwd {
     fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, yy, q]: [N; 3], [g, c]: [f64x8<S>; 2]) -> Solved<S, 3, 1> {
         let (alpha, beta, q) = (gap(c, xx), gap(c, yy), q.get());
         let cq = c * q;
-        let ab = alpha * beta;
-        let zero = f64x8::splat(s, 0.0);
-        let f = (g + g) / (q.sqrt() * (ab + cq).sqrt());
-        let f = q.simd_gt(0.0).select(f, q.simd_eq(0.0).select(zero, f));
-        let m = q / ab;
-        let u = c * m;
-        let nu = xx.get() / alpha + yy.get() / beta;
-        let slope = arsinh_root_d(u, arsinh_root(u)) * 2.0;
+        let per = 1.0 / (alpha * beta);
+        let (a, b, m) = (per * beta, per * alpha, per * q);
+        let [_, slope, one] = arsinh_over::<S, N>(c * m);
+        let rise = m.sqrt();
+        let nu = xx.get().mul_add(a, yy.get() * b);
+        let f = rise.simd_gt(0.0).select((g + g) * per * one / rise, rise);
         Solved {
-            weights: [f, f * (cq / alpha), f * (cq / beta)],
-            numbers: [g * m.sqrt() * slope.mul_add(m, nu / (u + 1.0).sqrt())],
+            weights: [f, f * (cq * a), f * (cq * b)],
+            numbers: [g * rise * (slope + slope).mul_add(m, nu * one)],
             gap: f64x8::splat(s, 1.0),
         }
     }
@@ -79,8 +77,9 @@ impl RowOp<2, 1, 3, 2, 1, 0> for LogMap {
     #[inline(always)]
     fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, yy, q]: [N; 3], [c]: [f64x8<S>; 1]) -> Solved<S, 2, 0> {
         let (alpha, beta, cq) = (gap(c, xx), gap(c, yy), c * q.get());
-        let u = cq / (alpha * beta);
-        let f = arsinh_factor::<S, N>(u) / (beta * (u + 1.0).sqrt());
+        let per = 1.0 / (alpha * beta);
+        let [shape, _, one] = arsinh_over::<S, N>(cq * per);
+        let f = shape * one * (alpha * per);
         Solved { weights: [alpha * f, -(cq * f)], numbers: [], gap: f64x8::splat(s, 1.0) }
     }
     #[inline(always)]
@@ -109,17 +108,15 @@ impl RowOp<3, 1, 5, 5, 2, 1> for LogMapBwd {
         let cq = c * q;
         let height = (alpha * gd - N::of(cq) * gx).get();
         let (alpha, gx, gd) = (alpha.get(), gx.get(), gd.get());
-        let ab = alpha * beta;
-        let u = cq / ab;
-        let root = (u + 1.0).sqrt();
-        let sr = arsinh_root(u);
-        let e = sr / root;
-        let slope = (arsinh_root_d(u, sr) - e * 0.5 / root) / root;
-        let f = e / beta;
-        let k = height * slope / beta;
-        let p = k / ab - f * gx;
-        let a = f * gd - k * u / alpha;
-        let b = -(k * u + f * height) / beta;
+        let per = 1.0 / (alpha * beta);
+        let (by_alpha, by_beta, u) = (per * beta, per * alpha, per * cq);
+        let [shape, slope, one] = arsinh_over::<S, N>(u);
+        let e = shape * one;
+        let f = e * by_beta;
+        let k = height * ((slope - e * one * 0.5) * one) * by_beta;
+        let p = k * per - f * gx;
+        let a = f * gd - k * u * by_alpha;
+        let b = -(k * u + f * height) * by_beta;
         let c2 = c + c;
         Solved {
             // dx = -delta w1 - g (w0 + w2) - x w3; dy = g w0 + delta w1 - y w4

@@ -11,31 +11,15 @@ const NEAR: f64 = 0.06;
 /// A few roundings of a number near 1.
 pub const SLACK: f64 = 1.0 / (1u64 << 48) as f64;
 
-#[inline(always)]
-pub fn series<S: Simd>(z: f64x8<S>, coefficients: &[f64]) -> f64x8<S> {
-    let mut v = f64x8::splat(z.witness(), 0.0);
-    for &c in coefficients.iter().rev() {
-        v = v.mul_add(z, c);
-    }
-    v
-}
-
 /// f(√z)/√z with its limit 1 at z = 0.
 #[inline(always)]
 pub fn over_root<S: Simd>(f: f64x8<S>, root: f64x8<S>) -> f64x8<S> {
     root.simd_gt(0.0).select(f / root, f64x8::splat(f.witness(), 1.0))
 }
 
-/// T(z) = tanh √z / √z
+/// T'(z) = (1 - T - zT²)/(2z), T = tanh √z / √z, from T and 1/z
 #[inline(always)]
-pub fn tanh_root<S: Simd>(z: f64x8<S>) -> f64x8<S> {
-    let root = z.sqrt();
-    over_root(math::tanh(z.witness(), root), root)
-}
-
-/// T'(z) = (1 - T - zT²)/(2z)
-#[inline(always)]
-pub fn tanh_root_d<S: Simd>(z: f64x8<S>, t: f64x8<S>) -> f64x8<S> {
+fn tanh_slope<S: Simd>(z: f64x8<S>, t: f64x8<S>, inverse: f64x8<S>) -> f64x8<S> {
     const SERIES: [f64; 12] = [
         -0.3333333333333333,
         0.26666666666666666,
@@ -50,24 +34,25 @@ pub fn tanh_root_d<S: Simd>(z: f64x8<S>, t: f64x8<S>) -> f64x8<S> {
         -0.0004320615627164852,
         0.00019102686083194756,
     ];
-    let closed = (z * t).mul_add(-t, 1.0 - t) / (z + z);
-    z.simd_lt(NEAR).select(series(z, &SERIES), closed)
+    let closed = (z * t).mul_add(-t, 1.0 - t) * inverse * 0.5;
+    z.simd_lt(NEAR).select(math::poly(z.witness(), z, &SERIES), closed)
 }
 
-/// A(z) = artanh √z / √z, from √z and 1 - z, which the caller knows better than √z tells
+/// A'(z) = (1/(1-z) - A)/(2z), A = artanh √z / √z, from 1/(1-z), A and 1/z
 #[inline(always)]
-pub fn artanh_root<S: Simd>(root: f64x8<S>, rest: f64x8<S>) -> f64x8<S> {
-    over_root(math::log1p(root.witness(), (root + root) * (root + 1.0) / rest) * 0.5, root)
-}
-
-/// A'(z) = (1/(1-z) - A)/(2z)
-#[inline(always)]
-pub fn artanh_root_d<S: Simd>(z: f64x8<S>, rest: f64x8<S>, a: f64x8<S>) -> f64x8<S> {
-    let mut v = f64x8::splat(z.witness(), 0.0);
-    for k in (1..=14).rev() {
-        v = v.mul_add(z, k as f64 / (2 * k + 1) as f64);
-    }
-    z.simd_lt(NEAR).select(v, (1.0 / rest - a) / (z + z))
+fn artanh_slope<S: Simd>(z: f64x8<S>, one: f64x8<S>, a: f64x8<S>, inverse: f64x8<S>) -> f64x8<S> {
+    // k/(2k + 1), k = 1, 2, …
+    const SERIES: [f64; 14] = {
+        let mut c = [0.0; 14];
+        let mut k = 1;
+        while k <= 14 {
+            c[k - 1] = k as f64 / (2 * k + 1) as f64;
+            k += 1;
+        }
+        c
+    };
+    let closed = (one - a) * inverse * 0.5;
+    z.simd_lt(NEAR).select(math::poly(z.witness(), z, &SERIES), closed)
 }
 
 /// S(u) = arsinh √u / √u
@@ -77,9 +62,15 @@ pub fn arsinh_root<S: Simd>(u: f64x8<S>) -> f64x8<S> {
     over_root(math::asinh(u.witness(), root), root)
 }
 
-/// S'(u) = (1/√(1+u) - S)/(2u)
+/// S'(u)
 #[inline(always)]
 pub fn arsinh_root_d<S: Simd>(u: f64x8<S>, s: f64x8<S>) -> f64x8<S> {
+    arsinh_slope(u, 1.0 / (u + 1.0).sqrt(), s, 1.0 / u)
+}
+
+/// S'(u) = (1/√(1+u) - S)/(2u), from 1/√(1+u), S and 1/u
+#[inline(always)]
+fn arsinh_slope<S: Simd>(u: f64x8<S>, one: f64x8<S>, s: f64x8<S>, inverse: f64x8<S>) -> f64x8<S> {
     const SERIES: [f64; 14] = [
         -0.16666666666666666,
         0.15,
@@ -96,56 +87,60 @@ pub fn arsinh_root_d<S: Simd>(u: f64x8<S>, s: f64x8<S>) -> f64x8<S> {
         -0.07462048972094501,
         0.07214633555247865,
     ];
-    let closed = (1.0 / (u + 1.0).sqrt() - s) / (u + u);
-    u.simd_lt(NEAR).select(series(u, &SERIES), closed)
+    let closed = (one - s) * inverse * 0.5;
+    u.simd_lt(NEAR).select(math::poly(u.witness(), u, &SERIES), closed)
 }
 
-/// tanh(s)/s with its limit 1 at s = 0, for s of any sign, and sech²(s), which 1 - tanh²(s) loses for large s
+// Numbers of data of 24 bits are good for as many: their functions are those to f32's accuracy, and reciprocals are taken
+// early, beside what the result waits for, and serve more than once.
+
+/// For s of any sign: T(s²) = tanh(s)/s, T'(s²), and sech²(s), which 1 - tanh²(s) loses for large s
 #[inline(always)]
-pub fn tanh_over<S: Simd>(s: f64x8<S>) -> [f64x8<S>; 2] {
+pub fn tanh_over<S: Simd, N: Num<S>>(s: f64x8<S>) -> [f64x8<S>; 3] {
     let s = s.abs();
-    let (t, h) = math::tanh_sech2(s.witness(), s);
-    [over_root(t, s), h]
-}
-
-// Where a function is no more than a factor of the result, the digits that the data has are enough: those that the
-// numbers of type N were summed from.
-
-/// As [`tanh_over`], for a factor of the result.
-#[inline(always)]
-pub fn tanh_factor<S: Simd, N: Num<S>>(s: f64x8<S>) -> [f64x8<S>; 2] {
     if !N::SINGLE {
-        return tanh_over(s);
+        let (t, h) = math::tanh_sech2(s.witness(), s);
+        let (t, z) = (over_root(t, s), s * s);
+        return [t, tanh_slope(z, t, 1.0 / z), h];
     }
-    let s = s.abs();
-    let (t, h) = math::single::tanh_sech2(s.witness(), s);
-    [over_root(t, s), h]
+    let one = f64x8::splat(s.witness(), 1.0);
+    // tanh = e/(e + 2), sech² = 4(e + 1)/(e + 2)²
+    let e = math::single::expm1(s.witness(), (s + s).min(340.0));
+    let (per, part) = (1.0 / s, 1.0 / (e + 2.0));
+    let t = s.simd_gt(0.0).select(per * e * part, one);
+    [t, tanh_slope(s * s, t, per * per), (e + 1.0) * 4.0 * (part * part)]
 }
 
-/// As [`artanh_root`], for a factor of the result.
+/// A(z) = artanh √z / √z and A'(z), from √z and 1 - z, which the caller knows better than √z tells
 #[inline(always)]
-pub fn artanh_factor<S: Simd, N: Num<S>>(root: f64x8<S>, rest: f64x8<S>) -> f64x8<S> {
+pub fn artanh_over<S: Simd, N: Num<S>>(root: f64x8<S>, rest: f64x8<S>) -> [f64x8<S>; 2] {
+    let (double, z) = ((root + root) * (root + 1.0), root * root);
     if !N::SINGLE {
-        return artanh_root(root, rest);
+        let a = over_root(math::log1p(root.witness(), double / rest) * 0.5, root);
+        return [a, artanh_slope(z, 1.0 / rest, a, 1.0 / z)];
     }
-    over_root(math::single::log1p(root.witness(), (root + root) * (root + 1.0) / rest) * 0.5, root)
+    let (one, per) = (1.0 / rest, 1.0 / root);
+    let log = math::single::log1p(root.witness(), double * one);
+    let a = root.simd_gt(0.0).select(per * 0.5 * log, f64x8::splat(root.witness(), 1.0));
+    [a, artanh_slope(z, one, a, per * per)]
 }
 
-/// As [`arsinh_root`], for a factor of the result.
+/// S(u) = arsinh √u / √u, S'(u) and 1/√(1 + u)
 #[inline(always)]
-pub fn arsinh_factor<S: Simd, N: Num<S>>(u: f64x8<S>) -> f64x8<S> {
+pub fn arsinh_over<S: Simd, N: Num<S>>(u: f64x8<S>) -> [f64x8<S>; 3] {
+    let whole = (u + 1.0).sqrt();
     if !N::SINGLE {
-        return arsinh_root(u);
+        let s = arsinh_root(u);
+        return [s, arsinh_root_d(u, s), 1.0 / whole];
     }
-    let root = u.sqrt();
-    over_root(math::single::asinh(u.witness(), root), root)
-}
-
-/// sinh(s)/s with its limit 1 at s = 0, for s of any sign
-#[inline(always)]
-pub fn sinh_over<S: Simd>(s: f64x8<S>) -> f64x8<S> {
-    let s = s.abs();
-    over_root(math::sinh(s.witness(), s), s)
+    let (root, one) = (u.sqrt(), f64x8::splat(u.witness(), 1.0));
+    let (some, both) = (root.simd_gt(0.0), root * whole);
+    let inverse = 1.0 / both;
+    let (part, per) = (some.select(inverse * root, one), inverse * whole);
+    // 2 arsinh √u = log(1 + 2(u + √(u(1 + u))))
+    let log = math::single::log1p(u.witness(), (u + both) * 2.0);
+    let s = some.select(log * per * 0.5, one);
+    [s, arsinh_slope(u, part, s, per * per), part]
 }
 
 /// The series of d/dz log(sinh √z/√z) at z = 0.
@@ -174,7 +169,7 @@ pub const SINH_LOG_D: [f64; 17] = [
 pub fn sinh_over_log_d<S: Simd>(s: f64x8<S>) -> f64x8<S> {
     let (s, z) = (s.abs(), s * s);
     let closed = (s / math::tanh(s.witness(), s) - 1.0) / (z + z);
-    z.simd_lt(1.0).select(series(z, &SINH_LOG_D), closed)
+    z.simd_lt(1.0).select(math::poly(z.witness(), z, &SINH_LOG_D), closed)
 }
 
 /// 1 - c·p for an inner product p, with all the digits p has.

@@ -2,7 +2,7 @@
 //! cancel, so the forwards are `WIDE`, and 1 - c|u|² is a sech², never a difference.
 
 use super::roots::*;
-use crate::dd::Num;
+use crate::dd::{Dd, Num};
 use crate::rows::{Acc, Margin, RowOp, Solved};
 use crate::simd::*;
 
@@ -60,10 +60,10 @@ impl RowOp<2, 1, 3, 3, 1, 0> for ExpMap {
     }
     #[inline(always)]
     fn solve<S: Simd, N: Num<S>>(&self, _: S, [xx, vv, xv]: [N; 3], [c]: [f64x8<S>; 1]) -> Solved<S, 3, 0> {
-        let alpha = gap(c, xx);
-        let arg = (N::of(c) * vv).root().get() / alpha;
-        let [t, h] = tanh_over(arg);
-        let tau = t / alpha;
+        let per = 1.0 / gap(c, xx);
+        // the sums of f32 data cancel, so that what scales them must have more digits than the data
+        let [t, _, h] = tanh_over::<S, Dd<S>>((N::of(c) * vv).root().get() * per);
+        let tau = t * per;
         step([xx, vv, xv], tau, h, c).solved(tau)
     }
     #[inline(always)]
@@ -92,14 +92,13 @@ impl RowOp<3, 1, 5, 8, 2, 1> for ExpMapBwd {
     }
     #[inline(always)]
     fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, vv, xv, gx, gv]: [N; 5], [c]: [f64x8<S>; 1]) -> Solved<S, 8, 1> {
-        let alpha = gap(c, xx);
-        let arg = (N::of(c) * vv).root().get() / alpha;
-        let [t, h] = tanh_over(arg);
-        let tau = t / alpha;
+        let per = 1.0 / gap(c, xx);
+        let [t, slope, h] = tanh_over::<S, Dd<S>>((N::of(c) * vv).root().get() * per);
+        let tau = t * per;
         let back = StepBwd::new([xx, vv, xv, gx, gv], tau, h, c);
         // tau = T(s²)/alpha: its slopes in s² and in alpha
-        let (by_s, by_alpha) =
-            (back.m * tanh_root_d(arg * arg, t) / (alpha * alpha * alpha), back.m * h / (alpha * alpha));
+        let by_alpha = back.m * (per * per);
+        let (by_s, by_alpha) = (by_alpha * per * slope, by_alpha * h);
         let numbers = [back.dc + by_s * vv.get() + xx.get() * by_alpha];
         Solved { weights: back.weights(tau, c, by_alpha, (c + c) * by_s), numbers, gap: f64x8::splat(s, 1.0) }
     }
@@ -180,7 +179,7 @@ impl RowOp<2, 2, 3, 3, 1, 0> for GeodesicUnit {
         let (half, n) = (t * 0.5, vv.root().get());
         let arg = c.sqrt() * half;
         let rest = n.simd_eq(0.0);
-        let [t, h] = tanh_over(arg);
+        let [t, _, h] = tanh_over::<S, Dd<S>>(arg);
         let tau = rest.select(n, half * t / n);
         step([xx, vv, xv], tau, rest.select(n + 1.0, h), c).solved(tau)
     }
@@ -213,13 +212,13 @@ impl RowOp<3, 2, 5, 8, 2, 2> for GeodesicUnitBwd {
         let arg = c.sqrt() * half;
         let rest = n.simd_eq(0.0);
         let (one, zero) = (f64x8::splat(s, 1.0), f64x8::splat(s, 0.0));
-        let [shape, h] = tanh_over(arg);
+        let [shape, slope, h] = tanh_over::<S, Dd<S>>(arg);
         let h = rest.select(one, h);
         let per = rest.select(zero, 1.0 / n);
         let tau = half * shape * per;
         let back = StepBwd::new([xx, vv, xv, gx, gv], tau, h, c);
         let m = back.m * per;
-        let numbers = [m * h * 0.5, back.dc + m * half * half * half * tanh_root_d(arg * arg, shape)];
+        let numbers = [m * h * 0.5, back.dc + m * half * half * half * slope];
         Solved { weights: back.weights(tau, c, zero, -(m * tau * per)), numbers, gap: one }
     }
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! The numbers of rows and of columns, eight at a time. The one rule: f64 for data of any type, and a power of two taken out
 //! where a number would overflow.
 
-use super::super::roots::{arsinh_root, arsinh_root_d, series};
+use super::super::roots::{arsinh_root, arsinh_root_d};
 use crate::math;
 use crate::rows::Margin;
 use crate::simd::*;
@@ -49,7 +49,7 @@ pub fn sinh_cosh<S: Simd>(s: S, sigma: f64x8<S>, cap: f64) -> [f64x8<S>; 3] {
 /// d/dz of sinh √z/√z = (cosh - ratio)/(2z) at z = σ²
 #[inline(always)]
 pub fn sinh_root_d<S: Simd>(z: f64x8<S>, ratio: f64x8<S>, cosh: f64x8<S>) -> f64x8<S> {
-    z.simd_lt(1.0).select(series(z, &SINH_D), (cosh - ratio) / (z + z))
+    z.simd_lt(1.0).select(math::poly(z.witness(), z, &SINH_D), (cosh - ratio) / (z + z))
 }
 
 /// a, b and the power e of a row.

@@ -28,8 +28,8 @@ struct Found {
     times: [f64; 2],
     /// τ_x − τ_y over c
     rise: f64,
-    /// τ_y/τ_x, τ_x/τ_y
-    ratios: [[f64; 2]; 2],
+    /// 1 − τ_y/τ_x, 1 − τ_x/τ_y
+    leans: [[f64; 2]; 2],
 }
 
 struct Meet<'a> {
@@ -74,14 +74,15 @@ impl Kernel for Meet<'_> {
     fn run<S: Simd>(self, s: S) -> Found {
         let Meet { x, y, c } = self;
         let n = x.len().min(y.len()) / LANES * LANES;
-        let mut sums = [of(s, 0.0); 3];
+        let mut sums = [of(s, 0.0); 4];
         for i in (0..n).step_by(LANES) {
             let (a, b) = (f64x8::from_slice(s, &x[i..i + LANES]), f64x8::from_slice(s, &y[i..i + LANES]));
             sums[0] = sums[0] + Dd::product(a, a);
             sums[1] = sums[1] + Dd::product(b, b);
             sums[2] = sums[2] + Dd::product(a, b);
+            sums[3] = sums[3] + Dd::sum(a, -b) * Dd::sum(a, b);
         }
-        let (xx, yy, xy) = (total(s, sums[0]), total(s, sums[1]), total(s, sums[2]));
+        let (xx, yy, xy, p) = (total(s, sums[0]), total(s, sums[1]), total(s, sums[2]), total(s, sums[3]));
         // a choice that does not change with the order of the two
         let first = match both(xx).partial_cmp(&both(yy)) {
             Some(std::cmp::Ordering::Equal) | None => x > y,
@@ -116,22 +117,23 @@ impl Kernel for Meet<'_> {
         let u = height.get() * 0.5;
         let root = arsinh_root(u);
         let (tx, ty) = if first { (late, early) } else { (early, late) };
+        let rise = p / (tx + ty);
         Found {
             chord: one(((height + height) / curve).get()),
             s: one(root),
             slope: one(arsinh_root_d(u, root)),
             times: [one(tx.get()), one(ty.get())],
-            rise: one(((xx - yy) / (tx + ty)).get()),
-            ratios: [both(ty / tx), both(tx / ty)],
+            rise: one(rise.get()),
+            leans: [both(curve * rise / tx), both(-(curve * rise / ty))],
         }
     }
 }
 
-/// f(r x − y), in place of x
+/// f(x − y − kx), in place of x
 struct Turn<'a> {
     x: &'a mut [f64],
     y: &'a [f64],
-    ratio: [f64; 2],
+    lean: [f64; 2],
     f: f64,
 }
 
@@ -139,10 +141,10 @@ impl Kernel for Turn<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let ratio = Dd { hi: f64x8::splat(s, self.ratio[0]), lo: f64x8::splat(s, self.ratio[1]) };
+        let lean = Dd { hi: f64x8::splat(s, self.lean[0]), lo: f64x8::splat(s, self.lean[1]) };
         for (x, y) in self.x.chunks_exact_mut(LANES).zip(self.y.chunks_exact(LANES)) {
             let (a, b) = (f64x8::from_slice(s, x), f64x8::from_slice(s, y));
-            ((ratio * a - Dd::of(b)).get() * self.f).store_slice(x);
+            ((Dd::sum(a, -b) - lean * a).get() * self.f).store_slice(x);
         }
     }
 }
@@ -217,7 +219,7 @@ pub fn gradients(t: &[Tensor], marks: &Tensor) -> Result<()> {
         let f = if q == 0.0 { 0.0 } else { g / (q * (c * q * 0.25 + 1.0)).sqrt() };
         let mut turned = [x.clone(), y.clone()];
         for (i, (turned, other)) in turned.iter_mut().zip([y, x]).enumerate() {
-            dispatch(Turn { x: turned, y: other, ratio: found.ratios[i], f });
+            dispatch(Turn { x: turned, y: other, lean: found.leans[i], f });
             if summed[i] {
                 for (sum, v) in own[i * pad..][..d].iter_mut().zip(turned) {
                     *sum += *v;

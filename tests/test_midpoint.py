@@ -248,6 +248,22 @@ def test_frechet_gradients(c):
     assert torch.autograd.gradcheck(lambda x: h.frechet_mean(x, None, c), x)
     assert torch.autograd.gradcheck(h.frechet_variance, (x, w, k))
     assert torch.autograd.gradcheck(h.frechet_variance, (x, w, k, m))
+    for f in (h.frechet_mean, h.frechet_variance):
+        assert torch.autograd.gradgradcheck(f, (x, w, k))
+        assert torch.autograd.gradgradcheck(lambda x, f=f: f(x, None, c), x)
+        far = torch.tensor(h.logmap0(points(4, 2, c=c, radius=6.0), c), requires_grad=True)
+        assert torch.autograd.gradgradcheck(lambda v, f=f: f(h.expmap0(v, c), None, c), far)
+    assert torch.autograd.gradgradcheck(h.frechet_variance, (x, w, k, m))
+    # third ones, through the equation that the mean solves
+    assert torch.autograd.gradgradcheck(
+        lambda x: torch.autograd.grad(h.frechet_mean(x, None, c).square().sum(), x, create_graph=True)[0],
+        x[0, :3].detach().requires_grad_(),
+    )
+    # a point that is the mean
+    around = torch.tensor([[0.3, 0.1], [0.0, 0.0], [-0.3, -0.1]], dtype=torch.float64, requires_grad=True)
+    assert torch.equal(h.frechet_mean(around, None, c), torch.zeros(2, dtype=torch.float64))
+    for f in (h.frechet_mean, h.frechet_variance):
+        assert torch.autograd.gradgradcheck(lambda x, f=f: f(x, None, c), around)
     same = x.detach()[:, :1].repeat(1, 4, 1).requires_grad_()
     (g,) = torch.autograd.grad(h.frechet_mean(same, None, c).sum(), same)
     torch.testing.assert_close(g, torch.full_like(g, 0.25), rtol=1e-9, atol=1e-9)

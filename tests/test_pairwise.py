@@ -123,6 +123,72 @@ def test_gradcheck(c):
     assert torch.equal(dy, torch.autograd.grad(h.cdist(x, y, c).sum(), y)[0])
 
 
+@pytest.mark.parametrize("c", [0.0, 1e-30, 0.7])
+def test_second_derivatives(c):
+    torch.manual_seed(1)
+    x = torch.rand(2, 1, 3, 2, dtype=torch.float64).sub(0.5).requires_grad_()
+    y = torch.rand(3, 5, 2, dtype=torch.float64).sub(0.5).requires_grad_()
+    c = torch.tensor(c, dtype=torch.float64, requires_grad=c == 0.7)
+    beta = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(h.cdist, (x, y, c), atol=1e-6)
+    assert torch.autograd.gradgradcheck(lambda *a: h.knn(a[0], a[1], 2, a[2])[0], (x, y, c), atol=1e-6)
+    assert torch.autograd.gradgradcheck(h.softmin_dist, (x, y, beta, c), atol=1e-6)
+    # x alone, and x on both sides
+    assert torch.autograd.gradgradcheck(lambda x: h.cdist(x, y.detach(), 0.7), x, atol=1e-6)
+    assert torch.autograd.gradgradcheck(lambda x: h.softmin_dist(x[0, 0], x[1, 0]), x, atol=1e-6)
+    # a gradient of a gradient of a gradient
+    assert torch.autograd.gradgradcheck(
+        lambda x: torch.autograd.grad(h.cdist(x, y[0].detach(), 0.7).square().sum(), x, create_graph=True)[0],
+        x.detach()[:1, 0, :2].requires_grad_(),
+        atol=1e-6,
+    )
+
+
+def test_second_derivatives_of_equal_points():
+    """Where the first is 0 by definition the second is, too, and no number is infinite; other pairs do not notice."""
+    torch.manual_seed(2)
+    base = torch.rand(4, 3, dtype=torch.float64).sub(0.5)
+
+    def second(f, rows):
+        x = rows.clone().requires_grad_()
+        k = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+        first = torch.autograd.grad(f(x, k), [x, k], create_graph=True)
+        return torch.autograd.grad(sum((v * v).sum() for v in first), [x, k])
+
+    for f in (h.cdist, h.softmin_dist, lambda x, y, c: h.knn(x, y, 3, c)[0]):
+        (own, _) = second(lambda x, k, f=f: f(x, x, c=k).sum(), base)
+        assert torch.isfinite(own).all() and own.abs().max() > 0
+    whole, k = second(lambda x, k: h.cdist(x, x, k).sum(), base)
+    x = base.clone().requires_grad_()
+    c = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    pairs = sum(h.dist(x[i], x[j], c) for i in range(4) for j in range(4) if i != j)
+    first = torch.autograd.grad(pairs, [x, c], create_graph=True)
+    want = torch.autograd.grad(sum((v * v).sum() for v in first), [x, c])
+    torch.testing.assert_close((whole, k), want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("c", [1e-6, 1.0, 1e3])
+def test_second_derivatives_up_to_the_boundary(c):
+    """Along a line: second differences of 80 bits for every pair, judged by what is summed."""
+    x, y = sweep("float64", 3, c, seed=1, largest=6)
+    rng = np.random.default_rng(0)
+    # as long as the metric allows, so that no pair is moved further than another
+    way, g = rng.standard_normal(x.shape), rng.standard_normal((len(x), len(y)))
+    way = way / np.asarray(h.lambda_x(x, c))[:, None]
+    a, b, k, t = real(x)[:, None], real(y)[None], flat(real(c)), real(way)[:, None]
+    step = 2.0**-80
+    ends = [truth(a + s * step * t, b, k) for s in (-1, 0, 1)]
+    terms = (ends[0] - 2 * ends[1] + ends[2]) / step**2 * real(g)
+    terms = np.where(ends[1] == 0, 0, terms)
+    leaf = torch.tensor(x, requires_grad=True)
+    (first,) = torch.autograd.grad(h.cdist(leaf, torch.tensor(y), c), leaf, torch.tensor(g), create_graph=True)
+    (second,) = torch.autograd.grad(first, leaf, torch.tensor(way))
+    got = np.sum(real(second.numpy()) * real(way), -1)
+    # a pair that is r apart bends as 1/r times the square of what it moves
+    size = np.sum(np.abs(real(g)) / np.where(ends[1] == 0, 1, np.minimum(ends[1], 1 / sqrt(k))), 1)
+    assert (np.abs(got - np.sum(terms, 1)) <= 1e-12 * size).all()
+
+
 def test_nearest_with_ties_and_strange_numbers():
     rng = np.random.default_rng(0)
     y = rng.integers(-2, 3, (300, 2)) * 0.1
@@ -230,6 +296,23 @@ def test_memory_is_that_of_the_result():
     if np.isnan(spent):
         pytest.skip("this system does not tell")
     assert spent < 6 * 4 * n * n  # the result, its gradient and some room; all differences would be 2.7 GB
+
+
+@pytest.mark.serial
+def test_memory_of_second_derivatives():
+    torch.manual_seed(0)
+    n, d = 600, 300
+    x = (torch.rand(n, d, dtype=torch.float64) / d).requires_grad_()
+
+    def both():
+        (first,) = torch.autograd.grad(h.cdist(x, x).sum(), x, create_graph=True)
+        first.square().sum().backward()
+
+    both()
+    spent = _peak(both)
+    if np.isnan(spent):
+        pytest.skip("this system does not tell")
+    assert spent < 100 * 8 * n * n  # all differences would be 300 of these
 
 
 def test_gradients_of_many_rows():

@@ -1,6 +1,7 @@
 """Fréchet mean and variance: the point with the least mean squared distance, and that mean.
 
-The rule of this file: the mean is found without a graph, and one more Newton step, which moves nothing, carries its gradient.
+The rule of this file: the mean is found without a graph; its gradient is that of the equation it solves, and never of the way
+there.
 """
 
 from __future__ import annotations
@@ -9,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from tersor.hyperbolic._roots import Array
+from tersor.hyperbolic._roots import Array, dot, tanh_root, tanh_root_d
 from tersor.hyperbolic.composed import _like, _wide
 from tersor.hyperbolic.conformal import project
 from tersor.hyperbolic.midpoint import weighted_midpoint
 from tersor.hyperbolic.mobius import mobius_add
 from tersor.hyperbolic.origin import expmap0, logmap0
-from tersor.hyperbolic.point import dist
 
 
 def _arguments(who: str, x: Array, weights: Array | None, c: Any) -> tuple[Array, Array]:
@@ -39,34 +39,24 @@ def _arguments(who: str, x: Array, weights: Array | None, c: Any) -> tuple[Array
     return points, w / w.sum(axis=-1, keepdims=True)
 
 
-def _pull(x: Array, w: Array, c: Any, at: Array) -> tuple[Array, Array]:
+def pull(x: Array, w: Array, c: Any, at: Array) -> tuple[Array, Array]:
     """The points as tangents where `at` is the origin, and their weighted mean: the gradient, but for its sign."""
     u = logmap0(mobius_add(-at[..., None, :], x, c), c)
     return u, (w[..., None] * u).sum(axis=-2)
 
 
-def _hessian(u: Array, w: Array, c: Any) -> Array:
+def hessian(u: Array, w: Array, c: Any) -> Array:
     r"""Of half the mean squared distance: :math:`\sum w(\hat u\hat u^\top + h(1 - \hat u\hat u^\top))`, h = r coth r."""
-    square = (u * u).sum(axis=-1)
-    z = 4 * c * square
-    r = z**0.5
-    near = z < 1e-3
-    lib: Any = np
-    if not isinstance(u, np.ndarray):
-        import torch
-
-        lib = torch
-    one = lib.ones_like(z)
-    far = lib.where(near, one, r)
-    h = lib.where(near, 1 + z / 3 - z * z / 45 + 2 * z**3 / 945, far / lib.tanh(far))
-    # (1 - h)/|u|², of which the series has the limit
-    bend = lib.where(near, -4 * c * (1 / 3 - z / 45 + 2 * z * z / 945) * one, (1 - h) / lib.where(near, one, square))
-    eye = np.eye(u.shape[-1]) if lib is np else lib.eye(u.shape[-1], dtype=u.dtype, device=u.device)
-    rank_one = (u * (w * bend)[..., None]).swapaxes(-1, -2) @ u
-    return (w * h).sum(axis=-1)[..., None, None] * eye + rank_one
+    z = 4 * c * dot(u, u)
+    t = tanh_root(z)
+    # h = 1/t, and (1 - h)/|u|² by the derivative of t, in which nothing cancels
+    bend = -4 * c * (2 * tanh_root_d(z) / t + t)
+    eye = np.eye(u.shape[-1]) if isinstance(u, np.ndarray) else u.new_ones(u.shape[-1]).diag()
+    rank_one = (u * (w[..., None] * bend)).swapaxes(-1, -2) @ u
+    return (w[..., None] / t).sum(axis=-2)[..., None] * eye + rank_one
 
 
-def _solve(matrix: Array, v: Array) -> Array:
+def solve(matrix: Array, v: Array) -> Array:
     if isinstance(v, np.ndarray):
         return np.linalg.solve(matrix, v[..., None])[..., 0]
     import torch
@@ -74,40 +64,35 @@ def _solve(matrix: Array, v: Array) -> Array:
     return torch.linalg.solve(matrix, v[..., None])[..., 0]
 
 
-def _descend(x: Array, w: Array, c: Any, tol: float, max_iter: int) -> tuple[Array, Array]:
-    """The mean, and the Hessian there. A step that does not shorten the gradient is halved."""
+def descend(x: Array, w: Array, c: Any, tol: float, max_iter: int) -> Array:
+    """The mean. A step that does not shorten the gradient is halved."""
     at = weighted_midpoint(x, w, c, reducedim=[-2])
-    u, g = _pull(x, w, c, at)
+    u, g = pull(x, w, c, at)
     scale = g[..., :1] * 0 + 1
     for _ in range(max_iter):
         size = (g * g).sum(axis=-1, keepdims=True)
         spread = (w[..., None] * u * u).sum(axis=-2).sum(axis=-1, keepdims=True)
         if not bool((size > tol * tol * spread).any()):
             break
-        step = scale * _solve(_hessian(u, w, c), g)
+        step = scale * solve(hessian(u, w, c), g)
         there = mobius_add(at, expmap0(step, c), c)
-        v, h = _pull(x, w, c, there)
+        v, h = pull(x, w, c, there)
         better = ((h * h).sum(axis=-1, keepdims=True) < size) * 1.0
         if not bool(((better > 0) | (scale > 1e-3)).any()):
             break
         at, g = at + better * (there - at), g + better * (h - g)
         u = u + better[..., None] * (v - u)
         scale = better + (1 - better) * scale * 0.5
-    return at, _hessian(u, w, c)
+    return at
 
 
-def _mean(x: Array, w: Array, c: Any, tol: float, max_iter: int) -> Array:
+def _mean(x: Array, w: Array, c: Any, tol: float = 1e-14, max_iter: int = 100, still: bool = False) -> Array:
+    """The mean, in torch's graph; `still`: what is made of it does not change with it to first order."""
     if isinstance(x, np.ndarray):
-        return _descend(x, w, c, tol, max_iter)[0]
-    import torch
+        return descend(x, w, c, tol, max_iter)
+    from tersor.hyperbolic import _implicit
 
-    with torch.no_grad():
-        fixed = c.detach() if isinstance(c, torch.Tensor) else c
-        at, hessian = _descend(x.detach(), w.detach(), fixed, tol, max_iter)
-    if not torch.is_grad_enabled():
-        return at
-    step = _solve(hessian, _pull(x, w, c, at)[1])
-    return mobius_add(at, expmap0(step, c), c)
+    return _implicit.Mean.apply(x, w, c, tol, max_iter, still)
 
 
 def frechet_mean(
@@ -139,7 +124,7 @@ def frechet_mean(
     Returns
     -------
     array or tensor [..., d]
-        Differentiable once, with respect to x, weights and c.
+        Differentiable, twice too, with respect to x, weights and c.
 
     Raises
     ------
@@ -152,8 +137,8 @@ def frechet_mean(
     -----
     Newton's method in float64 from the `weighted_midpoint`, three to six steps as a rule; in the tangent space at the
     present point the Hessian is :math:`\gamma I + U^\top D U`, one product of matrices. The objective is convex, so there is
-    one mean. The gradient is implicit, through the same Hessian, at the cost of one step. Lou et al., "Differentiating
-    through the Fréchet Mean" (2020), has the gradient; the descent there is of first order.
+    one mean. The gradient is implicit, through the same Hessian, at the cost of one step; so are higher ones. Lou et al.,
+    "Differentiating through the Fréchet Mean" (2020), has the gradient; the descent there is of first order.
     """
     points, w = _arguments("frechet_mean", x, weights, c)
     return project(_like(_mean(points, w, c, tol, max_iter), x), c, eps)
@@ -176,8 +161,8 @@ def frechet_variance(x: Array, weights: Array | None = None, c: Any = 1.0, mean:
     Returns
     -------
     array or tensor [...]
-        Differentiable once, with respect to x, weights, c and a mean that was given; at the Fréchet mean it does not depend
-        on the point to first order.
+        Differentiable, twice too, with respect to x, weights, c and a mean that was given; at the Fréchet mean it does not
+        depend on the point to first order.
 
     Raises
     ------
@@ -188,16 +173,11 @@ def frechet_variance(x: Array, weights: Array | None = None, c: Any = 1.0, mean:
     """
     points, w = _arguments("frechet_variance", x, weights, c)
     if mean is None:
-        if isinstance(x, np.ndarray):
-            at = _mean(points, w, c, 1e-14, 100)
-        else:
-            import torch
-
-            with torch.no_grad():
-                at = _mean(points, w, c, 1e-14, 100)
+        at = _mean(points, w, c, still=True)
     else:
         if getattr(mean, "dtype", None) != x.dtype:
             raise TypeError(f"frechet_variance: mean is {getattr(mean, 'dtype', type(mean).__name__)}, x is {x.dtype}")
         at = _wide(mean)
-    d = dist(points, at[..., None, :], c)
-    return _like((w * d * d).sum(axis=-1), x)
+    # not the square of `dist`, which has no second derivative where a point is the mean
+    u, _ = pull(points, w, c, at)
+    return _like((w * 4 * (u * u).sum(axis=-1)).sum(axis=-1), x)

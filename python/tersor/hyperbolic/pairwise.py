@@ -11,7 +11,7 @@ import numpy as np
 
 from tersor._op import op
 from tersor._sample import Draw, Rows
-from tersor.hyperbolic._roots import Array, arsinh_root, arsinh_root_d, dot
+from tersor.hyperbolic._roots import Array, arsinh_root, arsinh_root_d, dot, root, xp
 from tersor.hyperbolic.point import dist
 
 # the bits of `grads`: which gradients are wanted
@@ -57,10 +57,36 @@ def _rows(x: Array, y: Array) -> tuple[int, ...]:
     return tuple(x.shape[:-2])
 
 
+def _gaps(x: Array, y: Array, c: Any) -> tuple[Array, Array]:
+    """alpha of the rows, beta of the columns."""
+    return 1 - c * dot(x, x), (1 - c * dot(y, y)).swapaxes(-1, -2)
+
+
 def _square(x: Array, y: Array, c: Any) -> Array:
     """m = q/(alpha beta) of all pairs."""
-    x, y = x[..., :, None, :], y[..., None, :, :]
-    return (dot(x - y, x - y) / ((1 - c * dot(x, x)) * (1 - c * dot(y, y))))[..., 0]
+    a, b = _gaps(x, y, c)
+    if isinstance(x, np.ndarray):
+        way = x[..., :, None, :] - y[..., None, :, :]
+        return np.sum(way * way, -1) / (a * b)
+    from tersor.hyperbolic import _differences
+
+    return _differences.Square.apply(x, y) / (a * b)
+
+
+def _pull(f: Array, x: Array, y: Array) -> Array:
+    """The sums over j of f_ij (x_i - y_j)."""
+    if isinstance(x, np.ndarray):
+        return np.sum(f[..., None] * (x[..., :, None, :] - y[..., None, :, :]), -2)
+    from tersor.hyperbolic import _differences
+
+    return _differences.Pull.apply(f, x, y)
+
+
+def _softmin(d: Array, beta: Any) -> Array:
+    if not isinstance(d, np.ndarray):
+        return -(-beta * d).logsumexp(-1) / beta
+    low = np.min(d, -1, initial=np.inf, keepdims=True)
+    return low[..., 0] - np.log(np.sum(np.exp(-beta * (d - low)), -1)) / beta
 
 
 @op(
@@ -70,7 +96,7 @@ def _square(x: Array, y: Array, c: Any) -> Array:
 def _cdist(x: Array, y: Array, c: Any = 1.0, grads: int = 7) -> Array:
     """All distances; ``grads`` is for the backward alone."""
     m = _square(x, y, c)
-    return 2 * np.sqrt(m) * arsinh_root(c * m)
+    return 2 * root(m) * arsinh_root(c * m)
 
 
 def _grad_shapes(x: Array, y: Array, numbers: tuple[Any, ...], grads: int) -> list[tuple[tuple[int, ...], Any]]:
@@ -86,26 +112,26 @@ def _grad_shapes(x: Array, y: Array, numbers: tuple[Any, ...], grads: int) -> li
     outputs=("dx", "dy", "dc"),
     meta=lambda g, x, y, c, grads: _grad_shapes(x, y, (c,), grads),
     sample=_sample("pairs", "x", "y", "c", grads=7),
+    tensors=True,
 )
 def _cdist_bwd(g: Array, x: Array, y: Array, c: Any = 1.0, grads: int = 7) -> tuple[Array, Array, Array]:
     r"""Gradient of `cdist`.
 
     A pair pulls x along :math:`\frac{2g}{\sqrt{qD}}\left(x - y + \frac{cq}{\alpha}x\right)`, as in `dist`, and all are summed.
     """
-    xx, yy = dot(x, x)[..., :, None, 0], dot(y, y)[..., None, :, 0]
-    a, b, m = 1 - c * xx, 1 - c * yy, _square(x, y, c)
-    f = np.where(m > 0, 2 * g / (a * b * np.sqrt(np.where(m > 0, m * (1 + c * m), 1))), 0)
+    (a, b), m = _gaps(x, y, c), _square(x, y, c)
+    f = xp.where(m > 0, 2 * g / (a * b * xp.sqrt(xp.where(m > 0, m * (1 + c * m), 1.0))), 0.0)
     cq = c * m * a * b
-    along = f[..., None] * (x[..., :, None, :] - y[..., None, :, :])
-    dx = np.sum(along, -2) + np.sum(f * cq / a, -1)[..., None] * x
-    dy = -np.sum(along, -3) + np.sum(f * cq / b, -2)[..., None] * y
-    dc = g * np.sqrt(m) * ((xx / a + yy / b) / np.sqrt(1 + c * m) + 2 * arsinh_root_d(c * m) * m)
-    empty = np.zeros(0)
-    return (
-        dx if grads & _X else empty,
-        dy if grads & _Y else empty,
-        np.sum(dc).reshape(np.shape(c)) if grads & _C else empty,
-    )
+    dx = dy = dc = x.reshape(-1)[:0]
+    if grads & _X:
+        dx = _pull(f, x, y) + (f * cq / a).sum(-1)[..., None] * x
+    if grads & _Y:
+        dy = _pull(f.swapaxes(-1, -2), y, x) + (f * cq / b).sum(-2)[..., None] * y
+    if grads & _C:
+        nu = dot(x, x) / a + dot(y, y).swapaxes(-1, -2) / b
+        dc = g * root(m) * (nu / xp.sqrt(1 + c * m) + 2 * arsinh_root_d(c * m) * m)
+        dc = dc.sum().reshape(np.shape(c))
+    return dx, dy, dc
 
 
 @op(
@@ -131,29 +157,30 @@ def _knn(x: Array, y: Array, c: Any = 1.0, k: int = 1) -> tuple[Array, Array]:
 )
 def _softmin_dist(x: Array, y: Array, beta: Any = 1.0, c: Any = 1.0, grads: int = 7) -> Array:
     """The soft minimum of the distances; ``grads`` is for the backward alone."""
-    d = _cdist.op.reference(x, y, c)  # type: ignore[attr-defined]
-    low = np.min(d, -1, initial=np.inf, keepdims=True)
-    return low[..., 0] - np.log(np.sum(np.exp(-beta * (d - low)), -1)) / beta
+    return _softmin(_cdist.op.reference(x, y, c), beta)  # type: ignore[attr-defined]
 
 
 @op(
     outputs=("dx", "dy", "dbeta", "dc"),
     meta=lambda g, x, y, beta, c, grads: _grad_shapes(x, y, (beta, c), grads),
     sample=_sample("points", "x", "y", "beta", "c", grads=7),
+    tensors=True,
 )
 def _softmin_dist_bwd(
     g: Array, x: Array, y: Array, beta: Any = 1.0, c: Any = 1.0, grads: int = 7
 ) -> tuple[Array, Array, Array, Array]:
     r"""Gradient of `softmin_dist`: that of `cdist` with shares :math:`e^{-\beta(d_{ij} - s_i)}` of g."""
     d = _cdist.op.reference(x, y, c)  # type: ignore[attr-defined]
-    s = _softmin_dist.op.reference(x, y, beta, c)[..., None]  # type: ignore[attr-defined]
-    share = g[..., None] * np.exp(-beta * (d - s))
+    s = _softmin(d, beta)[..., None]
+    share = g[..., None] * xp.exp(-beta * (d - s))
     dx, dy, dc = _cdist_bwd.op.reference(share, x, y, c, grads)  # type: ignore[attr-defined]
-    dbeta = (np.sum(share * d) - np.sum(g[..., None] * s)) / beta
-    return dx, dy, np.asarray(dbeta).reshape(np.shape(beta)) if grads & _C else np.zeros(0), dc
+    dbeta = x.reshape(-1)[:0]
+    if grads & _C:
+        dbeta = (((share * d).sum() - (g[..., None] * s).sum()) / beta).reshape(np.shape(beta))
+    return dx, dy, dbeta, dc
 
 
-def _operands(who: str, x: Array, y: Array, **numbers: Any) -> tuple[Array, Array]:
+def operands(who: str, x: Array, y: Array, **numbers: Any) -> tuple[Array, Array]:
     """x and y with their leading axes broadcast; the numbers checked."""
     for name, a in (("x", x), ("y", y)):
         if getattr(a, "ndim", 0) < 2:
@@ -191,7 +218,7 @@ def cdist(x: Array, y: Array, c: Any = 1.0, *, out: Array = None) -> Array:
     -------
     array or tensor [..., N, M]
         As `dist` of every pair; exactly 0 for equal rows, and symmetric bit for bit: ``cdist(y, x)`` is the transpose.
-        Differentiable once, with respect to x, y and c.
+        Differentiable, twice too, with respect to x, y and c.
 
     Raises
     ------
@@ -204,7 +231,8 @@ def cdist(x: Array, y: Array, c: Any = 1.0, *, out: Array = None) -> Array:
     -----
     Differences are squared as they are, in float64, so that near pairs lose no digit; :math:`\|x\|^2 + \|y\|^2 - 2\langle x,
     y\rangle` would cancel. 2NMd operations forward, four times as many backward, which makes the distances again tile by tile;
-    memory is that of the result. The same bits for any number of threads. 16-bit types are computed in float32.
+    memory is that of the result. The same bits for any number of threads. 16-bit types are computed in float32. Second
+    derivatives are taken in float64, and hold some arrays of N·M, none of N·M·d.
 
     Examples
     --------
@@ -215,7 +243,7 @@ def cdist(x: Array, y: Array, c: Any = 1.0, *, out: Array = None) -> Array:
     array([[0.    , 1.0986],
            [1.0986, 0.    ]])
     """
-    x, y = _operands("cdist", x, y, c=c)
+    x, y = operands("cdist", x, y, c=c)
     if isinstance(x, np.ndarray):
         return _cdist(x, y, c, out=out)
     return _cdist(x, y, c, _wanted(x, y, c), out=out)
@@ -238,7 +266,7 @@ def knn(x: Array, y: Array, k: int, c: Any = 1.0) -> tuple[Array, Array]:
     Returns
     -------
     distances : array or tensor [..., N, k]
-        Ascending. Differentiable once, with respect to x, y and c; the choice is not.
+        Ascending. Differentiable, twice too, with respect to x, y and c; the choice is not.
     indices : array or tensor [..., N, k], int64
         Which rows of y; of equal distances the lowest index comes first. -1, at distance NaN, where fewer than k
         distances are numbers.
@@ -265,7 +293,7 @@ def knn(x: Array, y: Array, k: int, c: Any = 1.0) -> tuple[Array, Array]:
            [1, 0],
            [2, 0]])
     """
-    x, y = _operands("knn", x, y, c=c)
+    x, y = operands("knn", x, y, c=c)
     if not 0 <= k <= y.shape[-2]:
         raise ValueError(f"knn: k must be between 0 and the {y.shape[-2]} rows of y, got {k}")
     if isinstance(x, np.ndarray):
@@ -300,7 +328,7 @@ def softmin_dist(x: Array, y: Array, beta: Any = 1.0, c: Any = 1.0) -> Array:
     Returns
     -------
     array or tensor [..., N]
-        Infinite where M is 0. Differentiable once, with respect to x, y, beta and c.
+        Infinite where M is 0. Differentiable, twice too, with respect to x, y, beta and c.
 
     Raises
     ------
@@ -321,7 +349,7 @@ def softmin_dist(x: Array, y: Array, beta: Any = 1.0, c: Any = 1.0) -> Array:
     >>> hyperbolic.softmin_dist(x, x, 10.0).round(4)
     array([-0., -0.])
     """
-    x, y = _operands("softmin_dist", x, y, beta=beta, c=c)
+    x, y = operands("softmin_dist", x, y, beta=beta, c=c)
     if isinstance(x, np.ndarray):
         return _softmin_dist(x, y, beta, c)
     return _softmin_dist(x, y, beta, c, _wanted(x, y, beta, c))

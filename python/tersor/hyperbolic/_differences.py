@@ -1,0 +1,71 @@
+"""Differences of all pairs in torch, as sums over them. The one rule: an array of N·M·d elements is never whole, and what
+differentiates one of the three sums is another one, so that derivatives of any order keep to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: elements of differences at a time: 2 MiB of float64
+CHUNK = 1 << 18
+
+
+def _by_rows(width: int, x: Tensor, y: Tensor, *each: Tensor, of: Callable[..., Tensor]) -> Tensor:
+    """`of` the differences [..., n, M, d] and the same rows of `each`, which gives [..., n, width]; as many rows of x together
+    as there is room for.
+
+    Differences are taken as they are: of near pairs far out products of matrices would leave nothing.
+    """
+    # made before the blocks: what is kept between them would lie in their room
+    whole = x.new_empty((*x.shape[:-1], width))
+    step = max(1, CHUNK // max(1, y.numel()))
+    for i in range(0, x.shape[-2], step):
+        rows = slice(i, i + step)
+        differences = x[..., rows, None, :] - y[..., None, :, :]
+        whole[..., rows, :] = of(differences, *[a[..., rows, :] for a in each])
+    return whole
+
+
+class Square(torch.autograd.Function):
+    r""":math:`\|x_i - y_j\|^2`"""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(x, y)
+        return _by_rows(y.shape[-2], x, y, of=lambda d: (d * d).sum(-1))
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        x, y = ctx.saved_tensors
+        return 2 * Pull.apply(g, x, y), 2 * Pull.apply(g.mT, y, x)
+
+
+class Pull(torch.autograd.Function):
+    r""":math:`\sum_j f_{ij}(x_i - y_j)`"""
+
+    @staticmethod
+    def forward(ctx: Any, f: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(f, x, y)
+        return _by_rows(x.shape[-1], x, y, f, of=lambda d, f: (f[..., None, :] @ d)[..., 0, :])
+
+    @staticmethod
+    def backward(ctx: Any, h: Tensor) -> Any:
+        f, x, y = ctx.saved_tensors
+        return Along.apply(h, x, y), f.sum(-1, keepdim=True) * h, -(f.mT @ h)
+
+
+class Along(torch.autograd.Function):
+    r""":math:`\langle h_i, x_i - y_j\rangle`"""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(h, x, y)
+        return _by_rows(y.shape[-2], x, y, h, of=lambda d, h: (d @ h[..., None])[..., 0])
+
+    @staticmethod
+    def backward(ctx: Any, k: Tensor) -> Any:
+        h, x, y = ctx.saved_tensors
+        return Pull.apply(k, x, y), k.sum(-1, keepdim=True) * h, -(k.mT @ h)

@@ -178,3 +178,6 @@ impl RowOp<2, 2, 5, 3, 2, 1> for DistBwd {
         [chord - *x * *a, y.mul_add(*b, -chord)]
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tersor.hyperbolic import frechet
+from tersor.hyperbolic._newton import descend, hessian, pull, solve
 
 
 class Mean(torch.autograd.Function):
@@ -20,7 +20,7 @@ class Mean(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, c: Any, tol: float, max_iter: int, still: bool) -> Tensor:
-        at: Tensor = frechet.descend(x, w, c, tol, max_iter)
+        at: Tensor = descend(x, w, c, tol, max_iter)
         ctx.save_for_backward(x, w, at, *[c] if isinstance(c, Tensor) else [])
         ctx.c, ctx.still = None if isinstance(c, Tensor) else c, still
         return at
@@ -34,9 +34,9 @@ class Mean(torch.autograd.Function):
         with torch.enable_grad():
             leaves = [a.view_as(a) if graph else a.detach().requires_grad_() for a in (x, w, *rest)]
             x, w, c = leaves if rest else (*leaves, ctx.c)
-            u, pull = frechet.pull(x, w, c, at)
+            u, field = pull(x, w, c, at)
             with torch.set_grad_enabled(graph):
-                v = frechet.solve(frechet.hessian(u, w, c), (1 - c * (at * at).sum(-1, keepdim=True)) * g)
+                v = solve(hessian(u, w, c), (1 - c * (at * at).sum(-1, keepdim=True)) * g)
             wanted = [a for a, need in zip(leaves, needed, strict=False) if need]
-            found = iter(torch.autograd.grad(pull, wanted, v, create_graph=graph))
+            found = iter(torch.autograd.grad(field, wanted, v, create_graph=graph))
         return (*[next(found) if need else None for need in needed[:3]], *nothing)

@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from tersor.hyperbolic._roots import Array, dot, tanh_root, tanh_root_d
+from tersor.hyperbolic._newton import descend, pull
+from tersor.hyperbolic._roots import Array
 from tersor.hyperbolic.composed import _like, _wide
 from tersor.hyperbolic.conformal import project
-from tersor.hyperbolic.midpoint import weighted_midpoint
-from tersor.hyperbolic.mobius import mobius_add
-from tersor.hyperbolic.origin import expmap0, logmap0
 
 
 def _arguments(who: str, x: Array, weights: Array | None, c: Any) -> tuple[Array, Array]:
@@ -37,53 +35,6 @@ def _arguments(who: str, x: Array, weights: Array | None, c: Any) -> tuple[Array
         raise ValueError(f"{who}: weights {tuple(weights.shape)} do not broadcast to {tuple(x.shape[:-1])}")
     w = _wide(weights) + points[..., 0] * 0
     return points, w / w.sum(axis=-1, keepdims=True)
-
-
-def pull(x: Array, w: Array, c: Any, at: Array) -> tuple[Array, Array]:
-    """The points as tangents where `at` is the origin, and their weighted mean: the gradient, but for its sign."""
-    u = logmap0(mobius_add(-at[..., None, :], x, c), c)
-    return u, (w[..., None] * u).sum(axis=-2)
-
-
-def hessian(u: Array, w: Array, c: Any) -> Array:
-    r"""Of half the mean squared distance: :math:`\sum w(\hat u\hat u^\top + h(1 - \hat u\hat u^\top))`, h = r coth r."""
-    z = 4 * c * dot(u, u)
-    t = tanh_root(z)
-    # h = 1/t, and (1 - h)/|u|² by the derivative of t, in which nothing cancels
-    bend = -4 * c * (2 * tanh_root_d(z) / t + t)
-    eye = np.eye(u.shape[-1]) if isinstance(u, np.ndarray) else u.new_ones(u.shape[-1]).diag()
-    rank_one = (u * (w[..., None] * bend)).swapaxes(-1, -2) @ u
-    return (w[..., None] / t).sum(axis=-2)[..., None] * eye + rank_one
-
-
-def solve(matrix: Array, v: Array) -> Array:
-    if isinstance(v, np.ndarray):
-        return np.linalg.solve(matrix, v[..., None])[..., 0]
-    import torch
-
-    return torch.linalg.solve(matrix, v[..., None])[..., 0]
-
-
-def descend(x: Array, w: Array, c: Any, tol: float, max_iter: int) -> Array:
-    """The mean. A step that does not shorten the gradient is halved."""
-    at = weighted_midpoint(x, w, c, reducedim=[-2])
-    u, g = pull(x, w, c, at)
-    scale = g[..., :1] * 0 + 1
-    for _ in range(max_iter):
-        size = (g * g).sum(axis=-1, keepdims=True)
-        spread = (w[..., None] * u * u).sum(axis=-2).sum(axis=-1, keepdims=True)
-        if not bool((size > tol * tol * spread).any()):
-            break
-        step = scale * solve(hessian(u, w, c), g)
-        there = mobius_add(at, expmap0(step, c), c)
-        v, h = pull(x, w, c, there)
-        better = ((h * h).sum(axis=-1, keepdims=True) < size) * 1.0
-        if not bool(((better > 0) | (scale > 1e-3)).any()):
-            break
-        at, g = at + better * (there - at), g + better * (h - g)
-        u = u + better[..., None] * (v - u)
-        scale = better + (1 - better) * scale * 0.5
-    return at
 
 
 def _mean(x: Array, w: Array, c: Any, tol: float = 1e-14, max_iter: int = 100, still: bool = False) -> Array:

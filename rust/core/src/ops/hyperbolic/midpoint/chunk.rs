@@ -18,6 +18,35 @@ const TILE: usize = 32;
 /// Numbers of entries, one each.
 pub type Numbers = [f64; CHUNK];
 
+/// Calls the body with every chunk of the entries, and with the part of it that each group from `first` on has.
+macro_rules! chunks {
+    ($s:expr, $groups:expr, $range:expr, $entries:expr, $chunk:expr, |$k:ident, $part:ident| $body:expr) => {
+        let (range, entries): (Range<usize>, Range<usize>) = ($range, $entries);
+        let step = $groups.chunk();
+        for first in entries.clone().step_by(step) {
+            let end = entries.end.min(first + step);
+            $chunk.take($s, $groups, first..end, range.start, range.start);
+            for i in range.clone() {
+                let (from, to) = ($groups.indptr[i].max(first), $groups.indptr[i + 1].min(end));
+                if from < to {
+                    let ($k, $part) = (i - range.start, from - first..to - first);
+                    $body;
+                }
+            }
+        }
+    };
+}
+pub(super) use chunks;
+
+/// What eight entries add to their rows: weights of what is the group's, of x, and of x − m; and numbers of their own.
+pub struct Shares<S: Simd> {
+    pub up: f64x8<S>,
+    pub own: f64x8<S>,
+    pub apart: f64x8<S>,
+    pub dw: f64x8<S>,
+    pub dc: f64x8<S>,
+}
+
 /// A row is at (τ, f x): λ − 1 and λ of points, those of `carry` of tangent vectors.
 #[repr(align(64))]
 pub struct Chunk {

@@ -2,7 +2,7 @@
 //! lists alone.
 
 use super::centres::{Centres, Places, centres};
-use super::chunk::{Chunk, LANES, load};
+use super::chunk::{Chunk, LANES, chunks, load};
 use super::groups::{Groups, PART, SLOTS};
 use super::polar;
 use super::pull::{self, Out};
@@ -14,26 +14,6 @@ use crate::rows::{Margin, Wide, eps, inside};
 use crate::simd::*;
 use crate::store::{STEP, Store};
 use std::ops::Range;
-
-/// Calls `f` with every chunk of the entries, and with the part of it that each group from `first` on has.
-macro_rules! chunks {
-    ($s:expr, $groups:expr, $range:expr, $entries:expr, $chunk:expr, |$k:ident, $part:ident| $body:expr) => {
-        let (range, entries): (Range<usize>, Range<usize>) = ($range, $entries);
-        let step = $groups.chunk();
-        for first in entries.clone().step_by(step) {
-            let end = entries.end.min(first + step);
-            $chunk.take($s, $groups, first..end, range.start, range.start);
-            for i in range.clone() {
-                let (from, to) = ($groups.indptr[i].max(first), $groups.indptr[i + 1].min(end));
-                if from < to {
-                    let ($k, $part) = (i - range.start, from - first..to - first);
-                    $body;
-                }
-            }
-        }
-    };
-}
-pub(super) use chunks;
 
 /// Adds entries of groups to their sums.
 #[inline(always)]

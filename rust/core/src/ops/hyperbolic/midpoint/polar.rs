@@ -5,10 +5,8 @@
 //! a sum of positive terms; sinh σ_m = √c|N|/R. With g_r = ⟨g, m̂⟩ and g⊥ = g − g_r m̂, dN is (g_r cosh σ_m m̂ + s g⊥)/2R,
 //! s = σ_m/sinh σ_m, and a row moves along itself by [g_r(cosh(σ − σ_m) − (1 − cos θ) cosh σ cosh σ_m) + s cosh σ⟨g⊥, x̂⟩]/R.
 
-use super::chunk::{Chunk, LANES, eight, load};
-use super::gather::chunks;
+use super::chunk::{Chunk, LANES, Shares, chunks, eight, load};
 use super::groups::{CHUNK, Groups, SLOTS};
-use super::pull::Shares;
 use super::sums::Sums;
 use crate::ops::hyperbolic::place::{LONGEST, sinh};
 use crate::rows::Wide;

@@ -5,7 +5,7 @@
 //! together once. Rows of f64, and directions of tangent vectors, keep x − m, which that would round.
 
 use super::centres::{Centres, Plain};
-use super::chunk::{Chunk, LANES, Numbers, eight, load};
+use super::chunk::{Chunk, LANES, Numbers, Shares, eight, load};
 use super::groups::{CHUNK, Groups, Turned};
 use super::polar;
 use crate::micro::fetch;
@@ -22,15 +22,6 @@ pub struct Out<T> {
     pub dx: Shared<T>,
     pub dw: Shared<T>,
     pub onto: bool,
-}
-
-/// What eight entries add to their rows: weights of what is the group's, of x, and of x − m; and numbers of their own.
-pub struct Shares<S: Simd> {
-    pub up: f64x8<S>,
-    pub own: f64x8<S>,
-    pub apart: f64x8<S>,
-    pub dw: f64x8<S>,
-    pub dc: f64x8<S>,
 }
 
 /// The formulas above `midpoint`, for points.

@@ -5,6 +5,7 @@ use super::roots::*;
 use crate::dd::{Dd, Num};
 use crate::rows::{Acc, Margin, RowOp, Solved};
 use crate::simd::*;
+use std::marker::PhantomData;
 
 /// What a step from x along v needs: u = tau v is added to x, beta = 1 - c|u|².
 struct Step<S: Simd> {
@@ -44,6 +45,23 @@ impl<S: Simd> Step<S> {
     }
 }
 
+/// A number that is divided by more than once: of f32 data its reciprocal serves, of f64 data the quotients count.
+struct Divisor<S: Simd, N> {
+    whole: f64x8<S>,
+    per: f64x8<S>,
+    of: PhantomData<N>,
+}
+impl<S: Simd, N: Num<S>> Divisor<S, N> {
+    #[inline(always)]
+    fn new(whole: f64x8<S>) -> Self {
+        Divisor { whole, per: 1.0 / whole, of: PhantomData }
+    }
+    #[inline(always)]
+    fn of(&self, v: f64x8<S>) -> f64x8<S> {
+        if N::SINGLE { v * self.per } else { v / self.whole }
+    }
+}
+
 /// exp_x(v) = x ⊕ u, u = tau v, tau = T(s²)/alpha, s = √c|v|/alpha; 1 - c|u|² = sech²(s)
 pub struct ExpMap(pub Margin);
 impl RowOp<2, 1, 3, 3, 1, 0> for ExpMap {
@@ -60,10 +78,10 @@ impl RowOp<2, 1, 3, 3, 1, 0> for ExpMap {
     }
     #[inline(always)]
     fn solve<S: Simd, N: Num<S>>(&self, _: S, [xx, vv, xv]: [N; 3], [c]: [f64x8<S>; 1]) -> Solved<S, 3, 0> {
-        let per = 1.0 / gap(c, xx);
+        let by = Divisor::<S, N>::new(gap(c, xx));
         // the sums of f32 data cancel, so that what scales them must have more digits than the data
-        let [t, _, h] = tanh_over::<S, Dd<S>>((N::of(c) * vv).root().get() * per);
-        let tau = t * per;
+        let [t, _, h] = tanh_over::<S, Dd<S>>(by.of((N::of(c) * vv).root().get()));
+        let tau = by.of(t);
         step([xx, vv, xv], tau, h, c).solved(tau)
     }
     #[inline(always)]
@@ -92,13 +110,13 @@ impl RowOp<3, 1, 5, 8, 2, 1> for ExpMapBwd {
     }
     #[inline(always)]
     fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, vv, xv, gx, gv]: [N; 5], [c]: [f64x8<S>; 1]) -> Solved<S, 8, 1> {
-        let per = 1.0 / gap(c, xx);
-        let [t, slope, h] = tanh_over::<S, Dd<S>>((N::of(c) * vv).root().get() * per);
-        let tau = t * per;
+        let by = Divisor::<S, N>::new(gap(c, xx));
+        let [t, slope, h] = tanh_over::<S, Dd<S>>(by.of((N::of(c) * vv).root().get()));
+        let tau = by.of(t);
         let back = StepBwd::new([xx, vv, xv, gx, gv], tau, h, c);
         // tau = T(s²)/alpha: its slopes in s² and in alpha
-        let by_alpha = back.m * (per * per);
-        let (by_s, by_alpha) = (by_alpha * per * slope, by_alpha * h);
+        let by_alpha = by.of(by.of(back.m));
+        let (by_s, by_alpha) = (by.of(by_alpha) * slope, by_alpha * h);
         let numbers = [back.dc + by_s * vv.get() + xx.get() * by_alpha];
         Solved { weights: back.weights(tau, c, by_alpha, (c + c) * by_s), numbers, gap: f64x8::splat(s, 1.0) }
     }

@@ -14,9 +14,14 @@ from tersor.hyperbolic.mobius import mobius_add
 from tersor.hyperbolic.origin import expmap0, logmap0
 
 
+def tangents(x: Array, c: Any, at: Array) -> Array:
+    """The points as tangents where `at` is the origin."""
+    return logmap0(mobius_add(-at[..., None, :], x, c), c)
+
+
 def pull(x: Array, w: Array, c: Any, at: Array) -> tuple[Array, Array]:
-    """The points as tangents where `at` is the origin, and their weighted mean: the gradient, but for its sign."""
-    u = logmap0(mobius_add(-at[..., None, :], x, c), c)
+    """The tangents, and their weighted mean: the gradient, but for its sign."""
+    u = tangents(x, c, at)
     return u, (w[..., None] * u).sum(axis=-2)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor.hyperbolic._newton import descend, pull
+from tersor.hyperbolic._newton import descend, tangents
 from tersor.hyperbolic._roots import Array
 from tersor.hyperbolic.composed import _like, _wide
 from tersor.hyperbolic.conformal import project
@@ -130,5 +130,5 @@ def frechet_variance(x: Array, weights: Array | None = None, c: Any = 1.0, mean:
             raise TypeError(f"frechet_variance: mean is {getattr(mean, 'dtype', type(mean).__name__)}, x is {x.dtype}")
         at = _wide(mean)
     # not the square of `dist`, which has no second derivative where a point is the mean
-    u, _ = pull(points, w, c, at)
+    u = tangents(points, c, at)
     return _like((w * 4 * (u * u).sum(axis=-1)).sum(axis=-1), x)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor import hyperbolic
+from tersor.nn._cast import accept, exactly
 from tersor.nn.curvature import Curvature, curvature
 
 
@@ -27,7 +28,7 @@ class PoincareActivation(nn.Module):
     def __init__(
         self,
         fn: Callable[[Tensor], Tensor],
-        c: float | Curvature = 1.0,
+        c: float | nn.Parameter | Curvature = 1.0,
         *,
         dim: int = 1,
         learnable: bool = False,
@@ -38,10 +39,12 @@ class PoincareActivation(nn.Module):
         self.fn, self.curvature, self.dim, self.ball, self.eps = fn, curvature(c, learnable), dim, ball, eps
 
     def forward(self, x: Tensor) -> Tensor:
+        accept(self, x)
         if not self.ball:
             return self.fn(x)
         c = self.curvature()
-        y: Tensor = hyperbolic.expmap0(self.fn(hyperbolic.logmap0(x, c, dim=self.dim)), c, self.eps, dim=self.dim)
+        v = exactly(hyperbolic.logmap0, x, c, dim=self.dim)
+        y: Tensor = exactly(hyperbolic.expmap0, self.fn(v), c, self.eps, dim=self.dim)
         return y
 
     def extra_repr(self) -> str:
@@ -52,5 +55,5 @@ class PoincareActivation(nn.Module):
 class PoincareReLU(PoincareActivation):
     """`PoincareActivation` with ReLU."""
 
-    def __init__(self, c: float | Curvature = 1.0, **options: object) -> None:
+    def __init__(self, c: float | nn.Parameter | Curvature = 1.0, **options: object) -> None:
         super().__init__(torch.relu, c, **options)  # type: ignore[arg-type]

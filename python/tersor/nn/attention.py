@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor import hyperbolic
+from tersor.nn._cast import accept, autocast_type, exactly
 from tersor.nn.beta import beta_concat, beta_split
 from tersor.nn.curvature import Curvature, curvature
 from tersor.nn.linear import PoincareLinear
@@ -70,6 +71,8 @@ def attention(
     -----
     Gulcehre et al., "Hyperbolic attention networks" (2019); Shimizu et al. (2021), section 3.5.
     """
+    if autocast_type(q) is not None:
+        return exactly(attention, q, k, v, c, scale=scale, mask=mask, ball=ball, eps=eps)
     if not ball:
         q, k, v = (hyperbolic.expmap0(x, c) for x in (q, k, v))
     logits = -scale * hyperbolic.cdist(q, k, c)
@@ -102,7 +105,7 @@ class PoincareAttention(nn.Module):
         embed_dim: int,
         num_heads: int = 1,
         bias: bool = True,
-        c: float | Curvature = 1.0,
+        c: float | nn.Parameter | Curvature = 1.0,
         *,
         learnable: bool = False,
         ball: bool = False,
@@ -114,7 +117,7 @@ class PoincareAttention(nn.Module):
         if embed_dim % num_heads:
             raise ValueError(f"PoincareAttention: {num_heads} heads do not divide {embed_dim}")
         self.embed_dim, self.num_heads, self.ball, self.eps = embed_dim, num_heads, ball, eps
-        self.curvature = curvature(c, learnable)
+        self.curvature = curvature(c, learnable, device)
 
         def linear() -> PoincareLinear:
             return PoincareLinear(
@@ -130,6 +133,8 @@ class PoincareAttention(nn.Module):
         """[..., N, embed_dim] from queries [..., N, embed_dim], keys and values [..., M, embed_dim] (None: the queries)."""
         key = query if key is None else key
         value = key if value is None else value
+        for x in (query, key, value):
+            accept(self, x, self.embed_dim, like=self.log_scale)
         c = self.curvature()
         form: dict[str, Any] = {"ball": self.ball, "eps": self.eps}
         size = self.embed_dim // self.num_heads
@@ -137,7 +142,7 @@ class PoincareAttention(nn.Module):
             torch.stack(beta_split(layer(x), size, c=c, **form), -3)
             for layer, x in ((self.q, query), (self.k, key), (self.v, value))
         )
-        heads = attention(q, k, v, c, scale=self.log_scale.exp()[:, None, None], mask=mask, **form)
+        heads = exactly(attention, q, k, v, c, scale=self.log_scale.exp()[:, None, None], mask=mask, **form)
         return self.out(beta_concat(heads.unbind(-3), c=c, **form))
 
     def extra_repr(self) -> str:

@@ -2,12 +2,16 @@ r"""Batch normalisation by midpoint. The one rule: evaluation uses running stati
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from tersor import hyperbolic
 from tersor.hyperbolic._carry import carry
 from tersor.hyperbolic._normal import normalize
+from tersor.nn._cast import accept, exactly
+from tersor.nn._state import widen
 from tersor.nn.curvature import Curvature, curvature
 
 
@@ -34,7 +38,7 @@ class PoincareBatchNorm(nn.Module):
 
     Attributes
     ----------
-    weight : 0-d, the standard deviation γ of what comes out, 1 at first
+    weight : [1], the standard deviation γ of what comes out, 1 at first
     bias : [num_features], b as a tangent vector at 0, 0 at first
     running_mean : [num_features], of the kind of what comes in: a tangent vector at 0, or a point; running_var : 0-d
 
@@ -55,7 +59,7 @@ class PoincareBatchNorm(nn.Module):
         epsilon: float = 1e-5,
         momentum: float = 0.1,
         affine: bool = True,
-        c: float | Curvature = 1.0,
+        c: float | nn.Parameter | Curvature = 1.0,
         *,
         learnable: bool = False,
         ball: bool = False,
@@ -65,8 +69,8 @@ class PoincareBatchNorm(nn.Module):
     ) -> None:
         super().__init__()
         self.num_features, self.epsilon, self.momentum, self.ball, self.eps = num_features, epsilon, momentum, ball, eps
-        self.curvature = curvature(c, learnable)
-        self.weight = nn.Parameter(torch.ones((), device=device, dtype=dtype)) if affine else None
+        self.curvature = curvature(c, learnable, device)
+        self.weight = nn.Parameter(torch.ones(1, device=device, dtype=dtype)) if affine else None
         self.bias = nn.Parameter(torch.zeros(num_features, device=device, dtype=dtype)) if affine else None
         self.register_buffer("running_mean", torch.zeros(num_features, device=device, dtype=dtype))
         self.register_buffer("running_var", torch.ones((), device=device, dtype=dtype))
@@ -79,25 +83,32 @@ class PoincareBatchNorm(nn.Module):
         self.num_batches_tracked.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim < 2 or x.shape[1] != self.num_features:
-            raise ValueError(f"PoincareBatchNorm: axis 1 must have {self.num_features}, got shape {tuple(x.shape)}")
+        accept(self, x, self.num_features, 1, like=self.running_mean)
+        y, *seen = exactly(self._normalize, x, self.weight, self.bias)
+        if seen:
+            self._track(*seen)
+        return y
+
+    def _normalize(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, ...]:
+        """The batch normalised, and in training its midpoint, its variance and the curvature."""
         c = self.curvature()
         moved = x.movedim(1, -1)
         rows = moved.reshape(-1, self.num_features)
-        bias = rows.new_zeros(self.num_features) if self.bias is None else self.bias
-        if self.ball and self.bias is not None:
-            bias = hyperbolic.expmap0(bias, c)
+        target = rows.new_zeros(self.num_features) if bias is None else bias
+        if self.ball and bias is not None:
+            target = hyperbolic.expmap0(bias, c)
+        seen: tuple[Tensor, ...] = ()
         if self.training:
             if not len(rows):
                 raise ValueError("PoincareBatchNorm: a batch of no points has no midpoint")
-            scale = rows.new_ones(()) if self.weight is None else self.weight
-            y, middle, variance = normalize(rows, bias, scale, c, self.epsilon, self.ball, self.eps)
-            self._track(middle.detach(), variance.detach(), c.detach())
+            scale = rows.new_ones(()) if weight is None else weight.reshape(())
+            y, middle, variance = normalize(rows, target, scale, c, self.epsilon, self.ball, self.eps)
+            seen = middle.detach(), variance.detach(), c.detach()
         else:
-            factor = (self.running_var + self.epsilon).rsqrt()
-            factor = factor if self.weight is None else factor * self.weight
-            y = carry(rows, self.running_mean, bias, factor, c, self.ball, self.eps)
-        return y.view(moved.shape).movedim(-1, 1)
+            factor = (self.running_var.to(rows.dtype) + self.epsilon).rsqrt()
+            factor = factor if weight is None else factor * weight.reshape(())
+            y = carry(rows, self.running_mean.to(rows.dtype), target, factor, c, self.ball, self.eps)
+        return y.view(moved.shape).movedim(-1, 1), *seen
 
     @torch.no_grad()
     def _track(self, middle: Tensor, variance: Tensor, c: Tensor) -> None:
@@ -106,6 +117,12 @@ class PoincareBatchNorm(nn.Module):
         # towards the new midpoint: that one as the origin of the scaling
         self.running_mean.copy_(carry(old, new, new, 1 - self.momentum, c, self.ball))
         self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        state = dict(state_dict)
+        if self.weight is not None:
+            widen(state, prefix + "weight")
+        super()._load_from_state_dict(state, prefix, *rest)
 
     def extra_repr(self) -> str:
         form = ", ball" if self.ball else ""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tersor import hyperbolic
+from tersor.nn._cast import autocast_type, exactly
 
 
 def beta_ratio(part: int, whole: int) -> float:
@@ -50,6 +51,8 @@ def beta_concat(
     -----
     Shimizu et al., "Hyperbolic neural networks++" (2021), section 3.3.
     """
+    if autocast_type(xs[0]) is not None:
+        return exactly(beta_concat, list(xs), dim, c=c, ball=ball, eps=eps)
     whole = sum(x.shape[dim] for x in xs)
     tangents = [hyperbolic.logmap0(x, c, dim=dim) for x in xs] if ball else xs
     y = torch.cat([v * beta_ratio(v.shape[dim], whole) for v in tangents], dim)
@@ -81,6 +84,8 @@ def beta_split(
     tuple of tensors
         In the form of x.
     """
+    if autocast_type(x) is not None:
+        return exactly(beta_split, x, sizes, dim, c=c, ball=ball, eps=eps)
     v = hyperbolic.logmap0(x, c, dim=dim) if ball else x
     whole = x.shape[dim]
     parts = [p * beta_ratio(whole, p.shape[dim]) for p in torch.split(v, sizes, dim)]

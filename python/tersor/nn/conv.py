@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor import hyperbolic
+from tersor.nn._cast import accept, exactly
 from tersor.nn.beta import beta_ratio
 from tersor.nn.curvature import Curvature, curvature
 from tersor.nn.linear import identity_
@@ -59,7 +60,7 @@ class PoincareConv2d(nn.Module):
         padding: Pair = 0,
         dilation: Pair = 1,
         bias: bool = True,
-        c: float | Curvature = 1.0,
+        c: float | nn.Parameter | Curvature = 1.0,
         *,
         learnable: bool = False,
         ball: bool = False,
@@ -72,7 +73,7 @@ class PoincareConv2d(nn.Module):
         self.kernel_size = _pair("kernel_size", kernel_size, 1)
         self.stride, self.padding = _pair("stride", stride, 1), _pair("padding", padding, 0)
         self.dilation = _pair("dilation", dilation, 1)
-        self.curvature = curvature(c, learnable)
+        self.curvature = curvature(c, learnable, device)
         shape = (out_channels, in_channels, *self.kernel_size)
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
@@ -85,15 +86,24 @@ class PoincareConv2d(nn.Module):
         identity_(self.weight, self.bias, 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"PoincareConv2d: images [B, {self.in_channels}, H, W] are needed, got {tuple(x.shape)}")
+        accept(self, x, like=self.weight)
+        if x.ndim not in (3, 4) or x.shape[-3] != self.in_channels:
+            n = self.in_channels
+            raise ValueError(
+                f"PoincareConv2d: images [B, {n}, H, W] or [{n}, H, W] are needed, got shape {tuple(x.shape)}"
+            )
+        if x.ndim == 3:
+            return self.forward(x[None])[0]
+        return exactly(self._convolve, x, self.weight, self.bias)
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         from tersor.hyperbolic import _node
 
         c = self.curvature()
         if self.ball:
             x = hyperbolic.logmap0(x, c, dim=1)
         product = _node.Images(self.stride, self.padding, self.dilation, self.scale)
-        y = _node.tangent(x, self.weight, self.bias, c, product)
+        y = _node.tangent(x, weight, bias, c, product)
         return hyperbolic.expmap0(y, c, self.eps, dim=1) if self.ball else y
 
     def extra_repr(self) -> str:

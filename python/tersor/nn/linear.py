@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor import hyperbolic
+from tersor.nn._cast import accept, exactly
 from tersor.nn.curvature import Curvature, curvature
 
 
@@ -32,8 +33,8 @@ class PoincareLinear(nn.Module):
     in_features, out_features : int
     bias : bool
         Whether the hyperplanes have an offset, r.
-    c : float or Curvature
-        The ball has curvature -c; a `Curvature` may be shared by layers.
+    c : float, Parameter or Curvature
+        The ball has curvature -c; a `Curvature` may be shared by layers. A parameter of one number is kept as it is.
     learnable : bool
         Whether a curvature given as a number is learned, as the softplus of a parameter.
     ball : bool
@@ -55,7 +56,7 @@ class PoincareLinear(nn.Module):
         in_features: int,
         out_features: int,
         bias: bool = True,
-        c: float | Curvature = 1.0,
+        c: float | nn.Parameter | Curvature = 1.0,
         *,
         learnable: bool = False,
         ball: bool = False,
@@ -65,7 +66,7 @@ class PoincareLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.in_features, self.out_features, self.ball, self.eps = in_features, out_features, ball, eps
-        self.curvature = curvature(c, learnable)
+        self.curvature = curvature(c, learnable, device)
         self.weight = nn.Parameter(torch.empty(out_features, in_features, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(out_features, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()
@@ -75,12 +76,13 @@ class PoincareLinear(nn.Module):
         identity_(self.weight, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        accept(self, x, self.in_features, like=self.weight)
         z, c = self.weight.t(), self.curvature()
         y: Tensor
         if self.ball:
-            y = hyperbolic.poincare_fc(x, z, self.bias, c, self.eps)
+            y = exactly(hyperbolic.poincare_fc, x, z, self.bias, c, self.eps)
         else:
-            y = hyperbolic.poincare_fc_tangent(x, z, self.bias, c)
+            y = exactly(hyperbolic.poincare_fc_tangent, x, z, self.bias, c)
         return y
 
     def extra_repr(self) -> str:
@@ -102,7 +104,7 @@ class PoincareMLR(nn.Module):
         in_features: int,
         out_features: int,
         bias: bool = True,
-        c: float | Curvature = 1.0,
+        c: float | nn.Parameter | Curvature = 1.0,
         *,
         learnable: bool = False,
         ball: bool = False,
@@ -111,7 +113,7 @@ class PoincareMLR(nn.Module):
     ) -> None:
         super().__init__()
         self.in_features, self.out_features, self.ball = in_features, out_features, ball
-        self.curvature = curvature(c, learnable)
+        self.curvature = curvature(c, learnable, device)
         self.weight = nn.Parameter(torch.empty(out_features, in_features, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(out_features, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()
@@ -124,7 +126,9 @@ class PoincareMLR(nn.Module):
                 self.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = hyperbolic.poincare_mlr(x, self.weight.t(), self.bias, self.curvature(), tangent=not self.ball)
+        accept(self, x, self.in_features, like=self.weight)
+        c, flat = self.curvature(), not self.ball
+        y: Tensor = exactly(hyperbolic.poincare_mlr, x, self.weight.t(), self.bias, c, tangent=flat)
         return y
 
     def extra_repr(self) -> str:

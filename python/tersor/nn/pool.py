@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from tersor import hyperbolic
+from tersor.nn._cast import accept, exactly
 from tersor.nn.curvature import Curvature, curvature
 
 Pair = int | tuple[int, int]
@@ -30,7 +31,7 @@ class PoincareAvgPool2d(nn.Module):
         kernel_size: Pair | None = None,
         stride: Pair | None = None,
         padding: Pair = 0,
-        c: float | Curvature = 1.0,
+        c: float | nn.Parameter | Curvature = 1.0,
         *,
         learnable: bool = False,
         ball: bool = False,
@@ -42,18 +43,20 @@ class PoincareAvgPool2d(nn.Module):
         self.curvature, self.ball, self.eps = curvature(c, learnable), ball, eps
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 4:
-            raise ValueError(f"PoincareAvgPool2d: images [B, C, H, W] are needed, got {tuple(x.shape)}")
+        accept(self, x)
+        if x.ndim not in (3, 4):
+            raise ValueError(
+                f"PoincareAvgPool2d: images [B, C, H, W] or [C, H, W] are needed, got shape {tuple(x.shape)}"
+            )
+        if x.ndim == 3:
+            return self.forward(x[None])[0]
         c = self.curvature()
         flat = {"tangent": not self.ball}
         if self.kernel_size is None:
-            y = hyperbolic.weighted_midpoint(x, None, c, self.eps, reducedim=(2, 3), dim=1, keepdim=True, **flat)
-        else:
-            rows = x.movedim(1, -1)
-            y = hyperbolic.window_midpoint(
-                rows, self.kernel_size, self.stride, self.padding, c, self.eps, **flat
-            ).movedim(-1, 1)
-        return y
+            whole = {"reducedim": (2, 3), "dim": 1, "keepdim": True, **flat}
+            return exactly(hyperbolic.weighted_midpoint, x, None, c, self.eps, **whole)
+        size = (self.kernel_size, self.stride, self.padding)
+        return exactly(hyperbolic.window_midpoint, x.movedim(1, -1), *size, c, self.eps, **flat).movedim(-1, 1)
 
     def extra_repr(self) -> str:
         size = (

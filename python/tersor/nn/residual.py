@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from tersor import hyperbolic
+from tersor._arrays import dtype_name
 from tersor.hyperbolic._planes import square_norm
 from tersor.hyperbolic._smooth import arsinh_root, cosh_root, sinh_root
+from tersor.nn._cast import accept, autocast_type, exactly
 from tersor.nn.curvature import Curvature, curvature
 
 
@@ -37,7 +39,17 @@ def tangent_add(u: Tensor, v: Tensor, c: Any = 1.0, *, dim: int = -1) -> Tensor:
     its direction that of :math:`(\cosh^2 b + Q)\frac{\sinh a}{a}u + \cosh a\cosh b\frac{\sinh b}{b}v`. No term cancels and no
     point is made, so that vectors may be as long as sinh has numbers in float64 (a + b up to 350).
     """
-    if u.shape != v.shape or u.dtype != v.dtype:
+    for name, x in (("u", u), ("v", v)):
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            kind = dtype_name(x.dtype) if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(f"tangent_add: {name} must be a tensor of a float type, got {kind}")
+    if autocast_type(u) is not None:
+        return exactly(tangent_add, u, v, c, dim=dim)
+    if u.dtype != v.dtype:
+        raise TypeError(
+            f"tangent_add: v is {dtype_name(v.dtype)}, u is {dtype_name(u.dtype)}; tersor does not convert silently"
+        )
+    if u.shape != v.shape:
         raise ValueError(f"tangent_add: {tuple(u.shape)} {u.dtype} and {tuple(v.shape)} {v.dtype} do not go together")
     c = c if isinstance(c, Tensor) else torch.tensor(float(c), dtype=torch.float64, device=u.device)
     c = c.double()
@@ -74,7 +86,7 @@ class PoincareResidual(nn.Module):
         self,
         block: nn.Module,
         shortcut: nn.Module | None = None,
-        c: float | Curvature = 1.0,
+        c: float | nn.Parameter | Curvature = 1.0,
         *,
         dim: int = 1,
         learnable: bool = False,
@@ -86,11 +98,12 @@ class PoincareResidual(nn.Module):
         self.curvature, self.dim, self.ball, self.eps = curvature(c, learnable), dim, ball, eps
 
     def forward(self, x: Tensor) -> Tensor:
+        accept(self, x)
         y, around, c = self.block(x), x if self.shortcut is None else self.shortcut(x), self.curvature()
         if self.ball:
-            z: Tensor = hyperbolic.mobius_add(y, around, c, self.eps, dim=self.dim)
+            z: Tensor = exactly(hyperbolic.mobius_add, y, around, c, self.eps, dim=self.dim)
             return z
-        return tangent_add(y, around, c, dim=self.dim)
+        return exactly(tangent_add, y, around, c, dim=self.dim)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}" + (", ball" if self.ball else "")

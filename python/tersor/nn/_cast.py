@@ -1,0 +1,71 @@
+"""Types of what layers take. The one rule: under autocast as torch's own layers (distances and norms in float32, products in
+the type that autocast names), elsewhere nothing is converted and what does not fit is an error of the layer's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from tersor._arrays import FLOATS, dtype_name
+
+T = TypeVar("T")
+
+
+def autocast_type(x: Tensor) -> torch.dtype | None:
+    """What autocast runs products of this tensor in; None where it is off."""
+    kind = x.device.type
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)
+
+
+def _to(dtype: torch.dtype, x: Any) -> Any:
+    """`x` in another float type; as in torch, float64 and what is no float stay."""
+    if isinstance(x, (list, tuple)):
+        return type(x)(_to(dtype, y) for y in x)
+    if isinstance(x, Tensor) and x.is_floating_point() and x.dtype != torch.float64:
+        return x.to(dtype)
+    return x
+
+
+def exactly(function: Callable[..., T], *args: Any, **options: Any) -> T:
+    """``function(*args, **options)``; under autocast with 16-bit floats as float32, and nothing lowered within."""
+    first = args[0] if isinstance(args[0], Tensor) else args[0][0]
+    if autocast_type(first) is None:
+        return function(*args, **options)
+    with torch.autocast(first.device.type, enabled=False):
+        given = {k: _to(torch.float32, v) for k, v in options.items()}
+        return function(*_to(torch.float32, args), **given)
+
+
+def lowered(x: Tensor, *others: Any) -> tuple[Any, ...]:
+    """The operands of a product; under autocast in the type that it names."""
+    kind = autocast_type(x)
+    return (x, *others) if kind is None else _to(kind, (x, *others))
+
+
+def accept(layer: nn.Module, x: Any, size: int | None = None, dim: int = -1, like: Tensor | None = None) -> None:
+    """Raises unless x is a tensor of floats with `size` elements along `dim`, of the type of the parameter `like`."""
+    who = type(layer).__name__
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{who}: the input must be a torch tensor, got {type(x).__name__}")
+    if dtype_name(x.dtype) not in FLOATS:
+        raise TypeError(f"{who}: the input must be {', '.join(FLOATS[:-1])} or {FLOATS[-1]}, got {dtype_name(x.dtype)}")
+    if x.layout != torch.strided:
+        raise TypeError(f"{who}: the input must be dense, got the layout {x.layout}")
+    if size is not None and (x.ndim <= max(dim, 0) or x.shape[dim] != size):
+        axis = "the last axis" if dim == -1 else f"axis {dim}"
+        raise ValueError(f"{who}: {axis} of the input must have {size} elements, got shape {tuple(x.shape)}")
+    if (
+        like is not None
+        and like.dtype != x.dtype
+        and (autocast_type(x) is None or torch.float64 in (like.dtype, x.dtype))
+    ):
+        mine, given = dtype_name(like.dtype), dtype_name(x.dtype)
+        raise TypeError(
+            f"{who}: the input is {given}, the parameters are {mine}; tersor does not convert silently: "
+            f"x.to(torch.{mine}), layer.to(torch.{given}), or torch.autocast"
+        )

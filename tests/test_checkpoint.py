@@ -272,7 +272,7 @@ def test_links(tmp_path):
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(OSError, match="No such"):
+    with pytest.raises(FileNotFoundError, match="folder does not exist"):
         write(tmp_path / "no" / "x")
 
 
@@ -368,17 +368,19 @@ def test_folder(tmp_path, shards):
         assert model.config == {"model_type": "test"}
         assert [e.name for _, e in model.tensors()] == list(weights)
         assert list(model.others()) == ["config.json", "sub/tokenizer.txt"]
-        target = model.target(tmp_path / "new" / "deep")
-        model.carry(target)
-        model.carry_index(target)
-        assert (target / "sub" / "tokenizer.txt").read_text() == "words"
-        assert (target / "model.safetensors.index.json").exists() == (shards > 1)
+        made = tmp_path / "new" / "deep"
+        with model.output(made) as target:
+            model.carry(target)
+            model.carry_index(target)
+            assert not made.exists()
+        assert (made / "sub" / "tokenizer.txt").read_text() == "words"
+        assert (made / "model.safetensors.index.json").exists() == (shards > 1)
         for inside in (path / "in", tmp_path):
-            with pytest.raises(ValueError, match="one another"):
-                model.target(inside)
-        with pytest.raises(NotADirectoryError):
-            (tmp_path / "file").touch()
-            model.target(tmp_path / "file")
+            with pytest.raises(ValueError, match="one another"), model.output(inside):
+                pass
+        (tmp_path / "file").touch()
+        with pytest.raises(NotADirectoryError), model.output(tmp_path / "file"):
+            pass
     assert all((v == weights[k]).all() for k, v in load(path).items())
     if shards > 1:
         assert load(path / "model.safetensors.index.json").keys() == weights.keys()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 try:
@@ -26,11 +27,12 @@ def is_temporary(name: str) -> bool:
     return name.startswith(".") and name.endswith(SUFFIX)
 
 
-def _prefix(name: str) -> str:
+def prefix(name: str) -> str:
+    """How the names of temporaries on their way to ``name`` begin."""
     return f".{name.encode()[:200].decode(errors='ignore')}."
 
 
-def _lock(fd: int) -> bool | None:
+def lock(fd: int) -> bool | None:
     """True: the file is ours; False: its writer lives; None: this file system cannot tell."""
     if fcntl is None:
         return True
@@ -43,19 +45,28 @@ def _lock(fd: int) -> bool | None:
     return True
 
 
-def remove_stale(folder: str, name: str) -> None:
-    """Removes what killed writers of ``folder/name`` left."""
-    with contextlib.suppress(OSError), os.scandir(folder) as files:
-        for file in files:
-            if not (is_temporary(file.name) and file.name.startswith(_prefix(name))):
+def stale(folder: str, name: str) -> Iterator[tuple[str, int]]:
+    """What dead writers of ``folder/name`` left: paths, and their open and locked descriptors."""
+    ours = re.compile(re.escape(prefix(name)) + r"[0-9a-f]+(-old)?" + re.escape(SUFFIX))
+    with contextlib.suppress(OSError):
+        for found in os.listdir(folder):
+            if not ours.fullmatch(found):
                 continue
+            path = os.path.join(folder, found)
             with contextlib.suppress(OSError):
-                fd = os.open(file.path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+                fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
                 try:
-                    if _lock(fd):
-                        os.unlink(file.path)
+                    if lock(fd):
+                        yield path, fd
                 finally:
                     os.close(fd)
+
+
+def remove_stale(folder: str, name: str) -> None:
+    """Removes the files that killed writers of ``folder/name`` left."""
+    for path, _ in stale(folder, name):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 class AtomicFile:
@@ -74,7 +85,8 @@ class AtomicFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.path.realpath(os.fspath(path))
+        self.given = os.fspath(path)
+        self.path = os.path.realpath(self.given)
         self.folder, self.name = os.path.split(self.path)
         self.size = 0
         self._fd = -1
@@ -88,30 +100,35 @@ class AtomicFile:
             self._mode = None
         else:
             if stat.S_ISDIR(old.st_mode):
-                raise IsADirectoryError(21, "is a folder", self.path)
+                raise IsADirectoryError(21, "is a folder", self.given)
             if not stat.S_ISREG(old.st_mode):
-                raise OSError(22, "is not a regular file", self.path)
+                raise OSError(22, "is not a regular file", self.given)
             self._mode, mode = stat.S_IMODE(old.st_mode), 0o600
         remove_stale(self.folder, self.name)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         try:
             for _ in range(100):
-                self._temporary = os.path.join(self.folder, _prefix(self.name) + secrets.token_hex(6) + SUFFIX)
+                self._temporary = os.path.join(self.folder, prefix(self.name) + secrets.token_hex(6) + SUFFIX)
                 self._fd = os.open(self._temporary, flags, mode)
                 # between the two calls a run that cleans up may have taken it for a stale one
-                if _lock(self._fd) is not False and os.fstat(self._fd).st_nlink:
+                if lock(self._fd) is not False and os.fstat(self._fd).st_nlink:
                     return self
                 self._discard()
-            raise OSError(16, "its temporary files vanish", self.path)
-        except BaseException:
+            raise OSError(16, "its temporary files vanish", self.given)
+        except BaseException as error:
             self._discard()
+            self._named(error)
             raise
 
     def write(self, data: Any) -> None:
         """Appends bytes or the memory of a contiguous array."""
         view = memoryview(data).cast("B")
         while view:
-            n = os.write(self._fd, view)
+            try:
+                n = os.write(self._fd, view)
+            except OSError as error:  # it names no file by itself
+                error.filename = self.given
+                raise
             self.size += n
             view = view[n:]
 
@@ -126,11 +143,21 @@ class AtomicFile:
             if fcntl is None:
                 self._close()
             os.replace(self._temporary, self.path)
-        except BaseException:
+        except BaseException as error:
             self._discard()
+            self._named(error)
             raise
         self._close()
         sync_folder(self.folder)
+
+    def _named(self, error: BaseException) -> None:
+        """Makes an error name what the user named, and not a temporary."""
+        if isinstance(error, OSError) and error.errno is not None:
+            if isinstance(error, FileNotFoundError) and not os.path.isdir(self.folder):
+                error.strerror = "its folder does not exist"
+            error.filename = self.given
+            if error.filename2 is not None:
+                error.filename2 = self.given
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1

@@ -20,6 +20,7 @@ except ModuleNotFoundError as missing:
     sys.exit(2)
 
 import tersor
+from tersor.checkpoint._format import Misuse
 
 Progress = Callable[[int, int], None]
 
@@ -56,13 +57,15 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         message, status = where + (error.strerror or str(error)), 2
     except MemoryError as error:
         message, status = f"out of memory {error}".strip(), 2
+    except Misuse as error:
+        message, status = str(error), 2
     except ValueError as error:
         message, status = str(error), 1
     except Exception as error:
         message, status = f"internal error, please report it: {type(error).__name__}: {error}", 1
     if message:
         with contextlib.suppress(OSError):
-            print("tersor:", " ".join(message.split()), file=sys.stderr)
+            print("tersor:", shown(" ".join(message.split())), file=sys.stderr)
     sys.exit(status)
 
 
@@ -85,6 +88,11 @@ def progress(what: str) -> Iterator[Progress]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def shown(name: str) -> str:
+    """A name from a file, with what would steer a terminal escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
 def size(n: float) -> str:
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n >= scale:
@@ -103,9 +111,14 @@ OUTPUT = click.option(
     "-o", "--output", metavar="OUT", required=True, type=click.Path(path_type=Path), help="Where to write."
 )
 INCLUDE = click.option(
-    "--include", metavar="PATTERN", multiple=True, help="Only tensors with such names (a shell pattern)."
+    "--include",
+    metavar="PATTERN",
+    multiple=True,
+    help="Only tensors or modules so named (a shell pattern; repeatable).",
 )
-EXCLUDE = click.option("--exclude", metavar="PATTERN", multiple=True, help="No tensors with such names.")
+EXCLUDE = click.option(
+    "--exclude", metavar="PATTERN", multiple=True, help="No tensors or modules so named (repeatable)."
+)
 
 
 @commands.command()
@@ -176,7 +189,9 @@ def inspect(source: Path, histogram: bool) -> None:
                     zeros, largest = f"{100 * found.sparsity:.1f} %", f"{found.largest:.4g}"
                     if found.nonfinite:
                         largest = f"{found.nonfinite} inf, nan"
-                table.add_row(escape(e.name), e.dtype, "×".join(map(str, e.shape)), size(e.nbytes), zeros, largest)
+                table.add_row(
+                    escape(shown(e.name)), e.dtype, "×".join(map(str, e.shape)), size(e.nbytes), zeros, largest
+                )
                 tensors, numbers, nbytes = tensors + 1, numbers + math.prod(e.shape), nbytes + e.nbytes
         files = f" in {len(model.readers)} files" if len(model.readers) > 1 else ""
     out = console()
@@ -252,16 +267,15 @@ def quantize(
             source, output, scheme, include=include, exclude=exclude, embeddings=embeddings, progress=show
         )
     out = console()
-    out.print(f"{size(made.before)} -> {size(made.after)}, {len(made.choice.quantized)} weights in {scheme}")
+    out.print(
+        f"{size(made.before)} -> {size(made.after)}, {len(made.choice.quantized)} weights in {scheme}, "
+        f"chosen by {made.choice.rule}",
+        markup=False,
+    )
     for why in sorted(set(made.choice.dense.values())):
-        names = [name for name, reason in made.choice.dense.items() if reason == why]
-        out.print(f"dense, {why}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}", markup=False)
-    if embeddings and any(compressed.is_table(name) for name in made.choice.quantized):
-        out.print(
-            "embedding tables are quantized: tersor reads them back (tersor.convert.load); transformers leaves them packed "
-            "unless it is given quantization_config=CompressedTensorsConfig(dequantize=True)",
-            markup=False,
-        )
+        names = [shown(name) for name, reason in made.choice.dense.items() if reason == why]
+        more = ", …" if len(names) > 3 else ""
+        out.print(f"left as it is, {why}: {len(names)} ({', '.join(names[:3])}{more})", markup=False)
 
 
 @commands.command()

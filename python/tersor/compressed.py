@@ -10,20 +10,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
-from tersor._op import FormatError
+from tersor.checkpoint._modules import LINEAR, TABLE, Tree
+from tersor.checkpoint._patterns import Patterns
 
-PARTS = ("weight_packed", "weight_scale", "weight_shape")
 FLOATS = ("F64", "F32", "F16", "BF16")
 
-# tables that are looked up, not multiplied with: readers leave them packed
-_TABLE = re.compile(r"(^|[._])(\w*embed\w*|wte|wpe|shared)([._]|$)")
+# tables that are looked up, not multiplied with: readers leave them packed. The last part of the module's name says so.
+_TABLE = re.compile(
+    r"(^|\.)(\w*embeddings?|\w*_embeds?|embeds?|embed_(tokens|positions|in)\w*|tok_embd|wte|wpe|shared|(\w*_)?emb|codebook"
+    r"|rel_pos\w*|relative_attention_bias)\.weight$"
+)
 # routers of mixtures of experts, which choose by small differences
-_ROUTER = re.compile(r"(^|\.)(gate|router)\.weight$")
+_ROUTER = re.compile(r"(^|\.)(router(\.\w+)*|(\w+_)?gate(\.wg|\.classifier)?|\w*expert_gate)\.weight$")
 # models whose layers are not torch.nn.Linear but its transpose, which the format has no word for
 _TRANSPOSED = {"gpt2", "openai-gpt", "imagegpt", "decision_transformer"}
 
@@ -55,21 +57,34 @@ class Scheme:
 
 @dataclass(frozen=True)
 class Choice:
-    """What becomes of the tensors of a model: those to quantize, and why other matrices are not."""
+    """What becomes of the tensors of a model: those to quantize, and why the others of two axes or more are left as they are.
+
+    ``rule`` says what decided: the modules of a class, or names.
+    """
 
     quantized: tuple[str, ...]
     dense: Mapping[str, str]
+    rule: str = "names"
 
     @property
     def ignore(self) -> list[str]:
         """Modules that readers must take as dense."""
-        left = sorted(name.removesuffix(".weight") for name in self.dense)
+        left = sorted(name.removesuffix(".weight") for name in self.dense if name.endswith(".weight"))
         return left if "lm_head.weight" in self.quantized else sorted({*left, "lm_head"})
 
 
 def is_table(name: str) -> bool:
     """Whether a weight is a table of embeddings, by its name."""
     return bool(_TABLE.search(name))
+
+
+def _by_name(name: str, model_type: str | None) -> str:
+    """The part that a tensor plays, where nothing but its name can say it."""
+    if is_table(name):
+        return TABLE
+    if model_type in _TRANSPOSED:
+        return f"{model_type} keeps it transposed, which the format cannot say"
+    return LINEAR
 
 
 def choose(
@@ -80,28 +95,55 @@ def choose(
     exclude: Sequence[str] = (),
     embeddings: bool = False,
     model_type: str | None = None,
+    tree: Tree | None = None,
 ) -> Choice:
-    """Which of ``tensors`` (name, safetensors dtype, shape) to quantize: matrices named ``<module>.weight``."""
+    """Which of ``tensors`` (name, safetensors dtype, shape) to quantize: weights of linear layers, as ``tree`` tells them."""
+    patterns = Patterns(include, exclude)
+    tensors = list(tensors)
+    patterns.check(name for name, _, _ in tensors)
     quantized, dense = [], {}
     for name, dtype, shape in tensors:
-        if not name.endswith(".weight") or len(shape) != 2 or dtype not in FLOATS or not all(shape):
+        if len(shape) < 2 or not all(shape):
             continue
-        table = is_table(name)
-        if any(fnmatchcase(name, pattern) for pattern in exclude):
+        part = tree.parts[name] if tree else _by_name(name, model_type)
+        asked = patterns.included(name)
+        if patterns.excluded(name):
             dense[name] = "excluded"
-        elif include and not any(fnmatchcase(name, pattern) for pattern in include):
+        elif include and not asked:
             dense[name] = "not included"
-        elif table and not embeddings:
-            dense[name] = "an embedding table"
-        elif _ROUTER.search(name) and not include:
+        elif dtype not in FLOATS:
+            dense[name] = f"stored as {dtype}"
+        elif len(shape) != 2:
+            dense[name] = f"of {len(shape)} axes" + ("" if part in (LINEAR, TABLE) else f", {part}")
+        elif name.rpartition(".")[2] != "weight":
+            dense[name] = "not called weight, which the format wants"
+        elif part == TABLE and not (embeddings or asked):
+            dense[name] = TABLE
+        elif part not in (LINEAR, TABLE):
+            dense[name] = part
+        elif _ROUTER.search(name) and not asked:
             dense[name] = "a router"
-        elif model_type in _TRANSPOSED and not table:
-            dense[name] = f"{model_type} keeps it transposed, which the format cannot say"
         elif scheme.group and shape[1] % scheme.group:
             dense[name] = f"rows of {shape[1]} do not divide into groups of {scheme.group}"
         else:
             quantized.append(name)
-    return Choice(tuple(quantized), dense)
+    if tree:
+        _readable(tree, quantized, dense)
+    return Choice(tuple(quantized), dense, f"the modules of {tree.model}" if tree else "names")
+
+
+def _readable(tree: Tree, quantized: Sequence[str], dense: Mapping[str, str]) -> None:
+    """Refuses what transformers could not read back: it drops what is dense of tensors that it puts together and decodes."""
+    if quantized and tree.unread:
+        raise ValueError(f"a quantized {tree.model} cannot be read: {tree.unread}")
+    chosen = set(quantized)
+    for target, names in tree.merged.items():
+        left = [name for name in names if name not in chosen]
+        if quantized and left and all(name.endswith(".weight") for name in names):
+            raise ValueError(
+                f"{left[0]} cannot stay dense ({dense.get(left[0], 'not a matrix')}): transformers puts it together with "
+                f"others to {target} and reads them quantized only"
+            )
 
 
 def layout(name: str, dtype: str, shape: Sequence[int], scheme: Scheme) -> list[tuple[str, str, tuple[int, ...]]]:
@@ -126,32 +168,37 @@ def pack(codes: np.ndarray, bits: int) -> np.ndarray:
     return np.ascontiguousarray(offset).view("<i4")
 
 
-def unpack(words: np.ndarray, bits: int, k: int) -> np.ndarray:
-    """The signed codes [n, k] of packed rows."""
-    octets = np.ascontiguousarray(words, "<i4").view(np.uint8)
-    if bits == 4:
-        octets = np.stack([octets & 15, octets >> 4], -1).reshape(len(octets), -1)
-    return (octets[:, :k] - np.uint8(1 << (bits - 1))).view(np.int8)
-
-
 def widen(octets: np.ndarray, dtype: str) -> np.ndarray:
     """Floats of a safetensors dtype as NumPy has them: bfloat16 and float64 as float32, the others as they are."""
     if dtype == "BF16":
-        return (octets.view("<u2").astype(np.uint32) << 16).view(np.float32)
+        return _bfloat16(octets.view("<u2"))
     x = octets.view({"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype])
     return x.astype(np.float32) if dtype == "F64" else x
 
 
-def _stored(scale: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """Scales as a file of ``dtype`` keeps them, and as float32: never zero, which the scale of a row of zeros might become."""
+def _stored(scale: np.ndarray, dtype: str, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scales as a file of ``dtype`` keeps them, and as float32.
+
+    Never zero, which the scale of a row of zeros might become, and the next larger one where rounding down, among numbers
+    without all their digits, would take the largest code ``most`` past its range.
+    """
+    if dtype not in ("F16", "BF16"):
+        return scale, scale
     if dtype == "F16":
-        half = np.maximum(scale, np.finfo(np.float16).smallest_subnormal).astype(np.float16)
-        return half, half.astype(np.float32)
-    if dtype == "BF16":  # to the nearest, ties to even; finite and positive, so no carry goes astray
+        words = np.maximum(scale, np.finfo(np.float16).smallest_subnormal).astype(np.float16).view(np.uint16)
+    else:  # to the nearest, ties to even; finite and positive, so no carry goes astray
         bits = scale.astype(np.float32).view(np.uint32)
-        words = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-        return words, (words.astype(np.uint32) << 16).view(np.float32)
-    return scale, scale
+        words = np.maximum((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16, 1).astype(np.uint16)
+
+    def value(words: np.ndarray) -> np.ndarray:
+        return words.view(np.float16).astype(np.float32) if dtype == "F16" else _bfloat16(words)
+
+    words = np.where(value(words) * (most + 0.5) < scale * float(most), words + np.uint16(1), words)
+    return words.view(np.float16) if dtype == "F16" else words, value(words)
+
+
+def _bfloat16(words: np.ndarray) -> np.ndarray:
+    return (words.astype(np.uint32) << 16).view(np.float32)
 
 
 def encode(rows: np.ndarray, dtype: str, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
@@ -169,30 +216,17 @@ def encode(rows: np.ndarray, dtype: str, scheme: Scheme) -> tuple[np.ndarray, np
         return words, np.asarray(e.scale).reshape(n, -1)
     grain: dict[str, Any] = {"group": scheme.group} if scheme.group else {"axis": 0}
     scale = np.asarray(quant.choose_qparams(rows, f"int{scheme.bits}", **grain)[0]).reshape(n, -1)
-    kept, exact = _stored(scale, dtype)
+    kept, exact = _stored(scale, dtype, (1 << (scheme.bits - 1)) - 1)
     return pack(quant.quantize(rows, exact, None, f"int{scheme.bits}"), scheme.bits), kept
 
 
-def width(words: int, k: int) -> int | None:
-    """The bits of codes of which ``k`` fill ``words`` words; None where both widths would, or neither."""
-    fits = [bits for bits in (4, 8) if Scheme(bits, None).words(k) == words]
-    return fits[0] if len(fits) == 1 else None
+def configuration(scheme: Scheme, choice: Choice) -> dict[str, Any]:
+    """``quantization_config`` of ``config.json``.
 
-
-def restore(module: str, words: np.ndarray, scale: np.ndarray, shape: Iterable[int], bits: int) -> np.ndarray:
-    """The dense float32 weight of a quantized module."""
-    n, k = (int(s) for s in shape)
-    groups = scale.shape[-1] if scale.ndim == 2 else 0
-    if words.shape != (n, Scheme(bits, None).words(k)) or scale.shape != (n, groups) or not groups or k % groups:
-        raise FormatError(
-            f"{module}: {bits}-bit weight_packed {words.shape} and weight_scale {scale.shape} do not make a weight {(n, k)}"
-        )
-    codes = unpack(words, bits, k).reshape(n, groups, -1)
-    return (codes * scale[..., None].astype(np.float32)).reshape(n, k)
-
-
-def configuration(scheme: Scheme, choice: Choice, *, embeddings: bool) -> dict[str, Any]:
-    """``quantization_config`` of ``config.json``."""
+    ``dequantize`` makes transformers keep its layers dense and decode every weight that comes packed, whatever the class that
+    reads calls its modules; by ``targets`` and ``ignore`` alone, a layer under another name would be left without a weight.
+    """
+    tables = any(is_table(name) for name in choice.quantized)
     weights = {
         "num_bits": scheme.bits,
         "type": "int",
@@ -206,7 +240,8 @@ def configuration(scheme: Scheme, choice: Choice, *, embeddings: bool) -> dict[s
         "format": "pack-quantized",
         "quantization_status": "compressed",
         "ignore": choice.ignore,
+        "dequantize": True,
         "config_groups": {
-            "group_0": {"targets": ["Linear", "Embedding"] if embeddings else ["Linear"], "weights": weights}
+            "group_0": {"targets": ["Linear", "Embedding"] if tables else ["Linear"], "weights": weights}
         },
     }

@@ -1,10 +1,9 @@
-"""Checkpoints quantized as a stream. The one rule: memory is bounded by some rows and the scales of one file, and a folder
-has no ``config.json`` until everything it speaks of is in place.
+"""Checkpoints quantized as a stream. The one rule: memory is bounded by some rows and the scales of one file, and a result is
+there whole or not at all.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -14,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from tersor import compressed
-from tersor._atomic import AtomicFile, sync_folder
+from tersor import compressed, restore
+from tersor._atomic import AtomicFile
 from tersor._op import FormatError
 from tersor.checkpoint import Entry, Model, Reader, Writer
-from tersor.checkpoint._format import BITS, StrPath
+from tersor.checkpoint._format import BITS, Misuse, StrPath
+from tersor.checkpoint._modules import tree
+from tersor.checkpoint._quantized import evidence, settings
 from tersor.checkpoint.reader import CHUNK
 
 __all__ = ["Summary", "quantize_safetensors"]
@@ -53,9 +54,9 @@ def quantize_safetensors(
     src : a ``.safetensors`` file, a model folder, or the index of a sharded one
     dst : a file for a file, a folder for a folder
     scheme : ``int8-row``, ``int4-g128`` or another of 8 or 4 bits, per row or per group
-    include, exclude : shell patterns on names of tensors
-    embeddings : quantize tables of embeddings too; ``transformers`` then reads the folder only with
-        ``CompressedTensorsConfig(dequantize=True)``
+    include, exclude : shell patterns on names of tensors or of their modules; what is included is quantized even if it is a
+        table of embeddings or a router
+    embeddings : quantize tables of embeddings too
     progress : called as ``progress(done, total)``, in bytes, after every chunk
 
     Returns
@@ -67,37 +68,38 @@ def quantize_safetensors(
     FormatError
         If a file is malformed.
     ValueError
-        If a weight is not finite, nothing is there to quantize, it is quantized already, or a folder would replace itself.
+        If a weight is not finite, nothing is there to quantize, it is quantized already, a pattern matches nothing, or a
+        folder would replace itself.
+    TypeError
+        If include or exclude is a string.
     OSError
         If a file cannot be read or written.
 
     Notes
     -----
     The result is what the `compressed-tensors` package calls ``pack-quantized`` (see `tersor.compressed`). Each file is put
-    in place whole; in a folder ``config.json`` comes last.
+    in place whole, and so is a folder: what was there under its name goes, the files of an earlier run among it.
     """
     how = compressed.Scheme.parse(scheme)
     with Model(src) as model:
         config = model.config
-        if "quantization_config" in config or any(e.name.endswith(".weight_packed") for _, e in model.tensors()):
-            raise ValueError(f"{os.fspath(src)}: is quantized already")
+        if found := evidence(model):
+            raise ValueError(f"{os.fspath(src)}: is quantized already: {found}")
+        shapes = [(e.name, e.dtype, e.shape) for _, e in model.tensors()]
         choice = compressed.choose(
-            ((e.name, e.dtype, e.shape) for _, e in model.tensors()),
+            shapes,
             how,
             include=include,
             exclude=exclude,
             embeddings=embeddings,
             model_type=config.get("model_type"),
+            tree=tree(model.folder, config, [name for name, _, _ in shapes]) if model.folder else None,
         )
         if not choice.quantized:
             reasons = "; ".join(sorted({f"{name} is {why}" for name, why in choice.dense.items()})[:3])
             raise ValueError(f"{os.fspath(src)}: no weight to quantize" + (f" ({reasons})" if reasons else ""))
         if model.folder and Path(dst).exists() and model.folder.samefile(dst):
-            raise ValueError(f"{os.fspath(dst)}: a folder is quantized into another folder, this one is both")
-        target = model.target(dst)
-        if model.folder:
-            with contextlib.suppress(FileNotFoundError):
-                (target / "config.json").unlink()
+            raise Misuse(f"{os.fspath(dst)}: a folder is quantized into another folder, this one is both")
         names: dict[str, str] = {}
         after = read = 0
         before = sum(e.nbytes for _, e in model.tensors())
@@ -108,18 +110,18 @@ def quantize_safetensors(
             if progress:
                 progress(read, before)
 
-        for file, reader in model.readers.items():
-            path = target / file if model.folder else target
-            written = _file(reader, path, how, frozenset(choice.quantized), step)
-            names |= dict.fromkeys(written, file)
-            after += sum(written.values())
-        if model.folder:
-            model.carry(target, skip=("config.json",))
-            if model.index:
-                _json(target / model.index, {"metadata": {"total_size": after}, "weight_map": names})
-            settings = compressed.configuration(how, choice, embeddings=embeddings)
-            _json(target / "config.json", config | {"quantization_config": settings})
-            sync_folder(str(target))
+        with model.output(dst) as target:
+            for file, reader in model.readers.items():
+                path = target.path / file if model.folder else target.path
+                written = _file(reader, path, how, frozenset(choice.quantized), step)
+                names |= dict.fromkeys(written, file)
+                after += sum(written.values())
+            if model.folder:
+                model.carry(target, skip=("config.json",))
+                if model.index:
+                    _json(target.path / model.index, model.index_of(names, after))
+                said = compressed.configuration(how, choice)
+                _json(target.path / "config.json", config | {"quantization_config": said})
         return Summary(choice, before, after)
 
 
@@ -186,39 +188,21 @@ def load(path: StrPath) -> dict[str, np.ndarray]:
     Raises
     ------
     FormatError
-        If a file is malformed, or the parts of a weight do not fit.
+        If a file is malformed, the parts of a weight do not fit, or it is in a format that is not read (GPTQ, AWQ, …).
     """
-    found: dict[str, np.ndarray] = {}
     with Model(path) as model:
         where = {e.name: reader for reader, e in model.tensors()}
-        bits = _bits(model)
-        for name, reader in where.items():
-            module, _, part = name.rpartition(".")
-            packed = f"{module}.weight_packed"
-            if part not in compressed.PARTS or packed not in where:
-                found[name] = reader.array(name)
-            elif name == packed:
-                parts = [f"{module}.{p}" for p in compressed.PARTS]
-                for p in parts:
-                    if p not in where:
-                        raise FormatError(f"{reader.path}: tensor {p!r} is missing beside {packed!r}")
-                words, scale, shape = (where[p].array(p) for p in parts)
-                found[f"{module}.weight"] = compressed.restore(module, words, scale, shape, bits)
-    return found
+        types = {e.name: e.dtype for _, e in model.tensors()}
+        said = settings(model) or {}
+        try:
+            restore.check(said, types)
+            known = restore.widths(said) or _schemes(model)
+            return dict(restore.dense(types, lambda name: where[name].array(name), known))
+        except FormatError as error:
+            raise FormatError(f"{os.fspath(path)}: {error}") from None
 
 
-def _bits(model: Model) -> int:
-    """The width of a quantized model's codes: as its configuration says, or its files, or else its shapes."""
-    with contextlib.suppress(AttributeError, KeyError, TypeError, StopIteration):
-        groups = model.config["quantization_config"]["config_groups"]
-        return int(next(iter(groups.values()))["weights"]["num_bits"])
-    for reader in model.readers.values():
-        if scheme := (reader.metadata or {}).get("tersor.scheme"):
-            return compressed.Scheme.parse(scheme).bits
-    for reader, e in model.tensors():
-        module, _, part = e.name.rpartition(".")
-        if part == "weight_packed" and f"{module}.weight_shape" in reader.entries and len(e.shape) == 2:
-            bits = compressed.width(e.shape[1], int(reader.array(f"{module}.weight_shape")[-1]))
-            if bits:
-                return bits
-    return 8
+def _schemes(model: Model) -> list[int]:
+    """The widths of codes that its files say they were written with."""
+    said = {(reader.metadata or {}).get("tersor.scheme") for reader in model.readers.values()}
+    return [compressed.Scheme.parse(scheme).bits for scheme in sorted(filter(None, said))]

@@ -6,8 +6,8 @@ Files are read with ``pread`` into memory of our own: a mapped file that somebod
 
 from tersor._op import FormatError
 from tersor.checkpoint._format import Entry
-from tersor.checkpoint.model import Model, chosen, load
+from tersor.checkpoint.model import Model, load
 from tersor.checkpoint.reader import Reader
 from tersor.checkpoint.writer import Writer
 
-__all__ = ["Entry", "FormatError", "Model", "Reader", "Writer", "chosen", "load"]
+__all__ = ["Entry", "FormatError", "Model", "Reader", "Writer", "load"]

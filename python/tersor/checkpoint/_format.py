@@ -36,6 +36,10 @@ NUMPY = {
 }
 
 
+class Misuse(ValueError):
+    """The arguments are at fault, not a file's content: a destination inside the source, a pattern without a match."""
+
+
 class Entry(NamedTuple):
     """A tensor of a file: ``start`` and ``stop`` are offsets into the file."""
 

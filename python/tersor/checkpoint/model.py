@@ -7,17 +7,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import stat
-from collections.abc import Callable, Iterator, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tersor._atomic import copy, is_temporary, sync_folder
+from tersor._atomic import copy
 from tersor._op import FormatError
-from tersor.checkpoint._format import MAX_HEADER, Entry, StrPath
+from tersor.checkpoint._beside import link, walk
+from tersor.checkpoint._folder import AtomicFolder
+from tersor.checkpoint._format import MAX_HEADER, Entry, Misuse, StrPath
 from tersor.checkpoint.reader import Reader
 
 INDEX = ".safetensors.index.json"
@@ -139,67 +139,102 @@ class Model:
             raise FormatError(f"{path}: not an object")
         return config
 
-    def target(self, path: StrPath) -> Path:
-        """Where to write: a folder for a folder (made if need be), a file for a file.
+    @contextlib.contextmanager
+    def output(
+        self, path: StrPath, adopt: Callable[[Path], bool] | None = None, keep: bool = False
+    ) -> Iterator[Output]:
+        """Where to write what is made of this model: a file for a file, a folder for a folder.
+
+        A folder is filled beside its destination and put in place as a whole when the block ends, and not at all if it
+        fails (`AtomicFolder`).
+
+        Parameters
+        ----------
+        path : the destination; for a single file also a folder, which gets it under the name of the source
+        adopt : asked of each folder that an interrupted run into the same destination left, whether to go on in it
+        keep : the unfinished folder stays if the block fails
 
         Raises
         ------
         OSError
-            If the other kind is there.
-        ValueError
+            If the other kind is there, or a folder that is none of a model.
+        Misuse
             If one folder lies in the other.
         """
-        path = Path(path)
         if self.folder is None:
-            return path
+            yield Output(self.file_for(path), False)
+            return
+        path = Path(path)
         here, there = self.folder.resolve(), path.resolve()
         if here != there and (here in there.parents or there in here.parents):
-            raise ValueError(f"{path} and {self.folder} lie in one another")
-        if path.exists() and not path.is_dir():
-            raise NotADirectoryError(20, "is a file, and a model folder gives a folder", str(path))
-        path.mkdir(parents=True, exist_ok=True)
-        return path
+            raise Misuse(f"{path} and {self.folder} lie in one another: write into a folder of its own")
+        with AtomicFolder(path, adopt, keep) as folder:
+            yield Output(folder, here == there)
+
+    def file_for(self, path: StrPath) -> Path:
+        """The file that a destination names for a single file: itself, or one called like the source in a folder."""
+        path = os.fspath(path)
+        if not path.endswith((os.sep, os.altsep or os.sep)) and not os.path.isdir(path):
+            return Path(path)
+        (source,) = self.readers.values()
+        inside = Path(path) / os.path.basename(source.path)
+        if inside.exists() and inside.samefile(source.path):
+            raise Misuse(f"{inside} is what is read: name the file to replace it, and not its folder")
+        Path(path).mkdir(exist_ok=True)
+        return inside
+
+    @property
+    def own(self) -> frozenset[str]:
+        """The names of its files of weights and its index."""
+        return frozenset({*self.readers, *([self.index] if self.index else [])})
 
     def others(self) -> Iterator[str]:
-        """Relative paths of the folder's other files; links count as what they point to."""
+        """Relative paths of the folder's other files that go along with it; links count as what they point to."""
+        if self.folder is not None:
+            yield from (name for name, goes in walk(self.folder, self.own) if goes)
+
+    def carry(
+        self, target: Output, skip: Sequence[str] = (), done: Callable[[int], None] | None = None
+    ) -> tuple[str, ...]:
+        """Brings the folder's other files into an `output`; what stays behind, because it is the weights once more.
+
+        In place of the folder itself everything stays.
+        """
         if self.folder is None:
-            return
-        seen = set()
-        for where, folders, files in os.walk(self.folder, followlinks=True):
-            info = os.stat(where)
-            if (info.st_dev, info.st_ino) in seen:
-                folders.clear()  # a link that leads back up
-                continue
-            seen.add((info.st_dev, info.st_ino))
-            folders.sort()
-            for file in sorted(files):
-                name = os.path.relpath(os.path.join(where, file), self.folder)
-                if name not in self.readers and name != self.index and not is_temporary(file):
-                    with contextlib.suppress(FileNotFoundError):
-                        if stat.S_ISREG(os.stat(os.path.join(where, file)).st_mode):
-                            yield name
+            return ()
+        if target.in_place:
+            link(self.folder, target.path, self.own | frozenset(skip))
+            return ()
+        left = []
+        for name, goes in walk(self.folder, self.own):
+            if not goes:
+                left.append(name)
+            elif name not in skip:
+                (target.path / name).parent.mkdir(parents=True, exist_ok=True)
+                copy(str(self.folder / name), str(target.path / name), done=done)
+        return tuple(left)
 
-    def carry(self, target: Path, skip: Sequence[str] = (), done: Callable[[int], None] | None = None) -> None:
-        """Copies the folder's other files into the folder ``target``."""
-        if self.folder is None or self.folder.resolve() == target.resolve():
-            return
-        for name in self.others():
-            if name not in skip:
-                (target / name).parent.mkdir(parents=True, exist_ok=True)
-                copy(str(self.folder / name), str(target / name), done=done)
+    def index_of(self, names: Mapping[str, str], size: int) -> dict[str, Any]:
+        """The index of a result that holds tensors ``names`` in those files, ``size`` bytes of data in all.
 
-    def carry_index(self, target: Path) -> None:
-        """Copies the index, which makes a sharded folder whole: call it last."""
-        if self.folder is not None and self.index is not None and self.folder.resolve() != target.resolve():
-            copy(str(self.folder / self.index), str(target / self.index))
-            sync_folder(str(target))
+        What else its metadata says is kept: the number of parameters among it, which no format of weights changes.
+        """
+        assert self.folder is not None and self.index is not None
+        metadata = json.loads((self.folder / self.index).read_bytes()).get("metadata")
+        kept = metadata if isinstance(metadata, dict) else {}
+        return {"metadata": {**kept, "total_size": size}, "weight_map": dict(names)}
+
+    def carry_index(self, target: Output) -> None:
+        """Copies the index of a result whose files hold what the source's do."""
+        if self.folder is not None and self.index is not None:
+            copy(str(self.folder / self.index), str(target.path / self.index))
 
 
-def chosen(name: str, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> bool:
-    """Whether a name matches some shell pattern of ``include`` (all do if there is none) and none of ``exclude``."""
-    return (not include or any(fnmatchcase(name, p) for p in include)) and not any(
-        fnmatchcase(name, p) for p in exclude
-    )
+class Output(NamedTuple):
+    """Where to write: a file, or the folder that will replace one; and whether it takes the place of the source."""
+
+    path: Path
+    in_place: bool
 
 
 def load(path: StrPath) -> dict[str, np.ndarray]:

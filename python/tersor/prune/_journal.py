@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,32 +29,51 @@ def _state(path: Path) -> list[int] | None:
 
 
 class Journal:
-    """The state of a run into `folder`: where the layers are cut, which files are done, what their tensors keep."""
+    """The state of a run: where the layers are cut, which files are done, what their tensors keep.
 
-    def __init__(self, folder: Path, model: Model, **arguments: Any) -> None:
-        self.folder = folder
-        self.path = folder / NAME
+    It lies in the unfinished folder, which the next run finds by asking `takes` of those that dead runs left.
+    """
+
+    def __init__(self, model: Model, **arguments: Any) -> None:
         assert model.folder is not None
         sources = {file: _state(model.folder / file) for file in model.readers}
         # through JSON, so that it compares with what was read
         self.job = json.loads(json.dumps({"version": __version__, "sources": sources, **arguments}))
+        self.folder = Path()
         self.cuts: Plan | None = None
         self.key = 0
         self.done: dict[str, list[int] | None] = {}
         self.kept: dict[str, int] = {}
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-            self._read(json.loads(self.path.read_bytes()))
 
-    def _read(self, found: dict[str, Any]) -> None:
+    def takes(self, folder: Path) -> bool:
+        """Whether a folder is the unfinished work of this very job; what in it is not known to be done goes."""
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            if self._read(folder, json.loads((folder / NAME).read_bytes())):
+                for path in folder.iterdir():
+                    if path.is_dir() and not path.is_symlink():
+                        shutil.rmtree(path)
+                    elif path.name not in self.done and path.name != NAME:
+                        path.unlink()
+                return True
+        self.cuts = None
+        return False
+
+    def _read(self, folder: Path, found: dict[str, Any]) -> bool:
         if found["job"] != self.job:
-            return
+            return False
         shared = Cut(*map(int, found["shared"])) if found["shared"] else None
         cuts = Plan([Cut(*map(int, c)) for c in found["cuts"]], shared)
         done, kept = dict(found["done"]), {str(k): int(v) for k, v in found["kept"].items()}
-        if all(state == _state(self.folder / file) for file, state in done.items()):
-            self.key, self.cuts, self.done, self.kept = int(found["key"]), cuts, done, kept
+        if not all(state == _state(folder / file) for file, state in done.items()):
+            return False
+        self.key, self.cuts, self.done, self.kept = int(found["key"]), cuts, done, kept
+        return True
 
-    def begin(self, key: int, cuts: Plan) -> None:
+    def begin(self, folder: Path) -> None:
+        """Goes on in this folder, which `takes` has found or which is new."""
+        self.folder = folder
+
+    def plan(self, key: int, cuts: Plan) -> None:
         """Notes where the layers are cut."""
         self.key, self.cuts, self.done, self.kept = key, cuts, {}, {}
         self._write()
@@ -74,10 +94,10 @@ class Journal:
             "done": self.done,
             "kept": self.kept,
         }
-        with AtomicFile(self.path) as out:
+        with AtomicFile(self.folder / NAME) as out:
             out.write(json.dumps(state).encode())
 
     def remove(self) -> None:
         """Forgets the run: its work is complete."""
         with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
+            (self.folder / NAME).unlink()

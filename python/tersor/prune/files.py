@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from tersor._keys import Order
 from tersor._op import kernel
-from tersor.checkpoint import Entry, Model, Reader, Writer, chosen
+from tersor.checkpoint import Entry, Model, Reader, Writer
+from tersor.checkpoint._patterns import Patterns
+from tersor.checkpoint._quantized import evidence
 from tersor.prune._journal import Journal
 from tersor.prune._rank import Cut, Plan, plan, search, share
 from tersor.prune._run import integer, order_of, signed_word
@@ -31,12 +32,16 @@ TYPES = {**{k: k.replace("BF", "bfloat").replace("F", "float") for k in VIEWS}, 
 
 
 class Pruned(NamedTuple):
-    """What was pruned: of how many weights how many, up to which magnitude (None if none), and what each tensor keeps."""
+    """What was pruned: of how many weights how many, up to which magnitude (None if none), and what each tensor keeps.
+
+    ``left`` names what a folder's result was not given: the same weights in other formats, and states of a training.
+    """
 
     total: int
     pruned: int
     threshold: float | None
     kept: dict[str, int]
+    left: tuple[str, ...] = ()
 
 
 def _table(dtype: str) -> np.ndarray:
@@ -102,9 +107,9 @@ class _Stored:
         return int(tally[0]), int(tally[1])
 
 
-def _eligible(entry: Entry, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    wanted = bool(include) or len(entry.shape) >= 2
-    return wanted and entry.dtype in TYPES and chosen(entry.name, include, exclude)
+def _eligible(entry: Entry, patterns: Patterns) -> bool:
+    wanted = bool(patterns.include) or len(entry.shape) >= 2
+    return wanted and entry.dtype in TYPES and patterns.wants(entry.name)
 
 
 def prune_safetensors(
@@ -126,8 +131,8 @@ def prune_safetensors(
     src : path
         A ``.safetensors`` file, a model folder, or the index of a sharded one.
     dst : path
-        Where to write: a file for a file, a folder for a folder; may be ``src`` itself. What is there is replaced when its
-        successor is complete. A folder's other files are carried over.
+        Where to write: a file for a file, a folder for a folder; may be ``src`` itself. What is there is replaced as a whole
+        when its successor is complete. A folder's other files are carried over, except the same weights in other formats.
     sparsity : float between 0 and 1
         Share of the chosen weights to prune.
     k : int
@@ -135,24 +140,25 @@ def prune_safetensors(
     min_keep : int
         The largest so many weights of each tensor are kept.
     include, exclude : sequences of str
-        Shell patterns of names. Without ``include`` all float tensors of two dimensions or more are chosen, with it the
-        float tensors that match; ``exclude`` takes some away.
+        Shell patterns of names of tensors or of their modules. Without ``include`` all float tensors of two dimensions or
+        more are chosen, with it the float tensors that match; ``exclude`` takes some away.
     resume : bool
-        Into another folder: note which of its files are done, and go on from there if an earlier run with the same sources
-        and arguments was interrupted. A single file, and a folder pruned in place, begin anew, with the same result.
+        Of a folder: note which files are done, and go on from there if an earlier run with the same sources, destination and
+        arguments was interrupted. What is done waits in a hidden folder beside ``dst``. A single file begins anew.
     progress : callable
         ``progress(done, total)`` in bytes, called after every chunk.
 
     Returns
     -------
-    Pruned(total, pruned, threshold, kept)
+    Pruned(total, pruned, threshold, kept, left)
 
     Raises
     ------
     FormatError
         If a file is malformed.
     ValueError
-        If no tensor is chosen, weights are not finite, or k is more than can be pruned.
+        If the checkpoint is quantized, no tensor is chosen, a pattern matches nothing, weights are not finite, or k is more
+        than can be pruned.
     OSError
         If a file cannot be read or written.
 
@@ -164,13 +170,16 @@ def prune_safetensors(
     """
     if (sparsity is None) == (k is None):
         raise ValueError("exactly one of sparsity and k must be given")
-    for name, patterns in (("include", include), ("exclude", exclude)):
-        if isinstance(patterns, str):
-            raise TypeError(f"{name} must be a list of patterns, got the string {patterns!r}")
+    patterns = Patterns(include, exclude)
     with Model(src) as model:
         meter = _Meter(progress)
         step = meter.step
-        layers = {e.name: _Stored(r, e, step) for r, e in model.tensors() if _eligible(e, include, exclude)}
+        if found := evidence(model):
+            raise ValueError(
+                f"{os.fspath(src)}: is quantized already: {found}; prune the dense model, then quantize it"
+            )
+        patterns.check(e.name for _, e in model.tensors())
+        layers = {e.name: _Stored(r, e, step) for r, e in model.tensors() if _eligible(e, patterns)}
         if not layers:
             raise ValueError(f"{src}: no float tensor is chosen")
         some = list(layers.values())
@@ -184,35 +193,38 @@ def prune_safetensors(
         reads = (order.width // 16 if count else 1) + any(protect)
         meter.end = reads * sum(layer.entry.nbytes for layer in some)
         meter.total = meter.end + sum(r.size for r in model.readers.values())
-        apart = model.folder is not None and model.folder.resolve() != Path(dst).resolve()
-        journal = Journal(Path(dst), model, k=count, protect=protect, names=list(layers)) if resume and apart else None
-        if journal and journal.cuts:
-            key, cuts, kept_by = journal.key, journal.cuts, journal.kept
-        else:
-            key, cuts = _solve(some, count, order, protect)
-            kept_by = {}
-        meter.done, meter.end = meter.end, meter.total
-        target = model.target(dst)
-        model.carry(target)
-        if journal and not journal.cuts:
-            journal.begin(key, cuts)
-            kept_by = journal.kept
-        places = {name: i for i, name in enumerate(layers)}
-        for file, reader in model.readers.items():
-            if journal and file in journal.done:
-                step(reader.size)
-                continue
-            path = target / file if model.folder is not None else target
-            with Writer(path, head=reader.head, size=reader.size) as out:
-                step(len(reader.head))
-                for entry in reader.entries.values():
-                    _write(out, reader, entry, layers.get(entry.name), order, cuts, places, kept_by, step)
+        journal = None
+        if resume and model.folder is not None:
+            journal = Journal(model, k=count, protect=protect, names=list(layers))
+        with model.output(dst, journal.takes if journal else None, keep=journal is not None) as target:
             if journal:
-                journal.end(file)
-        model.carry_index(target)
-        if journal:
-            journal.remove()
-        return Pruned(total, count, order.value(key) if count else None, kept_by)
+                journal.begin(target.path)
+            if journal and journal.cuts:
+                key, cuts, kept_by = journal.key, journal.cuts, journal.kept
+            else:
+                key, cuts = _solve(some, count, order, protect)
+                kept_by = {}
+                if journal:
+                    journal.plan(key, cuts)
+                    kept_by = journal.kept
+            meter.done, meter.end = meter.end, meter.total
+            left = model.carry(target)
+            places = {name: i for i, name in enumerate(layers)}
+            for file, reader in model.readers.items():
+                if journal and file in journal.done:
+                    step(reader.size)
+                    continue
+                path = target.path / file if model.folder is not None else target.path
+                with Writer(path, head=reader.head, size=reader.size) as out:
+                    step(len(reader.head))
+                    for entry in reader.entries.values():
+                        _write(out, reader, entry, layers.get(entry.name), order, cuts, places, kept_by, step)
+                if journal:
+                    journal.end(file)
+            model.carry_index(target)
+            if journal:
+                journal.remove()
+        return Pruned(total, count, order.value(key) if count else None, kept_by, left)
 
 
 def _solve(layers: Sequence[_Stored], k: int, order: Order, protect: Sequence[int]) -> tuple[int, Plan]:

@@ -1,0 +1,109 @@
+"""What the tensors of a checkpoint are to the model that reads it. The one rule: the module tree says so, built without memory
+from the configuration by the class that transformers has for it; no code of the checkpoint is run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LINEAR = "linear"
+TABLE = "an embedding table"
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The class that was asked, and the part that each tensor plays: `LINEAR`, `TABLE`, or why it is neither.
+
+    ``merged`` has the tensors that readers put together, by what becomes of them: all of one are quantized or none is read.
+    ``unread`` says why readers cannot take a quantized model of this class at all.
+    """
+
+    model: str
+    parts: Mapping[str, str]
+    merged: Mapping[str, list[str]]
+    unread: str | None
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    log = logging.getLogger(name)
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def tree(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -> Tree | None:
+    """The parts of the tensors ``names``, or None where transformers is not at hand or does not know the model."""
+    classes = config.get("architectures")
+    if not isinstance(classes, list) or not classes or not isinstance(classes[0], str):
+        return None
+    try:
+        import torch
+        import transformers
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import rename_source_key
+    except ImportError:
+        return None
+    head = getattr(transformers, classes[0], None)
+    if head is None or not hasattr(head, "config_class") or head.config_class is None:
+        return None
+    try:  # whatever a class does with an odd configuration: names are then left to decide
+        with _quiet("transformers"), torch.device("meta"):
+            settings = head.config_class.from_pretrained(folder, local_files_only=True)
+            if hasattr(settings, "quantization_config"):
+                del settings.quantization_config
+            model = head(settings)
+            transforms = get_model_conversion_mapping(model)
+            states = model.state_dict()
+            renamings: list[Any] = [t for t in transforms if type(t).__name__ != "WeightConverter"]
+            converters: list[Any] = [t for t in transforms if type(t).__name__ == "WeightConverter"]
+            modules = dict(model.named_modules())
+            tied = getattr(model, "all_tied_weights_keys", None) or {}
+            tied = {*tied, *(tied.values() if isinstance(tied, dict) else ())}
+            parts: dict[str, str] = {}
+            into: dict[str, list[str]] = {}
+            for name in names:
+                target, pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, states)
+                parts[name] = _part(target, pattern is not None, modules, states, tied, torch.nn)
+                if pattern is not None:
+                    into.setdefault(target, []).append(name)
+            merged = {target: some for target, some in into.items() if len(some) > 1}
+            parts |= {name: LINEAR for some in merged.values() for name in some if name.endswith(".weight")}
+            split = [c for c in converters if len(c.source_patterns) == 1 < len(c.target_patterns)]
+    except Exception:
+        return None
+    unread = (
+        f"transformers splits {split[0].source_patterns[0]!r} on the way in, and then cannot decode" if split else None
+    )
+    return Tree(classes[0], parts, merged, unread)
+
+
+def _part(
+    target: str, merged: bool, modules: Mapping[str, Any], states: Mapping[str, Any], tied: set[str], nn: Any
+) -> str:
+    owner, _, parameter = target.rpartition(".")
+    module = modules.get(owner)
+    if merged:
+        return f"a part of {target}, which readers put together"
+    if module is None or target not in states:
+        return "not a part of the model that config.json names"
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+        return TABLE
+    if target in tied:
+        return "tied to an embedding table"
+    if isinstance(module, nn.Linear) and parameter == "weight":
+        return LINEAR
+    kind = type(module).__name__
+    if kind == "Conv1D":
+        return "transposed (Conv1D), which the format cannot say"
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return f"a convolution ({kind})"
+    return f"no weight of a linear layer but {kind}.{parameter}"

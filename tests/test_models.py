@@ -1,0 +1,173 @@
+"""Small models of many architectures, quantized and read back. The one rule: what transformers reads is what tersor decodes,
+through the class that was saved and through the base class, and nothing is read from memory that nobody has written.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("compressed_tensors")
+
+from architectures import ARCHITECTURES, build, inputs  # noqa: E402
+from safetensors.numpy import save_file  # noqa: E402
+from tersor import convert  # noqa: E402
+from tersor.prune import prune_safetensors  # noqa: E402
+
+
+@pytest.fixture
+def unwritten(monkeypatch):
+    """Fresh memory holds NaN."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+def read(cls, folder, **options):
+    transformers.logging.set_verbosity_error()
+    return cls.from_pretrained(folder, local_files_only=True, **options)
+
+
+def values(model):
+    return {k: v.detach() for k, v in model.state_dict().items() if v.is_floating_point()}
+
+
+#: what is left as it is, whole: layers that are no linear ones, or a reading that transformers' own conversion breaks
+REFUSED = {"gpt2": "transposed", "dinov2": "cannot be read"}
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme"), [(name, ("int8-row", "int4-g32")[i % 2]) for i, name in enumerate(ARCHITECTURES)]
+)
+def test_a_quantized_model_is_read_as_its_codes_say(tmp_path, unwritten, name, scheme):
+    source, out, plain = tmp_path / "source", tmp_path / "out", tmp_path / "plain"
+    model = build(name)
+    model.save_pretrained(source)
+    if name in REFUSED:
+        with pytest.raises(ValueError, match=REFUSED[name]):
+            convert.quantize_safetensors(source, out, scheme)
+        assert not out.exists()
+        return
+    made = convert.quantize_safetensors(source, out, scheme)
+    assert made.choice.rule == f"the modules of {type(model).__name__}"
+    # the same numbers, dense: read by the same classes
+    plain.mkdir()
+    save_file(
+        {k: np.array(v, order="C") for k, v in convert.load(out).items()}, plain / "model.safetensors", {"format": "pt"}
+    )
+    for other in source.iterdir():
+        if other.suffix != ".safetensors" and not other.name.endswith(".index.json"):
+            (plain / other.name).write_bytes(other.read_bytes())
+    for cls in {type(model), transformers.AutoModel}:
+        want, expected = read(cls, plain, output_loading_info=True)
+        got, found = read(cls, out, output_loading_info=True)
+        new = set(expected["missing_keys"])  # a head or a pooler that the class draws anew
+        assert set(found["missing_keys"]) == new
+        a, b = values(got), values(want)
+        assert a.keys() == b.keys()
+        for k in b.keys() - new:
+            assert torch.allclose(a[k].float(), b[k].float(), rtol=1e-6, atol=1e-7), f"{cls.__name__}: {k}"
+        assert all(torch.isfinite(v).all() for v in a.values())
+        if cls is type(model):
+            with torch.no_grad():
+                first, second = (m(**inputs(name))[0] for m in (want, got))
+            assert torch.allclose(first, second, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["bert", "llama", "vit"])
+def test_a_pruned_model_is_read_as_it_was_written(tmp_path, name):
+    model = build(name)
+    model.save_pretrained(tmp_path / "source")
+    prune_safetensors(tmp_path / "source", tmp_path / "out", 0.5)
+    got = values(read(type(model), tmp_path / "out"))
+    zeros = sum(int((v == 0).sum()) for v in got.values())
+    assert zeros > 0.4 * sum(v.numel() for v in got.values())
+
+
+def test_an_excluded_layer_is_read_by_the_base_class(tmp_path, unwritten):
+    model = build("llama")
+    model.save_pretrained(tmp_path / "source")
+    convert.quantize_safetensors(
+        tmp_path / "source", tmp_path / "out", "int8-row", exclude=["*layers.0.self_attn.q_proj"]
+    )
+    got = read(transformers.AutoModel, tmp_path / "out").layers[0].self_attn.q_proj.weight
+    assert torch.equal(got, model.model.layers[0].self_attn.q_proj.weight)
+    left = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]["ignore"]
+    assert "model.layers.0.self_attn.q_proj" in left
+
+
+def test_a_second_run_leaves_nothing_of_the_first(tmp_path):
+    build("llama").save_pretrained(tmp_path / "a", max_shard_size="100KB")
+    build("bert").save_pretrained(tmp_path / "b")
+    for source in ("a", "b"):
+        convert.quantize_safetensors(tmp_path / source, tmp_path / "out", "int8-row")
+    convert.quantize_safetensors(tmp_path / "b", tmp_path / "fresh", "int8-row")
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {p.name for p in (tmp_path / "fresh").iterdir()}
+
+
+def test_what_fails_changes_nothing(tmp_path):
+    build("bert").save_pretrained(tmp_path / "a")
+    convert.quantize_safetensors(tmp_path / "a", tmp_path / "out", "int8-row")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    broken = build("bert")
+    broken.bert.encoder.layer[0].output.dense.weight.data[0, 0] = float("nan")
+    broken.save_pretrained(tmp_path / "b")
+    with pytest.raises(ValueError, match="finite"):
+        convert.quantize_safetensors(tmp_path / "b", tmp_path / "out", "int8-row")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "out"]
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    build("bert").save_pretrained(tmp_path / "a")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "diary.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="left alone"):
+        convert.quantize_safetensors(tmp_path / "a", tmp_path / "notes", "int8-row")
+    assert (tmp_path / "notes" / "diary.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("group", [None, 32])
+def test_what_compressed_tensors_packs_is_read(tmp_path, bits, symmetric, group):
+    from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
+
+    rng = np.random.default_rng(bits)
+    low, n, k = -(1 << (bits - 1)), 24, 64
+    columns = k // group if group else 1
+    codes = rng.integers(low, -low, (n, k)).astype(np.int8)
+    zero = rng.integers(low, -low, (n, columns)).astype(np.int8)
+    scale = rng.uniform(0.1, 1, (n, columns)).astype(np.float32)
+    arrays = {
+        "l.weight_packed": pack_to_int32(torch.from_numpy(codes), bits).numpy(),
+        "l.weight_scale": scale,
+        "l.weight_shape": np.array([n, k]),
+    }
+    if not symmetric:
+        arrays["l.weight_zero_point"] = pack_to_int32(torch.from_numpy(zero), bits, packed_dim=0).contiguous().numpy()
+    weights = {"num_bits": bits, "type": "int", "symmetric": symmetric, "group_size": group}
+    said = {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "config_groups": {"group_0": {"weights": weights}},
+    }
+    save_file(arrays, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": said}))
+    shift = 0 if symmetric else zero.repeat(k // columns, 1).astype(np.float32)
+    want = (codes - shift) * scale.repeat(k // columns, 1)
+    assert (convert.load(tmp_path)["l.weight"] == want).all()
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes"])
+def test_formats_that_are_not_read_are_named(tmp_path, method):
+    save_file(
+        {"l.weight": np.ones((4, 4), np.int8), "l.scales": np.ones((4, 1), np.float32)}, tmp_path / "model.safetensors"
+    )
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": method}}))
+    with pytest.raises(ValueError, match=method):
+        convert.load(tmp_path)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tersor._arrays import FLOATS, dtype_name
+from tersor._arrays import dtype_name
 from tersor._values import is_tensor
 
 Array = Any
@@ -23,17 +23,6 @@ def called(who: str, op: Callable[..., R], *args: Any) -> R:
         if not text.startswith(inner):
             raise
         raise type(e)(f"{who}: {text.removeprefix(inner)}") from None
-
-
-def float_name(dtype: Any) -> str:
-    """The name of a type of either library, or what else was given."""
-    name = dtype_name(dtype) if isinstance(dtype, str) or hasattr(dtype, "itemsize") else repr(dtype)
-    if name not in FLOATS and dtype is not None:
-        try:
-            return np.dtype(dtype).name
-        except TypeError:
-            return name
-    return name
 
 
 def checked_shape(shape: Sequence[int]) -> tuple[int, int]:

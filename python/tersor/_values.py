@@ -50,3 +50,14 @@ def check_dense(who: str, name: str, x: Any) -> None:
     kind = str(x.layout).rpartition(".")[2]
     if kind != "strided":
         raise TypeError(f"{who}: {name} must be a dense tensor, got one of layout {kind}; to_dense() makes one")
+
+
+def float_name(dtype: Any) -> str:
+    """The name of a type of either library, or what else was given in words."""
+    name = dtype_name(dtype) if isinstance(dtype, str) or hasattr(dtype, "itemsize") else repr(dtype)
+    if name not in FLOATS and dtype is not None:
+        try:
+            return np.dtype(dtype).name
+        except TypeError:
+            return name
+    return name

@@ -3,6 +3,8 @@
 import copy
 import io
 import pickle
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -107,6 +109,42 @@ def test_strange_tensors_are_named():
     # negated by a flag only: the values are those that are seen
     x = torch.complex(eye, eye).conj().imag
     assert x.is_neg() and torch.equal(a @ x, -eye) and torch.equal(sparse.sddmm(a, x, x).to_dense(), eye)
+
+
+DTENSORS = """
+import torch, torch.distributed as dist
+from torch.distributed.tensor import DeviceMesh, Shard, distribute_tensor
+from tersor import sparse
+from tersor.project import Projection
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+mesh, eye = DeviceMesh("cpu", [0]), torch.eye(3)
+a, p, x = sparse.from_dense(eye), Projection(3, 3), distribute_tensor(eye, mesh, [Shard(0)])
+ids = distribute_tensor(torch.arange(3), mesh, [Shard(0)])
+for f in (
+    lambda: a @ x, lambda: x @ a, lambda: p(x), lambda: p @ x, lambda: x @ p, lambda: sparse.from_dense(x),
+    lambda: sparse.from_dense(eye, x != 0), lambda: sparse.sddmm(a, eye, x), lambda: a.with_data(x[:, 0]),
+    lambda: sparse.spmm(a, eye, bias=x[:, 0]), lambda: sparse.spmm(a, eye, out=x),
+    lambda: sparse.CSR(torch.ones(3), ids, torch.arange(4), (3, 3)), lambda: sparse.CSR(x[0], [0], [0], (3, 3)),
+):
+    try:
+        print(f())
+    except TypeError as e:
+        print(str(e).partition("got a DTensor")[1])
+dist.destroy_process_group()
+"""
+
+
+def test_distributed_tensors_end_no_process():
+    done = subprocess.run([sys.executable, "-c", DTENSORS], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.split("\n") == ["got a DTensor"] * 13 + [""], done.stdout + done.stderr
+
+
+def test_places_of_results_and_masks():
+    a, eye = sparse.from_dense(torch.eye(3)), torch.eye(3)
+    with pytest.raises(ValueError, match="spmm: out is on meta, x on cpu"):
+        sparse.spmm(a, eye, out=torch.empty(3, 3, device="meta"))
+    with pytest.raises(ValueError, match="from_dense: mask is on meta, w on cpu"):
+        sparse.from_dense(eye, torch.ones(3, 3, dtype=torch.bool, device="meta"))
 
 
 # --- its own ---

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tersor._arrays import dtype_name
-from tersor._values import is_tensor
+from tersor._values import check_dense, is_tensor
 
 Array = Any
 R = TypeVar("R")
@@ -41,6 +41,7 @@ def checked_indices(name: str, x: Any, data: Array) -> Array:
         bare = x.device.type == "meta"
         if bare != (is_tensor(data) and data.device.type == "meta") and bare:
             raise ValueError(f"CSR: {name} is on meta, data is not")
+        check_dense("CSR", name, x)
         x = x.detach() if bare else _read(name, x)
     if not isinstance(x, np.ndarray) and not is_tensor(x):
         raise TypeError(f"CSR: {name} must be a NumPy array or a torch tensor, got {type(x).__name__}")
@@ -54,9 +55,12 @@ def checked_indices(name: str, x: Any, data: Array) -> Array:
 def _read(name: str, x: Any) -> np.ndarray:
     import torch
 
-    if type(x) not in (torch.Tensor, torch.nn.Parameter) and type(x).__name__ == "FakeTensor":
-        raise TypeError(f"CSR: {name} must have values, got a {type(x).__name__}")
-    return x.detach().cpu().numpy()
+    if type(x).__name__ == "FakeTensor":
+        raise TypeError(f"CSR: {name} must have values, got a FakeTensor")
+    x = x.detach()
+    if type(x) is not torch.Tensor:  # a subclass has its own ways, its plain part none
+        x = x.as_subclass(torch.Tensor)
+    return x.cpu().numpy()
 
 
 def name_outside(columns: np.ndarray, offsets: np.ndarray, cols: int) -> None:

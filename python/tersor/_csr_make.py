@@ -12,7 +12,7 @@ from tersor._csr import CSR, LONGEST
 from tersor._csr_check import called
 from tersor._csr_ops import csr_count, csr_fill
 from tersor._csr_pattern import Pattern
-from tersor._values import check_values, is_tensor
+from tersor._values import check_dense, check_values, is_tensor
 
 Array = Any
 
@@ -54,6 +54,10 @@ def from_dense(w: Array, mask: Array = None) -> CSR:
             raise TypeError("from_dense: mask must be a plain array, got a masked one")
         if type(mask) is not type(w) and (is_tensor(mask) != is_tensor(w) or not hasattr(mask, "dtype")):
             raise TypeError(f"from_dense: mask must be of the same library as w, got {type(mask).__name__}")
+        if is_tensor(mask):
+            check_dense("from_dense", "mask", mask)
+            if mask.device != w.device:
+                raise ValueError(f"from_dense: mask is on {mask.device}, w on {w.device}")
         if dtype_name(mask.dtype) != "bool":
             raise TypeError(f"from_dense: mask must be bool, got {dtype_name(mask.dtype)}")
         if tuple(mask.shape) != tuple(w.shape):

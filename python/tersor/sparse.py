@@ -24,7 +24,7 @@ from tersor._csr_ops import SUMS
 from tersor._csr_pattern import Pattern
 from tersor._csr_sample import add_at, chain, rows_of
 from tersor._op import op
-from tersor._values import check_values, is_tensor, tensor_of
+from tersor._values import check_dense, check_values, is_tensor, tensor_of
 
 __all__ = ["CSR", "from_dense", "from_scipy", "from_torch", "sddmm", "spmm"]
 
@@ -230,6 +230,10 @@ def spmm(a: CSR, x: Array, *, bias: Array = None, act: str | None = None, out: A
         raise ValueError(f"spmm: x has shape {tuple(x.shape)}, the matrix {cols} columns")
     if bias is not None and tuple(bias.shape) != (rows,):
         raise ValueError(f"spmm: bias has shape {tuple(bias.shape)}, the matrix {rows} rows")
+    if is_tensor(x) and is_tensor(out):
+        check_dense("spmm", "out", out)
+        if out.device != x.device:
+            raise ValueError(f"spmm: out is on {out.device}, x on {x.device}")
     if act not in _ACTIVATIONS:
         raise ValueError(f"spmm: act must be None, 'relu' or 'relu6', got {act!r}")
     lo, hi = _ACTIVATIONS[act]

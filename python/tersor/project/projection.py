@@ -30,7 +30,8 @@ class Projection(Matrix):
 
     ``P(x)`` maps ``[..., d]`` to ``[..., k]``, row by row; ``P @ x`` is the product with columns, ``x @ P`` the adjoint's.
     A few numbers describe all of it: it pickles in less than a kilobyte, equal descriptions are equal objects,
-    ``dataclasses.replace`` gives another one, and the repr is Python that makes an equal one.
+    ``dataclasses.replace`` gives another one (``s_given`` and ``window`` are what it passes on, and nothing to give), and the
+    repr is Python that makes an equal one.
 
     Parameters
     ----------

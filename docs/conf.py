@@ -1,6 +1,10 @@
 """The documentation: pages in MyST, references from docstrings. The one rule: a warning is an error."""
 
 import importlib.metadata
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "tersor"
 author = copyright = "the tersor authors"
@@ -10,8 +14,8 @@ extensions = [
     "myst_parser",
     "numpydoc",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
+    "mathml",
 ]
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -22,5 +26,6 @@ autodoc_member_order = "bysource"
 nitpicky = False
 exclude_patterns = ["_build"]
 
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = "tersor"

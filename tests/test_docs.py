@@ -1,7 +1,10 @@
-"""The Python on these pages runs as it stands there."""
+"""The Python on these pages runs as it stands there; pages and tables show what they are to show and no more."""
 
 import importlib
+import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,3 +31,53 @@ def test_names_of_the_mapping_exist(module):
 def test_every_function_of_geoopt_is_mapped():
     text = (ROOT / "docs/geoopt.md").read_text()
     assert [name for name in GEOOPT if f"`hyperbolic.{name}`" not in text] == []
+
+
+def test_tables_are_made_in_silence():
+    """Each warning of torch comes once a process: a fresh one sees all there are."""
+    code = "from tersor.bench import sparse; case = sparse.spmm_1024_50(); case.calls['torch csr']()"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+
+
+PAGE = """# Page
+
+Inline $c \\ge 0$, and
+
+$$\\operatorname{word}(a, b) = \\sqrt{\\frac{1}{k}}\\,x_j$$
+
+```{eval-rst}
+.. autofunction:: tersor.project.fwht
+.. autofunction:: tersor.hyperbolic.frechet_mean
+```
+"""
+
+
+def test_formulas_need_no_network(tmp_path):
+    """A page of formulas, of a docstring's among them, is built by the documentation's own settings, and holds MathML only."""
+    for name in ("sphinx", "furo", "myst_parser", "numpydoc", "latex2mathml"):
+        pytest.importorskip(name)
+    source, built = tmp_path / "docs", tmp_path / "html"
+    source.mkdir()
+    (source / "index.md").write_text(PAGE)
+    command = [sys.executable, "-m", "sphinx", "-W", "-q", "-c", str(ROOT / "docs"), str(source), str(built)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    html = (built / "index.html").read_text()
+    formulas = re.findall(r"<math.*?</math>", html, re.DOTALL)
+    assert len(formulas) > 8 and not any("\\" in f for f in formulas)
+    assert "<msqrt><mfrac><mn>1</mn><mi>k</mi></mfrac></msqrt>" in html.replace("<mrow>", "").replace("</mrow>", "")
+    assert re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=.(?:https?:)?//", html) == []
+
+
+def test_a_formula_that_cannot_be_shown_is_an_error():
+    pytest.importorskip("latex2mathml")
+    nodes = pytest.importorskip("docutils.nodes")
+    spec = importlib.util.spec_from_file_location("mathml", ROOT / "docs/_ext/mathml.py")
+    mathml = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(mathml)
+    said = []
+    mathml.logger.warning = lambda text, *args, **kwargs: said.append(text % args)
+    assert "arg" in mathml.markup(nodes.math("", r"\arg\min_x"), "inline") and not said
+    mathml.markup(nodes.math("", r"\nosuchcommand x"), "inline")
+    assert len(said) == 1 and "nosuchcommand" in said[0]

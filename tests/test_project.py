@@ -3,6 +3,7 @@
 import hashlib
 import math
 import pickle
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import scipy.stats
 import tersor
 from hypothesis import given
 from hypothesis import strategies as st
+from tersor import sparse
 from tersor.project import Projection, fwht, jl_dim, project
 from tersor.project._entries import KINDS
 from tersor.project._operators import _materialise
@@ -226,6 +228,131 @@ def test_what_is_refused():
             p.rows(*bounds)
 
 
+def test_replacing_makes_anew_what_follows():
+    p, thin = Projection(100, 4, "rademacher"), Projection(100, 4, "sparse")
+    for got, want in (
+        (replace(p, k=16), Projection(100, 16, "rademacher")),
+        (replace(p, d=50), Projection(50, 4, "rademacher")),
+        (replace(p, kind="sparse"), thin),
+        (replace(thin, kind="gaussian"), Projection(100, 4)),
+        (replace(thin, d=50), Projection(50, 4, "sparse")),
+        (replace(thin, d=50, s=thin.s), Projection(50, 4, "sparse", s=10)),
+        (replace(Projection(100, 4, "sparse", s=3), d=50), Projection(50, 4, "sparse", s=3)),
+        (replace(Projection(100, 4, "sparse", s=3), kind="gaussian"), Projection(100, 4)),
+        (replace(p.rows(0, 2), d=50, seed=7), Projection(50, 4, "rademacher", seed=7).rows(0, 2)),
+        (replace(p.cols(3, 9), k=16), Projection(100, 16, "rademacher").cols(3, 9)),
+        (Projection(**asdict(thin.rows(1, 3))), thin.rows(1, 3)),
+    ):
+        assert got == want and hash(got) == hash(want) and got.shape == want.shape and got.s == want.s
+        assert got.materialise().tobytes() == want.materialise().tobytes()
+    assert replace(p, k=16)(np.ones((1, 100))).shape == (1, 16)
+    norms = [np.sum(replace(p, k=16, seed=seed)(np.ones(100)) ** 2) / 100 for seed in range(500)]
+    assert abs(np.mean(norms) - 1) < 5 * math.sqrt(2 / 16 / 500)
+    with pytest.raises(ValueError, match=r"project: the slice has rows 2\.\.4, the matrix 3"):
+        replace(p.rows(2, 4), k=3)
+    with pytest.raises(ValueError, match="'sparse', not of 'gaussian'"):
+        replace(thin, kind="gaussian", s=3)
+
+
+def test_the_repr_is_the_object(make):
+    p = make(100, 4, seed=2**63, stream=3)
+    several = [
+        p,
+        p.rows(0, 2),
+        p.cols(3, 9),
+        p.rows(1, 4).cols(0, 1),
+        p.rows(2, 2),
+        p.rows(0, 4),
+        make(7, 4),
+        make(100, 4),
+    ]
+    for a in several:
+        assert eval(repr(a)) == a and hash(eval(repr(a))) == hash(a)
+        for b in several:
+            assert (repr(a) == repr(b)) == (a == b)
+    assert p.rows(0, 4) == p == p.cols(0, 100) and p != p.rows(0, 2) and p != 3
+    # as it was pickled with all of its fields filled in
+    old = Projection.__new__(Projection)
+    old.__setstate__({"d": 100, "k": 4, "kind": "sparse", "seed": 0, "stream": 0, "s": 10.0, "window": (0, 4, 0, 100)})
+    assert old == Projection(100, 4, "sparse")
+
+
+def test_numbers_of_numpy():
+    p = Projection(np.int64(10), np.uint8(3), "sparse", seed=np.uint64(2**64 - 1), stream=np.int16(1), s=np.float32(2))
+    assert p == Projection(10, 3, "sparse", seed=2**64 - 1, stream=1, s=2.0) and eval(repr(p)) == p
+    assert p.rows(np.int64(0), np.int32(1)) == p.rows(0, 1)
+
+
+def test_as_a_matrix(make):
+    p = make(30, 5, seed=2)
+    m = p.materialise()
+    for x in (numbers(30), numbers(30, 4), numbers(2, 30, 4)):
+        np.testing.assert_allclose(p @ x, m @ x, rtol=0, atol=1e-12)
+        assert torch.equal(p @ torch.from_numpy(x), torch.from_numpy(np.ascontiguousarray(p @ x)))
+    for x in (numbers(5), numbers(4, 5), numbers(2, 4, 5)):
+        np.testing.assert_allclose(x @ p, x @ m, rtol=0, atol=1e-12)
+        assert torch.equal(torch.from_numpy(x) @ p, torch.from_numpy(x @ p))
+    a = sparse.from_dense(np.where(numbers(30, 6) > 1, 1.0, 0))
+    np.testing.assert_allclose(p @ a, m @ a.to_dense(), rtol=0, atol=1e-12)
+    x = torch.from_numpy(numbers(30, 30))
+    traced = torch.compile(lambda x: (p @ x, x[:5].T @ p), fullgraph=True, backend="aot_eager")(x)
+    assert torch.equal(traced[0], p @ x) and torch.equal(traced[1], x[:5].T @ p)
+    for f in (lambda: p @ numbers(5), lambda: numbers(4, 30) @ p, lambda: p @ np.ones(()), lambda: p @ x[:7]):
+        with pytest.raises(ValueError, match=r"Projection.*: x has shape .*, the matrix 5 rows and 30 columns"):
+            f()
+    for f in (
+        lambda: p @ [1.0], lambda: [1.0] @ p, lambda: p @ p, lambda: p * 2, lambda: np.ones(5) * p, lambda: torch.ones(5) * p,
+        lambda: np.asarray(p), lambda: scipy.sparse.csr_array(np.eye(5)) @ p, lambda: torch.ones(5).double().to_sparse() @ p,
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match="Projection"):
+            f()
+
+
+def test_rows_of_a_csr(make):
+    p = make(300, 70, seed=3)
+    x = scipy.sparse.random_array((60, 300), density=0.1, rng=np.random.default_rng(0), dtype=np.float64)
+    a = sparse.from_scipy(x)
+    assert p(a).tobytes() == p(x.tocsr()).tobytes()
+    values = torch.from_numpy(a.data.copy())
+    got = p(a.with_data(values))
+    assert isinstance(got, torch.Tensor) and got.numpy().tobytes() == p(a).tobytes()
+    assert p.adjoint(sparse.from_dense(np.eye(70))).shape == (70, 300)
+    assert project(a, 7).tobytes() == project(x, 7).tobytes()
+    with pytest.raises(NotImplementedError, match=r"project: the values of a CSR get no gradient; detach\(\)"):
+        p(a.with_data(values.requires_grad_()))
+    with pytest.raises(ValueError, match="the last axis of x must be 300"):
+        p(sparse.from_dense(np.eye(3)))
+
+
+STRANGE = {
+    "sparse_coo": lambda: torch.eye(3).to_sparse(),
+    "sparse_csr": lambda: torch.eye(3).to_sparse_csr(),
+    "nested": lambda: torch.nested.nested_tensor([torch.ones(3)]),
+    "a nested one": lambda: torch.nested.nested_tensor([torch.ones(3)], layout=torch.jagged),
+    "complex64": lambda: torch.ones(3, dtype=torch.complex64).conj(),
+    "complex128": lambda: np.ones(3, complex),
+    "int64": lambda: np.ones(3, int),
+    "bool": lambda: torch.ones(3, dtype=torch.bool),
+    "masked": lambda: np.ma.masked_array(np.ones(3), mask=True),
+    "byte order '>'": lambda: np.ones(3, ">f8"),
+    "list": lambda: [1.0, 2.0, 3.0],
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse", "ignore:The PyTorch API of nested")
+@pytest.mark.parametrize("word", STRANGE)
+def test_what_x_was_is_said(word):
+    x = STRANGE[word]()
+    p = Projection(3, 2)
+    for f in (p, p.adjoint, lambda x: project(x, 2)):
+        with pytest.raises(TypeError, match=f"^project: x .*{word}"):
+            f(x)
+    with pytest.raises(TypeError, match=f"^Projection @ x: x .*{word}"):
+        p @ x
+    with pytest.raises(TypeError, match=r"^materialise: dtype must be .* got complex128"):
+        p.materialise(complex)
+
+
 # --- other arrays ---
 
 
@@ -272,6 +399,19 @@ def test_jl_dim():
             assert jl_dim(n, eps, compat="sklearn") == johnson_lindenstrauss_min_dim(n, eps=eps)
     for n, eps in ((0, 0.1), (5, 0.0), (5, 1.0), (5, math.nan)):
         with pytest.raises(ValueError, match="jl_dim"):
+            jl_dim(n, eps)
+    assert jl_dim(np.int64(10**6), np.float64(0.1)) == 11842
+    for n in (math.inf, -math.inf, math.nan):
+        with pytest.raises(ValueError, match="jl_dim: n must be at least 1 and finite, got"):
+            jl_dim(n)
+    for n, eps, name in (
+        (np.array([10, 20]), 0.1, "n"),
+        ("10", 0.1, "n"),
+        (True, 0.1, "n"),
+        (10, [0.1], "eps"),
+        (10, None, "eps"),
+    ):
+        with pytest.raises(TypeError, match=f"jl_dim: {name} must be a number, got"):
             jl_dim(n, eps)
 
 

@@ -1,18 +1,21 @@
-"""The sparse matrix and the ways into it: checked where it is made, from then on its own.
-
-The rule of this file: what two threads may make at once is a function of the structure and is set in one assignment.
-"""
+"""The sparse matrix, checked where it is made. The one rule: nothing that it hands out leads back to its places."""
 
 from __future__ import annotations
 
-import sys
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tersor._arrays import FLOATS, dtype_name
-from tersor._csr_ops import csr_count, csr_dense, csr_fill, csr_sort, csr_transpose
+from tersor._csr_check import called, checked_indices, checked_shape, name_outside
+from tersor._csr_ops import csr_dense, csr_sort
+from tersor._csr_pattern import Pattern
+from tersor._matrix import Matrix, turned
+from tersor._values import check_values, float_name, is_tensor, tensor_of
+
+__all__ = ["CSR", "LONGEST", "Pattern", "is_tensor", "tensor_of"]
 
 Array = Any
 
@@ -20,66 +23,10 @@ Array = Any
 LONGEST = 2**31 - 1
 
 
-class Pattern:
-    """The places of a matrix's entries, shared by all matrices with the same; what is derived from them is kept here."""
-
-    __slots__ = ("_transposed", "_twin", "indices", "indptr", "shape")
-
-    def __init__(self, indices: Array, indptr: Array, shape: tuple[int, int]) -> None:
-        self.indices = indices
-        self.indptr = indptr
-        self.shape = shape
-        # both are functions of the structure, set in one assignment: two threads may make them, either is right
-        self._transposed: tuple[Any, Any, Any] | None = None
-        self._twin: Pattern | None = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Pattern, (self.indices, self.indptr, self.shape)
-
-    def transposed(self) -> tuple[Any, Any, Any]:
-        """Where each entry of the transpose stands here, its indices, its offsets."""
-        done = self._transposed
-        if done is None:
-            indices, indptr, cols = self.indices, self.indptr, self.shape[1]
-            if isinstance(indices, np.ndarray) or indices.device.type in ("cpu", "meta"):
-                rows, offsets, perm = csr_transpose(indices, indptr, cols)
-            else:
-                on = indices.device
-                rows, offsets, perm = (t.to(on) for t in csr_transpose(indices.cpu(), indptr.cpu(), cols))
-            done = perm, rows, offsets
-            if isinstance(indices, np.ndarray) or not _compiling():
-                self._transposed = done
-        return done
-
-    def rows(self) -> Any:
-        """The row of each entry, of a pattern in tensors."""
-        import torch
-
-        lengths = (self.indptr[1:] - self.indptr[:-1]).long()
-        return torch.repeat_interleave(torch.arange(self.shape[0], device=lengths.device), lengths)
-
-    def tensors(self) -> Pattern:
-        """The same pattern in tensors on the CPU."""
-        if not isinstance(self.indices, np.ndarray):
-            return self
-        twin = self._twin
-        if twin is None:
-            import torch
-
-            twin = Pattern(torch.from_numpy(self.indices), torch.from_numpy(self.indptr), self.shape)
-            if not _compiling():
-                self._twin = twin
-        return twin
-
-
-def _compiling() -> bool:
-    import torch
-
-    return torch.compiler.is_compiling()
-
-
-class CSR:
+class CSR(Matrix):
     r"""A sparse matrix by rows: row i has its entries at ``indptr[i]:indptr[i + 1]`` of ``data`` and ``indices``.
+
+    ``A @ x`` is `spmm`, ``x @ A`` the product from the other side: both for arrays and tensors of one, two or three axes.
 
     Parameters
     ----------
@@ -95,7 +42,9 @@ class CSR:
 
     Attributes
     ----------
-    data, indices, indptr : the matrix in order (NumPy arrays are read-only); indices are int32 where everything fits
+    data : the values in order; of tensors the tensor itself, of arrays a read-only copy
+    indices, indptr, perm : the places in order, and where each entry stood when it was given: ``data`` is the values given,
+        taken at ``perm``. Copies, arrays read-only; int32 where everything fits
     shape, nnz, dtype : as of the arrays
     T : the transpose
 
@@ -109,38 +58,64 @@ class CSR:
     Notes
     -----
     Construction is one pass over the entries, and a sort of the rows that need it. Safe to share between threads; pickles
-    without what was derived from it.
+    without what was derived from it, and is checked again when loaded: ``torch.load`` takes a file of one after
+    ``torch.serialization.add_safe_globals([CSR])``. A matrix of tensors without values (device "meta") is taken as sorted.
+
+    Examples
+    --------
+    Values in the order of an edge list, which need not be sorted:
+
+    >>> import numpy as np
+    >>> from tersor.sparse import CSR
+    >>> a = CSR(np.array([5.0, 7.0]), np.array([2, 0]), np.array([0, 2]), (1, 3))
+    >>> a.data, a.perm
+    (array([7., 5.]), array([1, 0], dtype=int32))
+    >>> a.with_data(np.array([50.0, 70.0]), order="given").to_dense()
+    array([[70.,  0., 50.]])
     """
 
     __slots__ = ("__weakref__", "_data", "_pattern")
 
     def __init__(self, data: Array, indices: Array, indptr: Array, shape: Sequence[int]) -> None:
-        rows, cols = _shape(shape)
+        rows, cols = checked_shape(shape)
         tensor = is_tensor(data)
         check_values("CSR", "data", data)
-        columns, offsets = _indices("indices", indices), _indices("indptr", indptr)
+        columns, offsets = checked_indices("indices", indices, data), checked_indices("indptr", indptr, data)
         if len(offsets) != rows + 1:
             raise ValueError(f"CSR: indptr has {len(offsets)} elements, a matrix of {rows} rows needs {rows + 1}")
         if data.ndim != 1 or len(data) != len(columns):
             raise ValueError(f"CSR: data has shape {tuple(data.shape)}, indices {len(columns)} elements")
+        wide = max(rows, cols, len(columns)) > LONGEST
+        if is_tensor(columns) or is_tensor(offsets):
+            kind = data.new_empty(0).long().dtype if wide else data.new_empty(0).int().dtype
+            columns, offsets = (
+                (i if is_tensor(i) else tensor_of(i)).to(device="meta", dtype=kind) for i in (columns, offsets)
+            )
+            self._data, self._pattern = data, Pattern(columns, offsets, (rows, cols))
+            return
         if columns.dtype != offsets.dtype:
             columns, offsets = columns.astype(np.int64), offsets.astype(np.int64)
-        wide = max(rows, cols, len(columns)) > LONGEST
-        columns, offsets, perm = csr_sort(columns, offsets, cols, wide)
-        ordered = bool((perm[1:] > perm[:-1]).all())
+        try:
+            columns, offsets, perm = called("CSR", csr_sort, columns, offsets, cols, wide)
+        except ValueError:
+            name_outside(columns, offsets, cols)
+            raise
+        if bool((perm[1:] > perm[:-1]).all()):
+            perm = None
         if tensor:
             import torch
 
-            columns, offsets = (torch.from_numpy(i).to(data.device) for i in (columns, offsets))
-            if not ordered:
-                data = data[torch.from_numpy(perm).to(data.device)]
+            parts = (None if i is None else torch.from_numpy(i).to(data.device) for i in (columns, offsets, perm))
+            columns, offsets, perm = parts
+            if perm is not None:
+                data = data[perm]
             elif not data.requires_grad:
                 data = data.clone()
             data = data.contiguous()
         else:
-            data = np.array(data, order="C") if ordered else np.ascontiguousarray(data)[perm]
+            data = np.array(data, order="C") if perm is None else np.ascontiguousarray(data)[perm]
         self._data = data
-        self._pattern = Pattern(columns, offsets, (rows, cols))
+        self._pattern = Pattern(columns, offsets, (rows, cols), perm)
 
     @classmethod
     def _of(cls, data: Array, pattern: Pattern) -> CSR:
@@ -150,19 +125,48 @@ class CSR:
         return a
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CSR._of, (self._data, self._pattern)
+        p = self._pattern
+        return CSR, (self._data, p.indices, p.indptr, p.shape), {"perm": p.perm}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        perm, p = state["perm"], self._pattern
+        if perm is not None:
+            if perm.ndim != 1 or len(perm) != self.nnz:
+                raise ValueError(f"CSR: perm has shape {tuple(perm.shape)}, {self.nnz} entries are stored")
+            perm = perm.to(p.indices.device) if is_tensor(p.indices) else np.array(perm)
+            self._pattern = Pattern(p.indices, p.indptr, p.shape, perm)
+
+    def __copy__(self) -> CSR:
+        return CSR._of(self._data, self._pattern)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CSR:
+        # what hangs on a graph is copied as the values that it is
+        graph = is_tensor(self._data) and self._data.grad_fn is not None
+        data = self._data.detach().clone() if graph else copy.deepcopy(self._data, memo)
+        return CSR._of(data, copy.deepcopy(self._pattern, memo))
 
     @property
     def data(self) -> Array:
-        return _frozen(self._data)
+        return self._data if is_tensor(self._data) else _given_out(self._data)
 
     @property
     def indices(self) -> Array:
-        return _frozen(self._pattern.indices)
+        return _given_out(self._pattern.indices)
 
     @property
     def indptr(self) -> Array:
-        return _frozen(self._pattern.indptr)
+        return _given_out(self._pattern.indptr)
+
+    @property
+    def perm(self) -> Array:
+        p = self._pattern
+        if p.perm is not None:
+            return _given_out(p.perm)
+        if is_tensor(p.indices):
+            return p.indices.new_ones(self.nnz).cumsum(0, dtype=p.indices.dtype) - 1
+        perm = np.arange(self.nnz, dtype=p.indices.dtype)
+        perm.flags.writeable = False
+        return perm
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -179,7 +183,7 @@ class CSR:
 
     @property
     def T(self) -> CSR:
-        """The transpose. One pass; its structure is made once, and ``a.T.T`` is a again."""
+        """The transpose. One pass; its structure is made once, and ``a.T.T`` is a again, in the order of ``a.data``."""
         perm, rows, offsets = self._pattern.transposed()
         return CSR._of(self._data[perm], Pattern(rows, offsets, self.shape[::-1]))
 
@@ -193,30 +197,76 @@ class CSR:
 
         return spmm(self, x)
 
-    def with_data(self, data: Array) -> CSR:
-        """The same places with other values, in the order of ``self.data``; what was derived from the structure is shared.
+    def __rmatmul__(self, x: Array) -> Array:
+        from tersor.sparse import spmm
 
-        A tensor is used itself, so that a parameter can be passed anew in every step; an array is copied.
+        check_values("x @ CSR", "x", x)
+        if not 1 <= x.ndim <= 3 or x.shape[-1] != self.shape[0]:
+            raise ValueError(f"x @ CSR: x has shape {tuple(x.shape)}, the matrix {self.shape[0]} rows")
+        a = CSR._of(tensor_of(self._data), self._pattern.tensors()) if is_tensor(x) > is_tensor(self._data) else self
+        return turned(spmm(a.T, turned(x)))
+
+    def with_data(self, data: Array, order: str = "stored") -> CSR:
+        """The same places with other values; what was derived from the structure is shared.
+
+        They come in the order of ``self.data``, or with ``order="given"`` in the order in which the entries were given when
+        the matrix was made. A tensor is used itself (out of order, through one differentiable gather), so that a parameter
+        can be passed anew in every step; an array is copied.
         """
         check_values("CSR.with_data", "data", data)
         if data.ndim != 1 or data.shape[0] != self.nnz:
             raise ValueError(f"CSR.with_data: data has shape {tuple(data.shape)}, {self.nnz} entries are stored")
-        if not is_tensor(data):
-            if not isinstance(self._data, np.ndarray):
+        if order not in ("stored", "given"):
+            raise ValueError(f"CSR.with_data: order must be 'stored' or 'given', got {order!r}")
+        if is_tensor(data):
+            pattern = self._pattern.tensors()
+            if pattern.indices.device != data.device:
+                raise ValueError(f"CSR.with_data: data is on {data.device}, the matrix on {pattern.indices.device}")
+        else:
+            pattern = self._pattern
+            if is_tensor(pattern.indices):
                 raise TypeError("CSR.with_data: data is a NumPy array, the matrix is made of tensors")
-            return CSR._of(np.array(data, order="C"), self._pattern)
-        pattern = self._pattern.tensors()
-        if pattern.indices.device != data.device:
-            raise ValueError(f"CSR.with_data: data is on {data.device}, the matrix on {pattern.indices.device}")
-        return CSR._of(data.contiguous(), pattern)
+        if order == "given" and pattern.perm is not None:
+            return CSR._of(data[pattern.perm], pattern)
+        return CSR._of(data.contiguous() if is_tensor(data) else np.array(data, order="C"), pattern)
+
+    def to(self, *args: Any, **kwargs: Any) -> CSR:
+        """On another device, or of another float type, as ``torch.Tensor.to``: for matrices of tensors. Differentiable."""
+        if not is_tensor(self._data):
+            raise TypeError(
+                "CSR.to: the matrix is made of NumPy arrays; astype changes their type, with_data takes tensors"
+            )
+        data = self._data.to(*args, **kwargs)
+        if dtype_name(data.dtype) not in FLOATS:
+            raise TypeError(f"CSR.to: a matrix is float64, float32, float16 or bfloat16, got {dtype_name(data.dtype)}")
+        return CSR._of(data, self._pattern.to(data.device))
+
+    def astype(self, dtype: Any) -> CSR:
+        """Of another float type, rounded to nearest; a name or a type of either library. Differentiable."""
+        name = float_name(dtype)
+        if name not in FLOATS:
+            raise TypeError(f"CSR.astype: dtype must be float64, float32, float16 or bfloat16, got {name}")
+        if is_tensor(self._data):
+            import torch
+
+            return CSR._of(self._data.to(getattr(torch, name)), self._pattern)
+        if name == "bfloat16":
+            import ml_dtypes
+
+            return CSR._of(self._data.astype(ml_dtypes.bfloat16), self._pattern)
+        return CSR._of(self._data.astype(name), self._pattern)
+
+    def detach(self) -> CSR:
+        """The same values outside the graph, in the same memory, as ``torch.Tensor.detach``."""
+        return CSR._of(self._data.detach() if is_tensor(self._data) else self._data, self._pattern)
 
     def to_dense(self) -> Array:
         """The dense matrix, an array or a tensor; differentiable with respect to data. rows × cols elements are written."""
         p = self._pattern
-        if is_tensor(self._data) and self._data.device.type != "cpu":
+        if is_tensor(self._data) and self._data.device.type not in ("cpu", "meta"):
             places = p.rows(), p.indices.long()
             return self._data.new_zeros(p.shape).index_put(places, self._data, accumulate=True)
-        return csr_dense(self._data, p.indices, p.indptr, p.shape[1])
+        return called("CSR.to_dense", csr_dense, self._data, p.indices, p.indptr, p.shape[1])
 
     def to_scipy(self) -> Any:
         """A ``scipy.sparse.csr_array`` of copies; repeated places stay. SciPy has no 16-bit floats (TypeError)."""
@@ -226,18 +276,24 @@ class CSR:
             raise TypeError(f"CSR.to_scipy: SciPy has no matrices of {dtype_name(self.dtype)}")
         parts = (self._data, self._pattern.indices, self._pattern.indptr)
         if not isinstance(self._data, np.ndarray):
+            if self._data.device.type == "meta":
+                raise ValueError("CSR.to_scipy: the matrix is on meta, without values")
             parts = tuple(t.detach().cpu().numpy() for t in parts)
         a = scipy.sparse.csr_array(parts, shape=self.shape, copy=True)
         a.has_sorted_indices = True
         return a
 
     def to_torch(self) -> Any:
-        """A ``torch.sparse_csr_tensor``; repeated places, which torch does not allow, are added up."""
+        """A ``torch.sparse_csr_tensor`` of copies; repeated places, which torch does not allow, are added up."""
         import torch
 
         p = self._pattern.tensors()
         data = self._data if is_tensor(self._data) else tensor_of(self._data)
-        columns, offsets, row = p.indices, p.indptr, p.rows()
+        columns, offsets = p.indices, p.indptr
+        if data.device.type == "meta":
+            # torch's own layout has no values to compare either: places are taken as distinct
+            return torch.sparse_csr_tensor(offsets, columns, data, self.shape, check_invariants=False)
+        row = p.rows()
         fresh = torch.ones(len(columns), dtype=torch.bool, device=columns.device)
         fresh[1:] = (columns[1:] != columns[:-1]) | (row[1:] != row[:-1])
         if not bool(fresh.all()):
@@ -246,153 +302,15 @@ class CSR:
             columns = columns[fresh]
             counts = torch.bincount(row[fresh], minlength=self.shape[0])
             offsets = torch.cat([offsets[:1], counts.cumsum(0).to(offsets.dtype)])
-        elif data is self._data and not data.requires_grad:
+        else:
             data = data.clone()
         return torch.sparse_csr_tensor(offsets.clone(), columns.clone(), data, self.shape, check_invariants=True)
 
 
-def is_tensor(x: Any) -> bool:
-    return not isinstance(x, np.ndarray) and hasattr(x, "requires_grad")
-
-
-def tensor_of(x: np.ndarray) -> Any:
-    import torch
-
-    if x.dtype.name == "bfloat16":
-        return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(x)
-
-
-def _frozen(x: Array) -> Array:
-    if isinstance(x, np.ndarray):
-        x = x.view()
-        x.flags.writeable = False
-    return x
-
-
-def _shape(shape: Sequence[int]) -> tuple[int, int]:
-    try:
-        rows, cols = (int(n.__index__()) for n in shape)
-    except (TypeError, AttributeError, ValueError):
-        raise TypeError(f"CSR: shape must be two integers, got {shape!r}") from None
-    if not (0 <= rows < 2**63 - 1 and 0 <= cols < 2**63 - 1):
-        raise ValueError(f"CSR: shape must not be negative or beyond 2^63, got {shape!r}")
-    return rows, cols
-
-
-def check_values(who: str, name: str, x: Any) -> None:
-    if not isinstance(x, np.ndarray) and not is_tensor(x):
-        raise TypeError(f"{who}: {name} must be a NumPy array or a torch tensor, got {type(x).__name__}")
-    if dtype_name(x.dtype) not in FLOATS:
-        raise TypeError(f"{who}: {name} must be float64, float32, float16 or bfloat16, got {dtype_name(x.dtype)}")
-    if isinstance(x, np.ndarray) and not x.dtype.isnative:
-        raise TypeError(f"{who}: {name} has byte order {x.dtype.byteorder!r}; convert it to native first")
-
-
-def _indices(name: str, x: Any) -> np.ndarray:
+def _given_out(x: Array) -> Array:
+    """A copy, read-only where there is such a thing: read-only views can be written to through other libraries."""
     if is_tensor(x):
-        x = x.detach().cpu().numpy()
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"CSR: {name} must be a NumPy array or a torch tensor, got {type(x).__name__}")
-    if x.dtype.name not in ("int32", "int64"):
-        raise TypeError(f"CSR: {name} must be int32 or int64, got {x.dtype.name}")
-    if x.ndim != 1:
-        raise ValueError(f"CSR: {name} must have one axis, got shape {x.shape}")
+        return x.clone()
+    x = x.copy()
+    x.flags.writeable = False
     return x
-
-
-def from_dense(w: Array, mask: Array = None) -> CSR:
-    """The sparse matrix of a dense one.
-
-    Parameters
-    ----------
-    w : array or tensor [rows, cols], float64, float32, float16 or bfloat16
-        Its elements other than 0 are stored (NaN is one of them). A tensor that requires a gradient gets it through the
-        values.
-    mask : array or tensor [rows, cols], bool
-        If given, stored are the elements where it is True, zeros too.
-
-    Returns
-    -------
-    CSR
-        Of the same library as w.
-
-    Raises
-    ------
-    TypeError
-        If w is not of a float type, or mask is not bool.
-    ValueError
-        If w does not have two axes, or mask another shape.
-
-    Notes
-    -----
-    Two reads of w.
-    """
-    check_values("from_dense", "w", w)
-    if w.ndim != 2:
-        raise ValueError(f"from_dense: w must have two axes, got shape {tuple(w.shape)}")
-    if mask is not None:
-        if type(mask) is not type(w) and (is_tensor(mask) != is_tensor(w) or not hasattr(mask, "dtype")):
-            raise TypeError(f"from_dense: mask must be of the same library as w, got {type(mask).__name__}")
-        if dtype_name(mask.dtype) != "bool":
-            raise TypeError(f"from_dense: mask must be bool, got {dtype_name(mask.dtype)}")
-        if tuple(mask.shape) != tuple(w.shape):
-            raise ValueError(f"from_dense: mask has shape {tuple(mask.shape)}, w {tuple(w.shape)}")
-    rows, cols = (int(n) for n in w.shape)
-    tensor = is_tensor(w)
-    values = w.detach() if tensor else w
-    if tensor and w.device.type != "cpu":
-        places = (values != 0 if mask is None else mask).nonzero()
-        return _from_places(w, places[:, 0], places[:, 1])
-    if mask is not None:
-        kind = sys.modules["torch"].uint8 if tensor else np.uint8
-        mask = (mask.contiguous() if tensor else np.ascontiguousarray(mask)).view(kind)
-    wide = rows * cols > LONGEST or max(rows, cols) > LONGEST
-    indptr = csr_count(values, mask, wide)
-    entries = int(indptr[-1])
-    data, indices = csr_fill(values, indptr, mask, entries)
-    if wide and max(rows, cols, entries) <= LONGEST:
-        narrow = np.int32 if not tensor else sys.modules["torch"].int32
-        cast = (lambda x: x.to(narrow)) if tensor else (lambda x: x.astype(narrow))
-        indptr, indices = cast(indptr), cast(indices)
-    pattern = Pattern(indices, indptr, (rows, cols))
-    if tensor and w.requires_grad:
-        data = w.reshape(-1)[pattern.rows() * cols + indices]
-    return CSR._of(data, pattern)
-
-
-def _from_places(w: Any, row: Any, column: Any) -> CSR:
-    """Of a tensor on any device, by places in order."""
-    import torch
-
-    rows, cols = (int(n) for n in w.shape)
-    kind = torch.int64 if max(rows, cols, len(row)) > LONGEST else torch.int32
-    counts = torch.bincount(row, minlength=rows)
-    indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(kind)
-    return CSR._of(w[row, column], Pattern(column.to(kind), indptr, (rows, cols)))
-
-
-def from_scipy(a: Any) -> CSR:
-    """The matrix of any ``scipy.sparse`` matrix or array with two axes; values must be of a float type. One copy."""
-    if not hasattr(a, "tocsr"):
-        raise TypeError(f"from_scipy: expected a scipy.sparse matrix, got {type(a).__name__}")
-    a = a.tocsr()
-    if len(a.shape) != 2:
-        raise ValueError(f"from_scipy: a must have two axes, got shape {a.shape}")
-    n = int(a.indptr[-1]) if len(a.indptr) else 0
-    return CSR(a.data[:n], a.indices[:n], a.indptr, a.shape)
-
-
-def from_torch(t: Any) -> CSR:
-    """The matrix of a sparse torch tensor with two axes, in CSR, CSC or COO layout (TypeError for others). One copy."""
-    import torch
-
-    if not isinstance(t, torch.Tensor):
-        raise TypeError(f"from_torch: expected a sparse torch tensor, got {type(t).__name__}")
-    if t.layout not in (torch.sparse_csr, torch.sparse_csc, torch.sparse_coo):
-        hint = "; from_dense takes it" if t.layout == torch.strided else ""
-        raise TypeError(f"from_torch: the layout must be CSR, CSC or COO, got {t.layout}{hint}")
-    if t.ndim != 2 or t.dense_dim():
-        raise ValueError(f"from_torch: the tensor must have two sparse axes, got shape {tuple(t.shape)}")
-    t = (t.coalesce() if t.layout == torch.sparse_coo else t).to_sparse_csr()
-    return CSR(t.values(), t.col_indices(), t.crow_indices(), t.shape)

@@ -14,11 +14,9 @@ operator       tag  a
 gaussian       1    column
 rademacher     2    column; bit b is bit b mod 32 of word b // 32, a sign is 1 - 2 bit
 sparse         3    column
-countsketch    4    column (osnap too)
-srht           5    0 signs, 1 permutation
-spinner        6    3 block + t
-fastfood       7    0 signs, 1 permutation, 2 Gaussian
 =============  ===  =========================================================================
+
+These are the kinds of `tersor.project.Projection`. Tags 4 to 7 are kept free: nothing draws with them.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ __all__ = ["TAGS", "philox4x32"]
 
 Array = Any
 
-#: which operator draws: the low byte of the last counter word
+#: which operator draws: the low byte of the last counter word. From 4 on the numbers are reserved, no operator draws with them
 TAGS = {
     "gaussian": 1,
     "rademacher": 2,

@@ -18,10 +18,13 @@ from typing import Any
 import numpy as np
 
 from tersor import _csr_sample
-from tersor._csr import CSR, Pattern, check_values, from_dense, from_scipy, from_torch, is_tensor, tensor_of
+from tersor._csr import CSR
+from tersor._csr_make import from_dense, from_scipy, from_torch
 from tersor._csr_ops import SUMS
+from tersor._csr_pattern import Pattern
 from tersor._csr_sample import add_at, chain, rows_of
 from tersor._op import op
+from tersor._values import check_dense, check_values, is_tensor, tensor_of
 
 __all__ = ["CSR", "from_dense", "from_scipy", "from_torch", "sddmm", "spmm"]
 
@@ -227,6 +230,10 @@ def spmm(a: CSR, x: Array, *, bias: Array = None, act: str | None = None, out: A
         raise ValueError(f"spmm: x has shape {tuple(x.shape)}, the matrix {cols} columns")
     if bias is not None and tuple(bias.shape) != (rows,):
         raise ValueError(f"spmm: bias has shape {tuple(bias.shape)}, the matrix {rows} rows")
+    if is_tensor(x) and is_tensor(out):
+        check_dense("spmm", "out", out)
+        if out.device != x.device:
+            raise ValueError(f"spmm: out is on {out.device}, x on {x.device}")
     if act not in _ACTIVATIONS:
         raise ValueError(f"spmm: act must be None, 'relu' or 'relu6', got {act!r}")
     lo, hi = _ACTIVATIONS[act]
@@ -289,6 +296,8 @@ def sddmm(pattern: CSR, a: Array, b: Array) -> CSR:
         raise ValueError(f"sddmm: a has shape {tuple(a.shape)}, b {tuple(b.shape)}, the pattern {p.shape}")
     grads, transposed = 0, (None, None, None)
     if is_tensor(a):
+        if b is a:  # two arguments to the graph of a gradient
+            b = b.view_as(b)
         grads = _wanted(a, b)
         if grads & 2:
             transposed = p.transposed()

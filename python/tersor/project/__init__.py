@@ -13,7 +13,8 @@ sparse         :math:`\pm\sqrt{s/k}`, one in s, the rest 0       :math:`(2 + (s 
 =============  ================================================  ===========================================
 """
 
-from tersor.project.projection import Projection, jl_dim, project
+from tersor.project.jl import jl_dim
+from tersor.project.projection import Projection, project
 from tersor.project.walsh import fwht
 
 __all__ = ["Projection", "fwht", "jl_dim", "project"]

@@ -5,36 +5,33 @@ from __future__ import annotations
 import math
 import operator
 import sys
-from dataclasses import KW_ONLY, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from tersor._arrays import FLOATS
+from tersor._csr import CSR
+from tersor._csr_check import called
+from tersor._matrix import Matrix, turned
+from tersor._values import check_values, float_name, is_tensor
 from tersor.project._entries import KINDS, extents
+from tersor.project._numbers import Window, checked_window, integer, sparsity
 from tersor.project._operators import _materialise, _project, _project_csr
 from tersor.random import TAGS
 
 Array = Any
 
-_MOST = {"d": 2**63 - 1, "k": 2**34, "seed": 2**64 - 1, "stream": 2**24 - 1}
 
-
-def _integer(name: str, value: Any, least: int) -> int:
-    try:
-        value = operator.index(value)
-    except TypeError:
-        raise TypeError(f"project: {name} must be an integer, got {type(value).__name__}") from None
-    if not least <= value <= _MOST[name]:
-        raise ValueError(f"project: {name} must be in {least}..{_MOST[name]}, got {value}")
-    return value
-
-
-@dataclass(frozen=True)
-class Projection:
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class Projection(Matrix):
     r"""A random :math:`k \times d` matrix P with :math:`\mathbb E\|Px\|^2 = \|x\|^2`, never stored.
 
-    ``P(x)`` maps ``[..., d]`` to ``[..., k]``. A few numbers describe all of it: it pickles in less than a kilobyte, and equal
-    descriptions are equal objects.
+    ``P(x)`` maps ``[..., d]`` to ``[..., k]``, row by row; ``P @ x`` is the product with columns, ``x @ P`` the adjoint's.
+    A few numbers describe all of it: it pickles in less than a kilobyte, equal descriptions are equal objects,
+    ``dataclasses.replace`` gives another one (``s_given`` and ``window`` are what it passes on, and nothing to give), and the
+    repr is Python that makes an equal one.
 
     Parameters
     ----------
@@ -45,14 +42,15 @@ class Projection:
     stream : int in [0, 2^24)
         Further independent matrices of one seed.
     s : float in [1, 2^31]
-        Of kind "sparse": one entry in s is not zero. 3 is Achlioptas' choice; the default is :math:`\sqrt d`.
+        Of kind "sparse": one entry in s is not zero. 3 is Achlioptas' choice; the default is :math:`\sqrt d`, so that
+        another d is another matrix: give s where columns will be added, and those there are stay as they are.
 
     Raises
     ------
     ValueError
         If a number is out of its range or the kind is unknown; when applied, if the last axis is not d.
     TypeError
-        If a number is no number; when applied, if x is not a float array, tensor or SciPy sparse matrix.
+        If a number is no number; when applied, if x is not a float array, a dense tensor, a SciPy sparse matrix or a `CSR`.
 
     Notes
     -----
@@ -77,30 +75,63 @@ class Projection:
     d: int
     k: int
     kind: str = "gaussian"
-    _: KW_ONLY
-    seed: int = 0
-    stream: int = 0
-    s: float | None = None
-    #: first and last row, first and last column of a slice
-    window: tuple[int, int, int, int] | None = field(default=None, repr=False)
+    seed: int = field(default=0, kw_only=True)
+    stream: int = field(default=0, kw_only=True)
+    # what was given, not what follows from it: that is made anew when a field is replaced
+    s_given: float | None = field(default=None, kw_only=True, repr=False)
+    window: Window | None = field(default=None, kw_only=True, repr=False)
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        d: int,
+        k: int,
+        kind: str = "gaussian",
+        *,
+        seed: int = 0,
+        stream: int = 0,
+        s: float | None = None,
+        s_given: float | None = None,
+        window: Sequence[int | None] | None = None,
+    ) -> None:
         put = object.__setattr__
-        for name, least in (("d", 1), ("k", 1), ("seed", 0), ("stream", 0)):
-            put(self, name, _integer(name, getattr(self, name), least))
-        if self.kind not in KINDS:
-            raise ValueError(f"project: kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
-        if self.kind == "sparse":
-            if self.s is not None and not isinstance(self.s, (int, float, np.integer, np.floating)):
-                raise TypeError(f"project: s must be a number, got {type(self.s).__name__}")
-            s = math.sqrt(self.d) if self.s is None else float(self.s)
-            if not 1 <= s <= 2**31:
-                raise ValueError(f"project: s must be in 1..2^31, got {s}")
-            put(self, "s", s)
-        elif self.s is not None:
-            raise ValueError(f"project: s is a parameter of kind 'sparse', not of {self.kind!r}")
-        if self.window is None:
-            put(self, "window", (0, self.k, 0, self.d))
+        for name, value, least in (("d", d, 1), ("k", k, 1), ("seed", seed, 0), ("stream", stream, 0)):
+            put(self, name, integer(name, value, least))
+        if not isinstance(kind, str):
+            raise TypeError(f"project: kind must be a string, got {type(kind).__name__}")
+        if kind not in KINDS:
+            raise ValueError(f"project: kind must be one of {', '.join(KINDS)}, got {kind!r}")
+        put(self, "kind", str(kind))
+        if s is not None and kind != "sparse":
+            raise ValueError(f"project: s is a parameter of kind 'sparse', not of {kind!r}")
+        # an s that stands in a projection of kind "sparse" means nothing to one made of it of another kind
+        s = s_given if s is None and kind == "sparse" else s
+        put(self, "s_given", None if s is None else sparsity(s))
+        put(self, "window", checked_window(window, self.k, self.d))
+
+    @property
+    def s(self) -> float | None:
+        """One entry in s is not zero, of kind "sparse": as given, or :math:`\\sqrt d`. None for other kinds."""
+        if self.kind != "sparse":
+            return None
+        return math.sqrt(self.d) if self.s_given is None else self.s_given
+
+    def _key(self) -> tuple[Any, ...]:
+        return self.d, self.k, self.kind, self.seed, self.stream, self.s, self.window
+
+    def __eq__(self, other: object) -> bool:
+        return self._key() == other._key() if isinstance(other, Projection) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        s = "" if self.s is None else f", s={self.s!r}"
+        whole = f"Projection(d={self.d}, k={self.k}, kind={self.kind!r}, seed={self.seed}, stream={self.stream}{s})"
+        a, b, c, d = self.window or (None,) * 4
+        return whole + ("" if a is None else f".rows({a}, {b})") + ("" if c is None else f".cols({c}, {d})")
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        Projection.__init__(self, **state)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -110,8 +141,9 @@ class Projection:
 
     @property
     def _window(self) -> tuple[int, int, int, int]:
-        assert self.window is not None
-        return self.window
+        a, b, c, d = self.window or (None,) * 4
+        rows = (0, self.k) if a is None or b is None else (a, b)
+        return (*rows, 0, self.d) if c is None or d is None else (*rows, c, d)
 
     def _scalars(self) -> tuple[Any, ...]:
         threshold, size = 1, 1.0
@@ -123,37 +155,70 @@ class Projection:
         return TAGS[self.kind], seed, self.stream, threshold, a, b - a, c, d - c, math.sqrt(size / self.k)
 
     def _apply(self, x: Array, *, adjoint: bool) -> Array:
+        last = self.shape[0 if adjoint else 1]
+        if isinstance(x, CSR):
+            return self._sparse(x, x._data, x._pattern.indices, x._pattern.indptr, last, adjoint)
         if type(x).__module__.partition(".")[0] == "scipy" and hasattr(x, "tocsr"):
-            return self._sparse(x, adjoint)
-        shape, last = extents("project", x), self.shape[0 if adjoint else 1]
+            if x.ndim != 2:
+                raise ValueError(f"project: a sparse x must have two axes, got shape {tuple(x.shape)}")
+            x = x.tocsr()
+            return self._sparse(x, x.data, x.indices, x.indptr, last, adjoint)
+        check_values("project", "x", x)
+        shape = extents("project", x)
         if not shape or shape[-1] != last:
             raise ValueError(f"project: the last axis of x must be {last}, got shape {shape}")
         return _project(x, *(*self._scalars(), adjoint))
 
-    def _sparse(self, x: Any, adjoint: bool) -> np.ndarray:
-        last = self.shape[0 if adjoint else 1]
-        if x.ndim != 2 or x.shape[1] != last:
+    def _sparse(self, x: Any, data: Array, indices: Array, indptr: Array, last: int, adjoint: bool) -> Array:
+        check_values("project", "x", data)
+        if x.shape[1] != last:
             raise ValueError(f"project: the last axis of x must be {last}, got shape {tuple(x.shape)}")
-        x = x.tocsr()
-        return _project_csr(x.data, x.indices, x.indptr, *(*self._scalars(), adjoint))
+        if is_tensor(data) and data.requires_grad:
+            raise NotImplementedError(
+                "project: the values of a CSR get no gradient; detach() it, or project its to_dense()"
+            )
+        return called("project", _project_csr, data, indices, indptr, *(*self._scalars(), adjoint))
 
     def __call__(self, x: Array) -> Array:
-        """Px for every row: [..., d] to [..., k], in the dtype of x; a SciPy sparse matrix gives an array."""
+        """Px for every row: [..., d] to [..., k], in the dtype of x; SciPy sparse matrices and `CSR` give a dense result."""
         return self._apply(x, adjoint=False)
 
     def adjoint(self, y: Array) -> Array:
         """Pᵀy for every row: [..., k] to [..., d]."""
         return self._apply(y, adjoint=True)
 
+    def __matmul__(self, x: Array) -> Array:
+        """The matrix times x: [d] to [k], [..., d, n] to [..., k, n]."""
+        if isinstance(x, CSR) or (hasattr(x, "tocsr") and type(x).__module__.partition(".")[0] == "scipy"):
+            return turned(self(x.T))
+        check_values("Projection @ x", "x", x)
+        rows, cols = self.shape
+        if not x.ndim or x.shape[-2 if x.ndim > 1 else 0] != cols:
+            raise ValueError(f"Projection @ x: x has shape {tuple(x.shape)}, the matrix {rows} rows and {cols} columns")
+        return turned(self(turned(x)))
+
+    def __rmatmul__(self, x: Array) -> Array:
+        """x times the matrix: [..., k] to [..., d], as `adjoint`."""
+        check_values("x @ Projection", "x", x)
+        rows, cols = self.shape
+        if not x.ndim or x.shape[-1] != rows:
+            raise ValueError(f"x @ Projection: x has shape {tuple(x.shape)}, the matrix {rows} rows and {cols} columns")
+        return self.adjoint(x)
+
     def _slice(self, name: str, a: Any, b: Any) -> Projection:
         size = self.shape[0 if name == "rows" else 1]
-        a, b = operator.index(a), operator.index(b)
+        try:
+            a, b = operator.index(a), operator.index(b)
+        except TypeError:
+            kinds = " and ".join(type(v).__name__ for v in (a, b))
+            raise TypeError(f"project: {name} takes two integers, got {kinds}") from None
         if not 0 <= a <= b <= size:
             raise ValueError(f"project: {name} must be 0 <= a <= b <= {size}, got {a} and {b}")
         r, _, c, _ = self._window
+        mine = self.window or (None,) * 4
         if name == "rows":
-            return replace(self, window=(r + a, r + b, *self._window[2:]))
-        return replace(self, window=(*self._window[:2], c + a, c + b))
+            return replace(self, window=(r + a, r + b, *mine[2:]))
+        return replace(self, window=(*mine[:2], c + a, c + b))
 
     def rows(self, a: int, b: int) -> Projection:
         """The rows a, …, b - 1 of the matrix: ``P.rows(a, b)(x)`` is ``P(x)[..., a:b]``, bit for bit."""
@@ -165,6 +230,9 @@ class Projection:
 
     def materialise(self, dtype: Any = np.float64) -> Array:
         """The matrix as an array (of a NumPy dtype or its name) or a tensor (of a torch dtype)."""
+        if float_name(dtype) not in FLOATS:
+            names = ", ".join(FLOATS[:-1])
+            raise TypeError(f"materialise: dtype must be {names} or {FLOATS[-1]}, got {float_name(dtype)}")
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(dtype, torch.dtype):
             return _materialise(torch.empty(0, dtype=dtype), *self._scalars())
@@ -180,7 +248,7 @@ def project(x: Array, k: int, kind: str = "sparse", *, seed: int = 0, stream: in
 
     Parameters
     ----------
-    x : array, tensor or SciPy sparse matrix [..., d], float64, float32, float16 or bfloat16
+    x : array, tensor, SciPy sparse matrix or CSR [..., d], float64, float32, float16 or bfloat16
     k : int
     kind, seed, stream, s : see `Projection`
 
@@ -193,42 +261,9 @@ def project(x: Array, k: int, kind: str = "sparse", *, seed: int = 0, stream: in
     TypeError, ValueError
         As `Projection`; a 0-d array is a ValueError.
     """
+    if is_tensor(x):
+        check_values("project", "x", x)
     shape = extents("project", x)
     if not shape:
         raise ValueError("project: x needs a last axis, got a 0-d array")
     return Projection(shape[-1], k, kind, seed=seed, stream=stream, s=s)(x)
-
-
-def jl_dim(n: int, eps: float = 0.1, *, compat: str | None = None) -> int:
-    r"""The least k for which n points keep all their distances: :math:`k \ge 4\ln n/(\epsilon^2/2 - \epsilon^3/3)`.
-
-    Parameters
-    ----------
-    n : int
-        Number of points, at least 1.
-    eps : float in (0, 1)
-        Squared distances stay within :math:`1 \pm \epsilon`, for some projection and for most.
-    compat : None or "sklearn"
-        scikit-learn rounds down, which is one too few.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    ValueError
-        If n or eps is out of its range.
-
-    Notes
-    -----
-    Dasgupta, Gupta, "An elementary proof of a theorem of Johnson and Lindenstrauss" (2003), theorem 2.1.
-    """
-    if compat not in (None, "sklearn"):
-        raise ValueError(f"jl_dim: compat must be None or 'sklearn', got {compat!r}")
-    if not n >= 1:
-        raise ValueError(f"jl_dim: n must be at least 1, got {n}")
-    if not 0 < eps < 1:
-        raise ValueError(f"jl_dim: eps must be in (0, 1), got {eps}")
-    k = 4 * math.log(n) / (eps**2 / 2 - eps**3 / 3)
-    return int(k) if compat else max(math.ceil(k), 1)

@@ -1,0 +1,122 @@
+"""The ways into a sparse matrix: from dense ones, from SciPy, from torch. The one rule: all end in a checked `CSR`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from tersor._arrays import dtype_name
+from tersor._csr import CSR, LONGEST
+from tersor._csr_check import called
+from tersor._csr_ops import csr_count, csr_fill
+from tersor._csr_pattern import Pattern
+from tersor._values import check_dense, check_values, is_tensor
+
+Array = Any
+
+
+def from_dense(w: Array, mask: Array = None) -> CSR:
+    """The sparse matrix of a dense one.
+
+    Parameters
+    ----------
+    w : array or tensor [rows, cols], float64, float32, float16 or bfloat16
+        Its elements other than 0 are stored (NaN is one of them). A tensor that requires a gradient gets it through the
+        values.
+    mask : array or tensor [rows, cols], bool
+        If given, stored are the elements where it is True, zeros too.
+
+    Returns
+    -------
+    CSR
+        Of the same library as w.
+
+    Raises
+    ------
+    TypeError
+        If w is not of a float type, or mask is not bool.
+    ValueError
+        If w does not have two axes, or mask another shape.
+
+    Notes
+    -----
+    Two reads of w.
+    """
+    check_values("from_dense", "w", w)
+    if is_tensor(w) and (w.device.type == "meta" or type(w).__name__ == "FakeTensor"):
+        raise TypeError("from_dense: w must have values, got a tensor without: how many entries there are is not known")
+    if w.ndim != 2:
+        raise ValueError(f"from_dense: w must have two axes, got shape {tuple(w.shape)}")
+    if mask is not None:
+        if isinstance(mask, np.ma.MaskedArray):
+            raise TypeError("from_dense: mask must be a plain array, got a masked one")
+        if type(mask) is not type(w) and (is_tensor(mask) != is_tensor(w) or not hasattr(mask, "dtype")):
+            raise TypeError(f"from_dense: mask must be of the same library as w, got {type(mask).__name__}")
+        if is_tensor(mask):
+            check_dense("from_dense", "mask", mask)
+            if mask.device != w.device:
+                raise ValueError(f"from_dense: mask is on {mask.device}, w on {w.device}")
+        if dtype_name(mask.dtype) != "bool":
+            raise TypeError(f"from_dense: mask must be bool, got {dtype_name(mask.dtype)}")
+        if tuple(mask.shape) != tuple(w.shape):
+            raise ValueError(f"from_dense: mask has shape {tuple(mask.shape)}, w {tuple(w.shape)}")
+    rows, cols = (int(n) for n in w.shape)
+    tensor = is_tensor(w)
+    values = w.detach() if tensor else w
+    if tensor and w.device.type != "cpu":
+        places = (values != 0 if mask is None else mask).nonzero()
+        return _from_places(w, places[:, 0], places[:, 1])
+    if mask is not None:
+        kind = sys.modules["torch"].uint8 if tensor else np.uint8
+        mask = (mask.contiguous() if tensor else np.ascontiguousarray(mask)).view(kind)
+    wide = rows * cols > LONGEST or max(rows, cols) > LONGEST
+    indptr = called("from_dense", csr_count, values, mask, wide)
+    entries = int(indptr[-1])
+    data, indices = called("from_dense", csr_fill, values, indptr, mask, entries)
+    if wide and max(rows, cols, entries) <= LONGEST:
+        narrow = np.int32 if not tensor else sys.modules["torch"].int32
+        cast = (lambda x: x.to(narrow)) if tensor else (lambda x: x.astype(narrow))
+        indptr, indices = cast(indptr), cast(indices)
+    pattern = Pattern(indices, indptr, (rows, cols))
+    if tensor and w.requires_grad:
+        data = w.reshape(-1)[pattern.rows() * cols + indices]
+    return CSR._of(data, pattern)
+
+
+def _from_places(w: Any, row: Any, column: Any) -> CSR:
+    """Of a tensor on any device, by places in order."""
+    import torch
+
+    rows, cols = (int(n) for n in w.shape)
+    kind = torch.int64 if max(rows, cols, len(row)) > LONGEST else torch.int32
+    counts = torch.bincount(row, minlength=rows)
+    indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(kind)
+    return CSR._of(w[row, column], Pattern(column.to(kind), indptr, (rows, cols)))
+
+
+def from_scipy(a: Any) -> CSR:
+    """The matrix of any ``scipy.sparse`` matrix or array with two axes; values must be of a float type. One copy."""
+    if not hasattr(a, "tocsr"):
+        raise TypeError(f"from_scipy: expected a scipy.sparse matrix, got {type(a).__name__}")
+    a = a.tocsr()
+    if len(a.shape) != 2:
+        raise ValueError(f"from_scipy: a must have two axes, got shape {a.shape}")
+    n = int(a.indptr[-1]) if len(a.indptr) else 0
+    return CSR(a.data[:n], a.indices[:n], a.indptr, a.shape)
+
+
+def from_torch(t: Any) -> CSR:
+    """The matrix of a sparse torch tensor with two axes, in CSR, CSC or COO layout (TypeError for others). One copy."""
+    import torch
+
+    if not isinstance(t, torch.Tensor):
+        raise TypeError(f"from_torch: expected a sparse torch tensor, got {type(t).__name__}")
+    if t.layout not in (torch.sparse_csr, torch.sparse_csc, torch.sparse_coo):
+        hint = "; from_dense takes it" if t.layout == torch.strided else ""
+        raise TypeError(f"from_torch: the layout must be CSR, CSC or COO, got {t.layout}{hint}")
+    if t.ndim != 2 or t.dense_dim():
+        raise ValueError(f"from_torch: the tensor must have two sparse axes, got shape {tuple(t.shape)}")
+    t = (t.coalesce() if t.layout == torch.sparse_coo else t).to_sparse_csr()
+    return CSR(t.values(), t.col_indices(), t.crow_indices(), t.shape)

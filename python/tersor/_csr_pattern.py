@@ -1,0 +1,96 @@
+"""The places of a sparse matrix's entries. The one rule: a pattern is never written to, and never handed out but as a copy.
+
+What two threads may make at once is a function of the structure and is set in one assignment.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+
+from tersor._csr_ops import csr_transpose
+
+Array = Any
+
+
+class Pattern:
+    """The places of a matrix's entries, shared by all matrices with the same; what is derived from them is kept here.
+
+    ``perm`` says where each entry stood when it was given, None if as it stands.
+    """
+
+    __slots__ = ("_transposed", "_twin", "indices", "indptr", "perm", "shape")
+
+    def __init__(self, indices: Array, indptr: Array, shape: tuple[int, int], perm: Array = None) -> None:
+        self.indices = indices
+        self.indptr = indptr
+        self.shape = shape
+        self.perm = perm
+        # both are functions of the structure, set in one assignment: two threads may make them, either is right
+        self._transposed: tuple[Any, Any, Any] | None = None
+        self._twin: Pattern | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Pattern, (self.indices, self.indptr, self.shape, self.perm)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Pattern:
+        if isinstance(self.indices, np.ndarray):
+            return self
+        parts = [None if t is None else copy.deepcopy(t, memo) for t in (self.indices, self.indptr, self.perm)]
+        return Pattern(parts[0], parts[1], self.shape, parts[2])
+
+    def transposed(self) -> tuple[Any, Any, Any]:
+        """Where each entry of the transpose stands here, its indices, its offsets."""
+        done = self._transposed
+        if done is None:
+            indices, indptr, cols = self.indices, self.indptr, self.shape[1]
+            if isinstance(indices, np.ndarray) or indices.device.type in ("cpu", "meta"):
+                rows, offsets, perm = csr_transpose(indices, indptr, cols)
+            else:
+                on = indices.device
+                rows, offsets, perm = (t.to(on) for t in csr_transpose(indices.cpu(), indptr.cpu(), cols))
+            done = perm, rows, offsets
+            if isinstance(indices, np.ndarray) or _lasting(indices, perm):
+                self._transposed = done
+        return done
+
+    def rows(self) -> Any:
+        """The row of each entry, of a pattern in tensors."""
+        import torch
+
+        lengths = (self.indptr[1:] - self.indptr[:-1]).long()
+        rows = torch.arange(self.shape[0], device=lengths.device)
+        return torch.repeat_interleave(rows, lengths, output_size=self.indices.shape[0])
+
+    def to(self, device: Any) -> Pattern:
+        """The same pattern on a device."""
+        if self.indices.device == device:
+            return self
+        parts = [None if t is None else t.to(device) for t in (self.indices, self.indptr, self.perm)]
+        return Pattern(parts[0], parts[1], self.shape, parts[2])
+
+    def tensors(self) -> Pattern:
+        """The same pattern in tensors on the CPU."""
+        if not isinstance(self.indices, np.ndarray):
+            return self
+        twin = self._twin
+        if twin is None:
+            import torch
+
+            parts = [None if x is None else torch.from_numpy(x) for x in (self.indices, self.indptr, self.perm)]
+            twin = Pattern(parts[0], parts[1], self.shape, parts[2])
+            if _lasting(twin.indices):
+                self._twin = twin
+        return twin
+
+
+def _lasting(*tensors: Any) -> bool:
+    """Whether these are tensors with values of their own, not stand-ins of a trace or of a transform, which end with it."""
+    import torch
+
+    if torch.compiler.is_compiling():
+        return False
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    return all(type(t) is torch.Tensor and not wrapped(t) for t in tensors)

@@ -1,0 +1,66 @@
+"""Matrices that are no arrays, beside arrays in products. The one rule: ``@`` is the product, all else a TypeError."""
+
+from __future__ import annotations
+
+import operator
+import sys
+from typing import Any
+
+Array = Any
+
+_PRODUCTS = ("matmul", "mm", "mv", "__matmul__")
+
+
+class _Override(classmethod):
+    """``__torch_function__`` of a type that stands on the left of tensors too.
+
+    A traced ``m @ x`` reaches m with its operands exchanged, as the reflected function of x. torch's table of these has
+    none for ``@`` and would name the plain product, by which ``m @ x`` and ``x @ m`` look alike: the entry is made when
+    a trace first asks for the override. Where it cannot be made there is no override, so that nothing is mistaken.
+    """
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        traced = sys.modules.get("torch._dynamo.variables.builtin")
+        if traced is not None:
+            reflected = getattr(traced, "BUILTIN_TO_TENSOR_RFN_MAP", None)
+            if reflected is None:
+                raise AttributeError("__torch_function__")
+            reflected.setdefault(operator.matmul, sys.modules["torch"].Tensor.__rmatmul__)
+        return super().__get__(instance, owner)
+
+
+class Matrix:
+    """What lets ``m @ x`` and ``x @ m`` reach m for arrays and for tensors, traced ones too.
+
+    NumPy gives way to a type without ufuncs; torch, and what compiles for it, to a type that overrides its functions.
+    """
+
+    __slots__ = ()
+
+    __array_ufunc__ = None
+
+    def __matmul__(self, x: Any) -> Any:
+        raise NotImplementedError
+
+    def __rmatmul__(self, x: Any) -> Any:
+        raise NotImplementedError
+
+    @_Override
+    def __torch_function__(cls: Any, func: Any, types: Any, args: Any = (), kwargs: Any = None, /) -> Any:
+        import torch
+
+        if len(args) == 2 and not kwargs:
+            if func is torch.Tensor.__rmatmul__:
+                return args[1].__matmul__(args[0])
+            if func.__name__ in _PRODUCTS:
+                a, b = args
+                return a.__matmul__(b) if isinstance(a, Matrix) else b.__rmatmul__(a)
+        raise TypeError(f"{cls.__name__}: torch's {func.__name__} does not take one; products (@) do")
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"{type(self).__name__}: not an array; to_dense() or materialise() makes one")
+
+
+def turned(x: Array) -> Array:
+    """The last two axes exchanged; a vector stays."""
+    return x if x.ndim < 2 else x.swapaxes(-1, -2)

@@ -1,0 +1,63 @@
+"""Float arrays as arguments of what is no single operator. The one rule: an error names who was called, and what was got."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tersor._arrays import FLOATS, dtype_name
+
+Array = Any
+
+
+def is_tensor(x: Any) -> bool:
+    return not isinstance(x, np.ndarray) and hasattr(x, "requires_grad")
+
+
+def tensor_of(x: np.ndarray) -> Any:
+    """A tensor on the memory of x: never handed out, as who has it can write there."""
+    import torch
+
+    if torch.compiler.is_compiling():  # a trace knows no bfloat16 arrays, nor the types of others
+        return torch.from_numpy(x)
+    if x.dtype.name == "bfloat16":
+        return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(x)
+
+
+def check_values(who: str, name: str, x: Any) -> None:
+    """A dense array or tensor of a float type, or a TypeError."""
+    tensor = is_tensor(x)
+    if not tensor and not isinstance(x, np.ndarray):
+        raise TypeError(f"{who}: {name} must be a NumPy array or a torch tensor, got {type(x).__name__}")
+    if dtype_name(x.dtype) not in FLOATS:
+        raise TypeError(f"{who}: {name} must be float64, float32, float16 or bfloat16, got {dtype_name(x.dtype)}")
+    if tensor:
+        check_dense(who, name, x)
+    elif isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{who}: {name} must be a plain array, got a masked one; fill it first")
+    elif not x.dtype.isnative:
+        raise TypeError(f"{who}: {name} has byte order {x.dtype.byteorder!r}; convert it to native first")
+
+
+def check_dense(who: str, name: str, x: Any) -> None:
+    """Tensors with one block of memory by strides; those that only look like it are a TypeError."""
+    if type(x).__name__ == "DTensor":
+        raise TypeError(f"{who}: {name} must be a plain tensor, got a DTensor; to_local() or full_tensor() make one")
+    if x.is_nested:
+        raise TypeError(f"{who}: {name} must be a dense tensor, got a nested one")
+    kind = str(x.layout).rpartition(".")[2]
+    if kind != "strided":
+        raise TypeError(f"{who}: {name} must be a dense tensor, got one of layout {kind}; to_dense() makes one")
+
+
+def float_name(dtype: Any) -> str:
+    """The name of a type of either library, or what else was given in words."""
+    name = dtype_name(dtype) if isinstance(dtype, str) or hasattr(dtype, "itemsize") else repr(dtype)
+    if name not in FLOATS and dtype is not None:
+        try:
+            return np.dtype(dtype).name
+        except TypeError:
+            return name
+    return name

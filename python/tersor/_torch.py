@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-from tersor import _core
+from tersor import _core, _func
 from tersor._arrays import dtype_name
 from tersor._op import OPS, Op
 
@@ -39,6 +39,8 @@ def register() -> None:
         if op.name not in native:
             LIBRARY.impl(op.name, body(op, op.kernel), "CPU")
     for op in fresh:
+        raw = getattr(getattr(torch.ops, NAMESPACE), op.name).default
+        torch.library.register_vmap(f"{NAMESPACE}::{op.name}", _func.rule(op, raw), lib=LIBRARY)
         op.torch = public(op)
 
 
@@ -117,10 +119,10 @@ def _tensor(op: Op, name: str, x: Any, device: torch.device) -> torch.Tensor:
 def public(op: Op) -> Callable[..., Any]:
     """The operator's torch entry: arguments made whole, then one autograd node if a gradient is recorded."""
     raw = getattr(getattr(torch.ops, NAMESPACE), op.name).default
-    function = _function(op, raw)
     n, v, inputs = op.n, op.vectors, op.inputs
     # looked up once: for a few rows, this is what a call costs
     compiling, recording, tensor = torch.compiler.is_compiling, torch.is_grad_enabled, torch.Tensor
+    transforms = _func.active
 
     def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not kwargs and not compiling() and forward_ad._current_level < 0:
@@ -201,9 +203,14 @@ def public(op: Op) -> Callable[..., Any]:
             rests[given] = tuple(rest)
         return tuple(rest)
 
+    def dispatch_all(*whole: Any) -> Any:
+        return dispatch(whole)
+
     def dispatch(whole: tuple[Any, ...]) -> Any:
         try:
             if recording():
+                if not compiling() and transforms():
+                    return transformed(*whole)
                 for x in whole[:n]:
                     if x.requires_grad:
                         return function(*whole)
@@ -215,6 +222,7 @@ def public(op: Op) -> Callable[..., Any]:
                 raise
             raise meant from None
 
+    function, transformed = _function(op, raw, dispatch_all)
     return call
 
 
@@ -229,17 +237,22 @@ def _into(op: Op, xs: list[torch.Tensor], scalars: list[Any], out: Any) -> Any:
     return out
 
 
-def _function(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
-    """One ``autograd.Function`` per operator; what its backward saves is told by the parameters of ``<op>_bwd``."""
+def _function(op: Op, raw: Callable[..., Any], call: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """One ``autograd.Function`` per operator; what its backward saves is told by the parameters of ``<op>_bwd``.
+
+    And the same for the transforms of torch.func, which want its context set up apart: plain calls would pay for that.
+    """
     bwd = OPS.get(f"{op.name}_bwd")
     if bwd is None:
         if op.checks.get("tensors"):
-            return _through_reference(op, raw)
+            return _through_reference(op, raw, call)
 
         def refuse(*args: Any) -> Any:
             raise NotImplementedError(f"{op.name}: not differentiable")
 
-        return raw if op.checks.get("integer") else refuse
+        if op.checks.get("integer"):
+            return raw, raw
+        return refuse, _func.function(op, raw, call, lambda ctx, inputs, output: None, refuse)
     n, recording = op.n, torch.is_grad_enabled
     grads = [k for k in bwd.inputs if k not in op.inputs and k not in op.outputs]
     order = {k: i for i, k in enumerate(op.inputs)} | {k: n + i for i, k in enumerate(op.outputs)}
@@ -260,33 +273,28 @@ def _function(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
         back.append((op.inputs.index(k), place, saved.index(k) if k in saved and not like else None))
     nothing = [None] * (n + len(op.scalars))
 
-    class Fn(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, *args: Any) -> Any:
-            ys = raw(*args)
-            every = args if inputs_only else (*args[:n], ys) if len(op.outputs) == 1 else (*args[:n], *ys)
-            ctx.save_for_backward(*[every[i] for i in places])
-            if constants:
-                ctx.constants = [args[i] for i in constants]
-            return ys
+    def save(ctx: Any, args: tuple[Any, ...], ys: Any) -> None:
+        every = args if inputs_only else (*args[:n], ys) if len(op.outputs) == 1 else (*args[:n], *ys)
+        ctx.save_for_backward(*[every[i] for i in places])
+        if constants:
+            ctx.constants = [args[i] for i in constants]
 
-        @staticmethod
-        def backward(ctx: Any, *gs: torch.Tensor) -> Any:
-            xs, needed = ctx.saved_tensors, ctx.needs_input_grad
-            every = (*gs, *xs)
-            fed = [every[i] for i in feed]
-            if constants:
-                fed += ctx.constants
-            # without create_graph no graph is recorded here, and nothing has to watch for one
-            ds = graphed(*fed) if recording() else backward_raw(*fed)
-            if single:
-                ds = (ds,)
-            out = nothing.copy()
-            for i, place, kept in back:
-                if needed[i]:
-                    d = ds[place]
-                    out[i] = d if kept is None or d.shape == xs[kept].shape else d.sum_to_size(xs[kept].shape)
-            return tuple(out)
+    def pull(ctx: Any, *gs: torch.Tensor) -> Any:
+        xs, needed = ctx.saved_tensors, ctx.needs_input_grad
+        every = (*gs, *xs)
+        fed = [every[i] for i in feed]
+        if constants:
+            fed += ctx.constants
+        # without create_graph no graph is recorded here, and nothing has to watch for one
+        ds = graphed(*fed) if recording() else backward_raw(*fed)
+        if single:
+            ds = (ds,)
+        out = nothing.copy()
+        for i, place, kept in back:
+            if needed[i]:
+                d = ds[place]
+                out[i] = d if kept is None or d.shape == xs[kept].shape else d.sum_to_size(xs[kept].shape)
+        return tuple(out)
 
     def graphed(*args: Any) -> Any:
         if twice:
@@ -297,48 +305,94 @@ def _function(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
         ds = _Once.apply(op.name, len(ds), *ds, *[a for a in args if isinstance(a, torch.Tensor)])
         return ds[0] if single else ds
 
+    class Fn(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *args: Any) -> Any:
+            ys = raw(*args)
+            save(ctx, args, ys)
+            return ys
+
+        backward = staticmethod(pull)
+
     Fn.__name__ = Fn.__qualname__ = op.name
-    return Fn.apply
+    return Fn.apply, _func.function(op, raw, call, save, pull)
 
 
-def _through_reference(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
+def _through_reference(
+    op: Op, raw: Callable[..., Any], call: Callable[..., Any]
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """A backward that is differentiated in its turn: by autograd through its reference, in float64."""
     n = op.n
+
+    def save(ctx: Any, args: tuple[Any, ...], ys: Any) -> None:
+        ctx.save_for_backward(*args[:n])
+        ctx.constants = args[n:]
+
+    def outputs(xs: list[torch.Tensor], constants: tuple[Any, ...], gs: tuple[torch.Tensor, ...]) -> list[Any]:
+        ys = op.reference(*xs, *constants)
+        return [y.sum_to_size(g.shape) for y, g in zip(ys if isinstance(ys, tuple) else (ys,), gs, strict=True)]
+
+    def pull(ctx: Any, *gs: torch.Tensor) -> Any:
+        graph, needed = torch.is_grad_enabled(), ctx.needs_input_grad[:n]
+        with torch.enable_grad():
+            # views, so that one argument does not count as made of another
+            xs = [x.double().view_as(x) if x.is_floating_point() else x for x in ctx.saved_tensors]
+            ys = outputs(xs, ctx.constants, gs)
+        # what depends on nothing that is watched has no part
+        parts = [(y, g.to(y.dtype)) for y, g in zip(ys, gs, strict=True) if y.requires_grad]
+        wanted = [x for x, k in zip(xs, needed, strict=True) if k]
+        found = torch.autograd.grad(
+            [y for y, _ in parts], wanted, [g for _, g in parts], create_graph=graph, allow_unused=True
+        )
+        ds = iter(found)
+        out = [next(ds) if k else None for k in needed]
+        out = [d if d is None else d.to(x.dtype) for d, x in zip(out, ctx.saved_tensors, strict=True)]
+        return (*out, *(None for _ in ctx.constants))
+
+    def transformed(ctx: Any, *gs: torch.Tensor) -> Any:
+        """`pull`, by a transform of its own: the level that recorded the inputs may be closed by now."""
+        saved, needed = list(ctx.saved_tensors), ctx.needs_input_grad[:n]
+        wide = [x.double() if x.is_floating_point() else x for x in saved]
+        at = [i for i in range(n) if needed[i]]
+
+        def of(*xs: torch.Tensor) -> list[torch.Tensor]:
+            return outputs([xs[at.index(i)] if i in at else x for i, x in enumerate(wide)], ctx.constants, gs)
+
+        ys, back = torch.func.vjp(of, *[wide[i] for i in at])
+        ds = back([g.to(y.dtype) for y, g in zip(ys, gs, strict=True)])
+        out: list[Any] = [None] * (n + len(ctx.constants))
+        for i, d in zip(at, ds, strict=True):
+            out[i] = d.to(saved[i].dtype)
+        return tuple(out)
 
     class Fn(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *args: Any) -> Any:
-            ctx.save_for_backward(*args[:n])
-            ctx.constants = args[n:]
-            return raw(*args)
+            ys = raw(*args)
+            save(ctx, args, ys)
+            return ys
 
-        @staticmethod
-        def backward(ctx: Any, *gs: torch.Tensor) -> Any:
-            graph, needed = torch.is_grad_enabled(), ctx.needs_input_grad[:n]
-            with torch.enable_grad():
-                # views, so that one argument does not count as made of another
-                xs = [x.double().view_as(x) if x.is_floating_point() else x for x in ctx.saved_tensors]
-                ys = op.reference(*xs, *ctx.constants)
-                ys = ys if isinstance(ys, tuple) else (ys,)
-                total = sum((y.sum_to_size(g.shape) * g).sum() for y, g in zip(ys, gs, strict=True))
-            wanted = [x for x, k in zip(xs, needed, strict=True) if k]
-            ds = iter(torch.autograd.grad(total, wanted, create_graph=graph, allow_unused=True))
-            out = [next(ds) if k else None for k in needed]
-            out = [d if d is None else d.to(x.dtype) for d, x in zip(out, ctx.saved_tensors, strict=True)]
-            return (*out, *(None for _ in ctx.constants))
+        backward = staticmethod(pull)
 
     Fn.__name__ = Fn.__qualname__ = op.name
-    return Fn.apply
+    return Fn.apply, _func.function(op, raw, call, save, transformed)
 
 
 class _Once(torch.autograd.Function):
     """Gradients that have none of their own: they carry the graph, and who follows it is told."""
 
     @staticmethod
-    def forward(ctx: Any, name: str, n: int, *args: torch.Tensor) -> Any:
-        ctx.name = name
+    def forward(name: str, n: int, *args: torch.Tensor) -> Any:
         return tuple(d.view_as(d) for d in args[:n])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.name = inputs[0]
 
     @staticmethod
     def backward(ctx: Any, *gs: torch.Tensor) -> Any:
         raise NotImplementedError(f"{ctx.name}: not differentiable twice")
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], name: str, n: int, *args: torch.Tensor) -> Any:
+        return _Once.apply(name, n, *args), in_dims[2 : 2 + n]

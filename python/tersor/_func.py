@@ -88,9 +88,7 @@ def _one_by_one(op: Op, call: Callable[..., Any], size: int, own: list[bool], ar
         like = [x.to("meta") if isinstance(x, Tensor) else x for x in like]
         raw = getattr(torch.ops.tersor, op.name).default
         ys = raw(*like)
-        ys = tuple(
-            args[0].new_empty((0, *y.shape), dtype=y.dtype) for y in (ys if isinstance(ys, tuple) else (ys,))
-        )
+        ys = tuple(args[0].new_empty((0, *y.shape), dtype=y.dtype) for y in (ys if isinstance(ys, tuple) else (ys,)))
         return ys if len(ys) > 1 else ys[0]
     runs = [call(*[x[b] if mine else x for x, mine in zip(args, own, strict=True)]) for b in range(size)]
     if isinstance(runs[0], tuple):

@@ -313,6 +313,7 @@ def op(**options: Any) -> Callable[[Callable[..., R]], Callable[..., R]]:
     exempt : names of inputs that may have another float type than the data (scales)
     words : ``{scalar: {word: number}}``, the words a scalar may be given as
     conditioned : computed in the data's own type: tests allow what a rounding of the inputs changes as well
+    leading : of an operator without rows: the inputs that take leading axes, all alike, with how many last axes belong together
     tensors : of a backward: its reference reads tensors too, and torch's autograd goes through it for second derivatives
 
     A keyword-only ``dim`` (and ``keepdim``) in the signature lets the caller say which axis the rows lie along.

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _disable_current_modes
 
-from tersor import _core, _func
-from tersor._arrays import dtype_name
+from tersor import _core, _dtensor, _func, _memory
+from tersor._arrays import dtype_name, into
 from tersor._op import OPS, Op
 
 NAMESPACE = "tersor"
@@ -91,14 +93,20 @@ def _launch(op: Op, *args: Any) -> None:
         launcher(*args)
 
 
-@functools.lru_cache(maxsize=1024)
+#: numbers as the kernels take them, and the tensor that stands for None: kept, since for a few rows making them is the call
+_NUMBERS: dict[float, torch.Tensor] = {}
+with _disable_current_modes():
+    _ABSENT = torch.empty(0, device="cpu", dtype=torch.float32)
+
+
 def _number(value: float) -> torch.Tensor:
-    return torch.tensor(value, dtype=torch.float64)
-
-
-@functools.lru_cache(maxsize=1)
-def _absent() -> torch.Tensor:
-    return torch.empty(0)
+    found = _NUMBERS.get(value)
+    if found is None or not value:  # the two zeros are one key
+        if len(_NUMBERS) >= 1024:
+            _NUMBERS.clear()
+        with _disable_current_modes():  # a FakeTensor made here would outlive its mode
+            found = _NUMBERS[value] = torch.tensor(value, dtype=torch.float64, device="cpu")
+    return found
 
 
 def _tensor(op: Op, name: str, x: Any, device: torch.device) -> torch.Tensor:
@@ -107,11 +115,13 @@ def _tensor(op: Op, name: str, x: Any, device: torch.device) -> torch.Tensor:
             raise ValueError(f"{op.name}: {name} is on {x.device}, {op.inputs[0]} on {device}")
         return x
     if x is None and name in op.optional:
-        return _absent() if device.type == "cpu" else torch.empty(0, device=device)
+        if torch.compiler.is_compiling():
+            return torch.empty(0, device=device, dtype=torch.float32)
+        return _ABSENT if device.type == "cpu" else torch.empty(0, device=device, dtype=torch.float32)
     if isinstance(x, (int, float)) and name in op.exempt:
         # a number is a float64 coefficient on the CPU; kernels on other devices read its value
         if torch.compiler.is_compiling():
-            return torch.tensor(float(x), dtype=torch.float64)
+            return torch.tensor(float(x), dtype=torch.float64, device="cpu")
         return _number(float(x))
     raise TypeError(f"{op.name}: {name} must be a tensor like the first argument, got {type(x).__name__}")
 
@@ -125,10 +135,22 @@ def public(op: Op) -> Callable[..., Any]:
     transforms = _func.active
 
     def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not kwargs and not compiling() and forward_ad._current_level < 0:
+        if compiling():
+            return thought(args, kwargs)
+        try:
+            return short(args, kwargs)
+        except (RuntimeError, AssertionError):  # nested tensors have no shape, say
+            _refuse(op, args)
+            raise
+
+    def short(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not kwargs and forward_ad._current_level < 0:
             whole = ready(args)
             if whole is not None:
                 return dispatch(whole)
+        return thought(args, kwargs)
+
+    def thought(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         out = kwargs.pop("out", None) if kwargs else None
         xs, scalars = op.bind(args, kwargs)
         if not isinstance(xs[0], torch.Tensor):
@@ -144,7 +166,7 @@ def public(op: Op) -> Callable[..., Any]:
         if out is not None:
             if torch.is_grad_enabled() and any(x.requires_grad for x in xs):
                 raise RuntimeError(f"{op.name}: out= does not support automatic differentiation")
-            return _into(op, xs, scalars, out)
+            return _into(op, dispatch, xs, scalars, out)
         return dispatch((*xs, *scalars))
 
     total = n + len(op.scalars)
@@ -207,37 +229,95 @@ def public(op: Op) -> Callable[..., Any]:
         return dispatch(whole)
 
     def dispatch(whole: tuple[Any, ...]) -> Any:
+        if compiling():
+            return traced(whole)
         try:
             if recording():
-                if not compiling() and transforms():
+                if transforms():
                     return transformed(*whole)
                 for x in whole[:n]:
                     if x.requires_grad:
                         return function(*whole)
             return raw(*whole)
-        except RuntimeError as e:
+        except (RuntimeError, AssertionError) as e:
             # torch's C ABI raises RuntimeError only: give back the exception that was meant
             meant = _core.translate(str(e)) if "[tersor:" in str(e) else None
-            if meant is None:
-                raise
-            raise meant from None
+            if meant is not None:
+                raise meant from None
+            if any(_dtensor.distributed(x) for x in whole[:n]):
+                return _dtensor.run(op, dispatch, whole)
+            same = _fakes(whole)
+            if same is not None:
+                return dispatch(same)
+            _refuse(op, whole)
+            raise
+
+    def traced(whole: tuple[Any, ...]) -> Any:
+        if recording():
+            for x in whole[:n]:
+                if x.requires_grad:
+                    return function(*whole)
+        return raw(*whole)
 
     function, transformed = _function(op, raw, dispatch_all)
     return call
 
 
-def _into(op: Op, xs: list[torch.Tensor], scalars: list[Any], out: Any) -> Any:
+def _refuse(op: Op, args: tuple[Any, ...]) -> None:
+    """Says so where an argument is of a kind that no operator takes."""
+    for k, x in zip(op.inputs, args, strict=False):
+        why = _memory.kind(x) if isinstance(x, torch.Tensor) else None
+        if why is not None:
+            raise TypeError(f"{op.name}: {k} is {why}") from None
+
+
+def _fakes(whole: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """The arguments with numbers as fake as the rest; None where nothing is, or all are."""
+    mode = next((x.fake_mode for x in whole if isinstance(x, FakeTensor)), None)
+    plain = [isinstance(x, torch.Tensor) and not isinstance(x, FakeTensor) and x.numel() < 2 for x in whole]
+    if mode is None or not any(plain):
+        return None
+    return tuple(mode.from_tensor(x) if p else x for x, p in zip(whole, plain, strict=True))
+
+
+def _into(op: Op, call: Callable[..., Any], xs: list[torch.Tensor], scalars: list[Any], out: Any) -> Any:
+    """The operator into memory that the caller brought: at once where it is memory, else through what torch makes of it."""
     ys = list(out) if isinstance(out, tuple) else [out]
+    if torch.compiler.is_compiling() or any(
+        isinstance(x, torch.Tensor) and _memory.lack(x) is not None for x in (*xs, *ys)
+    ):
+        for k, y in zip(op.outputs, ys, strict=False):
+            why = _memory.kind(y) if isinstance(y, torch.Tensor) else None
+            if why is not None:
+                raise TypeError(f"{op.name}: out for {k} is {why}")
+        made = call((*xs, *scalars))
+        news = list(made) if isinstance(made, tuple) else [made]
+        for k, y, new in zip(op.outputs, ys, news, strict=False):
+            if not isinstance(y, torch.Tensor):
+                continue
+            if y.device != new.device:
+                raise ValueError(f"{op.name}: out for {k} is on {y.device}, {op.inputs[0]} on {new.device}")
+            for special in (FakeTensor, _dtensor.kind()):
+                if isinstance(y, special) != isinstance(new, special):
+                    raise TypeError(
+                        f"{op.name}: out for {k} is a {type(y).__name__}, the result a {type(new).__name__}"
+                    )
+        into(op.name, ys, news)
+        return out
     op.check_out(ys, op.shapes(xs, scalars), torch.Tensor, lambda y: dtype_name(y.dtype))
     for k, y in zip(op.outputs, ys, strict=True):
         if not y.is_contiguous():
             raise ValueError(f"{op.name}: out for {k} must be contiguous")
+        if y.device != xs[0].device:
+            raise ValueError(f"{op.name}: out for {k} is on {y.device}, {op.inputs[0]} on {xs[0].device}")
     run = op.kernel if xs[0].device.type == "cpu" else functools.partial(_launch, op)
     run(*[x.detach().contiguous() for x in xs], *[y.detach() for y in ys], *scalars)
     return out
 
 
-def _function(op: Op, raw: Callable[..., Any], call: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _function(
+    op: Op, raw: Callable[..., Any], call: Callable[..., Any]
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """One ``autograd.Function`` per operator; what its backward saves is told by the parameters of ``<op>_bwd``.
 
     And the same for the transforms of torch.func, which want its context set up apart: plain calls would pay for that.

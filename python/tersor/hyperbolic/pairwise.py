@@ -92,6 +92,7 @@ def _softmin(d: Array, beta: Any) -> Array:
 @op(
     meta=lambda x, y, c, grads: [((*_rows(x, y), x.shape[-2], y.shape[-2]), x.dtype)],
     sample=_sample("x", "y", "c"),
+    leading={"x": 2, "y": 2},
 )
 def _cdist(x: Array, y: Array, c: Any = 1.0, grads: int = 7) -> Array:
     """All distances; ``grads`` is for the backward alone."""
@@ -142,6 +143,7 @@ def _cdist_bwd(g: Array, x: Array, y: Array, c: Any = 1.0, grads: int = 7) -> tu
     ],
     sample=_sample("x", "y", "c", k=lambda m: (m + 1) // 2),
     integer=True,
+    leading={"x": 2, "y": 2},
 )
 def _knn(x: Array, y: Array, c: Any = 1.0, k: int = 1) -> tuple[Array, Array]:
     """The distances to the k nearest rows of y and their places, in order."""
@@ -154,6 +156,7 @@ def _knn(x: Array, y: Array, c: Any = 1.0, k: int = 1) -> tuple[Array, Array]:
 @op(
     meta=lambda x, y, beta, c, grads: [((*_rows(x, y), x.shape[-2]), x.dtype)],
     sample=_sample("x", "y", "beta", "c"),
+    leading={"x": 2, "y": 2},
 )
 def _softmin_dist(x: Array, y: Array, beta: Any = 1.0, c: Any = 1.0, grads: int = 7) -> Array:
     """The soft minimum of the distances; ``grads`` is for the backward alone."""

@@ -42,6 +42,7 @@ def _product_shape(name: str, x: Array, indptr: Array) -> tuple[int, ...]:
     meta=lambda data, indices, indptr, x, *rest, **scalars: [(_product_shape("spmm", x, indptr), data.dtype)],
     sample=_csr_sample.spmm,
     tolerance=SUMS,
+    leading={"x": 2},
 )
 def _spmm(
     data: Array,

@@ -43,7 +43,7 @@ def _mean(x: Array, w: Array, c: Any, tol: float = 1e-14, max_iter: int = 100, s
         return descend(x, w, c, tol, max_iter)
     from tersor.hyperbolic import _implicit
 
-    return _implicit.Mean.apply(x, w, c, tol, max_iter, still)
+    return _implicit.mean(x, w, c, tol, max_iter, still)
 
 
 def frechet_mean(

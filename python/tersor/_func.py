@@ -19,6 +19,11 @@ from tersor._op import Op
 active: Callable[[], bool] = torch._C._are_functorch_transforms_active  # type: ignore[attr-defined]
 
 
+def watched() -> bool:
+    """Whether any tensor may have a gradient, though it does not say so: a batch hides that of what it is made of."""
+    return not torch.compiler.is_compiling() and active()
+
+
 def batched(op: Op, call: Callable[..., Any], size: int, dims: Sequence[int | None], args: Sequence[Any]) -> Any:
     """The results of `call` for all samples, their batch axis first.
 

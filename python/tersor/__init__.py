@@ -1,6 +1,9 @@
 """tersor: fast, exact kernels for the operations that make neural representations small."""
 
+import importlib as _importlib
 import os as _os
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from tersor import _core
 from tersor._core import __version__, get_num_threads, set_num_threads
@@ -10,6 +13,10 @@ if hasattr(_os, "register_at_fork"):
     _os.register_at_fork(after_in_child=_core.after_fork)
 
 from tersor import hyperbolic, lorentz, project, prune, quant, random, sparse
+
+if _TYPE_CHECKING:
+    from tersor import nn as nn
+    from tersor import optim as optim
 
 __all__ = [
     "FormatError",
@@ -25,3 +32,19 @@ __all__ = [
     "set_num_threads",
     "sparse",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    """What needs torch, imported at first use."""
+    if name not in ("nn", "optim"):
+        raise AttributeError(f"module 'tersor' has no attribute {name!r}")
+    try:
+        return _importlib.import_module(f"tersor.{name}")
+    except ModuleNotFoundError as e:
+        if e.name != "torch":
+            raise
+        raise ImportError(f"tersor.{name} needs torch, which is not installed: pip install tersor[torch]") from e
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "nn", "optim"})

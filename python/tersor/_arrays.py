@@ -14,9 +14,14 @@ Array = Any
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
+def axes(x: Any) -> int:
+    """The number of axes of an array; numbers have none, and what traces has to be told so."""
+    return 0 if isinstance(x, (int, float)) else getattr(x, "ndim", 0)
+
+
 def move(x: Any, n: int, source: int, target: int) -> Any:
     """`x`, of `n` axes or fewer, with an axis moved; numbers stay."""
-    if getattr(x, "ndim", 0) == 0:
+    if axes(x) == 0:
         return x
     if x.ndim < n:
         x = x.reshape((1,) * (n - x.ndim) + tuple(x.shape))

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tersor import _core
-from tersor._arrays import FLOATS, as_words, dtype_name, empty, into, move, native
+from tersor._arrays import FLOATS, as_words, axes, dtype_name, empty, into, move, native
 from tersor._core import InternalError
 
 __all__ = ["OPS", "FormatError", "InternalError", "Op", "kernel", "op"]
@@ -135,7 +135,7 @@ class Op:
             return call(*args, **kwargs)
         out = kwargs.pop("out", None)
         xs, scalars = self.bind(args, kwargs)
-        n = max((getattr(x, "ndim", 0) for x in xs[: self.vectors]), default=0)
+        n = max((axes(x) for x in xs[: self.vectors]), default=0)
         if not -n <= dim < n:
             raise np.exceptions.AxisError(dim, n)
         at = dim - n if dim >= 0 else dim
@@ -313,6 +313,7 @@ def op(**options: Any) -> Callable[[Callable[..., R]], Callable[..., R]]:
     exempt : names of inputs that may have another float type than the data (scales)
     words : ``{scalar: {word: number}}``, the words a scalar may be given as
     conditioned : computed in the data's own type: tests allow what a rounding of the inputs changes as well
+    leading : of an operator without rows: the inputs that take leading axes, all alike, with how many last axes belong together
     tensors : of a backward: its reference reads tensors too, and torch's autograd goes through it for second derivatives
 
     A keyword-only ``dim`` (and ``keepdim``) in the signature lets the caller say which axis the rows lie along.

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _disable_current_modes
 
-from tersor import _core
-from tersor._arrays import dtype_name
+from tersor import _core, _dtensor, _func, _memory
+from tersor._arrays import dtype_name, into
 from tersor._op import OPS, Op
 
 NAMESPACE = "tersor"
@@ -39,6 +41,8 @@ def register() -> None:
         if op.name not in native:
             LIBRARY.impl(op.name, body(op, op.kernel), "CPU")
     for op in fresh:
+        raw = getattr(getattr(torch.ops, NAMESPACE), op.name).default
+        torch.library.register_vmap(f"{NAMESPACE}::{op.name}", _func.rule(op, raw), lib=LIBRARY)
         op.torch = public(op)
 
 
@@ -89,14 +93,20 @@ def _launch(op: Op, *args: Any) -> None:
         launcher(*args)
 
 
-@functools.lru_cache(maxsize=1024)
+#: numbers as the kernels take them, and the tensor that stands for None: kept, since for a few rows making them is the call
+_NUMBERS: dict[float, torch.Tensor] = {}
+with _disable_current_modes():
+    _ABSENT = torch.empty(0, device="cpu", dtype=torch.float32)
+
+
 def _number(value: float) -> torch.Tensor:
-    return torch.tensor(value, dtype=torch.float64)
-
-
-@functools.lru_cache(maxsize=1)
-def _absent() -> torch.Tensor:
-    return torch.empty(0)
+    found = _NUMBERS.get(value)
+    if found is None or not value:  # the two zeros are one key
+        if len(_NUMBERS) >= 1024:
+            _NUMBERS.clear()
+        with _disable_current_modes():  # a FakeTensor made here would outlive its mode
+            found = _NUMBERS[value] = torch.tensor(value, dtype=torch.float64, device="cpu")
+    return found
 
 
 def _tensor(op: Op, name: str, x: Any, device: torch.device) -> torch.Tensor:
@@ -105,11 +115,13 @@ def _tensor(op: Op, name: str, x: Any, device: torch.device) -> torch.Tensor:
             raise ValueError(f"{op.name}: {name} is on {x.device}, {op.inputs[0]} on {device}")
         return x
     if x is None and name in op.optional:
-        return _absent() if device.type == "cpu" else torch.empty(0, device=device)
+        if torch.compiler.is_compiling():
+            return torch.empty(0, device=device, dtype=torch.float32)
+        return _ABSENT if device.type == "cpu" else torch.empty(0, device=device, dtype=torch.float32)
     if isinstance(x, (int, float)) and name in op.exempt:
         # a number is a float64 coefficient on the CPU; kernels on other devices read its value
         if torch.compiler.is_compiling():
-            return torch.tensor(float(x), dtype=torch.float64)
+            return torch.tensor(float(x), dtype=torch.float64, device="cpu")
         return _number(float(x))
     raise TypeError(f"{op.name}: {name} must be a tensor like the first argument, got {type(x).__name__}")
 
@@ -117,16 +129,28 @@ def _tensor(op: Op, name: str, x: Any, device: torch.device) -> torch.Tensor:
 def public(op: Op) -> Callable[..., Any]:
     """The operator's torch entry: arguments made whole, then one autograd node if a gradient is recorded."""
     raw = getattr(getattr(torch.ops, NAMESPACE), op.name).default
-    function = _function(op, raw)
     n, v, inputs = op.n, op.vectors, op.inputs
     # looked up once: for a few rows, this is what a call costs
     compiling, recording, tensor = torch.compiler.is_compiling, torch.is_grad_enabled, torch.Tensor
+    transforms = _func.active
 
     def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not kwargs and not compiling() and forward_ad._current_level < 0:
+        if compiling():
+            return thought(args, kwargs)
+        try:
+            return short(args, kwargs)
+        except (RuntimeError, AssertionError):  # nested tensors have no shape, say
+            _refuse(op, args)
+            raise
+
+    def short(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not kwargs and forward_ad._current_level < 0:
             whole = ready(args)
             if whole is not None:
                 return dispatch(whole)
+        return thought(args, kwargs)
+
+    def thought(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         out = kwargs.pop("out", None) if kwargs else None
         xs, scalars = op.bind(args, kwargs)
         if not isinstance(xs[0], torch.Tensor):
@@ -142,7 +166,7 @@ def public(op: Op) -> Callable[..., Any]:
         if out is not None:
             if torch.is_grad_enabled() and any(x.requires_grad for x in xs):
                 raise RuntimeError(f"{op.name}: out= does not support automatic differentiation")
-            return _into(op, xs, scalars, out)
+            return _into(op, dispatch, xs, scalars, out)
         return dispatch((*xs, *scalars))
 
     total = n + len(op.scalars)
@@ -201,45 +225,114 @@ def public(op: Op) -> Callable[..., Any]:
             rests[given] = tuple(rest)
         return tuple(rest)
 
+    def dispatch_all(*whole: Any) -> Any:
+        return dispatch(whole)
+
     def dispatch(whole: tuple[Any, ...]) -> Any:
+        if compiling():
+            return traced(whole)
         try:
             if recording():
+                if transforms():
+                    return transformed(*whole)
                 for x in whole[:n]:
                     if x.requires_grad:
                         return function(*whole)
             return raw(*whole)
-        except RuntimeError as e:
+        except (RuntimeError, AssertionError) as e:
             # torch's C ABI raises RuntimeError only: give back the exception that was meant
             meant = _core.translate(str(e)) if "[tersor:" in str(e) else None
-            if meant is None:
-                raise
-            raise meant from None
+            if meant is not None:
+                raise meant from None
+            if any(_dtensor.distributed(x) for x in whole[:n]):
+                return _dtensor.run(op, dispatch, whole)
+            same = _fakes(whole)
+            if same is not None:
+                return dispatch(same)
+            _refuse(op, whole)
+            raise
 
+    def traced(whole: tuple[Any, ...]) -> Any:
+        if recording():
+            for x in whole[:n]:
+                if x.requires_grad:
+                    return function(*whole)
+        return raw(*whole)
+
+    function, transformed = _function(op, raw, dispatch_all)
     return call
 
 
-def _into(op: Op, xs: list[torch.Tensor], scalars: list[Any], out: Any) -> Any:
+def _refuse(op: Op, args: tuple[Any, ...]) -> None:
+    """Says so where an argument is of a kind that no operator takes."""
+    for k, x in zip(op.inputs, args, strict=False):
+        why = _memory.kind(x) if isinstance(x, torch.Tensor) else None
+        if why is not None:
+            raise TypeError(f"{op.name}: {k} is {why}") from None
+
+
+def _fakes(whole: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """The arguments with numbers as fake as the rest; None where nothing is, or all are."""
+    mode = next((x.fake_mode for x in whole if isinstance(x, FakeTensor)), None)
+    plain = [isinstance(x, torch.Tensor) and not isinstance(x, FakeTensor) and x.numel() < 2 for x in whole]
+    if mode is None or not any(plain):
+        return None
+    return tuple(mode.from_tensor(x) if p else x for x, p in zip(whole, plain, strict=True))
+
+
+def _into(op: Op, call: Callable[..., Any], xs: list[torch.Tensor], scalars: list[Any], out: Any) -> Any:
+    """The operator into memory that the caller brought: at once where it is memory, else through what torch makes of it."""
     ys = list(out) if isinstance(out, tuple) else [out]
+    if torch.compiler.is_compiling() or any(
+        isinstance(x, torch.Tensor) and _memory.lack(x) is not None for x in (*xs, *ys)
+    ):
+        for k, y in zip(op.outputs, ys, strict=False):
+            why = _memory.kind(y) if isinstance(y, torch.Tensor) else None
+            if why is not None:
+                raise TypeError(f"{op.name}: out for {k} is {why}")
+        made = call((*xs, *scalars))
+        news = list(made) if isinstance(made, tuple) else [made]
+        for k, y, new in zip(op.outputs, ys, news, strict=False):
+            if not isinstance(y, torch.Tensor):
+                continue
+            if y.device != new.device:
+                raise ValueError(f"{op.name}: out for {k} is on {y.device}, {op.inputs[0]} on {new.device}")
+            for special in (FakeTensor, _dtensor.kind()):
+                if isinstance(y, special) != isinstance(new, special):
+                    raise TypeError(
+                        f"{op.name}: out for {k} is a {type(y).__name__}, the result a {type(new).__name__}"
+                    )
+        into(op.name, ys, news)
+        return out
     op.check_out(ys, op.shapes(xs, scalars), torch.Tensor, lambda y: dtype_name(y.dtype))
     for k, y in zip(op.outputs, ys, strict=True):
         if not y.is_contiguous():
             raise ValueError(f"{op.name}: out for {k} must be contiguous")
+        if y.device != xs[0].device:
+            raise ValueError(f"{op.name}: out for {k} is on {y.device}, {op.inputs[0]} on {xs[0].device}")
     run = op.kernel if xs[0].device.type == "cpu" else functools.partial(_launch, op)
     run(*[x.detach().contiguous() for x in xs], *[y.detach() for y in ys], *scalars)
     return out
 
 
-def _function(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
-    """One ``autograd.Function`` per operator; what its backward saves is told by the parameters of ``<op>_bwd``."""
+def _function(
+    op: Op, raw: Callable[..., Any], call: Callable[..., Any]
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """One ``autograd.Function`` per operator; what its backward saves is told by the parameters of ``<op>_bwd``.
+
+    And the same for the transforms of torch.func, which want its context set up apart: plain calls would pay for that.
+    """
     bwd = OPS.get(f"{op.name}_bwd")
     if bwd is None:
         if op.checks.get("tensors"):
-            return _through_reference(op, raw)
+            return _through_reference(op, raw, call)
 
         def refuse(*args: Any) -> Any:
             raise NotImplementedError(f"{op.name}: not differentiable")
 
-        return raw if op.checks.get("integer") else refuse
+        if op.checks.get("integer"):
+            return raw, raw
+        return refuse, _func.function(op, raw, call, lambda ctx, inputs, output: None, refuse)
     n, recording = op.n, torch.is_grad_enabled
     grads = [k for k in bwd.inputs if k not in op.inputs and k not in op.outputs]
     order = {k: i for i, k in enumerate(op.inputs)} | {k: n + i for i, k in enumerate(op.outputs)}
@@ -260,33 +353,28 @@ def _function(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
         back.append((op.inputs.index(k), place, saved.index(k) if k in saved and not like else None))
     nothing = [None] * (n + len(op.scalars))
 
-    class Fn(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, *args: Any) -> Any:
-            ys = raw(*args)
-            every = args if inputs_only else (*args[:n], ys) if len(op.outputs) == 1 else (*args[:n], *ys)
-            ctx.save_for_backward(*[every[i] for i in places])
-            if constants:
-                ctx.constants = [args[i] for i in constants]
-            return ys
+    def save(ctx: Any, args: tuple[Any, ...], ys: Any) -> None:
+        every = args if inputs_only else (*args[:n], ys) if len(op.outputs) == 1 else (*args[:n], *ys)
+        ctx.save_for_backward(*[every[i] for i in places])
+        if constants:
+            ctx.constants = [args[i] for i in constants]
 
-        @staticmethod
-        def backward(ctx: Any, *gs: torch.Tensor) -> Any:
-            xs, needed = ctx.saved_tensors, ctx.needs_input_grad
-            every = (*gs, *xs)
-            fed = [every[i] for i in feed]
-            if constants:
-                fed += ctx.constants
-            # without create_graph no graph is recorded here, and nothing has to watch for one
-            ds = graphed(*fed) if recording() else backward_raw(*fed)
-            if single:
-                ds = (ds,)
-            out = nothing.copy()
-            for i, place, kept in back:
-                if needed[i]:
-                    d = ds[place]
-                    out[i] = d if kept is None or d.shape == xs[kept].shape else d.sum_to_size(xs[kept].shape)
-            return tuple(out)
+    def pull(ctx: Any, *gs: torch.Tensor) -> Any:
+        xs, needed = ctx.saved_tensors, ctx.needs_input_grad
+        every = (*gs, *xs)
+        fed = [every[i] for i in feed]
+        if constants:
+            fed += ctx.constants
+        # without create_graph no graph is recorded here, and nothing has to watch for one
+        ds = graphed(*fed) if recording() else backward_raw(*fed)
+        if single:
+            ds = (ds,)
+        out = nothing.copy()
+        for i, place, kept in back:
+            if needed[i]:
+                d = ds[place]
+                out[i] = d if kept is None or d.shape == xs[kept].shape else d.sum_to_size(xs[kept].shape)
+        return tuple(out)
 
     def graphed(*args: Any) -> Any:
         if twice:
@@ -297,48 +385,94 @@ def _function(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
         ds = _Once.apply(op.name, len(ds), *ds, *[a for a in args if isinstance(a, torch.Tensor)])
         return ds[0] if single else ds
 
+    class Fn(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *args: Any) -> Any:
+            ys = raw(*args)
+            save(ctx, args, ys)
+            return ys
+
+        backward = staticmethod(pull)
+
     Fn.__name__ = Fn.__qualname__ = op.name
-    return Fn.apply
+    return Fn.apply, _func.function(op, raw, call, save, pull)
 
 
-def _through_reference(op: Op, raw: Callable[..., Any]) -> Callable[..., Any]:
+def _through_reference(
+    op: Op, raw: Callable[..., Any], call: Callable[..., Any]
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """A backward that is differentiated in its turn: by autograd through its reference, in float64."""
     n = op.n
+
+    def save(ctx: Any, args: tuple[Any, ...], ys: Any) -> None:
+        ctx.save_for_backward(*args[:n])
+        ctx.constants = args[n:]
+
+    def outputs(xs: list[torch.Tensor], constants: tuple[Any, ...], gs: tuple[torch.Tensor, ...]) -> list[Any]:
+        ys = op.reference(*xs, *constants)
+        return [y.sum_to_size(g.shape) for y, g in zip(ys if isinstance(ys, tuple) else (ys,), gs, strict=True)]
+
+    def pull(ctx: Any, *gs: torch.Tensor) -> Any:
+        graph, needed = torch.is_grad_enabled(), ctx.needs_input_grad[:n]
+        with torch.enable_grad():
+            # views, so that one argument does not count as made of another
+            xs = [x.double().view_as(x) if x.is_floating_point() else x for x in ctx.saved_tensors]
+            ys = outputs(xs, ctx.constants, gs)
+        # what depends on nothing that is watched has no part
+        parts = [(y, g.to(y.dtype)) for y, g in zip(ys, gs, strict=True) if y.requires_grad]
+        wanted = [x for x, k in zip(xs, needed, strict=True) if k]
+        found = torch.autograd.grad(
+            [y for y, _ in parts], wanted, [g for _, g in parts], create_graph=graph, allow_unused=True
+        )
+        ds = iter(found)
+        out = [next(ds) if k else None for k in needed]
+        out = [d if d is None else d.to(x.dtype) for d, x in zip(out, ctx.saved_tensors, strict=True)]
+        return (*out, *(None for _ in ctx.constants))
+
+    def transformed(ctx: Any, *gs: torch.Tensor) -> Any:
+        """`pull`, by a transform of its own: the level that recorded the inputs may be closed by now."""
+        saved, needed = list(ctx.saved_tensors), ctx.needs_input_grad[:n]
+        wide = [x.double() if x.is_floating_point() else x for x in saved]
+        at = [i for i in range(n) if needed[i]]
+
+        def of(*xs: torch.Tensor) -> list[torch.Tensor]:
+            return outputs([xs[at.index(i)] if i in at else x for i, x in enumerate(wide)], ctx.constants, gs)
+
+        ys, back = torch.func.vjp(of, *[wide[i] for i in at])
+        ds = back([g.to(y.dtype) for y, g in zip(ys, gs, strict=True)])
+        out: list[Any] = [None] * (n + len(ctx.constants))
+        for i, d in zip(at, ds, strict=True):
+            out[i] = d.to(saved[i].dtype)
+        return tuple(out)
 
     class Fn(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *args: Any) -> Any:
-            ctx.save_for_backward(*args[:n])
-            ctx.constants = args[n:]
-            return raw(*args)
+            ys = raw(*args)
+            save(ctx, args, ys)
+            return ys
 
-        @staticmethod
-        def backward(ctx: Any, *gs: torch.Tensor) -> Any:
-            graph, needed = torch.is_grad_enabled(), ctx.needs_input_grad[:n]
-            with torch.enable_grad():
-                # views, so that one argument does not count as made of another
-                xs = [x.double().view_as(x) if x.is_floating_point() else x for x in ctx.saved_tensors]
-                ys = op.reference(*xs, *ctx.constants)
-                ys = ys if isinstance(ys, tuple) else (ys,)
-                total = sum((y.sum_to_size(g.shape) * g).sum() for y, g in zip(ys, gs, strict=True))
-            wanted = [x for x, k in zip(xs, needed, strict=True) if k]
-            ds = iter(torch.autograd.grad(total, wanted, create_graph=graph, allow_unused=True))
-            out = [next(ds) if k else None for k in needed]
-            out = [d if d is None else d.to(x.dtype) for d, x in zip(out, ctx.saved_tensors, strict=True)]
-            return (*out, *(None for _ in ctx.constants))
+        backward = staticmethod(pull)
 
     Fn.__name__ = Fn.__qualname__ = op.name
-    return Fn.apply
+    return Fn.apply, _func.function(op, raw, call, save, transformed)
 
 
 class _Once(torch.autograd.Function):
     """Gradients that have none of their own: they carry the graph, and who follows it is told."""
 
     @staticmethod
-    def forward(ctx: Any, name: str, n: int, *args: torch.Tensor) -> Any:
-        ctx.name = name
+    def forward(name: str, n: int, *args: torch.Tensor) -> Any:
         return tuple(d.view_as(d) for d in args[:n])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.name = inputs[0]
 
     @staticmethod
     def backward(ctx: Any, *gs: torch.Tensor) -> Any:
         raise NotImplementedError(f"{ctx.name}: not differentiable twice")
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], name: str, n: int, *args: torch.Tensor) -> Any:
+        return _Once.apply(name, n, *args), in_dims[2 : 2 + n]

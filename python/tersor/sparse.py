@@ -45,6 +45,7 @@ def _product_shape(name: str, x: Array, indptr: Array) -> tuple[int, ...]:
     meta=lambda data, indices, indptr, x, *rest, **scalars: [(_product_shape("spmm", x, indptr), data.dtype)],
     sample=_csr_sample.spmm,
     tolerance=SUMS,
+    leading={"x": 2},
 )
 def _spmm(
     data: Array,
@@ -173,9 +174,12 @@ def _wanted(*xs: Any) -> int:
     """A bit for each tensor whose gradient will be asked for."""
     import torch
 
+    from tersor._func import watched
+
     if not torch.is_grad_enabled():
         return 0
-    return sum(1 << i for i, x in enumerate(xs) if x is not None and x.requires_grad)
+    seen = watched()
+    return sum(1 << i for i, x in enumerate(xs) if x is not None and (seen or x.requires_grad))
 
 
 def spmm(a: CSR, x: Array, *, bias: Array = None, act: str | None = None, out: Array = None) -> Array:

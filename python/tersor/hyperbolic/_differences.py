@@ -29,12 +29,33 @@ def _by_rows(width: int, x: Tensor, y: Tensor, *each: Tensor, of: Callable[..., 
     return whole
 
 
-class Square(torch.autograd.Function):
+class _Sum(torch.autograd.Function):
+    """What the sums share: all arguments are kept, and a batch of samples is a leading axis."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @classmethod
+    def over(cls, info: Any, in_dims: tuple[int | None, ...], *args: Tensor) -> tuple[Tensor, int]:
+        last = max(a.ndim - (at is not None) for a, at in zip(args, in_dims, strict=True))
+        whole = []
+        for a, at in zip(args, in_dims, strict=True):
+            a = a[None] if at is None else a.movedim(at, 0)
+            a = a.reshape(a.shape[0], *(1,) * (last + 1 - a.ndim), *a.shape[1:])
+            whole.append(a.expand(info.batch_size, *a.shape[1:]))
+        return cls.apply(*whole), 0
+
+
+class Square(_Sum):
     r""":math:`\|x_i - y_j\|^2`"""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
-        ctx.save_for_backward(x, y)
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Tensor) -> tuple[Tensor, int]:
+        return Square.over(info, in_dims, *args)
+
+    @staticmethod
+    def forward(x: Tensor, y: Tensor) -> Tensor:
         return _by_rows(y.shape[-2], x, y, of=lambda d: (d * d).sum(-1))
 
     @staticmethod
@@ -43,12 +64,15 @@ class Square(torch.autograd.Function):
         return 2 * Pull.apply(g, x, y), 2 * Pull.apply(g.mT, y, x)
 
 
-class Pull(torch.autograd.Function):
+class Pull(_Sum):
     r""":math:`\sum_j f_{ij}(x_i - y_j)`"""
 
     @staticmethod
-    def forward(ctx: Any, f: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        ctx.save_for_backward(f, x, y)
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Tensor) -> tuple[Tensor, int]:
+        return Pull.over(info, in_dims, *args)
+
+    @staticmethod
+    def forward(f: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return _by_rows(x.shape[-1], x, y, f, of=lambda d, f: (f[..., None, :] @ d)[..., 0, :])
 
     @staticmethod
@@ -57,12 +81,15 @@ class Pull(torch.autograd.Function):
         return Along.apply(h, x, y), f.sum(-1, keepdim=True) * h, -(f.mT @ h)
 
 
-class Along(torch.autograd.Function):
+class Along(_Sum):
     r""":math:`\langle h_i, x_i - y_j\rangle`"""
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        ctx.save_for_backward(h, x, y)
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Tensor) -> tuple[Tensor, int]:
+        return Along.over(info, in_dims, *args)
+
+    @staticmethod
+    def forward(h: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return _by_rows(y.shape[-2], x, y, h, of=lambda d, h: (d @ h[..., None])[..., 0])
 
     @staticmethod

@@ -10,33 +10,91 @@ from torch import Tensor
 
 from tersor.hyperbolic._newton import descend, hessian, pull, solve
 
+_LIBRARY = torch.library.Library("tersor", "FRAGMENT")
+# Newton's method looks at its data: to what traces it is one operation, and so is its gradient
+_LIBRARY.define("frechet_descend(Tensor x, Tensor w, Tensor c, float tol, int max_iter) -> Tensor")
+_LIBRARY.define("frechet_descend_bwd(Tensor g, Tensor x, Tensor w, Tensor c, Tensor at) -> (Tensor, Tensor, Tensor)")
+
+
+def _gradient(g: Tensor, x: Tensor, w: Tensor, c: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""With :math:`v = H^{-1}(1 - c\|\mu\|^2)g` the gradients are those of :math:`\langle v, G\rangle` at that μ."""
+
+    def equation(x: Tensor, w: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        u, field = pull(x, w, c, at)
+        return field, u
+
+    _, back, u = torch.func.vjp(equation, x, w, c, has_aux=True)
+    v = solve(hessian(u, w, c), (1 - c * (at * at).sum(-1, keepdim=True)) * g)
+    found: tuple[Tensor, Tensor, Tensor] = back(v)
+    return found
+
+
+@torch.library.impl(_LIBRARY, "frechet_descend", "CompositeExplicitAutograd")
+def _descend(x: Tensor, w: Tensor, c: Tensor, tol: float, max_iter: int) -> Tensor:
+    at: Tensor = descend(x, w, c, tol, max_iter)
+    return at.clone()
+
+
+@torch.library.impl(_LIBRARY, "frechet_descend_bwd", "CompositeExplicitAutograd")
+def _descend_bwd(g: Tensor, x: Tensor, w: Tensor, c: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    with torch.no_grad():
+        dx, dw, dc = _gradient(g, x, w, c, at)
+    return dx.contiguous(), dw.contiguous(), dc
+
+
+@torch.library.register_fake("tersor::frechet_descend", lib=_LIBRARY)
+def _(x: Tensor, w: Tensor, c: Tensor, tol: float, max_iter: int) -> Tensor:
+    return x.new_empty((*x.shape[:-2], x.shape[-1]))
+
+
+@torch.library.register_fake("tersor::frechet_descend_bwd", lib=_LIBRARY)
+def _(g: Tensor, x: Tensor, w: Tensor, c: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return x.new_empty(x.shape), w.new_empty(w.shape), c.new_empty(c.shape)
+
 
 class Mean(torch.autograd.Function):
     r"""The root μ of :math:`G(x, w, c, \mu) = \sum_i w_i\log_0(-\mu \oplus x_i)`.
 
-    A step u in the tangent space moves μ by :math:`(1 - c\|\mu\|^2)u` and G by -H u: with
-    :math:`v = H^{-1}(1 - c\|\mu\|^2)g` the gradients are those of :math:`\langle v, G\rangle` at that μ.
+    A step u in the tangent space moves μ by :math:`(1 - c\|\mu\|^2)u` and G by -H u.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, c: Any, tol: float, max_iter: int, still: bool) -> Tensor:
-        at: Tensor = descend(x, w, c, tol, max_iter)
-        ctx.save_for_backward(x, w, at, *[c] if isinstance(c, Tensor) else [])
-        ctx.c, ctx.still = None if isinstance(c, Tensor) else c, still
+    def forward(x: Tensor, w: Tensor, c: Tensor, tol: float, max_iter: int, still: bool) -> Tensor:
+        at: Tensor = torch.ops.tersor.frechet_descend(x, w, c, tol, max_iter)
         return at
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, w, c, _, _, ctx.still = inputs
+        ctx.save_for_backward(x, w, c, output)
+
+    @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
-        graph, needed, nothing = torch.is_grad_enabled(), ctx.needs_input_grad, [None] * 3
+        graph = torch.is_grad_enabled() and not torch.compiler.is_compiling()
         if ctx.still and not graph:
-            return (*nothing, *nothing)
-        x, w, at, *rest = ctx.saved_tensors
-        with torch.enable_grad():
-            leaves = [a.view_as(a) if graph else a.detach().requires_grad_() for a in (x, w, *rest)]
-            x, w, c = leaves if rest else (*leaves, ctx.c)
-            u, field = pull(x, w, c, at)
-            with torch.set_grad_enabled(graph):
-                v = solve(hessian(u, w, c), (1 - c * (at * at).sum(-1, keepdim=True)) * g)
-            wanted = [a for a, need in zip(leaves, needed, strict=False) if need]
-            found = iter(torch.autograd.grad(field, wanted, v, create_graph=graph))
-        return (*[next(found) if need else None for need in needed[:3]], *nothing)
+            return None, None, None, None, None, None
+        x, w, c, at = ctx.saved_tensors
+        if graph:
+            ds = _gradient(g, x, w, c, at)
+        else:
+            ds = torch.ops.tersor.frechet_descend_bwd(g, x, w, c, at)
+        return (*[d if need else None for d, need in zip(ds, ctx.needs_input_grad, strict=False)], None, None, None)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
+        """Samples are a leading axis, or go one by one where each has a curvature of its own."""
+        x, w, c = [a if at is None else a.movedim(at, 0) for a, at in zip(args, in_dims, strict=True)][:3]
+        size = info.batch_size
+        x, w = (a if at is not None else a.expand(size, *a.shape) for a, at in zip((x, w), in_dims, strict=False))
+        if in_dims[2] is None and size:
+            return Mean.apply(x, w, c, *args[3:]), 0
+        each = c.expand(size)
+        return torch.stack([Mean.apply(x[i], w[i], each[i], *args[3:]) for i in range(size)]), 0
+
+
+def mean(x: Tensor, w: Tensor, c: Any, tol: float, max_iter: int, still: bool) -> Tensor:
+    """The mean in the graph; `still`: what is made of it does not change with it to first order."""
+    if not isinstance(c, Tensor):
+        c = torch.tensor(float(c), dtype=torch.float64)
+    at: Tensor = Mean.apply(x, w, c, tol, max_iter, still)
+    return at

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tersor import _core, _torch
+from tersor import _core, _func, _memory, _torch
 from tersor._op import OPS
 from tersor.hyperbolic._planes import fc_rows, mlr_rows
 
@@ -26,7 +26,7 @@ CHUNK = 1 << 18
 
 def _direct(x: Tensor) -> bool:
     """Whether kernels may be called on slices of this tensor."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and _memory.lack(x) is None
 
 
 class Rows:
@@ -179,15 +179,20 @@ class _Tangent(torch.autograd.Function):
         return dx if needs[0] else None, dw, dr, dc if needs[3] else None, None, None
 
 
+def _layer(x: Tensor, weight: Tensor, r: Tensor, c: Tensor, product: Any, fc: bool) -> Tensor:
+    """The layer operation by operation."""
+    t, s = product.plain(x, weight)
+    n = torch.linalg.vector_norm(weight.flatten(1), dim=1)
+    y: Tensor = (fc_rows if fc else mlr_rows)(t, s, n, r, c)
+    return y.movedim(-1, 1) if isinstance(product, Images) else y
+
+
 def _graphed(ctx: Any, g: Tensor, *inputs: Tensor) -> list[Tensor | None]:
     """The gradients with a graph of their own, for second derivatives: the layer once more, operation by operation."""
     needs = ctx.needs_input_grad[: len(inputs)]
     with torch.enable_grad():
-        x, weight, r, c = leaves = [a.view_as(a) for a in inputs]
-        t, s = ctx.product.plain(x, weight)
-        n = torch.linalg.vector_norm(weight.flatten(1), dim=1)
-        y = (fc_rows if ctx.fc else mlr_rows)(t, s, n, r, c)
-        y = y.movedim(-1, 1) if isinstance(ctx.product, Images) else y
+        leaves = [a.view_as(a) for a in inputs]
+        y = _layer(*leaves, ctx.product, ctx.fc)
         wanted = [a for a, need in zip(leaves, needs, strict=True) if need]
         found = iter(torch.autograd.grad(y, wanted, g, create_graph=True))
     return [next(found) if need else None for need in needs]
@@ -200,6 +205,8 @@ def tangent(x: Tensor, weight: Tensor, r: Tensor | None, c: Any, product: Any = 
     """The layer (or its logits) with the weight [out, in, ...] and the biases r [out], as one node."""
     r = weight.new_zeros(weight.shape[0]) if r is None else r
     c = c if isinstance(c, Tensor) else torch.tensor(float(c), dtype=torch.float64)
+    if not torch.compiler.is_compiling() and _func.active():  # transforms see through each operation
+        return _layer(x, weight, r, c, product, fc)
     try:
         y: Tensor = _Tangent.apply(x, weight, r, c, product, fc)
         return y

@@ -95,7 +95,7 @@ class _Planes:
         return self.a * self.A * gq + gy * 4 * (self.n == 0), ds[..., 0], dn, dr, dc
 
 
-@op(sample=Planes(eps=0.0), words=EPS, conditioned=True)
+@op(sample=Planes(eps=0.0), words=EPS, conditioned=True, leading={"t": 1, "s": 0})
 def fc_rows(t: Array, s: Array, n: Array, r: Array, c: Any = 1.0, ball: bool = False, eps: float | str = 0.0) -> Array:
     r"""The hyperbolic fully connected layer after its product: :math:`w_k = \sinh(2n_k\operatorname{arsinh} p_k)/\sqrt c`,
     then :math:`\operatorname{arsinh}(\sqrt c\|w\|)\,w/(2\sqrt c\|w\|)` or, in the ball, :math:`w/(1 + \sqrt{1 + c\|w\|^2})`.
@@ -159,7 +159,7 @@ def fc_rows_bwd(
     return ds[0], ds[1], ds[2], ds[3], like(dc, c)
 
 
-@op(sample=Planes(), conditioned=True)
+@op(sample=Planes(), conditioned=True, leading={"t": 1, "s": 0})
 def mlr_rows(t: Array, s: Array, n: Array, r: Array, c: Any = 1.0, ball: bool = False) -> Array:
     r"""Signed distances to hyperplanes times 2n, :math:`\frac{2n_k}{\sqrt c}\operatorname{arsinh} p_k`: the logits of a
     hyperbolic multinomial regression after its product.

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tersor._arrays import axes
 from tersor.hyperbolic._newton import descend, tangents
 from tersor.hyperbolic._roots import Array
 from tersor.hyperbolic.composed import _like, _wide
@@ -20,7 +21,7 @@ def _arguments(who: str, x: Array, weights: Array | None, c: Any) -> tuple[Array
     """Points and normalised weights in float64."""
     if getattr(x, "ndim", 0) < 2 or x.shape[-2] == 0:
         raise ValueError(f"{who}: x must be [..., N, d] with N > 0, got {getattr(x, 'shape', type(x).__name__)}")
-    if getattr(c, "ndim", 0):
+    if axes(c):
         raise ValueError(f"{who}: c must be a number or an array of 0 axes, got shape {tuple(c.shape)}")
     points = _wide(x)
     if weights is None:
@@ -43,7 +44,7 @@ def _mean(x: Array, w: Array, c: Any, tol: float = 1e-14, max_iter: int = 100, s
         return descend(x, w, c, tol, max_iter)
     from tersor.hyperbolic import _implicit
 
-    return _implicit.Mean.apply(x, w, c, tol, max_iter, still)
+    return _implicit.mean(x, w, c, tol, max_iter, still)
 
 
 def frechet_mean(

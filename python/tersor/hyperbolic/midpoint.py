@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tersor._arrays import axes
 from tersor.hyperbolic import composed
 from tersor.hyperbolic._groups import midpoint
 from tersor.hyperbolic._roots import (
@@ -17,7 +18,7 @@ from tersor.hyperbolic.origin import expmap0, logmap0, mobius_scalar_mul
 
 
 def number(c: Any) -> bool:
-    return getattr(c, "ndim", 0) == 0
+    return axes(c) == 0
 
 
 def _front(x: Array, order: Sequence[int]) -> Array:

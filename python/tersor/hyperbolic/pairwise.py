@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tersor._arrays import axes
 from tersor._op import op
 from tersor._sample import Draw, Rows
 from tersor.hyperbolic._roots import Array, arsinh_root, arsinh_root_d, dot, root, xp
@@ -22,9 +23,12 @@ def _wanted(*xs: Any) -> int:
     """The gradients that will be asked for: of x, of y, of the numbers."""
     import torch
 
+    from tersor._func import watched
+
     if not torch.is_grad_enabled():
         return 0
-    asked = [isinstance(x, torch.Tensor) and x.requires_grad for x in xs]
+    seen = watched()
+    asked = [isinstance(x, torch.Tensor) and (seen or x.requires_grad) for x in xs]
     return _X * asked[0] + _Y * asked[1] + _C * any(asked[2:])
 
 
@@ -92,6 +96,7 @@ def _softmin(d: Array, beta: Any) -> Array:
 @op(
     meta=lambda x, y, c, grads: [((*_rows(x, y), x.shape[-2], y.shape[-2]), x.dtype)],
     sample=_sample("x", "y", "c"),
+    leading={"x": 2, "y": 2},
 )
 def _cdist(x: Array, y: Array, c: Any = 1.0, grads: int = 7) -> Array:
     """All distances; ``grads`` is for the backward alone."""
@@ -142,6 +147,7 @@ def _cdist_bwd(g: Array, x: Array, y: Array, c: Any = 1.0, grads: int = 7) -> tu
     ],
     sample=_sample("x", "y", "c", k=lambda m: (m + 1) // 2),
     integer=True,
+    leading={"x": 2, "y": 2},
 )
 def _knn(x: Array, y: Array, c: Any = 1.0, k: int = 1) -> tuple[Array, Array]:
     """The distances to the k nearest rows of y and their places, in order."""
@@ -154,6 +160,7 @@ def _knn(x: Array, y: Array, c: Any = 1.0, k: int = 1) -> tuple[Array, Array]:
 @op(
     meta=lambda x, y, beta, c, grads: [((*_rows(x, y), x.shape[-2]), x.dtype)],
     sample=_sample("x", "y", "beta", "c"),
+    leading={"x": 2, "y": 2},
 )
 def _softmin_dist(x: Array, y: Array, beta: Any = 1.0, c: Any = 1.0, grads: int = 7) -> Array:
     """The soft minimum of the distances; ``grads`` is for the backward alone."""
@@ -186,7 +193,7 @@ def operands(who: str, x: Array, y: Array, **numbers: Any) -> tuple[Array, Array
         if getattr(a, "ndim", 0) < 2:
             raise ValueError(f"{who}: {name} must have two axes or more, got {getattr(a, 'shape', type(a).__name__)}")
     for name, a in numbers.items():
-        if getattr(a, "ndim", 0):
+        if axes(a):
             raise ValueError(f"{who}: {name} must be a number or an array of 0 axes, got shape {tuple(a.shape)}")
     if x.shape[-1] != y.shape[-1]:
         raise ValueError(f"{who}: last axes differ: x has {x.shape[-1]}, y has {y.shape[-1]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,11 @@ def check_same(who: str, x: Array, **others: Array) -> None:
 
 def checked(c: Any) -> Any:
     """c, where it is a number that can be looked at."""
-    if isinstance(c, (int, float, np.ndarray, np.generic)) and not np.all(np.isfinite(c) & (np.asarray(c) >= 0)):
+    if isinstance(c, (int, float)):  # what traces reads no function of NumPy
+        fine = 0 <= c < math.inf
+    else:
+        fine = not isinstance(c, (np.ndarray, np.generic)) or bool(np.all(np.isfinite(c) & (np.asarray(c) >= 0)))
+    if not fine:
         raise ValueError(f"lorentz: curvature must be finite and not negative, got {c}")
     return c
 

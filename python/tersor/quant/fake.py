@@ -13,7 +13,13 @@ from tersor.quant import _plain as plain
 from tersor.quant._arguments import Array, code_range, detached, form_of, one_of
 
 
-@op(sample=Quantized("x", "scale", "zero_point", lo=-8, hi=7), exempt=("scale",), native=True, gradcheck=False)
+@op(
+    sample=Quantized("x", "scale", "zero_point", lo=-8, hi=7),
+    exempt=("scale",),
+    native=True,
+    gradcheck=False,
+    leading={"x": 1},
+)
 def _fake_quantize(
     x: Array, scale: Array, zero_point: Array = None, lo: int = -128, hi: int = 127, form: int = 0
 ) -> Array:
@@ -21,7 +27,13 @@ def _fake_quantize(
     return plain.fake(x, scale, zero_point, lo, hi, form)
 
 
-@op(outputs=("dx",), sample=Quantized("g", "x", "scale", "zero_point", lo=-8, hi=7), exempt=("scale",), native=True)
+@op(
+    outputs=("dx",),
+    sample=Quantized("g", "x", "scale", "zero_point", lo=-8, hi=7),
+    exempt=("scale",),
+    native=True,
+    leading={"g": 1, "x": 1},
+)
 def _fake_quantize_bwd(
     g: Array, x: Array, scale: Array, zero_point: Array = None, lo: int = -128, hi: int = 127, form: int = 0
 ) -> Array:

@@ -1,0 +1,54 @@
+"""Tensors whose elements do not lie in plain memory. The one rule: what goes to a kernel past torch's dispatcher is looked at
+here first, and what no kernel can read is refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+_wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # type: ignore[attr-defined]
+
+
+def kind(x: Tensor) -> str | None:
+    """What a tensor is that no operator takes, and what to do with it; None for others."""
+    if x.is_nested:
+        return "a nested tensor; take its parts by .unbind(), or .to_padded_tensor(0.0)"
+    if x.is_quantized:
+        return "a quantized tensor of torch; call .dequantize()"
+    if x.layout is not torch.strided:
+        return f"a tensor of layout {str(x.layout).removeprefix('torch.')}; call .to_dense()"
+    return None
+
+
+def lack(x: Tensor) -> str | None:
+    """Why the elements of `x` cannot be read or written at its address; None where they can."""
+    strange = kind(x)
+    if strange is not None:
+        return strange
+    if _wrapped(x):
+        return "inside a transform of torch.func"
+    if isinstance(x, FakeTensor):
+        return "a FakeTensor, which has no memory"
+    if x.device.type == "meta":
+        return "on meta, where there is no memory"
+    if x.is_neg() or x.is_conj():
+        return "a view that is negated or conjugated when it is read; call .resolve_neg() or .resolve_conj()"
+    if not x.numel():
+        return None
+    try:
+        there = x.data_ptr()
+    except RuntimeError:
+        there = 0
+    return None if there else f"a {type(x).__name__}, which has no memory of its own"
+
+
+def check(who: str, **tensors: Any) -> None:
+    """Refuses tensors without memory; anything that is no tensor passes."""
+    for name, x in tensors.items():
+        why = lack(x) if isinstance(x, Tensor) else None
+        if why is not None:
+            raise TypeError(f"{who}: {name} is {why}")

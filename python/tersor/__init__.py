@@ -2,6 +2,7 @@
 
 import importlib as _importlib
 import os as _os
+import sys as _sys
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
@@ -13,6 +14,11 @@ if hasattr(_os, "register_at_fork"):
     _os.register_at_fork(after_in_child=_core.after_fork)
 
 from tersor import hyperbolic, lorentz, project, prune, quant, random, sparse
+
+if "torch" in _sys.modules:  # a first call may be traced, and a trace cannot make operators known
+    from tersor import _torch
+
+    _torch.register()
 
 if _TYPE_CHECKING:
     from tersor import nn as nn

@@ -69,7 +69,8 @@ def run(op: Op, call: Callable[..., Any], whole: tuple[Any, ...]) -> Any:
         elif isinstance(x, Tensor) and x.numel() > 1:
             raise TypeError(f"{op.name}: {k} is a plain tensor, others are DTensors; distribute it as well")
     width = max(len(lead) for lead in leads)
-    placements, back = [], [[] for _ in xs]
+    placements: list[Any] = []
+    back: list[list[Any]] = [[] for _ in xs]
     for m in range(mesh.ndim):
         at = {}
         for i, x in enumerate(xs):

@@ -16,7 +16,7 @@ from torch import Tensor
 from tersor._op import Op
 
 #: whether any transform of torch.func is at work
-active: Callable[[], bool] = torch._C._are_functorch_transforms_active  # type: ignore[attr-defined]
+active: Callable[[], bool] = torch._C._are_functorch_transforms_active
 
 
 def watched() -> bool:
@@ -134,6 +134,6 @@ def function(
             return over(info, in_dims, *args)
 
     over = rule(op, call)
-    Fn.backward = staticmethod(backward)  # type: ignore[assignment]
+    Fn.backward = staticmethod(backward)
     Fn.__name__ = Fn.__qualname__ = op.name
     return Fn.apply

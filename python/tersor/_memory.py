@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-_wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # type: ignore[attr-defined]
+_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 
 
 def kind(x: Tensor) -> str | None:

@@ -26,7 +26,7 @@ CHUNK = 1 << 18
 
 def _direct(x: Tensor) -> bool:
     """Whether kernels may be called on slices of this tensor."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling() and _memory.lack(x) is None
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 class Rows:
@@ -192,7 +192,8 @@ def _graphed(ctx: Any, g: Tensor, *inputs: Tensor) -> list[Tensor | None]:
     needs = ctx.needs_input_grad[: len(inputs)]
     with torch.enable_grad():
         leaves = [a.view_as(a) for a in inputs]
-        y = _layer(*leaves, ctx.product, ctx.fc)
+        x, weight, r, c = leaves
+        y = _layer(x, weight, r, c, ctx.product, ctx.fc)
         wanted = [a for a, need in zip(leaves, needs, strict=True) if need]
         found = iter(torch.autograd.grad(y, wanted, g, create_graph=True))
     return [next(found) if need else None for need in needs]
@@ -203,9 +204,11 @@ ROWS = Rows()
 
 def tangent(x: Tensor, weight: Tensor, r: Tensor | None, c: Any, product: Any = ROWS, fc: bool = True) -> Tensor:
     """The layer (or its logits) with the weight [out, in, ...] and the biases r [out], as one node."""
-    r = weight.new_zeros(weight.shape[0]) if r is None else r
+    r = weight.new_zeros(weight.shape[0]) if r is None else r.contiguous()
     c = c if isinstance(c, Tensor) else torch.tensor(float(c), dtype=torch.float64)
-    if not torch.compiler.is_compiling() and _func.active():  # transforms see through each operation
+    if not torch.compiler.is_compiling() and (
+        _func.active() or any(_memory.lack(a) is not None for a in (x, weight, r, c))
+    ):  # transforms, and what stands for tensors elsewhere, see through each operation
         return _layer(x, weight, r, c, product, fc)
     try:
         y: Tensor = _Tangent.apply(x, weight, r, c, product, fc)

@@ -63,18 +63,17 @@ def segment_midpoint(a: CSR, x: Array, c: Any = 1.0, eps: float | str = 0.0) -> 
     return midpoint(x, data, c, pattern.indices, pattern.indptr, 1, eps)
 
 
+def spans(size: int, k: int, step: int, edge: int) -> list[tuple[int, int]]:
+    """Where the windows along one axis begin and end, without what lies past the border."""
+    return [(max(i, 0), min(i + k, size)) for i in range(-edge, size + edge - k + 1, step)]
+
+
 @functools.lru_cache(maxsize=16)
-def _windows(
-    shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], pad: tuple[int, int]
-) -> Any:
+def windows(shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], pad: tuple[int, int]) -> Any:
     """Rows and offsets of the windows of images [B, H, W], those at the border without what lies outside."""
     b, h, w = shape
-
-    def spans(size: int, k: int, step: int, edge: int) -> list[np.ndarray]:
-        starts = range(-edge, size + edge - k + 1, step)
-        return [np.arange(max(i, 0), min(i + k, size)) for i in starts]
-
-    ys, xs = spans(h, kernel[0], stride[0], pad[0]), spans(w, kernel[1], stride[1], pad[1])
+    ys = [np.arange(*s) for s in spans(h, kernel[0], stride[0], pad[0])]
+    xs = [np.arange(*s) for s in spans(w, kernel[1], stride[1], pad[1])]
     one = [np.add.outer(y * w, x).reshape(-1) for y in ys for x in xs]
     counts = np.array([len(v) for v in one], np.int64)
     flat = np.concatenate(one) if one else np.zeros(0, np.int64)
@@ -143,10 +142,15 @@ def window_midpoint(
         raise ValueError(f"window_midpoint: padding {pad} is more than half of the window {kernel}")
     if h + 2 * pad[0] < kernel[0] or w + 2 * pad[1] < kernel[1]:
         raise ValueError(f"window_midpoint: no window {kernel} fits into {(h, w)} with padding {pad}")
-    indices, indptr, (rows, cols) = _windows((math.prod(lead), h, w), kernel, step, pad)
-    if not isinstance(x, np.ndarray):
-        import torch
+    shape = (math.prod(lead), h, w)
+    rows, cols = len(spans(h, kernel[0], step[0], pad[0])), len(spans(w, kernel[1], step[1], pad[1]))
+    indices: Array
+    indptr: Array
+    if isinstance(x, np.ndarray):
+        indices, indptr, _ = windows(shape, kernel, step, pad)
+    else:
+        from tersor.hyperbolic import _windows
 
-        indices, indptr = (torch.from_numpy(v.copy()).to(x.device) for v in (indices, indptr))
+        indices, indptr = _windows.places(shape, kernel, step, pad, x)
     y = midpoint(x.reshape(-1, d), None, c, indices, indptr, 1, eps, tangent)
     return y.reshape((*lead, rows, cols, d))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from tersor._arrays import dtype_name
@@ -44,7 +43,6 @@ class Scheme:
         return self.bits == 8 and not self.affine
 
 
-@lru_cache(maxsize=256)
 def scheme(name: str) -> Scheme:
     """The scheme of a name."""
     found = _GRAMMAR.fullmatch(name) if isinstance(name, str) else None

@@ -1,0 +1,205 @@
+"""Every public function on tensors as torch's users treat them. The one rule: a transform, a trace or a sample of a batch gives
+what the plain call gives."""
+
+import importlib
+import inspect
+
+import pytest
+import torch
+from tersor import hyperbolic as H
+from tersor import lorentz as L
+from tersor import project, prune, quant, sparse
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+generator = torch.Generator().manual_seed(0)
+
+
+def some(*shape, scale=0.3):
+    return torch.randn(*shape, dtype=torch.float64, generator=generator) * scale
+
+
+X, Y, V, W = (some(3, 4) for _ in range(4))
+MATRIX = sparse.from_dense(torch.tensor([[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]], dtype=torch.float64))
+MASK = torch.arange(12).reshape(3, 4) % 2 == 0
+SCALE = torch.tensor(0.05, dtype=torch.float64)
+
+#: name -> function of float tensors (all differentiable), and those tensors
+CASES = {
+    "hyperbolic.antipode": (H.antipode, (X,)),
+    "hyperbolic.cdist": (H.cdist, (X, Y)),
+    "hyperbolic.dist": (lambda x, y: H.dist(x, y, 0.7, dim=0, keepdim=True), (X, Y)),
+    "hyperbolic.dist0": (H.dist0, (X,)),
+    "hyperbolic.dist2plane": (H.dist2plane, (X, Y, V)),
+    "hyperbolic.egrad2rgrad": (H.egrad2rgrad, (X, V)),
+    "hyperbolic.expmap": (H.expmap, (X, V)),
+    "hyperbolic.expmap0": (lambda v: H.expmap0(v, 0.7, "compat"), (V,)),
+    "hyperbolic.frechet_mean": (lambda x, w: H.frechet_mean(x, w**2, 0.7), (X, W[:, 0])),
+    "hyperbolic.frechet_variance": (H.frechet_variance, (X,)),
+    "hyperbolic.geodesic": (lambda x, y: H.geodesic(0.3, x, y), (X, Y)),
+    "hyperbolic.geodesic_unit": (lambda x, u: H.geodesic_unit(0.3, x, u), (X, V)),
+    "hyperbolic.gyration": (H.gyration, (X, Y, V)),
+    "hyperbolic.inner": (H.inner, (X, Y, V)),
+    "hyperbolic.inv_sproj": (lambda x: H.inv_sproj(x, 0.7), (X,)),
+    "hyperbolic.knn": (lambda x, y: H.knn(x, y, 2)[0], (X, Y)),
+    "hyperbolic.lambda_x": (H.lambda_x, (X,)),
+    "hyperbolic.logmap": (H.logmap, (X, Y)),
+    "hyperbolic.logmap0": (H.logmap0, (X,)),
+    "hyperbolic.mobius_add": (H.mobius_add, (X, Y)),
+    "hyperbolic.mobius_coadd": (H.mobius_coadd, (X, Y)),
+    "hyperbolic.mobius_cosub": (H.mobius_cosub, (X, Y)),
+    "hyperbolic.mobius_fn_apply": (lambda x: H.mobius_fn_apply(torch.tanh, x), (X,)),
+    "hyperbolic.mobius_fn_apply_chain": (lambda x: H.mobius_fn_apply_chain(x, torch.tanh, torch.sin), (X,)),
+    "hyperbolic.mobius_matvec": (H.mobius_matvec, (W, X)),
+    "hyperbolic.mobius_pointwise_mul": (H.mobius_pointwise_mul, (W, X)),
+    "hyperbolic.mobius_scalar_mul": (lambda x: H.mobius_scalar_mul(1.5, x), (X,)),
+    "hyperbolic.mobius_sub": (H.mobius_sub, (X, Y)),
+    "hyperbolic.mobiusify": (lambda x: H.mobiusify(torch.tanh)(x), (X,)),
+    "hyperbolic.norm": (H.norm, (X, V)),
+    "hyperbolic.parallel_transport": (H.parallel_transport, (X, Y, V)),
+    "hyperbolic.parallel_transport0": (H.parallel_transport0, (X, V)),
+    "hyperbolic.parallel_transport0back": (H.parallel_transport0back, (X, V)),
+    "hyperbolic.poincare_fc": (H.poincare_fc, (X, some(4, 2), some(2))),
+    "hyperbolic.poincare_fc_tangent": (lambda v, z: H.poincare_fc_tangent(v, z, None, 0.7), (X, some(4, 2))),
+    "hyperbolic.poincare_mlr": (lambda x, z, r: H.poincare_mlr(x, z, r, tangent=True), (X, some(4, 2), some(2))),
+    "hyperbolic.project": (H.project, (X,)),
+    "hyperbolic.segment_midpoint": (lambda x: H.segment_midpoint(MATRIX, x), (X,)),
+    "hyperbolic.softmin_dist": (lambda x, y: H.softmin_dist(x, y, 2.0), (X, Y)),
+    "hyperbolic.sproj": (lambda x: H.sproj(torch.cat([x, (x * x).sum(-1, keepdim=True).add(1).sqrt()], -1)), (X,)),
+    "hyperbolic.weighted_midpoint": (lambda x, w: H.weighted_midpoint(x, w, 0.7, reducedim=[0]), (X, W[:, 0].exp())),
+    "hyperbolic.window_midpoint": (lambda x: H.window_midpoint(x, 2, padding=1), (some(4, 4, 3),)),
+    "lorentz.cdist": (L.cdist, (X, Y)),
+    "lorentz.dist": (lambda x, y: L.dist(x, y, 0.7), (X, Y)),
+    "lorentz.dist0": (L.dist0, (X,)),
+    "lorentz.expmap": (L.expmap, (X, V)),
+    "lorentz.expmap0": (lambda v: L.expmap0(v, 0.7), (V,)),
+    "lorentz.from_klein": (L.from_klein, (X,)),
+    "lorentz.from_poincare": (L.from_poincare, (X,)),
+    "lorentz.geodesic": (lambda x, y: L.geodesic(0.3, x, y), (X, Y)),
+    "lorentz.klein_to_poincare": (L.klein_to_poincare, (X,)),
+    "lorentz.linear": (L.linear, (X, some(2, 5))),
+    "lorentz.logmap": (L.logmap, (X, Y)),
+    "lorentz.logmap0": (L.logmap0, (X,)),
+    "lorentz.midpoint": (L.midpoint, (X, W[:, 0].exp())),
+    "lorentz.parallel_transport": (L.parallel_transport, (X, Y, V)),
+    "lorentz.parallel_transport0": (L.parallel_transport0, (X, V)),
+    "lorentz.parallel_transport0back": (L.parallel_transport0back, (X, V)),
+    "lorentz.poincare_to_klein": (L.poincare_to_klein, (X,)),
+    "lorentz.time": (lambda x: L.time(x, 0.7), (X,)),
+    "lorentz.to_klein": (L.to_klein, (X,)),
+    "lorentz.to_poincare": (L.to_poincare, (X,)),
+    "quant.choose_qparams": (lambda x: quant.choose_qparams(x)[0], (X,)),
+    "quant.dequantize": (lambda x: quant.dequantize(quant.quantize(x, SCALE), SCALE), (X,)),
+    "quant.encode": (lambda x: quant.decode(quant.encode(x, "int8-row")), (some(2, 64),)),
+    "quant.fake_quantize": (lambda x: quant.fake_quantize(x, SCALE), (X,)),
+    "quant.pack": (lambda x: quant.unpack(quant.pack(quant.quantize(x, SCALE), 8), 8, (3, 4), dtype="int8"), (X,)),
+    "prune.apply_mask": (lambda x: prune.apply_mask(x, MASK), (X,)),
+    "prune.topk_rows": (lambda x: prune.topk_rows(x, 2)[0], (X,)),
+    "project.fwht": (project.fwht, (X,)),
+    "project.project": (lambda x: project.project(x, 5), (X,)),
+    "sparse.spmm": (lambda x: sparse.spmm(MATRIX, x), (X,)),
+    "sparse.sddmm": (lambda a, b: sparse.sddmm(MATRIX, a, b).data, (W[:2], X)),
+}
+#: why no gradient is asked of them
+CONSTANT = {
+    "hyperbolic.knn": "its distances are for looking at",
+    "quant.choose_qparams": "a choice",
+    "quant.dequantize": "codes have no gradient",
+    "quant.encode": "codes have no gradient",
+    "quant.pack": "codes have no gradient",
+}
+#: functions that one of the cases calls beside its own, and those that take no tensors or have tests of their own
+ELSEWHERE = {
+    "quant.decode",
+    "quant.quantize",
+    "quant.unpack",
+    "prune.global_masks",
+    "prune.global_prune",
+    "prune.global_threshold",
+    "prune.prune_safetensors",
+    "project.jl_dim",
+    "sparse.from_dense",
+    "sparse.from_scipy",
+    "sparse.from_torch",
+}
+EVERY = [pytest.param(*case, id=name) for name, case in CASES.items()]
+SMOOTH = [pytest.param(*case, id=name) for name, case in CASES.items() if name not in CONSTANT]
+
+
+def test_no_function_is_left_out():
+    for family in ("hyperbolic", "lorentz", "quant", "prune", "project", "sparse"):
+        module = importlib.import_module(f"tersor.{family}")
+        for name in module.__all__:
+            if inspect.isfunction(getattr(module, name)):
+                assert f"{family}.{name}" in CASES or f"{family}.{name}" in ELSEWHERE
+
+
+def gradients(f, xs):
+    leaves = [x.clone().requires_grad_() for x in xs]
+    return torch.autograd.grad((f(*leaves) ** 2).sum(), leaves)
+
+
+def close(got, want):
+    torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize(("f", "xs"), SMOOTH)
+def test_func(f, xs):
+    """Gradients, and gradients by samples, are those of plain calls."""
+    every = tuple(range(len(xs)))
+
+    def loss(*ws):
+        return (f(*ws) ** 2).sum()
+
+    want = gradients(f, xs)
+    close(torch.func.grad(loss, every)(*xs), want)
+    y, back = torch.func.vjp(f, *xs)
+    close(tuple(2 * d for d in back(y)), want)
+    samples = [torch.stack([x, 0.7 * x]) for x in xs]
+    each = torch.func.vmap(torch.func.grad(loss, every))(*samples)
+    for b in range(2):
+        close(tuple(d[b] for d in each), gradients(f, [x[b] for x in samples]))
+
+    def whole(*ws):
+        return (torch.func.vmap(f)(*ws) ** 2).sum()
+
+    close(torch.func.grad(whole, every)(*samples), each)
+
+
+@pytest.mark.parametrize(("f", "xs"), EVERY)
+def test_vmap(f, xs):
+    samples = [torch.stack([x, 0.7 * x], 1) for x in xs]
+    got = torch.func.vmap(f, in_dims=1)(*samples)
+    for b in range(2):
+        close(got[b], f(*[x[:, b] for x in samples]))
+
+
+@pytest.mark.parametrize(("f", "xs"), EVERY)
+def test_without_data(f, xs):
+    """FakeTensors and meta tensors have the shapes and types of the results."""
+    want = f(*xs)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        got = f(*[mode.from_tensor(x) for x in xs])
+    assert (got.shape, got.dtype) == (want.shape, want.dtype)
+    if any(isinstance(v, torch.Tensor | sparse.CSR) for v in inspect.getclosurevars(f).globals.values()):
+        return  # constants of these cases lie on the CPU
+    got = f(*[x.to("meta") for x in xs])
+    assert (got.shape, got.dtype, got.device.type) == (want.shape, want.dtype, "meta")
+
+
+@pytest.mark.parametrize(("f", "xs"), EVERY)
+def test_compile(f, xs, recwarn):
+    torch._dynamo.reset()
+    traced = torch.compile(f, fullgraph=True, backend="aot_eager")
+    close(traced(*xs), f(*xs))
+    if f not in [CASES[name][0] for name in CONSTANT]:
+        close(gradients(traced, xs), gradients(f, xs))
+    assert not [w for w in recwarn if "lru_cache" in str(w.message)]
+
+
+@pytest.mark.parametrize(("f", "xs"), EVERY)
+def test_export(f, xs):
+    class Module(torch.nn.Module):
+        def forward(self, *xs):
+            return f(*xs)
+
+    close(torch.export.export(Module(), tuple(xs), strict=False).module()(*xs), f(*xs))

@@ -1,0 +1,260 @@
+"""Every layer as torch's own are treated. The one rule: a layer that `tersor.nn` exports stands in the table, and whatever is
+done to it (cast, saved, moved, copied, traced, transformed) gives what the plain call gives.
+"""
+
+import copy
+import inspect
+import io
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from tersor import nn as tnn
+from tersor import quant, sparse
+from torch import nn
+
+DIM = 8
+
+
+def _sparse(**options):
+    torch.manual_seed(3)
+    linear = nn.Linear(DIM, 6, **options)
+    return tnn.SparseLinear.from_dense(linear, torch.rand(6, DIM, generator=torch.Generator().manual_seed(4)) > 0.5)
+
+
+def _quant(scheme):
+    torch.manual_seed(3)
+    return tnn.QuantLinear.from_float(nn.Linear(DIM, 6), scheme)
+
+
+def _curved(layer, *args, **options):
+    return lambda: layer(*args, c=0.7, learnable=True, **options)
+
+
+ROWS, IMAGE, SEQUENCE = (5, DIM), (2, DIM, 6, 6), (2, 4, DIM)
+#: name -> how it is made, and what goes in
+LAYERS = {
+    "QuantLinear int8-row": (lambda: _quant("int8-row"), ROWS),
+    "QuantLinear int4-g4": (lambda: _quant("int4-g4"), ROWS),
+    "QuantLinear uint4-row": (lambda: _quant("uint4-row"), ROWS),
+    "SparseLinear": (_sparse, ROWS),
+    "SparseLinear without bias": (lambda: _sparse(bias=False), SEQUENCE),
+    "PoincareLinear": (_curved(tnn.PoincareLinear, DIM, 6), ROWS),
+    "PoincareLinear ball": (_curved(tnn.PoincareLinear, DIM, 6, ball=True), ROWS),
+    "PoincareMLR": (_curved(tnn.PoincareMLR, DIM, 3), ROWS),
+    "PoincareConv2d": (_curved(tnn.PoincareConv2d, DIM, 4, 3, padding=1), IMAGE),
+    "PoincareBatchNorm": (_curved(tnn.PoincareBatchNorm, DIM), ROWS),
+    "PoincareActivation": (_curved(tnn.PoincareActivation, torch.tanh), ROWS),
+    "PoincareReLU": (_curved(tnn.PoincareReLU), ROWS),
+    "PoincareAvgPool2d": (_curved(tnn.PoincareAvgPool2d, 2), IMAGE),
+    "PoincareAttention": (_curved(tnn.PoincareAttention, DIM, 2), SEQUENCE),
+    "PoincareResidual": (lambda: tnn.PoincareResidual(tnn.PoincareLinear(DIM, DIM), c=0.7), ROWS),
+}
+EVERY = pytest.mark.parametrize("name", list(LAYERS))
+
+
+def made(name, dtype=torch.float32):
+    make, shape = LAYERS[name]
+    torch.manual_seed(0)
+    layer = make().to(dtype)
+    x = 0.2 * torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    return layer.eval(), x
+
+
+def close(got, want, rtol=1e-6, atol=1e-7):
+    torch.testing.assert_close(got, want, rtol=rtol, atol=atol)
+
+
+def test_no_layer_is_left_out():
+    for name in tnn.__all__:
+        found = getattr(tnn, name)
+        if inspect.isclass(found) and issubclass(found, nn.Module) and found is not tnn.Curvature:
+            assert any(key.split()[0] == name for key in LAYERS), name
+
+
+@EVERY
+@pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
+def test_autocast_takes_what_a_layer_before_it_gives(name, low):
+    layer, x = made(name)
+    # functions of tangent vectors by elements keep the type, as torch's own do
+    products = isinstance(layer, (tnn.QuantLinear, tnn.SparseLinear, tnn.PoincareActivation))
+    with torch.autocast("cpu", dtype=low):
+        y = layer(x.to(low))
+    want = layer(x.to(low).float())
+    assert y.dtype == (low if products else torch.float32)
+    close(y.float(), want, *((0.05, 0.05) if products else (1e-5, 1e-6)))
+    x.requires_grad_()
+    with torch.autocast("cpu", dtype=low):
+        layer(x).float().sum().backward()
+    assert x.grad.dtype == torch.float32 and x.grad.isfinite().all()
+
+
+@EVERY
+def test_a_state_goes_into_a_new_object(name):
+    layer, x = made(name)
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.mul_(1.1)
+    file = io.BytesIO()
+    torch.save(layer.state_dict(), file)
+    file.seek(0)
+    other = LAYERS[name][0]().eval()
+    if isinstance(layer, tnn.SparseLinear):  # with another pattern, and another number of entries
+        other = tnn.SparseLinear.empty(layer.in_features, layer.out_features, layer.bias is not None)
+    assert str(other.load_state_dict(torch.load(file))) == "<All keys matched successfully>"
+    assert torch.equal(other(x), layer(x))
+
+
+@EVERY
+def test_a_state_goes_through_safetensors(name):
+    st = pytest.importorskip("safetensors.torch")
+    layer, x = made(name)
+    state = st.load(st.save(layer.state_dict()))
+    other = LAYERS[name][0]().eval()
+    other.load_state_dict(state)
+    assert torch.equal(other(x), layer(x))
+
+
+@EVERY
+def test_copies(name):
+    layer, x = made(name)
+    want = layer(x)
+    assert torch.equal(copy.deepcopy(layer)(x), want)
+    if name not in ("PoincareActivation",):
+        assert torch.equal(pickle.loads(pickle.dumps(layer))(x), want)
+    parameters = {id(p) for p in copy.deepcopy(layer).parameters()}
+    assert not parameters & {id(p) for p in layer.parameters()}
+
+
+@EVERY
+def test_moves(name):
+    layer, x = made(name)
+    shape = layer(x).shape
+    y = copy.deepcopy(layer).to("meta")(x.to("meta"))
+    assert y.shape == shape and y.device.type == "meta"
+    for dtype in (torch.float64, torch.bfloat16):
+        assert copy.deepcopy(layer).to(dtype)(x.to(dtype)).dtype == dtype
+    back = copy.deepcopy(layer).to(torch.float64).to(torch.float32)
+    close(back(x), layer(x))
+    state = layer.state_dict()
+    empty = copy.deepcopy(layer).to("meta").to_empty(device="cpu")
+    empty.load_state_dict(state)
+    assert torch.equal(empty.eval()(x), layer(x))
+
+
+@EVERY
+def test_compiled_whole_and_exported(name):
+    layer, x = made(name)
+    want = layer(x)
+    torch._dynamo.reset()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        close(torch.compile(layer, fullgraph=True, backend="aot_eager")(x), want)
+    assert not [w for w in seen if "lru_cache" in str(w.message)]
+    close(torch.export.export(layer, (x,), strict=False).module()(x), want)
+
+
+@EVERY
+def test_gradients_by_samples(name):
+    layer, x = made(name, torch.float64)
+    parameters = dict(layer.named_parameters())
+    buffers = dict(layer.named_buffers())
+
+    # of a module that stands at several names (a shared curvature), functional_call leaves the numbers it was given behind
+    called = copy.deepcopy(layer)
+
+    def loss(parameters, x):
+        return (torch.func.functional_call(called, (parameters, buffers), (x[None],)) ** 2).sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, x)
+    for i in range(len(x)):
+        layer.zero_grad()
+        plain = (layer(x[i][None]) ** 2).sum()
+        if plain.requires_grad:
+            plain.backward()
+        for k, p in parameters.items():
+            close(each[k][i], p.grad if p.grad is not None else torch.zeros_like(p), 1e-9, 1e-11)
+
+
+@EVERY
+def test_gradients(name):
+    layer, x = made(name, torch.float64)
+    if "ReLU" in name:
+        x = x.abs() + 0.01
+    assert torch.autograd.gradcheck(layer, (x[:2].requires_grad_(),), fast_mode=True)
+
+
+@EVERY
+def test_odd_inputs(name):
+    layer, x = made(name)
+    want = layer(x)
+    assert layer(x[:0]).shape == (0, *want.shape[1:])
+    strided = torch.stack([x, x], -1)[..., 0]
+    assert torch.equal(layer(strided), want)
+    for wrong in (x.int(), x.numpy(), None):
+        with pytest.raises(TypeError, match=type(layer).__name__):
+            layer(wrong)
+    if name not in ("PoincareActivation", "PoincareReLU", "PoincareAvgPool2d", "PoincareResidual"):
+        with pytest.raises(ValueError, match=type(layer).__name__):
+            layer(x.movedim(1 if x.ndim == 4 else -1, 0)[1:].movedim(0, 1 if x.ndim == 4 else -1))
+
+
+def test_what_is_of_another_scheme_is_refused():
+    state = _quant("int4-g4").state_dict()
+    for other in ("int8-row", "int4-row", "uint4-row"):
+        with pytest.raises(RuntimeError, match="int4-g4"):
+            _quant(other).load_state_dict(state)
+
+
+def test_a_broken_pattern_is_refused():
+    layer = _sparse()
+    state = layer.state_dict()
+    before = {k: v.clone() for k, v in state.items()}
+    for key, value in (("indices", 99), ("indptr", -1)):
+        broken = {k: v.clone() for k, v in before.items()}
+        broken[key][-1] = value
+        with pytest.raises(RuntimeError, match="SparseLinear"):
+            layer.load_state_dict(broken)
+    with pytest.raises(RuntimeError, match="without their pattern"):
+        layer.load_state_dict({"data": before["data"], "bias": before["bias"]})
+    assert all(torch.equal(v, before[k]) for k, v in layer.state_dict().items())
+
+
+def test_the_pattern_has_the_values_at_hand():
+    linear = nn.Linear(2, 2, bias=False)
+    linear.weight.data = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    a = tnn.SparseLinear.from_dense(linear, torch.tensor([[True, False], [False, True]]))
+    b = tnn.SparseLinear.from_dense(linear, torch.tensor([[False, True], [True, False]]))
+    b.load_state_dict(a.state_dict())
+    assert b(torch.tensor([[1.0, 10.0]])).tolist() == [[1.0, 40.0]]
+    a.data.data.mul_(10)
+    assert a.pattern.to_dense().tolist() == a.weight.tolist() == [[10.0, 0.0], [0.0, 40.0]]
+
+
+def test_a_matrix_on_a_graph_makes_a_layer_of_its_own():
+    dense = nn.Linear(3, 3)
+    layer = tnn.SparseLinear(sparse.from_dense(dense.weight))
+    assert torch.equal(copy.deepcopy(layer).weight, dense.weight)
+
+
+@pytest.mark.parametrize("wrong", [nn.Conv2d(3, 3, 1), nn.Embedding(3, 3), nn.Bilinear(2, 2, 2), 3, np.ones((2, 2))])
+def test_only_linear_layers_are_converted(wrong):
+    for convert in (lambda: tnn.QuantLinear.from_float(wrong, "int8-row"), lambda: tnn.SparseLinear.from_dense(wrong)):
+        with pytest.raises(TypeError, match=type(wrong).__name__):
+            convert()
+
+
+def test_a_parameter_given_as_curvature_is_kept():
+    c = nn.Parameter(torch.tensor(0.5))
+    layer = tnn.PoincareLinear(DIM, 4, c=c)
+    assert any(p is c for p in layer.parameters())
+    layer(torch.ones(2, DIM)).sum().backward()
+    assert c.grad is not None
+
+
+def test_attributes_that_tools_count_by():
+    for layer in (_quant("int8-row"), _sparse()):
+        assert (layer.in_features, layer.out_features, tuple(layer.weight.shape)) == (DIM, 6, (6, DIM))
+    assert torch.equal(_quant("int8-row").weight, quant.decode(_quant("int8-row").encoded))

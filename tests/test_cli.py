@@ -352,3 +352,112 @@ def test_kills_leave_the_old_file_or_the_new_one(tmp_path, command, sent, thorou
     assert tersor(*command, source, "-o", out).returncode == 0
     assert out.read_bytes() == whole
     assert not list(tmp_path.glob(".*"))
+
+
+SHELL = f"{sys.executable} -c 'from tersor.cli import main; main()'"
+
+
+def sh(script: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["bash", "-c", script], capture_output=True, timeout=120, check=False, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.parametrize("arguments", ["inspect {file}", "--version", "--help", "info", "inspect --help"])
+def test_a_reader_that_goes_away_is_no_fault(file, arguments):
+    done = sh(f"{SHELL} {arguments.format(file=file)} | true; exit ${{PIPESTATUS[0]}}")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&-"])
+def test_closed_streams_are_no_fault(file, tmp_path, closed):
+    out = tmp_path / "out.safetensors"
+    for command in (f"inspect {file}", f"quantize {file} -o {out} --scheme int8-row", "info"):
+        assert sh(f"{SHELL} {command} {closed}").returncode == 0
+    assert convert.load(out).keys() == checkpoint.load(file).keys()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_any_encoding_will_do(tmp_path, encoding):
+    path = save(tmp_path / "x.safetensors", {"naïve → ∂": np.ones((2, 3), np.float32)})
+    done = sh(f"{SHELL} inspect {path}", PYTHONIOENCODING=encoding, LANG="C")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert ("2×3" if encoding != "ascii" else "2x3") in done.stdout.decode(encoding)
+
+
+def test_names_do_not_steer_the_terminal(tmp_path):
+    path = save(tmp_path / "x.safetensors", {"a\x1b]0;owned\x07.weight": np.ones((2, 3), np.float32)})
+    done = tersor("inspect", path)
+    assert "\x1b" not in done.stdout and "\\x1b" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("begins", "says"),
+    [
+        (b"PK\x03\x04" + bytes(100), "torch.save"),
+        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "pickle"),
+        (b"GGUF\x03\x00\x00\x00" + bytes(50), "GGUF"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"<!DOCTYPE html><html></html>", "web page"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(50), "HDF5"),
+        (b"", "too few"),
+    ],
+)
+def test_other_formats_are_named(tmp_path, begins, says):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(begins)
+    done = tersor("inspect", path)
+    assert done.returncode == 1 and says in done.stderr
+
+
+def test_a_folder_of_another_format_is_named(tmp_path):
+    (tmp_path / "pytorch_model.bin").write_bytes(b"PK")
+    done = tersor("inspect", tmp_path)
+    assert done.returncode == 2 and "pytorch_model.bin" in done.stderr and "save_model" in done.stderr
+
+
+def test_a_slash_means_a_folder(file, tmp_path):
+    for command in (["prune", "--sparsity", "0.5"], ["quantize", "--scheme", "int8-row"]):
+        out = tmp_path / command[0]
+        assert tersor(*command, file, "-o", f"{out}/").returncode == 0
+        assert [p.name for p in out.iterdir()] == [file.name]
+
+
+def test_what_is_no_share_is_usage(file, tmp_path):
+    assert tersor("prune", file, "-o", tmp_path / "o.safetensors", "--sparsity", "nan").returncode == 2
+    done = tersor("prune", file, "-o", tmp_path / "o.safetensors", "--sparsity", "0")
+    assert done.returncode == 0 and "None" not in done.stdout
+
+
+def test_patterns_without_a_match_are_usage(file, tmp_path):
+    for option in ("--include", "--exclude"):
+        for command in (["prune", "--sparsity", "0.5"], ["quantize", "--scheme", "int8-row"]):
+            done = tersor(*command, file, "-o", tmp_path / "o.safetensors", option, "lm_head")
+            assert done.returncode == 2 and "lm_head" in done.stderr
+    done = tersor("quantize", file, "-o", tmp_path / "o.safetensors", "--scheme", "int8-row", "--exclude", "layer.0")
+    assert done.returncode == 0 and "excluded: 1 (layer.0.weight)" in done.stdout
+
+
+def test_a_tensor_of_which_nothing_is_left_is_named(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"small.weight": 0.01 * rng.normal(size=(20, 16)), "large.weight": rng.normal(size=(40, 40)) + 3}
+    done = tersor(
+        "prune", save(tmp_path / "x.safetensors", arrays), "-o", tmp_path / "o.safetensors", "--sparsity", "0.3"
+    )
+    assert "nothing is left of 1: small.weight" in done.stdout
+
+
+def test_inspect_knows_a_quantized_model(file, tmp_path):
+    assert tersor("quantize", file, "-o", tmp_path / "q.safetensors", "--scheme", "int4-g128").returncode == 0
+    out = tersor("inspect", tmp_path / "q.safetensors").stdout
+    assert "quantized: int4-g128; 6 weights of 0.1 M numbers in codes" in out
+
+
+def test_weights_in_other_formats_stay_behind_and_are_named(tmp_path):
+    (tmp_path / "in" / "onnx").mkdir(parents=True)
+    save(tmp_path / "in" / "model.safetensors", weights())
+    for name in ("config.json", "pytorch_model.bin", "onnx/model.onnx", "vocab.txt"):
+        (tmp_path / "in" / name).write_text("{}")
+    done = tersor("quantize", tmp_path / "in", "-o", tmp_path / "out", "--scheme", "int8-row")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors", "vocab.txt"]
+    assert "left behind" in done.stdout and "pytorch_model.bin" in done.stdout and "onnx/" in done.stdout

@@ -5,24 +5,21 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 try:
     import click
-    import rich.console
+
+    from tersor._console import console, count, listener_gone, prepare, progress, shown, silence, size
 except ModuleNotFoundError as missing:
     print(f"tersor: the command line needs {missing.name}: pip install 'tersor[cli]'", file=sys.stderr)
     sys.exit(2)
 
 import tersor
 from tersor.checkpoint._format import Misuse
-
-Progress = Callable[[int, int], None]
 
 
 class Terminated(BaseException):
@@ -35,6 +32,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     def terminate(*_: Any) -> NoReturn:
         raise Terminated
 
+    prepare()
     signal.signal(signal.SIGTERM, terminate)
     message, status = "", 0
     try:
@@ -50,11 +48,16 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         message, status = "interrupted", 130
     except Terminated:
         message, status = "terminated", 143
-    except BrokenPipeError:  # the reader of our output has gone: nothing is wrong, and nobody listens
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit as error:
+        if not listener_gone(error):
+            raise
+        silence()
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        message, status = where + (error.strerror or str(error)), 2
+        if listener_gone(error):  # the reader of our output has gone: nothing is wrong, and nobody listens
+            silence()
+        else:
+            where = f"{error.filename}: " if error.filename else ""
+            message, status = where + (error.strerror or str(error)), 2
     except MemoryError as error:
         message, status = f"out of memory {error}".strip(), 2
     except Misuse as error:
@@ -69,37 +72,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     sys.exit(status)
 
 
-def console() -> rich.console.Console:
-    """Where results go: as wide as the terminal, or a wide page in a pipe."""
-    return rich.console.Console(width=None if sys.stdout.isatty() else 110, highlight=False)
-
-
-@contextlib.contextmanager
-def progress(what: str) -> Iterator[Progress]:
-    """A bar on stderr over bytes done and bytes in all, if somebody is looking."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = [TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=rich.console.Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def shown(name: str) -> str:
-    """A name from a file, with what would steer a terminal escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-
-
-def size(n: float) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n >= scale:
-            return f"{n / scale:.1f} {unit}"
-    return f"{n:.0f} B"
-
-
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(tersor.__version__, message="tersor %(version)s")
 def commands() -> None:
@@ -108,7 +80,12 @@ def commands() -> None:
 
 SOURCE = click.argument("source", metavar="IN", type=click.Path(exists=True, path_type=Path))
 OUTPUT = click.option(
-    "-o", "--output", metavar="OUT", required=True, type=click.Path(path_type=Path), help="Where to write."
+    "-o",
+    "--output",
+    metavar="OUT",
+    required=True,
+    type=click.Path(path_type=str),
+    help="A file for a file (or a folder to write it into), a folder for a folder, replaced as a whole.",
 )
 INCLUDE = click.option(
     "--include",
@@ -154,22 +131,24 @@ def _gpu() -> str:
     return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
 
 
+def _table(out: Any, headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Three columns to the left, the others to the right, a line a row: as fast for a hundred thousand as it can be printed."""
+    widths = [max(len(row[i]) for row in [headings, *rows]) for i in range(len(headings))]
+    for row in [headings, *rows]:
+        cells = [c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        out.file.write(" ".join(cells).rstrip() + "\n")
+
+
 @commands.command()
 @SOURCE
 @click.option("--histogram/--no-histogram", default=True, help="Read the numbers too, not only the headers.")
 def inspect(source: Path, histogram: bool) -> None:
     """Tensors, dtypes, sizes, zeros and the distribution of magnitudes of a file or model folder."""
-    from rich.markup import escape
-    from rich.table import Table
-
     from tersor import summary
     from tersor.checkpoint import Model
+    from tersor.checkpoint._quantized import described, evidence
 
-    table = Table(box=None, pad_edge=False)
-    for heading in ("tensor", "dtype", "shape"):
-        table.add_column(heading, overflow="fold" if heading == "tensor" else "ellipsis")
-    for heading in ("size", "zeros", "largest"):
-        table.add_column(heading, justify="right")
+    rows: list[tuple[str, ...]] = []
     total = summary.Magnitudes()
     tensors = numbers = nbytes = 0
     with Model(source) as model:
@@ -189,31 +168,53 @@ def inspect(source: Path, histogram: bool) -> None:
                     zeros, largest = f"{100 * found.sparsity:.1f} %", f"{found.largest:.4g}"
                     if found.nonfinite:
                         largest = f"{found.nonfinite} inf, nan"
-                table.add_row(
-                    escape(shown(e.name)), e.dtype, "×".join(map(str, e.shape)), size(e.nbytes), zeros, largest
-                )
+                rows.append((shown(e.name), e.dtype, "×".join(map(str, e.shape)), size(e.nbytes), zeros, largest))
                 tensors, numbers, nbytes = tensors + 1, numbers + math.prod(e.shape), nbytes + e.nbytes
         files = f" in {len(model.readers)} files" if len(model.readers) > 1 else ""
+        how = described(model) if evidence(model) else ""
     out = console()
-    out.print(table)
-    out.print(f"\n{tensors} tensors{files}, {numbers / 1e6:.1f} M numbers, {size(nbytes)}", highlight=False)
+    _table(out, ("tensor", "dtype", "shape", "size", "zeros", "largest"), rows)
+    out.print(f"\n{tensors} tensors{files}, {count(numbers)} numbers, {size(nbytes)}", highlight=False)
+    if how:
+        out.print(how, markup=False, highlight=False)
     if total.count:
-        out.print(f"\nmagnitudes of {total.count / 1e6:.1f} M floats, {100 * total.sparsity:.2f} % of them zero")
+        out.print(f"\nmagnitudes of {count(total.count)} floats, {100 * total.sparsity:.2f} % of them zero")
         for line in summary.histogram(total, width=max(10, min(60, out.width - 24))):
             out.print(line, markup=False)
+
+
+def _number(context: click.Context, option: click.Parameter, value: float) -> float:
+    if math.isnan(value):
+        raise click.BadParameter("nan is no share", context, option)
+    return value
+
+
+def _left(names: tuple[str, ...]) -> None:
+    """Says what a folder's result was not given."""
+    if names:
+        from tersor.checkpoint._beside import in_few
+
+        text = f"left behind (the same weights in other formats, and what is no part of a model): {in_few(list(names))}"
+        console().print(shown(text), markup=False)
 
 
 @commands.command()
 @SOURCE
 @OUTPUT
-@click.option("--sparsity", required=True, type=click.FloatRange(0, 1), help="The share of weights to set to zero.")
+@click.option(
+    "--sparsity",
+    required=True,
+    type=click.FloatRange(0, 1),
+    callback=_number,
+    help="The share of weights to set to zero.",
+)
 @click.option("--min-keep", default=0, type=click.IntRange(min=0), help="Weights that every tensor keeps at least.")
 @INCLUDE
 @EXCLUDE
 @click.option("--resume", is_flag=True, help="Go on from where an interrupted run into the same folder got to.")
 def prune(
     source: Path,
-    output: Path,
+    output: str,
     sparsity: float,
     min_keep: int,
     include: tuple[str, ...],
@@ -235,9 +236,13 @@ def prune(
             progress=show,
         )
     share = 100 * made.pruned / made.total if made.total else 0.0
-    console().print(
-        f"{made.pruned} of {made.total} weights pruned ({share:.2f} %), the largest of magnitude {made.threshold}"
-    )
+    largest = "" if made.threshold is None else f", the largest of magnitude {made.threshold}"
+    out = console()
+    out.print(f"{made.pruned} of {made.total} weights pruned ({share:.2f} %){largest}")
+    if empty := [shown(name) for name, kept in made.kept.items() if not kept]:
+        more = ", …" if len(empty) > 3 else ""
+        out.print(f"nothing is left of {len(empty)}: {', '.join(empty[:3])}{more}", markup=False)
+    _left(made.left)
 
 
 @commands.command()
@@ -248,7 +253,7 @@ def prune(
 @INCLUDE
 @EXCLUDE
 def quantize(
-    source: Path, output: Path, scheme: str, embeddings: bool, include: tuple[str, ...], exclude: tuple[str, ...]
+    source: Path, output: str, scheme: str, embeddings: bool, include: tuple[str, ...], exclude: tuple[str, ...]
 ) -> None:
     """Write the matrices as codes of 8 or 4 bits with scales, as compressed-tensors and transformers read them."""
     from tersor import compressed
@@ -260,7 +265,7 @@ def quantize(
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--scheme") from None
     with Model(source) as model:
-        if model.folder and output.exists() and model.folder.samefile(output):
+        if model.folder and Path(output).exists() and model.folder.samefile(output):
             raise click.UsageError("a folder is quantized into another folder: OUT is IN")
     with progress("quantizing") as show:
         made = quantize_safetensors(
@@ -276,6 +281,7 @@ def quantize(
         names = [shown(name) for name, reason in made.choice.dense.items() if reason == why]
         more = ", …" if len(names) > 3 else ""
         out.print(f"left as it is, {why}: {len(names)} ({', '.join(names[:3])}{more})", markup=False)
+    _left(made.left)
 
 
 @commands.command()

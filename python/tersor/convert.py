@@ -30,11 +30,12 @@ Step = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Summary:
-    """What was done: the choice of tensors, and bytes of weights before and after."""
+    """What was done: the choice of tensors, bytes of weights before and after, and what a folder was not given."""
 
     choice: compressed.Choice
     before: int
     after: int
+    left: tuple[str, ...] = ()
 
 
 def quantize_safetensors(
@@ -110,6 +111,7 @@ def quantize_safetensors(
             if progress:
                 progress(read, before)
 
+        left: tuple[str, ...] = ()
         with model.output(dst) as target:
             for file, reader in model.readers.items():
                 path = target.path / file if model.folder else target.path
@@ -117,12 +119,12 @@ def quantize_safetensors(
                 names |= dict.fromkeys(written, file)
                 after += sum(written.values())
             if model.folder:
-                model.carry(target, skip=("config.json",))
+                left = model.carry(target, skip=("config.json",))
                 if model.index:
                     _json(target.path / model.index, model.index_of(names, after))
                 said = compressed.configuration(how, choice)
                 _json(target.path / "config.json", config | {"quantization_config": said})
-        return Summary(choice, before, after)
+        return Summary(choice, before, after, left)
 
 
 def _json(path: Path, value: Any) -> None:

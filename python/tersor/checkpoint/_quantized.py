@@ -30,3 +30,22 @@ def evidence(model: Model) -> str | None:
         if _PARTS.search(e.name):
             return f"it has {e.name!r}"
     return None
+
+
+def described(model: Model) -> str:
+    """A quantized model in one line: method, format, widths of codes, and how many weights its codes stand for."""
+    said = settings(model) or {}
+    groups = said.get("config_groups")
+    weights = (
+        [g.get("weights") or {} for g in groups.values() if isinstance(g, dict)] if isinstance(groups, dict) else []
+    )
+    bits = sorted({w["num_bits"] for w in weights if isinstance(w.get("num_bits"), int)})
+    files = [(r.metadata or {}).get("tersor.scheme") for r in model.readers.values()]
+    scheme = next((s for s in files if s), None)
+    stood, count = 0, 0
+    for reader, e in model.tensors():
+        if e.name.endswith("weight_shape") and e.dtype == "I64" and len(e.shape) == 1:
+            stood, count = stood + int(reader.array(e.name).prod()), count + 1
+    words = [str(said.get("quant_method", "")), str(said.get("format", "")), scheme or "", *(f"{b} bits" for b in bits)]
+    what = ", ".join(w for w in words if w) or str(evidence(model))
+    return f"quantized: {what}" + (f"; {count} weights of {stood / 1e6:.1f} M numbers in codes" if count else "")

@@ -17,6 +17,7 @@ from tersor._atomic import copy
 from tersor._op import FormatError
 from tersor.checkpoint._beside import link, walk
 from tersor.checkpoint._folder import AtomicFolder
+from tersor.checkpoint._foreign import others
 from tersor.checkpoint._format import MAX_HEADER, Entry, Misuse, StrPath
 from tersor.checkpoint.reader import Reader
 
@@ -86,7 +87,7 @@ class Model:
             if one is None:
                 if len(files) == 1:
                     return files
-                found = f"several safetensors files and no {INDEX[1:]}" if files else "no safetensors file"
+                found = f"several safetensors files and no {INDEX[1:]}" if files else others(names)
                 raise FileNotFoundError(2, f"no model here: {found}", str(self.folder))
             self.index = one
         self.map = self._read_index(self.folder / self.index)

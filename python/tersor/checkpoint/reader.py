@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tersor._op import FormatError
+from tersor.checkpoint._foreign import recognised
 from tersor.checkpoint._format import BITS, MAX_HEADER, NUMPY, Entry, StrPath, short
 
 #: bytes in memory at a time
@@ -92,10 +93,13 @@ class Reader:
             view = view[n:]
 
     def _parse(self) -> None:
+        start = bytearray(min(self.size, 64))
+        self._read(memoryview(start), 0)
+        if start[8:9] != b"{" and (what := recognised(bytes(start))):
+            raise self._bad(f"is {what}")
         if self.size < 8:
             raise self._bad(f"{self.size} bytes are too few for a safetensors file")
-        word = bytearray(8)
-        self._read(memoryview(word), 0)
+        word = start[:8]
         length = int.from_bytes(word, "little")
         if length > MAX_HEADER:
             raise self._bad(f"header of {length} bytes, more than {MAX_HEADER}: not a safetensors file")

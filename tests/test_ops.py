@@ -311,3 +311,23 @@ def test_tables_agree():
             grads = [k for k in op.inputs if k not in known]
             assert len(grads) == len(forward.outputs) and all(k.startswith("g") for k in grads), op.name
         assert op.sample is not None or op.checks.get("unsampled"), f"{op.name}: neither a sample nor a reason"
+
+
+def test_masked_arrays_and_matrices_are_refused():
+    x = np.full((3, 4), 0.1)
+    for wrong in (np.ma.masked_array(x, x > 1), np.matrix(x)):
+        with pytest.raises(
+            TypeError, match=f"expmap0: v is a {type(wrong).__name__}|expmap0: .* is a {type(wrong).__name__}"
+        ):
+            tersor.hyperbolic.expmap0(wrong, 1.0)
+
+
+def test_rows_along_many_axes():
+    x = 0.1 * np.random.default_rng(0).standard_normal((2,) * 18 + (3,))
+    flat = x.reshape(-1, 3)
+    assert (tersor.hyperbolic.expmap0(x, 1.0) == tersor.hyperbolic.expmap0(flat, 1.0).reshape(x.shape)).all()
+    assert (
+        tersor.hyperbolic.dist(x, x[::-1], 1.0).ravel() == tersor.hyperbolic.dist(flat, x[::-1].reshape(-1, 3), 1.0)
+    ).all()
+    one = tersor.hyperbolic.mobius_add(x, x[(0,) * 18], 1.0)
+    assert (one.reshape(-1, 3) == tersor.hyperbolic.mobius_add(flat, flat[0], 1.0)).all()

@@ -97,12 +97,22 @@ def test_thread_count_set_and_given_back():
         """
         import tersor
         tersor.set_num_threads(4); a = tersor.get_num_threads()
-        tersor.set_num_threads(0); b = tersor.get_num_threads()
+        tersor.set_num_threads(None); b = tersor.get_num_threads()
         print(a, b)
         """,
         TERSOR_NUM_THREADS="2",
     )
     assert out == "4 2"
+
+
+@pytest.mark.parametrize(
+    ("n", "error"), [(0, ValueError), (-1, ValueError), (True, TypeError), (1.0, TypeError), ("2", TypeError)]
+)
+def test_no_number_of_threads(n, error):
+    before = tersor.get_num_threads()
+    with pytest.raises(error, match="set_num_threads"):
+        tersor.set_num_threads(n)
+    assert tersor.get_num_threads() == before
 
 
 def test_fork_after_use():

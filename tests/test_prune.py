@@ -295,6 +295,10 @@ def peer_masks(x, s, name):
     if name == "mc-smoe":
         k = int(s * x.size)
         return np.abs(x) >= magnitudes[k - 1] if k else np.ones(x.size, bool)
+    if name == "wanda":
+        keep = np.ones(x.size, bool)
+        keep[np.argsort(np.abs(x), kind="stable")[: int(x.size * s)]] = False
+        return keep
     if name == "llm-compressor":
         k = int(x.size * s)
         return np.abs(x) > magnitudes[:k][-1] if k else np.ones(x.size, bool)
@@ -740,3 +744,73 @@ print((peak() - before) // 1024)
         check=True,
     )
     assert int(done.stdout) < 32  # of 96 MB
+
+
+def test_an_array_that_stands_twice_is_one():
+    e, o = torch.tensor([0.1, 0.2]), torch.tensor([1.0, 2.0, 3.0, 4.0])
+    masks = global_masks([e, o, e], 0.5)
+    assert [m.tolist() for m in masks] == [[False, False], [False, True, True, True], [False, False]]
+    assert [t.tolist() for t in global_prune([e.clone(), o], 0.5)] == [[0, 0], [0, 2, 3, 4]]
+    t = np.array([1.0, 2.0, 3.0])
+    a, b = global_masks([t, t], k=1)
+    assert a.tolist() == b.tolist() == [False, True, True]
+    assert global_threshold([t, t[:]], k=1) == (1.0, [2, 2])
+    global_prune([e, o, e], 0.5, inplace=True)
+    assert e.tolist() == [0, 0] and o.tolist() == [0, 2, 3, 4]
+    with pytest.raises(ValueError, match="min_keep differs"):
+        global_masks([t, t], k=1, min_keep=[0, 1])
+
+
+@pytest.mark.parametrize("library", [np.asarray, torch.from_numpy])
+def test_arrays_that_share_some_memory_are_refused(library):
+    x = np.arange(12.0)
+    with pytest.raises(ValueError, match=r"arrays\[0\] and arrays\[2\] share memory"):
+        global_masks([library(x[:8]), library(np.ones(3)), library(x[4:])], 0.5)
+    assert len(global_masks([library(x[:4]), library(x[4:])], 0.5)) == 2
+    columns = x.reshape(3, 4)
+    assert len(global_masks([library(columns[:, ::2]), library(columns[:, 1::2])], 0.5)) == 2
+
+
+def peers(share):
+    """What the projects compute of one matrix of scores, as their code reads."""
+
+    def wanda(s):
+        mask = torch.zeros_like(s, dtype=torch.bool)
+        indices = torch.sort(s, dim=-1, stable=True)[1][:, : int(s.shape[1] * share)]
+        return ~mask.scatter_(1, indices, True)
+
+    def wanda_magnitude(s):
+        return s > torch.sort(s.flatten())[0][int(s.numel() * share)]
+
+    def sparsegpt(s):
+        return s > torch.sort(s.flatten())[0][int(s.numel() * share)]
+
+    return {"wanda": wanda, "wanda-magnitude": wanda_magnitude, "sparsegpt": sparsegpt}
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.77])
+@pytest.mark.parametrize("name", ["wanda", "wanda-magnitude", "sparsegpt"])
+@pytest.mark.parametrize("levels", [3, 1000])
+def test_presets_are_the_peers(name, share, levels):
+    generator = torch.Generator().manual_seed(levels)
+    w = torch.randint(1, levels, (6, 20), generator=generator).float()
+    want = peers(share)[name](w)
+    if name == "wanda":
+        got = torch.stack(global_masks(list(w), share, scope="layer", scores=list(w.abs()), compat="wanda"))
+    else:
+        (got,) = global_masks([w], share, compat=name)
+    assert torch.equal(got, want)
+
+
+def test_what_is_no_list_of_arrays_is_named():
+    for wrong, says in [
+        (torch.nn.Linear(2, 2), "got Linear"),
+        ([torch.nn.Linear(2, 2)], r"arrays\[0\] must be a NumPy array or a torch tensor, got Linear"),
+        ([torch.eye(2).to_sparse()], "layout"),
+        ([np.ma.masked_array(np.ones(3), [0, 1, 0])], "MaskedArray"),
+        ([np.arange(3)], "int64"),
+    ]:
+        with pytest.raises(TypeError, match=says):
+            global_masks(wrong, 0.5)
+    with pytest.raises(TypeError, match="topk_rows: x must be a float array, got int64"):
+        topk_rows(np.arange(4).reshape(1, 4), 1)

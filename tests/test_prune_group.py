@@ -86,7 +86,9 @@ cases = [
     (lambda: global_masks(x if me else [1], 0.5, group=group), (TypeError, ValueError), "array", "process 0 of the group"),
     (lambda: global_masks(x, 0.5 + 0.1 * me, group=group), ValueError, "differ in their arguments", "differ"),
     (lambda: global_masks(x, k=100, group=group), ValueError, "cannot prune k = 100 of 48", "of 48"),
-    (lambda: global_masks(x * (1 + me), 0.5, group=group, shard="rows"), ValueError, "as many arrays", "as many"),
+    (lambda: global_masks(x * (2 if me == 1 else 1), 0.5, group=group), ValueError, "arrays[0]", "process 1 of the group"),
+    (lambda: global_masks([a + 0 for a in x * (1 + me)], 0.5, group=group, shard="rows"), ValueError,
+     "as many arrays", "as many"),
     (lambda: global_masks(x, 0.5, group=group, shard="columns"), ValueError, "shard must be one of", "shard"),
     (lambda: global_masks(x, 0.5, group="world"), TypeError, "process group", "process group"),
 ]

@@ -146,3 +146,22 @@ def test_bad_arguments_are_named():
     ):
         with pytest.raises(error):
             call()
+
+
+@pytest.mark.parametrize("library", [np.asarray, lambda x: __import__("torch").as_tensor(x)])
+@pytest.mark.parametrize(("dtype", "zero"), [("int8", 128), ("int8", -129), ("uint4", 16), ("uint8", -1), ("int4", 9)])
+def test_a_zero_point_that_is_no_code_is_refused(library, dtype, zero):
+    x = library(np.ones((2, 3), np.float32))
+    for z in (zero, library(np.full((2, 1), zero, np.int32))):
+        with pytest.raises(ValueError, match="quantize: zero_point must lie within"):
+            quant.quantize(x, 0.5, z, dtype)
+    q = library(np.ones((2, 3), np.int8))
+    with pytest.raises(ValueError, match="dequantize: zero_point must lie within"):
+        quant.dequantize(q, 0.5, 200)
+
+
+def test_masked_arrays_are_refused():
+    x = np.ma.masked_array(np.ones((2, 4), np.float32), np.eye(2, 4))
+    for call in (lambda: quant.encode(x, "int8-row"), lambda: quant.quantize(x, 0.5), lambda: quant.choose_qparams(x)):
+        with pytest.raises(TypeError, match="MaskedArray"):
+            call()

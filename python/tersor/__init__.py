@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from tersor import _core
-from tersor._core import __version__, get_num_threads, set_num_threads
+from tersor._core import __version__, get_num_threads
 from tersor._op import FormatError, InternalError
 
 if hasattr(_os, "register_at_fork"):
@@ -38,6 +38,26 @@ __all__ = [
     "set_num_threads",
     "sparse",
 ]
+
+
+def set_num_threads(n: int | None) -> None:
+    """Sets how many threads kernels use on NumPy arrays; None gives back what the environment or the cores say.
+
+    Raises
+    ------
+    TypeError
+        If n is not an integer.
+    ValueError
+        If n is not positive.
+    """
+    if n is None:
+        _core.set_num_threads(0)
+        return
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        raise TypeError(f"set_num_threads: n must be an integer or None, got {n!r}")
+    if not 1 <= n.__index__() <= 65536:
+        raise ValueError(f"set_num_threads: n must be between 1 and 65536, got {n}")
+    _core.set_num_threads(n.__index__())
 
 
 def __getattr__(name: str) -> _Any:

@@ -4,6 +4,7 @@ everything is known to fit.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,22 @@ def move(x: Any, n: int, source: int, target: int) -> Any:
 def dtype_name(dtype: Any) -> str:
     """The name that NumPy and torch share for a dtype."""
     return dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
+
+
+def is_tensor(x: Any) -> bool:
+    """Whether x is a torch tensor, without importing torch: who has one has imported it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def ordinary(who: str, name: str, x: Any) -> None:
+    """Refuses arrays that say more than their numbers, which would be lost: masked ones, matrices, sparse tensors."""
+    if isinstance(x, np.ndarray):
+        if type(x) is not np.ndarray and isinstance(x, (np.ma.MaskedArray, np.matrix)):
+            hint = "x.filled(value)" if isinstance(x, np.ma.MaskedArray) else "np.asarray(x)"
+            raise TypeError(f"{who}{name} is a {type(x).__name__}; give {hint}")
+    elif is_tensor(x) and str(x.layout) != "torch.strided":
+        raise TypeError(f"{who}{name} has the layout {x.layout}; dense tensors are taken")
 
 
 def native(op: str, name: str, x: np.ndarray) -> np.ndarray:

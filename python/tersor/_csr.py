@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, dtype_name
+from tersor._arrays import FLOATS, dtype_name, is_tensor
 from tersor._csr_check import called, checked_indices, checked_shape, name_outside
 from tersor._csr_ops import csr_dense, csr_sort
 from tersor._csr_pattern import Pattern
 from tersor._matrix import Matrix, turned
-from tersor._values import check_values, float_name, is_tensor, tensor_of
+from tersor._values import check_values, float_name, tensor_of
 
 __all__ = ["CSR", "LONGEST", "Pattern", "is_tensor", "tensor_of"]
 

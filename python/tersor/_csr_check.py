@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tersor._arrays import dtype_name
-from tersor._values import check_dense, is_tensor
+from tersor._arrays import dtype_name, is_tensor
+from tersor._values import check_dense
 
 Array = Any
 R = TypeVar("R")

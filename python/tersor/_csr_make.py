@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import dtype_name
+from tersor._arrays import dtype_name, is_tensor
 from tersor._csr import CSR, LONGEST
 from tersor._csr_check import called
 from tersor._csr_ops import csr_count, csr_fill
 from tersor._csr_pattern import Pattern
-from tersor._values import check_dense, check_values, is_tensor
+from tersor._values import check_dense, check_values
 
 Array = Any
 

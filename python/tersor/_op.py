@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tersor import _core
-from tersor._arrays import FLOATS, as_words, axes, dtype_name, empty, into, move, native
+from tersor._arrays import FLOATS, as_words, axes, dtype_name, empty, into, move, native, ordinary
 from tersor._core import InternalError
 
 __all__ = ["OPS", "FormatError", "InternalError", "Op", "kernel", "op"]
@@ -23,6 +23,8 @@ __all__ = ["OPS", "FormatError", "InternalError", "Op", "kernel", "op"]
 R = TypeVar("R")
 
 MISSING = object()
+#: the most axes that a kernel takes
+AXES = 16
 KERNELS = {k.name: k for k in _core.ops()}
 OPS: dict[str, Op] = {}
 
@@ -250,6 +252,8 @@ class Op:
             kinds.append(x.dtype.name)
         self.dtypes(xs, kinds)
         xs = self.broadcast(xs, np.broadcast_to)
+        if self.vectors and self.meta is None and out is None and max(x.ndim for x in xs) > AXES:
+            return self._folded(xs, scalars)
         wanted = self.shapes(xs, scalars)
         buffers = [native(self.name, k, x) for k, x in zip(self.inputs, xs, strict=True)]
         if out is None:
@@ -259,6 +263,25 @@ class Op:
             self.check_out(ys, wanted, np.ndarray, lambda y: y.dtype.name)
         self.kernel(*buffers, *[as_words(y) for y in ys], *scalars)
         return ys[0] if len(ys) == 1 else tuple(ys)
+
+    def _folded(self, xs: list[Any], scalars: list[Any]) -> Any:
+        """Rows along more axes than the kernels have: the leading ones as one, and the results in their shape again."""
+        v = self.vectors
+        lead = max((x.shape[:-1] for x in xs[:v]), key=math.prod) if v else ()
+        flat = []
+        for i, x in enumerate(xs):
+            tail = x.shape[-1:] if i < v or (self.inputs[i] in self.coefficients and x.ndim) else ()
+            flat.append(x.reshape((-1, *tail) if x.ndim > len(tail) and x.size else (math.prod(x.shape[:-1]), *tail))
+                        if x.ndim > 1 else x)  # fmt: skip
+        made = self.numpy((*flat, *scalars), {})
+        ys = made if isinstance(made, tuple) else (made,)
+        back = []
+        for y, rule in zip(ys, self.rules, strict=True):
+            if isinstance(rule, int):
+                back.append(y.reshape(xs[rule].shape))
+            else:
+                back.append(y.reshape(lead if rule == "lead" else (*lead, *y.shape[-1:])))
+        return back[0] if len(back) == 1 else tuple(back)
 
     def check_out(self, ys: list[Any], wanted: list[Any], kind: Any, name_of: Callable[[Any], str]) -> None:
         if len(ys) != len(wanted):
@@ -279,6 +302,7 @@ class Op:
 
     def _array(self, name: str, x: Any) -> np.ndarray:
         if isinstance(x, np.ndarray):
+            ordinary(self.name, f": {name}", x)
             return np.asarray(x)
         if x is None and name in self.optional:
             return np.empty(0, np.float32)

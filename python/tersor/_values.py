@@ -6,13 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, dtype_name
+from tersor._arrays import FLOATS, dtype_name, is_tensor
 
 Array = Any
-
-
-def is_tensor(x: Any) -> bool:
-    return not isinstance(x, np.ndarray) and hasattr(x, "requires_grad")
 
 
 def tensor_of(x: np.ndarray) -> Any:

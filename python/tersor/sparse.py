@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 
 from tersor import _csr_sample
+from tersor._arrays import is_tensor
 from tersor._csr import CSR
 from tersor._csr_make import from_dense, from_scipy, from_torch
 from tersor._csr_ops import SUMS
 from tersor._csr_pattern import Pattern
 from tersor._csr_sample import add_at, chain, rows_of
 from tersor._op import op
-from tersor._values import check_dense, check_values, is_tensor, tensor_of
+from tersor._values import check_dense, check_values, tensor_of
 
 __all__ = ["CSR", "from_dense", "from_scipy", "from_torch", "sddmm", "spmm"]
 

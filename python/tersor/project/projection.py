@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS
+from tersor._arrays import FLOATS, is_tensor
 from tersor._csr import CSR
 from tersor._csr_check import called
 from tersor._matrix import Matrix, turned
-from tersor._values import check_values, float_name, is_tensor
+from tersor._values import check_values, float_name
 from tersor.project._entries import KINDS, extents
 from tersor.project._numbers import Window, checked_window, integer, sparsity
 from tersor.project._operators import _materialise, _project, _project_csr

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import dtype_name
+from tersor._arrays import dtype_name, is_tensor, ordinary
 from tersor._keys import FORMATS, Order
 from tersor.prune._group import ALONE, Alone, Group
 from tersor.prune._rank import Plan, in_order, plan, search, share
 from tersor.prune._run import integer, one_of, order_of, ready
+from tersor.prune._same import first_places
 from tersor.prune.histogram import MagnitudeHistogram
 
 Array = Any
@@ -26,7 +27,8 @@ COMPAT = {
     "mc-smoe": ("floor", "all", 0),
     "llm-compressor": ("floor", "none", 0),
     "sparsegpt": ("floor", "none", 1),
-    "wanda": ("floor", "none", 1),
+    "wanda": ("floor", "high", 0),
+    "wanda-magnitude": ("floor", "none", 1),
 }
 
 
@@ -51,12 +53,15 @@ class Whole:
 def checked(arrays: Any, what: str) -> list[Array]:
     if isinstance(arrays, np.ndarray) or hasattr(arrays, "detach") or isinstance(arrays, (str, dict)):
         raise TypeError(f"{what} must be a list of arrays, got {type(arrays).__name__}")
-    arrays = list(arrays)
+    try:
+        arrays = list(arrays)
+    except TypeError:
+        raise TypeError(f"{what} must be a list of arrays, got {type(arrays).__name__}") from None
     for i, x in enumerate(arrays):
-        torch = any(t.__module__.partition(".")[0] == "torch" for t in type(x).__mro__)
-        if not (torch or isinstance(x, np.ndarray)):
+        if not (is_tensor(x) or isinstance(x, np.ndarray)):
             raise TypeError(f"{what}[{i}] must be a NumPy array or a torch tensor, got {type(x).__name__}")
-        if isinstance(x, np.ndarray) == hasattr(arrays[0], "detach"):
+        ordinary(what, f"[{i}]", x)
+        if isinstance(x, np.ndarray) == is_tensor(arrays[0]):
             raise TypeError(f"{what} must all be NumPy arrays or all torch tensors, {what}[{i}] is not like {what}[0]")
         if dtype_name(x.dtype) not in FORMATS:
             raise TypeError(f"{what}[{i}] must hold floats, got {dtype_name(x.dtype)}")
@@ -106,6 +111,9 @@ class Job:
     ) -> None:
         """What can be known of this process alone."""
         self.arrays = checked(arrays, "arrays")
+        for i, first in enumerate(first_places(self.arrays)):
+            if i != first:
+                raise ValueError(f"arrays[{i}] is arrays[{first}]: give it once to the processes of a group")
         self.what = "arrays" if scores is None else "scores"
         signed = scores is not None and compat != "torch"
         ranked = self.arrays

@@ -14,6 +14,7 @@ from tersor.prune import _window
 from tersor.prune._job import Job, checked
 from tersor.prune._rank import Plan, search, tallies
 from tersor.prune._run import run, signed_word
+from tersor.prune._same import first_places, once
 from tersor.prune.apply import apply_mask, prune_inplace
 from tersor.prune.histogram import MagnitudeHistogram
 
@@ -26,6 +27,14 @@ class Threshold(NamedTuple):
 
     value: float | None
     kept: list[int]
+
+
+def _firsts(arrays: Any, group: Any) -> tuple[Any, list[int]]:
+    """The list, and the places of the first of equal arrays; the processes of a group ask that together, in their `Job`."""
+    if group is not None:
+        return arrays, []
+    arrays = checked(arrays, "arrays")
+    return arrays, first_places(arrays)
 
 
 def _empty_mask(x: Array) -> Array:
@@ -56,7 +65,8 @@ def global_masks(
     Parameters
     ----------
     arrays : list of arrays or tensors, float64, float32, float16 or bfloat16
-        Types may differ: weights are ranked by value.
+        Types may differ: weights are ranked by value. An array that stands twice in the list (tied weights) is one array;
+        arrays that share part of their memory are refused.
     sparsity : float between 0 and 1
         Share of the weights to prune; k is its product with their number, rounded. One per array if ``scope="layer"``.
     k : int
@@ -72,9 +82,10 @@ def global_masks(
         pruned either way), all (fewer are pruned) or none (more are).
     rounding : "round", "floor" or "ceil"
         How the share becomes a number; "round" takes the half to the even one.
-    compat : "torch", "globalmp", "mc-smoe", "llm-compressor", "sparsegpt" or "wanda"
+    compat : "torch", "globalmp", "mc-smoe", "llm-compressor", "sparsegpt", "wanda" or "wanda-magnitude"
         Count and treat ties as this project does (torch breaks ties by its own algorithm, and ranks scores without
-        their sign).
+        their sign). "wanda" prunes the integer part of the share of each row, of equals the lowest index; give it rows with
+        ``scope="layer"`` and its scores. "wanda-magnitude" is the baseline in the same code, which prunes up to a threshold.
     nan : "raise", "keep" or "prune"
         What NaN counts as: an error, as infinities too; the largest weight; zero.
     group : torch.distributed.ProcessGroup
@@ -106,6 +117,14 @@ def global_masks(
     sample brackets the threshold, else three for float32 (two for 16-bit types, five for float64), and one more with
     min_keep. Han, Pool, Tran, Dally, "Learning both Weights and Connections" (2015), with exact counts.
     """
+    arrays, firsts = _firsts(arrays, group)
+    if any(first != i for i, first in enumerate(firsts)):
+        given: dict[str, Any] = {"sparsity": sparsity, "k": k, "min_keep": min_keep, "scores": scores}
+        rest: dict[str, Any] = {"scope": scope, "ties": ties, "rounding": rounding, "compat": compat, "nan": nan}
+        kept = [i for i, first in enumerate(firsts) if i == first]
+        options = {**rest, **once(given, firsts), "group": group, "shard": shard}
+        made = dict(zip(kept, global_masks([arrays[i] for i in kept], **options), strict=True))
+        return [made[first] for first in firsts]
     job = Job(arrays, sparsity, k, min_keep, scope, scores, ties, rounding, compat, nan, group, shard)
     parts = job.parts()
     masks = {i: _empty_mask(x) for i, x in zip(job.local, job.arrays, strict=True)}
@@ -169,6 +188,17 @@ def global_threshold(
     No mask is made: 2 MB of counters, whatever the arrays' sizes. Two reads of float32, one of 16-bit types, four of
     float64, then one to count what is kept; several k share them (with min_keep each k has its own).
     """
+    arrays, firsts = _firsts(arrays, group)
+    if any(first != i for i, first in enumerate(firsts)):
+        kept = [i for i, first in enumerate(firsts) if i == first]
+        each = once({"min_keep": min_keep, "scores": scores}, firsts)
+        rest: dict[str, Any] = {"ties": ties, "rounding": rounding, "compat": compat, "nan": nan}
+        made = global_threshold([arrays[i] for i in kept], sparsity, k=k, **each, **rest, group=group, shard=shard)
+
+        def spread(t: Threshold) -> Threshold:
+            return Threshold(t.value, [dict(zip(kept, t.kept, strict=True))[first] for first in firsts])
+
+        return [spread(t) for t in made] if isinstance(made, list) else spread(made)
     job = Job(arrays, sparsity, k, min_keep, "global", scores, ties, rounding, compat, nan, group, shard)
     given: Any = k if sparsity is None else sparsity
     several = isinstance(given, (list, tuple))

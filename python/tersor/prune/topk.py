@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tersor._arrays import FLOATS, dtype_name
 from tersor._keys import NAN
 from tersor._op import op
 from tersor._sample import Draw
@@ -86,5 +87,7 @@ def topk_rows(x: Array, k: int, *, magnitude: bool = False, nan: str = "raise") 
     Radix selection, O(n) a row whatever k is. The gradient goes to the selected entries.
     """
     k = integer("k", k)
+    if not hasattr(x, "dtype") or dtype_name(x.dtype) not in FLOATS:
+        raise TypeError(f"topk_rows: x must be a float array, got {dtype_name(getattr(x, 'dtype', type(x).__name__))}")
     indices = _topk_indices(x, k, bool(magnitude), NAN[one_of("nan", nan, tuple(NAN))])
     return _gather_rows(x, indices), indices

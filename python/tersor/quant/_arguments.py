@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import dtype_name
+from tersor._arrays import dtype_name, is_tensor, ordinary
 
 Array = Any
 
@@ -46,8 +46,32 @@ def form_of(name: str, compat: str | None, x: Array, scale: Array) -> int:
 
 def detached(name: str, x: Array) -> Array:
     """`x` without its gradient, if it is an array at all."""
+    ordinary(name, ": x", x)
     if isinstance(x, np.ndarray):
         return x
     if hasattr(x, "detach"):
         return x.detach()
     raise TypeError(f"{name}: x must be a NumPy array or a torch tensor, got {type(x).__name__}")
+
+
+def within(name: str, zero_point: Array, lo: int, hi: int) -> None:
+    """Refuses a zero point that is no code: 0 could not be coded, and a reader takes it modulo the width.
+
+    Not asked of what is traced, transformed or without data.
+    """
+    if zero_point is None:
+        return
+    if is_tensor(zero_point):
+        import torch
+
+        from tersor import _memory
+
+        if torch.compiler.is_compiling() or _memory.lack(zero_point) is not None or not zero_point.numel():
+            return
+        least, most = (float(v) for v in torch.aminmax(zero_point.detach().double()))
+    elif np.size(zero_point):
+        least, most = float(np.min(zero_point)), float(np.max(zero_point))
+    else:
+        return
+    if not (lo <= round(least) and round(most) <= hi if least == least else True):
+        raise ValueError(f"{name}: zero_point must lie within {lo} and {hi}, got {least if least < lo else most:g}")

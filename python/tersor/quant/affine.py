@@ -10,7 +10,7 @@ from tersor._arrays import FLOATS, dtype_name, into
 from tersor._op import op
 from tersor._sample import Quantized
 from tersor.quant import _plain as plain
-from tersor.quant._arguments import ROUNDINGS, Array, code_range, detached, form_of, one_of
+from tersor.quant._arguments import ROUNDINGS, Array, code_range, detached, form_of, one_of, within
 
 
 def _codes_meta(x: Array, scale: Array, zero_point: Array, lo: int, **_: Any) -> list:
@@ -72,7 +72,7 @@ def quantize(
     scale : float or array
         Positive and finite; its shape is the granularity (see `tersor.quant`).
     zero_point : int, integer or float array like scale, optional
-        Within ±2^21; floats are rounded half to even.
+        A code, that is, within the range of dtype; floats are rounded half to even.
     dtype : str or (int, int)
         "int2" to "int8", "uint1" to "uint8", or the least and the largest code.
     rounding : "half_even", "half_away", "toward_zero" or "stochastic"
@@ -97,7 +97,8 @@ def quantize(
     TypeError
         If x is not a float array.
     ValueError
-        If x holds non-finite values, a scale is not positive and finite, shapes do not fit, or codes do not fit a byte.
+        If x holds non-finite values, a scale is not positive and finite, a zero point is no code, shapes do not fit, or codes
+        do not fit a byte.
 
     Notes
     -----
@@ -107,6 +108,7 @@ def quantize(
     name = "quantize"
     x = detached(name, x)
     lo, hi = code_range(dtype, name)
+    within(name, zero_point, lo, hi)
     saturate = one_of(name, "nan", nan, {"raise": False, "zero": True})
     if not 0 <= seed < 1 << 64:
         raise ValueError(f"{name}: seed must lie within 0 and 2^64 - 1, got {seed}")
@@ -159,6 +161,8 @@ def dequantize(
     """
     name = "dequantize"
     q = detached(name, q)
+    if (codes := {"int8": (-128, 127), "uint8": (0, 255)}.get(dtype_name(q.dtype))) is not None:
+        within(name, zero_point, *codes)
     kind = dtype or (dtype_name(scale.dtype) if hasattr(scale, "dtype") else "float32")
     number = FLOATS.index(one_of(name, "dtype", kind, FLOATS))
     keywords = {} if out is None else {"out": out}

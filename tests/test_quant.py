@@ -165,3 +165,22 @@ def test_masked_arrays_are_refused():
     for call in (lambda: quant.encode(x, "int8-row"), lambda: quant.quantize(x, 0.5), lambda: quant.choose_qparams(x)):
         with pytest.raises(TypeError, match="MaskedArray"):
             call()
+
+
+@pytest.mark.parametrize("scheme", ["int8-row", "int4-g8", "uint8-row", "uint4-row", "int8-tensor"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_denormals_come_back(scheme, dtype, library):
+    import torch
+
+    unit = np.finfo(dtype).smallest_subnormal
+    for k in (1, 2, 3, 100, 127, 190, 191, 600, 1000):
+        x = (np.array([[k, -k, 0, k // 2, 1, -1, k // 3, -(k // 4)]]) * unit.astype(np.float64)).astype(dtype)
+        e = quant.encode(x if library == "numpy" else torch.from_numpy(x), scheme)
+        y, s = np.asarray(quant.decode(e)), np.asarray(e.scale, np.float64)
+        half = 0.5 * s.max() * (1 + 1e-6) + 0.5 * float(unit)  # and the rounding of a denormal that is stored
+        assert np.abs(y.astype(np.float64) - x.astype(np.float64)).max() <= half, (k, x, y)
+        s, _ = quant.choose_qparams(
+            x if library == "numpy" else torch.from_numpy(x), scheme.partition("-")[0], symmetric=scheme[0] == "i"
+        )
+        assert np.isfinite(np.asarray(s)).all() and (np.asarray(s) > 0).all()

@@ -15,7 +15,7 @@ from tersor.quant._encoded import Encoded
 from tersor.quant._encoded import scheme as find_scheme
 from tersor.quant.affine import quantize
 from tersor.quant.packing import pack
-from tersor.quant.qparams import affine_params, cast, choose_qparams, compute_type, torch_module
+from tersor.quant.qparams import affine_params, cast, choose_qparams, compute_type, least, torch_module
 
 #: elements of a group above which a group no longer fits the caches near a core: it is read twice, by all threads
 _WIDE = 1 << 19
@@ -34,10 +34,11 @@ def _encoded_meta(affine: bool) -> Any:
 
 @op(outputs=("data", "scale"), meta=_encoded_meta(False), sample=Quantized("x", bits=4), native=True, integer=True)
 def _encode_symmetric(x: Array, bits: int = 8, group: int = 0, saturate: bool = False) -> tuple[Array, Array]:
-    """s = max(amax/(2^(b-1) - 1), tiny), q = rne(x/s), packed unless they are int8."""
+    """s = amax/(2^(b-1) - 1), q = rne(x/s), packed unless they are int8."""
     most = (1 << bits - 1) - 1
     low, high = plain.extents(x, (*x.shape[:-1], x.shape[-1] // group if group else 1))
-    s = np.maximum(np.maximum(-low, high) / high.dtype.type(most), np.finfo(high.dtype).tiny)
+    amax = np.maximum(-low, high)
+    s = least(np, amax / high.dtype.type(most), amax, most)
     q = plain.codes(x, s, None, -most, most).astype(np.int8)
     return q if bits == 8 else plain.pack(q, bits, False), s
 
@@ -50,7 +51,7 @@ def _encode_symmetric(x: Array, bits: int = 8, group: int = 0, saturate: bool = 
     integer=True,
 )
 def _encode_affine(x: Array, bits: int = 8, group: int = 0, saturate: bool = False) -> tuple[Array, Array, Array]:
-    """s = max((high - low)/(2^b - 1), tiny), z = rne(-low/s), q = rne(x/s) + z, packed."""
+    """s = (high - low)/(2^b - 1), z = rne(-low/s), q = rne(x/s) + z, packed."""
     low, high = plain.extents(x, (*x.shape[:-1], x.shape[-1] // group if group else 1))
     s, z = affine_params(np, low, high, 0, (1 << bits) - 1)
     q = plain.codes(x, s, z, 0, (1 << bits) - 1).astype(np.uint8)

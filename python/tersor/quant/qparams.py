@@ -47,11 +47,21 @@ def cast(xp: Any, v: Array, kind: str) -> Array:
     return v.astype(kind) if xp is np else v.to(getattr(xp, kind))
 
 
+def least(xp: Any, s: Array, extent: Array, n: float) -> Array:
+    """A scale s of numbers that reach over ``extent`` in n steps, also among denormals, where a quotient has few digits: the
+    next one up where rounding went so far down that n steps do not reach. Zeros have the smallest normal number."""
+    limits = np.finfo(dtype_name(s.dtype))
+    smallest, tiny = xp.full_like(s, float(limits.smallest_subnormal)), xp.full_like(s, float(limits.tiny))
+    low = xp.maximum(s, smallest)
+    low = xp.where(low * xp.full_like(s, n) < extent, low + smallest, low)
+    return xp.where(s > tiny, s, xp.where(extent == 0, tiny, low))
+
+
 def affine_params(xp: Any, low: Array, high: Array, lo: int, hi: int) -> tuple[Array, Array]:
-    """s = max((high - low)/(hi - lo), tiny) and z = lo + rne(-low/s) in float64, s rounded once."""
+    """s = (high - low)/(hi - lo) and z = lo + rne(-low/s) in float64, s rounded once."""
     n, kind = hi - lo, dtype_name(low.dtype)
     bottom, top = cast(xp, low, "float64"), cast(xp, high, "float64")
-    s = xp.clip(cast(xp, top / n - bottom / n, kind), np.finfo(kind).tiny, None)
+    s = least(xp, cast(xp, top / n - bottom / n, kind), high - low, n)
     return s, lo + xp.clip(xp.round(-bottom / cast(xp, s, "float64")), 0, n)
 
 
@@ -73,8 +83,10 @@ def _solve(
         s = (high - low) / xp.full_like(amax, hi - lo)
     if compat == "ct":
         s = xp.where(s == 0, xp.full_like(s, eps), s)
+    elif compat:
+        s = xp.clip(s, eps, None)
     else:
-        s = xp.clip(s, eps if compat else np.finfo(dtype_name(s.dtype)).tiny, None)
+        s = least(xp, s, amax, most)
     if not symmetric:
         z = xp.clip(lo - xp.round(low / s), lo, hi)
     return s, cast(xp, z, "int32")
@@ -95,8 +107,9 @@ def choose_qparams(
 
     Symmetric: :math:`s = \max|x| / (2^{b-1} - 1)`, so that nothing clips and quantizing again changes nothing; z is 0, or
     the middle of an unsigned range. Otherwise, with the range widened to hold 0,
-    :math:`s = (\max x - \min x) / (hi - lo)` and :math:`z = lo + \mathrm{rne}(-\min x / s)`. A scale is at least the
-    smallest normal number, so zeros and denormals have codes like all else.
+    :math:`s = (\max x - \min x) / (hi - lo)` and :math:`z = lo + \mathrm{rne}(-\min x / s)`. Denormals have codes like all
+    else: a scale that is denormal is rounded up where the codes would not reach. The scale of zeros is the smallest normal
+    number.
 
     Parameters
     ----------

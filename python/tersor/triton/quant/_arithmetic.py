@@ -32,13 +32,17 @@ def nearest(v):
 
 
 @triton.jit
-def tiny(v):
-    """The smallest normal number."""
-    if v.dtype == tl.float64:
-        least = tl.full([1], 2.2250738585072014e-308, tl.float64)
+def least(s, extent, n):
+    """A scale that reaches over `extent` in n steps, also among denormals; of zeros the smallest normal number."""
+    if s.dtype == tl.float64:
+        tiny = tl.full([1], 2.2250738585072014e-308, tl.float64)
+        smallest = tl.full([1], 5e-324, tl.float64)
     else:
-        least = tl.full([1], 1.1754943508222875e-38, tl.float32)
-    return least
+        tiny = tl.full([1], 1.1754943508222875e-38, tl.float32)
+        smallest = tl.full([1], 1.401298464324817e-45, tl.float32)
+    low = tl.maximum(s, smallest)
+    low = tl.where(low * n < extent, low + smallest, low)
+    return tl.where(s > tiny, s, tl.where(extent == 0, tiny, low))
 
 
 @triton.jit

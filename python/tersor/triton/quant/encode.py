@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-from tersor.triton.quant._arithmetic import clamp, divide, finite, nearest, scale_at, slot, tiny
+from tersor.triton.quant._arithmetic import clamp, divide, finite, least, nearest, scale_at, slot
 from tersor.triton.quant._grain import pair, type_of, work
 
 BLOCK = 1024
@@ -68,7 +68,7 @@ def _symmetric(
         bad |= (finite(v) == 0).to(tl.int32)
         top = tl.maximum(top, tl.abs(tl.where(finite(v), v, 0)))
     amax = tl.zeros([1], T) + tl.max(top, 0)
-    s = tl.maximum(divide(amax, tl.full([1], most, T)), tiny(amax))
+    s = least(divide(amax, tl.full([1], most, T)), amax, tl.full([1], most, T))
     tl.store(scale + pid + tl.arange(0, 1), s)
     tl.store(odd + pid, tl.max(bad, 0).to(tl.int8))
     if BITS == 8:

@@ -1,9 +1,9 @@
 //! Range, codes and packing in one read of x, and back. The one rule: a group's codes are made while its numbers are in the
 //! nearest cache, and meanwhile what follows is fetched, so that memory never waits for arithmetic.
 //!
-//! Symmetric: s = max(amax/(2^(b − 1) − 1), tiny), q = rne(x/s). Affine, over the range widened to hold 0:
-//! s = max((high − low)/(2^b − 1), tiny), z = rne(−low/s), q = rne(x/s) + z. Tiny is the smallest normal number: groups
-//! of zeros and of denormals have codes and an error of at most s/2 like all others.
+//! Symmetric: s = amax/(2^(b − 1) − 1), q = rne(x/s). Affine, over the range widened to hold 0: s = (high − low)/(2^b − 1),
+//! z = rne(−low/s), q = rne(x/s) + z. Groups of denormals have codes and an error of at most s/2 like all others (see
+//! `least`); the scale of zeros is the smallest normal number.
 
 use super::affine::{Affine, Dequantize, Range};
 use super::layout::{Rows, width};
@@ -32,6 +32,21 @@ trait Scheme: Copy + Sync {
     fn range(self) -> Range;
 }
 
+/// A scale s of numbers that reach over `extent` in n steps. Among denormals a quotient has few digits: where it was rounded
+/// down so far that n steps do not reach, the next one up is taken. Zeros have the smallest normal number.
+#[inline(always)]
+pub(super) fn least<T: Real>(s: T, extent: T, n: T) -> T {
+    if s > T::TINY {
+        return s;
+    }
+    if extent == T::ZERO {
+        return T::TINY;
+    }
+    let smallest = T::ZERO.up();
+    let s = if s > smallest { s } else { smallest };
+    if s * n < extent { s.up() } else { s }
+}
+
 #[derive(Clone, Copy)]
 struct Symmetric {
     bits: u32,
@@ -45,8 +60,8 @@ impl Scheme for Symmetric {
     }
     #[inline(always)]
     fn solve<T: Real>(self, e: Extent<T>) -> (T, T) {
-        let s = e.high / T::int(self.range().hi - self.offset);
-        (if s > T::TINY { s } else { T::TINY }, T::int(self.offset))
+        let most = T::int(self.range().hi - self.offset);
+        (least(e.high / most, e.high, most), T::int(self.offset))
     }
     #[inline(always)]
     fn range(self) -> Range {
@@ -68,8 +83,7 @@ impl Scheme for Asymmetric {
     #[inline(always)]
     fn solve<T: Real>(self, e: Extent<T>) -> (T, T) {
         let (low, high, n) = (e.low.to_f64(), e.high.to_f64(), f64::from(self.range().hi));
-        let s = T::of(high / n - low / n);
-        let s = if s > T::TINY { s } else { T::TINY };
+        let s = least(T::of(high / n - low / n), e.high - e.low, T::of(n));
         (s, T::of((-low / s.to_f64()).round_ties_even().min(n)))
     }
     #[inline(always)]

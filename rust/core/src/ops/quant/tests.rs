@@ -1,6 +1,7 @@
 //! The family against its definitions, written once more as plainly as possible, over tails, types, levels and threads.
 
 use super::OPS;
+use super::encode::least;
 use crate::flat::{Compute, Real};
 use crate::pool::{self, Context};
 use crate::simd::{available, force};
@@ -267,12 +268,12 @@ fn encode<T: Compute>(bits: u32, groups: usize, group: usize, saturate: bool) {
             let most = f64::from((1 << bits) - 1);
             let (s, z, range) = if affine {
                 let s = T::Real::of(high / most - low / most);
-                let s = if s > T::Real::TINY { s } else { T::Real::TINY };
+                let s = least(s, T::Real::of(high) - T::Real::of(low), T::Real::of(most));
                 (s, (-low / s.to_f64()).round_ties_even().min(most) as i32, (0, most as i32))
             } else {
                 let half = (1 << (bits - 1)) - 1;
-                let s = T::Real::of(high.max(-low)) / T::Real::int(half);
-                (if s > T::Real::TINY { s } else { T::Real::TINY }, half + 1, (1, 2 * half + 1))
+                let (amax, n) = (T::Real::of(high.max(-low)), T::Real::int(half));
+                (least(amax / n, amax, n), half + 1, (1, 2 * half + 1))
             };
             assert_eq!(scale[i], s);
             if affine {
@@ -320,6 +321,23 @@ fn encode_every_width() {
         }
     }
     force(None);
+}
+
+#[test]
+fn denormals_come_back() {
+    let unit = f32::from_bits(1);
+    for k in [1.0f32, 2.0, 100.0, 127.0, 190.0, 191.0, 5000.0, 1e6] {
+        let mut x = [k * unit, -k * unit, 0.0, (k * 0.5).round_ties_even() * unit];
+        let (mut q, mut s, mut y) = ([0i8; 4], [0f32; 1], [0f32; 4]);
+        let mut none = [0u8; 0];
+        let (q_, s_) = (tensor(&mut q, &[1, 4]), tensor(&mut s, &[1, 1]));
+        call("encode_symmetric", &[tensor(&mut x, &[1, 4]), q_, s_], &[int(8), int(0), Scalar::Bool(false)]).unwrap();
+        let y_ = tensor(&mut y, &[1, 4]);
+        call("decode", &[q_, s_, tensor(&mut none, &[0]), y_], &[int(8), int(4), int(1)]).unwrap();
+        for (x, y) in x.iter().zip(&y) {
+            assert!(f64::from((x - y).abs()) <= f64::from(s[0]) * 0.5, "{k}: {x:e} became {y:e}");
+        }
+    }
 }
 
 #[test]

@@ -184,3 +184,31 @@ def test_denormals_come_back(scheme, dtype, library):
             x if library == "numpy" else torch.from_numpy(x), scheme.partition("-")[0], symmetric=scheme[0] == "i"
         )
         assert np.isfinite(np.asarray(s)).all() and (np.asarray(s) > 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_what_was_finite_comes_back_finite(dtype, library):
+    import ml_dtypes
+    import torch
+
+    most = float(ml_dtypes.finfo(dtype).max)
+    x = np.array([[most, -most, 0.0, 0.3 * most]]).astype(dtype)
+    if library == "torch":
+        x = torch.tensor(x.astype(np.float64)).to(getattr(torch, dtype))
+
+    def finite(y, step):
+        y, wanted = (np.asarray(v.double() if library == "torch" else v, np.float64) for v in (y, x))
+        assert np.isfinite(y).all()
+        assert (np.abs(y - wanted) <= np.max(np.asarray(step, np.float64))).all()
+
+    for scheme in ("int8-row", "uint8-row", "uint4-row", "uint1-row", "int3-row", "uint8-tensor"):
+        e = quant.encode(x, scheme)
+        finite(quant.decode(e), e.scale)
+    for compat in (None, "torch", "ct"):
+        s, z = quant.choose_qparams(x, "uint8", symmetric=False, compat=compat)
+        if not np.isfinite(np.asarray(s)).all():  # the peers subtract before they divide
+            continue
+        finite(quant.dequantize(quant.quantize(x, s, z, "uint8"), s, z, dtype=dtype), s)
+        for grad in ("ste", "lsq"):
+            finite(quant.fake_quantize(x, s, z, "uint8", grad=grad), s)

@@ -18,6 +18,8 @@ from tersor.checkpoint._modules import LINEAR, TABLE, Tree
 from tersor.checkpoint._patterns import Patterns
 
 FLOATS = ("F64", "F32", "F16", "BF16")
+#: the largest finite numbers of 16-bit floats
+LARGEST = {"F16": 65504.0, "BF16": 3.3895313892515355e38}
 
 # tables that are looked up, not multiplied with: readers leave them packed. The last part of the module's name says so.
 _TABLE = re.compile(
@@ -180,7 +182,8 @@ def _stored(scale: np.ndarray, dtype: str, most: int) -> tuple[np.ndarray, np.nd
     """Scales as a file of ``dtype`` keeps them, and as float32.
 
     Never zero, which the scale of a row of zeros might become, and the next larger one where rounding down, among numbers
-    without all their digits, would take the largest code ``most`` past its range.
+    without all their digits, would take the largest code ``most`` past its range; the next smaller one where readers that
+    compute in ``dtype`` would make that code infinite.
     """
     if dtype not in ("F16", "BF16"):
         return scale, scale
@@ -194,6 +197,7 @@ def _stored(scale: np.ndarray, dtype: str, most: int) -> tuple[np.ndarray, np.nd
         return words.view(np.float16).astype(np.float32) if dtype == "F16" else _bfloat16(words)
 
     words = np.where(value(words) * (most + 0.5) < scale * float(most), words + np.uint16(1), words)
+    words = np.where(value(words) * float(most) > LARGEST[dtype], words - np.uint16(1), words)
     return words.view(np.float16) if dtype == "F16" else words, value(words)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tersor.hyperbolic.segments import spans, windows
+from tersor.hyperbolic._spans import spans, windows
 
 _LIBRARY = torch.library.Library("tersor", "FRAGMENT")
 _LIBRARY.define("windows(int[] shape, int[] kernel, int[] stride, int[] pad) -> (Tensor, Tensor)")

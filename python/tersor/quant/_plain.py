@@ -11,7 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from tersor._arrays import dtype_name
+
 Array = Any
+
+#: the largest finite number of each type, as one of its compute type
+MOST = {
+    "float64": np.finfo(np.float64).max,
+    "float32": np.finfo(np.float32).max,
+    "float16": np.float32(65504),
+    "bfloat16": np.float32(3.3895313892515355e38),
+}
 
 
 def real(x: Array) -> np.ndarray:
@@ -80,6 +90,12 @@ def uniform(n: int, seed: int) -> np.ndarray:
     return (np.stack(c, -1).reshape(-1)[:n] >> np.uint64(8)) * 2.0**-24
 
 
+def number(q: np.ndarray, s: np.ndarray, kind: str) -> np.ndarray:
+    """q s, and where it is beyond the ends of `kind`, its end: what was finite comes back finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.where(np.isfinite(s), np.clip(q * s, -MOST[kind], MOST[kind]), q * s)
+
+
 def codes(
     x: Array, scale: Array, zero_point: Array, lo: int, hi: int, form: int = 0, rounding: int = 0, seed: int = 0
 ) -> np.ndarray:
@@ -94,8 +110,8 @@ def codes(
 def fake(x: Array, scale: Array, zero_point: Array, lo: int, hi: int, form: int) -> np.ndarray:
     v, z, s = quotient(x, scale, zero_point, form)
     if form == 2:
-        return (np.rint(np.clip(v, lo, hi)) - z + 0) * s
-    return (np.rint(np.clip(v, lo - z, hi - z)) + 0) * s
+        return number(np.rint(np.clip(v, lo, hi)) - z + 0, s, dtype_name(np.asarray(x).dtype))
+    return number(np.rint(np.clip(v, lo - z, hi - z)) + 0, s, dtype_name(np.asarray(x).dtype))
 
 
 def fake_slopes(

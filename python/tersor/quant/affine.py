@@ -49,7 +49,7 @@ def _dequantize(q: Array, scale: Array, zero_point: Array = None, dtype: int = 1
     """x = (q - z) s."""
     kind = np.float64 if dtype == 0 else np.float32
     z = plain.zeros(zero_point, q.shape, kind)
-    return (q.astype(kind) - z) * plain.spread(np.asarray(scale).astype(kind), q.shape)
+    return plain.number(q.astype(kind) - z, plain.spread(np.asarray(scale).astype(kind), q.shape), FLOATS[dtype])
 
 
 def quantize(
@@ -146,7 +146,8 @@ def dequantize(
 
     Returns
     -------
-    floats of q's shape, computed in float32 (float64 where they are float64) and rounded once
+    floats of q's shape, computed in float32 (float64 where they are float64) and rounded once; a product beyond the largest
+    finite number of the dtype is that number, so that what was finite comes back finite
 
     Raises
     ------

@@ -61,7 +61,9 @@ def affine_params(xp: Any, low: Array, high: Array, lo: int, hi: int) -> tuple[A
     """s = (high - low)/(hi - lo) and z = lo + rne(-low/s) in float64, s rounded once."""
     n, kind = hi - lo, dtype_name(low.dtype)
     bottom, top = cast(xp, low, "float64"), cast(xp, high, "float64")
-    s = least(xp, cast(xp, top / n - bottom / n, kind), high - low, n)
+    # one step over the whole of the type is longer than its largest number
+    s = xp.clip(cast(xp, top / n - bottom / n, kind), None, float(np.finfo(kind).max))
+    s = least(xp, s, high - low, n)
     return s, lo + xp.clip(xp.round(-bottom / cast(xp, s, "float64")), 0, n)
 
 

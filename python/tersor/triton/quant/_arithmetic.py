@@ -46,6 +46,26 @@ def least(s, extent, n):
 
 
 @triton.jit
+def finite(v):
+    return tl.abs(v) < float("inf")
+
+
+@triton.jit
+def ends(v, s, to: tl.constexpr):
+    """A product with a scale, and where it is beyond the ends of the type it is stored in, its end: what was finite comes
+    back finite."""
+    if to == tl.float64:
+        most = tl.full([1], 1.7976931348623157e308, tl.float64)
+    elif to == tl.float16:
+        most = tl.full([1], 65504.0, tl.float32)
+    elif to == tl.bfloat16:
+        most = tl.full([1], 3.3895313892515355e38, tl.float32)
+    else:
+        most = tl.full([1], 3.4028234663852886e38, tl.float32)
+    return tl.where(finite(s), clamp(v, -most, most), v)
+
+
+@triton.jit
 def slot(at, width, high, wide, columns):
     """The position of an element's scale: rows of `width`, `high` rows and `wide` columns to a scale."""
     return at // width // high * columns + at % width // wide
@@ -66,11 +86,6 @@ def quotient(x, s, pre, FORM: tl.constexpr, T: tl.constexpr):
         one = tl.div_rn(tl.full([1], 1.0, tl.float32), s.to(tl.float32))
         return x * one.to(T)
     return divide(x, s) + pre
-
-
-@triton.jit
-def finite(v):
-    return tl.abs(v) < float("inf")
 
 
 @triton.jit

@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-from tersor.triton.quant._arithmetic import clamp, divide, finite, least, nearest, scale_at, slot
+from tersor.triton.quant._arithmetic import clamp, divide, ends, finite, least, nearest, scale_at, slot
 from tersor.triton.quant._grain import pair, type_of, work
 
 BLOCK = 1024
@@ -114,7 +114,7 @@ def _decode(
         q = (q >> (column % 2 * 4).to(tl.int32)) & 15
     s, z = scale_at(scale, zero, slot(at, width, high, wide, columns), live, 0, HAS_ZERO, ONE_ZERO, T)
     out = (q.to(T) - (z + tl.full([1], offset, T))) * s
-    tl.store(x + at, out.to(x.dtype.element_ty), live)
+    tl.store(x + at, ends(out, s, x.dtype.element_ty).to(x.dtype.element_ty), live)
 
 
 def _refuse_odd(name, odd):

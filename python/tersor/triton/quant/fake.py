@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from tersor.triton.quant._arithmetic import affine, clamp, nearest, quotient, scale_at, slot
+from tersor.triton.quant._arithmetic import affine, clamp, ends, nearest, quotient, scale_at, slot
 from tersor.triton.quant._grain import pair, type_of, work
 
 BLOCK = 1024
@@ -35,7 +35,7 @@ def _fake(
     pre, low, top, left = affine(s, z, lo, hi, FORM, T)
     v = quotient(tl.load(x + at, live, 0).to(T), s, pre, FORM, T)
     out = (nearest(clamp(v, low, top)) - left) * s
-    tl.store(y + at, out.to(y.dtype.element_ty), live)
+    tl.store(y + at, ends(out, s, y.dtype.element_ty).to(y.dtype.element_ty), live)
 
 
 @triton.jit

@@ -45,6 +45,8 @@ pub trait Compute: Store {
     type Real: Real;
     /// Whether the two are the same, so that a slice needs no conversion.
     const SAME: bool;
+    /// The largest finite number of the type.
+    const MOST: Self::Real;
     fn widen(x: &[Self], y: &mut [Self::Real]);
     fn narrow(x: &[Self::Real], y: &mut [Self]);
 }
@@ -54,6 +56,7 @@ macro_rules! real {
         impl Compute for $t {
             type Real = $t;
             const SAME: bool = true;
+            const MOST: Self = <$t>::MAX;
             fn widen(x: &[Self], y: &mut [Self]) {
                 y.copy_from_slice(x);
             }
@@ -158,10 +161,11 @@ impl<A: Store> Kernel for Narrow<'_, A> {
     }
 }
 
-macro_rules! half { ($($t:ty)*) => { $(
+macro_rules! half { ($($t:ty, $most:expr;)*) => { $(
     impl Compute for $t {
         type Real = f32;
         const SAME: bool = false;
+        const MOST: f32 = $most;
         fn widen(x: &[Self], y: &mut [f32]) {
             dispatch(Widen(x, y));
         }
@@ -170,7 +174,7 @@ macro_rules! half { ($($t:ty)*) => { $(
         }
     }
 )* } }
-half!(F16 Bf16);
+half! { F16, 65504.0; Bf16, f32::from_bits(0x7F7F_0000); }
 
 /// `by_float!(tensor, T => body)`: the body with `T` the storage type of a float array.
 #[macro_export]

@@ -241,9 +241,18 @@ pub fn quantize(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     })
 }
 
+/// The largest magnitude that a product with a scale may have: beyond the end of its type a number is that end, as its codes
+/// are the ends of theirs; otherwise a finite number could come back infinite. With an infinite scale there is no end.
+#[inline(always)]
+pub fn end<T: Real>(s: T, most: T) -> T {
+    if s.is_finite() { most } else { s.abs() }
+}
+
 /// Numbers of codes.
 pub struct Dequantize<'a, T: Real> {
     pub scales: &'a Scales<'a, T>,
+    /// The largest finite number of the type that they are stored in.
+    pub most: T,
     pub signed: bool,
 }
 
@@ -289,13 +298,16 @@ impl<T: Real> Pass<T, 0, 1, 1, 0> for Dequantize<'_, T> {
             |piece| match piece {
                 Piece::One(from, to, i) => {
                     let (s, z) = (p.scale(i), p.zero(i) + shift);
+                    let end = end(s, self.most);
                     for (y, &b) in y[from..to].iter_mut().zip(&b[from..to]) {
-                        *y = (T::int(i32::from(b ^ flip)) - z) * s;
+                        *y = clamp((T::int(i32::from(b ^ flip)) - z) * s, -end, end);
                     }
                 }
                 Piece::Each(from, to, i) => {
                     for (j, (y, &b)) in y[from..to].iter_mut().zip(&b[from..to]).enumerate() {
-                        *y = (T::int(i32::from(b ^ flip)) - (p.zero(i + j) + shift)) * p.scale(i + j);
+                        let (s, z) = (p.scale(i + j), p.zero(i + j) + shift);
+                        let end = end(s, self.most);
+                        *y = clamp((T::int(i32::from(b ^ flip)) - z) * s, -end, end);
                     }
                 }
             },
@@ -315,6 +327,7 @@ pub fn dequantize(t: &[Tensor], _: &[Scalar]) -> Result<()> {
     let signed = q.dtype() == crate::Dtype::I8;
     by_float!(y, A => {
         let scales = &Scales::<<A as Compute>::Real>::new(q, scale, zero, Form::Divide)?;
-        flat::pass::<A, _, 0, 1, 1, 0>(&Dequantize { scales, signed }, BLOCK, [], [q], [y], []).map(drop)
+        let p = Dequantize { scales, most: A::MOST, signed };
+        flat::pass::<A, _, 0, 1, 1, 0>(&p, BLOCK, [], [q], [y], []).map(drop)
     })
 }

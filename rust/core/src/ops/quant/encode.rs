@@ -83,7 +83,9 @@ impl Scheme for Asymmetric {
     #[inline(always)]
     fn solve<T: Real>(self, e: Extent<T>) -> (T, T) {
         let (low, high, n) = (e.low.to_f64(), e.high.to_f64(), f64::from(self.range().hi));
-        let s = least(T::of(high / n - low / n), e.high - e.low, T::of(n));
+        // one step over the whole of the type is longer than its largest number
+        let (s, most) = (T::of(high / n - low / n), T::MOST);
+        let s = least(if s < most { s } else { most }, e.high - e.low, T::of(n));
         (s, T::of((-low / s.to_f64()).round_ties_even().min(n)))
     }
     #[inline(always)]
@@ -336,7 +338,7 @@ pub fn decode(t: &[Tensor], k: &[Scalar]) -> Result<()> {
         let offset = if signed || !zero.is_empty() { 0 } else { 1 << (bits - 1) };
         let scales = &Scales::<<A as Compute>::Real>::new(x, scale, zero, Form::Divide)?.without(offset);
         let x = Shared(x.slice_mut::<A>()?.as_mut_ptr());
-        let p = &Dequantize { scales, signed };
+        let p = &Dequantize { scales, most: A::MOST, signed };
         pool::run(rows.blocks(), rows.rows.saturating_mul(rows.len), |block| {
             let mut codes = [0u8; CHUNK];
             let mut scratch = [<A as Compute>::Real::ZERO; CHUNK];

@@ -11,7 +11,7 @@
 //! Straight-through estimator of Bengio, Léonard and Courville (2013) for x; for s, Esser et al., "Learned step size
 //! quantization" (2020), equation 3; for z, Bhalgat et al., "LSQ+" (2020), equation 4.
 
-use super::affine::{Affine, Range, clamp};
+use super::affine::{Affine, Range, clamp, end};
 use super::grain::Piece;
 use super::scales::{Form, Scales};
 use crate::flat::{self, BLOCK, Compute, Pass, Real};
@@ -23,6 +23,8 @@ struct Fake<'a, T: Real> {
     scales: &'a Scales<'a, T>,
     range: Range,
     form: Form,
+    /// The largest finite number of the type that is stored.
+    most: T,
 }
 
 impl<T: Real> Fake<'_, T> {
@@ -32,7 +34,8 @@ impl<T: Real> Fake<'_, T> {
     }
     #[inline(always)]
     fn number(&self, x: T, (a, s): (Affine<T>, T)) -> T {
-        (a.clamped(self.recip(), x) + T::MAGIC - T::MAGIC - a.left) * s
+        let end = end(s, self.most);
+        clamp((a.clamped(self.recip(), x) + T::MAGIC - T::MAGIC - a.left) * s, -end, end)
     }
     #[inline(always)]
     fn recip(&self) -> bool {
@@ -241,7 +244,7 @@ pub fn forward(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     let [x, scale, zero, y] = t else { return Err(super::arrays(4, t)) };
     by_float!(x, A => {
         let (scales, range, form) = prepare::<<A as Compute>::Real>([x, scale, zero], k)?;
-        let p = Fake { scales: &scales, range, form };
+        let p = Fake { scales: &scales, range, form, most: A::MOST };
         flat::pass::<A, _, 1, 0, 1, 0>(&p, BLOCK, [x], [], [y], []).map(drop)
     })
 }
@@ -251,7 +254,7 @@ pub fn backward(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     let [g, x, scale, zero, dx] = t else { return Err(super::arrays(5, t)) };
     by_float!(x, A => {
         let (scales, range, form) = prepare::<<A as Compute>::Real>([x, scale, zero], k)?;
-        let p = Straight(Fake { scales: &scales, range, form });
+        let p = Straight(Fake { scales: &scales, range, form, most: A::MOST });
         flat::pass::<A, _, 2, 0, 1, 0>(&p, BLOCK, [g, x], [], [dx], []).map(drop)
     })
 }
@@ -273,7 +276,7 @@ pub fn backward_lsq(t: &[Tensor], k: &[Scalar]) -> Result<()> {
         let grain = &scales.grain;
         // a block holds the sums of all scales it may meet: it is made much longer than they are many
         let block = if grain.flat() { BLOCK } else { BLOCK.max(grain.total.saturating_mul(16)) };
-        let p = Learned(Fake { scales: &scales, range, form });
+        let p = Learned(Fake { scales: &scales, range, form, most: A::MOST });
         let mut all = (try_vec(scale.len(), 0.0)?, try_vec(scale.len(), 0.0)?);
         for part in flat::pass::<A, _, 2, 0, 1, 0>(&p, block, [g, x], [], [dx], [])? {
             for (i, (s, z)) in part.s.iter().zip(&part.z).enumerate() {

@@ -341,6 +341,36 @@ fn denormals_come_back() {
 }
 
 #[test]
+fn what_was_finite_comes_back_finite() {
+    fn check<T: Compute>(bits: i64, dtype: i64) {
+        let most = T::MOST.to_f64();
+        let mut x = [most, -most, 0.0, most * 0.3].map(T::from_f64);
+        let (mut q, mut s, mut z) =
+            (vec![0u8; (4 * bits as usize).div_ceil(8)], [<T::Real as Real>::ZERO; 1], [0u8; 1]);
+        let mut y = [T::default(); 4];
+        let (x_, q_, s_, z_) = (
+            tensor(&mut x, &[1, 4]),
+            tensor(&mut q, &[1, (4 * bits as usize).div_ceil(8)]),
+            tensor(&mut s, &[1, 1]),
+            tensor(&mut z, &[1, 1]),
+        );
+        call("encode_affine", &[x_, q_, s_, z_], &[int(bits), int(0), Scalar::Bool(false)]).unwrap();
+        let y_ = tensor(&mut y, &[1, 4]);
+        call("decode", &[q_, s_, z_, y_], &[int(bits), int(4), int(dtype)]).unwrap();
+        let step = s[0].to_f64();
+        for (x, y) in x.iter().zip(&y) {
+            assert!((x.to_f64() - y.to_f64()).abs() <= step, "{x:?} became {y:?}");
+        }
+    }
+    for bits in [1, 2, 8] {
+        check::<f64>(bits, 0);
+        check::<f32>(bits, 1);
+        check::<F16>(bits, 2);
+        check::<Bf16>(bits, 3);
+    }
+}
+
+#[test]
 fn int8_is_signed() {
     let mut x = [1.0f32, -1.0, 0.5, f32::MIN_POSITIVE];
     let (mut q, mut s, mut y) = ([0i8; 4], [0f32; 1], [0f32; 4]);

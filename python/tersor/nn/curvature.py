@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tersor.nn._state import once, widen
+from tersor.nn._state import once, place, widen
 
 
 class Curvature(nn.Module):
@@ -104,6 +104,7 @@ class Curvature(nn.Module):
             widen(state, prefix + name)
         elif prefix + name in state and state[prefix + name].numel() == 1:
             state[prefix + name] = state[prefix + name].reshape(())
+        place(state, prefix + name, getattr(self, name))
         super()._load_from_state_dict(state, prefix, local_metadata, strict, missing_keys, *rest)
         once(self, prefix, name, prefix + name in state, missing_keys)
 

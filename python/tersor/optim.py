@@ -186,12 +186,15 @@ class RiemannianSGD(_Riemannian):
     ------
     ValueError
         If a number is out of its range, or a gradient is sparse and weight_decay is not 0.
+    TypeError
+        If a parameter is a DTensor whose rows are cut, or c does not go with it.
 
     Notes
     -----
     The metric of the ball is :math:`\lambda_x^2` times the Euclidean one, and :math:`\lambda_0 = 2`: at c = 0 a step is that
     of `torch.optim.SGD` with a quarter of the learning rate. Sparse gradients (``nn.Embedding(sparse=True)``) move the rows
-    they name and no others, nor their momentum; a row's first step is not dampened. Bonnabel, "Stochastic Gradient Descent on
+    they name and no others, nor their momentum; a row's first step is not dampened. DTensors are moved by the rows that each
+    process holds, and must not be sharded along them. Bonnabel, "Stochastic Gradient Descent on
     Riemannian Manifolds" (2013); Bécigneul, Ganea, "Riemannian Adaptive Optimization Methods" (2019).
     """
 
@@ -268,12 +271,15 @@ class RiemannianAdam(_Riemannian):
     ------
     ValueError
         If a number is out of its range, or a gradient is sparse and weight_decay is not 0.
+    TypeError
+        If a parameter is a DTensor whose rows are cut, or c does not go with it.
 
     Notes
     -----
     An entry of a point has no length of its own: the second moment is that of the row, [..., 1]. With :math:`\lambda_0 = 2`,
     rows of one entry at c = 0 take the steps of `torch.optim.Adam` with half the learning rate and twice the eps. Sparse
-    gradients move the rows they name and no others, nor their moments; t counts the steps of the parameter. Bécigneul, Ganea,
+    gradients move the rows they name and no others, nor their moments; t counts the steps of the parameter. DTensors as in
+    `RiemannianSGD`. Bécigneul, Ganea,
     "Riemannian Adaptive Optimization Methods" (2019).
     """
 

@@ -42,6 +42,11 @@ def is_tensor(x: Any) -> bool:
     return torch is not None and isinstance(x, torch.Tensor)
 
 
+def is_distributed(x: Any) -> bool:
+    """Whether x is a DTensor of torch: by its name, which is there without its module and is seen by what traces."""
+    return type(x).__name__ == "DTensor"
+
+
 def ordinary(who: str, name: str, x: Any) -> None:
     """Refuses arrays that say more than their numbers, which would be lost: masked ones, matrices, sparse tensors."""
     if isinstance(x, np.ndarray):

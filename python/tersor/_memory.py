@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 _wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 
@@ -37,6 +38,8 @@ def lack(x: Tensor) -> str | None:
         return "on meta, where there is no memory"
     if x.is_neg() or x.is_conj():
         return "a view that is negated or conjugated when it is read; call .resolve_neg() or .resolve_conj()"
+    if is_traceable_wrapper_subclass(x):  # also where it has no elements: what is asked of it is asked of its parts
+        return f"a {type(x).__name__}, which has no memory of its own"
     if not x.numel():
         return None
     try:

@@ -338,6 +338,8 @@ def op(**options: Any) -> Callable[[Callable[..., R]], Callable[..., R]]:
     words : ``{scalar: {word: number}}``, the words a scalar may be given as
     conditioned : computed in the data's own type: tests allow what a rounding of the inputs changes as well
     leading : of an operator without rows: the inputs that take leading axes, all alike, with how many last axes belong together
+    local : the inputs whose leading axes a shard of a DTensor may split, with how many last axes belong together, where that
+        is not what ``leading`` says
     tensors : of a backward: its reference reads tensors too, and torch's autograd goes through it for second derivatives
 
     A keyword-only ``dim`` (and ``keepdim``) in the signature lets the caller say which axis the rows lie along.

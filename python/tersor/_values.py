@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, dtype_name, is_tensor
+from tersor._arrays import FLOATS, dtype_name, is_distributed, is_tensor
 
 Array = Any
 
@@ -37,9 +37,20 @@ def check_values(who: str, name: str, x: Any) -> None:
         raise TypeError(f"{who}: {name} has byte order {x.dtype.byteorder!r}; convert it to native first")
 
 
+def check_alike(who: str, **arrays: Any) -> None:
+    """Either all tensors are distributed or none is, or a TypeError; what is None passes."""
+    given = {k: is_distributed(x) for k, x in arrays.items() if x is not None}
+    if len(set(given.values())) > 1:
+        one, other = (", ".join(k for k, d in given.items() if d is kind) for kind in (True, False))
+        raise TypeError(
+            f"{who}: {one} {'are DTensors' if ',' in one else 'is a DTensor'}, {other} not; distribute all, or call "
+            "full_tensor() (the parameters of a sharded layer are whole in a forward pass of the model that was sharded)"
+        )
+
+
 def check_dense(who: str, name: str, x: Any) -> None:
     """Tensors with one block of memory by strides; those that only look like it are a TypeError."""
-    if type(x).__name__ == "DTensor":
+    if is_distributed(x):
         raise TypeError(f"{who}: {name} must be a plain tensor, got a DTensor; to_local() or full_tensor() make one")
     if x.is_nested:
         raise TypeError(f"{who}: {name} must be a dense tensor, got a nested one")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tersor import hyperbolic
+from tersor import _dtensor, hyperbolic
 
 __all__ = ["RiemannianAdam", "RiemannianSGD"]
 
@@ -33,15 +33,22 @@ class _Riemannian(torch.optim.Optimizer):
         for key in ("lr", "weight_decay", "momentum", "eps"):
             if key in group and not group[key] >= 0:
                 raise ValueError(f"{name}: {key} must not be negative, got {group[key]}")
+        for p in group["params"]:
+            if _dtensor.distributed(p) and any(at.is_partial() for at in p.placements):
+                raise TypeError(f"{name}: a parameter is a DTensor with {p.placements}: a sum still to be made")
         c = group["c"]
         if c is None:
             return
         if not isinstance(c, (int, float, Tensor)):
             raise TypeError(f"{name}: c must be None, a number or a tensor, got {type(c).__name__}")
+        if isinstance(c, Tensor):
+            c = c.detach().full_tensor() if _dtensor.distributed(c) else c.detach()
         if not bool(torch.isfinite(torch.as_tensor(c)).all() and (torch.as_tensor(c) >= 0).all()):
             raise ValueError(f"{name}: c must be finite and not negative, got {c}")
         if any(p.ndim == 0 for p in group["params"]):
             raise ValueError(f"{name}: points of the ball are rows; a parameter has no axes")
+        for p in group["params"]:
+            _dtensor.local(name, "a parameter", p)
 
     def _begin(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
         """Makes the state of a parameter that is met for the first time."""
@@ -70,7 +77,7 @@ class _Riemannian(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             c = group["c"]
-            c = c.detach() if isinstance(c, Tensor) else c if c is None else float(c)
+            c = _dtensor.number(c.detach()) if isinstance(c, Tensor) else c if c is None else float(c)
             for p in group["params"]:
                 if p.grad is None:
                     continue
@@ -79,19 +86,45 @@ class _Riemannian(torch.optim.Optimizer):
                     state["step"] = 0
                     self._begin(group, p, state)
                 state["step"] += 1
-                if p.grad.is_sparse:
-                    self._rows(group, state, p, c)
+                x, g, own, at = self._own(state, p, c)
+                if g.is_sparse:
+                    self._rows(group, own, x, g, at)
                 else:
-                    self._update(group, state, p, p.grad, c)
+                    self._update(group, own, x, g, at)
         return loss
 
-    def _rows(self, group: dict[str, Any], state: dict[str, Any], p: Tensor, c: Any) -> None:
+    def _own(self, state: dict[str, Any], p: Tensor, c: Any) -> tuple[Tensor, Tensor, dict[str, Any], Any]:
+        """The rows of a parameter that this process holds, with their gradient, state and curvature, in the same memory."""
+        name, g = type(self).__name__, p.grad
+        assert g is not None
+        if not _dtensor.distributed(p):
+            if _dtensor.distributed(c) and c.numel() > 1:
+                raise TypeError(f"{name}: c is a DTensor of several numbers, a parameter is a plain tensor")
+            return p, g, state, c.to_local() if _dtensor.distributed(c) else c
+        if not _dtensor.distributed(g):
+            raise TypeError(f"{name}: a parameter is a DTensor, its gradient is not")
+        if g.placements != p.placements:  # a sum still to be made, say
+            g = g.redistribute(placements=p.placements)
+        if _dtensor.distributed(c):
+            if c.numel() > 1 and (c.device_mesh != p.device_mesh or c.placements != p.placements):
+                raise TypeError(
+                    f"{name}: c is placed by {c.placements}, a parameter by {p.placements}; they must be alike"
+                )
+            c = c.to_local()
+        elif isinstance(c, Tensor) and c.numel() > 1:
+            raise TypeError(
+                f"{name}: c is a plain tensor of several numbers, a parameter is a DTensor; distribute it as well"
+            )
+        own = {k: s.to_local() if _dtensor.distributed(s) else s for k, s in state.items()}
+        return p.to_local(), g.to_local(), own, c
+
+    def _rows(self, group: dict[str, Any], state: dict[str, Any], p: Tensor, g: Tensor, c: Any) -> None:
         """The step of the rows that a sparse gradient names."""
-        if p.grad.sparse_dim() != 1:
+        if g.sparse_dim() != 1:
             raise ValueError(f"{type(self).__name__}: a sparse gradient must be sparse in its first axis only")
         if group["weight_decay"]:
             raise ValueError(f"{type(self).__name__}: weight_decay does not go with sparse gradients")
-        grad = p.grad.coalesce()
+        grad = g.coalesce()
         (at,) = grad.indices()
         if isinstance(c, Tensor) and c.ndim == p.ndim and len(c) > 1:
             c = c[at]
@@ -153,12 +186,15 @@ class RiemannianSGD(_Riemannian):
     ------
     ValueError
         If a number is out of its range, or a gradient is sparse and weight_decay is not 0.
+    TypeError
+        If a parameter is a DTensor whose rows are cut, or c does not go with it.
 
     Notes
     -----
     The metric of the ball is :math:`\lambda_x^2` times the Euclidean one, and :math:`\lambda_0 = 2`: at c = 0 a step is that
     of `torch.optim.SGD` with a quarter of the learning rate. Sparse gradients (``nn.Embedding(sparse=True)``) move the rows
-    they name and no others, nor their momentum; a row's first step is not dampened. Bonnabel, "Stochastic Gradient Descent on
+    they name and no others, nor their momentum; a row's first step is not dampened. DTensors are moved by the rows that each
+    process holds, and must not be sharded along them. Bonnabel, "Stochastic Gradient Descent on
     Riemannian Manifolds" (2013); Bécigneul, Ganea, "Riemannian Adaptive Optimization Methods" (2019).
     """
 
@@ -235,12 +271,15 @@ class RiemannianAdam(_Riemannian):
     ------
     ValueError
         If a number is out of its range, or a gradient is sparse and weight_decay is not 0.
+    TypeError
+        If a parameter is a DTensor whose rows are cut, or c does not go with it.
 
     Notes
     -----
     An entry of a point has no length of its own: the second moment is that of the row, [..., 1]. With :math:`\lambda_0 = 2`,
     rows of one entry at c = 0 take the steps of `torch.optim.Adam` with half the learning rate and twice the eps. Sparse
-    gradients move the rows they name and no others, nor their moments; t counts the steps of the parameter. Bécigneul, Ganea,
+    gradients move the rows they name and no others, nor their moments; t counts the steps of the parameter. DTensors as in
+    `RiemannianSGD`. Bécigneul, Ganea,
     "Riemannian Adaptive Optimization Methods" (2019).
     """
 

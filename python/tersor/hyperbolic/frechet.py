@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import axes
+from tersor._arrays import axes, is_distributed
+from tersor._values import check_dense
 from tersor.hyperbolic._newton import descend, tangents
 from tersor.hyperbolic._roots import Array
 from tersor.hyperbolic.composed import _like, _wide
@@ -23,6 +24,9 @@ def _arguments(who: str, x: Array, weights: Array | None, c: Any) -> tuple[Array
         raise ValueError(f"{who}: x must be [..., N, d] with N > 0, got {getattr(x, 'shape', type(x).__name__)}")
     if axes(c):
         raise ValueError(f"{who}: c must be a number or an array of 0 axes, got shape {tuple(c.shape)}")
+    for name, a in (("x", x), ("weights", weights)):
+        if is_distributed(a):  # every step of the descent looks at all points
+            check_dense(who, name, a)
     points = _wide(x)
     if weights is None:
         return points, points[..., 0] * 0 + 1 / x.shape[-2]

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tersor._arrays import is_distributed
+from tersor._values import check_alike
 from tersor.hyperbolic._planes import fc_rows, mlr_rows, square_norm
 from tersor.hyperbolic._roots import Array
 from tersor.hyperbolic.conformal import lambda_x
@@ -31,6 +33,7 @@ def _product(x: Array, z: Array, r: Array | None) -> tuple[Array, Array, Array]:
 
 
 def _check(name: str, x: Array, z: Array, r: Array | None) -> None:
+    check_alike(name, x=x, z=z, r=r)
     for k, a in (("z", z), ("r", r)):
         if a is not None and getattr(a, "dtype", None) != x.dtype:
             raise TypeError(f"{name}: {k} is {getattr(a, 'dtype', type(a).__name__)}, the rows are {x.dtype}")
@@ -38,6 +41,11 @@ def _check(name: str, x: Array, z: Array, r: Array | None) -> None:
         raise ValueError(f"{name}: rows of shape {tuple(x.shape)} do not go with z of shape {tuple(z.shape)}")
     if r is not None and tuple(r.shape) != (z.shape[1],):
         raise ValueError(f"{name}: r must have shape ({z.shape[1]},), got {tuple(r.shape)}")
+    if is_distributed(x):  # what is summed over an axis must not be split along it
+        from tersor._dtensor import local
+
+        local(name, "the rows", x)
+        local(name, "z, by columns,", z.t())
 
 
 def _tangent(name: str, v: Array, z: Array, r: Array | None, c: Any, fc: bool) -> Array:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor._arrays import FLOATS, dtype_name
+from tersor._values import check_alike
 
 T = TypeVar("T")
 
@@ -56,6 +57,8 @@ def accept(layer: nn.Module, x: Any, size: int | None = None, dim: int = -1, lik
         raise TypeError(f"{who}: the input must be {', '.join(FLOATS[:-1])} or {FLOATS[-1]}, got {dtype_name(x.dtype)}")
     if x.layout != torch.strided:
         raise TypeError(f"{who}: the input must be dense, got the layout {x.layout}")
+    for p in layer.parameters(recurse=False):
+        check_alike(who, input=x, parameters=p)
     if size is not None and (x.ndim <= max(dim, 0) or x.shape[dim] != size):
         axis = "the last axis" if dim == -1 else f"axis {dim}"
         raise ValueError(f"{who}: {axis} of the input must have {size} elements, got shape {tuple(x.shape)}")

@@ -6,7 +6,9 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+
+from tersor._arrays import is_distributed
 
 #: the load that runs in a thread, known by its list of missing keys: where modules that stand at several names were found
 _LOAD = threading.local()
@@ -17,6 +19,21 @@ def widen(state: dict[str, Any], key: str) -> None:
     value = state.get(key)
     if value is not None and value.ndim == 0:
         state[key] = value.reshape(1)
+
+
+def shard_like(x: Tensor, like: Any) -> Tensor:
+    """A tensor that every process has made, as the shards of another; nothing is sent."""
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(x, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def place(state: dict[str, Any], key: str, like: Tensor) -> None:
+    """A whole number for a parameter that is sharded, as the shard of this process: torch's own loading of a state that one
+    process reads leaves it whole at all names but the first of a module that stands at several."""
+    value = state.get(key)
+    if is_distributed(like) and isinstance(value, Tensor) and not is_distributed(value):
+        state[key] = shard_like(value.to(like.device), like)
 
 
 def once(module: nn.Module, prefix: str, key: str, found: bool, missing: list[str]) -> None:

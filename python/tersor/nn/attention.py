@@ -127,6 +127,10 @@ class PoincareAttention(nn.Module):
         self.q, self.k, self.v, self.out = linear(), linear(), linear(), linear()
         self.log_scale = nn.Parameter(torch.zeros(num_heads, device=device, dtype=dtype))
 
+    def reset_parameters(self) -> None:
+        """The scales of the heads; the layers within have their own first weights."""
+        nn.init.zeros_(self.log_scale)
+
     def forward(
         self, query: Tensor, key: Tensor | None = None, value: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:

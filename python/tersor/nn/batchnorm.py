@@ -82,6 +82,13 @@ class PoincareBatchNorm(nn.Module):
         self.running_var.fill_(1)
         self.num_batches_tracked.zero_()
 
+    def reset_parameters(self) -> None:
+        """Unit spread around the origin, and no batches."""
+        if self.weight is not None and self.bias is not None:
+            nn.init.ones_(self.weight)
+            nn.init.zeros_(self.bias)
+        self.reset_running_stats()
+
     def forward(self, x: Tensor) -> Tensor:
         accept(self, x, self.num_features, 1, like=self.running_mean)
         y, *seen = exactly(self._normalize, x, self.weight, self.bias)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tersor.nn._state import once, widen
+from tersor.nn._state import once, place, widen
 
 
 class Curvature(nn.Module):
@@ -38,6 +38,7 @@ class Curvature(nn.Module):
 
     c: Tensor
     rho: nn.Parameter
+    first: float | None
 
     def __init__(
         self, c: float | nn.Parameter = 1.0, learnable: bool = False, *, device: torch.device | str | None = None
@@ -48,7 +49,7 @@ class Curvature(nn.Module):
                 raise TypeError(f"Curvature: c must be of a float type, got {c.dtype}")
             if c.numel() != 1:
                 raise ValueError(f"Curvature: c must be one number, got a parameter of shape {tuple(c.shape)}")
-            self.learnable, self.raw = True, True
+            self.learnable, self.raw, self.first = True, True, None
             self.register_parameter("c", c)
             return
         if isinstance(c, Tensor) and c.requires_grad:
@@ -58,11 +59,17 @@ class Curvature(nn.Module):
             raise ValueError(f"Curvature: c must be finite and not negative, got {c}")
         if learnable and c == 0:
             raise ValueError("Curvature: a learned c is positive, got 0")
-        self.learnable, self.raw = learnable, False
+        self.learnable, self.raw, self.first = learnable, False, c
         if learnable:
             self.rho = nn.Parameter(torch.tensor([_rho(c)], dtype=torch.float64, device=device))
         else:
             self.register_buffer("c", torch.tensor(c, dtype=torch.float64, device=device))
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """The c that it was made with, where it was made with a number: what was made on meta has none yet."""
+        if self.first is not None:
+            getattr(self, self._name).fill_(_rho(self.first) if self.learnable else self.first)
 
     @property
     def _name(self) -> str:
@@ -104,12 +111,14 @@ class Curvature(nn.Module):
             widen(state, prefix + name)
         elif prefix + name in state and state[prefix + name].numel() == 1:
             state[prefix + name] = state[prefix + name].reshape(())
+        place(state, prefix + name, getattr(self, name))
         super()._load_from_state_dict(state, prefix, local_metadata, strict, missing_keys, *rest)
         once(self, prefix, name, prefix + name in state, missing_keys)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.__dict__.setdefault("raw", False)
+        self.__dict__.setdefault("first", None)
         if "rho" in self._parameters and not self.rho.ndim:  # saved by an earlier version
             self.rho = nn.Parameter(self.rho.detach().reshape(1).double())
 

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from tersor import hyperbolic
+from tersor._arrays import is_distributed
 from tersor.nn._cast import accept, exactly
+from tersor.nn._state import shard_like
 from tersor.nn.curvature import Curvature, curvature
 
 
@@ -17,10 +19,14 @@ def identity_(weight: Tensor, bias: Tensor | None = None, scale: float = 0.5) ->
 
     More outputs than inputs: the rest is 0. Fewer: the rest of the inputs is not looked at.
     """
-    weight.zero_()
+    # what is written into an element of a DTensor goes into a copy of it
+    whole = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device) if is_distributed(weight) else weight
+    whole.zero_()
     middle = tuple(k // 2 for k in weight.shape[2:])
     for i in range(min(weight.shape[0], weight.shape[1])):
-        weight[(i, i, *middle)] = scale
+        whole[(i, i, *middle)] = scale
+    if whole is not weight:
+        weight.copy_(shard_like(whole, weight))
     if bias is not None:
         bias.zero_()
 

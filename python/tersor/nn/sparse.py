@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from tersor import sparse
+from tersor._arrays import is_distributed
 from tersor._csr import Pattern
+from tersor._values import check_dense
 from tersor.nn._cast import accept, lowered
 from tersor.nn._linear import weight_of
 
@@ -104,6 +106,8 @@ class SparseLinear(nn.Module):
         return dense
 
     def _matrix(self, data: Tensor) -> sparse.CSR:
+        if is_distributed(data):  # whole in a forward pass of the model that was sharded
+            check_dense("SparseLinear", "data", data)
         kept: Pattern = self.__dict__["_kept"]
         # others stand in their place for a call of torch.func
         if self.indices is not kept.indices or self.indptr is not kept.indptr:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, native
+from tersor._arrays import FLOATS, is_tensor, native
 from tersor._keys import FORMATS, NAN, Order
 from tersor._op import kernel
 
@@ -37,6 +37,11 @@ def ready(x: Array, name: str = "x") -> Array:
     """An array as the kernels read it: contiguous, in native byte order, no part of a graph."""
     if isinstance(x, np.ndarray):
         return native("prune", name, x)
+    if is_tensor(x):
+        from tersor import _memory
+
+        if x.device.type != "meta":  # said below
+            _memory.check("prune", **{name: x})
     if x.device.type not in ("cpu", "cuda"):
         raise ValueError(f"prune: {name} is on {x.device}, where there is no kernel")
     return x.detach().contiguous()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tersor._arrays import is_distributed
 from tersor._op import op
 from tersor._sample import Draw
 
@@ -61,7 +62,10 @@ def prune_inplace(x: Array, mask: Array) -> None:
     import torch
 
     with torch.no_grad():
-        if x.is_contiguous():
+        if is_distributed(x):
+            prune_inplace(x.to_local(), mask.to_local())
+            torch.autograd.graph.increment_version(x)
+        elif x.is_contiguous():
             apply_mask(x.detach(), mask, out=x.detach())
             torch.autograd.graph.increment_version(x)
         else:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import dtype_name
+from tersor._arrays import dtype_name, is_distributed
 from tersor._keys import Order
 from tersor.prune._run import integer, order_of, ready, run
 
@@ -100,6 +100,10 @@ class MagnitudeHistogram:
 
     def update(self, x: Array) -> None:
         """Counts the numbers of one array; all of them must be counted in every round."""
+        if is_distributed(x):
+            raise TypeError(
+                "MagnitudeHistogram.update: x is a DTensor; count what every process holds, x.to_local(), and add up counts"
+            )
         self.add(ready(x))
 
     def add(self, x: Array) -> None:

@@ -15,6 +15,7 @@ from tersor.prune._job import Job, checked
 from tersor.prune._rank import Plan, search, tallies
 from tersor.prune._run import run, signed_word
 from tersor.prune._same import first_places, once
+from tersor.prune._spread import Spread, spreading
 from tersor.prune.apply import apply_mask, prune_inplace
 from tersor.prune.histogram import MagnitudeHistogram
 
@@ -27,6 +28,13 @@ class Threshold(NamedTuple):
 
     value: float | None
     kept: list[int]
+
+
+def _counted(of: Spread, made: Threshold | list[Threshold]) -> Threshold | list[Threshold]:
+    """Thresholds of parts of tensors as those of the tensors."""
+    if isinstance(made, list):
+        return [Threshold(t.value, of.counts(t.kept)) for t in made]
+    return Threshold(made.value, of.counts(made.kept))
 
 
 def _firsts(arrays: Any, group: Any) -> tuple[Any, list[int]]:
@@ -45,6 +53,7 @@ def _empty_mask(x: Array) -> Array:
     return torch.empty(x.shape, dtype=torch.bool, device=x.device)
 
 
+@spreading(Spread.masks, ("sparsity", "k", "min_keep", "scores"))
 def global_masks(
     arrays: Arrays,
     sparsity: float | Sequence[float] | None = None,
@@ -66,7 +75,8 @@ def global_masks(
     ----------
     arrays : list of arrays or tensors, float64, float32, float16 or bfloat16
         Types may differ: weights are ranked by value. An array that stands twice in the list (tied weights) is one array;
-        arrays that share part of their memory are refused.
+        arrays that share part of their memory are refused. DTensors, whole or sharded along their first axis over one axis of
+        their mesh, are ranked as the tensors that they stand for, by all processes together.
     sparsity : float between 0 and 1
         Share of the weights to prune; k is its product with their number, rounded. One per array if ``scope="layer"``.
     k : int
@@ -103,7 +113,7 @@ def global_masks(
     Raises
     ------
     TypeError
-        If arrays are not a list of float arrays of one library.
+        If arrays are not a list of float arrays of one library, or DTensors are placed otherwise.
     ValueError
         If weights are not finite, k is more than can be pruned, or an argument is out of range.
 
@@ -148,6 +158,7 @@ def _mask(job: Job, cuts: Plan, at: int, x: Array, out: Array) -> None:
     cuts.spend(at, int(tally[1]))
 
 
+@spreading(_counted, ("min_keep", "scores"))
 def global_threshold(
     arrays: Arrays,
     sparsity: float | Sequence[float] | None = None,

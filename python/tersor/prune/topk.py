@@ -42,13 +42,18 @@ def _gather_bwd_sample(draw: Draw) -> tuple[list[Array], dict[str, Any]]:
     return [draw.normal(*indices.shape), x, indices], {}
 
 
-@op(meta=lambda x, indices: [(tuple(indices.shape), x.dtype)], sample=_gather_sample, any_dtype=True)
+@op(
+    meta=lambda x, indices: [(tuple(indices.shape), x.dtype)],
+    sample=_gather_sample,
+    any_dtype=True,
+    local={"x": 1, "indices": 1},
+)
 def _gather_rows(x: Array, indices: Array) -> Array:
     """The entries of each row of x at the indices of the same row."""
     return np.take_along_axis(x, indices, -1)
 
 
-@op(outputs=("dx",), sample=_gather_bwd_sample)
+@op(outputs=("dx",), sample=_gather_bwd_sample, local={"g": 1, "x": 1, "indices": 1})
 def _gather_rows_bwd(g: Array, x: Array, indices: Array) -> Array:
     """Gradient of the gathering: g at the indices of each row, 0 elsewhere. No index may come twice in a row."""
     dx = np.zeros(np.shape(x))

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, dtype_name, into
+from tersor._arrays import FLOATS, dtype_name, into, is_tensor
 from tersor._op import op
 from tersor._sample import Quantized
+from tersor._values import check_dense
 from tersor.quant import _plain as plain
 from tersor.quant._arguments import ROUNDINGS, Array, code_range, detached, form_of, one_of, within
 
@@ -21,6 +22,7 @@ def _codes_meta(x: Array, scale: Array, zero_point: Array, lo: int, **_: Any) ->
     meta=_codes_meta,
     sample=Quantized("x", "scale", "zero_point", lo=-8, hi=7),
     exempt=("scale",),
+    local={"x": 0, "scale": 0, "zero_point": 0},
     native=True,
     integer=True,
 )
@@ -43,6 +45,7 @@ def _quantize(
     meta=lambda q, scale, zero_point, dtype: [(tuple(q.shape), FLOATS[dtype])],
     sample=Quantized("q", "scale", "zero_point", dtype=True),
     exempt=("scale",),
+    local={"q": 0, "scale": 0, "zero_point": 0},
     native=True,
 )
 def _dequantize(q: Array, scale: Array, zero_point: Array = None, dtype: int = 1) -> Array:
@@ -110,6 +113,8 @@ def quantize(
     lo, hi = code_range(dtype, name)
     within(name, zero_point, lo, hi)
     saturate = one_of(name, "nan", nan, {"raise": False, "zero": True})
+    if rounding == "stochastic" and is_tensor(x):
+        check_dense(name, "x", x)  # which word is an element's is told by its place among all of them
     if not 0 <= seed < 1 << 64:
         raise ValueError(f"{name}: seed must lie within 0 and 2^64 - 1, got {seed}")
     numbers = (

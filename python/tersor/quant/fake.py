@@ -19,6 +19,7 @@ from tersor.quant._arguments import Array, code_range, detached, form_of, one_of
     native=True,
     gradcheck=False,
     leading={"x": 1},
+    local={"x": 0, "scale": 0, "zero_point": 0},
 )
 def _fake_quantize(
     x: Array, scale: Array, zero_point: Array = None, lo: int = -128, hi: int = 127, form: int = 0
@@ -33,6 +34,7 @@ def _fake_quantize(
     exempt=("scale",),
     native=True,
     leading={"g": 1, "x": 1},
+    local={"g": 0, "x": 0, "scale": 0, "zero_point": 0},
 )
 def _fake_quantize_bwd(
     g: Array, x: Array, scale: Array, zero_point: Array = None, lo: int = -128, hi: int = 127, form: int = 0
@@ -41,7 +43,13 @@ def _fake_quantize_bwd(
     return np.where(plain.fake_slopes(x, scale, zero_point, lo, hi, form)[0], g, 0)
 
 
-@op(sample=Quantized("x", "scale", "z", lo=-8, hi=7, factor=0.5), exempt=("scale",), native=True, gradcheck=False)
+@op(
+    sample=Quantized("x", "scale", "z", lo=-8, hi=7, factor=0.5),
+    exempt=("scale",),
+    local={"x": 0, "scale": 0, "zero_point": 0},
+    native=True,
+    gradcheck=False,
+)
 def _fake_quantize_lsq(
     x: Array, scale: Array, zero_point: Array = None, lo: int = -128, hi: int = 127, form: int = 0, factor: float = 1.0
 ) -> Array:

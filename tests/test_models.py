@@ -82,10 +82,24 @@ def test_a_quantized_model_is_read_as_its_codes_say(tmp_path, unwritten, name, s
 def test_a_pruned_model_is_read_as_it_was_written(tmp_path, name):
     model = build(name)
     model.save_pretrained(tmp_path / "source")
-    prune_safetensors(tmp_path / "source", tmp_path / "out", 0.5)
-    got = values(read(type(model), tmp_path / "out"))
-    zeros = sum(int((v == 0).sum()) for v in got.values())
-    assert zeros > 0.4 * sum(v.numel() for v in got.values())
+    made = prune_safetensors(tmp_path / "source", tmp_path / "out", 0.5)
+    assert made.rule == f"the modules of {type(model).__name__}"
+    before, got = values(model), values(read(type(model), tmp_path / "out"))
+    zeros = sum(int((v == 0).sum()) - int((before[k] == 0).sum()) for k, v in got.items())
+    assert 2 * zeros >= made.total - 1
+
+
+@pytest.mark.parametrize(("name", "left"), [("mpnet", "relative_attention_bias"), ("bert", "word_embeddings")])
+def test_pruning_and_quantizing_leave_the_same_tables(tmp_path, name, left):
+    model = build(name)
+    model.save_pretrained(tmp_path / "source")
+    tables = convert.quantize_safetensors(tmp_path / "source", tmp_path / "q", "int8-row").choice.dense
+    made = prune_safetensors(tmp_path / "source", tmp_path / "out", 0.5)
+    held = {k: why for k, why in tables.items() if "embedding table" in why}
+    assert made.dense == held and any(left in k for k in held)
+    got = convert.load(tmp_path / "out")
+    assert all((got[k] == v).all() for k, v in convert.load(tmp_path / "source").items() if k in held)
+    assert prune_safetensors(tmp_path / "source", tmp_path / "out", 0.5, embeddings=True).dense == {}
 
 
 def test_an_excluded_layer_is_read_by_the_base_class(tmp_path, unwritten):

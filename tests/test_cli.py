@@ -645,3 +645,12 @@ def test_prune_leaves_tables_and_routers_as_quantize_does(tmp_path, folder):
         assert f" of {n} weights" in tersor("prune", source, "-o", out, "--sparsity", "0.3", *more).stdout
     done = tersor("prune", source, "-o", out, "--sparsity", "0.3", "--exclude", "?.weight")
     assert done.returncode == 1 and "embed_tokens.weight: an embedding table" in done.stderr
+
+
+def test_without_transformers_the_rule_says_what_would_decide_better(tmp_path, monkeypatch):
+    from tersor import cli
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'tersor[models]'" in cli._chosen("names", tmp_path)
+    assert cli._chosen("names", tmp_path / "model.safetensors") == "names"
+    assert cli._chosen("the modules of BertModel", tmp_path) == "the modules of BertModel"

@@ -32,7 +32,7 @@ def inspect(path: Path) -> None:
     total = summary.Magnitudes()
     with Model(path) as model:
         for reader, entry in model.tensors():
-            if entry.dtype in summary.LAYOUTS:
+            if entry.dtype in summary.FLOATS:
                 for piece in reader.chunks(entry):
                     total.update(entry.dtype, piece)
     console.print(f"{total.count / 1e6:.1f} M weights; how large they are:")
@@ -73,7 +73,7 @@ def main() -> None:
     sizes, embedders = {"dense": megabytes(source)}, {"dense": dense}
     for share in (0.3, 0.5):
         name, path = f"pruned {share:.0%}", OUT / f"pruned-{share}"
-        prune_safetensors(source, path, share, include=["*.weight"], exclude=["*LayerNorm*", "*embeddings*"])
+        prune_safetensors(source, path, share)
         embedders[name] = Embedder(path, load(path))
         embedders[name].model.replace(lambda _, linear: SparseLinear.from_dense(linear))
         sizes[name] = megabytes(path)

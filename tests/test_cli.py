@@ -18,6 +18,7 @@ pytest.importorskip("click")
 
 from tersor import checkpoint, convert, summary
 from tersor.checkpoint import Writer
+from tersor.prune import prune_safetensors
 
 RNG = np.random.default_rng(0)
 
@@ -32,7 +33,17 @@ def tersor(*arguments, **kwargs) -> subprocess.CompletedProcess:
 
 
 def save(path: Path, arrays: dict[str, np.ndarray], **dtypes: str) -> Path:
-    names = {"f4": "F32", "f8": "F64", "f2": "F16", "u2": "BF16", "i8": "I64"}
+    names = {
+        "f4": "F32",
+        "f8": "F64",
+        "f2": "F16",
+        "u2": "BF16",
+        "i8": "I64",
+        "i4": "I32",
+        "u4": "U32",
+        "i1": "I8",
+        "u1": "U8",
+    }
     entries = [(k, names[a.dtype.str[1:]], a.shape) for k, a in arrays.items()]
     with Writer(path, entries) as out:
         for a in arrays.values():
@@ -413,7 +424,7 @@ def test_other_formats_are_named(tmp_path, begins, says):
 def test_a_folder_of_another_format_is_named(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"PK")
     done = tersor("inspect", tmp_path)
-    assert done.returncode == 2 and "pytorch_model.bin" in done.stderr and "save_model" in done.stderr
+    assert done.returncode == 2 and "pytorch_model.bin" in done.stderr and "save_pretrained" in done.stderr
 
 
 def test_a_slash_means_a_folder(file, tmp_path):
@@ -450,7 +461,7 @@ def test_a_tensor_of_which_nothing_is_left_is_named(tmp_path):
 def test_inspect_knows_a_quantized_model(file, tmp_path):
     assert tersor("quantize", file, "-o", tmp_path / "q.safetensors", "--scheme", "int4-g128").returncode == 0
     out = tersor("inspect", tmp_path / "q.safetensors").stdout
-    assert "quantized: int4-g128; 6 weights of 0.1 M numbers in codes" in out
+    assert "quantized: int4-g128; 6 weights of 98.3 k numbers in codes" in out
 
 
 def test_weights_in_other_formats_stay_behind_and_are_named(tmp_path):
@@ -461,3 +472,185 @@ def test_weights_in_other_formats_stay_behind_and_are_named(tmp_path):
     done = tersor("quantize", tmp_path / "in", "-o", tmp_path / "out", "--scheme", "int8-row")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors", "vocab.txt"]
     assert "left behind" in done.stdout and "pytorch_model.bin" in done.stdout and "onnx/" in done.stdout
+
+
+def test_help_says_what_to_give(tmp_path):
+    summaries = tersor("--help").stdout
+    assert (
+        "..." not in summaries.partition("Commands:")[2]
+        and "tersor quantize model/ -o small/ --scheme int4-g128" in summaries
+    )
+    for command in ("prune", "quantize"):
+        text = " ".join(tersor(command, "--help").stdout.split())
+        for said in ("model folder", "repeatable", "module", f"tersor {command} model/ -o", "A file for a file"):
+            assert said in text, (command, said)
+    assert "int4-g<N>" in text
+
+
+@pytest.mark.parametrize(
+    ("scheme", "meant"),
+    [
+        ("INT8-ROW", "did you mean int8-row?"),
+        ("int4-G128", "did you mean int4-g128?"),
+        ("int4", "did you mean int4-g128?"),
+        ("W4A16", "did you mean int4-g128?"),
+        ("q8_0", "did you mean int8-row?"),
+        ("int3-row", "int8-g<N>"),
+        ("int16", "int8-g<N>"),
+    ],
+)
+def test_an_unknown_scheme_is_answered_by_what_was_meant(file, tmp_path, scheme, meant):
+    done = tersor("quantize", file, "-o", tmp_path / "o.safetensors", "--scheme", scheme)
+    assert done.returncode == 2 and meant in done.stderr
+
+
+def test_groups_that_no_row_fills(file, tmp_path):
+    done = tersor("quantize", file, "-o", tmp_path / "o.safetensors", "--scheme", "int4-g100000")
+    assert done.returncode == 1
+    assert "rows of 256 do not divide into groups of 100000" in done.stderr and "int4-row" in done.stderr
+
+
+CODES = {
+    "block FP8": ({"l.weight": ("F8_E4M3", (8, 8)), "l.weight_scale_inv": ("F32", (1, 1))}, "1 weight of 64 numbers"),
+    "FP8 as DeepSeek runs it": (
+        {"l.weight": ("F8_E4M3", (8, 8)), "l.scale": ("F32", (1, 1))},
+        "1 weight of 64 numbers",
+    ),
+    "GPTQ": ({"l.qweight": ("I32", (8, 8)), "l.scales": ("F16", (1, 8)), "l.qzeros": ("I32", (1, 1))}, "512 numbers"),
+    "AWQ": ({"l.qweight": ("I32", (8, 1)), "l.scales": ("F16", (1, 8)), "l.qzeros": ("I32", (1, 1))}, "64 numbers"),
+    "HQQ": ({"l.W_q": ("U8", (8, 8)), "l.scale": ("F32", (8, 1)), "l.zero": ("F32", (8, 1))}, "quantized"),
+    "MLX": ({"l.weight": ("U32", (8, 8)), "l.scales": ("F32", (8, 1)), "l.biases": ("F32", (8, 1))}, "512 numbers"),
+    "experts": (
+        {"e.gate_up_proj_packed": ("I32", (2, 8, 8)), "e.gate_up_proj_scale": ("F32", (2, 8, 1))},
+        "1.0 k numbers",
+    ),
+    "MXFP4": ({"e.down_proj_blocks": ("U8", (2, 8, 8)), "e.down_proj_scales": ("U8", (2, 8, 1))}, "quantized"),
+    "quanto": ({"l.weight._data": ("I8", (8, 8)), "l.weight._scale": ("F32", (8, 1))}, "1 weight of 64 numbers"),
+    "shapes": ({"a.weight": ("F32", (4, 4)), "a.weight_shape": ("I64", (2,))}, "quantized"),
+}
+
+
+@pytest.mark.parametrize("what", CODES)
+def test_what_is_quantized_is_known_by_its_parts(tmp_path, what):
+    parts, stands = CODES[what]
+    path = tmp_path / "in.safetensors"
+    with Writer(path, [(name, *part) for name, part in sorted(parts.items(), key=lambda p: p[1][0] != "I64")]) as out:
+        for _, (dtype, shape) in sorted(parts.items(), key=lambda p: p[1][0] != "I64"):
+            out.write(bytes(checkpoint._format.BITS[dtype] // 8 * int(np.prod(shape))))
+    for command in (prune_safetensors, convert.quantize_safetensors):
+        with pytest.raises(ValueError, match="quantized already"):
+            command(path, tmp_path / "out.safetensors", 0.5 if command is prune_safetensors else "int8-row")
+    # bits are said by the configuration
+    (tmp_path / "config.json").write_text('{"quantization_config": {"quant_method": "some", "bits": 4}}')
+    said = tersor("inspect", "--no-histogram", tmp_path).stdout
+    assert "quantized: some, 4 bits" in said and stands in said
+
+
+def test_scales_of_a_dense_model_are_weights(tmp_path):
+    path = save(
+        tmp_path / "in.safetensors", {"norm.scale": np.ones((8, 1), np.float32), "ids": np.ones((2, 2), np.int64)}
+    )
+    assert tersor("prune", path, "-o", path, "--sparsity", "0.5").stdout.startswith("4 of 8 weights")
+
+
+def test_inspect_reads_8_bit_floats(tmp_path):
+    import ml_dtypes
+
+    x = np.zeros((8, 8), ml_dtypes.float8_e4m3fn)
+    x[0] = [1, -448, 2, 2**-9, 3, 4, 5, 6]
+    for dtype, largest in (("F8_E4M3", "448"), ("F8_E5M2", "5.734e+04")):
+        kind = {"F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2}[dtype]
+        y = x if dtype == "F8_E4M3" else np.where(x == -448, np.float32(57344), x.astype(np.float32)).astype(kind)
+        with Writer(tmp_path / "x.safetensors", [("w", dtype, (8, 8))]) as out:
+            out.write(y.view(np.uint8))
+        said = tersor("inspect", tmp_path / "x.safetensors").stdout
+        line = next(line for line in said.splitlines() if line.startswith("w "))
+        assert line.split()[-3:] == ["87.5", "%", largest]
+        assert "2^-9" in said and "87.50 % of them zero" in said
+
+
+def test_numbers_beyond_float32_are_named(tmp_path):
+    path = save(tmp_path / "in.safetensors", {"l.weight": np.full((4, 4), 1e300)})
+    done = tersor("quantize", path, "-o", tmp_path / "out.safetensors", "--scheme", "int8-row")
+    assert done.returncode == 1
+    assert done.stderr == f"tersor: {path}: tensor 'l.weight' has values beyond float32\n"
+
+
+def test_what_is_left_as_it_is_is_said(tmp_path):
+    arrays = {
+        "e.experts.gate_up_proj": np.ones((4, 64, 64), np.float32),
+        "conv.weight": np.ones((8, 4, 3, 3), np.float32),
+        "l.weight": np.ones((8, 8), np.float32),
+        "norm.rows": np.ones((8, 8), np.float32),
+    }
+    path = save(tmp_path / "in.safetensors", arrays)
+    said = tersor("quantize", path, "-o", tmp_path / "out.safetensors", "--scheme", "int8-row").stdout
+    for line in ("of 3 axes: 1 (e.experts.gate_up_proj)", "of 4 axes: 1 (conv.weight)", "not called weight"):
+        assert line in said
+    done = tersor("quantize", path, "-o", tmp_path / "o.safetensors", "--scheme", "int8-row", "--include", "conv")
+    assert done.returncode == 1 and "conv.weight: of 4 axes" in done.stderr
+
+
+def test_a_bare_weight_is_one(tmp_path):
+    path = save(tmp_path / "in.safetensors", {"weight": np.ones((4, 8), np.float32), "bias": np.ones(4, np.float32)})
+    for more in ([], ["--include", "weight"]):
+        assert tersor("quantize", path, "-o", tmp_path / "o.safetensors", "--scheme", "int8-row", *more).returncode == 0
+        assert (convert.load(tmp_path / "o.safetensors")["weight"] == 1).all()
+
+
+def test_half_floats_next_to_nothing_keep_their_largest(tmp_path):
+    x = np.zeros((1, 128), np.float16)
+    x[0, 3] = 190 * 2.0**-24
+    path = save(tmp_path / "in.safetensors", {"l.weight": x})
+    assert tersor("quantize", path, "-o", tmp_path / "o.safetensors", "--scheme", "int8-row").returncode == 0
+    assert convert.load(tmp_path / "o.safetensors")["l.weight"][0, 3] == 190 * 2.0**-24
+
+
+def test_folders_in_one_another_are_usage(tmp_path):
+    (tmp_path / "in").mkdir()
+    save(tmp_path / "in" / "model.safetensors", weights(1))
+    for out, statuses in ((tmp_path / "in" / "deep", (2, 2)), (tmp_path / "in", (0, 2))):
+        got = [
+            tersor(*command, tmp_path / "in", "-o", out).returncode
+            for command in (["prune", "--sparsity", "0.5"], ["quantize", "--scheme", "int8-row"])
+        ]
+        assert tuple(got) == statuses
+
+
+def test_no_configuration_is_as_good_as_none(tmp_path):
+    (tmp_path / "in").mkdir()
+    save(tmp_path / "in" / "model.safetensors", weights(1))
+    (tmp_path / "in" / "config.json").write_text('{"quantization_config": null}')
+    assert tersor("quantize", tmp_path / "in", "-o", tmp_path / "out", "--scheme", "int8-row").returncode == 0
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]["dequantize"] is True
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_prune_leaves_tables_and_routers_as_quantize_does(tmp_path, folder):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "embed_tokens.weight": 0.02 * rng.normal(size=(200, 16)),
+        "mlp.gate.weight": 0.02 * rng.normal(size=(4, 16)),
+        "a.weight": rng.normal(size=(32, 16)),
+        "b.weight": rng.normal(size=(32, 16)),
+    }
+    (tmp_path / "in").mkdir()
+    path = save(tmp_path / "in" / "model.safetensors", arrays)
+    source, out = (tmp_path / "in", tmp_path / "out") if folder else (path, tmp_path / "out.safetensors")
+    done = tersor("prune", source, "-o", out, "--sparsity", "0.3")
+    assert done.stdout.splitlines()[0].startswith("307 of 1024 weights pruned (29.98 %)")
+    assert "left as it is, an embedding table: 1 (embed_tokens.weight)" in done.stdout
+    assert "left as it is, a router: 1 (mlp.gate.weight)" in done.stdout
+    for more, n in ((["--embeddings"], 4224), (["--include", "*"], 4288), (["--include", "embed_tokens"], 3200)):
+        assert f" of {n} weights" in tersor("prune", source, "-o", out, "--sparsity", "0.3", *more).stdout
+    done = tersor("prune", source, "-o", out, "--sparsity", "0.3", "--exclude", "?.weight")
+    assert done.returncode == 1 and "embed_tokens.weight: an embedding table" in done.stderr
+
+
+def test_without_transformers_the_rule_says_what_would_decide_better(tmp_path, monkeypatch):
+    from tersor import cli
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'tersor[models]'" in cli._chosen("names", tmp_path)
+    assert cli._chosen("names", tmp_path / "model.safetensors") == "names"
+    assert cli._chosen("the modules of BertModel", tmp_path) == "the modules of BertModel"

@@ -81,3 +81,14 @@ def test_a_formula_that_cannot_be_shown_is_an_error():
     assert "arg" in mathml.markup(nodes.math("", r"\arg\min_x"), "inline") and not said
     mathml.markup(nodes.math("", r"\nosuchcommand x"), "inline")
     assert len(said) == 1 and "nosuchcommand" in said[0]
+
+
+def test_the_map_of_the_house_shows_every_file():
+    """Each module of the package, or its folder, stands in the README's map, and what stands there exists."""
+    map_ = (ROOT / "README.md").read_text().partition("## The map of the house")[2]
+    package = ROOT / "python/tersor"
+    cells = [row.split("|")[1] for row in map_.splitlines() if row.startswith("| `python/tersor")]
+    named = {name.removeprefix("python/tersor/") for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+    found = {p.name for name in named for p in package.glob(name)}
+    assert {name for name in named if not list(package.glob(name))} == set()
+    assert {p.name for p in package.glob("*.py")} - found <= {"__init__.py"}

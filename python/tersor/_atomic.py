@@ -20,6 +20,8 @@ except ImportError:  # Windows: an open file cannot be removed there, which is t
     fcntl = None  # type: ignore[assignment]
 
 SUFFIX = ".tersor-tmp"
+#: names of files that say what is in them
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def is_temporary(name: str) -> bool:
@@ -75,8 +77,9 @@ class AtomicFile:
     Parameters
     ----------
     path
-        What to replace. A link is followed, and what it points to replaced; a file that is there keeps its mode, a new
-        one gets 0666 less the umask.
+        What to replace. A link is followed, and what it points to replaced, unless that is called by the hash of its
+        content, as in the cache of a hub: then the link is. A file that is there keeps its mode, a new one gets 0666 less
+        the umask.
 
     Raises
     ------
@@ -87,6 +90,8 @@ class AtomicFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.given = os.fspath(path)
         self.path = os.path.realpath(self.given)
+        if _HASH.fullmatch(os.path.basename(self.path)) and os.path.islink(self.given):
+            self.path = os.path.join(os.path.realpath(os.path.dirname(self.given)), os.path.basename(self.given))
         self.folder, self.name = os.path.split(self.path)
         self.size = 0
         self._fd = -1
@@ -187,7 +192,14 @@ def sync_folder(folder: str) -> None:
 def copy(source: str, target: str, chunk: int = 1 << 22, done: Callable[[int], None] | None = None) -> None:
     """Replaces ``target`` by the contents of ``source``."""
     with open(source, "rb", buffering=0) as file, AtomicFile(target) as out:
-        while data := file.read(chunk):
+        while True:
+            try:
+                data = file.read(chunk)
+            except OSError as error:  # it names no file by itself
+                error.filename = source
+                raise
+            if not data:
+                return
             out.write(data)
             if done:
                 done(len(data))

@@ -85,6 +85,11 @@ def shown(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
+def several(n: int, what: str) -> str:
+    """So many of a thing: 1 weight, 2 weights."""
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
 def size(n: float) -> str:
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n >= scale:

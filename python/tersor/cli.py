@@ -4,16 +4,18 @@ whose fault it was (0 done, 1 the content, 2 usage or a file, 130 and 143 stoppe
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 try:
     import click
 
-    from tersor._console import console, count, listener_gone, prepare, progress, shown, silence, size
+    from tersor._console import console, count, listener_gone, prepare, progress, several, shown, silence, size
 except ModuleNotFoundError as missing:
     print(f"tersor: the command line needs {missing.name}: pip install 'tersor[cli]'", file=sys.stderr)
     sys.exit(2)
@@ -75,7 +77,13 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(tersor.__version__, message="tersor %(version)s")
 def commands() -> None:
-    """Make neural representations small: inspect, prune and quantize checkpoints."""
+    """Make neural representations small: inspect, prune and quantize checkpoints.
+
+    \b
+    tersor inspect model/
+    tersor prune model/ -o pruned/ --sparsity 0.5
+    tersor quantize model/ -o small/ --scheme int4-g128
+    """
 
 
 SOURCE = click.argument("source", metavar="IN", type=click.Path(exists=True, path_type=Path))
@@ -87,20 +95,20 @@ OUTPUT = click.option(
     type=click.Path(path_type=str),
     help="A file for a file (or a folder to write it into), a folder for a folder, replaced as a whole.",
 )
-INCLUDE = click.option(
-    "--include",
-    metavar="PATTERN",
-    multiple=True,
-    help="Only tensors or modules so named (a shell pattern; repeatable).",
-)
-EXCLUDE = click.option(
-    "--exclude", metavar="PATTERN", multiple=True, help="No tensors or modules so named (repeatable)."
+PATTERN = "that a shell pattern names, by the tensor's name or its module's (layers.0.*, lm_head); repeatable."
+INCLUDE = click.option("--include", metavar="PATTERN", multiple=True, help=f"Only what is asked for: tensors {PATTERN}")
+EXCLUDE = click.option("--exclude", metavar="PATTERN", multiple=True, help=f"Leave out tensors {PATTERN}")
+EMBEDDINGS = click.option(
+    "--embeddings", is_flag=True, help="Tables of embeddings too, which are otherwise left as they are."
 )
 
 
 @commands.command()
 def info() -> None:
-    """Version, instruction set, threads, and what was found beside tersor."""
+    """Version, instruction set, threads, packages.
+
+    What was found beside tersor: NumPy, torch, Triton, a GPU.
+    """
     import importlib.metadata
     import platform
 
@@ -143,7 +151,11 @@ def _table(out: Any, headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> 
 @SOURCE
 @click.option("--histogram/--no-histogram", default=True, help="Read the numbers too, not only the headers.")
 def inspect(source: Path, histogram: bool) -> None:
-    """Tensors, dtypes, sizes, zeros and the distribution of magnitudes of a file or model folder."""
+    """List tensors, zeros and magnitudes of a checkpoint.
+
+    IN is a safetensors file, a model folder, or the index of a sharded one (*.safetensors.index.json). A model that is
+    quantized says how.
+    """
     from tersor import summary
     from tersor.checkpoint import Model
     from tersor.checkpoint._quantized import described, evidence
@@ -153,12 +165,12 @@ def inspect(source: Path, histogram: bool) -> None:
     tensors = numbers = nbytes = 0
     with Model(source) as model:
         entries = list(model.tensors())
-        work = sum(e.nbytes for _, e in entries if e.dtype in summary.LAYOUTS)
+        work = sum(e.nbytes for _, e in entries if e.dtype in summary.FLOATS)
         done = 0
         with progress("reading") as show:
             for reader, e in entries:
                 zeros = largest = ""
-                if histogram and e.dtype in summary.LAYOUTS and e.nbytes:
+                if histogram and e.dtype in summary.FLOATS and e.nbytes:
                     found = summary.Magnitudes()
                     for piece in reader.chunks(e):
                         found.update(e.dtype, piece)
@@ -171,12 +183,13 @@ def inspect(source: Path, histogram: bool) -> None:
                 rows.append((shown(e.name), e.dtype, "×".join(map(str, e.shape)), size(e.nbytes), zeros, largest))
                 tensors, numbers, nbytes = tensors + 1, numbers + math.prod(e.shape), nbytes + e.nbytes
         files = f" in {len(model.readers)} files" if len(model.readers) > 1 else ""
-        how = described(model) if evidence(model) else ""
+        how, weights, stood = described(model) if evidence(model) else ("", 0, 0)
     out = console()
     _table(out, ("tensor", "dtype", "shape", "size", "zeros", "largest"), rows)
-    out.print(f"\n{tensors} tensors{files}, {count(numbers)} numbers, {size(nbytes)}", highlight=False)
+    out.print(f"\n{several(tensors, 'tensor')}{files}, {count(numbers)} numbers, {size(nbytes)}", highlight=False)
     if how:
-        out.print(how, markup=False, highlight=False)
+        codes = f"; {several(weights, 'weight')} of {count(stood)} numbers in codes" if weights else ""
+        out.print(f"quantized: {shown(how)}{codes}", markup=False, highlight=False)
     if total.count:
         out.print(f"\nmagnitudes of {count(total.count)} floats, {100 * total.sparsity:.2f} % of them zero")
         for line in summary.histogram(total, width=max(10, min(60, out.width - 24))):
@@ -187,6 +200,21 @@ def _number(context: click.Context, option: click.Parameter, value: float) -> fl
     if math.isnan(value):
         raise click.BadParameter("nan is no share", context, option)
     return value
+
+
+def _chosen(rule: str, source: Path) -> str:
+    """What decided about the tensors, and what would decide better if it were there."""
+    if rule == "names" and source.is_dir() and importlib.util.find_spec("transformers") is None:
+        return "names (pip install 'tersor[models]' asks the model's own modules)"
+    return rule
+
+
+def _dense(reasons: Mapping[str, str]) -> None:
+    """Says which tensors were left as they are, and why."""
+    for why in sorted(set(reasons.values())):
+        names = [shown(name) for name, reason in reasons.items() if reason == why]
+        more = ", …" if len(names) > 3 else ""
+        console().print(f"left as it is, {why}: {len(names)} ({', '.join(names[:3])}{more})", markup=False)
 
 
 def _left(names: tuple[str, ...]) -> None:
@@ -209,6 +237,7 @@ def _left(names: tuple[str, ...]) -> None:
     help="The share of weights to set to zero.",
 )
 @click.option("--min-keep", default=0, type=click.IntRange(min=0), help="Weights that every tensor keeps at least.")
+@EMBEDDINGS
 @INCLUDE
 @EXCLUDE
 @click.option("--resume", is_flag=True, help="Go on from where an interrupted run into the same folder got to.")
@@ -217,11 +246,20 @@ def prune(
     output: str,
     sparsity: float,
     min_keep: int,
+    embeddings: bool,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     resume: bool,
 ) -> None:
-    """Set the smallest weights of all tensors together to zero, exactly the asked share of them."""
+    """Set the smallest weights to zero, of all tensors together.
+
+    Exactly the asked share of them. IN is a safetensors file, a model folder, or the index of a sharded one. Float tensors
+    of two dimensions or more count; tables of embeddings and routers of experts are left as they are unless asked for.
+
+    \b
+    tersor prune model/ -o pruned/ --sparsity 0.5
+    tersor prune in.safetensors -o out.safetensors --sparsity 0.3 --exclude lm_head
+    """
     from tersor.prune import prune_safetensors
 
     with progress("pruning") as show:
@@ -232,6 +270,7 @@ def prune(
             min_keep=min_keep,
             include=include,
             exclude=exclude,
+            embeddings=embeddings,
             resume=resume,
             progress=show,
         )
@@ -242,20 +281,36 @@ def prune(
     if empty := [shown(name) for name, kept in made.kept.items() if not kept]:
         more = ", …" if len(empty) > 3 else ""
         out.print(f"nothing is left of {len(empty)}: {', '.join(empty[:3])}{more}", markup=False)
+    if made.dense:
+        out.print(f"what to prune was chosen by {_chosen(made.rule, source)}", markup=False)
+    _dense(made.dense)
     _left(made.left)
 
 
 @commands.command()
 @SOURCE
 @OUTPUT
-@click.option("--scheme", required=True, metavar="SCHEME", help="int8-row, int4-g128, or another of 8 or 4 bits.")
-@click.option("--embeddings", is_flag=True, help="Quantize the tables of embeddings too.")
+@click.option(
+    "--scheme",
+    required=True,
+    metavar="SCHEME",
+    help="int8-row, int4-row, int8-g<N> or int4-g<N>: bits, and a scale per row or per N weights of it (int4-g128).",
+)
+@EMBEDDINGS
 @INCLUDE
 @EXCLUDE
 def quantize(
     source: Path, output: str, scheme: str, embeddings: bool, include: tuple[str, ...], exclude: tuple[str, ...]
 ) -> None:
-    """Write the matrices as codes of 8 or 4 bits with scales, as compressed-tensors and transformers read them."""
+    """Write the matrices as codes of 8 or 4 bits with scales.
+
+    As compressed-tensors and transformers read them. IN is a safetensors file, a model folder, or the index of a sharded one.
+    Weights of linear layers are quantized, as the model's own modules tell them where transformers is installed.
+
+    \b
+    tersor quantize model/ -o small/ --scheme int4-g128
+    tersor quantize in.safetensors -o out.safetensors --scheme int8-row --exclude lm_head
+    """
     from tersor import compressed
     from tersor.checkpoint import Model
     from tersor.convert import quantize_safetensors
@@ -273,14 +328,11 @@ def quantize(
         )
     out = console()
     out.print(
-        f"{size(made.before)} -> {size(made.after)}, {len(made.choice.quantized)} weights in {scheme}, "
-        f"chosen by {made.choice.rule}",
+        f"{size(made.before)} -> {size(made.after)}, {several(len(made.choice.quantized), 'weight')} in {scheme}, "
+        f"chosen by {_chosen(made.choice.rule, source)}",
         markup=False,
     )
-    for why in sorted(set(made.choice.dense.values())):
-        names = [shown(name) for name, reason in made.choice.dense.items() if reason == why]
-        more = ", …" if len(names) > 3 else ""
-        out.print(f"left as it is, {why}: {len(names)} ({', '.join(names[:3])}{more})", markup=False)
+    _dense(made.choice.dense)
     _left(made.left)
 
 
@@ -293,7 +345,10 @@ def quantize(
 @click.option("--brief", is_flag=True, help="One case of each family, one line each.")
 @click.option("--all", "every", is_flag=True, help="Every operator at every size, which may take an hour.")
 def bench(family: tuple[str, ...], match: str, seconds: float, brief: bool, every: bool) -> int:
-    """Ratios against peers, in one process on one thread."""
+    """Measure ratios against peers, on one thread.
+
+    FAMILY is a module of operators (quant, prune, …); all of them where none is named.
+    """
     from tersor.bench import FAMILIES
     from tersor.bench.__main__ import run
 

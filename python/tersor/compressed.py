@@ -14,22 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from tersor.checkpoint._modules import LINEAR, TABLE, Tree
+from tersor.checkpoint._modules import LINEAR, TABLE, Tree, rule_of
+from tersor.checkpoint._parts import ROUTER, held, is_table
 from tersor.checkpoint._patterns import Patterns
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 #: the largest finite numbers of 16-bit floats
 LARGEST = {"F16": 65504.0, "BF16": 3.3895313892515355e38}
 
-# tables that are looked up, not multiplied with: readers leave them packed. The last part of the module's name says so.
-_TABLE = re.compile(
-    r"(^|\.)(\w*embeddings?|\w*_embeds?|embeds?|embed_(tokens|positions|in)\w*|tok_embd|wte|wpe|shared|(\w*_)?emb|codebook"
-    r"|rel_pos\w*|relative_attention_bias)\.weight$"
-)
-# routers of mixtures of experts, which choose by small differences
-_ROUTER = re.compile(r"(^|\.)(router(\.\w+)*|(\w+_)?gate(\.wg|\.classifier)?|\w*expert_gate)\.weight$")
 # models whose layers are not torch.nn.Linear but its transpose, which the format has no word for
 _TRANSPOSED = {"gpt2", "openai-gpt", "imagegpt", "decision_transformer"}
+
+
+_SCHEME = r"int([48])-(?:row|g([1-9]\d*))"
+# what most mean by so many bits
+_USUAL = {"8": "int8-row", "4": "int4-g128"}
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,12 @@ class Scheme:
 
     @classmethod
     def parse(cls, name: str) -> Scheme:
-        found = re.fullmatch(r"int([48])-(?:row|g([1-9]\d*))", name)
+        found = re.fullmatch(_SCHEME, name)
         if not found:
-            raise ValueError(f"scheme {name!r} is unknown: int8-row, int4-row, int8-g128 and int4-g128 are known")
+            near = re.search(r"(?<!\d)[48](?!\d)", name)  # int4, W4A16, q8_0
+            meant = name.lower() if re.fullmatch(_SCHEME, name.lower()) else near and _USUAL[near[0]]
+            hint = f", did you mean {meant}?" if meant else ": int8-row, int4-row, int8-g<N> and int4-g<N> are known"
+            raise ValueError(f"scheme {name!r} is unknown{hint}")
         return cls(int(found[1]), int(found[2]) if found[2] else None)
 
     def __str__(self) -> str:
@@ -73,11 +75,6 @@ class Choice:
         """Modules that readers must take as dense."""
         left = sorted(name.removesuffix(".weight") for name in self.dense if name.endswith(".weight"))
         return left if "lm_head.weight" in self.quantized else sorted({*left, "lm_head"})
-
-
-def is_table(name: str) -> bool:
-    """Whether a weight is a table of embeddings, by its name."""
-    return bool(_TABLE.search(name))
 
 
 def _by_name(name: str, model_type: str | None) -> str:
@@ -119,19 +116,17 @@ def choose(
             dense[name] = f"of {len(shape)} axes" + ("" if part in (LINEAR, TABLE) else f", {part}")
         elif name.rpartition(".")[2] != "weight":
             dense[name] = "not called weight, which the format wants"
-        elif part == TABLE and not (embeddings or asked):
-            dense[name] = TABLE
+        elif (why := held(name, part)) and not (asked or (embeddings and why != ROUTER)):
+            dense[name] = why
         elif part not in (LINEAR, TABLE):
             dense[name] = part
-        elif _ROUTER.search(name) and not asked:
-            dense[name] = "a router"
         elif scheme.group and shape[1] % scheme.group:
             dense[name] = f"rows of {shape[1]} do not divide into groups of {scheme.group}"
         else:
             quantized.append(name)
     if tree:
         _readable(tree, quantized, dense)
-    return Choice(tuple(quantized), dense, f"the modules of {tree.model}" if tree else "names")
+    return Choice(tuple(quantized), dense, rule_of(tree))
 
 
 def _readable(tree: Tree, quantized: Sequence[str], dense: Mapping[str, str]) -> None:
@@ -175,7 +170,8 @@ def widen(octets: np.ndarray, dtype: str) -> np.ndarray:
     if dtype == "BF16":
         return _bfloat16(octets.view("<u2"))
     x = octets.view({"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype])
-    return x.astype(np.float32) if dtype == "F64" else x
+    with np.errstate(over="ignore"):  # what float32 does not reach becomes infinite, and is refused as such
+        return x.astype(np.float32) if dtype == "F64" else x
 
 
 def _stored(scale: np.ndarray, dtype: str, most: int) -> tuple[np.ndarray, np.ndarray]:

@@ -97,8 +97,9 @@ def quantize_safetensors(
             tree=tree(model.folder, config, [name for name, _, _ in shapes]) if model.folder else None,
         )
         if not choice.quantized:
-            reasons = "; ".join(sorted({f"{name} is {why}" for name, why in choice.dense.items()})[:3])
-            raise ValueError(f"{os.fspath(src)}: no weight to quantize" + (f" ({reasons})" if reasons else ""))
+            reasons = "; ".join(sorted({f"{name}: {why}" for name, why in choice.dense.items()})[:3])
+            rows = f"; int{how.bits}-row needs no groups" if "into groups" in reasons else ""
+            raise ValueError(f"{os.fspath(src)}: no weight to quantize" + (f" ({reasons}{rows})" if reasons else ""))
         if model.folder and Path(dst).exists() and model.folder.samefile(dst):
             raise Misuse(f"{os.fspath(dst)}: a folder is quantized into another folder, this one is both")
         names: dict[str, str] = {}
@@ -170,10 +171,15 @@ def _rows(reader: Reader, e: Entry, scheme: compressed.Scheme, out: Writer, step
         rows = min(block, n - row)
         piece = e._replace(start=e.start + row * width, stop=e.start + (row + rows) * width)
         octets = next(reader.chunks(piece, piece.nbytes + 24))
+        floats = compressed.widen(octets, e.dtype).reshape(rows, k)
         try:
-            words, scale = compressed.encode(compressed.widen(octets, e.dtype).reshape(rows, k), e.dtype, scheme)
+            words, scale = compressed.encode(floats, e.dtype, scheme)
         except ValueError as error:
-            raise ValueError(f"{reader.path}: tensor {e.name!r}: {error}") from None
+            what = str(error)
+            if not np.isfinite(floats).all():
+                large = e.dtype == "F64" and np.isfinite(octets.view("<f8")).all()
+                what = "has values beyond float32" if large else "has non-finite values"
+            raise ValueError(f"{reader.path}: tensor {e.name!r} {what}") from None
         out.write(words)
         scales.append(scale)
         step(piece.nbytes)

@@ -1,6 +1,6 @@
 """What a tensor's numbers look like, from their bits. The one rule: one pass over raw bytes, in bounded memory.
 
-A magnitude's binary exponent is read off its bits, so bfloat16 needs no library and nothing is converted.
+A magnitude's binary exponent is read off its bits, so bfloat16 needs no library; of 8-bit floats, off those of the float16.
 """
 
 from collections.abc import Iterable
@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tersor.checkpoint._small import SMALL, table
+
 # safetensors name -> (unsigned type of the same size, bits of the exponent, bits of the mantissa)
 LAYOUTS: dict[str, tuple[np.dtype[Any], int, int]] = {
     "F64": (np.dtype("<u8"), 11, 52),
@@ -16,6 +18,8 @@ LAYOUTS: dict[str, tuple[np.dtype[Any], int, int]] = {
     "F16": (np.dtype("<u2"), 5, 10),
     "BF16": (np.dtype("<u2"), 8, 7),
 }
+#: the types whose numbers are looked at
+FLOATS = (*LAYOUTS, *SMALL)
 
 
 @dataclass
@@ -30,6 +34,8 @@ class Magnitudes:
 
     def update(self, dtype: str, chunk: bytes | memoryview | np.ndarray) -> None:
         """Adds the values of ``chunk``, whole elements of the safetensors type ``dtype``."""
+        if dtype in SMALL:
+            dtype, chunk = "F16", table(dtype)[np.frombuffer(chunk, np.uint8)]
         unsigned, e, m = LAYOUTS[dtype]
         bits = np.frombuffer(chunk, unsigned) & unsigned.type((1 << (e + m)) - 1)
         exponent = (bits >> unsigned.type(m)).astype(np.uint16)

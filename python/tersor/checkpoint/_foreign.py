@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_SAVE = "load it with torch.load(weights_only=True) and write it with safetensors.torch.save_model"
+_SAVE = "write it anew with safetensors.torch.save_file(torch.load(IN, weights_only=True), OUT)"
+_FOLDER = (
+    "write the folder anew with transformers: AutoModel.from_pretrained(IN).save_pretrained(OUT), or the file with "
+)
 #: how files begin: what they are, what to do
 _BEGINS: tuple[tuple[bytes, str], ...] = (
     (b"PK\x03\x04", f"a zip archive, as torch.save writes (.bin, .pt, .pth): {_SAVE}"),
@@ -45,5 +48,6 @@ def others(names: Iterable[str]) -> str:
     found = [name for name in names if name.endswith(_OTHERS)]
     if not found:
         return "no safetensors file"
-    hint = f": {_SAVE}" if found[0].endswith((".bin", ".pt", ".pth", ".ckpt")) else ""
+    torch = found[0].endswith((".bin", ".pt", ".pth", ".ckpt"))
+    hint = f": {_FOLDER}{_SAVE.removeprefix('write it anew with ')}" if torch else ""
     return f"no safetensors file, but {found[0]}{hint}"

@@ -13,6 +13,7 @@ from typing import Any
 
 LINEAR = "linear"
 TABLE = "an embedding table"
+TIED = "tied to an embedding table"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Tree:
     parts: Mapping[str, str]
     merged: Mapping[str, list[str]]
     unread: str | None
+
+
+def rule_of(tree: Tree | None) -> str:
+    """What decided about the tensors."""
+    return f"the modules of {tree.model}" if tree else "names"
 
 
 @contextlib.contextmanager
@@ -98,7 +104,7 @@ def _part(
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         return TABLE
     if target in tied:
-        return "tied to an embedding table"
+        return TIED
     if isinstance(module, nn.Linear) and parameter == "weight":
         return LINEAR
     kind = type(module).__name__

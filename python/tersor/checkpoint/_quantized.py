@@ -4,16 +4,23 @@ codes or scales for weights destroys them in silence.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
+from tersor.checkpoint._format import Entry
 from tersor.checkpoint.model import Model
 
 #: what formats of quantized weights call their parts: compressed-tensors, block FP8, GPTQ, AWQ, bitsandbytes, quanto, HQQ
 _PARTS = re.compile(
-    r"(^|[._])(weight_packed|weight_scale(_inv)?|weight_zero_point|weight_global_scale|scale_inv|qweight|qzeros|g_idx"
-    r"|absmax|quant_map|quant_state\.\S+|SCB|weight\._data|weight\._scale|W_q|qscale|weight_scale_2|blocks|weight_format)$"
+    r"(^|[._])(weight_packed|weight_scale(_inv)?|weight_shape|weight_zero_point|weight_global_scale|scale_inv|qweight|qzeros"
+    r"|g_idx|absmax|quant_map|quant_state\.\S+|SCB|weight\._data|weight\._scale|W_q|qscale|weight_scale_2|blocks"
+    r"|weight_format)$|_proj_packed$"
 )
+#: what they call them by names that a dense model may have too: of a quantized one, if codes lie beside (MLX, FP8, HQQ)
+_SCALES = re.compile(r"(^|\.)((weight_)?scales?|zeros?|biases|zero_points?)$")
+#: types of codes
+_CODES = ("U8", "I8", "U32", "I32", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4")
 
 
 def settings(model: Model) -> dict[str, Any] | None:
@@ -26,26 +33,36 @@ def evidence(model: Model) -> str | None:
     """By what it shows that a model is quantized, or None."""
     if (found := settings(model)) is not None:
         return f"config.json has quantization_config ({found.get('quant_method', 'no method')})"
+    coded = {e.name.rpartition(".")[0] for _, e in model.tensors() if e.dtype in _CODES and len(e.shape) >= 2}
     for _, e in model.tensors():
-        if _PARTS.search(e.name):
-            return f"it has {e.name!r}"
+        beside = _SCALES.search(e.name) and e.name.rpartition(".")[0] in coded
+        if beside or _PARTS.search(e.name):
+            return f"it has {e.name!r}" + (" beside codes" if beside else "")
     return None
 
 
-def described(model: Model) -> str:
-    """A quantized model in one line: method, format, widths of codes, and how many weights its codes stand for."""
+def _numbers(e: Entry, bits: int | None) -> int:
+    """How many numbers a tensor of codes stands for; 0 for other tensors, and where it is not known."""
+    if e.dtype not in _CODES or len(e.shape) < 2 or e.name.endswith("zeros") or _SCALES.search(e.name):
+        return 0
+    if e.dtype in ("I32", "U32"):  # words
+        return math.prod(e.shape) * 32 // bits if bits else 0
+    return 0 if e.dtype == "U8" else math.prod(e.shape)  # a byte may hold two codes
+
+
+def described(model: Model) -> tuple[str, int, int]:
+    """Of a quantized model its method, format and widths in words, how many weights are in codes, and their numbers."""
     said = settings(model) or {}
     groups = said.get("config_groups")
-    weights = (
-        [g.get("weights") or {} for g in groups.values() if isinstance(g, dict)] if isinstance(groups, dict) else []
-    )
-    bits = sorted({w["num_bits"] for w in weights if isinstance(w.get("num_bits"), int)})
-    files = [(r.metadata or {}).get("tersor.scheme") for r in model.readers.values()]
-    scheme = next((s for s in files if s), None)
-    stood, count = 0, 0
-    for reader, e in model.tensors():
-        if e.name.endswith("weight_shape") and e.dtype == "I64" and len(e.shape) == 1:
-            stood, count = stood + int(reader.array(e.name).prod()), count + 1
-    words = [str(said.get("quant_method", "")), str(said.get("format", "")), scheme or "", *(f"{b} bits" for b in bits)]
+    weights = [g.get("weights") for g in groups.values() if isinstance(g, dict)] if isinstance(groups, dict) else []
+    found = [w.get("num_bits") for w in weights if isinstance(w, dict)] + [said.get("bits"), said.get("w_bit")]
+    bits = sorted({b for b in found if isinstance(b, int)})
+    scheme = next((s for r in model.readers.values() if (s := (r.metadata or {}).get("tersor.scheme"))), "")
+    one = bits[0] if len(bits) == 1 else None
+    shapes = [r.array(e.name) for r, e in model.tensors() if e.name.endswith("weight_shape") and e.shape == (2,)]
+    # the shapes where the format keeps them, else what the codes hold
+    stood = [int(s.prod()) for s in shapes] or [_numbers(e, one) for _, e in model.tensors()]
+    stood = [n for n in stood if n]
+    words = [str(said.get("quant_method", "")), str(said.get("format", "")), scheme, *(f"{b} bits" for b in bits)]
     what = ", ".join(w for w in words if w) or str(evidence(model))
-    return f"quantized: {what}" + (f"; {count} weights of {stood / 1e6:.1f} M numbers in codes" if count else "")
+    return what, len(stood), sum(stood)

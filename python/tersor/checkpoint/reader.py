@@ -81,12 +81,16 @@ class Reader:
     def _read(self, view: memoryview, at: int) -> None:
         """Fills ``view`` from the file."""
         while view:
-            if hasattr(os, "preadv"):
-                n = os.preadv(self._fd, [view], at)
-            else:
-                data = os.pread(self._fd, len(view), at)
-                n = len(data)
-                view[:n] = data
+            try:
+                if hasattr(os, "preadv"):
+                    n = os.preadv(self._fd, [view], at)
+                else:
+                    data = os.pread(self._fd, len(view), at)
+                    n = len(data)
+                    view[:n] = data
+            except OSError as error:  # it names no file by itself, and would be taken for one of what is written
+                error.filename = self.path
+                raise
             if n == 0:
                 raise self._bad(f"ends at byte {at}, before its data does: truncated while it was read")
             at += n

@@ -16,8 +16,11 @@ import numpy as np
 from tersor._keys import Order
 from tersor._op import kernel
 from tersor.checkpoint import Entry, Model, Reader, Writer
+from tersor.checkpoint._modules import LINEAR, TABLE, rule_of, tree
+from tersor.checkpoint._parts import ROUTER, held, is_table
 from tersor.checkpoint._patterns import Patterns
 from tersor.checkpoint._quantized import evidence
+from tersor.checkpoint._small import SMALL, table
 from tersor.prune._journal import Journal
 from tersor.prune._rank import Cut, Plan, plan, search, share
 from tersor.prune._run import integer, order_of, signed_word
@@ -26,40 +29,23 @@ Progress = Callable[[int, int], None]
 
 #: how the bytes of a safetensors type become an array for the kernels: bfloat16 as its words
 VIEWS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "uint16"}
-#: 8-bit floats are ranked as float16, which holds them all: exponent bits, bias, whether the type is without -0
-SMALL = {"F8_E4M3": (4, 7, False), "F8_E5M2": (5, 15, False), "F8_E4M3FNUZ": (4, 8, True), "F8_E5M2FNUZ": (5, 16, True)}
 TYPES = {**{k: k.replace("BF", "bfloat").replace("F", "float") for k in VIEWS}, **dict.fromkeys(SMALL, "float16")}
 
 
 class Pruned(NamedTuple):
     """What was pruned: of how many weights how many, up to which magnitude (None if none), and what each tensor keeps.
 
-    ``left`` names what a folder's result was not given: the same weights in other formats, and states of a training.
+    ``left`` names what a folder's result was not given: the same weights in other formats, and states of a training;
+    ``dense`` the tensors that were held back, with the reason, and ``rule`` what decided that.
     """
 
     total: int
     pruned: int
     threshold: float | None
     kept: dict[str, int]
-    left: tuple[str, ...] = ()
-
-
-def _table(dtype: str) -> np.ndarray:
-    """The float16 of every byte of an 8-bit float type."""
-    bits, bias, unsigned_zero = SMALL[dtype]
-    code = np.arange(256)
-    m = 7 - bits
-    exponent, mantissa = code >> m & (1 << bits) - 1, code & (1 << m) - 1
-    one = float(1 << m)
-    value = np.where(exponent > 0, (1 + mantissa / one) * 2.0 ** (exponent - bias), mantissa / one * 2.0 ** (1 - bias))
-    value = np.where(code >= 128, -value, value)
-    if unsigned_zero:
-        value[128] = np.nan
-    elif dtype == "F8_E4M3":
-        value[[127, 255]] = np.nan
-    else:  # infinities and NaN as in IEEE 754
-        value[exponent == 31] = np.where(mantissa[exponent == 31], np.nan, np.inf)
-    return value.astype(np.float16)
+    left: tuple[str, ...]
+    dense: dict[str, str]
+    rule: str
 
 
 class _Meter:
@@ -83,7 +69,7 @@ class _Stored:
         self.size = 1
         for n in entry.shape:
             self.size *= n
-        self.table = _table(entry.dtype) if entry.dtype in SMALL else None
+        self.table = table(entry.dtype) if entry.dtype in SMALL else None
 
     def decode(self, raw: np.ndarray) -> np.ndarray:
         return raw.view(VIEWS[self.entry.dtype]) if self.table is None else self.table[raw]
@@ -121,6 +107,7 @@ def prune_safetensors(
     min_keep: int = 0,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    embeddings: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Pruned:
@@ -141,7 +128,10 @@ def prune_safetensors(
         The largest so many weights of each tensor are kept.
     include, exclude : sequences of str
         Shell patterns of names of tensors or of their modules. Without ``include`` all float tensors of two dimensions or
-        more are chosen, with it the float tensors that match; ``exclude`` takes some away.
+        more are chosen but tables of embeddings, what is tied to one, and routers, as `quantize_safetensors` tells them; with
+        it the float tensors that match. ``exclude`` takes some away.
+    embeddings : bool
+        Tables of embeddings and what is tied to one are chosen too.
     resume : bool
         Of a folder: note which files are done, and go on from there if an earlier run with the same sources, destination and
         arguments was interrupted. What is done waits in a hidden folder beside ``dst``. A single file begins anew.
@@ -150,7 +140,7 @@ def prune_safetensors(
 
     Returns
     -------
-    Pruned(total, pruned, threshold, kept, left)
+    Pruned(total, pruned, threshold, kept, left, dense, rule)
 
     Raises
     ------
@@ -180,8 +170,17 @@ def prune_safetensors(
             )
         patterns.check(e.name for _, e in model.tensors())
         layers = {e.name: _Stored(r, e, step) for r, e in model.tensors() if _eligible(e, patterns)}
+        known, dense = None, {}
+        if model.folder and not patterns.include:
+            known = tree(model.folder, model.config, [e.name for _, e in model.tensors()])
+        for name in [] if patterns.include else list(layers):
+            part = known.parts[name] if known else TABLE if is_table(name) else LINEAR
+            if (why := held(name, part)) and (why == ROUTER or not embeddings):
+                dense[name] = why
+                del layers[name]
         if not layers:
-            raise ValueError(f"{src}: no float tensor is chosen")
+            reasons = "; ".join(f"{name}: {why}" for name, why in list(dense.items())[:3])
+            raise ValueError(f"{os.fspath(src)}: no float tensor is chosen" + (f" ({reasons})" if reasons else ""))
         some = list(layers.values())
         total = sum(layer.size for layer in some)
         protect = [min(integer("min_keep", min_keep), layer.size) for layer in some]
@@ -224,7 +223,7 @@ def prune_safetensors(
             model.carry_index(target)
             if journal:
                 journal.remove()
-        return Pruned(total, count, order.value(key) if count else None, kept_by, left)
+        return Pruned(total, count, order.value(key) if count else None, kept_by, left, dense, rule_of(known))
 
 
 def _solve(layers: Sequence[_Stored], k: int, order: Order, protect: Sequence[int]) -> tuple[int, Plan]:

@@ -4,7 +4,7 @@
 
 use crate::tensor::{self, View};
 use crate::{PyOp, guarded, overlap, poll};
-use kernels::{Dtype, Kind, Op, Rule, Scalar, pool};
+use base::{Dtype, Kind, Op, Rule, Scalar, pool};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyInt, PyTuple, PyType};
 

@@ -7,8 +7,8 @@
 //! finds the right exception again.
 
 use crate::{error, poll};
-use kernels::pool::{self, Context};
-use kernels::{Dtype, Error, Kind, MAX_DIMS, Op, Rule, Scalar, Tensor};
+use base::pool::{self, Context};
+use base::{Dtype, Error, Kind, MAX_DIMS, Op, Rule, Scalar, Tensor};
 use pyo3::PyErr;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -112,7 +112,7 @@ impl Torch {
                 Dtype::U8 => (api.aoti_torch_dtype_uint8)(),
                 Dtype::Bool => (api.aoti_torch_dtype_bool)(),
             });
-            Ok(Torch { api, codes, ops: kernels::ops::all().collect() })
+            Ok(Torch { api, codes, ops: ops::all().collect() })
         }
     }
 

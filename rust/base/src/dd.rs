@@ -7,6 +7,7 @@
 //! of middling size: infinities become NaN, and products below 2^-960 (without a fused multiply-add, factors beyond
 //! 2^996) lose their low parts.
 
+use crate::simd::outlined;
 use crate::simd::*;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
@@ -80,8 +81,7 @@ impl<S: Simd> Dd<S> {
     }
     #[inline(always)]
     pub fn square(self) -> Self {
-        let p = Self::product(self.hi, self.hi);
-        fast_two_sum(p.hi, (self.hi + self.hi).mul_add(self.lo, p.lo))
+        square(self.hi.witness(), self)
     }
 }
 
@@ -102,12 +102,7 @@ impl<S: Simd> Num<S> for Dd<S> {
     /// One Newton step on the f64 root; 0 stays 0.
     #[inline(always)]
     fn root(self) -> Self {
-        let s = self.hi.witness();
-        let r = self.hi.sqrt();
-        let (p, e) = two_prod(s, r, r);
-        let rest = ((self.hi - p) - e + self.lo) / (r + r);
-        let zero = f64x8::splat(s, 0.0);
-        fast_two_sum(r, r.simd_gt(zero).select(rest, zero))
+        root(self.hi.witness(), self)
     }
     #[inline(always)]
     fn pair(hi: f64x8<S>, lo: f64x8<S>) -> Self {
@@ -119,10 +114,7 @@ impl<S: Simd> Add for Dd<S> {
     type Output = Self;
     #[inline(always)]
     fn add(self, o: Self) -> Self {
-        let (sh, sl) = two_sum(self.hi, o.hi);
-        let (th, tl) = two_sum(self.lo, o.lo);
-        let v = fast_two_sum(sh, sl + th);
-        fast_two_sum(v.hi, tl + v.lo)
+        add(self.hi.witness(), self, o)
     }
 }
 impl<S: Simd> Neg for Dd<S> {
@@ -143,19 +135,14 @@ impl<S: Simd> Mul for Dd<S> {
     type Output = Self;
     #[inline(always)]
     fn mul(self, o: Self) -> Self {
-        let (ch, cl) = two_prod(self.hi.witness(), self.hi, o.hi);
-        let t = self.hi.mul_add(o.lo, self.lo * o.lo);
-        fast_two_sum(ch, cl + self.lo.mul_add(o.hi, t))
+        mul(self.hi.witness(), self, o)
     }
 }
 impl<S: Simd> Div for Dd<S> {
     type Output = Self;
     #[inline(always)]
     fn div(self, o: Self) -> Self {
-        let q = self.hi / o.hi;
-        let r = o * Dd::of(q);
-        let d = (self.hi - r.hi) + (self.lo - r.lo);
-        fast_two_sum(q, d / o.hi)
+        div(self.hi.witness(), self, o)
     }
 }
 /// A factor of plain f64.
@@ -163,8 +150,47 @@ impl<S: Simd> Mul<f64x8<S>> for Dd<S> {
     type Output = Self;
     #[inline(always)]
     fn mul(self, o: f64x8<S>) -> Self {
-        let p = Self::product(self.hi, o);
-        fast_two_sum(p.hi, self.lo.mul_add(o, p.lo))
+        scale(self.hi.witness(), self, o)
+    }
+}
+
+outlined! {
+    fn square<S: Simd>(s: S, a: Dd<S>) -> Dd<S> {
+        let p = Dd::product(a.hi, a.hi);
+        fast_two_sum(p.hi, (a.hi + a.hi).mul_add(a.lo, p.lo))
+    }
+
+    fn root<S: Simd>(s: S, a: Dd<S>) -> Dd<S> {
+        let r = a.hi.sqrt();
+        let (p, e) = two_prod(s, r, r);
+        let rest = ((a.hi - p) - e + a.lo) / (r + r);
+        let zero = f64x8::splat(s, 0.0);
+        fast_two_sum(r, r.simd_gt(zero).select(rest, zero))
+    }
+
+    fn add<S: Simd>(s: S, a: Dd<S>, o: Dd<S>) -> Dd<S> {
+        let (sh, sl) = two_sum(a.hi, o.hi);
+        let (th, tl) = two_sum(a.lo, o.lo);
+        let v = fast_two_sum(sh, sl + th);
+        fast_two_sum(v.hi, tl + v.lo)
+    }
+
+    fn mul<S: Simd>(s: S, a: Dd<S>, o: Dd<S>) -> Dd<S> {
+        let (ch, cl) = two_prod(s, a.hi, o.hi);
+        let t = a.hi.mul_add(o.lo, a.lo * o.lo);
+        fast_two_sum(ch, cl + a.lo.mul_add(o.hi, t))
+    }
+
+    fn div<S: Simd>(s: S, a: Dd<S>, o: Dd<S>) -> Dd<S> {
+        let q = a.hi / o.hi;
+        let r = o * Dd::of(q);
+        let d = (a.hi - r.hi) + (a.lo - r.lo);
+        fast_two_sum(q, d / o.hi)
+    }
+
+    fn scale<S: Simd>(s: S, a: Dd<S>, o: f64x8<S>) -> Dd<S> {
+        let p = Dd::product(a.hi, o);
+        fast_two_sum(p.hi, a.lo.mul_add(o, p.lo))
     }
 }
 

@@ -1,4 +1,5 @@
-//! Vectors and the choice of instruction set. The one rule: no other file outside `micro/` names an ISA or the SIMD crate.
+//! Vectors and the choice of instruction set. The one rule: no other file names the SIMD crate, and an ISA only the
+//! hand-written kernels (`vector`, `tail`, `stream`).
 //!
 //! One logical width everywhere (16 × f32, 8 × f64), so that a sum adds in the same order on every ISA that fuses
 //! multiply and add. Code under [`dispatch`] is `#[inline(always)]`, closures included; reductions are written with
@@ -31,6 +32,9 @@ pub fn level_name() -> &'static str {
 /// The names of the levels this machine can run, from the least.
 pub fn available() -> Vec<&'static str> {
     let best = rank(Level::new());
+    if cfg!(feature = "one-level") {
+        return vec!["avx2"];
+    }
     if best == 3 { vec!["neon"] } else { LEVELS[..=best].to_vec() }
 }
 
@@ -83,9 +87,21 @@ pub fn level() -> Level {
 }
 
 /// Runs `k` compiled for the level in force.
+#[cfg(not(feature = "one-level"))]
 #[inline]
 pub fn dispatch<K: Kernel>(k: K) -> K::Output {
     fearless_simd::dispatch!(level(), s => k.run(s))
+}
+
+/// A build for the inner loop of work on kernels: one level is compiled, not three.
+#[cfg(feature = "one-level")]
+#[inline]
+pub fn dispatch<K: Kernel>(k: K) -> K::Output {
+    let s = level().as_avx2().expect("this build is for AVX2 alone");
+    s.vectorize(
+        #[inline(always)]
+        || k.run(s),
+    )
 }
 
 /// Whether `mul_add` rounds once at this level (it is two operations on the x86 baseline).
@@ -100,6 +116,26 @@ pub fn fused<S: Simd>(s: S) -> bool {
         !s.level().is_fallback()
     }
 }
+
+/// Functions that are inlined where multiply and add fuse, and functions of their own on the portable level: hardly a machine
+/// runs that any more, it must be right and not fast, and inlined everywhere it would be a third of the machine code.
+macro_rules! outlined {
+    ($($(#[$doc:meta])* $vis:vis fn $name:ident<S: Simd>($s:ident: S, $($x:ident: $t:ty),+) -> $r:ty $body:block)*) => { $(
+        $(#[$doc])*
+        #[inline(always)]
+        $vis fn $name<S: Simd>($s: S, $($x: $t),+) -> $r {
+            #[inline(always)]
+            #[allow(unused_variables)]
+            fn body<S: Simd>($s: S, $($x: $t),+) -> $r $body
+            #[inline(never)]
+            fn own<S: Simd>($s: S, $($x: $t),+) -> $r {
+                body($s, $($x),+)
+            }
+            if $crate::simd::fused($s) { body($s, $($x),+) } else { own($s, $($x),+) }
+        }
+    )* };
+}
+pub(crate) use outlined;
 
 /// `a * b` as an unevaluated sum `p + e`, exact barring overflow and underflow.
 #[inline(always)]

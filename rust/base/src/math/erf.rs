@@ -1,6 +1,7 @@
 //! erf of f64 lanes. The one rule: erf x = 1 - e^-P(x), with one polynomial from 0 to where the result is 1.
 
 use super::{exp::expm1_parts, fast_two_sum, poly, pow2};
+use crate::simd::outlined;
 use crate::simd::*;
 
 /// (-log(erfc x) - c x) / x^2, c = 2/sqrt(pi), on [0, 5.93], error 2^-57 of erf x.
@@ -35,16 +36,17 @@ const ERF: [f64; 24] = [
 pub(super) const SLOPE: f64 = std::f64::consts::FRAC_2_SQRT_PI;
 const SLOPE_LOW: f64 = 1.533545961316588e-17;
 
-/// The error function, at most 0.96 ulp off (1.2 for denormals without a fused multiply-add).
-#[inline(always)]
-pub fn erf<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
-    let a = x.abs().min(5.93);
-    let (p, pe) = two_prod(s, a, f64x8::splat(s, -SLOPE));
-    let (p, pl) = fast_two_sum(p, -(a * a) * poly(s, a, &ERF));
-    let low = a.mul_add(-SLOPE_LOW, pe + pl);
-    let (t, n, q, ql) = expm1_parts(s, p, Some(low));
-    let w = pow2(t);
-    let (h, l) = fast_two_sum(w - 1.0, w * q);
-    let y = n.simd_eq(0.0).select(q, h + w.mul_add(ql, l));
-    x.simd_eq(x).select((-y).copysign(x), x)
+outlined! {
+    /// The error function, at most 0.96 ulp off (1.2 for denormals without a fused multiply-add).
+    pub fn erf<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
+        let a = x.abs().min(5.93);
+        let (p, pe) = two_prod(s, a, f64x8::splat(s, -SLOPE));
+        let (p, pl) = fast_two_sum(p, -(a * a) * poly(s, a, &ERF));
+        let low = a.mul_add(-SLOPE_LOW, pe + pl);
+        let (t, n, q, ql) = expm1_parts(s, p, Some(low));
+        let w = pow2(t);
+        let (h, l) = fast_two_sum(w - 1.0, w * q);
+        let y = n.simd_eq(0.0).select(q, h + w.mul_add(ql, l));
+        x.simd_eq(x).select((-y).copysign(x), x)
+    }
 }

@@ -2,6 +2,7 @@
 //! rounding error, so that cancellation in what follows has nothing to uncover.
 
 use super::{LN2_HI, LN2_LO, LOG2_E, ROUND, fast_two_sum, poly, pow2, pow2_neg};
+use crate::simd::outlined;
 use crate::simd::*;
 
 /// (e^r - 1 - r - r^2/2) / r^3, error 2^-59.9 of e^r - 1.
@@ -64,62 +65,60 @@ pub(super) fn expm1_parts<S: Simd>(
     (t, n, q, ql)
 }
 
-/// e^x, at most 0.78 ulp off.
-#[inline(always)]
-pub fn exp<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
-    let inside = x.max(-746.0).min(710.0);
-    let (_, n, r, rl) = reduce(s, inside, None);
-    let (h, l) = fast_two_sum(f64x8::splat(s, 1.0), r);
-    let square = r * r;
-    let y = h + (l + (square * r.mul_add(poly(s, r, &EXP), 0.5) + rl));
-    // in two steps, for 2^n may be no number
-    let t1 = n.mul_add(0.5, f64x8::splat(s, ROUND));
-    let t2 = n - (t1 - ROUND) + ROUND;
-    x.simd_eq(x).select(y * pow2(t1) * pow2(t2), x)
-}
+outlined! {
+    /// e^x, at most 0.78 ulp off.
+    pub fn exp<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
+        let inside = x.max(-746.0).min(710.0);
+        let (_, n, r, rl) = reduce(s, inside, None);
+        let (h, l) = fast_two_sum(f64x8::splat(s, 1.0), r);
+        let square = r * r;
+        let y = h + (l + (square * r.mul_add(poly(s, r, &EXP), 0.5) + rl));
+        // in two steps, for 2^n may be no number
+        let t1 = n.mul_add(0.5, f64x8::splat(s, ROUND));
+        let t2 = n - (t1 - ROUND) + ROUND;
+        x.simd_eq(x).select(y * pow2(t1) * pow2(t2), x)
+    }
 
-/// e^x - 1, at most 0.92 ulp off.
-#[inline(always)]
-pub fn expm1<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
-    let (t, n, q, ql) = expm1_parts(s, x.max(-40.0).min(710.0), None);
-    let p = pow2(t - 1.0);
-    let (a, al) = fast_two_sum(p, f64x8::splat(s, -0.5));
-    let (h, l) = fast_two_sum(a, p * q);
-    let y = (h + p.mul_add(ql, al + l)) * 2.0;
-    let y = n.simd_eq(0.0).select(q, y).copysign(x);
-    x.simd_eq(x).select(y, x)
-}
+    /// e^x - 1, at most 0.92 ulp off.
+    pub fn expm1<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
+        let (t, n, q, ql) = expm1_parts(s, x.max(-40.0).min(710.0), None);
+        let p = pow2(t - 1.0);
+        let (a, al) = fast_two_sum(p, f64x8::splat(s, -0.5));
+        let (h, l) = fast_two_sum(a, p * q);
+        let y = (h + p.mul_add(ql, al + l)) * 2.0;
+        let y = n.simd_eq(0.0).select(q, y).copysign(x);
+        x.simd_eq(x).select(y, x)
+    }
 
-/// tanh x, at most 0.76 ulp off.
-#[inline(always)]
-pub fn tanh<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
-    tanh_sech2(s, x).0
-}
+    /// tanh x, at most 0.76 ulp off.
+    pub fn tanh<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
+        tanh_sech2(s, x).0
+    }
 
-/// tanh x = e / (e + 2) and sech^2 x = 4 (e + 1) / (e + 2)^2, e = e^2x - 1, numerators and denominators over 2^n; at most
-/// 0.76 and 2.4 ulp off, the second for |x| up to 350.
-#[inline(always)]
-pub fn tanh_sech2<S: Simd>(s: S, x: f64x8<S>) -> (f64x8<S>, f64x8<S>) {
-    let a = x.abs().min(350.0);
-    let (t, _, q, ql) = expm1_parts(s, a + a, None);
-    let w = pow2_neg(s, t);
-    let one = f64x8::splat(s, 1.0);
-    // only for the last n, where w is less than an ulp of 1, are the second parts not zero
-    let ((n, nr), (d, dr)) = (fast_two_sum(one, -w), fast_two_sum(one, w));
-    let ((nh, nl), (dh, dl)) = (fast_two_sum(n, q), fast_two_sum(d, q));
-    let (nl, dl) = (nl + (ql + nr), dl + (ql + dr));
-    let inverse = one / dh;
-    let y = nh * inverse;
-    let (p, e) = two_prod(s, y, dh);
-    let rest = ((nh - p) - e) + (nl - y * dl);
-    let y = rest.mul_add(inverse, y).copysign(x);
-    // what the inverse lacks, twice
-    let (p, e) = two_prod(s, dh, inverse);
-    let lost = ((one - p) - e) - dl * inverse;
-    let square = (w * 4.0) * ((q + one + ql) * (inverse * inverse));
-    let square = square.mul_add(lost + lost, square);
-    let number = x.simd_eq(x);
-    (number.select(y, x), number.select(square, x))
+    /// tanh x = e / (e + 2) and sech^2 x = 4 (e + 1) / (e + 2)^2, e = e^2x - 1, numerators and denominators over 2^n; at most
+    /// 0.76 and 2.4 ulp off, the second for |x| up to 350.
+    pub fn tanh_sech2<S: Simd>(s: S, x: f64x8<S>) -> (f64x8<S>, f64x8<S>) {
+        let a = x.abs().min(350.0);
+        let (t, _, q, ql) = expm1_parts(s, a + a, None);
+        let w = pow2_neg(s, t);
+        let one = f64x8::splat(s, 1.0);
+        // only for the last n, where w is less than an ulp of 1, are the second parts not zero
+        let ((n, nr), (d, dr)) = (fast_two_sum(one, -w), fast_two_sum(one, w));
+        let ((nh, nl), (dh, dl)) = (fast_two_sum(n, q), fast_two_sum(d, q));
+        let (nl, dl) = (nl + (ql + nr), dl + (ql + dr));
+        let inverse = one / dh;
+        let y = nh * inverse;
+        let (p, e) = two_prod(s, y, dh);
+        let rest = ((nh - p) - e) + (nl - y * dl);
+        let y = rest.mul_add(inverse, y).copysign(x);
+        // what the inverse lacks, twice
+        let (p, e) = two_prod(s, dh, inverse);
+        let lost = ((one - p) - e) - dl * inverse;
+        let square = (w * 4.0) * ((q + one + ql) * (inverse * inverse));
+        let square = square.mul_add(lost + lost, square);
+        let number = x.simd_eq(x);
+        (number.select(y, x), number.select(square, x))
+    }
 }
 
 /// For |x|: n, 2^-2n, r, its error, sinh r - r and cosh r - 1, with e^|x| = 2^n (cosh r + sinh r).
@@ -142,27 +141,27 @@ fn scale<S: Simd>(s: S, y: f64x8<S>, n: f64x8<S>) -> f64x8<S> {
     (y * pow2(n + f64x8::splat(s, ROUND - 2.0))) * 2.0
 }
 
-/// sinh x = 2^(n-1) ((1 - 2^-2n) cosh r + (1 + 2^-2n) sinh r), at most 0.82 ulp off.
-#[inline(always)]
-pub fn sinh<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
-    let (n, w, r, sinh, cosh) = halves(s, x);
-    let one = f64x8::splat(s, 1.0);
-    let ((less, lost), more) = (fast_two_sum(one, -w), one + w);
-    let (p, e) = two_prod(s, more, r);
-    let (h, l) = fast_two_sum(less, p);
-    let y = h + (more.mul_add(sinh, less * cosh) + (l + e + lost));
-    let y = n.simd_eq(0.0).select(r + sinh, scale(s, y, n)).copysign(x);
-    x.simd_eq(x).select(y, x)
-}
+outlined! {
+    /// sinh x = 2^(n-1) ((1 - 2^-2n) cosh r + (1 + 2^-2n) sinh r), at most 0.82 ulp off.
+    pub fn sinh<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
+        let (n, w, r, sinh, cosh) = halves(s, x);
+        let one = f64x8::splat(s, 1.0);
+        let ((less, lost), more) = (fast_two_sum(one, -w), one + w);
+        let (p, e) = two_prod(s, more, r);
+        let (h, l) = fast_two_sum(less, p);
+        let y = h + (more.mul_add(sinh, less * cosh) + (l + e + lost));
+        let y = n.simd_eq(0.0).select(r + sinh, scale(s, y, n)).copysign(x);
+        x.simd_eq(x).select(y, x)
+    }
 
-/// cosh x = 2^(n-1) ((1 + 2^-2n) cosh r + (1 - 2^-2n) sinh r), at most 0.74 ulp off.
-#[inline(always)]
-pub fn cosh<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
-    let (n, w, r, sinh, cosh) = halves(s, x);
-    let one = f64x8::splat(s, 1.0);
-    let (less, (more, lost)) = (one - w, fast_two_sum(one, w));
-    let (p, e) = two_prod(s, less, r);
-    let (h, l) = fast_two_sum(more, p);
-    let y = scale(s, h + (less.mul_add(sinh, more * cosh) + (l + e + lost)), n);
-    x.simd_eq(x).select(y, x)
+    /// cosh x = 2^(n-1) ((1 + 2^-2n) cosh r + (1 - 2^-2n) sinh r), at most 0.74 ulp off.
+    pub fn cosh<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
+        let (n, w, r, sinh, cosh) = halves(s, x);
+        let one = f64x8::splat(s, 1.0);
+        let (less, (more, lost)) = (one - w, fast_two_sum(one, w));
+        let (p, e) = two_prod(s, less, r);
+        let (h, l) = fast_two_sum(more, p);
+        let y = scale(s, h + (less.mul_add(sinh, more * cosh) + (l + e + lost)), n);
+        x.simd_eq(x).select(y, x)
+    }
 }

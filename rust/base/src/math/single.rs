@@ -4,6 +4,7 @@
 use super::erf::SLOPE;
 use super::log::{or_special, split};
 use super::{LOG2_E, ROUND, poly, pow2, pow2_neg};
+use crate::simd::outlined;
 use crate::simd::*;
 use std::f64::consts::LN_2;
 
@@ -58,34 +59,32 @@ fn keep_nan<S: Simd>(x: f64x8<S>, y: f64x8<S>) -> f64x8<S> {
     x.simd_eq(x).select(y, x)
 }
 
-/// e^x; cut off at e^±700.
-#[inline(always)]
-pub fn exp<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
-    let (p, q) = expm1_parts(s, x);
-    keep_nan(x, p.mul_add(q, p))
-}
+outlined! {
+    /// e^x; cut off at e^±700.
+    pub fn exp<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
+        let (p, q) = expm1_parts(s, x);
+        keep_nan(x, p.mul_add(q, p))
+    }
 
-/// e^x - 1; cut off at e^700.
-#[inline(always)]
-pub fn expm1<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
-    let (p, q) = expm1_parts(s, x);
-    keep_nan(x, p.mul_add(q, p - 1.0).copysign(x))
-}
+    /// e^x - 1; cut off at e^700.
+    pub fn expm1<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
+        let (p, q) = expm1_parts(s, x);
+        keep_nan(x, p.mul_add(q, p - 1.0).copysign(x))
+    }
 
-/// tanh x.
-#[inline(always)]
-pub fn tanh<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
-    tanh_sech2(s, x).0
-}
+    /// tanh x.
+    pub fn tanh<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
+        tanh_sech2(s, x).0
+    }
 
-/// tanh x = e / (e + 2) and sech^2 x = 4 (e + 1) / (e + 2)^2, e = e^2x - 1; the second for |x| up to 170.
-#[inline(always)]
-pub fn tanh_sech2<S: Simd>(s: S, x: f64x8<S>) -> (f64x8<S>, f64x8<S>) {
-    let a = x.abs().min(170.0);
-    let (p, q) = expm1_parts(s, a + a);
-    let e = p.mul_add(q, p - 1.0);
-    let inverse = 1.0 / (e + 2.0);
-    (keep_nan(x, (e * inverse).copysign(x)), keep_nan(x, p.mul_add(q, p) * 4.0 * (inverse * inverse)))
+    /// tanh x = e / (e + 2) and sech^2 x = 4 (e + 1) / (e + 2)^2, e = e^2x - 1; the second for |x| up to 170.
+    pub fn tanh_sech2<S: Simd>(s: S, x: f64x8<S>) -> (f64x8<S>, f64x8<S>) {
+        let a = x.abs().min(170.0);
+        let (p, q) = expm1_parts(s, a + a);
+        let e = p.mul_add(q, p - 1.0);
+        let inverse = 1.0 / (e + 2.0);
+        (keep_nan(x, (e * inverse).copysign(x)), keep_nan(x, p.mul_add(q, p) * 4.0 * (inverse * inverse)))
+    }
 }
 
 /// 2^n, 2^-n, sinh r, cosh r.
@@ -98,27 +97,26 @@ fn halves<S: Simd>(s: S, x: f64x8<S>) -> (f64x8<S>, f64x8<S>, f64x8<S>, f64x8<S>
     (pow2(t), pow2_neg(s, t), sinh, cosh)
 }
 
-/// sinh x; cut off at sinh 700.
-#[inline(always)]
-pub fn sinh<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
-    let (p, w, sinh, cosh) = halves(s, x);
-    let y = (p + w).mul_add(sinh, (p - w) * cosh) * 0.5;
-    keep_nan(x, y.copysign(x))
-}
+outlined! {
+    /// sinh x; cut off at sinh 700.
+    pub fn sinh<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
+        let (p, w, sinh, cosh) = halves(s, x);
+        let y = (p + w).mul_add(sinh, (p - w) * cosh) * 0.5;
+        keep_nan(x, y.copysign(x))
+    }
 
-/// cosh x; cut off at cosh 700.
-#[inline(always)]
-pub fn cosh<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
-    let (p, w, sinh, cosh) = halves(s, x);
-    keep_nan(x, (p - w).mul_add(sinh, (p + w) * cosh) * 0.5)
-}
+    /// cosh x; cut off at cosh 700.
+    pub fn cosh<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
+        let (p, w, sinh, cosh) = halves(s, x);
+        keep_nan(x, (p - w).mul_add(sinh, (p + w) * cosh) * 0.5)
+    }
 
-/// The error function.
-#[inline(always)]
-pub fn erf<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
-    let a = x.abs().min(3.95);
-    let (p, q) = expm1_parts(s, -(a * a.mul_add(poly(s, a, &ERF), SLOPE)));
-    keep_nan(x, (-p.mul_add(q, p - 1.0)).copysign(x))
+    /// The error function.
+    pub fn erf<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
+        let a = x.abs().min(3.95);
+        let (p, q) = expm1_parts(s, -(a * a.mul_add(poly(s, a, &ERF), SLOPE)));
+        keep_nan(x, (-p.mul_add(q, p - 1.0)).copysign(x))
+    }
 }
 
 /// k ln 2 + log(1 + f)
@@ -128,44 +126,41 @@ fn log_parts<S: Simd>(s: S, k: f64x8<S>, f: f64x8<S>) -> f64x8<S> {
     k.mul_add(LN_2, y)
 }
 
-/// The natural logarithm; arguments below 2^-1022 are out of its range.
-#[inline(always)]
-pub fn log<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
-    let (k, _, m) = split(x);
-    or_special(s, x, log_parts(s, k, m - 1.0))
-}
+outlined! {
+    /// The natural logarithm; arguments below 2^-1022 are out of its range.
+    pub fn log<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
+        let (k, _, m) = split(x);
+        or_special(s, x, log_parts(s, k, m - 1.0))
+    }
 
-/// log(1 + x).
-#[inline(always)]
-pub fn log1p<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
-    let u = x + 1.0;
-    let (k, e, m) = split(u);
-    let f = e.simd_eq(1023).select(x, m - 1.0);
-    or_special(s, u, log_parts(s, k, f)).copysign(x)
-}
+    /// log(1 + x).
+    pub fn log1p<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
+        let u = x + 1.0;
+        let (k, e, m) = split(u);
+        let f = e.simd_eq(1023).select(x, m - 1.0);
+        or_special(s, u, log_parts(s, k, f)).copysign(x)
+    }
 
-/// asinh x = log1p(a + a^2 / (1 + sqrt(1 + a^2))), a = |x|; for |x| below 2^500.
-#[inline(always)]
-pub fn asinh<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
-    let a = x.abs();
-    let square = a * a;
-    let y = a + square / ((square + 1.0).sqrt() + 1.0);
-    let y = log1p(s, x.abs().simd_lt(f64::INFINITY).select(y, a));
-    y.copysign(x)
-}
+    /// asinh x = log1p(a + a^2 / (1 + sqrt(1 + a^2))), a = |x|; for |x| below 2^500.
+    pub fn asinh<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
+        let a = x.abs();
+        let square = a * a;
+        let y = a + square / ((square + 1.0).sqrt() + 1.0);
+        let y = log1p(s, x.abs().simd_lt(f64::INFINITY).select(y, a));
+        y.copysign(x)
+    }
 
-/// acosh x = log1p(d + sqrt(d (x + 1))), d = x - 1; for x below 2^500.
-#[inline(always)]
-pub fn acosh<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
-    let d = x - 1.0;
-    let y = log1p(s, d + (d * (x + 1.0)).sqrt());
-    d.simd_ge(0.0).select(y, f64x8::splat(s, f64::NAN))
-}
+    /// acosh x = log1p(d + sqrt(d (x + 1))), d = x - 1; for x below 2^500.
+    pub fn acosh<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
+        let d = x - 1.0;
+        let y = log1p(s, d + (d * (x + 1.0)).sqrt());
+        d.simd_ge(0.0).select(y, f64x8::splat(s, f64::NAN))
+    }
 
-/// atanh x = log1p(2a / (1 - a)) / 2, a = |x|.
-#[inline(always)]
-pub fn atanh<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
-    let a = x.abs();
-    let y = (a + a) / (f64x8::splat(s, 1.0) - a);
-    (log1p(s, y) * 0.5).copysign(x)
+    /// atanh x = log1p(2a / (1 - a)) / 2, a = |x|.
+    pub fn atanh<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
+        let a = x.abs();
+        let y = (a + a) / (f64x8::splat(s, 1.0) - a);
+        (log1p(s, y) * 0.5).copysign(x)
+    }
 }

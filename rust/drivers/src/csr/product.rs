@@ -1,5 +1,5 @@
 //! Sparse times dense, `y = clamp(A x + b)`. The one rule: a sum runs over the columns of A in ascending order in one
-//! chain (see `micro::spmm`), so neither threads nor the cuts made here can show in the bits.
+//! chain (see `spmm`), so neither threads nor the cuts made here can show in the bits.
 //!
 //! x is cut into panels of as many columns as the registers hold, and a panel into blocks of rows that fit the L2 cache.
 //! A panel is copied together first: read in place, rows a multiple of 4 KiB apart would all fall into the same few sets

@@ -4,9 +4,19 @@ use base::Op;
 
 /// Every operator there is.
 pub fn all() -> impl Iterator<Item = &'static Op> {
-    [hyperbolic::TABLES, lorentz::TABLES, project::TABLES, prune::TABLES, quant::TABLES, sparse::TABLES]
-        .into_iter()
-        .flatten()
-        .copied()
-        .flatten()
+    [
+        hyperbolic_maps::TABLES,
+        hyperbolic_means::TABLES,
+        hyperbolic_pairwise::TABLES,
+        hyperbolic_planes::TABLES,
+        lorentz::TABLES,
+        project::TABLES,
+        prune::TABLES,
+        quant::TABLES,
+        sparse::TABLES,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
+    .flatten()
 }

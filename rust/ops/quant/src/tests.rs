@@ -359,7 +359,7 @@ fn what_was_finite_comes_back_finite() {
         call("decode", &[q_, s_, z_, y_], &[int(bits), int(4), int(dtype)]).unwrap();
         let step = s[0].to_f64();
         for (x, y) in x.iter().zip(&y) {
-            assert!((x.to_f64() - y.to_f64()).abs() <= step, "{x:?} became {y:?}");
+            assert!((x.to_f64() - y.to_f64()).abs() <= step, "{:e} became {:e}", x.to_f64(), y.to_f64());
         }
     }
     for bits in [1, 2, 8] {

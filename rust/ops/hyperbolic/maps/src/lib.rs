@@ -4,24 +4,16 @@
 //! Notation: alpha = 1 - c|x|², beta = 1 - c|y|², sigma = x + y, q = |sigma|² (or |x - y|² for distances), g the gradient
 //! that arrives. Forms and backwards after Ganea et al. 2018 and Ungar 2008, rearranged so that nothing cancels.
 
-mod carry;
 mod conformal;
 mod geodesic;
-pub mod linear;
-pub mod midpoint;
 mod mobius;
-pub mod normal;
 mod origin;
-pub mod pairwise;
-mod place;
 mod plane;
 mod point;
-mod spread;
 mod step;
 mod transport;
 
 use base::{Op, Rule};
-use carry::*;
 use conformal::*;
 use drivers::{row_ops, rows::Margin};
 use geodesic::*;
@@ -29,12 +21,11 @@ use mobius::*;
 use origin::*;
 use plane::*;
 use point::*;
-use spread::*;
 use step::*;
 use transport::*;
 
-/// The tables of the family.
-pub static TABLES: &[&[Op]] = &[OPS, pairwise::OPS, midpoint::OPS, linear::OPS, normal::OPS];
+/// The tables of this part of the family.
+pub static TABLES: &[&[Op]] = &[OPS];
 
 pub static OPS: &[Op] = row_ops! {
     ball_project(x; c; eps) -> y: Rule::Rows => |t, s| Project::new(t, Margin::of(s[0].float())?);
@@ -96,11 +87,4 @@ pub static OPS: &[Op] = row_ops! {
         => |t, _s| InnerBwd;
     norm(x, u; c;) -> n: Rule::Lead => |t, _s| Norm;
     norm_bwd(x, u; g, c;) -> dx: Rule::Like(0), du: Rule::Like(1), dc: Rule::Like(3) => |t, _s| NormBwd;
-    spread(x, m; c; ball Bool) -> d: Rule::Lead => |t, s| Spread(s[0].bool());
-    spread_bwd(x, m; g, c; ball Bool) -> dx: Rule::Like(0), dm: Rule::Like(1), dc: Rule::Like(3)
-        => |t, s| SpreadBwd(s[0].bool());
-    carry(x, m, b; r, c; ball Bool, eps) -> y: Rule::Rows => |t, s| Carry(s[0].bool(), Margin::of(s[1].float())?);
-    carry_bwd(g, x, m, b; r, c; ball Bool)
-        -> dx: Rule::Like(1), dm: Rule::Like(2), db: Rule::Like(3), dr: Rule::Like(4), dc: Rule::Like(5)
-        => |t, s| CarryBwd(s[0].bool());
 };

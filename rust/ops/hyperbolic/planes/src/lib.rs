@@ -105,6 +105,9 @@ fn form(fc: bool, k: &[Scalar]) -> Result<Form> {
     Ok(Form { fc, ball, margin })
 }
 
+/// The tables of this part of the family.
+pub static TABLES: &[&[Op]] = &[OPS];
+
 pub static OPS: &[Op] = &[
     Op {
         name: "fc_rows",

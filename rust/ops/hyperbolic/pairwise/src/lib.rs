@@ -25,6 +25,9 @@ macro_rules! typed {
     };
 }
 
+/// The tables of this part of the family.
+pub static TABLES: &[&[Op]] = &[OPS];
+
 pub static OPS: &[Op] = &[
     Op {
         name: "cdist",

@@ -1,6 +1,6 @@
 # Every target makes the environment it needs: .venv, the packages of its group in pyproject.toml, the extension.
 .DEFAULT_GOAL := help
-.PHONY: demo test test-full lint bench docs wheel help python rust
+.PHONY: demo dev test test-full lint bench docs wheel help python rust
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
@@ -28,6 +28,9 @@ test: $(VENV)/.test | rust ## what CI runs: lint, Rust, Python, GPU kernels in t
 	@$(MAKE) --no-print-directory lint cargo-test PROFILE=ci
 	@$(BUILD) checked
 	@$(MAKE) --no-print-directory pytest PROFILE=ci SELECT="not full"
+
+dev: $(VENV)/.test | rust ## an extension for the inner loop: what changed is built anew, for AVX2 alone
+	@$(BUILD) dev --features one-level
 
 test-full: $(VENV)/.test | rust ## test, and what takes hours: all 2^32 inputs, thousands of examples, hundreds of kills
 	@$(MAKE) --no-print-directory lint cargo-test PROFILE=full

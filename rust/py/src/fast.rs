@@ -4,7 +4,7 @@
 
 use crate::tensor::{self, View};
 use crate::{PyOp, guarded, overlap, poll};
-use kernels::{Dtype, Kind, Op, Rule, Scalar, pool};
+use base::{Dtype, Kind, Op, Rule, Scalar, pool};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyInt, PyTuple, PyType};
 
@@ -128,7 +128,10 @@ impl Fast {
     fn simple(&self, views: &[View]) -> bool {
         let (first, v) = (&views[0], self.op.vectors);
         let (shape, dtype) = (first.shape(), first.dtype());
-        let Some((_, lead)) = shape.split_last() else { return v == 0 };
+        // a 0-d array has no rows to lead
+        let Some((_, lead)) = shape.split_last() else {
+            return v == 0 && self.op.outputs.iter().all(|o| o.1 != Rule::Lead);
+        };
         views.iter().enumerate().all(|(i, x)| {
             let own = x.shape();
             let fits = if i < v {

@@ -4,7 +4,7 @@ mod fast;
 mod tensor;
 mod torch;
 
-use kernels::{Error, Kind, Op, Rule, Scalar, Tensor, pool, simd};
+use base::{Error, Kind, Op, Rule, Scalar, Tensor, pool, simd};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -46,7 +46,7 @@ fn error(op: &str, e: Error) -> PyErr {
 }
 
 /// Runs `f` with panics caught: a fault of ours is an ordinary exception, not one that `except Exception` misses.
-fn guarded<T>(op: &str, f: impl FnOnce() -> kernels::Result<T>) -> PyResult<T> {
+fn guarded<T>(op: &str, f: impl FnOnce() -> base::Result<T>) -> PyResult<T> {
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(r) => r.map_err(|e| error(op, e)),
         Err(p) => Err(InternalError::new_err(format!("{op}: {}", panic_text(p.as_ref())))),
@@ -61,7 +61,7 @@ fn panic_text(p: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// Outputs overlap nothing, or, where the operator allows it, are exactly an input.
-fn overlap(op: &Op, tensors: &[Tensor]) -> kernels::Result<()> {
+fn overlap(op: &Op, tensors: &[Tensor]) -> base::Result<()> {
     let n = op.inputs.len();
     let range = |t: &Tensor| (t.as_ptr() as usize, t.as_ptr() as usize + t.bytes());
     for (i, out) in tensors.iter().enumerate().skip(n) {
@@ -188,7 +188,7 @@ mod _core {
     /// Every operator.
     #[pyfunction]
     fn ops() -> Vec<PyOp> {
-        kernels::ops::all().map(PyOp).collect()
+        ::ops::all().map(PyOp).collect()
     }
 
     /// Sets the number of threads of large calls; 0 asks the environment again.
@@ -229,10 +229,10 @@ mod _core {
         let (x, out) = (tensor::view(x, false)?, tensor::view(out, true)?);
         let done = guarded(name, || {
             let (x, out) = (x.tensor()?, out.tensor()?);
-            if x.dtype() == kernels::Dtype::F64 {
-                Ok(kernels::math::eval_f64(name, x.slice()?, out.slice_mut()?))
+            if x.dtype() == base::Dtype::F64 {
+                Ok(base::math::eval_f64(name, x.slice()?, out.slice_mut()?))
             } else {
-                Ok(kernels::math::eval_f32(name, x.slice()?, out.slice_mut()?))
+                Ok(base::math::eval_f32(name, x.slice()?, out.slice_mut()?))
             }
         })?;
         if done {

@@ -1,7 +1,7 @@
 //! Two doors for arrays: the buffer protocol (NumPy) and the DLPack C exchange API (torch). The one rule: a view is
 //! C-contiguous, aligned, in native byte order and on the CPU, or it is refused with the reason.
 
-use kernels::{Dtype, Error, MAX_DIMS, Tensor};
+use base::{Dtype, Error, MAX_DIMS, Tensor};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;

@@ -7,8 +7,8 @@
 //! finds the right exception again.
 
 use crate::{error, poll};
-use kernels::pool::{self, Context};
-use kernels::{Dtype, Error, Kind, MAX_DIMS, Op, Rule, Scalar, Tensor};
+use base::pool::{self, Context};
+use base::{Dtype, Error, Kind, MAX_DIMS, Op, Rule, Scalar, Tensor};
 use pyo3::PyErr;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -112,7 +112,7 @@ impl Torch {
                 Dtype::U8 => (api.aoti_torch_dtype_uint8)(),
                 Dtype::Bool => (api.aoti_torch_dtype_bool)(),
             });
-            Ok(Torch { api, codes, ops: kernels::ops::all().collect() })
+            Ok(Torch { api, codes, ops: ops::all().collect() })
         }
     }
 
@@ -296,8 +296,15 @@ fn parallel(blocks: usize, body: &(dyn Fn(usize) + Sync)) {
 }
 
 unsafe extern "C-unwind" fn boxed<const ID: usize>(stack: *mut u64, inputs: u64, outputs: u64) {
+    // SAFETY: torch's stack, as it came.
+    unsafe { enter(ID, stack, inputs, outputs) }
+}
+
+/// # Safety
+/// `stack` holds max(inputs, outputs) words.
+unsafe fn enter(id: usize, stack: *mut u64, inputs: u64, outputs: u64) {
     let Some(torch) = TORCH.get() else { return };
-    let op = torch.ops[ID];
+    let op = torch.ops[id];
     // SAFETY: torch passes a stack of max(inputs, outputs) words.
     let words = unsafe { std::slice::from_raw_parts_mut(stack, inputs.max(outputs) as usize) };
     let failure = match catch_unwind(AssertUnwindSafe(|| call(torch, op, words))) {
@@ -338,15 +345,16 @@ pub fn translate(text: &str) -> Option<PyErr> {
     })
 }
 
-macro_rules! table { ($($id:literal)*) => { &[$(boxed::<$id>),*] } }
 /// One instance of the kernel per place in the table of operators: the ABI has no room for a closure.
-static BOXED: &[Boxed] = table!(
-    0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42
-    43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63 64 65 66 67 68 69 70 71 72 73 74 75 76 77 78 79 80 81 82
-    83 84 85 86 87 88 89 90 91 92 93 94 95 96 97 98 99 100 101 102 103 104 105 106 107 108 109 110 111 112 113 114 115 116
-    117 118 119 120 121 122 123 124 125 126 127 128 129 130 131 132 133 134 135 136 137 138 139 140 141 142 143 144 145 146
-    147 148 149 150 151 152 153 154 155 156 157 158 159
-);
+static BOXED: &[Boxed] = {
+    macro_rules! sixteens { ($($k:literal)*) => { &[$(
+        boxed::<{ 16 * $k }>, boxed::<{ 16 * $k + 1 }>, boxed::<{ 16 * $k + 2 }>, boxed::<{ 16 * $k + 3 }>,
+        boxed::<{ 16 * $k + 4 }>, boxed::<{ 16 * $k + 5 }>, boxed::<{ 16 * $k + 6 }>, boxed::<{ 16 * $k + 7 }>,
+        boxed::<{ 16 * $k + 8 }>, boxed::<{ 16 * $k + 9 }>, boxed::<{ 16 * $k + 10 }>, boxed::<{ 16 * $k + 11 }>,
+        boxed::<{ 16 * $k + 12 }>, boxed::<{ 16 * $k + 13 }>, boxed::<{ 16 * $k + 14 }>, boxed::<{ 16 * $k + 15 }>,
+    )*] } }
+    sixteens!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31)
+};
 
 /// Registers every operator whose output shapes follow by rule, in `namespace`, for torch's CPU library at `path`.
 pub fn register(path: &str, namespace: &str) -> Result<Vec<&'static str>, String> {
@@ -370,6 +378,9 @@ pub fn register(path: &str, namespace: &str) -> Result<Vec<&'static str>, String
     } != 0
     {
         return Err("torch refused the library".into());
+    }
+    if torch.ops.len() > BOXED.len() {
+        return Err(format!("{} operators, {} kernels for torch", torch.ops.len(), BOXED.len()));
     }
     let mut done = Vec::new();
     for (op, kernel) in torch.ops.iter().zip(BOXED) {

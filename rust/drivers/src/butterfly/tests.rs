@@ -1,0 +1,138 @@
+use super::*;
+use base::simd;
+use base::store::Store;
+
+/// The transform by its definition, one level after the other, in the same order as the rule says.
+fn reference<L: Lane>(x: &[L], n: usize, scale: f64) -> Vec<L> {
+    let (k, m) = split(n).unwrap();
+    let inner = 1 << m;
+    let mut y = x.to_vec();
+    for row in y.chunks_exact_mut(n) {
+        for bit in 0..m {
+            for i in 0..n {
+                let j = i | 1 << bit;
+                if i != j {
+                    (row[i], row[j]) = (row[i] + row[j], row[i] - row[j]);
+                }
+            }
+        }
+        if k > 1 {
+            let signs = paley::signs(k);
+            let old = row.to_vec();
+            for r in 0..k {
+                for t in 0..inner {
+                    let mut sum = old[t] * L::of(signs[r * k].into());
+                    for c in 1..k {
+                        sum += old[c * inner + t] * L::of(signs[r * k + c].into());
+                    }
+                    row[r * inner + t] = sum;
+                }
+            }
+        }
+        for x in row {
+            *x *= L::of(scale);
+        }
+    }
+    y
+}
+
+fn numbers<L: Lane>(n: usize, seed: u64) -> Vec<L> {
+    let source = base::random::Source::new(seed, 1, 0);
+    (0..n).map(|i| L::of(source.normal(0, i as u64).into())).collect()
+}
+
+fn apply<T: Store>(x: &mut [T], y: Option<&mut [T]>, n: usize, ortho: bool) -> Result<()> {
+    let shape = [x.len() / n, n];
+    // SAFETY: both are slices of that many elements.
+    unsafe {
+        let input = Tensor::new(x.as_mut_ptr().cast(), &shape, T::DTYPE, true)?;
+        let output = match y {
+            Some(y) => Tensor::new(y.as_mut_ptr().cast(), &shape, T::DTYPE, true)?,
+            None => input,
+        };
+        fwht(&input, &output, ortho)
+    }
+}
+
+fn check<L: Lane>(n: usize, rows: usize) {
+    let mut x = numbers::<L>(n * rows, n as u64);
+    let mut y = vec![L::default(); x.len()];
+    apply(&mut x, Some(&mut y), n, false).unwrap();
+    assert!(y == reference(&x, n, 1.0), "n = {n}, {rows} rows");
+    apply(&mut x, Some(&mut y), n, true).unwrap();
+    let want = reference(&x, n, 1.0 / (n as f64).sqrt());
+    assert!(y == want, "n = {n}, {rows} rows, ortho");
+    apply(&mut x, None, n, true).unwrap();
+    assert!(x == want, "n = {n}, {rows} rows, in place");
+}
+
+#[test]
+fn the_same_bits_as_the_definition_at_every_size_and_level() {
+    for level in simd::available() {
+        simd::force(Some(level));
+        for n in (1..3000).filter(|&n| split(n).is_some()) {
+            for rows in [1, 2, 3, 7, 33] {
+                check::<f32>(n, rows);
+                check::<f64>(n, rows);
+            }
+        }
+        for n in [PIECE, 2 * PIECE, UNIT, 2 * UNIT, 12 * 4096, 20 * PIECE, 28 * 2 * PIECE, 1 << 17] {
+            check::<f32>(n, 3);
+            check::<f64>(n, 1);
+        }
+    }
+    simd::force(None);
+    check::<f32>(1 << 22, 1);
+    check::<f32>(1 << 23, 1);
+}
+
+#[test]
+fn large_results_past_the_caches_are_the_same() {
+    let n = 1024;
+    check::<f32>(n, base::stream::LARGE / 4 / n + 3);
+    check::<f64>(20, base::stream::LARGE / 8 / 20 + 3);
+}
+
+#[test]
+fn involution_is_exact_on_small_integers() {
+    for n in [2, 8, 12, 40, 64, 112, 1024, 4096] {
+        let x: Vec<f32> = (0..n).map(|i| ((i * 37) % 11) as f32 - 5.0).collect();
+        let mut y = x.clone();
+        apply(&mut y, None, n, false).unwrap();
+        apply(&mut y, None, n, false).unwrap();
+        assert!(x.iter().zip(&y).all(|(x, y)| x * n as f32 == *y));
+    }
+}
+
+#[test]
+fn halves_are_rounded_once() {
+    fn check<T: Store + PartialEq>(n: usize, rows: usize) {
+        let wide: Vec<f32> = numbers(n * rows, 5);
+        let mut x: Vec<T> = wide.iter().map(|&v| T::from_f32(v)).collect();
+        let wide: Vec<f32> = x.iter().map(|v| v.to_f32()).collect();
+        let want: Vec<T> = reference(&wide, n, 1.0 / (n as f64).sqrt()).iter().map(|&v| T::from_f32(v)).collect();
+        apply(&mut x, None, n, true).unwrap();
+        assert!(x == want, "n = {n}");
+    }
+    for n in [1, 2, 12, 16, 64, 80, 4096, PIECE, 4 * PIECE, 8 * PIECE] {
+        check::<F16>(n, 3);
+        check::<Bf16>(n, 3);
+    }
+}
+
+#[test]
+fn what_is_refused() {
+    let mut x = [0f32; 12];
+    assert!(apply(&mut x[..6], None, 6, false).is_err());
+    assert!(apply(&mut x[..10], None, 10, false).is_err());
+    assert!(apply(&mut x, None, 12, false).is_ok());
+    assert!(
+        (0..200)
+            .filter(|&n| split(n).is_some())
+            .eq([1, 2, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192])
+    );
+    let mut none: [f32; 0] = [];
+    // SAFETY: no elements.
+    let empty = unsafe { Tensor::new(none.as_mut_ptr().cast(), &[0, 8], Dtype::F32, true).unwrap() };
+    assert!(fwht(&empty, &empty, false).is_ok());
+}

@@ -1,0 +1,12 @@
+//! The drivers: how data is walked. The one rule: dtype, blocks, threads, tails and instruction sets are said here, and what is
+//! computed is said by whoever calls.
+
+pub mod butterfly;
+pub mod csr;
+pub mod flat;
+pub mod pairs;
+pub mod rows;
+pub mod select;
+
+#[doc(hidden)]
+pub use base;

@@ -1,0 +1,374 @@
+//! What becomes of the scores of a row. The one rule: of equal scores the one of the lowest column is chosen, and NaN
+//! never is.
+
+use super::STRIP;
+use super::pack::PANEL;
+use super::score::Score;
+use base::math;
+use base::pool::Shared;
+use base::simd::*;
+use base::store::Store;
+use base::{Error, Result};
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// A reducer over the columns. Columns come in order, a strip at a time; states of later columns are merged in order.
+pub trait Reduce: Sync {
+    /// What a row remembers.
+    type State: Send;
+    /// The memory of a state beyond itself, for `m` columns.
+    fn bytes(&self, _m: usize) -> usize {
+        size_of::<Self::State>()
+    }
+    fn start(&self, m: usize) -> Result<Self::State>;
+    /// Takes in the keys of columns `cols` of `row`; `keys` has room for 64, NaN past the end.
+    fn update<S: Simd, Sc: Score>(
+        &self,
+        s: S,
+        score: &Sc,
+        state: &mut Self::State,
+        row: usize,
+        cols: Range<usize>,
+        keys: &mut [f64],
+    );
+    /// Whether [`Reduce::block`] takes the rows of a block together, in place of [`Reduce::update`] one by one.
+    const BLOCKED: bool = false;
+    /// As `update`, for rows `rows`; `keys` has 64 for each.
+    #[inline(always)]
+    fn block<S: Simd, Sc: Score>(
+        &self,
+        s: S,
+        score: &Sc,
+        states: &mut [Self::State],
+        rows: Range<usize>,
+        cols: Range<usize>,
+        keys: &mut [f64],
+    ) {
+        for ((row, state), keys) in rows.zip(states).zip(keys.chunks_exact_mut(STRIP)) {
+            self.update(s, score, state, row, cols.clone(), keys);
+        }
+    }
+    fn merge(&self, into: &mut Self::State, later: Self::State);
+    fn finish<S: Simd, Sc: Score>(&self, s: S, score: &Sc, row: usize, state: Self::State);
+}
+
+/// An output with a row of `width` elements for every row of x.
+#[derive(Clone, Copy)]
+struct Rows<'a, T> {
+    data: Shared<T>,
+    width: usize,
+    life: PhantomData<&'a mut [T]>,
+}
+impl<'a, T> Rows<'a, T> {
+    fn new(out: &'a mut [T], width: usize) -> Self {
+        Rows { data: Shared(out.as_mut_ptr()), width, life: PhantomData }
+    }
+    /// # Safety
+    /// Row `row` exists, and nobody else uses these columns of it.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn part(&self, row: usize, cols: Range<usize>) -> &mut [T] {
+        // SAFETY: promised by the caller.
+        unsafe { self.data.part(row * self.width + cols.start, cols.len()) }
+    }
+}
+
+/// Whether values of this type need no more than f32's precision.
+const fn single<T>() -> bool {
+    size_of::<T>() < 8
+}
+
+fn rows_of(len: usize, width: usize, n: usize) -> Result<()> {
+    if n.checked_mul(width) == Some(len) {
+        return Ok(());
+    }
+    Err(Error::Value(format!("an output of {len} elements is not {n} rows of {width}")))
+}
+
+/// Every score, as the distance matrix `[n, m]`.
+pub struct Write<'a, T> {
+    out: Rows<'a, T>,
+}
+impl<'a, T: Store> Write<'a, T> {
+    pub fn new(n: usize, m: usize, out: &'a mut [T]) -> Result<Self> {
+        rows_of(out.len(), m, n)?;
+        Ok(Write { out: Rows::new(out, m) })
+    }
+}
+impl<T: Store> Reduce for Write<'_, T> {
+    type State = ();
+    fn start(&self, _: usize) -> Result<()> {
+        Ok(())
+    }
+    #[inline(always)]
+    fn update<S: Simd, Sc: Score>(
+        &self,
+        s: S,
+        score: &Sc,
+        (): &mut (),
+        row: usize,
+        cols: Range<usize>,
+        keys: &mut [f64],
+    ) {
+        // SAFETY: the driver shows each row and column once.
+        let out = unsafe { self.out.part(row, cols) };
+        for (keys, out) in keys.chunks_exact(2 * PANEL).zip(out.chunks_mut(2 * PANEL)) {
+            let mut v = f64::load16(s, keys);
+            for v in &mut v {
+                *v = score.value(s, *v, single::<T>());
+            }
+            if out.len() == 2 * PANEL { T::store16(s, v, out) } else { T::store_tail(s, v, out) }
+        }
+    }
+    fn merge(&self, (): &mut (), (): ()) {}
+    #[inline(always)]
+    fn finish<S: Simd, Sc: Score>(&self, _: S, _: &Sc, _: usize, (): ()) {}
+}
+
+/// The column of the least (or greatest) score, −1 where there is none, and that score.
+pub struct ArgMin<'a, T> {
+    sign: f64,
+    ids: Rows<'a, i64>,
+    values: Rows<'a, T>,
+}
+impl<'a, T: Store> ArgMin<'a, T> {
+    pub fn new(n: usize, largest: bool, ids: &'a mut [i64], values: &'a mut [T]) -> Result<Self> {
+        rows_of(ids.len(), 1, n)?;
+        rows_of(values.len(), 1, n)?;
+        let sign = if largest { -1.0 } else { 1.0 };
+        Ok(ArgMin { sign, ids: Rows::new(ids, 1), values: Rows::new(values, 1) })
+    }
+}
+impl<T: Store> Reduce for ArgMin<'_, T> {
+    type State = Option<(f64, usize)>;
+    fn start(&self, _: usize) -> Result<Self::State> {
+        Ok(None)
+    }
+    #[inline(always)]
+    fn update<S: Simd, Sc: Score>(
+        &self,
+        s: S,
+        _: &Sc,
+        state: &mut Self::State,
+        _: usize,
+        cols: Range<usize>,
+        keys: &mut [f64],
+    ) {
+        for (at, keys) in cols.step_by(PANEL).zip(keys.chunks_exact(PANEL)) {
+            let keys = f64x8::from_slice(s, keys) * self.sign;
+            if state.is_some_and(|(best, _)| !keys.simd_lt(best).any_true()) {
+                continue;
+            }
+            for (i, &key) in keys.as_slice().iter().enumerate() {
+                if state.map_or(!key.is_nan(), |(best, _)| key < best) {
+                    *state = Some((key, at + i));
+                }
+            }
+        }
+    }
+    fn merge(&self, into: &mut Self::State, later: Self::State) {
+        if let Some(next) = later
+            && into.is_none_or(|(best, _)| next.0 < best)
+        {
+            *into = later;
+        }
+    }
+    #[inline(always)]
+    fn finish<S: Simd, Sc: Score>(&self, s: S, score: &Sc, row: usize, state: Self::State) {
+        let (key, id) = state.map_or((f64::NAN, -1), |(key, id)| (key * self.sign, id as i64));
+        // SAFETY: the driver finishes each row once.
+        let (ids, values) = unsafe { (self.ids.part(row, 0..1), self.values.part(row, 0..1)) };
+        ids[0] = id;
+        values[0] = T::from_f64(score.value(s, f64x8::splat(s, key), single::<T>())[0]);
+    }
+}
+
+/// The columns of the k least (or greatest) scores in order, and those scores; −1 and NaN where there are fewer.
+/// `accept(row, column)` is asked of those that would be among them.
+pub struct TopK<'a, T, F> {
+    k: usize,
+    sign: f64,
+    accept: F,
+    ids: Rows<'a, i64>,
+    values: Rows<'a, T>,
+}
+impl<'a, T: Store, F: Fn(usize, usize) -> bool + Sync> TopK<'a, T, F> {
+    pub fn new(n: usize, k: usize, largest: bool, accept: F, ids: &'a mut [i64], values: &'a mut [T]) -> Result<Self> {
+        rows_of(ids.len(), k, n)?;
+        rows_of(values.len(), k, n)?;
+        let sign = if largest { -1.0 } else { 1.0 };
+        Ok(TopK { k, sign, accept, ids: Rows::new(ids, k), values: Rows::new(values, k) })
+    }
+}
+
+/// At most k keys with their columns, the worst first: a heap.
+pub struct Best(Vec<(f64, usize)>);
+impl Best {
+    fn worse(a: (f64, usize), b: (f64, usize)) -> bool {
+        a.0 > b.0 || (a.0 == b.0 && a.1 > b.1)
+    }
+    /// Takes in a key, not NaN, if it is among the best k. Nothing allocates: there is room for k.
+    fn offer(&mut self, k: usize, new: (f64, usize)) {
+        let heap = &mut self.0;
+        if heap.len() < k {
+            heap.push(new);
+            let mut at = heap.len() - 1;
+            while at > 0 && Self::worse(heap[at], heap[(at - 1) / 2]) {
+                heap.swap(at, (at - 1) / 2);
+                at = (at - 1) / 2;
+            }
+        } else if k > 0 && Self::worse(heap[0], new) {
+            heap[0] = new;
+            let mut at = 0;
+            loop {
+                let (left, right) = (2 * at + 1, 2 * at + 2);
+                let mut down = at;
+                if left < k && Self::worse(heap[left], heap[down]) {
+                    down = left;
+                }
+                if right < k && Self::worse(heap[right], heap[down]) {
+                    down = right;
+                }
+                if down == at {
+                    break;
+                }
+                heap.swap(at, down);
+                at = down;
+            }
+        }
+    }
+}
+
+impl<T: Store, F: Fn(usize, usize) -> bool + Sync> Reduce for TopK<'_, T, F> {
+    type State = Best;
+    fn bytes(&self, m: usize) -> usize {
+        size_of::<Best>() + self.k.min(m).saturating_mul(size_of::<(f64, usize)>())
+    }
+    fn start(&self, m: usize) -> Result<Best> {
+        let mut heap = Vec::new();
+        heap.try_reserve_exact(self.k.min(m)).map_err(|_| Error::Memory(self.bytes(m)))?;
+        Ok(Best(heap))
+    }
+    #[inline(always)]
+    fn update<S: Simd, Sc: Score>(
+        &self,
+        s: S,
+        _: &Sc,
+        state: &mut Best,
+        row: usize,
+        cols: Range<usize>,
+        keys: &mut [f64],
+    ) {
+        for (at, keys) in cols.step_by(PANEL).zip(keys.chunks_exact(PANEL)) {
+            let keys = f64x8::from_slice(s, keys) * self.sign;
+            if state.0.len() == self.k && !state.0.first().is_some_and(|worst| keys.simd_lt(worst.0).any_true()) {
+                continue;
+            }
+            for (i, &key) in keys.as_slice().iter().enumerate() {
+                // columns come in order: an equal key is a later one and loses
+                let good = if state.0.len() < self.k { !key.is_nan() } else { key < state.0[0].0 };
+                if good && (self.accept)(row, at + i) {
+                    state.offer(self.k, (key, at + i));
+                }
+            }
+        }
+    }
+    fn merge(&self, into: &mut Best, later: Best) {
+        for new in later.0 {
+            into.offer(self.k, new);
+        }
+    }
+    #[inline(always)]
+    fn finish<S: Simd, Sc: Score>(&self, s: S, score: &Sc, row: usize, mut state: Best) {
+        state.0.sort_unstable_by(|a, b| {
+            if Best::worse(*b, *a) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater }
+        });
+        // SAFETY: the driver finishes each row once.
+        let (ids, values) = unsafe { (self.ids.part(row, 0..self.k), self.values.part(row, 0..self.k)) };
+        ids.fill(-1);
+        values.fill(T::from_f64(f64::NAN));
+        for ((best, ids), values) in state.0.chunks(PANEL).zip(ids.chunks_mut(PANEL)).zip(values.chunks_mut(PANEL)) {
+            let mut keys = [0.0; PANEL];
+            for (i, &(key, id)) in best.iter().enumerate() {
+                keys[i] = key * self.sign;
+                ids[i] = id as i64;
+            }
+            let v = score.value(s, keys.simd_into(s), single::<T>());
+            for i in 0..best.len() {
+                values[i] = T::from_f64(v[i]);
+            }
+        }
+    }
+}
+
+/// log Σ exp(scale · score) over the columns; −∞ for none.
+pub struct LogSumExp<'a, T> {
+    scale: f64,
+    out: Rows<'a, T>,
+}
+impl<'a, T: Store> LogSumExp<'a, T> {
+    pub fn new(n: usize, scale: f64, out: &'a mut [T]) -> Result<Self> {
+        rows_of(out.len(), 1, n)?;
+        Ok(LogSumExp { scale, out: Rows::new(out, 1) })
+    }
+}
+/// The greatest term so far and the sum of e^(term − greatest).
+type Sum = (f64, f64);
+fn joined(a: Sum, b: Sum) -> Sum {
+    let top = if a.0 > b.0 || a.0.is_nan() { a.0 } else { b.0 };
+    if top.is_infinite() {
+        // no terms at all, or one that outweighs every other; a NaN among them stays
+        return (top, if (a.1 + b.1).is_nan() { f64::NAN } else { 1.0 });
+    }
+    (top, a.1 * (a.0 - top).exp() + b.1 * (b.0 - top).exp())
+}
+impl<T: Store> Reduce for LogSumExp<'_, T> {
+    type State = Sum;
+    fn start(&self, _: usize) -> Result<Sum> {
+        Ok((f64::NEG_INFINITY, 0.0))
+    }
+    #[inline(always)]
+    fn update<S: Simd, Sc: Score>(
+        &self,
+        s: S,
+        score: &Sc,
+        state: &mut Sum,
+        _: usize,
+        cols: Range<usize>,
+        keys: &mut [f64],
+    ) {
+        let none = f64x8::splat(s, f64::NEG_INFINITY);
+        let mut terms = [none; STRIP / PANEL];
+        for (term, keys) in terms.iter_mut().zip(keys.chunks_exact(PANEL)) {
+            *term = score.value(s, f64x8::from_slice(s, keys), single::<T>()) * self.scale;
+        }
+        for (i, term) in terms.iter_mut().enumerate() {
+            let left = cols.len().saturating_sub(i * PANEL);
+            if left < PANEL {
+                for lane in &mut term.as_mut_slice()[left..] {
+                    *lane = f64::NEG_INFINITY;
+                }
+            }
+        }
+        let mut top = none;
+        for &term in &terms {
+            top = top.max(term);
+        }
+        let top = top.as_slice().iter().fold(f64::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+        let mut sum = f64x8::splat(s, 0.0);
+        // with an infinite top the sum only has to tell NaN from numbers
+        let from = if top.is_infinite() { 0.0 } else { top };
+        for &term in &terms {
+            sum += math::exp(s, term - from);
+        }
+        *state = joined(*state, (top, hsum(sum)));
+    }
+    fn merge(&self, into: &mut Sum, later: Sum) {
+        *into = joined(*into, later);
+    }
+    #[inline(always)]
+    fn finish<S: Simd, Sc: Score>(&self, _: S, _: &Sc, row: usize, (top, sum): Sum) {
+        // SAFETY: the driver finishes each row once.
+        let out = unsafe { self.out.part(row, 0..1) };
+        out[0] = T::from_f64(if sum == 0.0 { f64::NEG_INFINITY } else { top + sum.ln() });
+    }
+}

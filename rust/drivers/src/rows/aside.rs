@@ -1,0 +1,101 @@
+//! Rows set aside: what depends on the stored type and on the size of a call, not on the operator. The one rule: nothing
+//! here is compiled per operator.
+//!
+//! 16-bit rows are widened to f32 tile by tile, and narrowed again. Outputs larger than the caches are made in a small
+//! buffer too and go past the caches from there: written in place, each line of them would be read first.
+
+use super::margin::{Margin, inside};
+use base::simd::*;
+use base::store::{Bf16, F16, Store};
+use base::stream;
+use base::{Dtype, Tensor};
+
+/// Bytes that go past the caches at a time: few enough that they leave while the next rows are computed.
+const CHUNK: usize = 1024;
+
+/// How rows of a tile get from memory into the buffer and back; without `read` they are read where they lie.
+#[derive(Clone, Copy)]
+pub struct Aside<K> {
+    pub read: Option<fn(&Tensor, usize, &mut [K])>,
+    pub write: fn(&[K], &Tensor, usize),
+    /// Elements after which a part of a tile may be written already.
+    pub chunk: usize,
+}
+
+impl Aside<f32> {
+    pub fn half(dtype: Dtype) -> Option<Self> {
+        match dtype {
+            Dtype::F16 => Some(Aside { read: Some(widen::<F16>), write: narrow::<F16>, chunk: usize::MAX }),
+            Dtype::Bf16 => Some(Aside { read: Some(widen::<Bf16>), write: narrow::<Bf16>, chunk: usize::MAX }),
+            _ => None,
+        }
+    }
+}
+
+impl<K: Store> Aside<K> {
+    /// Past the caches; the writer owes a [`stream::fence`].
+    pub fn past() -> Self {
+        Aside { read: None, write: past::<K>, chunk: CHUNK / size_of::<K>() }
+    }
+}
+
+struct Widen<'a, T>(&'a [T], &'a mut [f32]);
+impl<T: Store> Kernel for Widen<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for (wide, narrow) in self.1.iter_mut().zip(self.0) {
+            *wide = narrow.to_f32();
+        }
+    }
+}
+
+struct Narrow<'a, T>(&'a [f32], &'a mut [T]);
+impl<T: Store> Kernel for Narrow<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for (narrow, wide) in self.1.iter_mut().zip(self.0) {
+            *narrow = T::from_f32(*wide);
+        }
+    }
+}
+
+fn widen<T: Store>(t: &Tensor, at: usize, space: &mut [f32]) {
+    // SAFETY: the elements `at..at + space.len()` are those of a tile's rows, which exist (Call::new), of type T.
+    let stored = unsafe { std::slice::from_raw_parts(t.as_ptr().cast::<T>().add(at), space.len()) };
+    dispatch(Widen(stored, space));
+}
+
+fn narrow<T: Store>(space: &[f32], t: &Tensor, at: usize) {
+    dispatch(Narrow(space, rows::<T>(t, at, space.len())));
+}
+
+fn past<T: Store>(space: &[T], t: &Tensor, at: usize) {
+    stream::copy(space, rows::<T>(t, at, space.len()));
+}
+
+/// `len` elements of an output, which belong to the caller's block.
+#[allow(clippy::mut_from_ref)]
+fn rows<'a, T>(t: &'a Tensor, at: usize, len: usize) -> &'a mut [T] {
+    // SAFETY: the rows of a tile, which exist (Call::new), of type T; no other block touches them.
+    unsafe { std::slice::from_raw_parts_mut(t.as_ptr().cast::<T>().add(at), len) }
+}
+
+/// [`inside`] for the row of `d` elements at `at`.
+///
+/// # Safety
+/// The row exists and belongs to the caller.
+#[cold]
+pub unsafe fn pull(t: &Tensor, at: usize, d: usize, c: f64, margin: Margin) {
+    // SAFETY: promised by the caller; the dtype says the type.
+    unsafe {
+        let p = t.as_ptr();
+        match t.dtype() {
+            Dtype::F64 => inside(std::slice::from_raw_parts_mut(p.cast::<f64>().add(at), d), c, margin),
+            Dtype::F32 => inside(std::slice::from_raw_parts_mut(p.cast::<f32>().add(at), d), c, margin),
+            Dtype::F16 => inside(std::slice::from_raw_parts_mut(p.cast::<F16>().add(at), d), c, margin),
+            _ => inside(std::slice::from_raw_parts_mut(p.cast::<Bf16>().add(at), d), c, margin),
+        }
+    }
+}

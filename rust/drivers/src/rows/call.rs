@@ -1,0 +1,150 @@
+//! The arguments of one call. The one rule: everything is checked here, before an output is touched.
+
+use base::store::{Bf16, F16, Store};
+use base::stream;
+use base::{Dtype, Error, Result, Tensor};
+
+/// Outputs of so many bytes go past the caches. Up to here the caches still hold what was just written, and going past
+/// them costs a quarter more.
+pub const LARGE: usize = 2 * stream::LARGE;
+
+/// One call, checked: shapes folded to rows, all arrays of one float type.
+pub struct Call<'a, const V: usize, const C: usize, const O: usize, const R: usize> {
+    pub rows: usize,
+    pub d: usize,
+    pub x: [Tensor<'a>; V],
+    pub c: [Tensor<'a>; C],
+    pub y: [Tensor<'a>; O],
+    pub n: [Tensor<'a>; R],
+}
+
+fn part<'a, const N: usize>(t: &[Tensor<'a>], at: usize) -> Result<[Tensor<'a>; N]> {
+    t.get(at..at + N).and_then(|s| s.try_into().ok()).ok_or_else(|| Error::Type("wrong number of arrays".into()))
+}
+
+impl<'a, const V: usize, const C: usize, const O: usize, const R: usize> Call<'a, V, C, O, R> {
+    pub fn new(t: &[Tensor<'a>], curved: bool) -> Result<Self> {
+        let call = Call { rows: 0, d: 0, x: part(t, 0)?, c: part(t, V)?, y: part(t, V + C)?, n: part(t, V + C + O)? };
+        let dtype = call.x[0].dtype();
+        if !dtype.is_float() {
+            return Err(Error::Type(format!("a float type is needed, got {}", dtype.name())));
+        }
+        let d = call.x[0].rows().1;
+        let mut rows = call.x[0].rows().0;
+        for (i, x) in call.x.iter().enumerate() {
+            let (n, own) = x.rows();
+            if x.shape().is_empty() {
+                return Err(Error::Value("a last axis is needed, got a 0-d array".into()));
+            }
+            if x.dtype() != dtype {
+                return Err(Error::Type(format!("arrays of {} and {} in one call", dtype.name(), x.dtype().name())));
+            }
+            if own != d {
+                return Err(Error::Value(format!("last axes differ: {d} and {own}")));
+            }
+            if i == 0 || rows == 1 {
+                rows = n;
+            } else if n != 1 && n != rows {
+                return Err(Error::Value(format!("{rows} rows and {n} rows do not go together")));
+            }
+        }
+        for c in &call.c {
+            if !c.dtype().is_float() {
+                return Err(Error::Type(format!("a float type is needed, got {}", c.dtype().name())));
+            }
+            if c.len() != 1 && c.len() != rows {
+                return Err(Error::Value(format!("one number or one per row ({rows}), got {}", c.len())));
+            }
+        }
+        for y in &call.y {
+            let (n, own) = y.rows();
+            if y.dtype() != dtype {
+                return Err(Error::Type(format!("output of {}, expected {}", y.dtype().name(), dtype.name())));
+            }
+            if own != d || (n != rows && n != 1) {
+                return Err(Error::Value(format!("output of shape {:?} for {rows} rows of {d}", y.shape())));
+            }
+        }
+        for n in &call.n {
+            if !n.dtype().is_float() {
+                return Err(Error::Type(format!("output of {}, expected a float type", n.dtype().name())));
+            }
+            if n.len() != rows && n.len() != 1 {
+                return Err(Error::Value(format!("output of {} numbers for {rows} rows", n.len())));
+            }
+        }
+        if let Some(o) = call.y.iter().chain(&call.n).find(|o| !o.writable()) {
+            return Err(Error::Value(format!("output of shape {:?} is read-only", o.shape())));
+        }
+        if curved {
+            let c = &call.c[C - 1];
+            for i in 0..c.len() {
+                let mut v = 0.0;
+                numbers(c, i, std::slice::from_mut(&mut v));
+                if !(v >= 0.0 && v.is_finite()) {
+                    return Err(Error::Value(format!("curvature must be finite and not negative, got {v}")));
+                }
+            }
+        }
+        Ok(Call { rows, d, ..call })
+    }
+
+    /// Whether the outputs are larger than the caches and not in them already as inputs.
+    pub fn large(&self) -> bool {
+        let bytes = self.y.iter().map(Tensor::bytes).sum::<usize>();
+        bytes >= LARGE && !self.y.iter().any(|y| self.x.iter().any(|x| x.as_ptr() == y.as_ptr()))
+    }
+}
+
+/// Runs `$body` with `$T` the float type that `$t` says.
+macro_rules! by_type {
+    ($t:expr, $T:ident => $body:expr) => {
+        match $t {
+            Dtype::F64 => {
+                type $T = f64;
+                $body
+            }
+            Dtype::F32 => {
+                type $T = f32;
+                $body
+            }
+            Dtype::F16 => {
+                type $T = F16;
+                $body
+            }
+            _ => {
+                type $T = Bf16;
+                $body
+            }
+        }
+    };
+}
+
+/// Numbers `at..` of a float array; one alone serves all. Not inlined: it is the same for every operator.
+#[inline(never)]
+pub fn numbers(t: &Tensor, at: usize, into: &mut [f64]) {
+    let one = t.len() == 1;
+    by_type!(t.dtype(), T => {
+        let p = t.as_ptr().cast::<T>();
+        for (i, v) in into.iter_mut().enumerate() {
+            // SAFETY: a float dtype and one number or one for each of these rows, checked by `Call::new`; `Tensor::new`
+            // promises the memory.
+            *v = unsafe { (*p.add(if one { 0 } else { at + i })).to_f64() };
+        }
+    });
+}
+
+/// Writes numbers `at..` of a float array. Not inlined: it is the same for every operator.
+///
+/// # Safety
+/// The array is writable and as long, and no other thread touches these elements.
+#[inline(never)]
+pub unsafe fn put(t: &Tensor, at: usize, from: &[f64]) {
+    by_type!(t.dtype(), T => {
+        let p = t.as_ptr().cast::<T>();
+        for (i, &v) in from.iter().enumerate() {
+            // SAFETY: as in `numbers`; the output is writable and these elements belong to the caller.
+            unsafe { *p.add(at + i) = T::from_f64(v) };
+        }
+    });
+}

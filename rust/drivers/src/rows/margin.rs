@@ -1,0 +1,109 @@
+//! The edge of the ball. The one rule: a point stays strictly inside after rounding, by the margin asked for and no more.
+
+use base::simd::*;
+use base::store::{STEP, Store};
+use base::{Dtype, Error, Result};
+
+/// How far inside the ball results stay: |y| <= (1 - margin)/√c.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Margin {
+    /// As far out as the type has numbers: at most 2 eps inside.
+    Tight,
+    /// The margin of geoopt and HypLL: 4e-3 in float32, 1e-5 in float64 (and their f32 value for 16-bit types).
+    Compat,
+    Given(f64),
+}
+
+impl Margin {
+    /// From the scalar parameter `eps`: 0 is tight, negative is compat.
+    pub fn of(eps: f64) -> Result<Margin> {
+        match eps {
+            0.0 => Ok(Margin::Tight),
+            e if e < 0.0 => Ok(Margin::Compat),
+            e if e < 1.0 => Ok(Margin::Given(e)),
+            e => Err(Error::Value(format!("eps must be below 1, got {e}"))),
+        }
+    }
+    pub fn value(self, dtype: Dtype) -> f64 {
+        match self {
+            Margin::Tight => 0.0,
+            Margin::Compat if dtype == Dtype::F64 => 1e-5,
+            Margin::Compat => 4e-3,
+            Margin::Given(e) => e,
+        }
+    }
+}
+
+/// Distance from 1 to the next number.
+pub fn eps(dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::F64 => 2f64.powi(-52),
+        Dtype::F32 => 2f64.powi(-23),
+        Dtype::F16 => 2f64.powi(-10),
+        _ => 2f64.powi(-7),
+    }
+}
+
+/// What 1 - c|y|² must exceed: the plain sums in which narrow data is read again are wrong by less than this.
+fn guard(dtype: Dtype) -> f64 {
+    if dtype == Dtype::F64 { 0.0 } else { 2f64.powi(-48) }
+}
+
+/// Pulls a row that was rounded onto the edge, or past the margin, back inside.
+#[cold]
+pub fn inside<T: Store>(row: &mut [T], c: f64, margin: Margin) {
+    let m = margin.value(T::DTYPE);
+    let mut square = dispatch(Square(row));
+    if !(square.0 < 1e290) && row.iter().all(|v| v.to_f64().is_finite()) {
+        // squares that overflow say nothing of the direction
+        let top = row.iter().fold(0.0f64, |top, v| top.max(v.to_f64().abs()));
+        for v in row.iter_mut() {
+            *v = T::from_f64(v.to_f64() / top / c.sqrt());
+        }
+        square = dispatch(Square(row));
+    }
+    for k in 1..=8 {
+        let (hi, lo) = square;
+        // 1 - c|y|² to twice the precision
+        let p = c * hi;
+        let gap = (1.0 - p) - (c.mul_add(hi, -p) + c * lo);
+        let norm = (c * (hi + lo)).sqrt();
+        let limit = if m > 0.0 { 1.0 - m } else { 1.0 - 0.5 * f64::from(k) * eps(T::DTYPE) };
+        let fine = if m > 0.0 { norm <= limit * (1.0 + eps(T::DTYPE)) } else { gap > guard(T::DTYPE) };
+        if fine || !norm.is_finite() {
+            return;
+        }
+        for v in row.iter_mut() {
+            *v = T::from_f64(v.to_f64() * (limit / norm));
+        }
+        square = dispatch(Square(row));
+    }
+}
+
+/// |y|² to twice the precision (Dot2), as a sum of two.
+struct Square<'a, T>(&'a [T]);
+impl<T: Store> Kernel for Square<'_, T> {
+    type Output = (f64, f64);
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> (f64, f64) {
+        let zero = f64x8::splat(s, 0.0);
+        let (mut hi, mut lo) = (zero, zero);
+        for part in self.0.chunks(STEP) {
+            let halves = if part.len() == STEP { T::load16(s, part) } else { T::load_tail(s, part) };
+            for v in halves {
+                let (p, e) = two_prod(s, v, v);
+                let (sum, r) = two_sum(hi, p);
+                hi = sum;
+                lo += e + r;
+            }
+        }
+        let (mut sum, mut rest) = (0.0, 0.0);
+        for i in 0..8 {
+            let t = sum + hi[i];
+            let v = t - sum;
+            rest += ((sum - (t - v)) + (hi[i] - v)) + lo[i];
+            sum = t;
+        }
+        (sum, rest)
+    }
+}

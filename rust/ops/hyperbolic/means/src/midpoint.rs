@@ -1,0 +1,147 @@
+//! Weighted midpoints of groups of points: of runs of rows, or of the rows that a list names. The one rule: a midpoint is
+//! made of sums over its points alone, and its gradient of the differences between points and midpoint.
+//!
+//! N = Σ wλx, T = Σ w(λ − 1), R = √(T² − c|N|²), P = T + R with the sign of T: m = N/P, and 1 − c|m|² = 2R/P. f64 data
+//! is summed in twice its precision, since R is what T² and c|N|² leave. With A = ⟨g, x − m⟩ − c|x − m|²/α_m ⟨g, m⟩:
+//! dx = wλ/P [g + cλA x − cλ_m⟨g, m⟩(x − m)], dw = λA/P, dc = Σ w/P [λ²|x|²A/2 − λ⟨x, x − m⟩⟨g, m⟩/α_m]. Tangent vectors
+//! at 0 have a form of their own ([`polar`]), which knows of no edge.
+
+mod centres;
+mod chunk;
+mod gather;
+mod groups;
+mod polar;
+mod pull;
+mod sums;
+
+use super::place::FLAT;
+use base::pool::Shared;
+use base::store::Store;
+use base::wide::wide;
+use base::{Dtype, Error, Kind, Op, Result, Rule, Scalar, Tensor};
+use centres::Centres;
+use drivers::rows::{Margin, Wide};
+use gather::{Job, each};
+use groups::Groups;
+use pull::Out;
+
+pub static OPS: &[Op] = &[
+    Op {
+        name: "midpoint",
+        inputs: &["x", "weights", "c", "indices", "indptr"],
+        vectors: 0,
+        outputs: &[("m", Rule::Custom)],
+        scalars: &[("members", Kind::Int), ("eps", Kind::Float), ("tangent", Kind::Bool)],
+        alias: false,
+        run: |t, s| wide(t, 5, |t| by_type(t, s, &t[0], forward::<f64>, forward::<f32>)),
+    },
+    Op {
+        name: "midpoint_bwd",
+        inputs: &["g", "x", "weights", "c", "indices", "indptr"],
+        vectors: 0,
+        outputs: &[("dx", Rule::Custom), ("dweights", Rule::Custom), ("dc", Rule::Custom)],
+        scalars: &[("members", Kind::Int), ("tangent", Kind::Bool)],
+        alias: false,
+        run: |t, s| wide(t, 6, |t| by_type(t, s, &t[1], backward::<f64>, backward::<f32>)),
+    },
+];
+
+type Run = fn(&[Tensor], &[Scalar]) -> Result<()>;
+
+fn by_type(t: &[Tensor], s: &[Scalar], x: &Tensor, double: Run, single: Run) -> Result<()> {
+    match x.dtype() {
+        Dtype::F64 => double(t, s),
+        Dtype::F32 => single(t, s),
+        other => Err(Error::Type(format!("a float type is needed, got {}", other.name()))),
+    }
+}
+
+/// A curvature; with tangent vectors, 0 is no case of its own.
+fn curvature(c: &Tensor, tangent: bool) -> Result<f64> {
+    let c = c.number()?;
+    if !(c >= 0.0 && c.is_finite()) {
+        return Err(Error::Value(format!("curvature must be finite and not negative, got {c}")));
+    }
+    Ok(if tangent { c.max(FLAT) } else { c })
+}
+
+/// The groups that the arguments name: x, weights, c, indices, indptr, and how many members where there are no lists.
+fn named<'a, T: Store>(t: &[Tensor<'a>], members: i64, tangent: bool) -> Result<Groups<'a, T>> {
+    let (rows, d) = t[0].rows();
+    if t[0].shape().is_empty() {
+        return Err(Error::Value("x needs a last axis, got a 0-d array".into()));
+    }
+    let members = usize::try_from(members).map_err(|_| Error::Value(format!("{members} members in a group")))?;
+    let (indices, indptr) = if t[4].is_empty() {
+        if members == 0 || rows % members != 0 {
+            return Err(Error::Value(format!("{rows} rows are not groups of {members}")));
+        }
+        (None, groups::runs(rows / members, members)?)
+    } else {
+        let (indices, indptr) = (groups::integers(&t[3])?, groups::integers(&t[4])?);
+        groups::check(&indices, &indptr, rows)?;
+        (Some(indices), indptr)
+    };
+    let entries = indptr.last().copied().unwrap_or(0);
+    let weights = if t[1].is_empty() { None } else { Some(t[1].slice::<T>()?) };
+    if let Some(w) = weights
+        && w.len() != entries
+    {
+        return Err(Error::Value(format!("{} weights for {entries} entries", w.len())));
+    }
+    Ok(Groups { x: t[0].slice()?, rows, d, c: curvature(&t[2], tangent)?, weights, indices, indptr, tangent })
+}
+
+fn expect(name: &str, t: &Tensor, len: usize) -> Result<()> {
+    if t.len() == len {
+        return Ok(());
+    }
+    Err(Error::Value(format!("{name} must have {len} elements, got shape {:?}", t.shape())))
+}
+
+fn forward<T: Wide>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+    let margin = Margin::of(s[1].float())?;
+    let groups = named::<T>(t, s[0].int(), s[2].bool())?;
+    expect("m", &t[5], groups.len() * groups.d)?;
+    means(&groups, t[5].slice_mut()?, margin)
+}
+
+fn means<T: Wide>(groups: &Groups<T>, out: &mut [T], margin: Margin) -> Result<()> {
+    each(groups, Job::Means { out: Shared(out.as_mut_ptr()), margin }).map(drop)
+}
+
+fn backward<T: Wide>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+    let groups = named::<T>(&t[1..], s[0].int(), s[1].bool())?;
+    expect("g", &t[0], groups.len() * groups.d)?;
+    expect("dx", &t[6], t[1].len())?;
+    expect("dweights", &t[7], groups.weights.map_or(0, <[T]>::len))?;
+    t[8].set_number(pull(&groups, t[0].slice()?, t[6].slice_mut()?, t[7].slice_mut()?, false)?)
+}
+
+/// dx (`onto` what is there, for runs of rows), dweights (empty where all weights are one), and dc.
+fn pull<T: Wide>(groups: &Groups<T>, g: &[T], dx: &mut [T], dw: &mut [T], onto: bool) -> Result<f64> {
+    let out = Out { dx: Shared(dx.as_mut_ptr()), dw: Shared(dw.as_mut_ptr()), onto };
+    if groups.indices.is_none() && !(0..groups.len()).any(|i| groups.large(i)) {
+        return each(groups, Job::Gradients { g, out });
+    }
+    let mut centres = Centres::new(groups, groups.len())?;
+    let own = each(groups, Job::Centres { g, into: &centres.places() })?;
+    let turned = groups::turned(groups)?;
+    Ok(own + pull::gradients(groups, &centres, turned.as_ref(), out)?)
+}
+
+/// All rows as one group.
+fn whole<'a, T: Store>(x: &Tensor<'a>, c: &Tensor, tangent: bool) -> Result<Groups<'a, T>> {
+    let ((rows, d), c) = (x.rows(), curvature(c, tangent)?);
+    Ok(Groups { x: x.slice()?, rows, d, c, weights: None, indices: None, indptr: groups::runs(1, rows)?, tangent })
+}
+
+/// The midpoint of all rows of x.
+pub(super) fn middle<T: Wide>(x: &Tensor, c: &Tensor, tangent: bool, out: &mut [T], margin: Margin) -> Result<()> {
+    means(&whole(x, c, tangent)?, out, margin)
+}
+
+/// Adds its gradient to dx; dc.
+pub(super) fn middle_bwd<T: Wide>(x: &Tensor, c: &Tensor, tangent: bool, g: &[T], dx: &mut [T]) -> Result<f64> {
+    pull(&whole(x, c, tangent)?, g, dx, &mut [], true)
+}

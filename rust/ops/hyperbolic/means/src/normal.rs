@@ -1,0 +1,110 @@
+//! Batch normalisation by midpoint as one operator. The one rule: what it is made of is written elsewhere, and what it makes
+//! on the way, for all rows, is one number per row.
+//!
+//! m the midpoint of all rows, v the mean of d(x, m)², r = γ/√(v + ε), y = exp_b(r P_{m→b} log_m x).
+
+use super::carry::{Carry, CarryBwd};
+use super::midpoint;
+use super::spread::{Spread, SpreadOnto};
+use base::store::Store;
+use base::wide::wide;
+use base::{Dtype, Error, Kind, Op, Result, Rule, Scalar, Tensor, try_vec};
+use drivers::rows::{self, Margin, Wide};
+
+pub static OPS: &[Op] = &[
+    Op {
+        name: "normalize",
+        inputs: &["x", "b", "gamma", "c"],
+        vectors: 0,
+        outputs: &[("y", Rule::Custom), ("m", Rule::Custom), ("v", Rule::Custom)],
+        scalars: &[("epsilon", Kind::Float), ("ball", Kind::Bool), ("eps", Kind::Float)],
+        alias: false,
+        run: |t, s| {
+            wide(t, 4, |t| match t[0].dtype() {
+                Dtype::F64 => forward::<f64>(t, s),
+                _ => forward::<f32>(t, s),
+            })
+        },
+    },
+    Op {
+        name: "normalize_bwd",
+        inputs: &["g", "gm", "gv", "x", "b", "gamma", "c", "m", "v"],
+        vectors: 0,
+        outputs: &[("dx", Rule::Like(3)), ("db", Rule::Like(4)), ("dgamma", Rule::Like(5)), ("dc", Rule::Like(6))],
+        scalars: &[("epsilon", Kind::Float), ("ball", Kind::Bool)],
+        alias: false,
+        run: |t, s| {
+            wide(t, 9, |t| match t[3].dtype() {
+                Dtype::F64 => backward::<f64>(t, s),
+                _ => backward::<f32>(t, s),
+            })
+        },
+    },
+];
+
+fn expect(name: &str, t: &Tensor, len: usize) -> Result<()> {
+    if t.len() == len {
+        return Ok(());
+    }
+    Err(Error::Value(format!("{name} must have {len} elements, got shape {:?}", t.shape())))
+}
+
+/// A view of numbers as an array.
+fn view<T: Store>(v: &mut [T]) -> Result<Tensor<'_>> {
+    let shape = [v.len()];
+    // SAFETY: the slice has these elements, and the tensor lives no longer than it does.
+    unsafe { Tensor::new(v.as_mut_ptr().cast(), &shape, T::DTYPE, true) }
+}
+
+/// The sizes of x, checked against b.
+fn sizes(x: &Tensor, b: &Tensor) -> Result<(usize, usize)> {
+    let (n, d) = x.rows();
+    if x.shape().is_empty() || n == 0 {
+        return Err(Error::Value(format!("a batch of no points has no midpoint: x has shape {:?}", x.shape())));
+    }
+    expect("b", b, d)?;
+    Ok((n, d))
+}
+
+fn forward<T: Wide>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+    let &[x, b, gamma, c, y, m, v] = t else { return Err(Error::Type("wrong number of arrays".into())) };
+    let (epsilon, ball, margin) = (s[0].float(), s[1].bool(), Margin::of(s[2].float())?);
+    let (n, d) = sizes(&x, &b)?;
+    expect("m", &m, d)?;
+    midpoint::middle::<T>(&x, &c, !ball, m.slice_mut()?, margin)?;
+    let mut squares = try_vec(n, 0.0)?;
+    rows::run(&Spread(ball), &[x, m, c, view(&mut squares)?])?;
+    let spread = squares.iter().sum::<f64>() / n as f64;
+    v.set_number(spread)?;
+    let mut r = [gamma.number()? / (spread + epsilon).sqrt()];
+    rows::run(&Carry(ball, margin), &[x, m, b, view(&mut r)?, c, y])
+}
+
+fn backward<T: Wide>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+    let &[g, gm, gv, x, b, gamma, c, m, v, dx, db, dgamma, dc] = t else {
+        return Err(Error::Type("wrong number of arrays".into()));
+    };
+    let (epsilon, ball) = (s[0].float(), s[1].bool());
+    let (n, d) = sizes(&x, &b)?;
+    for (name, t, len) in [("g", &g, n * d), ("gm", &gm, d), ("m", &m, d), ("dx", &dx, n * d)] {
+        expect(name, t, len)?;
+    }
+    let spread = v.number()? + epsilon;
+    let gamma = gamma.number()?;
+    let per = 1.0 / spread.sqrt();
+    let zero = T::from_f64(0.0);
+    let (mut by_m, mut also) = (try_vec(d, zero)?, try_vec(d, zero)?);
+    let (mut r, mut by_r, mut by_c, mut more) = ([gamma * per], [0.0], [0.0], [0.0]);
+    rows::run(
+        &CarryBwd(ball),
+        &[g, x, m, b, view(&mut r)?, c, dx, view(&mut by_m)?, db, view(&mut by_r)?, view(&mut by_c)?],
+    )?;
+    dgamma.set_number(by_r[0] * per)?;
+    let mut each = [(gv.number()? - by_r[0] * gamma * per / (2.0 * spread)) / n as f64];
+    rows::run(&SpreadOnto(ball), &[dx, x, m, view(&mut each)?, c, dx, view(&mut also)?, view(&mut more)?])?;
+    for ((a, b), g) in by_m.iter_mut().zip(&also).zip(gm.slice::<T>()?) {
+        *a = T::from_f64(a.to_f64() + b.to_f64() + g.to_f64());
+    }
+    let rest = midpoint::middle_bwd::<T>(&x, &c, !ball, &by_m, dx.slice_mut()?)?;
+    dc.set_number(by_c[0] + more[0] + rest)
+}

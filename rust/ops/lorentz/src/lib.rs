@@ -1,0 +1,186 @@
+//! The hyperboloid of curvature −c, {t² − |s|² = 1/c}, points kept as s. The one rule: two points meet as s − r, and what
+//! their times differ by comes from inner products of that.
+//!
+//! Notation: τ = √(1 + c|s|²) = √c t, Δ = s − r, p = ⟨Δ, s + r⟩ = |s|² − |r|², Q = |Δ|² − c p²/(τ_s + τ_r)², the squared
+//! chord of the hyperboloid.
+
+mod far;
+
+use base::dd::Num;
+use base::roots::{arsinh_root, arsinh_root_d};
+use base::simd::*;
+use base::{Dtype, Op, Result, Rule, Tensor, try_vec};
+use drivers::rows::{self, Acc, RowOp, Solved};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The tables of the family.
+pub static TABLES: &[&[Op]] = &[OPS];
+
+pub static OPS: &[Op] = &[
+    Op {
+        name: "lorentz_dist",
+        inputs: &["x", "y", "c"],
+        vectors: 2,
+        outputs: &[("d", Rule::Lead)],
+        scalars: &[],
+        alias: false,
+        run: |t, _| dist(t),
+    },
+    Op {
+        name: "lorentz_dist_bwd",
+        inputs: &["x", "y", "g", "c"],
+        vectors: 2,
+        outputs: &[("dx", Rule::Like(0)), ("dy", Rule::Like(1)), ("dc", Rule::Like(3))],
+        scalars: &[],
+        alias: false,
+        run: |t, _| dist_bwd(t),
+    },
+];
+
+/// τ_x, τ_y, p, Q
+#[inline(always)]
+fn chord<S: Simd, N: Num<S>>([xx, yy, q, xd, yd]: [N; 5], c: f64x8<S>) -> [N; 4] {
+    let (c, one) = (N::of(c), N::of(f64x8::splat(c.witness(), 1.0)));
+    let (tx, ty) = ((one + c * xx).root(), (one + c * yy).root());
+    let p = xd + yd;
+    let e = p / (tx + ty);
+    [tx, ty, p, q - c * (e * e)]
+}
+
+/// Where Q is this small a part of |Δ|², plain sums leave too little of it.
+const FEW: f64 = 1.0 / (1u64 << 20) as f64;
+/// And here, for near pairs from a radius of 15 on, sums of twice the precision do.
+const FAR: f64 = 1.0 / (1u64 << 44) as f64;
+/// Elements of a gradient have no more than f64: f64 data is left where 12 bits would be lost, from a radius of 8 on.
+const SHORT: f64 = 1.0 / (1u64 << 24) as f64;
+
+/// Rows of exact sums that are left to [`far`], because Q is less than `part` of |Δ|², and whether there are any.
+struct Left {
+    part: f64,
+    any: AtomicBool,
+}
+impl Left {
+    fn below(part: f64) -> Self {
+        Left { part, any: AtomicBool::new(false) }
+    }
+    /// Those of these rows; of plain sums none, which are made again where it matters.
+    #[inline(always)]
+    fn mark<S: Simd, N: Num<S>>(&self, delta: N, q: f64x8<S>) -> mask64x8<S> {
+        if N::SINGLE {
+            return q.simd_lt(f64x8::splat(q.witness(), f64::NEG_INFINITY));
+        }
+        let far = q.simd_lt(delta.get() * self.part);
+        if far.any_true() {
+            self.any.store(true, Ordering::Relaxed);
+        }
+        far
+    }
+    fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+}
+
+fn dist(t: &[Tensor]) -> Result<()> {
+    let op = Dist(Left::below(FAR));
+    rows::run(&op, t)?;
+    if op.0.any() { far::distances(t) } else { Ok(()) }
+}
+
+fn dist_bwd(t: &[Tensor]) -> Result<()> {
+    let part = if t[0].dtype() == Dtype::F64 { SHORT } else { FAR };
+    let op = DistBwd(Left::below(part));
+    rows::run(&op, t)?;
+    if !op.0.any() {
+        return Ok(());
+    }
+    // which rows they are the same sums say once more: an output may be the sum of them all
+    let n = t[0].rows().0.max(t[1].rows().0);
+    let mut marks = try_vec(n, 0.0f64)?;
+    // SAFETY: the numbers of this vector, which outlives its use.
+    let marks = unsafe { Tensor::new(marks.as_mut_ptr().cast(), &[n], Dtype::F64, true)? };
+    rows::run(&Dist(Left::below(part)), &[t[0], t[1], t[3], marks])?;
+    far::gradients(t, &marks)
+}
+
+#[inline(always)]
+fn doubt<S: Simd>(p: [f64x8<S>; 5], c: f64x8<S>) -> mask64x8<S> {
+    chord(p, c)[3].simd_lt(p[2] * FEW)
+}
+
+#[inline(always)]
+fn sums<S: Simd, A: Acc<S>>([x, y]: [f64x8<S>; 2], [xx, yy, q, xd, yd]: &mut [A; 5]) {
+    xx.dot(x, x);
+    yy.dot(y, y);
+    q.square_sum(x, -y);
+    xd.dot_sum(x, x, -y);
+    yd.dot_sum(y, x, -y);
+}
+
+/// d = √Q S(cQ/4), S(u) = arsinh √u/√u; −1 for rows that are left
+struct Dist(Left);
+impl RowOp<2, 1, 5, 0, 0, 1> for Dist {
+    const CURVED: bool = true;
+    const WIDE: bool = true;
+    #[inline(always)]
+    fn dots<S: Simd, A: Acc<S>>(&self, x: &[f64x8<S>; 2], p: &mut [A; 5]) {
+        sums(*x, p);
+    }
+    #[inline(always)]
+    fn solve<S: Simd, N: Num<S>>(&self, s: S, p: [N; 5], [c]: [f64x8<S>; 1]) -> Solved<S, 0, 1> {
+        let q = chord(p, c)[3].get();
+        let left = self.0.mark(p[2], q);
+        // rounding may leave less than nothing where points all but coincide; NaN stays
+        let q = q.simd_lt(0.0).select(f64x8::splat(s, 0.0), q);
+        let d = left.select(f64x8::splat(s, -1.0), q.sqrt() * arsinh_root(c * q * 0.25));
+        Solved { weights: [], numbers: [d], gap: f64x8::splat(s, 1.0) }
+    }
+    #[inline(always)]
+    fn doubt<S: Simd>(&self, p: [f64x8<S>; 5], [c]: [f64x8<S>; 1], _: &Solved<S, 0, 1>) -> mask64x8<S> {
+        doubt(p, c)
+    }
+    #[inline(always)]
+    fn combine<S: Simd>(&self, _: &[f64x8<S>; 2], _: &[f64x8<S>; 0]) -> [f64x8<S>; 0] {
+        []
+    }
+}
+
+/// With f = g/√(Q(1 + u)), u = cQ/4, k = cp/(τ_x + τ_y): dx = f(Δ − k/τ_x x), dy = f(k/τ_y y − Δ), 0 at Q = 0;
+/// dc = g√Q (S'(u) Q/4) − f/2 (p/(τ_x + τ_y))²/(τ_x τ_y); 0 for rows that are left
+struct DistBwd(Left);
+impl RowOp<2, 2, 5, 3, 2, 1> for DistBwd {
+    const CURVED: bool = true;
+    const WIDE: bool = true;
+    #[inline(always)]
+    fn dots<S: Simd, A: Acc<S>>(&self, x: &[f64x8<S>; 2], p: &mut [A; 5]) {
+        sums(*x, p);
+    }
+    #[inline(always)]
+    fn solve<S: Simd, N: Num<S>>(&self, s: S, p: [N; 5], [g, c]: [f64x8<S>; 2]) -> Solved<S, 3, 1> {
+        let delta = p[2];
+        let [tx, ty, p, q] = chord(p, c);
+        let (tx, ty, p, q) = (tx.get(), ty.get(), p.get(), q.get());
+        let zero = f64x8::splat(s, 0.0);
+        let q = (q.simd_lt(0.0) | self.0.mark(delta, q)).select(zero, q);
+        let u = c * q * 0.25;
+        let f = q.simd_eq(0.0).select(zero, g / (q * (u + 1.0)).sqrt());
+        let e = p / (tx + ty);
+        let slope = arsinh_root_d(u, arsinh_root(u));
+        Solved {
+            weights: [f, f * (c * e / tx), f * (c * e / ty)],
+            numbers: [g * q.sqrt() * slope * q * 0.25 - f * e * e / (tx * ty) * 0.5],
+            gap: f64x8::splat(s, 1.0),
+        }
+    }
+    #[inline(always)]
+    fn doubt<S: Simd>(&self, p: [f64x8<S>; 5], [_, c]: [f64x8<S>; 2], _: &Solved<S, 3, 1>) -> mask64x8<S> {
+        doubt(p, c)
+    }
+    #[inline(always)]
+    fn combine<S: Simd>(&self, [x, y]: &[f64x8<S>; 2], [f, a, b]: &[f64x8<S>; 3]) -> [f64x8<S>; 2] {
+        let chord = (*x - *y) * *f;
+        [chord - *x * *a, y.mul_add(*b, -chord)]
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! The projection of sparse rows. The one rule: the numbers of a row are taken in the order in which they are stored, and
+//! every index is checked before anything is written and again as it is read.
+//!
+//! Where the entries are very sparse and the columns come up often, the lists of nonzero entries of all columns are drawn
+//! once per call, as for dense rows. Otherwise the column that a number meets is drawn when it is met.
+
+use super::matrix::{Kind, Matrix};
+use super::sparse::{self, INDICES};
+use base::lane::Stored;
+use base::pool::{self, Shared};
+use base::simd::*;
+use base::store::Store;
+use base::{Dtype, Element, Error, Result, try_vec};
+
+/// Numbers of a result that are added up at a time.
+const SEGMENT: usize = 8192;
+/// Work of a thread at a time, in additions.
+const UNIT: usize = 1 << 18;
+
+/// An index type of CSR.
+pub trait Index: Element {
+    fn get(self) -> Option<usize>;
+}
+impl Index for i32 {
+    fn get(self) -> Option<usize> {
+        usize::try_from(self).ok()
+    }
+}
+impl Index for i64 {
+    fn get(self) -> Option<usize> {
+        usize::try_from(self).ok()
+    }
+}
+
+/// Rows of x in CSR form.
+#[derive(Clone, Copy)]
+pub struct Csr<'a, T, I> {
+    pub data: &'a [T],
+    pub indices: &'a [I],
+    pub indptr: &'a [I],
+}
+
+impl<T: Copy + Sync, I: Index> Csr<'_, T, I> {
+    pub fn rows(&self) -> usize {
+        self.indptr.len() - 1
+    }
+
+    /// Refuses bounds that decrease or lie outside, and columns outside `0..columns`.
+    pub fn check(&self, columns: usize) -> Result<()> {
+        if self.data.len() != self.indices.len() {
+            let (d, i) = (self.data.len(), self.indices.len());
+            return Err(Error::Value(format!("data has {d} entries, indices {i}")));
+        }
+        let mut last = 0;
+        for (row, at) in self.indptr.iter().enumerate() {
+            match at.get() {
+                Some(at) if at >= last && at <= self.data.len() && (row > 0 || at == 0) => last = at,
+                _ => {
+                    return Err(Error::Value(format!(
+                        "indptr must begin with 0, not decrease and stay within {} entries; it does not at {row}",
+                        self.data.len()
+                    )));
+                }
+            }
+        }
+        match self.indices[..last].iter().position(|i| i.get().is_none_or(|i| i >= columns)) {
+            None => Ok(()),
+            Some(at) => Err(Error::Value(format!("indices must be in 0..{columns}; entry {at} is not"))),
+        }
+    }
+
+    /// Columns and numbers of a row; empty where the bounds make no sense (they were checked, but are not ours).
+    fn row(&self, r: usize) -> impl Iterator<Item = (usize, T)> {
+        let bounds = self.indptr[r].get().zip(self.indptr[r + 1].get());
+        let part = bounds.and_then(|(a, b)| self.indices.get(a..b).zip(self.data.get(a..b)));
+        let (indices, data) = part.unwrap_or_default();
+        indices.iter().zip(data).filter_map(|(i, &v)| Some((i.get()?, v)))
+    }
+}
+
+/// y = x Pᵀ, or x P for the adjoint.
+pub fn apply<T: Stored, I: Index>(matrix: &Matrix, x: Csr<T, I>, y: &mut [T]) -> Result<()> {
+    let (outputs, terms, n) = (matrix.outputs(), matrix.terms(), x.rows());
+    let nnz = x.data.len();
+    x.check(terms)?;
+    let out = Shared(y.as_mut_ptr());
+    let segment = SEGMENT.min(outputs).max(1);
+    let indices = matrix.density() * terms as f64 * segment as f64;
+    let table = matches!(matrix.kind, Kind::Sparse(_)) && terms / 4 <= nnz && indices <= INDICES as f64;
+    // rows of about equal work, by their number: bounds that do not depend on the threads
+    let each = (UNIT / (nnz / n.max(1) + 1) / if table { 4 } else { segment }).clamp(1, 4096);
+    for first in (0..outputs).step_by(segment) {
+        let width = segment.min(outputs - first);
+        let lists = if table { sparse::by_term(matrix, first, width)? } else { Vec::new() };
+        let work = nnz.saturating_add(n).saturating_mul(width);
+        pool::map(n.div_ceil(each), work, |b| {
+            let mut sums = Sums::new::<T>(width)?;
+            let mut line = try_vec(if table { 0 } else { width }, 0f32)?;
+            for r in b * each..n.min((b + 1) * each) {
+                sums.clear();
+                // what is out of bounds now was not when it was checked
+                for (c, v) in x.row(r).filter(|&(c, _)| c < terms) {
+                    let v = v.to_f64();
+                    if table {
+                        sparse::each(&lists, width, c, |o, sign| sums.add(o, v * sign));
+                    } else {
+                        matrix.line(c, first, &mut line);
+                        dispatch(Axpy { v, line: &line, sums: &mut sums });
+                    }
+                }
+                // SAFETY: this row's part of the result is this block's own.
+                let y = unsafe { out.part(r * outputs + first, width) };
+                for (o, y) in y.iter_mut().enumerate() {
+                    *y = T::from_f64(sums.total(o) * matrix.scale);
+                }
+            }
+            Ok(())
+        })?
+        .into_iter()
+        .collect::<Result<()>>()?;
+    }
+    Ok(())
+}
+
+/// Sums in f64; those of f64 terms with their rounding errors (TwoSum). Smaller types have none that matter.
+struct Sums {
+    totals: Vec<f64>,
+    errors: Vec<f64>,
+    exact: bool,
+}
+
+impl Sums {
+    fn new<T: Store>(n: usize) -> Result<Self> {
+        Ok(Sums { totals: try_vec(n, 0.0)?, errors: try_vec(n, 0.0)?, exact: T::DTYPE == Dtype::F64 })
+    }
+    fn clear(&mut self) {
+        self.totals.fill(0.0);
+        self.errors.fill(0.0);
+    }
+    #[inline(always)]
+    fn add(&mut self, o: usize, v: f64) {
+        if self.exact {
+            keep(&mut self.totals[o], &mut self.errors[o], v);
+        } else {
+            self.totals[o] += v;
+        }
+    }
+    /// An infinite sum has errors that are not numbers.
+    fn total(&self, o: usize) -> f64 {
+        if self.errors[o].is_nan() { self.totals[o] } else { self.totals[o] + self.errors[o] }
+    }
+}
+
+#[inline(always)]
+fn keep(sum: &mut f64, error: &mut f64, v: f64) {
+    let s = *sum + v;
+    let b = s - *sum;
+    *error += (*sum - (s - b)) + (v - b);
+    *sum = s;
+}
+
+/// sums += v·line, where the line is not 0.
+struct Axpy<'a> {
+    v: f64,
+    line: &'a [f32],
+    sums: &'a mut Sums,
+}
+
+impl Kernel for Axpy<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Sums { totals, errors, exact } = self.sums;
+        for ((sum, error), &e) in totals.iter_mut().zip(errors).zip(self.line) {
+            let v = if e == 0.0 { 0.0 } else { self.v * f64::from(e) };
+            if *exact {
+                keep(sum, error, v);
+            } else {
+                *sum += v;
+            }
+        }
+    }
+}

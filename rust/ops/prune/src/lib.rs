@@ -1,0 +1,220 @@
+//! Magnitude pruning and row-wise top-k: one row of the table per step of a selection. The one rule: a step works on one
+//! array and adds to what the steps before it counted; which steps to take is decided in Python.
+
+use base::{Dtype, Error, Kind, Op, Result, Rule, Scalar, Tensor};
+use drivers::select::{self, Cut, Order, Round};
+
+/// The tables of the family.
+pub static TABLES: &[&[Op]] = &[OPS];
+
+pub static OPS: &[Op] = &[
+    Op {
+        name: "magnitude_count",
+        inputs: &["x", "prefixes", "start"],
+        vectors: 0,
+        outputs: &[("counts", Rule::Like(2))],
+        scalars: &[
+            ("format", Kind::Int),
+            ("shift", Kind::Int),
+            ("bits", Kind::Int),
+            ("signed", Kind::Bool),
+            ("nan", Kind::Int),
+        ],
+        alias: true,
+        run: count,
+    },
+    Op {
+        name: "magnitude_tally",
+        inputs: &["x", "thresholds"],
+        vectors: 0,
+        outputs: &[("tally", Rule::Custom)],
+        scalars: &[("format", Kind::Int), ("signed", Kind::Bool), ("nan", Kind::Int)],
+        alias: false,
+        run: tally,
+    },
+    Op {
+        name: "magnitude_mask",
+        inputs: &["x"],
+        vectors: 0,
+        outputs: &[("mask", Rule::Custom), ("tally", Rule::Custom)],
+        scalars: &[
+            ("threshold", Kind::Int),
+            ("keep", Kind::Int),
+            ("high", Kind::Bool),
+            ("format", Kind::Int),
+            ("signed", Kind::Bool),
+            ("nan", Kind::Int),
+        ],
+        alias: false,
+        run: mask,
+    },
+    Op {
+        name: "magnitude_split",
+        inputs: &["x"],
+        vectors: 0,
+        outputs: &[("mask", Rule::Custom), ("places", Rule::Custom), ("keys", Rule::Custom), ("found", Rule::Custom)],
+        scalars: &[("low", Kind::Int), ("high", Kind::Int), ("room", Kind::Int), ("format", Kind::Int)],
+        alias: false,
+        run: split,
+    },
+    Op {
+        name: "apply_mask",
+        inputs: &["x", "mask"],
+        vectors: 0,
+        outputs: &[("y", Rule::Like(0))],
+        scalars: &[],
+        alias: true,
+        run: |t, _| apply(&t[0], &t[1], &t[2]),
+    },
+    Op {
+        name: "apply_mask_bwd",
+        inputs: &["g", "mask"],
+        vectors: 0,
+        outputs: &[("dx", Rule::Like(0))],
+        scalars: &[],
+        alias: true,
+        run: |t, _| apply(&t[0], &t[1], &t[2]),
+    },
+    Op {
+        name: "topk_indices",
+        inputs: &["x"],
+        vectors: 1,
+        outputs: &[("indices", Rule::Custom)],
+        scalars: &[("k", Kind::Int), ("magnitude", Kind::Bool), ("nan", Kind::Int)],
+        alias: false,
+        run: topk,
+    },
+    Op {
+        name: "gather_rows",
+        inputs: &["x", "indices"],
+        vectors: 0,
+        outputs: &[("values", Rule::Custom)],
+        scalars: &[],
+        alias: false,
+        run: |t, _| {
+            rows(&t[0], &t[1])?;
+            select::gather_rows(&t[0], t[1].slice()?, &t[2])
+        },
+    },
+    Op {
+        name: "gather_rows_bwd",
+        inputs: &["g", "x", "indices"],
+        vectors: 0,
+        outputs: &[("dx", Rule::Like(1))],
+        scalars: &[],
+        alias: false,
+        run: |t, _| {
+            rows(&t[1], &t[2])?;
+            same(&t[0], &t[2], "g", "indices")?;
+            select::scatter_rows(&t[0], t[2].slice()?, &t[3])
+        },
+    },
+];
+
+/// counts = start + the digits of the keys of x that begin with a prefix.
+fn count(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+    let order = Order::new(s[0].int(), s[3].bool(), s[4].int())?;
+    let small = |v: Scalar, name: &str| {
+        u32::try_from(v.int()).map_err(|_| Error::Value(format!("{name} must not be negative, got {}", v.int())))
+    };
+    let round = Round { prefixes: t[1].slice()?, shift: small(s[1], "shift")?, bits: small(s[2], "bits")? };
+    let start = t[2].slice::<i64>()?;
+    if start.len() != t[3].len() {
+        return Err(Error::Value(format!("start has {} elements, counts {}", start.len(), t[3].len())));
+    }
+    order.check(&t[0])?;
+    round.check(order, start.len())?;
+    let same = t[2].as_ptr() == t[3].as_ptr();
+    let counts = t[3].slice_mut::<i64>()?;
+    if !same {
+        counts.copy_from_slice(start);
+    }
+    select::count(&t[0], order, &round, counts)
+}
+
+/// How many keys of x lie above and how many are equal to each threshold.
+fn tally(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+    let order = Order::new(s[0].int(), s[1].bool(), s[2].int())?;
+    let out = t[2].slice_mut::<i64>()?;
+    let thresholds = t[1].slice()?;
+    order.check(&t[0])?;
+    if out.len() == 2 * thresholds.len() {
+        out.fill(0);
+    }
+    select::tally(&t[0], order, thresholds, out)
+}
+
+/// The mask of what lies above a threshold and of as many of its equals as may stay, and both counts.
+fn mask(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+    let order = Order::new(s[3].int(), s[4].bool(), s[5].int())?;
+    let cut = Cut {
+        threshold: s[0].int(),
+        keep: u64::try_from(s[1].int())
+            .map_err(|_| Error::Value(format!("keep must not be negative, got {}", s[1].int())))?,
+        high: s[2].bool(),
+    };
+    let counts = t[2].slice_mut::<i64>()?;
+    if counts.len() != 2 {
+        return Err(Error::Value(format!("tally has 2 elements, got {}", counts.len())));
+    }
+    let (above, equal) = select::mask(&t[0], order, cut, select::bools_mut(&t[1])?)?;
+    counts.copy_from_slice(&[above, equal]);
+    Ok(())
+}
+
+/// The mask of what lies above a window of keys, and a list of what lies inside.
+fn split(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+    let order = Order::new(s[3].int(), false, 0)?;
+    let counts = t[4].slice_mut::<i64>()?;
+    if counts.len() != 3 {
+        return Err(Error::Value(format!("found has 3 elements, got {}", counts.len())));
+    }
+    let window = (s[0].int(), s[1].int());
+    let mask = select::bools_mut(&t[1])?;
+    let found = select::split(&t[0], order, window, mask, t[2].slice_mut()?, t[3].slice_mut()?)?;
+    counts.copy_from_slice(&[found.below as i64, found.inside as i64, i64::from(found.nonfinite)]);
+    Ok(())
+}
+
+fn same(a: &Tensor, b: &Tensor, a_name: &str, b_name: &str) -> Result<()> {
+    if a.shape() == b.shape() {
+        return Ok(());
+    }
+    Err(Error::Value(format!("{a_name} has shape {:?}, {b_name} {:?}", a.shape(), b.shape())))
+}
+
+/// Whether the rows of `indices` belong to the rows of `x`.
+fn rows(x: &Tensor, indices: &Tensor) -> Result<()> {
+    let lead = |t: &Tensor| t.shape().split_last().map(|(_, lead)| lead.to_vec());
+    if lead(x).is_some() && lead(x) == lead(indices) {
+        return Ok(());
+    }
+    Err(Error::Value(format!("indices of shape {:?} are not the rows of x, {:?}", indices.shape(), x.shape())))
+}
+
+fn apply(x: &Tensor, mask: &Tensor, y: &Tensor) -> Result<()> {
+    same(x, mask, "x", "mask")?;
+    if !x.dtype().is_float() {
+        return Err(Error::Type(format!("expected floats, got {}", x.dtype().name())));
+    }
+    select::apply(x, mask, y)
+}
+
+/// The indices of the k largest of each row.
+fn topk(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+    let (x, nan) = (&t[0], s[2].int());
+    let format = match x.dtype() {
+        Dtype::F64 => 3,
+        Dtype::F32 => 2,
+        Dtype::F16 => 0,
+        _ => 1,
+    };
+    let order = Order::new(format, !s[1].bool(), nan)?;
+    order.check(x)?;
+    let k =
+        usize::try_from(s[0].int()).map_err(|_| Error::Value(format!("k must not be negative, got {}", s[0].int())))?;
+    if nan == 0 && !select::finite(x)? {
+        return Err(Error::Value("non-finite values in x".into()));
+    }
+    select::topk_rows(x, order, k, t[1].slice_mut()?)
+}

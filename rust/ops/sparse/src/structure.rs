@@ -1,0 +1,97 @@
+//! The structure of a matrix: from what a caller brings, from dense, to dense, transposed. The one rule: types are
+//! sorted out here, everything else in `csr::build`.
+
+use super::{expect, refused, stored, typed};
+use base::store::{Bf16, F16, Store};
+use base::{Dtype, Error, Result, Scalar, Tensor};
+use drivers::csr::{self, Index, Pattern};
+
+fn size(name: &str, v: i64) -> Result<usize> {
+    usize::try_from(v).map_err(|_| Error::Value(format!("{name} must not be negative, got {v}")))
+}
+
+pub fn sort(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+    fn typed<I: Index, O: Index>(t: &[Tensor], cols: usize) -> Result<()> {
+        let (out, ptr, perm) = (t[2].slice_mut::<O>()?, t[3].slice_mut::<O>()?, t[4].slice_mut::<O>()?);
+        csr::sort(t[0].slice::<I>()?, t[1].slice::<I>()?, cols, out, ptr, perm)
+    }
+    let cols = size("cols", s[0].int())?;
+    match (t[0].dtype(), t[2].dtype()) {
+        (Dtype::I32, Dtype::I32) => typed::<i32, i32>(t, cols),
+        (Dtype::I32, Dtype::I64) => typed::<i32, i64>(t, cols),
+        (Dtype::I64, Dtype::I32) => typed::<i64, i32>(t, cols),
+        (Dtype::I64, Dtype::I64) => typed::<i64, i64>(t, cols),
+        (index, _) => Err(refused(Dtype::F32, index)),
+    }
+}
+
+pub fn transpose(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+    fn typed<I: Index>(t: &[Tensor], cols: usize) -> Result<()> {
+        let a = Pattern::new(t[0].slice::<I>()?, t[1].slice::<I>()?, cols)?;
+        csr::transpose(&a, t[2].slice_mut()?, t[3].slice_mut()?, t[4].slice_mut()?)
+    }
+    let cols = size("cols", s[0].int())?;
+    match t[0].dtype() {
+        Dtype::I32 => typed::<i32>(t, cols),
+        Dtype::I64 => typed::<i64>(t, cols),
+        other => Err(refused(Dtype::F32, other)),
+    }
+}
+
+/// A dense matrix and its mask.
+fn masked<'a, T: Store>(w: &Tensor<'a>, mask: &Tensor<'a>) -> Result<(&'a [T], Option<&'a [u8]>, usize)> {
+    let &[_, cols] = w.shape() else {
+        return Err(Error::Value(format!("w must have two axes, got shape {:?}", w.shape())));
+    };
+    if mask.is_empty() {
+        return Ok((w.slice()?, None, cols));
+    }
+    expect("mask", mask, w.shape())?;
+    Ok((w.slice()?, Some(mask.slice()?), cols))
+}
+
+pub fn count(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+    fn typed<T: Store, I: Index>(t: &[Tensor], _: &[Scalar]) -> Result<()> {
+        let (w, mask, cols) = masked::<T>(&t[0], &t[1])?;
+        csr::count(w, mask, cols, t[2].slice_mut::<I>()?)
+    }
+    stored!(typed, t, s; t[0], t[2])
+}
+
+pub fn fill(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+    fn typed<T: Store, I: Index>(t: &[Tensor], _: &[Scalar]) -> Result<()> {
+        let (w, mask, cols) = masked::<T>(&t[0], &t[2])?;
+        csr::fill(w, mask, cols, t[1].slice::<I>()?, t[3].slice_mut()?, t[4].slice_mut()?)
+    }
+    stored!(typed, t, s; t[0], t[1])
+}
+
+pub fn dense(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+    fn typed<T: Store, I: Index>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+        let a = Pattern::new(t[1].slice::<I>()?, t[2].slice::<I>()?, size("cols", s[0].int())?)?;
+        expect("w", &t[3], &[a.rows(), a.cols()])?;
+        let (data, out) = (t[0].slice::<T>()?, t[3].slice_mut::<T>()?);
+        // sums of f64 in f64, of the others in f32
+        if T::DTYPE == Dtype::F64 {
+            csr::dense(&a, data, out, T::to_f64, T::from_f64)
+        } else {
+            csr::dense(&a, data, out, T::to_f32, T::from_f32)
+        }
+    }
+    stored!(typed, t, s; t[0], t[1])
+}
+
+pub fn dense_bwd(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+    fn typed<T: Store, I: Index>(t: &[Tensor], _: &[Scalar]) -> Result<()> {
+        let &[rows, cols] = t[0].shape() else {
+            return Err(Error::Value(format!("g must have two axes, got shape {:?}", t[0].shape())));
+        };
+        let a = Pattern::new(t[1].slice::<I>()?, t[2].slice::<I>()?, cols)?;
+        if a.rows() != rows {
+            return Err(Error::Value(format!("g has {rows} rows, the pattern {}", a.rows())));
+        }
+        expect("ddata", &t[3], &[a.entries()])?;
+        csr::take(&a, t[0].slice::<T>()?, t[3].slice_mut::<T>()?)
+    }
+    stored!(typed, t, s; t[0], t[1])
+}

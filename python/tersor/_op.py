@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tersor import _core
-from tersor._arrays import FLOATS, as_words, axes, dtype_name, empty, into, move, native, ordinary
+from tersor._arrays import FLOATS, as_words, axes, check_order, dtype_name, empty, into, move, native, ordinary
 from tersor._core import InternalError
 
 __all__ = ["OPS", "FormatError", "InternalError", "Op", "kernel", "op"]
@@ -97,6 +97,8 @@ class Op:
             )
         )
         self.torch: Callable[..., Any] = functools.partial(_load_torch, self)
+        #: of an operator that users call: tells what was wrong with the arguments
+        self.door: Any = None
 
     def __repr__(self) -> str:
         return f"<tersor op {self.family}.{self.name}>"
@@ -106,16 +108,17 @@ class Op:
         names = self.parameters
         if len(args) > len(names):
             raise TypeError(f"{self.name}: takes {len(names)} arguments, got {len(args)}")
-        values = list(args)
+        values, used = list(args), 0
         for k in names[len(args) :]:
             if k in kwargs:
-                values.append(kwargs.pop(k))
+                values.append(kwargs[k])
+                used += 1
             elif k in self.defaults:
                 values.append(self.defaults[k])
             else:
                 raise TypeError(f"{self.name}: argument {k} is missing")
-        if kwargs:
-            k = next(iter(kwargs))
+        if used < len(kwargs):
+            k = next(k for k in kwargs if k not in names[len(args) :])
             twice = "given twice" if k in names else "unknown"
             raise TypeError(f"{self.name}: argument {k} is {twice}")
         for k, words in self.words.items():
@@ -289,6 +292,8 @@ class Op:
         for k, y, (shape, dtype) in zip(self.outputs, ys, wanted, strict=True):
             if not isinstance(y, kind):
                 raise TypeError(f"{self.name}: out for {k} must be {kind.__name__}, got {type(y).__name__}")
+            ordinary(self.name, f": out for {k}", y)
+            check_order(self.name, f"out for {k}", y)
             if name_of(y) != dtype_name(dtype):
                 raise TypeError(f"{self.name}: out for {k} must be {dtype_name(dtype)}, got {name_of(y)}")
             if tuple(y.shape) != tuple(shape):
@@ -352,15 +357,20 @@ def op(**options: Any) -> Callable[[Callable[..., R]], Callable[..., R]]:
         def call(*args: Any, **kwargs: Any) -> R:
             if not args and spec.parameters[0] in kwargs:
                 args = (kwargs.pop(spec.parameters[0]),)
-            if kwargs and axis and ("dim" in kwargs or "keepdim" in kwargs):
-                return spec.along(call, args, kwargs)
-            if args and isinstance(args[0], np.ndarray):
-                if fast is not None and (not kwargs or (len(kwargs) == 1 and "out" in kwargs)):
-                    y = fast(args, kwargs["out"]) if kwargs else fast(args)
-                    if y is not None:
-                        return y
-                return spec.numpy(args, kwargs)
-            return spec.torch(args, kwargs)
+            try:
+                if kwargs and axis and ("dim" in kwargs or "keepdim" in kwargs):
+                    return spec.along(call, args, kwargs)
+                if args and isinstance(args[0], np.ndarray):
+                    if fast is not None and (not kwargs or (len(kwargs) == 1 and "out" in kwargs)):
+                        y = fast(args, kwargs["out"]) if kwargs else fast(args)
+                        if y is not None:
+                            return y
+                    return spec.numpy(args, kwargs)
+                return spec.torch(args, kwargs)
+            except Exception as e:
+                if spec.door is None:
+                    raise
+                raise spec.door.told(e, args, kwargs) from None
 
         call.op = spec  # type: ignore[attr-defined]
         return call

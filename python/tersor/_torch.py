@@ -19,7 +19,7 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _disable_current_modes
 
 from tersor import _core, _dtensor, _func, _memory
-from tersor._arrays import dtype_name, into
+from tersor._arrays import OUT_GRAPH, dtype_name, into
 from tersor._op import OPS, Op
 
 NAMESPACE = "tersor"
@@ -165,7 +165,7 @@ def public(op: Op) -> Callable[..., Any]:
             raise NotImplementedError(f"{op.name}: forward-mode differentiation is not supported")
         if out is not None:
             if torch.is_grad_enabled() and any(x.requires_grad for x in xs):
-                raise RuntimeError(f"{op.name}: out= does not support automatic differentiation")
+                raise RuntimeError(f"{op.name}: {OUT_GRAPH}")
             return _into(op, dispatch, xs, scalars, out)
         return dispatch((*xs, *scalars))
 

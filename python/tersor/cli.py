@@ -222,7 +222,7 @@ def prune(
     resume: bool,
 ) -> None:
     """Set the smallest weights of all tensors together to zero, exactly the asked share of them."""
-    from tersor.prune import prune_safetensors
+    from tersor.prune.files import prune_safetensors
 
     with progress("pruning") as show:
         made = prune_safetensors(

@@ -158,6 +158,87 @@ def test_messages(key, library):
                 check(name, e, *arrays)
 
 
+#: matrices and vectors that go with rows
+FEW_AXES = ("z", "r", "m", "weight", "weights", "scale")
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("key", sorted(k for k in CALLS if "fn" not in CALLS[k] and "fns" not in CALLS[k]))
+def test_more_axes_than_kernels_have(key, library):
+    """The same numbers come out, or the number of axes is refused; with ``out=`` as without."""
+    f, name = PUBLIC[key], key.partition(".")[2]
+    given = {k: of_numpy(v) if library == "numpy" else v for k, v in CALLS[key].items()}
+
+    def deep(k, v):
+        many = isinstance(v, (np.ndarray, torch.Tensor)) and v.ndim and k not in FEW_AXES
+        return v.reshape((1,) * (17 - v.ndim) + tuple(v.shape)) if many else v
+
+    many = {k: deep(k, v) for k, v in given.items()} | ({"dim": -2} if "dim" in given else {})
+    if "shape" in given:
+        many["shape"] = tuple(many["w"].shape)
+    if "reducedim" in given:
+        many["reducedim"] = [-2]
+
+    def parts(y):
+        y = y if isinstance(y, tuple) else (y.data, y.scale) if isinstance(y, quant.Encoded) else (y,)
+        return [np.asarray(v).ravel() for v in y if not isinstance(v, sparse.CSR)]
+
+    want = f(**given)
+    try:
+        y = f(**many)
+    except ValueError as e:
+        check(name, e)
+        assert "axes" in str(e) or f"{(1,) * 14}"[1:-1] in str(e)
+        return
+    assert all((a == b).all() for a, b in zip(parts(y), parts(want), strict=True))
+    if (hasattr(f, "op") or "out" in inspect.signature(f).parameters) and not isinstance(y, tuple):
+        out = np.zeros_like(y) if library == "numpy" else torch.zeros_like(y)
+        assert f(**many, out=out) is out
+        assert (parts(out)[0] == parts(want)[0]).all()
+
+
+def test_gradients_along_many_axes():
+    x = torch.full((1,) * 16 + (4,), 0.1, dtype=torch.float64, requires_grad=True)
+    MODULES["hyperbolic"].expmap0(x).sum().backward()
+    y = x.detach().reshape(4).requires_grad_()
+    MODULES["hyperbolic"].expmap0(y).sum().backward()
+    assert torch.equal(x.grad.reshape(4), y.grad)
+
+
+#: whose bfloat16 is not asked here
+NO_HALVES = {"random.philox4x32", "quant.pack", "quant.unpack", "quant.decode", "hyperbolic.mobiusify"}
+
+
+@pytest.mark.parametrize("key", sorted(k for k in CALLS if k not in NO_HALVES and "fns" not in CALLS[k]))
+@pytest.mark.parametrize("kind", [ml_dtypes.bfloat16, np.float16])
+def test_halves_of_numpy_are_those_of_torch(key, kind):
+    """What a function takes as torch.bfloat16 it takes as ml_dtypes' and gives back so: the same bits."""
+    f, half = PUBLIC[key], torch.bfloat16 if kind is ml_dtypes.bfloat16 else torch.float16
+
+    def narrow(v):
+        if isinstance(v, sparse.CSR):
+            return v.astype(half)
+        return v.to(half) if isinstance(v, torch.Tensor) and v.is_floating_point() else v
+
+    def array(v):
+        if isinstance(v, sparse.CSR):
+            return sparse.from_dense(array(v.to_dense()))
+        if not isinstance(v, torch.Tensor):
+            return v
+        return v.view(torch.int16).numpy().view(kind) if v.dtype == half else v.numpy()
+
+    given = {k: narrow(v) for k, v in CALLS[key].items()}
+    functions = {"fn": lambda v: -v} if "fn" in given else {}
+    want, got = f(**given | functions), f(**{k: array(v) for k, v in given.items()} | functions)
+    for a, b in zip(*(y if isinstance(y, tuple) else (y,) for y in (got, want)), strict=True):
+        if isinstance(b, quant.Encoded):
+            assert a.dtype == b.dtype and (a.data == b.data.numpy()).all()
+            continue
+        a, b = (y.to_dense() if isinstance(y, sparse.CSR) else y for y in (a, b))
+        assert a.dtype == array(b).dtype
+        np.testing.assert_allclose(np.float64(a), b.double().numpy(), rtol=0.02, atol=0.01)
+
+
 def test_no_function_is_left_out():
     assert set(CALLS) | APART == set(PUBLIC)
 

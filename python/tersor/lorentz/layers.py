@@ -109,4 +109,4 @@ def linear(x: Array, weight: Array, bias: Array | None = None, c: Any = 1.0) -> 
     y = x @ weight[:, weight.shape[1] - i :].T
     if weight.shape[1] == i + 1:
         y = y + time(x, c) * weight[:, 0]
-    return y if bias is None else y + bias
+    return _like(y if bias is None else y + bias, x)  # NumPy multiplies bfloat16 to float32

@@ -4,13 +4,23 @@ everything is known to fit.
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+#: what a parameter of a public function is: floats, or one of these (`tersor._public` reads the annotations)
 Array = Any
+Number = Any
+Level = Any
+Codes = Any
+Mask = Any
+Words = Any
+
+#: an output that records gradients, or one of inputs that do
+OUT_GRAPH = "out= does not support automatic differentiation; use torch.no_grad()"
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 
@@ -51,16 +61,36 @@ def ordinary(who: str, name: str, x: Any) -> None:
     """Refuses arrays that say more than their numbers, which would be lost: masked ones, matrices, sparse tensors."""
     if isinstance(x, np.ndarray):
         if type(x) is not np.ndarray and isinstance(x, (np.ma.MaskedArray, np.matrix)):
-            hint = "x.filled(value)" if isinstance(x, np.ma.MaskedArray) else "np.asarray(x)"
-            raise TypeError(f"{who}{name} is a {type(x).__name__}; give {hint}")
-    elif is_tensor(x) and str(x.layout) != "torch.strided":
-        raise TypeError(f"{who}{name} has the layout {x.layout}; dense tensors are taken")
+            it = f"{who}{name}".rpartition(": ")[2]
+            kind, way = ("masked one", ".filled(value)") if isinstance(x, np.ma.MaskedArray) else ("matrix", ".A")
+            raise TypeError(
+                f"{who}{name} must be a plain array, got a {kind} ({type(x).__name__}); {it}{way} makes one"
+            )
+    elif is_tensor(x):
+        if x.is_nested:
+            raise TypeError(f"{who}{name} must be a dense tensor, got a nested tensor; unbind() gives its parts")
+        if x.is_quantized:
+            raise TypeError(f"{who}{name} must be a plain tensor, got a quantized one; dequantize() makes one")
+        if (layout := str(x.layout).removeprefix("torch.")) != "strided":
+            raise TypeError(f"{who}{name} must be a dense tensor, got one of layout {layout}; to_dense() makes one")
+
+
+def check_order(who: str, name: str, x: Any) -> None:
+    """Refuses arrays in foreign byte order."""
+    if isinstance(x, np.ndarray) and not x.dtype.isnative:
+        raise TypeError(f"{who}: {name} has byte order {x.dtype.byteorder!r}; convert it to native first")
+
+
+def whole(name: str, value: Any) -> int:
+    """An argument that must be an integer, of whatever library, as Python's."""
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
+    return operator.index(value)
 
 
 def native(op: str, name: str, x: np.ndarray) -> np.ndarray:
     """`x` as the kernels read it: native byte order (else an error), C-contiguous and aligned (else a copy)."""
-    if not x.dtype.isnative:
-        raise TypeError(f"{op}: {name} has byte order {x.dtype.byteorder!r}; convert it to native first")
+    check_order(op, name, x)
     if x.dtype == np.uint16:  # these words mean bfloat16 to the kernels
         raise TypeError(f"{op}: {name} is uint16; no operator takes it")
     flags = x.flags
@@ -95,7 +125,7 @@ def into(name: str, outs: Sequence[Array], made: Sequence[Array]) -> None:
         if not (y.flags.c_contiguous and y.flags.writeable if numpy else y.is_contiguous()):
             raise ValueError(f"{name}: out must be C-contiguous and writable")
         if not numpy and new.requires_grad:
-            raise RuntimeError(f"{name}: out= does not support automatic differentiation")
+            raise RuntimeError(f"{name}: {OUT_GRAPH}")
     for y, new in zip(outs, made, strict=True):
         if isinstance(y, np.ndarray):
             np.copyto(y, new)

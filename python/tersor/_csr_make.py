@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import dtype_name, is_tensor
+from tersor._arrays import Mask, dtype_name, is_tensor
 from tersor._csr import CSR, LONGEST
 from tersor._csr_check import called
 from tersor._csr_ops import csr_count, csr_fill
@@ -17,7 +17,7 @@ from tersor._values import check_dense, check_values
 Array = Any
 
 
-def from_dense(w: Array, mask: Array = None) -> CSR:
+def from_dense(w: Array, mask: Mask = None) -> CSR:
     """The sparse matrix of a dense one.
 
     Parameters
@@ -97,7 +97,10 @@ def _from_places(w: Any, row: Any, column: Any) -> CSR:
 
 
 def from_scipy(a: Any) -> CSR:
-    """The matrix of any ``scipy.sparse`` matrix or array with two axes; values must be of a float type. One copy."""
+    """The matrix of any ``scipy.sparse`` matrix or array with two axes; values must be of a float type. One copy.
+
+    TypeError for what is no such matrix, or not of floats; ValueError for another number of axes.
+    """
     if not hasattr(a, "tocsr"):
         raise TypeError(f"from_scipy: expected a scipy.sparse matrix, got {type(a).__name__}")
     a = a.tocsr()
@@ -108,7 +111,10 @@ def from_scipy(a: Any) -> CSR:
 
 
 def from_torch(t: Any) -> CSR:
-    """The matrix of a sparse torch tensor with two axes, in CSR, CSC or COO layout (TypeError for others). One copy."""
+    """The matrix of a sparse torch tensor with two axes, in CSR, CSC or COO layout. One copy.
+
+    TypeError for other tensors, or not of floats; ValueError for another number of axes.
+    """
     import torch
 
     if not isinstance(t, torch.Tensor):

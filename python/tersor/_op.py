@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tersor import _core
-from tersor._arrays import FLOATS, as_words, axes, dtype_name, empty, into, move, native, ordinary
+from tersor._arrays import FLOATS, as_words, axes, check_order, dtype_name, empty, into, move, native, ordinary
 from tersor._core import InternalError
 
 __all__ = ["OPS", "FormatError", "InternalError", "Op", "kernel", "op"]
@@ -97,6 +97,8 @@ class Op:
             )
         )
         self.torch: Callable[..., Any] = functools.partial(_load_torch, self)
+        #: of an operator that users call: tells what was wrong with the arguments
+        self.door: Any = None
 
     def __repr__(self) -> str:
         return f"<tersor op {self.family}.{self.name}>"
@@ -106,16 +108,17 @@ class Op:
         names = self.parameters
         if len(args) > len(names):
             raise TypeError(f"{self.name}: takes {len(names)} arguments, got {len(args)}")
-        values = list(args)
+        values, used = list(args), 0
         for k in names[len(args) :]:
             if k in kwargs:
-                values.append(kwargs.pop(k))
+                values.append(kwargs[k])
+                used += 1
             elif k in self.defaults:
                 values.append(self.defaults[k])
             else:
                 raise TypeError(f"{self.name}: argument {k} is missing")
-        if kwargs:
-            k = next(iter(kwargs))
+        if used < len(kwargs):
+            k = next(k for k in kwargs if k not in names[len(args) :])
             twice = "given twice" if k in names else "unknown"
             raise TypeError(f"{self.name}: argument {k} is {twice}")
         for k, words in self.words.items():
@@ -131,6 +134,7 @@ class Op:
 
         Numbers per row lose the axis unless ``keepdim``. A row number with axes has one of size 1 in place of the rows'.
         """
+        kwargs = dict(kwargs)
         dim = kwargs.pop("dim", -1)
         keep = self.keepdim and kwargs.pop("keepdim", False)
         if dim == -1 and not keep:
@@ -239,7 +243,10 @@ class Op:
         return out
 
     def numpy(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        out = kwargs.pop("out", None) if kwargs else None
+        out = None
+        if "out" in kwargs:  # what was given stays as it is, for errors to look at
+            kwargs = dict(kwargs)
+            out = kwargs.pop("out")
         xs, scalars = self.bind(args, kwargs)
         if self.fast is not None:
             y = self.fast((*xs, *scalars), out)
@@ -252,8 +259,8 @@ class Op:
             kinds.append(x.dtype.name)
         self.dtypes(xs, kinds)
         xs = self.broadcast(xs, np.broadcast_to)
-        if self.vectors and self.meta is None and out is None and max(x.ndim for x in xs) > AXES:
-            return self._folded(xs, scalars)
+        if max(x.ndim for x in xs) > AXES:
+            return self.folded(self.numpy, xs, scalars, out)
         wanted = self.shapes(xs, scalars)
         buffers = [native(self.name, k, x) for k, x in zip(self.inputs, xs, strict=True)]
         if out is None:
@@ -264,23 +271,28 @@ class Op:
         self.kernel(*buffers, *[as_words(y) for y in ys], *scalars)
         return ys[0] if len(ys) == 1 else tuple(ys)
 
-    def _folded(self, xs: list[Any], scalars: list[Any]) -> Any:
-        """Rows along more axes than the kernels have: the leading ones as one, and the results in their shape again."""
-        v = self.vectors
-        lead = max((x.shape[:-1] for x in xs[:v]), key=math.prod) if v else ()
-        flat = []
-        for i, x in enumerate(xs):
-            tail = x.shape[-1:] if i < v or (self.inputs[i] in self.coefficients and x.ndim) else ()
-            flat.append(x.reshape((-1, *tail) if x.ndim > len(tail) and x.size else (math.prod(x.shape[:-1]), *tail))
-                        if x.ndim > 1 else x)  # fmt: skip
-        made = self.numpy((*flat, *scalars), {})
-        ys = made if isinstance(made, tuple) else (made,)
+    def folded(self, call: Callable[..., Any], xs: list[Any], scalars: list[Any], out: Any) -> Any:
+        """Along more axes than the kernels have: the leading ones as one, and the results in their shape again."""
+        rows = self.vectors and self.meta is None
+        cores = self.checks.get("leading", {})
+        if rows:
+            cores = {k: int(i < self.vectors or k in self.coefficients) for i, k in enumerate(self.inputs)}
+        leads, flat = [], []
+        for k, x in zip(self.inputs, xs, strict=True):
+            at = x.ndim - cores.get(k, x.ndim)
+            leads.append(tuple(x.shape[:at]))
+            flat.append(x.reshape((math.prod(x.shape[:at]), *x.shape[at:])) if at > 0 else x)
+            if flat[-1].ndim > AXES or (not rows and k in cores and leads[-1] != leads[0]):
+                raise ValueError(f"{self.name}: {k} has {x.ndim} axes, at most {AXES} are taken here; reshape it")
+        lead = max(leads[: max(self.vectors, 1)], key=math.prod)
+        made = call((*flat, *scalars), {})
         back = []
-        for y, rule in zip(ys, self.rules, strict=True):
-            if isinstance(rule, int):
-                back.append(y.reshape(xs[rule].shape))
-            else:
-                back.append(y.reshape(lead if rule == "lead" else (*lead, *y.shape[-1:])))
+        for y, rule in zip(made if isinstance(made, tuple) else (made,), self.rules, strict=True):
+            own = {"lead": lead, "rows": (*lead, *y.shape[-1:]), "custom": (*lead, *y.shape[1:])}
+            back.append(y.reshape(xs[rule].shape if isinstance(rule, int) else own[rule]))
+        if out is not None:
+            into(self.name, list(out) if isinstance(out, tuple) else [out], back)
+            return out
         return back[0] if len(back) == 1 else tuple(back)
 
     def check_out(self, ys: list[Any], wanted: list[Any], kind: Any, name_of: Callable[[Any], str]) -> None:
@@ -289,6 +301,8 @@ class Op:
         for k, y, (shape, dtype) in zip(self.outputs, ys, wanted, strict=True):
             if not isinstance(y, kind):
                 raise TypeError(f"{self.name}: out for {k} must be {kind.__name__}, got {type(y).__name__}")
+            ordinary(self.name, f": out for {k}", y)
+            check_order(self.name, f"out for {k}", y)
             if name_of(y) != dtype_name(dtype):
                 raise TypeError(f"{self.name}: out for {k} must be {dtype_name(dtype)}, got {name_of(y)}")
             if tuple(y.shape) != tuple(shape):
@@ -354,15 +368,20 @@ def op(**options: Any) -> Callable[[Callable[..., R]], Callable[..., R]]:
         def call(*args: Any, **kwargs: Any) -> R:
             if not args and spec.parameters[0] in kwargs:
                 args = (kwargs.pop(spec.parameters[0]),)
-            if kwargs and axis and ("dim" in kwargs or "keepdim" in kwargs):
-                return spec.along(call, args, kwargs)
-            if args and isinstance(args[0], np.ndarray):
-                if fast is not None and (not kwargs or (len(kwargs) == 1 and "out" in kwargs)):
-                    y = fast(args, kwargs["out"]) if kwargs else fast(args)
-                    if y is not None:
-                        return y
-                return spec.numpy(args, kwargs)
-            return spec.torch(args, kwargs)
+            try:
+                if kwargs and axis and ("dim" in kwargs or "keepdim" in kwargs):
+                    return spec.along(call, args, kwargs)
+                if args and isinstance(args[0], np.ndarray):
+                    if fast is not None and (not kwargs or (len(kwargs) == 1 and "out" in kwargs)):
+                        y = fast(args, kwargs["out"]) if kwargs else fast(args)
+                        if y is not None:
+                            return y
+                    return spec.numpy(args, kwargs)
+                return spec.torch(args, kwargs)
+            except Exception as e:
+                if spec.door is None:
+                    raise
+                raise spec.door.told(e, args, kwargs) from None
 
         call.op = spec  # type: ignore[attr-defined]
         return call

@@ -19,8 +19,8 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _disable_current_modes
 
 from tersor import _core, _dtensor, _func, _memory
-from tersor._arrays import dtype_name, into
-from tersor._op import OPS, Op
+from tersor._arrays import OUT_GRAPH, dtype_name, into
+from tersor._op import AXES, OPS, Op
 
 NAMESPACE = "tersor"
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")
@@ -151,7 +151,10 @@ def public(op: Op) -> Callable[..., Any]:
         return thought(args, kwargs)
 
     def thought(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        out = kwargs.pop("out", None) if kwargs else None
+        out = None
+        if "out" in kwargs:
+            kwargs = dict(kwargs)
+            out = kwargs.pop("out")
         xs, scalars = op.bind(args, kwargs)
         if not isinstance(xs[0], torch.Tensor):
             raise op.no_array(xs[0])
@@ -161,11 +164,13 @@ def public(op: Op) -> Callable[..., Any]:
                 xs[i] = _tensor(op, inputs[i], xs[i], device)
         op.dtypes(xs, [dtype_name(x.dtype) for x in xs])
         xs = op.broadcast(xs, torch.Tensor.expand)
+        if max(x.ndim for x in xs) > AXES:
+            return op.folded(call, xs, scalars, out)
         if forward_ad._current_level >= 0:
             raise NotImplementedError(f"{op.name}: forward-mode differentiation is not supported")
         if out is not None:
             if torch.is_grad_enabled() and any(x.requires_grad for x in xs):
-                raise RuntimeError(f"{op.name}: out= does not support automatic differentiation")
+                raise RuntimeError(f"{op.name}: {OUT_GRAPH}")
             return _into(op, dispatch, xs, scalars, out)
         return dispatch((*xs, *scalars))
 
@@ -184,7 +189,7 @@ def public(op: Op) -> Callable[..., Any]:
         if len(args) < first:
             return None
         x = args[0]
-        if not isinstance(x, tensor) or (v and not x.ndim):
+        if not isinstance(x, tensor) or (v and not x.ndim) or x.ndim > AXES:
             return None
         if v > 1:
             shape, dtype, device = x.shape, x.dtype, x.device

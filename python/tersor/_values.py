@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, dtype_name, is_distributed, is_tensor
+from tersor._arrays import FLOATS, check_order, dtype_name, is_distributed, is_tensor
 
 Array = Any
 
@@ -33,8 +33,8 @@ def check_values(who: str, name: str, x: Any) -> None:
         check_dense(who, name, x)
     elif isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{who}: {name} must be a plain array, got a masked one; fill it first")
-    elif not x.dtype.isnative:
-        raise TypeError(f"{who}: {name} has byte order {x.dtype.byteorder!r}; convert it to native first")
+    else:
+        check_order(who, name, x)
 
 
 def check_alike(who: str, **arrays: Any) -> None:

@@ -260,7 +260,7 @@ def prune(
     tersor prune model/ -o pruned/ --sparsity 0.5
     tersor prune in.safetensors -o out.safetensors --sparsity 0.3 --exclude lm_head
     """
-    from tersor.prune import prune_safetensors
+    from tersor.prune.files import prune_safetensors
 
     with progress("pruning") as show:
         made = prune_safetensors(

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from tersor._arrays import Words
 from tersor._op import OPS, op
 from tersor._sample import Draw
 
@@ -54,7 +55,7 @@ def _sample(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
 
 
 @op(sample=_sample, dtypes=("uint32",), native=True, integer=True)
-def philox4x32(counter: Array, key: Array) -> Array:
+def philox4x32(counter: Words, key: Words) -> Array:
     r"""The four words of Philox4x32-10 for each counter.
 
     Ten rounds of :math:`(c_0, c_1, c_2, c_3) \leftarrow (hi(M_1 c_2) \oplus c_1 \oplus k_0,\; lo(M_1 c_2),\;

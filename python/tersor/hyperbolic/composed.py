@@ -28,7 +28,7 @@ def _wide(x: Array) -> Array:
 
 def _like(y: Array, x: Array) -> Array:
     """`y` in the type of `x`."""
-    return y.astype(x.dtype) if isinstance(y, np.ndarray) else y.to(x.dtype)
+    return y.astype(x.dtype) if isinstance(y, (np.ndarray, np.generic)) else y.to(x.dtype)
 
 
 def _root(c: Any, s: Array) -> tuple[Array, Array]:
@@ -53,6 +53,11 @@ def antipode(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     -------
     array or tensor like x
         The negatives.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is not a float array with a last axis.
     """
     return -x
 
@@ -129,6 +134,11 @@ def mobius_fn_apply(
     array or tensor
         Points of the ball, strictly inside after rounding.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As `expmap0`.
+
     Notes
     -----
     Ganea et al. (2018), definition 3.2.
@@ -154,6 +164,11 @@ def mobius_fn_apply_chain(x: Array, *fns: Callable[[Array], Array], c: Any = 1.0
     -------
     array or tensor
         Points of the ball.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `expmap0`.
     """
     if not fns:
         return x
@@ -198,6 +213,11 @@ def sproj(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     array or tensor [..., d]
         Points of the ball, strictly inside after rounding.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As `expmap0`.
+
     Notes
     -----
     The inverse of `inv_sproj`. At c = 0 the hyperboloid is infinitely far, :math:`\sqrt c\,x_{d+1}` is 1, and the result is
@@ -227,6 +247,11 @@ def inv_sproj(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     -------
     array or tensor [..., d + 1]
         Points of the hyperboloid, the time coordinate last.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `expmap0`.
 
     Notes
     -----

@@ -104,6 +104,8 @@ def window_midpoint(
 
     Raises
     ------
+    TypeError
+        If x is not a float array.
     ValueError
         If c is negative, not finite or no single number, sizes are not positive, padding is more than half a window, or
         no window fits.

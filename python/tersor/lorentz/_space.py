@@ -46,6 +46,11 @@ def time(x: Array, c: Any = 1.0) -> Array:
     -------
     array or tensor [..., 1]
         Differentiable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is not a float array, or c is negative or not finite.
     """
     s = _wide(x)
     return _like(root_of(s, checked(c)) / (c**0.5 + 0 * s[..., :1]), x)

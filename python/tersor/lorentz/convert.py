@@ -28,6 +28,11 @@ def to_poincare(x: Array, c: Any = 1.0) -> Array:
     -------
     array or tensor [..., d]
         Strictly inside the ball after rounding. Differentiable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is not a float array, or c is negative or not finite.
     """
     s = _wide(x)
     return hyperbolic.project(_like(s / (1 + root_of(s, checked(c))), x), c)
@@ -47,6 +52,11 @@ def from_poincare(x: Array, c: Any = 1.0) -> Array:
     -------
     array or tensor [..., d]
         Points of the hyperboloid. Differentiable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is not a float array, or c is negative or not finite.
     """
     y = _wide(x)
     return _like(y * hyperbolic.lambda_x(y, c, keepdim=True), x)
@@ -66,6 +76,11 @@ def to_klein(x: Array, c: Any = 1.0) -> Array:
     -------
     array or tensor [..., d]
         Strictly inside the ball of radius :math:`1/\sqrt c` after rounding. Differentiable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is not a float array, or c is negative or not finite.
     """
     s = _wide(x)
     return hyperbolic.project(_like(s / root_of(s, checked(c)), x), c)
@@ -85,6 +100,11 @@ def from_klein(x: Array, c: Any = 1.0) -> Array:
     -------
     array or tensor [..., d]
         Points of the hyperboloid. Differentiable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is not a float array, or c is negative or not finite.
     """
     y = _wide(x)
     return _like(y * (hyperbolic.lambda_x(y, c, keepdim=True) / 2) ** 0.5, x)
@@ -104,6 +124,11 @@ def poincare_to_klein(x: Array, c: Any = 1.0) -> Array:
     -------
     array or tensor [..., d]
         Points of the Klein ball, strictly inside after rounding. Differentiable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is not a float array, or c is negative or not finite.
     """
     y = _wide(x)
     return hyperbolic.project(_like(y * 2 / (1 + checked(c) * dot(y, y)), x), c)
@@ -123,6 +148,11 @@ def klein_to_poincare(x: Array, c: Any = 1.0) -> Array:
     -------
     array or tensor [..., d]
         Points of the Poincaré ball, strictly inside after rounding. Differentiable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is not a float array, or c is negative or not finite.
     """
     y = _wide(x)
     return hyperbolic.project(_like(y / (1 + (2 / hyperbolic.lambda_x(y, c, keepdim=True)) ** 0.5), x), c)

@@ -115,6 +115,11 @@ def dist0(x: Array, c: Any = 1.0, *, keepdim: bool = False) -> Array:
     -------
     array or tensor [...]
         Differentiable; the gradient at the origin is 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is not a float array, or c is negative or not finite.
     """
     v = _wide(x)
     v = v * arsinh_root(checked(c) * dot(v, v))

@@ -31,8 +31,8 @@ def midpoint(x: Array, weights: Array | None = None, c: Any = 1.0) -> Array:
 
     Raises
     ------
-    TypeError
-        If weights are not of the type of x.
+    TypeError, ValueError
+        If weights are not of the type of x, c is negative or not finite, or shapes do not broadcast.
 
     Notes
     -----
@@ -93,6 +93,8 @@ def linear(x: Array, weight: Array, bias: Array | None = None, c: Any = 1.0) -> 
 
     Raises
     ------
+    TypeError
+        If arrays are not of one float type.
     ValueError
         If weight has neither i nor i + 1 columns.
 
@@ -107,4 +109,4 @@ def linear(x: Array, weight: Array, bias: Array | None = None, c: Any = 1.0) -> 
     y = x @ weight[:, weight.shape[1] - i :].T
     if weight.shape[1] == i + 1:
         y = y + time(x, c) * weight[:, 0]
-    return y if bias is None else y + bias
+    return _like(y if bias is None else y + bias, x)  # NumPy multiplies bfloat16 to float32

@@ -25,6 +25,11 @@ def expmap0(v: Array, c: Any = 1.0) -> Array:
     -------
     array or tensor [..., d]
         Points. Differentiable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If v is not a float array, or c is negative or not finite.
     """
     u = _wide(v)
     return _like(u * sinh_root(checked(c) * dot(u, u)), v)
@@ -44,6 +49,11 @@ def logmap0(x: Array, c: Any = 1.0) -> Array:
     -------
     array or tensor [..., d]
         Tangent vectors at the origin. Differentiable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is not a float array, or c is negative or not finite.
     """
     s = _wide(x)
     return _like(s * arsinh_root(checked(c) * dot(s, s)), x)
@@ -65,6 +75,11 @@ def expmap(x: Array, v: Array, c: Any = 1.0) -> Array:
     -------
     array or tensor [..., d]
         Points. Differentiable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If arrays are not of one float type, c is negative or not finite, or shapes do not broadcast.
     """
     check_same("expmap", x, v=v)
     s, u = _wide(x), _wide(v)
@@ -89,6 +104,11 @@ def logmap(x: Array, y: Array, c: Any = 1.0) -> Array:
     -------
     array or tensor [..., d]
         Tangent vectors at x, as their space parts. Differentiable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If arrays are not of one float type, c is negative or not finite, or shapes do not broadcast.
     """
     check_same("logmap", x, y=y)
     s, r = _wide(x), _wide(y)
@@ -114,6 +134,11 @@ def geodesic(t: Any, x: Array, y: Array, c: Any = 1.0) -> Array:
     -------
     array or tensor [..., d]
         Points. Differentiable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If arrays are not of one float type, c is negative or not finite, or shapes do not broadcast.
     """
     check_same("geodesic", x, y=y)
     s = _wide(x)

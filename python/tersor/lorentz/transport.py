@@ -31,6 +31,11 @@ def parallel_transport(x: Array, y: Array, v: Array, c: Any = 1.0) -> Array:
     -------
     array or tensor [..., d]
         Tangent vectors at y, of the same length. Differentiable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If arrays are not of one float type, c is negative or not finite, or shapes do not broadcast.
     """
     check_same("parallel_transport", x, y=y, v=v)
     s, r, u = _wide(x), _wide(y), _wide(v)
@@ -59,6 +64,11 @@ def parallel_transport0(y: Array, v: Array, c: Any = 1.0) -> Array:
     -------
     array or tensor [..., d]
         Tangent vectors at y, as their space parts. Differentiable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If arrays are not of one float type, c is negative or not finite, or shapes do not broadcast.
     """
     check_same("parallel_transport0", y, v=v)
     s, u = _wide(y), _wide(v)
@@ -81,6 +91,11 @@ def parallel_transport0back(x: Array, v: Array, c: Any = 1.0) -> Array:
     -------
     array or tensor [..., d]
         Tangent vectors at the origin. Differentiable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If arrays are not of one float type, c is negative or not finite, or shapes do not broadcast.
     """
     check_same("parallel_transport0back", x, v=v)
     return _like(to_origin(_wide(x), _wide(v), checked(c)), x)

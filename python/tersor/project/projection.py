@@ -243,7 +243,7 @@ class Projection(Matrix):
         return _materialise(np.empty(0, dtype), *self._scalars())
 
 
-def project(x: Array, k: int, kind: str = "sparse", *, seed: int = 0, stream: int = 0, s: float | None = None) -> Array:
+def project(x: Any, k: int, kind: str = "sparse", *, seed: int = 0, stream: int = 0, s: float | None = None) -> Array:
     r"""Projects rows to k dimensions: ``Projection(x.shape[-1], k, kind, seed=seed, ...)(x)``.
 
     Parameters

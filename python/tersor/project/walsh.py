@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any
 
 import numpy as np
 
-from tersor._arrays import into
+from tersor._arrays import into, whole
 from tersor._op import op
 from tersor._sample import Draw
 from tersor.project._entries import extents
@@ -109,7 +108,7 @@ def fwht(x: Array, axis: int = -1, norm: str | None = None, out: Array = None) -
     ortho, ndim = norm == "ortho", len(extents("fwht", x))
     if ndim == 0:
         raise ValueError("fwht: x needs an axis, got a 0-d array")
-    axis = operator.index(axis)
+    axis = whole("fwht: axis", axis)
     if not -ndim <= axis < ndim:
         raise np.exceptions.AxisError(axis, ndim, "fwht")
     if axis in (-1, ndim - 1):

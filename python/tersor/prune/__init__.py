@@ -2,8 +2,9 @@ r"""Magnitude pruning: exact masks over any number of arrays, files larger than 
 
 The order of selection is by (:math:`|w|`, minus the index): exactly the first k weights in it are pruned, so that of equal
 magnitudes the one with the lowest index is kept (arrays in the order given, then flat index). Masks are bool, True where a
-weight is kept; a pruned weight is +0. Masks of a larger k are subsets of those of a smaller one. Results do not depend on
-threads, on the sizes of chunks, on whether weights come from memory or from a file, or on the processes they are spread over.
+weight is kept (``mask.bool()`` makes one of torch's float masks); a pruned weight is +0. Masks of a larger k are subsets of
+those of a smaller one. Results do not depend on threads, on the sizes of chunks, on whether weights come from
+memory or from a file, or on the processes they are spread over.
 """
 
 from tersor.prune import _operators  # noqa: F401  declared by being imported

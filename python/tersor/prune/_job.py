@@ -179,7 +179,7 @@ class Job:
         total = sum(self.layers[i].size for i in which)
         free = total - sum(self.protect[i] for i in which)
         if k is None:
-            k = share(sparsity, total, self.rounding)
+            k = min(share(sparsity, total, self.rounding), free)
         k = integer("k", k)
         if k > free:
             kept = f" with min_keep for {total - free} of them" if free < total else ""

@@ -55,7 +55,7 @@ def search(
     def count() -> None:
         for layer in some:
             for chunk in layer.chunks():
-                h.add(chunk)
+                _add(h, layer, chunk)
 
     while not h.done:
         ranks.agree(count)
@@ -67,6 +67,15 @@ def search(
     return h
 
 
+def _add(h: MagnitudeHistogram, layer: Layer, chunk: Array) -> None:
+    """Counts a chunk; an error says which array of the list it is about."""
+    try:
+        h.add(chunk)
+    except ValueError as e:
+        name = getattr(layer, "name", "")
+        raise ValueError(f"{name} holds {e}" if name else str(e)) from None
+
+
 def _count_free(h: MagnitudeHistogram, layer: Layer, free: int, ranks: Alone) -> None:
     """Counts the ``free`` smallest numbers of a layer: as many of its digits, from the least, as are left of them."""
     part = copy.copy(h)
@@ -76,7 +85,7 @@ def _count_free(h: MagnitudeHistogram, layer: Layer, free: int, ranks: Alone) ->
 
     def count() -> None:
         for chunk in layer.chunks():
-            part.add(chunk)
+            _add(part, layer, chunk)
             if h.round:
                 below[0] += _size(chunk) - int(tally(chunk, h.order, [lowest]).sum())
 

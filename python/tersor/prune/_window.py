@@ -79,12 +79,8 @@ def window(arrays: Sequence[Array], k: int, n: int, lines: int = 0) -> tuple[int
 
 
 def masks(arrays: Sequence[Array], outs: Sequence[Array], k: int, order: Order, ties: str) -> list[int] | None:
-    """Writes the masks of contiguous CPU arrays of the order's own type; how many each keeps, or None if the window missed.
-
-    Raises
-    ------
-    ValueError
-        If a number is not finite.
+    """Writes the masks of contiguous CPU arrays of the order's own type; how many each keeps, or None if the window missed or
+    a number is not finite.
     """
     n = sum(math.prod(x.shape) for x in arrays)
     found = window(arrays, k, n) if n >= LEAST and 0 < k < n else None
@@ -99,7 +95,7 @@ def masks(arrays: Sequence[Array], outs: Sequence[Array], k: int, order: Order, 
             signed_word(low), signed_word(high), room - at, order.format)  # fmt: skip
         under, inside, wrong = (int(c) for c in counts)
         if wrong:
-            raise ValueError("non-finite values: they have no rank; nan= says what to do with NaN")
+            return None  # the search by digits says where
         at, below = at + inside, below + under
         if at > room:
             return None

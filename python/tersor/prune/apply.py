@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import is_distributed
+from tersor._arrays import Mask, is_distributed
 from tersor._op import op
 from tersor._sample import Draw
 
@@ -18,7 +18,7 @@ def _apply_sample(draw: Draw) -> tuple[list[Array], dict[str, Any]]:
 
 
 @op(sample=_apply_sample, leading={"x": 0, "mask": 0})
-def apply_mask(x: Array, mask: Array) -> Array:
+def apply_mask(x: Array, mask: Mask) -> Array:
     """The weights that a mask keeps, +0 elsewhere (whatever x is there, also NaN).
 
     Parameters

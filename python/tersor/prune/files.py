@@ -125,7 +125,7 @@ def prune_safetensors(
     k : int
         Number of weights to prune, instead of the share.
     min_keep : int
-        The largest so many weights of each tensor are kept.
+        The largest so many weights of each tensor are kept, though fewer than the share be pruned.
     include, exclude : sequences of str
         Shell patterns of names of tensors or of their modules. Without ``include`` all float tensors of two dimensions or
         more are chosen but tables of embeddings, what is tied to one, and routers, as `quantize_safetensors` tells them; with
@@ -146,6 +146,8 @@ def prune_safetensors(
     ------
     FormatError
         If a file is malformed.
+    TypeError
+        If a number is no number.
     ValueError
         If the checkpoint is quantized, no tensor is chosen, a pattern matches nothing, weights are not finite, or k is more
         than can be pruned.
@@ -184,8 +186,9 @@ def prune_safetensors(
         some = list(layers.values())
         total = sum(layer.size for layer in some)
         protect = [min(integer("min_keep", min_keep), layer.size) for layer in some]
-        count = integer("k", share(sparsity, total) if sparsity is not None else k)
-        if count > total - sum(protect):
+        free = total - sum(protect)
+        count = integer("k", min(share(sparsity, total), free) if sparsity is not None else k)
+        if count > free:
             kept = f" with min_keep for {sum(protect)} of them" if any(protect) else ""
             raise ValueError(f"{src}: cannot prune k = {count} of {total} weights{kept}")
         order = order_of([TYPES[layer.entry.dtype] for layer in some])

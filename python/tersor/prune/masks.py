@@ -78,11 +78,13 @@ def global_masks(
         arrays that share part of their memory are refused. DTensors, whole or sharded along their first axis over one axis of
         their mesh, are ranked as the tensors that they stand for, by all processes together.
     sparsity : float between 0 and 1
-        Share of the weights to prune; k is its product with their number, rounded. One per array if ``scope="layer"``.
+        Share of all weights to prune, zeros among them; k is its product with their number, rounded. One per array if
+        ``scope="layer"``. To prune n times a share s of what is left, give :math:`1 - (1 - s)^n`: 20 % three times is 0.488.
     k : int
         Number of weights to prune, instead of the share.
     min_keep : int, or one per array
-        The largest so many weights of each array are kept whatever the others are like.
+        The largest so many weights of each array are kept whatever the others are like: where the share leaves fewer, fewer
+        than the share are pruned (sparsity 1 prunes all but those), while a k that is too large is an error.
     scope : "global" or "layer"
         Rank all weights together, or each array by itself.
     scores : list of arrays of the same shapes

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
 
-from tersor._arrays import dtype_name, is_tensor, ordinary
-
-Array = Any
+from tersor._arrays import Array, dtype_name, is_tensor, ordinary
+from tersor._values import float_name
 
 ROUNDINGS = {"half_even": 0, "half_away": 1, "toward_zero": 2, "stochastic": 3}
 #: divide, round, add z; multiply by 1/s in float32, round, add z; divide, add z, round
@@ -19,13 +19,14 @@ OWN_ARITHMETIC = ("torchao", "ct")
 
 def code_range(dtype: Any, name: str) -> tuple[int, int]:
     """The least and the largest code: of "int2" to "int8" and "uint1" to "uint8", or as they are given."""
-    if isinstance(dtype, str):
-        word, _, bits = dtype.partition("int")
+    kind = dtype if isinstance(dtype, (str, tuple)) else float_name(dtype)
+    if isinstance(kind, str):
+        word, _, bits = kind.partition("int")
         if word in ("", "u") and bits.isdecimal() and (2 if word == "" else 1) <= int(bits) <= 8:
             half = 1 << int(bits) - 1
             return (0, 2 * half - 1) if word else (-half, half - 1)
-    elif isinstance(dtype, tuple) and len(dtype) == 2 and all(type(v) is int for v in dtype):
-        return dtype
+    elif len(kind) == 2 and all(hasattr(v, "__index__") for v in kind):
+        return operator.index(kind[0]), operator.index(kind[1])
     raise ValueError(f'{name}: dtype must be "int2" to "int8", "uint1" to "uint8" or (lo, hi), got {dtype!r}')
 
 
@@ -39,9 +40,15 @@ def form_of(name: str, compat: str | None, x: Array, scale: Array) -> int:
     form = one_of(name, "compat", compat, FORMS)
     small = ("float16", "bfloat16")
     kinds = [dtype_name(v.dtype) for v in (x, scale) if getattr(v, "ndim", 0)]
-    if compat in OWN_ARITHMETIC and kinds and all(k in small for k in kinds):
-        raise ValueError(f"{name}: {compat} divides {kinds[0]} in its own arithmetic, which is not reproduced")
+    if kinds and all(k in small for k in kinds):
+        own_arithmetic(name, compat, kinds[0])
     return form
+
+
+def own_arithmetic(name: str, compat: str | None, kind: str) -> None:
+    """Refuses 16-bit data where a peer rounds after every step, so that no result would be its own."""
+    if compat in OWN_ARITHMETIC and kind in ("float16", "bfloat16"):
+        raise ValueError(f"{name}: {compat} divides {kind} in its own arithmetic, which is not reproduced")
 
 
 def detached(name: str, x: Array) -> Array:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, dtype_name, into, is_tensor
+from tersor._arrays import FLOATS, Codes, Level, Number, dtype_name, into, is_tensor, whole
 from tersor._op import op
 from tersor._sample import Quantized
-from tersor._values import check_dense
+from tersor._values import check_dense, float_name
 from tersor.quant import _plain as plain
 from tersor.quant._arguments import ROUNDINGS, Array, code_range, detached, form_of, one_of, within
 
@@ -57,8 +57,8 @@ def _dequantize(q: Array, scale: Array, zero_point: Array = None, dtype: int = 1
 
 def quantize(
     x: Array,
-    scale: Array,
-    zero_point: Array = None,
+    scale: Number,
+    zero_point: Level = None,
     dtype: Any = "int8",
     *,
     rounding: str = "half_even",
@@ -76,8 +76,8 @@ def quantize(
         Positive and finite; its shape is the granularity (see `tersor.quant`).
     zero_point : int, integer or float array like scale, optional
         A code, that is, within the range of dtype; floats are rounded half to even.
-    dtype : str or (int, int)
-        "int2" to "int8", "uint1" to "uint8", or the least and the largest code.
+    dtype : str, type or (int, int)
+        "int2" to "int8", "uint1" to "uint8", a type of NumPy or torch of such a name, or the least and the largest code.
     rounding : "half_even", "half_away", "toward_zero" or "stochastic"
         Stochastic rounds away from zero with the probability of the fraction, so that the mean is x/s.
     seed : int
@@ -115,6 +115,7 @@ def quantize(
     saturate = one_of(name, "nan", nan, {"raise": False, "zero": True})
     if rounding == "stochastic" and is_tensor(x):
         check_dense(name, "x", x)  # which word is an element's is told by its place among all of them
+    seed = whole(f"{name}: seed", seed)
     if not 0 <= seed < 1 << 64:
         raise ValueError(f"{name}: seed must lie within 0 and 2^64 - 1, got {seed}")
     numbers = (
@@ -135,7 +136,7 @@ def quantize(
 
 
 def dequantize(
-    q: Array, scale: Array, zero_point: Array = None, *, dtype: str | None = None, out: Array = None
+    q: Codes, scale: Number, zero_point: Level = None, *, dtype: str | None = None, out: Array = None
 ) -> Array:
     r"""Numbers :math:`\hat x = (q - z)\,s`.
 
@@ -145,7 +146,7 @@ def dequantize(
     scale : float or array
         Its shape is the granularity.
     zero_point : int, integer or float array like scale, optional
-    dtype : str, optional
+    dtype : str or type, optional
         "float64", "float32", "float16" or "bfloat16"; the scale's if it is an array, else float32.
     out : array or tensor, optional
 
@@ -169,7 +170,8 @@ def dequantize(
     q = detached(name, q)
     if (codes := {"int8": (-128, 127), "uint8": (0, 255)}.get(dtype_name(q.dtype))) is not None:
         within(name, zero_point, *codes)
-    kind = dtype or (dtype_name(scale.dtype) if hasattr(scale, "dtype") else "float32")
+    kind = dtype_name(scale.dtype) if hasattr(scale, "dtype") else "float32"
+    kind = kind if dtype is None else float_name(dtype)
     number = FLOATS.index(one_of(name, "dtype", kind, FLOATS))
     keywords = {} if out is None else {"out": out}
     return _dequantize(q, scale, zero_point, number, **keywords)

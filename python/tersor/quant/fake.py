@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from tersor._arrays import Level, Number
 from tersor._op import op
 from tersor._sample import Quantized
 from tersor.quant import _plain as plain
-from tersor.quant._arguments import Array, code_range, detached, form_of, one_of
+from tersor.quant._arguments import Array, code_range, detached, form_of, one_of, within
 
 
 @op(
@@ -84,8 +85,8 @@ def _fake_quantize_lsq_bwd(
 
 def fake_quantize(
     x: Array,
-    scale: Array,
-    zero_point: Array = None,
+    scale: Number,
+    zero_point: Level = None,
     dtype: Any = "int8",
     *,
     grad: str = "ste",
@@ -107,9 +108,9 @@ def fake_quantize(
     scale : float or array
         Its shape is the granularity.
     zero_point : int, integer or float array like scale, optional
-        A learned one is a float tensor; it is rounded half to even.
-    dtype : str or (int, int)
-        "int2" to "int8", "uint1" to "uint8", or the least and the largest code.
+        A code, as of `quantize`. A learned one is a float tensor; it is rounded half to even.
+    dtype : str, type or (int, int)
+        "int2" to "int8", "uint1" to "uint8", a type of NumPy or torch of such a name, or the least and the largest code.
     grad : "ste" or "lsq"
         Whether the scale and the zero point have gradients too, summed in float64 in a fixed order.
     grad_scale : float or "lsq"
@@ -128,7 +129,7 @@ def fake_quantize(
     TypeError
         If x is not a float array.
     ValueError
-        If shapes do not fit, a zero point is beyond ±2^21, or codes do not fit a byte.
+        If shapes do not fit, a zero point is no code, or codes do not fit a byte.
 
     Notes
     -----
@@ -138,6 +139,7 @@ def fake_quantize(
     name = "fake_quantize"
     detached(name, x)
     lo, hi = code_range(dtype, name)
+    within(name, zero_point, lo, hi)
     form = form_of(name, compat, x, scale)
     keywords = {} if out is None else {"out": out}
     if one_of(name, "grad", grad, ("ste", "lsq")) == "ste":

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import dtype_name
+from tersor._arrays import Codes, dtype_name, whole
 from tersor._op import op
 from tersor._sample import Quantized
+from tersor._values import float_name
 from tersor.quant import _plain as plain
 from tersor.quant._arguments import Array, detached, one_of
 
@@ -42,17 +43,20 @@ def _moved(x: Array, axis: int, to: int) -> Array:
 
 
 def _axis(name: str, axis: int, ndim: int) -> int:
+    axis = whole(f"{name}: axis", axis)
     if not -ndim <= axis < ndim:
         raise np.exceptions.AxisError(axis, ndim, name)
     return axis % ndim - ndim
 
 
-def _width(name: str, bits: Any) -> None:
-    if type(bits) is not int or not 1 <= bits <= 8:
-        raise ValueError(f"{name}: bits must be an int within 1 and 8, got {bits!r}")
+def _width(name: str, bits: Any) -> int:
+    bits = whole(f"{name}: bits", bits)
+    if not 1 <= bits <= 8:
+        raise ValueError(f"{name}: bits must be within 1 and 8, got {bits}")
+    return bits
 
 
-def pack(q: Array, bits: int, layout: str = "dense", *, axis: int = -1) -> Array:
+def pack(q: Codes, bits: int, layout: str = "dense", *, axis: int = -1) -> Array:
     r"""Codes side by side: code i lies at bits i·b to i·b + b - 1 of its row, from the lowest bit of the first byte.
 
     Signed codes are stored plus :math:`2^{b-1}`. The bits after a row's last code are zero.
@@ -82,12 +86,12 @@ def pack(q: Array, bits: int, layout: str = "dense", *, axis: int = -1) -> Array
     q = detached("pack", q)
     words = one_of("pack", "layout", layout, {"dense": False, "ct_dense": True})
     axis = _axis("pack", axis, q.ndim)
-    _width("pack", bits)
+    bits = _width("pack", bits)
     return _moved(_pack(_moved(q, axis, -1), bits, words), -1, axis)
 
 
 def unpack(
-    w: Array, bits: int, shape: tuple[int, ...], layout: str = "dense", *, axis: int = -1, dtype: str | None = None
+    w: Codes, bits: int, shape: tuple[int, ...], layout: str = "dense", *, axis: int = -1, dtype: Any = None
 ) -> Array:
     """The codes that `pack` put side by side.
 
@@ -101,7 +105,7 @@ def unpack(
     layout : "dense" or "ct_dense"
     axis : int
         The axis that was packed.
-    dtype : "int8" or "uint8", optional
+    dtype : "int8" or "uint8", or the type, optional
         Signed or unsigned codes; unsigned for "dense", signed for "ct_dense" if it is not said.
 
     Returns
@@ -117,9 +121,9 @@ def unpack(
     """
     w = detached("unpack", w)
     words = one_of("unpack", "layout", layout, {"dense": False, "ct_dense": True})
-    kind = dtype or ("int8" if words else "uint8")
+    kind = ("int8" if words else "uint8") if dtype is None else float_name(dtype)
     signed = one_of("unpack", "dtype", kind, {"int8": True, "uint8": False})
-    _width("unpack", bits)
+    bits = _width("unpack", bits)
     if dtype_name(w.dtype) != ("int32" if words else "uint8"):
         raise TypeError(f"unpack: w is {dtype_name(w.dtype)}, {layout} is {'int32' if words else 'uint8'}")
     shape = tuple(shape)

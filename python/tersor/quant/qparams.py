@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import dtype_name
+from tersor._arrays import dtype_name, whole
 from tersor._op import op
 from tersor._sample import Quantized
 from tersor.quant import _plain as plain
-from tersor.quant._arguments import Array, code_range, detached, one_of
+from tersor.quant._arguments import Array, code_range, detached, one_of, own_arithmetic
 
 
 def _grain(shape: tuple[int, ...], axes: int, group: int) -> tuple[int, ...]:
@@ -75,7 +75,7 @@ def _solve(
         s, z = affine_params(xp, low, high, lo, hi)
         return s, cast(xp, z, "int32")
     centre = 0 if lo < 0 else (lo + hi + 1) // 2
-    eps = float(np.finfo(np.float32).eps)
+    eps = float(np.finfo(dtype_name(low.dtype) if compat == "ct" else np.float32).eps)
     amax = xp.maximum(-low, high)
     if symmetric:
         most = (hi - lo) / 2 if compat else min(hi - centre, centre - lo)
@@ -84,12 +84,14 @@ def _solve(
     else:
         s = (high - low) / xp.full_like(amax, hi - lo)
     if compat == "ct":
-        s = xp.where(s == 0, xp.full_like(s, eps), s)
+        flat, s = s == 0, xp.where(s == 0, xp.full_like(s, eps), s)
+        if not symmetric:  # rounds the sum, and has 0/0 for the zero point of zeros, which as an integer is 0
+            z = xp.where(flat, xp.zeros_like(s), xp.clip(xp.round(lo - low / s), lo, hi))
     elif compat:
         s = xp.clip(s, eps, None)
     else:
         s = least(xp, s, amax, most)
-    if not symmetric:
+    if not symmetric and compat != "ct":
         z = xp.clip(lo - xp.round(low / s), lo, hi)
     return s, cast(xp, z, "int32")
 
@@ -116,15 +118,17 @@ def choose_qparams(
     Parameters
     ----------
     x : array or tensor of float64, float32, float16 or bfloat16
-    dtype : str or (int, int)
-        "int2" to "int8", "uint1" to "uint8", or the least and the largest code.
+    dtype : str, type or (int, int)
+        "int2" to "int8", "uint1" to "uint8", a type of NumPy or torch of such a name, or the least and the largest code.
     axis : int or tuple of int, optional
         The axes that are kept: 0 is a scale per row of a matrix. None is one scale for all.
     group : int, optional
         One scale for every so many elements of the last axis. Not together with axis.
     symmetric : bool
     compat : "torch" or "ct", optional
-        Scales of torch's observers (:math:`\max|x|/127.5`, at least 2^-23) or of compressed-tensors.
+        Scales and zero points of torch's observers (:math:`\max|x|/127.5`, at least 2^-23) or of compressed-tensors
+        (:math:`2\max|x|/(hi - lo)`, the machine epsilon for zeros, whose zero point is 0). The latter computes 16-bit data
+        in its own arithmetic, which is not reproduced: a ValueError.
     method : "minmax"
     nan : "raise" or "zero"
         What is not finite is an error, or has no say.
@@ -157,13 +161,16 @@ def choose_qparams(
             raise ValueError(f"{name}: axis={axis} and group={group} are two granularities; give one")
         if x.ndim == 0:
             raise ValueError(f"{name}: groups need a last axis, got a 0-d array")
-        if type(group) is not int or group < 1 or x.shape[-1] % group:
+        group = whole(f"{name}: group", group)
+        if group < 1 or x.shape[-1] % group:
             raise ValueError(f"{name}: groups of {group} do not divide a last axis of {x.shape[-1]}")
     elif axis is not None:
         for a in axis if isinstance(axis, tuple) else (axis,):
+            a = whole(f"{name}: axis", a)
             if not -x.ndim <= a < x.ndim:
                 raise np.exceptions.AxisError(a, x.ndim, name)
             axes |= 1 << a % x.ndim
+    own_arithmetic(name, compat, dtype_name(x.dtype))
     low, high = _value_range(x, axes, group or 0, saturate)
     xp = np if isinstance(x, np.ndarray) else torch_module()
     scale, zero = _solve(xp, low, high, lo, hi, symmetric, compat)

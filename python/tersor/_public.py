@@ -1,0 +1,172 @@
+"""The border of the library: what is wrong with an argument is said in the words of who called. The one rule: functions within
+may speak of their own arguments, as what they say is given the name that the user knows on its way out.
+
+What an argument must be is read from its annotation. Functions that are one operator are looked at after they fail, since a
+look would cost as much as the call; others before, since NumPy and torch would take much of what is refused here.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from tersor._arrays import FLOATS, check_order, dtype_name, is_tensor, ordinary
+from tersor._op import OPS
+
+#: the annotations that say what an array is made of
+TYPES: dict[str, tuple[str, ...]] = {
+    "Array": FLOATS,
+    "Number": FLOATS,
+    "Level": (*FLOATS, "int8", "uint8", "int16", "int32", "int64"),
+    "Codes": ("int8", "uint8", "int32"),
+    "Mask": ("bool",),
+    "Words": ("uint32",),
+}
+#: those that may be a number instead
+NUMBERS = ("Number", "Level")
+#: arrays beside the rows of a function, which may be one number for all
+PER_ROW = ("weights", "bias", "mean")
+#: parameters of functions about rows that are one number for all of them or one for each
+ROW_NUMBERS = ("c", "t", "r", "beta")
+
+#: who may stand before a message that is made inside
+_INNER = re.compile(r"(\w+): ")
+_KNOWN = {"lorentz", "project", "prune"}
+#: what NumPy and torch say where shapes do not fit
+_SHAPES = re.compile(
+    "must match|broadcast|multiplied|core dimension|not aligned|doesn't match|inconsistent|expanded size"
+)
+_PLAIN = (TypeError, ValueError, RuntimeError, NotImplementedError, MemoryError, np.exceptions.AxisError)
+
+
+def _words(names: tuple[str, ...]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _native_float(x: Any) -> bool:
+    """Whether an array is of the four float types, as fast as it can be told; no for bfloat16 arrays of NumPy."""
+    kind = x.dtype
+    if isinstance(x, np.ndarray):
+        return bool(kind.kind == "f" and kind.isnative and kind.itemsize <= 8)
+    return bool(kind.is_floating_point and kind.itemsize > 1)
+
+
+class Door:
+    """What a public function is called and what its arguments must be."""
+
+    def __init__(self, name: str, f: Callable[..., Any], rows: bool) -> None:
+        self.name = name
+        self.rows = rows
+        self.arrays: list[tuple[int, str, str, bool]] = []
+        self.calls_back = False
+        for i, (k, p) in enumerate(inspect.signature(f).parameters.items()):
+            said = str(p.annotation).removesuffix(" | None")
+            kind = "Number" if rows and said == "Any" and k in ROW_NUMBERS else said
+            kind = "out" if k == "out" and said == "Array" else kind
+            self.calls_back |= said.startswith("Callable")
+            if kind in TYPES or kind in ("CSR", "Encoded", "out"):
+                at = i if p.kind is p.POSITIONAL_OR_KEYWORD else 1 << 30
+                self.arrays.append((at, k, kind, p.default is None))
+
+    def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Refuses what is no array, no plain one, or of a wrong type."""
+        first: tuple[str, Any] | None = None
+        for at, k, kind, optional in self.arrays:
+            x = args[at] if at < len(args) else kwargs.get(k, self)
+            if x is self or (x is None and optional):
+                continue
+            if kind in ("CSR", "Encoded"):
+                if not any(t.__name__ == kind for t in type(x).__mro__):
+                    raise TypeError(
+                        f"{self.name}: {k} must be a CSR, got {type(x).__name__}".replace("a CSR", _A[kind])
+                    )
+                continue
+            if not isinstance(x, np.ndarray) and not is_tensor(x):
+                if kind in NUMBERS and hasattr(x, "__float__"):
+                    continue
+                must = "a number or an array" if kind in NUMBERS else "a NumPy array or a torch tensor"
+                raise TypeError(f"{self.name}: {k} must be {must}, got {type(x).__name__}")
+            ordinary(self.name, f": {k}", x)
+            if kind == "out":
+                check_order(self.name, k, x)
+                continue
+            if TYPES[kind] is not FLOATS or not _native_float(x):
+                self._typed(k, kind, x)
+            if self.rows and kind == "Array" and not x.ndim and k not in PER_ROW:
+                raise ValueError(f"{self.name}: {k} needs a last axis, got a 0-d array")
+            if first is None:
+                first = k, x
+            elif is_tensor(x) != is_tensor(first[1]):
+                like = "torch tensor" if is_tensor(first[1]) else "NumPy array"
+                raise TypeError(f"{self.name}: {k} must be a {like} like {first[0]}, got {type(x).__name__}")
+            elif kind == "Array" and x.ndim and x.dtype != first[1].dtype and first[1].ndim:
+                raise TypeError(
+                    f"{self.name}: {k} is {dtype_name(x.dtype)}, {first[0]} is {dtype_name(first[1].dtype)}; "
+                    "tersor does not convert silently"
+                )
+
+    def _typed(self, k: str, kind: str, x: Any) -> None:
+        name = dtype_name(x.dtype)
+        if name not in TYPES[kind]:
+            hint = f"; {k} != 0 makes one" if kind == "Mask" else ""
+            raise TypeError(f"{self.name}: {k} must be {_words(TYPES[kind])}, got {name}{hint}")
+        check_order(self.name, k, x)
+
+    def told(self, e: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Exception:
+        """The error of a call as its caller is to see it."""
+        try:
+            self.check(args, kwargs)
+        except (TypeError, ValueError) as better:
+            return better
+        text = str(e)
+        found = _INNER.match(text)
+        if found and found[1] == self.name:
+            return e
+        if found and (found[1] in OPS or found[1] in _KNOWN) and isinstance(e, _PLAIN):
+            return type(e)(f"{self.name}{text[found.end(1) :]}")
+        if self.calls_back:  # what a function of the user raises is the user's
+            return e
+        if _SHAPES.search(text) and isinstance(e, (ValueError, RuntimeError, IndexError)):
+            given = ((k, args[at] if at < len(args) else kwargs.get(k)) for at, k, _, _ in self.arrays)
+            shapes = ", ".join(f"{k} {tuple(x.shape)}" for k, x in given if x is not None and hasattr(x, "shape"))
+            return ValueError(f"{self.name}: shapes do not go together: {shapes}")
+        if isinstance(e, (TypeError, ValueError)) and type(e) in _PLAIN:
+            return type(e)(f"{self.name}: {text}")
+        return e
+
+
+_A = {"CSR": "a CSR", "Encoded": "an Encoded"}
+
+
+def _opened(door: Door, f: Callable[..., Any], home: str) -> Callable[..., Any]:
+    check = door.check
+
+    @functools.wraps(f)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            check(args, kwargs)
+            return f(*args, **kwargs)
+        except Exception as e:
+            raise door.told(e, args, kwargs) from None
+
+    call.__module__ = home  # where it is found again, by pickle too
+    return call
+
+
+def open_doors(module: ModuleType, *, rows: bool) -> None:
+    """Makes the functions that a module offers speak in their own names; `rows`: all of them are about rows."""
+    names = [k for k in module.__all__ if inspect.isfunction(getattr(module, k))]
+    _KNOWN.update(names)
+    for name in names:
+        f = getattr(module, name)
+        spec = getattr(f, "op", None)
+        if spec is not None and spec.name == name:
+            spec.door = Door(name, f, rows)
+        else:
+            setattr(module, name, _opened(Door(name, f, rows), f, module.__name__))

@@ -1,0 +1,334 @@
+"""What every public function says of wrong arguments. The one rule: in the caller's words: the function, the argument, and what
+was got; the good arguments are those of `test_public_torch`."""
+
+import importlib
+import inspect
+import re
+import warnings
+
+import ml_dtypes
+import numpy as np
+import pytest
+import test_public_torch as good
+import torch
+from tersor import _core, project, prune, quant, sparse
+from tersor._op import OPS
+
+FAMILIES = ("hyperbolic", "lorentz", "quant", "prune", "project", "sparse", "random")
+MODULES = {family: importlib.import_module(f"tersor.{family}") for family in FAMILIES}
+PUBLIC = {
+    f"{family}.{name}": f
+    for family, module in MODULES.items()
+    for name in module.__all__
+    if inspect.isfunction(f := getattr(module, name))
+}
+NAMES = {key.partition(".")[2] for key in PUBLIC}
+INTERNAL = re.compile("|".join(rf"\b{name}\b" for name in sorted({k.name for k in _core.ops()} - NAMES)))
+#: functions of lists, numbers and foreign matrices, which have tests of their own here or elsewhere
+APART = {
+    "hyperbolic.mobiusify",
+    "prune.global_masks",
+    "prune.global_prune",
+    "prune.global_threshold",
+    "prune.prune_safetensors",
+    "project.jl_dim",
+    "sparse.from_scipy",
+    "sparse.from_torch",
+}
+#: numbers, or arrays of them
+NUMBERS = ("c", "t", "r", "beta", "scale", "zero_point")
+
+
+def recorded():
+    """The arguments that the cases hand to each public function, by name."""
+    calls, saved = {}, []
+    for key, f in PUBLIC.items():
+
+        def note(*args, _key=key, _f=f, **kwargs):
+            calls.setdefault(_key, dict(inspect.signature(_f).bind(*args, **kwargs).arguments))
+            return _f(*args, **kwargs)
+
+        family, _, name = key.partition(".")
+        saved.append((MODULES[family], name, f))
+        setattr(MODULES[family], name, note)
+    notes = {id(f): getattr(module, name) for module, name, f in saved}
+    try:
+        for f, xs in good.CASES.values():
+            notes.get(id(f), f)(*xs)
+        sparse.from_dense(good.X, good.MASK)
+        MODULES["random"].philox4x32(torch.zeros(3, 4, dtype=torch.uint32), torch.zeros(2, dtype=torch.uint32))
+    finally:
+        for module, name, f in saved:
+            setattr(module, name, f)
+    return calls
+
+
+CALLS = recorded()
+
+
+def of_numpy(v):
+    if isinstance(v, torch.Tensor):
+        return v.numpy()
+    if isinstance(v, sparse.CSR):
+        return sparse.from_dense(v.to_dense().numpy())
+    if isinstance(v, quant.Encoded):
+        return quant.Encoded(*(of_numpy(x) for x in (v.data, v.scale, v.zero_point)), v.scheme, v.shape, v.dtype)
+    return v
+
+
+def wrong(x):
+    """What may stand in place of an array by mistake, and is a TypeError."""
+    a = x.numpy() if isinstance(x, torch.Tensor) else x
+    kinds = {"complex": complex, "object": object, "text": str, "float8": ml_dtypes.float8_e4m3fn}
+    bad = {name: a.astype(kind) for name, kind in kinds.items()} | {
+        "words": ["a", "b"],
+        "nothing": None,
+        "dates": np.zeros(a.shape, "M8[s]"),
+        "masked": np.ma.masked_array(a),
+        "int4": a.astype(ml_dtypes.int4),
+        "long double": a.astype(np.longdouble),
+        "module": torch.nn.Linear(2, 2),
+        "class of torch": torch.nn.Linear,
+        "sparse": torch.eye(2).to_sparse(),
+        "complex tensor": torch.ones(a.shape, dtype=torch.complex64),
+        "float8 tensor": torch.ones(a.shape).to(torch.float8_e5m2),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nested tensors are new, matrices old
+        bad["matrix"] = np.asmatrix(a.reshape(-1, 1))
+        bad["nested"] = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    if a.dtype.kind == "f":
+        bad["integers"] = a.astype(np.int64)
+    if a.itemsize > 1:
+        bad["big-endian"] = a.astype(a.dtype.newbyteorder(">"))
+    return bad
+
+
+def misshapen(x):
+    """Arrays of the right type whose shape may fit or not."""
+    for shape in ((), (*x.shape[:-1], x.shape[-1] + 3 if x.ndim else 7), (7, *x.shape), tuple(n + 4 for n in x.shape)):
+        yield np.zeros(shape, x.dtype) if isinstance(x, np.ndarray) else torch.zeros(shape, dtype=x.dtype)
+
+
+def check(name, e, *arguments):
+    text = str(e)
+    assert isinstance(e, (TypeError, ValueError)), f"{type(e).__name__}: {text}"
+    assert text.startswith((f"{name}: ", f"{name}() ")), text
+    assert len(text) < 400 and "\n" not in text and "Zd" not in text and "element type" not in text, text
+    assert not INTERNAL.search(text.removeprefix(name)), text
+    if isinstance(e, TypeError):
+        assert any(re.search(rf"\b{k}\b", text) for k in arguments), text
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of weights that are all 0
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("key", sorted(CALLS))
+def test_messages(key, library):
+    f, name = PUBLIC[key], key.partition(".")[2]
+    given = {k: of_numpy(v) if library == "numpy" else v for k, v in CALLS[key].items()}
+    if "fn" in given or "fns" in given:
+        functions = {"fn": np.tanh, "fns": (np.tanh,)} if library == "numpy" else {}
+        given |= {k: v for k, v in functions.items() if k in given}
+    parameters = inspect.signature(f).parameters
+
+    def call(values):
+        values = dict(values)
+        some = values.pop("fns", ())
+        head = [values.pop("x")] if some else []
+        return f(*head, *some, **values)
+
+    call(given)
+    arrays = {k: v for k, v in given.items() if isinstance(v, (np.ndarray, torch.Tensor))}
+    likely = next(iter(arrays.values()), np.ones((2, 3)))
+    others = [k for k in parameters if k in ("out", "weights", "bias", "mask", "a", "pattern", "e", *NUMBERS)]
+    for k in dict.fromkeys([*arrays, *others]):
+        x, optional = arrays.get(k, likely), parameters[k].default is None
+        for kind, bad in wrong(x).items():
+            if (kind == "nothing" and optional) or (kind == "float8" and k == "out"):
+                continue
+            if k == "zero_point" and kind == "integers":
+                continue
+            with pytest.raises(Exception) as info:
+                call({**given, k: bad})
+            check(name, info.value, k, *arrays)
+        for bad in misshapen(x) if k in arrays else ():
+            try:
+                call({**given, k: bad})
+            except Exception as e:
+                check(name, e, *arrays)
+
+
+#: matrices and vectors that go with rows
+FEW_AXES = ("z", "r", "m", "weight", "weights", "scale")
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("key", sorted(k for k in CALLS if "fn" not in CALLS[k] and "fns" not in CALLS[k]))
+def test_more_axes_than_kernels_have(key, library):
+    """The same numbers come out, or the number of axes is refused; with ``out=`` as without."""
+    f, name = PUBLIC[key], key.partition(".")[2]
+    given = {k: of_numpy(v) if library == "numpy" else v for k, v in CALLS[key].items()}
+
+    def deep(k, v):
+        many = isinstance(v, (np.ndarray, torch.Tensor)) and v.ndim and k not in FEW_AXES
+        return v.reshape((1,) * (17 - v.ndim) + tuple(v.shape)) if many else v
+
+    many = {k: deep(k, v) for k, v in given.items()} | ({"dim": -2} if "dim" in given else {})
+    if "shape" in given:
+        many["shape"] = tuple(many["w"].shape)
+    if "reducedim" in given:
+        many["reducedim"] = [-2]
+
+    def parts(y):
+        y = y if isinstance(y, tuple) else (y.data, y.scale) if isinstance(y, quant.Encoded) else (y,)
+        return [np.asarray(v).ravel() for v in y if not isinstance(v, sparse.CSR)]
+
+    want = f(**given)
+    try:
+        y = f(**many)
+    except ValueError as e:
+        check(name, e)
+        assert "axes" in str(e) or f"{(1,) * 14}"[1:-1] in str(e)
+        return
+    assert all((a == b).all() for a, b in zip(parts(y), parts(want), strict=True))
+    if (hasattr(f, "op") or "out" in inspect.signature(f).parameters) and not isinstance(y, tuple):
+        out = np.zeros_like(y) if library == "numpy" else torch.zeros_like(y)
+        assert f(**many, out=out) is out
+        assert (parts(out)[0] == parts(want)[0]).all()
+
+
+def test_gradients_along_many_axes():
+    x = torch.full((1,) * 16 + (4,), 0.1, dtype=torch.float64, requires_grad=True)
+    MODULES["hyperbolic"].expmap0(x).sum().backward()
+    y = x.detach().reshape(4).requires_grad_()
+    MODULES["hyperbolic"].expmap0(y).sum().backward()
+    assert torch.equal(x.grad.reshape(4), y.grad)
+
+
+#: whose bfloat16 is not asked here
+NO_HALVES = {"random.philox4x32", "quant.pack", "quant.unpack", "quant.decode", "hyperbolic.mobiusify"}
+
+
+@pytest.mark.parametrize("key", sorted(k for k in CALLS if k not in NO_HALVES and "fns" not in CALLS[k]))
+@pytest.mark.parametrize("kind", [ml_dtypes.bfloat16, np.float16])
+def test_halves_of_numpy_are_those_of_torch(key, kind):
+    """What a function takes as torch.bfloat16 it takes as ml_dtypes' and gives back so: the same bits."""
+    f, half = PUBLIC[key], torch.bfloat16 if kind is ml_dtypes.bfloat16 else torch.float16
+
+    def narrow(v):
+        if isinstance(v, sparse.CSR):
+            return v.astype(half)
+        return v.to(half) if isinstance(v, torch.Tensor) and v.is_floating_point() else v
+
+    def array(v):
+        if isinstance(v, sparse.CSR):
+            return sparse.from_dense(array(v.to_dense()))
+        if not isinstance(v, torch.Tensor):
+            return v
+        return v.view(torch.int16).numpy().view(kind) if v.dtype == half else v.numpy()
+
+    given = {k: narrow(v) for k, v in CALLS[key].items()}
+    functions = {"fn": lambda v: -v} if "fn" in given else {}
+    want, got = f(**given | functions), f(**{k: array(v) for k, v in given.items()} | functions)
+    for a, b in zip(*(y if isinstance(y, tuple) else (y,) for y in (got, want)), strict=True):
+        if isinstance(b, quant.Encoded):
+            assert a.dtype == b.dtype and (a.data == b.data.numpy()).all()
+            continue
+        a, b = (y.to_dense() if isinstance(y, sparse.CSR) else y for y in (a, b))
+        assert a.dtype == array(b).dtype
+        np.testing.assert_allclose(np.float64(a), b.double().numpy(), rtol=0.02, atol=0.01)
+
+
+def test_no_function_is_left_out():
+    assert set(CALLS) | APART == set(PUBLIC)
+
+
+@pytest.mark.parametrize("key", sorted(set(PUBLIC) - {"hyperbolic.mobiusify"}))
+def test_what_is_raised_is_documented(key):
+    text = inspect.getdoc(PUBLIC[key])
+    assert "TypeError" in text and "ValueError" in text
+
+
+@pytest.mark.parametrize("like", [np.asarray, torch.as_tensor])
+def test_what_decides_names_what_is_not_finite(like):
+    nan, one = like(np.array([[np.nan, 1.0]])), like(np.ones((1, 2)))
+    for name, f in {
+        "quantize": lambda: quant.quantize(nan, 0.1),
+        "choose_qparams": lambda: quant.choose_qparams(nan),
+        "encode": lambda: quant.encode(nan, "int8-row"),
+        "topk_rows": lambda: prune.topk_rows(nan, 1),
+        "global_masks": lambda: prune.global_masks([one, nan], 0.5),
+        "global_threshold": lambda: prune.global_threshold([one, nan], 0.5),
+        "global_prune": lambda: prune.global_prune([one, nan], 0.5, min_keep=1),
+    }.items():
+        with pytest.raises(ValueError, match=f"{name}: .*non-finite") as info:
+            f()
+        check(name, info.value)
+        assert ("arrays[1]" if "global" in name else "x") in str(info.value)
+    with pytest.raises(ValueError, match=r"scores\[1\]"):
+        prune.global_masks([one, one + 1], 0.5, scores=[one, nan])
+    large = like(np.r_[np.ones(1 << 21, np.float32), np.float32(np.inf)])  # enough for a sample to guess the threshold
+    with pytest.raises(ValueError, match=r"arrays\[1\]"):
+        prune.global_masks([large[:-1], large[-1:]], 0.5)
+
+
+@pytest.mark.parametrize("f", [prune.global_masks, prune.global_prune, prune.global_threshold])
+def test_lists(f):
+    fine = np.ones(3)
+    for bad, said in (
+        (fine, "arrays must be a list"),
+        ("words", "arrays must be a list"),
+        (torch.nn.Linear(2, 2), "arrays must be a list of arrays, got Linear"),
+        ([fine, torch.ones(3)], r"arrays\[1\]"),
+        *(([fine, x], r"arrays\[1\]") for x in wrong(fine).values()),
+    ):
+        with pytest.raises(TypeError, match=said) as info:
+            f(bad, 0.5)
+        check(f.__name__, info.value, "arrays")
+    with pytest.raises(ValueError, match="must be between 0 and 1") as info:
+        f([fine], 2.0)
+    check(f.__name__, info.value)
+
+
+def test_what_the_field_met():
+    x = np.random.default_rng(0).standard_normal((4, 256)).astype(np.float32)
+    for kind in (np.int8, np.dtype("int8"), torch.int8):
+        assert (quant.quantize(x, 0.1, dtype=kind) == quant.quantize(x, 0.1)).all()
+        assert quant.unpack(quant.pack(quant.quantize(x, 0.1), 8), 8, x.shape, dtype=kind).dtype == np.int8
+    assert quant.quantize(x, 0.1, dtype=ml_dtypes.uint4).dtype == np.uint8
+    codes = quant.quantize(x, 0.1)
+    assert quant.dequantize(codes, 0.1, dtype=torch.float16).dtype == np.float16
+    assert quant.choose_qparams(x, group=np.int64(128))[0].shape == (4, 2)
+    assert quant.pack(codes, np.int64(8)).shape == x.shape
+    weight = torch.nn.Parameter(torch.ones(3, 4))
+    mask = weight > 0
+    for error, said, f in (
+        (TypeError, "choose_qparams: axis must be an integer, got list", lambda: quant.choose_qparams(x, axis=[0])),
+        (ValueError, "quantize: dtype must be .*torch.int16", lambda: quant.quantize(x, 0.1, dtype=torch.int16)),
+        (TypeError, "apply_mask: mask must be bool, got float32", lambda: prune.apply_mask(weight, mask.float())),
+        (RuntimeError, r"apply_mask: out= .*torch.no_grad\(\)", lambda: prune.apply_mask(weight, mask, out=weight)),
+        (ValueError, "fake_quantize: zero_point must lie within", lambda: quant.fake_quantize(x, 0.1, 300)),
+        (TypeError, "got complex128", lambda: project.project(x.astype(complex), 3)),
+        (TypeError, "jl_dim: n must be a number, got ndarray", lambda: project.jl_dim(np.array([10, 20]))),
+        (ValueError, "expmap0: curvature", lambda: MODULES["lorentz"].expmap0(x, -1.0)),
+    ):
+        with pytest.raises(error, match=said):
+            f()
+
+
+def test_what_users_hand_in_says_its_own():
+    def broken(v):
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match=r"^mine$"):
+        MODULES["hyperbolic"].mobius_fn_apply(broken, np.zeros((2, 3)))
+    with pytest.raises(ValueError, match=r"^mine$"):
+        MODULES["hyperbolic"].mobius_fn_apply_chain(np.zeros((2, 3)), np.tanh, broken)
+
+
+def test_functions_are_found_again():
+    import pickle
+
+    for key, f in PUBLIC.items():
+        assert pickle.loads(pickle.dumps(f)) is f, key
+    assert all(op.door is None or name in NAMES for name, op in OPS.items())

@@ -16,7 +16,7 @@ from tersor._arrays import dtype_name
 Array = Any
 
 #: the largest finite number of each type, as one of its compute type
-MOST = {
+MOST: dict[str, Any] = {
     "float64": np.finfo(np.float64).max,
     "float32": np.finfo(np.float32).max,
     "float16": np.float32(65504),

@@ -316,9 +316,7 @@ def test_tables_agree():
 def test_masked_arrays_and_matrices_are_refused():
     x = np.full((3, 4), 0.1)
     for wrong in (np.ma.masked_array(x, x > 1), np.matrix(x)):
-        with pytest.raises(
-            TypeError, match=f"expmap0: v is a {type(wrong).__name__}|expmap0: .* is a {type(wrong).__name__}"
-        ):
+        with pytest.raises(TypeError, match=rf"expmap0: x must be a plain array, got .*\({type(wrong).__name__}\)"):
             tersor.hyperbolic.expmap0(wrong, 1.0)
 
 

@@ -527,7 +527,7 @@ def test_truth_of_midpoints(dtype, d):
     entry = Entry(lambda x, y, c: _midpoint(x, y, c), ("ball", "ball"), 1, 8, point=True, conditioned=True)
     cs = thinned(cells(entry, dtype, d, 1, RADII[dtype]), d, 1)
     x, y = cs.arguments
-    got = h.weighted_midpoint(np.stack([x, y]), WEIGHTS[:, None], cs.c, reducedim=[0])
+    got = h.weighted_midpoint(np.stack([x, y]), WEIGHTS[:, None].astype(dtype), cs.c, reducedim=[0])
     error = errors(entry, dtype, cs, got)
     if dtype == "float64":
         error = error / (1 + condition(entry, cs))

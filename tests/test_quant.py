@@ -205,7 +205,7 @@ def test_what_was_finite_comes_back_finite(dtype, library):
     for scheme in ("int8-row", "uint8-row", "uint4-row", "uint1-row", "int3-row", "uint8-tensor"):
         e = quant.encode(x, scheme)
         finite(quant.decode(e), e.scale)
-    for compat in (None, "torch", "ct"):
+    for compat in (None, "torch", "ct") if "64" in dtype or "32" in dtype else (None,):
         s, z = quant.choose_qparams(x, "uint8", symmetric=False, compat=compat)
         if not np.isfinite(np.asarray(s)).all():  # the peers subtract before they divide
             continue

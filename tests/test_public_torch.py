@@ -3,6 +3,8 @@ what the plain call gives."""
 
 import importlib
 import inspect
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -203,3 +205,39 @@ def test_export(f, xs):
             return f(*xs)
 
     close(torch.export.export(Module(), tuple(xs), strict=False).module()(*xs), f(*xs))
+
+
+def test_freed_storage_is_refused():
+    """A tensor whose storage others took away (as FSDP does between passes) is a TypeError, not the end of the process."""
+    code = r"""
+import torch
+from tersor import hyperbolic, lorentz, project, prune, quant, sparse
+def freed(bytes_=0, shape=(4, 8), kind=torch.float32, view=None):
+    t = torch.rand(shape).to(kind)
+    v = t if view is None else view(t)
+    t.untyped_storage().resize_(bytes_)
+    return v
+good = torch.rand(4, 8) * 0.1
+a = sparse.from_dense(torch.eye(4))
+calls = [
+    lambda t: hyperbolic.expmap0(t, 1.0), lambda t: hyperbolic.dist(t, t, 1.0), lambda t: hyperbolic.dist(good, t, 1.0),
+    lambda t: hyperbolic.cdist(t, t), lambda t: lorentz.dist(t, t), lambda t: quant.encode(t, "int8-row"),
+    lambda t: quant.choose_qparams(t), lambda t: quant.fake_quantize(t, 1.0), lambda t: prune.topk_rows(t, 2),
+    lambda t: prune.global_masks([t], 0.5), lambda t: prune.apply_mask(t, torch.ones(4, 8, dtype=torch.bool)),
+    lambda t: a @ t, lambda t: sparse.from_dense(t), lambda t: project.project(t, 4), lambda t: project.fwht(t),
+    lambda t: hyperbolic.expmap0(good, 1.0, out=t), lambda t: hyperbolic.expmap0(t, 1.0, out=torch.empty(4, 8)),
+]
+for i, call in enumerate(calls):
+    for t in (freed(), freed(20), freed(view=torch.t, shape=(8, 4)), freed(64, view=lambda t: t[:, ::1])):
+        try:
+            call(t)
+        except TypeError:
+            continue
+        except RuntimeError as e:  # torch's own words, where it is asked first
+            if "storage" not in str(e) and "memory" not in str(e):
+                raise
+            continue
+        raise SystemExit(f"call {i} took a tensor without its storage")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -46,7 +46,16 @@ def lack(x: Tensor) -> str | None:
         there = x.data_ptr()
     except RuntimeError:
         there = 0
-    return None if there else f"a {type(x).__name__}, which has no memory of its own"
+    return short(x) if there else f"a {type(x).__name__}, which has no memory of its own"
+
+
+def short(x: Tensor) -> str | None:
+    """Whether a plain tensor reaches past its storage, which others may have freed or made shorter."""
+    if not x.numel():
+        return None
+    end = x.storage_offset() + 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))
+    enough = x.untyped_storage().nbytes() >= end * x.element_size()
+    return None if enough else "a tensor whose storage was freed or made shorter"
 
 
 def check(who: str, **tensors: Any) -> None:

@@ -71,6 +71,10 @@ def body(op: Op, kernel: Callable[..., None] | None) -> Callable[..., Any]:
     n = op.n
 
     def run(*args: Any) -> Any:
+        if kernel is not None:
+            for k, x in zip(op.inputs, args, strict=False):
+                if (why := _memory.short(x)) is not None:
+                    raise TypeError(f"{op.name}: {k} is {why}")
         xs = [x if x.is_contiguous() else x.contiguous() for x in args[:n]]
         ys = [
             xs[0].new_empty(shape, dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)

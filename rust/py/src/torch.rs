@@ -49,6 +49,9 @@ symbols! {
     aoti_torch_get_data_ptr: fn(Handle, *mut *mut c_void) -> c_int;
     aoti_torch_get_dim: fn(Handle, *mut i64) -> c_int;
     aoti_torch_get_sizes: fn(Handle, *mut *mut i64) -> c_int;
+    aoti_torch_get_strides: fn(Handle, *mut *mut i64) -> c_int;
+    aoti_torch_get_storage_offset: fn(Handle, *mut i64) -> c_int;
+    aoti_torch_get_storage_size: fn(Handle, *mut i64) -> c_int;
     aoti_torch_is_contiguous: fn(Handle, *mut bool) -> c_int;
     aoti_torch_get_dtype: fn(Handle, *mut i32) -> c_int;
     aoti_torch_empty_strided: fn(i64, *const i64, *const i64, i32, i32, i32, *mut Handle) -> c_int;
@@ -151,6 +154,24 @@ impl Torch {
         unsafe { Tensor::new(data.cast(), &shape[..ndim], dtype, writable) }
     }
 
+    /// An error if a tensor reaches past its storage, which others may have freed or made shorter.
+    fn held(&self, handle: Handle, t: &Tensor) -> Result<(), Error> {
+        let (mut strides, mut offset, mut bytes) = (std::ptr::null_mut(), 0, 0);
+        // SAFETY: a live handle; `strides` is borrowed from it.
+        let failed = unsafe {
+            (self.api.aoti_torch_get_strides)(handle, &raw mut strides)
+                | (self.api.aoti_torch_get_storage_offset)(handle, &raw mut offset)
+                | (self.api.aoti_torch_get_storage_size)(handle, &raw mut bytes)
+        };
+        // SAFETY: torch gives as many strides as sizes.
+        let last = |i: usize, n: usize| (n as i64 - 1).saturating_mul(unsafe { *strides.add(i) });
+        let end = t.shape().iter().enumerate().fold(offset + 1, |end, (i, &n)| end.saturating_add(last(i, n)));
+        if failed != 0 || (!t.is_empty() && end.saturating_mul(t.dtype().size() as i64) > bytes) {
+            return Err(Error::Type("a tensor's storage was freed or made shorter".into()));
+        }
+        Ok(())
+    }
+
     fn empty(&self, shape: &[usize], dtype: Dtype) -> Result<Handle, Error> {
         let (mut sizes, mut strides, mut dense) = ([0i64; MAX_DIMS], [0i64; MAX_DIMS], 1i64);
         for i in (0..shape.len()).rev() {
@@ -248,6 +269,7 @@ fn call(torch: &Torch, op: &'static Op, stack: &mut [u64]) -> Result<(), Error> 
     let mut owned = Handles(torch, stack[..n].iter().map(|&w| w as Handle).collect());
     let mut tensors = Vec::with_capacity(n + op.outputs.len());
     for i in 0..n {
+        torch.held(owned.1[i], &torch.tensor(owned.1[i], false)?)?;
         let copy = torch.dense(owned.1[i])?;
         tensors.push(torch.tensor(copy.unwrap_or(owned.1[i]), false)?);
         owned.1.extend(copy);

@@ -37,7 +37,12 @@ def values(model):
 
 
 #: what is left as it is, whole: layers that are no linear ones, or a reading that transformers' own conversion breaks
-REFUSED = {"gpt2": "transposed", "dinov2": "cannot be read"}
+REFUSED = {
+    "gpt2": "transposed",
+    "dinov2": "cannot be read",
+    "nomic-bert": "cannot be read",
+    "llama4": "in the place of Llama4TextExperts",
+}
 
 
 @pytest.mark.parametrize(
@@ -76,6 +81,55 @@ def test_a_quantized_model_is_read_as_its_codes_say(tmp_path, unwritten, name, s
             with torch.no_grad():
                 first, second = (m(**inputs(name))[0] for m in (want, got))
             assert torch.allclose(first, second, rtol=1e-4, atol=1e-4)
+
+
+def nameless(folder):
+    """The folder's configuration without the class that was saved."""
+    said = json.loads((folder / "config.json").read_text())
+    del said["architectures"]
+    (folder / "config.json").write_text(json.dumps(said))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_read_is_refused_without_the_name_of_its_class(tmp_path, name):
+    build(name).save_pretrained(tmp_path / "source")
+    nameless(tmp_path / "source")
+    with pytest.raises(ValueError, match=REFUSED[name]):
+        convert.quantize_safetensors(tmp_path / "source", tmp_path / "out", "int8-row")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["bert", "llama", "t5", "vit"])
+def test_the_type_of_a_model_stands_for_its_class(tmp_path, unwritten, name):
+    model = build(name)
+    model.save_pretrained(tmp_path / "source")
+    nameless(tmp_path / "source")
+    made = convert.quantize_safetensors(tmp_path / "source", tmp_path / "out", "int8-row")
+    assert made.choice.rule == f"the modules of {type(transformers.AutoModel.from_config(model.config)).__name__}"
+    with torch.no_grad():
+        a, b = (m(**inputs(name))[0].flatten() for m in (model, read(type(model), tmp_path / "out")))
+    assert torch.cosine_similarity(a, b, dim=0) > 0.99
+
+
+def test_a_class_of_its_own_is_told_by_names(tmp_path):
+    """What fits no module of the base class is another model, whatever its type is called."""
+    said = {"architectures": ["Other"], "model_type": "llama"}
+    save_file({"blocks.0.up.weight": np.ones((8, 8), np.float32)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    assert convert.quantize_safetensors(tmp_path, tmp_path.parent / "out", "int8-row").choice.rule == "names"
+
+
+def test_every_class_that_is_swapped_for_quantized_models_is_known(tmp_path, monkeypatch):
+    """The list is read from transformers, whichever classes stand in it."""
+    from transformers.quantizers import base
+
+    build("bert").save_pretrained(tmp_path / "source")
+    how = {"module_name": None, "quantization_methods": ["compressed-tensors"]}
+    monkeypatch.setitem(base.MODULES_TO_PATCH_FOR_QUANTIZATION, "BertSelfOutput", how)
+    with pytest.raises(ValueError, match="in the place of BertSelfOutput"):
+        convert.quantize_safetensors(tmp_path / "source", tmp_path / "out", "int8-row")
+    how["quantization_methods"] = ["bitsandbytes"]
+    convert.quantize_safetensors(tmp_path / "source", tmp_path / "out", "int8-row")
 
 
 @pytest.mark.parametrize("name", ["bert", "llama", "vit"])

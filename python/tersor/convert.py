@@ -200,17 +200,18 @@ def load(path: StrPath) -> dict[str, np.ndarray]:
     """
     with Model(path) as model:
         where = {e.name: reader for reader, e in model.tensors()}
-        types = {e.name: e.dtype for _, e in model.tensors()}
+        entries = {e.name: e for _, e in model.tensors()}
         said = settings(model) or {}
         try:
-            restore.check(said, types)
-            known = restore.widths(said) or _schemes(model)
-            return dict(restore.dense(types, lambda name: where[name].array(name), known))
+            restore.check(said, entries)
+            known = restore.known(said) or _schemes(model)
+            return dict(restore.dense(entries, lambda name: where[name].array(name), known))
         except FormatError as error:
             raise FormatError(f"{os.fspath(path)}: {error}") from None
 
 
-def _schemes(model: Model) -> list[int]:
-    """The widths of codes that its files say they were written with."""
+def _schemes(model: Model) -> list[restore.Known]:
+    """What its files say they were written with."""
     said = {(reader.metadata or {}).get("tersor.scheme") for reader in model.readers.values()}
-    return [compressed.Scheme.parse(scheme).bits for scheme in sorted(filter(None, said))]
+    schemes = [compressed.Scheme.parse(scheme) for scheme in sorted(filter(None, said))]
+    return [restore.Known(bits=scheme.bits, shared=(1, scheme.group)) for scheme in schemes]

@@ -30,12 +30,16 @@ Step = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Summary:
-    """What was done: the choice of tensors, bytes of weights before and after, and what a folder was not given."""
+    """What was done: the choice of tensors, bytes of weights before and after, and what a folder was not given.
+
+    ``untouched`` names the files of weights in subfolders, parts of their own that went along as they are.
+    """
 
     choice: compressed.Choice
     before: int
     after: int
     left: tuple[str, ...] = ()
+    untouched: tuple[str, ...] = ()
 
 
 def quantize_safetensors(
@@ -113,6 +117,7 @@ def quantize_safetensors(
                 progress(read, before)
 
         left: tuple[str, ...] = ()
+        untouched = model.weights_of_others()
         with model.output(dst) as target:
             for file, reader in model.readers.items():
                 path = target.path / file if model.folder else target.path
@@ -125,7 +130,7 @@ def quantize_safetensors(
                     _json(target.path / model.index, model.index_of(names, after))
                 said = compressed.configuration(how, choice)
                 _json(target.path / "config.json", config | {"quantization_config": said})
-        return Summary(choice, before, after, left)
+        return Summary(choice, before, after, left, untouched)
 
 
 def _json(path: Path, value: Any) -> None:

@@ -45,8 +45,10 @@ def check(settings: Mapping[str, Any], names: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Known:
-    """What is said of how some weights are quantized: ``bits`` of a code, and the rows and columns that share a scale (of a
-    weight ``n`` by ``k``, ``(n, k)`` if all do); None where nothing is said."""
+    """What is said of how the weights of some modules (``targets``) are quantized; None where nothing is said.
+
+    ``bits`` are those of a code, ``shared`` the rows and columns that share a scale, None among them for all of an axis.
+    """
 
     targets: tuple[str, ...] = ()
     bits: int | None = None

@@ -95,6 +95,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "share_att_key": True,
         },
     ),
+    "nomic-bert": Architecture("NomicBertModel", "NomicBertConfig", ENCODER),
     "xlm": Architecture(
         "XLMWithLMHeadModel", "XLMConfig", {"vocab_size": 96, "emb_dim": 64, "n_layers": 2, "n_heads": 4}
     ),
@@ -254,6 +255,18 @@ ARCHITECTURES: dict[str, Architecture] = {
             "qk_nope_head_dim": 16,
             "qk_rope_head_dim": 16,
             "v_head_dim": 16,
+        },
+    ),
+    "llama4": Architecture(
+        "Llama4ForCausalLM",
+        "Llama4TextConfig",
+        {
+            **DECODER,
+            "intermediate_size_mlp": 128,
+            "head_dim": 16,
+            "num_local_experts": 2,
+            "num_experts_per_tok": 1,
+            "interleave_moe_layer_step": 1,
         },
     ),
     # state spaces and other recurrences

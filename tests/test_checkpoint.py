@@ -389,6 +389,7 @@ def test_folder(tmp_path, shards):
 BAD_INDEX = {
     "not JSON": ("{", "not JSON"),
     "deep": ("[" * 100_000, "not JSON"),
+    "half a character": (r'{"weight_map": {"\ud800": "model-00001-of-00002.safetensors"}}', "index.json: has half"),
     "no map": ("{}", "weight_map"),
     "a list": ("[]", "weight_map"),
     "empty map": ('{"weight_map": {}}', "weight_map"),

@@ -474,6 +474,44 @@ def test_weights_in_other_formats_stay_behind_and_are_named(tmp_path):
     assert "left behind" in done.stdout and "pytorch_model.bin" in done.stdout and "onnx/" in done.stdout
 
 
+@pytest.mark.parametrize("command", [["prune", "--sparsity", "0.5"], ["quantize", "--scheme", "int8-row"]])
+def test_weights_in_subfolders_go_along_and_are_named(tmp_path, command):
+    for folder in ("1_Pooling", "2_Dense", "3_Old", "onnx"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+    save(tmp_path / "in" / "model.safetensors", weights(1))
+    save(tmp_path / "in" / "2_Dense" / "model.safetensors", weights(1))
+    save(tmp_path / "in" / "onnx" / "model.safetensors", weights(1))
+    (tmp_path / "in" / "3_Old" / "pytorch_model.bin").write_bytes(b"x")
+    for folder in ("1_Pooling", "2_Dense"):
+        (tmp_path / "in" / folder / "config.json").write_text("{}")
+    done = tersor(command[0], tmp_path / "in", "-o", tmp_path / "out", *command[1:])
+    said = " ".join(done.stdout.split())
+    assert "left as they are: 2_Dense/model.safetensors, 3_Old/pytorch_model.bin (weights in folders" in said
+    inside = [(tmp_path / top / "2_Dense" / "model.safetensors").read_bytes() for top in ("in", "out")]
+    assert inside[0] == inside[1]
+    names = ("2_Dense/model.safetensors", "3_Old/pytorch_model.bin")
+    if command[0] == "quantize":
+        assert convert.quantize_safetensors(tmp_path / "in", tmp_path / "out", "int8-row").untouched == names
+    for out in ["out", "in"] if command[0] == "prune" else []:  # in place of the folder itself, too
+        assert prune_safetensors(tmp_path / "in", tmp_path / out, 0.5).untouched == names
+    done = tersor(command[0], tmp_path / "in" / "2_Dense", "-o", tmp_path / "dense", *command[1:])
+    assert done.returncode == 0 and "left as they are" not in done.stdout
+
+
+@pytest.mark.parametrize("command", [["prune", "--sparsity", "0.5"], ["quantize", "--scheme", "int8-row"], ["inspect"]])
+@pytest.mark.parametrize("text", [rb'{"name": "\ud800"}', b'{"name": "\xed\xa0\x80"}', rb'{"\udfff": [1]}'], ids=repr)
+def test_half_a_character_is_named_with_its_file(tmp_path, command, text):
+    (tmp_path / "in").mkdir()
+    save(tmp_path / "in" / "model.safetensors", weights(1))
+    (tmp_path / "in" / "config.json").write_bytes(text)
+    more = ["-o", tmp_path / "out"] if len(command) > 1 else []
+    done = tersor(command[0], tmp_path / "in", *more, *command[1:])
+    assert done.returncode == 1 and "config.json: has half a character ('\\ud" in done.stderr
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "in" / "config.json").write_bytes(rb'{"name": "\ud83d\ude00"}')  # both halves
+    assert tersor(command[0], tmp_path / "in", *more, *command[1:]).returncode == 0
+
+
 def test_help_says_what_to_give(tmp_path):
     summaries = tersor("--help").stdout
     assert (

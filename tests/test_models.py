@@ -37,7 +37,12 @@ def values(model):
 
 
 #: what is left as it is, whole: layers that are no linear ones, or a reading that transformers' own conversion breaks
-REFUSED = {"gpt2": "transposed", "dinov2": "cannot be read"}
+REFUSED = {
+    "gpt2": "transposed",
+    "dinov2": "cannot be read",
+    "nomic-bert": "cannot be read",
+    "llama4": "in the place of Llama4TextExperts",
+}
 
 
 @pytest.mark.parametrize(
@@ -76,6 +81,55 @@ def test_a_quantized_model_is_read_as_its_codes_say(tmp_path, unwritten, name, s
             with torch.no_grad():
                 first, second = (m(**inputs(name))[0] for m in (want, got))
             assert torch.allclose(first, second, rtol=1e-4, atol=1e-4)
+
+
+def nameless(folder):
+    """The folder's configuration without the class that was saved."""
+    said = json.loads((folder / "config.json").read_text())
+    del said["architectures"]
+    (folder / "config.json").write_text(json.dumps(said))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_read_is_refused_without_the_name_of_its_class(tmp_path, name):
+    build(name).save_pretrained(tmp_path / "source")
+    nameless(tmp_path / "source")
+    with pytest.raises(ValueError, match=REFUSED[name]):
+        convert.quantize_safetensors(tmp_path / "source", tmp_path / "out", "int8-row")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["bert", "llama", "t5", "vit"])
+def test_the_type_of_a_model_stands_for_its_class(tmp_path, unwritten, name):
+    model = build(name)
+    model.save_pretrained(tmp_path / "source")
+    nameless(tmp_path / "source")
+    made = convert.quantize_safetensors(tmp_path / "source", tmp_path / "out", "int8-row")
+    assert made.choice.rule == f"the modules of {type(transformers.AutoModel.from_config(model.config)).__name__}"
+    with torch.no_grad():
+        a, b = (m(**inputs(name))[0].flatten() for m in (model, read(type(model), tmp_path / "out")))
+    assert torch.cosine_similarity(a, b, dim=0) > 0.99
+
+
+def test_a_class_of_its_own_is_told_by_names(tmp_path):
+    """What fits no module of the base class is another model, whatever its type is called."""
+    said = {"architectures": ["Other"], "model_type": "llama"}
+    save_file({"blocks.0.up.weight": np.ones((8, 8), np.float32)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    assert convert.quantize_safetensors(tmp_path, tmp_path.parent / "out", "int8-row").choice.rule == "names"
+
+
+def test_every_class_that_is_swapped_for_quantized_models_is_known(tmp_path, monkeypatch):
+    """The list is read from transformers, whichever classes stand in it."""
+    from transformers.quantizers import base
+
+    build("bert").save_pretrained(tmp_path / "source")
+    how = {"module_name": None, "quantization_methods": ["compressed-tensors"]}
+    monkeypatch.setitem(base.MODULES_TO_PATCH_FOR_QUANTIZATION, "BertSelfOutput", how)
+    with pytest.raises(ValueError, match="in the place of BertSelfOutput"):
+        convert.quantize_safetensors(tmp_path / "source", tmp_path / "out", "int8-row")
+    how["quantization_methods"] = ["bitsandbytes"]
+    convert.quantize_safetensors(tmp_path / "source", tmp_path / "out", "int8-row")
 
 
 @pytest.mark.parametrize("name", ["bert", "llama", "vit"])
@@ -223,6 +277,114 @@ def test_groups_of_different_widths_and_bare_codes_are_read(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"quantization_config": said}))
     got = convert.load(tmp_path)
     assert got.keys() == want.keys() and all((got[k] == want[k]).all() for k in want)
+
+
+def blocks(folder, shape, scale, said, name="weight_scale"):
+    """A folder of one weight of 8-bit ones with scales per block, and what a configuration says of it."""
+    from safetensors.torch import save_file as save
+
+    folder.mkdir()
+    weight = torch.ones(shape).to(torch.float8_e4m3fn)
+    save({"l.weight": weight, f"l.{name}": scale}, folder / "model.safetensors")
+    if said:
+        (folder / "config.json").write_text(json.dumps({"quantization_config": said}))
+    return weight
+
+
+@pytest.mark.parametrize("block", [(128, 128), (96, 96), (64, 160), (1, 48)], ids=str)
+@pytest.mark.parametrize("shape", [(576, 256), (300, 128), (100, 192), (128, 128), (97, 65)], ids=str)
+def test_blocks_are_those_of_the_configuration(tmp_path, block, shape):
+    from compressed_tensors.quantization import QuantizationArgs
+    from compressed_tensors.quantization.lifecycle.forward import dequantize
+
+    pytest.importorskip("ml_dtypes")
+    scale = torch.rand([-(-n // b) for n, b in zip(shape, block, strict=True)]) + 0.5
+    weights = {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": block, "symmetric": True}
+    group = {"targets": ["Linear"], "weights": weights}
+    said = {
+        "quant_method": "compressed-tensors",
+        "format": "float-quantized",
+        "config_groups": {"group_0": group},
+    }
+    weight = blocks(tmp_path / "ct", shape, scale, said)
+    want = dequantize(weight.float(), scale, args=QuantizationArgs(**weights)).numpy()
+    assert (convert.load(tmp_path / "ct")["l.weight"] == want).all()
+    fp8 = {"quant_method": "fp8", "weight_block_size": block}
+    blocks(tmp_path / "fp8", shape, scale, fp8, "weight_scale_inv")
+    assert (convert.load(tmp_path / "fp8")["l.weight"] == want).all()
+    if scale.numel() > 1:
+        fp8["weight_block_size"] = [40, 40]
+        blocks(tmp_path / "other", shape, scale, fp8, "weight_scale_inv")
+        with pytest.raises(ValueError, match="does not fit"):
+            convert.load(tmp_path / "other")
+
+
+def test_blocks_are_not_guessed(tmp_path):
+    pytest.importorskip("ml_dtypes")
+    two = torch.tensor([[1.0, 1.0], [2.0, 2.0]])
+    blocks(tmp_path / "96", (100, 192), two, {"quant_method": "fp8", "weight_block_size": [96, 96]}, "weight_scale_inv")
+    got = convert.load(tmp_path / "96")["l.weight"]
+    assert (got[:96] == 1).all() and (got[96:] == 2).all()
+    for name in ("weight_scale", "weight_scale_inv"):
+        blocks(tmp_path / name, (100, 192), two, None, name)
+        with pytest.raises(ValueError, match="nothing says which"):
+            convert.load(tmp_path / name / "model.safetensors")
+    blocks(tmp_path / "no pair", (100, 192), two, {"quant_method": "fp8", "weight_block_size": [96, 0]})
+    with pytest.raises(ValueError, match="no pair of lengths"):
+        convert.load(tmp_path / "no pair")
+    # only blocks of 128 have so many
+    many = torch.arange(1.0, 145.0)[:, None]
+    blocks(tmp_path / "many", (18432, 8), many, None, "weight_scale_inv")
+    got = convert.load(tmp_path / "many")["l.weight"]
+    assert (got == np.arange(1, 145).repeat(128)[:, None]).all()
+
+
+def packed(folder, layers, said=None):
+    """A folder of packed weights, codes by name of the layer and width, and what stands in it."""
+    from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
+
+    folder.mkdir()
+    arrays, want = {}, {}
+    rng = np.random.default_rng(0)
+    for (name, bits), k in layers.items():
+        codes = rng.integers(-(1 << (bits - 1)), 1 << (bits - 1), (4, k)).astype(np.int8)
+        arrays[f"{name}.weight_packed"] = pack_to_int32(torch.from_numpy(codes), bits).numpy()
+        arrays |= {f"{name}.weight_scale": np.ones((4, 1), np.float32), f"{name}.weight_shape": np.array([4, k])}
+        want[f"{name}.weight"] = codes
+    save_file(arrays, folder / "model.safetensors")
+    if said:
+        said = {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": said}
+        (folder / "config.json").write_text(json.dumps({"quantization_config": said}))
+    return want
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_a_width_is_not_guessed(tmp_path, bits):
+    want = packed(tmp_path / "long", {("l", bits): 32})
+    assert (convert.load(tmp_path / "long")["l.weight"] == want["l.weight"]).all()
+    packed(tmp_path / "short", {("l", bits): 8})
+    with pytest.raises(ValueError, match="1 or 2 or 3 or 4" if bits < 5 else "5 or 6 or 7 or 8"):
+        convert.load(tmp_path / "short")
+
+
+def test_targets_decide_where_shapes_do_not(tmp_path):
+    layers = {("a.down_proj", 3): 8, ("a.up_proj", 4): 8, ("head", 2): 8}
+    groups = {
+        str(bits): {"targets": [target], "weights": {"num_bits": bits, "type": "int", "strategy": "channel"}}
+        for target, bits in (("Linear", 4), ("re:.*down_proj", 3), ("head", 2))
+    }
+    want = packed(tmp_path / "said", layers, groups)
+    got = convert.load(tmp_path / "said")
+    assert got.keys() == want.keys() and all((got[k] == want[k]).all() for k in want)
+    for target in ("Embedding", "Linear"):
+        groups["3"]["targets"] = [target]
+        packed(tmp_path / target, layers, groups)
+        with pytest.raises(ValueError, match="3 or 4"):
+            convert.load(tmp_path / target)
+    groups["3"]["targets"] = ["re:("]
+    packed(tmp_path / "broken", layers, groups)
+    with pytest.raises(ValueError, match="no pattern"):
+        convert.load(tmp_path / "broken")
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes"])

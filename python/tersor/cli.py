@@ -217,13 +217,16 @@ def _dense(reasons: Mapping[str, str]) -> None:
         console().print(f"left as it is, {why}: {len(names)} ({', '.join(names[:3])}{more})", markup=False)
 
 
-def _left(names: tuple[str, ...]) -> None:
-    """Says what a folder's result was not given."""
-    if names:
-        from tersor.checkpoint._beside import in_few
+def _left(names: tuple[str, ...], untouched: tuple[str, ...]) -> None:
+    """Says what a folder's result was not given, and what of it is as it was."""
+    from tersor.checkpoint._beside import in_few
 
-        text = f"left behind (the same weights in other formats, and what is no part of a model): {in_few(list(names))}"
-        console().print(shown(text), markup=False)
+    for what, some in (
+        ("left as they are: {} (weights in folders of their own; each such folder can be IN)", untouched),
+        ("left behind (the same weights in other formats, and what is no part of a model): {}", names),
+    ):
+        if some:
+            console().print(shown(what.format(in_few(list(some)))), markup=False)
 
 
 @commands.command()
@@ -284,7 +287,7 @@ def prune(
     if made.dense:
         out.print(f"what to prune was chosen by {_chosen(made.rule, source)}", markup=False)
     _dense(made.dense)
-    _left(made.left)
+    _left(made.left, made.untouched)
 
 
 @commands.command()
@@ -333,7 +336,7 @@ def quantize(
         markup=False,
     )
     _dense(made.choice.dense)
-    _left(made.left)
+    _left(made.left, made.untouched)
 
 
 @commands.command()

@@ -30,12 +30,16 @@ Step = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Summary:
-    """What was done: the choice of tensors, bytes of weights before and after, and what a folder was not given."""
+    """What was done: the choice of tensors, bytes of weights before and after, and what a folder was not given.
+
+    ``untouched`` names the files of weights in subfolders, parts of their own that went along as they are.
+    """
 
     choice: compressed.Choice
     before: int
     after: int
     left: tuple[str, ...] = ()
+    untouched: tuple[str, ...] = ()
 
 
 def quantize_safetensors(
@@ -113,6 +117,7 @@ def quantize_safetensors(
                 progress(read, before)
 
         left: tuple[str, ...] = ()
+        untouched = model.weights_of_others()
         with model.output(dst) as target:
             for file, reader in model.readers.items():
                 path = target.path / file if model.folder else target.path
@@ -125,7 +130,7 @@ def quantize_safetensors(
                     _json(target.path / model.index, model.index_of(names, after))
                 said = compressed.configuration(how, choice)
                 _json(target.path / "config.json", config | {"quantization_config": said})
-        return Summary(choice, before, after, left)
+        return Summary(choice, before, after, left, untouched)
 
 
 def _json(path: Path, value: Any) -> None:
@@ -200,17 +205,18 @@ def load(path: StrPath) -> dict[str, np.ndarray]:
     """
     with Model(path) as model:
         where = {e.name: reader for reader, e in model.tensors()}
-        types = {e.name: e.dtype for _, e in model.tensors()}
+        entries = {e.name: e for _, e in model.tensors()}
         said = settings(model) or {}
         try:
-            restore.check(said, types)
-            known = restore.widths(said) or _schemes(model)
-            return dict(restore.dense(types, lambda name: where[name].array(name), known))
+            restore.check(said, entries)
+            known = restore.known(said) or _schemes(model)
+            return dict(restore.dense(entries, lambda name: where[name].array(name), known))
         except FormatError as error:
             raise FormatError(f"{os.fspath(path)}: {error}") from None
 
 
-def _schemes(model: Model) -> list[int]:
-    """The widths of codes that its files say they were written with."""
+def _schemes(model: Model) -> list[restore.Known]:
+    """What its files say they were written with."""
     said = {(reader.metadata or {}).get("tersor.scheme") for reader in model.readers.values()}
-    return [compressed.Scheme.parse(scheme).bits for scheme in sorted(filter(None, said))]
+    schemes = [compressed.Scheme.parse(scheme) for scheme in sorted(filter(None, said))]
+    return [restore.Known(bits=scheme.bits, shared=(1, scheme.group)) for scheme in schemes]

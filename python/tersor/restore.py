@@ -7,12 +7,15 @@ Read are the integer and float formats of `compressed-tensors` (`pack-quantized`
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from tersor._op import FormatError
+from tersor.checkpoint._format import Entry
 
 Get = Callable[[str], np.ndarray]
 
@@ -40,59 +43,183 @@ def check(settings: Mapping[str, Any], names: Mapping[str, Any]) -> None:
             raise FormatError(f"{name!r} belongs to a format that is not read")
 
 
-def widths(settings: Mapping[str, Any]) -> list[int]:
-    """The widths of codes that a configuration speaks of."""
+@dataclass(frozen=True)
+class Known:
+    """What is said of how the weights of some modules (``targets``) are quantized; None where nothing is said.
+
+    ``bits`` are those of a code, ``shared`` the rows and columns that share a scale, None among them for all of an axis.
+    """
+
+    targets: tuple[str, ...] = ()
+    bits: int | None = None
+    shared: tuple[int | None, int | None] | None = None
+
+    def block(self, n: int, k: int) -> tuple[int, int] | None:
+        return (self.shared[0] or n, self.shared[1] or k) if self.shared else None
+
+
+def _length(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def known(settings: Mapping[str, Any]) -> list[Known]:
+    """What a configuration says of weights, group by group."""
+    if settings.get("quant_method") == "fp8":
+        size = settings.get("weight_block_size")
+        if size is None:
+            return []
+        if not (isinstance(size, list) and len(size) == 2 and all(map(_length, size))):
+            raise FormatError(f"weight_block_size {size!r:.80} is no pair of lengths")
+        return [Known(shared=(size[0], size[1]))]
     found = []
     groups = settings.get("config_groups")
     for group in groups.values() if isinstance(groups, dict) else ():
         weights = group.get("weights") if isinstance(group, dict) else None
-        bits = weights.get("num_bits") if isinstance(weights, dict) else None
-        if isinstance(bits, int) and bits not in found:
-            found.append(bits)
+        if not isinstance(weights, dict):
+            continue
+        targets = group.get("targets")
+        targets = tuple(t for t in targets if isinstance(t, str)) if isinstance(targets, list) else ()
+        bits = weights.get("num_bits")
+        found.append(Known(targets, bits if _length(bits) else None, _shared(weights)))
     return found
+
+
+def _shared(weights: Mapping[str, Any]) -> tuple[int | None, int | None] | None:
+    strategy, group, block = (weights.get(key) for key in ("strategy", "group_size", "block_structure"))
+    if strategy == "block" or (strategy is None and block is not None):
+        if isinstance(block, str):  # as older releases write it: 128x128
+            block = [int(n) if n.isdecimal() else 0 for n in block.split("x")]
+        if not (isinstance(block, list) and len(block) == 2 and all(map(_length, block))):
+            raise FormatError(f"block_structure {block!r:.80} is no pair of lengths")
+        return block[0], block[1]
+    if strategy == "tensor":
+        return None, None
+    if strategy == "channel" or group == -1:
+        return 1, None
+    return (1, group) if _length(group) else None
+
+
+def of(module: str, groups: list[Known]) -> list[Known]:
+    """What is said of a module, by the most special of the targets that may be its own: its name, a pattern, a class.
+
+    A class cannot be told by a name: all groups that name one are left, and all there are where no target fits.
+    """
+    if any(module in group.targets for group in groups):
+        return [group for group in groups if module in group.targets]
+    patterns = sorted((t, i) for i, group in enumerate(groups) for t in group.targets if t.startswith("re:"))
+    for pattern, i in patterns:
+        try:
+            if re.match(pattern.removeprefix("re:"), module):
+                return [groups[i]]
+        except re.error:
+            raise FormatError(f"the target {pattern!r:.80} is no pattern") from None
+    return [
+        g for g in groups if not g.targets or any(re.fullmatch("[A-Z][A-Za-z0-9]*", t) for t in g.targets)
+    ] or groups
 
 
 def _words(k: int, bits: int) -> int:
     return -(-k * bits // 32)
 
 
-def _bits(name: str, words: int, k: int, known: list[int]) -> int:
-    """The width with which ``k`` codes fill so many words: of those known, or else the only one there is."""
-    fits = [bits for bits in known if _words(k, bits) == words]
-    if not known:
-        fits = [bits for bits in range(1, 9) if _words(k, bits) == words]
-        fits = [bits for bits in (8, 4) if bits in fits] or fits
+def _bits(name: str, words: int, k: int, said: list[Known]) -> int:
+    """The width with which ``k`` codes fill so many words, of those that are said or else of all: the only one, or none."""
+    widths = sorted({group.bits for group in said if group.bits})
+    fits = [bits for bits in widths or range(1, 9) if _words(k, bits) == words]
     if len(fits) != 1:
-        which = (
-            f"are not of {' or '.join(map(str, known)) or '1 to 8'}"
-            if not fits
-            else f"may be of {fits[0]} or {fits[1]}"
-        )
-        raise FormatError(f"{name}: {words} words for rows of {k} codes {which} bits")
+        every = " or ".join(map(str, fits or widths)) or "1 to 8"
+        which = f"may be of {every} bits, and nothing says of which" if fits else f"are not of {every} bits"
+        raise FormatError(f"{name}: {words} words for rows of {k} codes {which}")
     return fits[0]
 
 
-def _spread(name: str, scale: np.ndarray, shape: tuple[int, ...], order: np.ndarray | None) -> np.ndarray:
-    """A scale or zero point for every weight of the shape: by tensor, by row, by groups of columns, by blocks of both."""
+Lengths = tuple[range, range]
+
+
+def _lengths(n: int, pieces: int) -> range:
+    """All lengths of pieces, the last of which may be shorter, so many of which cover ``n``."""
+    if pieces == 1:
+        return range(n, _ANY)
+    low = -(-n // pieces)
+    return range(low, -(-n // (pieces - 1)))
+
+
+_ANY = 1 << 62
+
+
+def _both(a: range, b: range) -> range:
+    return range(max(a.start, b.start), min(a.stop, b.stop))
+
+
+def _spread(
+    name: str,
+    scale: np.ndarray,
+    shape: tuple[int, ...],
+    order: np.ndarray | None,
+    said: list[Known],
+    file: Callable[[], Lengths],
+) -> np.ndarray:
+    """A scale or zero point for every weight of the shape: by tensor, by row, by groups of columns, by blocks of both.
+
+    ``file`` says of which lengths the blocks of all the file may be, where nothing else does.
+    """
     n, k = shape[0], shape[-1]
     if scale.size == 1:
         return np.broadcast_to(scale.reshape(()), shape)
     if scale.ndim == 1 and scale.size == n:
         scale = scale[:, None]
-    if len(shape) != 2 or scale.ndim != 2 or not all(scale.shape):
-        raise FormatError(f"{name}: a scale of shape {scale.shape} does not fit a weight {shape}")
+    misfit = f"{name}: a scale of shape {scale.shape} does not fit a weight {shape}"
+    if len(shape) != 2 or scale.ndim != 2 or not all(scale.shape) or not all(shape):
+        raise FormatError(misfit)
     rows, columns = scale.shape
     if order is not None:
         if rows not in (1, n) or order.shape != (k,) or (k and not 0 <= int(order.min()) <= int(order.max()) < columns):
             raise FormatError(f"{name}: its g_idx does not name {columns} groups for {k} columns")
         return np.broadcast_to(scale, (n, columns))[:, order]
-    high, wide = -(-n // rows), -(-k // columns)
-    if -(-n // high) != rows or -(-k // wide) != columns:
-        raise FormatError(f"{name}: a scale of shape {scale.shape} does not fit a weight {shape}")
+    if rows > n or columns > k:
+        raise FormatError(misfit)
+    high, wide = _block(name, misfit, (n, k), (rows, columns), said, file)
     return scale.repeat(high, 0)[:n].repeat(wide, 1)[:, :k]
 
 
-def packed(stem: str, names: Mapping[str, Any], get: Get, known: list[int]) -> np.ndarray:
+def _block(
+    name: str,
+    misfit: str,
+    shape: tuple[int, int],
+    pieces: tuple[int, int],
+    said: list[Known],
+    file: Callable[[], Lengths],
+) -> tuple[int, int]:
+    """How many rows and columns share a scale."""
+    if (pieces[0] in (1, shape[0])) and pieces[1] in (1, shape[1]):
+        return shape[0] // pieces[0], shape[1] // pieces[1]
+    blocks = {block for group in said if (block := group.block(*shape))}
+    if blocks:
+        # what is longer than the axis covers it all
+        fits = {
+            (min(block[0], shape[0]), min(block[1], shape[1]))
+            for block in blocks
+            if all(-(-n // b) == m for n, b, m in zip(shape, block, pieces, strict=True))
+        }
+        if len(fits) == 1:
+            return fits.pop()
+        if fits:
+            raise FormatError(f"{name}: its blocks may be {' or '.join(f'{a} by {b}' for a, b in sorted(fits))}")
+        if all(group.shared for group in said):
+            raise FormatError(f"{misfit} in blocks of {' or '.join(f'{a} by {b}' for a, b in sorted(blocks))}")
+    found = []
+    for n, m, every in zip(shape, pieces, file(), strict=True):
+        own = _both(_lengths(n, m), every)
+        if m != 1 and len(own) != 1:
+            raise FormatError(
+                f"{misfit} in blocks of one length only, and nothing says which: config.json does, by block_structure or "
+                "weight_block_size"
+            )
+        found.append(n if m == 1 else own.start)
+    return found[0], found[1]
+
+
+def packed(stem: str, names: Mapping[str, Any], get: Get, said: list[Known], file: Callable[[], Lengths]) -> np.ndarray:
     """The float32 weight of packed codes."""
     from tersor import quant
 
@@ -103,7 +230,7 @@ def packed(stem: str, names: Mapping[str, Any], get: Get, known: list[int]) -> n
     words, shape = get(name), tuple(int(n) for n in get(stem + "weight_shape").reshape(-1))
     if len(shape) != 2 or words.ndim != 2 or words.dtype != np.int32 or words.shape[0] != shape[0]:
         raise FormatError(f"{name}: {words.dtype} {words.shape} is not the packed form of a weight {shape}")
-    bits = _bits(name, words.shape[1], shape[1], known)
+    bits = _bits(name, words.shape[1], shape[1], said)
     codes = quant.unpack(words, bits, shape, "ct_dense")
     zero = None
     if stem + "weight_zero_point" in names:
@@ -114,47 +241,68 @@ def packed(stem: str, names: Mapping[str, Any], get: Get, known: list[int]) -> n
             zero = quant.unpack(zero, bits, (shape[0], columns), "ct_dense", axis=0)
         elif zero.dtype not in (np.int8, np.uint8):
             raise FormatError(f"{stem}weight_zero_point: {zero.dtype} {zero.shape} is not that of {bits}-bit codes")
-    return _restored(stem, codes, zero, names, get)
+    return _restored(stem, codes, zero, names, get, said, file)
 
 
-def _restored(stem: str, codes: np.ndarray, zero: np.ndarray | None, names: Mapping[str, Any], get: Get) -> np.ndarray:
+def _restored(
+    stem: str,
+    codes: np.ndarray,
+    zero: np.ndarray | None,
+    names: Mapping[str, Any],
+    get: Get,
+    said: list[Known],
+    file: Callable[[], Lengths],
+) -> np.ndarray:
     name = stem + "weight"
-    inverse = (
-        stem + "weight_scale_inv" in names
-    )  # the name says so of fp8 checkpoints, the number is a scale all the same
+    # the name says inverse of fp8 checkpoints, the number is a scale all the same
+    inverse = stem + "weight_scale_inv" in names
     scale = get(stem + ("weight_scale_inv" if inverse else "weight_scale")).astype(np.float32)
+    n, k = codes.shape[0], codes.shape[-1]
+    grouped = not inverse and scale.ndim == 2 and scale.shape[0] == n and (n > 1 or stem + "weight_packed" in names)
+    if grouped and scale.shape[1] and not k % scale.shape[1] and not any(group.shared for group in said):
+        said = [Known(shared=(1, k // scale.shape[1]))]  # groups of a row are of one length, whole ones
     order = get(stem + "weight_g_idx").astype(np.int64) if stem + "weight_g_idx" in names else None
     if order is not None and order.size and (order < 0).all():
         order = None
     values = codes.astype(np.float32)
     if zero is not None:
-        values -= _spread(name, zero.astype(np.float32), codes.shape, order)
-    if inverse and scale.ndim == 2 and codes.ndim == 2:
-        block = [max(1, -(-n // m)) for n, m in zip(codes.shape, scale.shape, strict=True)]
-        power = [1 << (b - 1).bit_length() for b in block]  # a shorter last block: the length is a power of two
-        fits = [-(-n // p) == m for n, p, m in zip(codes.shape, power, scale.shape, strict=True)]
-        if all(fits):
-            spread = scale.repeat(power[0], 0)[: codes.shape[0]].repeat(power[1], 1)[:, : codes.shape[1]]
-            return values * spread
-    return values * _spread(name, scale, codes.shape, order)
+        values -= _spread(name, zero.astype(np.float32), codes.shape, order, said, file)
+    return values * _spread(name, scale, codes.shape, order, said, file)
 
 
-def dense(names: Mapping[str, Any], get: Get, known: list[int]) -> Iterator[tuple[str, np.ndarray]]:
-    """All tensors, by name, with what is quantized restored; ``names`` says the safetensors dtype of each."""
+def _file_lengths(names: Mapping[str, Entry], stems: Iterable[str]) -> Lengths:
+    """The lengths that the blocks of all weights in codes may have, if they are the same ones in all of them."""
+    high, wide = range(1, _ANY), range(1, _ANY)
+    for stem in stems:
+        scale = names.get(stem + "weight_scale_inv") or names.get(stem + "weight_scale")
+        shape = names[stem + "weight"].shape
+        if scale is None or len(shape) != 2 or len(scale.shape) != 2 or 0 in (*shape, *scale.shape):
+            continue
+        if all(m in (1, n) for n, m in zip(shape, scale.shape, strict=True)):
+            continue  # by tensor, row or column, and no blocks
+        high = _both(high, _lengths(shape[0], scale.shape[0]))
+        wide = _both(wide, _lengths(shape[1], scale.shape[1]))
+    return high, wide
+
+
+def dense(names: Mapping[str, Entry], get: Get, groups: list[Known]) -> Iterator[tuple[str, np.ndarray]]:
+    """All tensors, by name, with what is quantized restored; ``names`` says the type and shape of each, ``groups`` what a
+    configuration says."""
     stems = {n.removesuffix("weight_packed") for n in names if n.rpartition(".")[2] == "weight_packed"}
     coded = {
         n.removesuffix("weight")
-        for n, dtype in names.items()
-        if n.rpartition(".")[2] == "weight" and (dtype in ("I8", "U8") or dtype.startswith("F8"))
+        for n, e in names.items()
+        if n.rpartition(".")[2] == "weight" and (e.dtype in ("I8", "U8") or e.dtype.startswith("F8"))
         and (n + "_scale" in names or n + "_scale_inv" in names)
     }  # fmt: skip
+    file = cache(lambda: _file_lengths(names, coded))
     for name in names:
         module, dot, part = name.rpartition(".")
         stem = module + dot
         if part == "weight_packed":
-            yield stem + "weight", packed(stem, names, get, known)
+            yield stem + "weight", packed(stem, names, get, of(module, groups), file)
         elif part == "weight" and stem in coded:
             zero = get(stem + "weight_zero_point") if stem + "weight_zero_point" in names else None
-            yield name, _restored(stem, get(name), zero, names, get)
+            yield name, _restored(stem, get(name), zero, names, get, of(module, groups), file)
         elif not (part in BESIDE and stem in stems | coded):
             yield name, get(name)

@@ -28,6 +28,12 @@ WEIGHTS: tuple[str, ...] = (
 SAFE = (".safetensors", ".safetensors.index.json")
 
 
+def holds_weights(name: str) -> bool:
+    """Whether a file is one of weights, by its name."""
+    file = os.path.basename(name)
+    return file.endswith(SAFE[0]) or (any(fnmatchcase(file, p) for p in WEIGHTS) and not file.endswith(".json"))
+
+
 def walk(folder: Path, ours: frozenset[str]) -> Iterator[tuple[str, bool]]:
     """Relative paths of a model's other files, and whether each goes along; links count as what they point to.
 

@@ -14,12 +14,14 @@ from typing import Any
 LINEAR = "linear"
 TABLE = "an embedding table"
 TIED = "tied to an embedding table"
+NO_PART = "not a part of the model that config.json names"
 
 
 @dataclass(frozen=True)
 class Tree:
     """The class that was asked, and the part that each tensor plays: `LINEAR`, `TABLE`, or why it is neither.
 
+    Where the configuration names no class that is known, that is the base class of its ``model_type``.
     ``merged`` has the tensors that readers put together, by what becomes of them: all of one are quantized or none is read.
     ``unread`` says why readers cannot take a quantized model of this class at all.
     """
@@ -48,9 +50,6 @@ def _quiet(name: str) -> Iterator[None]:
 
 def tree(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -> Tree | None:
     """The parts of the tensors ``names``, or None where transformers is not at hand or does not know the model."""
-    classes = config.get("architectures")
-    if not isinstance(classes, list) or not classes or not isinstance(classes[0], str):
-        return None
     try:
         import torch
         import transformers
@@ -58,8 +57,8 @@ def tree(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -> Tree 
         from transformers.core_model_loading import rename_source_key
     except ImportError:
         return None
-    head = getattr(transformers, classes[0], None)
-    if head is None or not hasattr(head, "config_class") or head.config_class is None:
+    head, named = _class(transformers, config)
+    if head is None:
         return None
     try:  # whatever a class does with an odd configuration: names are then left to decide
         with _quiet("transformers"), torch.device("meta"):
@@ -84,12 +83,50 @@ def tree(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -> Tree 
             merged = {target: some for target, some in into.items() if len(some) > 1}
             parts |= {name: LINEAR for some in merged.values() for name in some if name.endswith(".weight")}
             split = [c for c in converters if len(c.source_patterns) == 1 < len(c.target_patterns)]
+            swapped = sorted(_swapped() & {type(module).__name__ for module in modules.values()})
     except Exception:
         return None
-    unread = (
-        f"transformers splits {split[0].source_patterns[0]!r} on the way in, and then cannot decode" if split else None
-    )
-    return Tree(classes[0], parts, merged, unread)
+    if not named and all(part == NO_PART for part in parts.values()):
+        return None
+    unread = None
+    if split:
+        unread = f"transformers splits {split[0].source_patterns[0]!r} on the way in, and then cannot decode"
+    elif swapped:
+        unread = f"transformers puts other modules, with other weights, in the place of {swapped[0]}"
+    return Tree(head.__name__, parts, merged, unread)
+
+
+def _class(transformers: Any, config: Mapping[str, Any]) -> tuple[Any, bool]:
+    """The class that a configuration names, or else the base class of its type, which is what `AutoModel` takes; whether it
+    is the named one."""
+    classes = config.get("architectures")
+    name = classes[0] if isinstance(classes, list) and classes and isinstance(classes[0], str) else ""
+    found = _model(transformers, name)
+    if found is not None:
+        return found, True
+    kind = config.get("model_type")
+    try:
+        from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+        base: Any = MODEL_MAPPING_NAMES.get(kind, "") if isinstance(kind, str) else ""
+    except ImportError:
+        return None, False
+    return _model(transformers, base if isinstance(base, str) else base[0]), False
+
+
+def _model(transformers: Any, name: str) -> Any:
+    found = getattr(transformers, name, None) if name else None
+    return found if getattr(found, "config_class", None) is not None else None
+
+
+def _swapped() -> set[str]:
+    """Names of the classes in whose place transformers puts others before it loads a quantized model, decoded or not."""
+    try:
+        from transformers.quantizers.base import MODULES_TO_PATCH_FOR_QUANTIZATION as patched
+    except ImportError:
+        return set()
+    classes: Mapping[str, Any] = patched
+    return {name for name, how in classes.items() if "compressed-tensors" in how.get("quantization_methods", ())}
 
 
 def _part(
@@ -100,7 +137,7 @@ def _part(
     if merged:
         return f"a part of {target}, which readers put together"
     if module is None or target not in states:
-        return "not a part of the model that config.json names"
+        return NO_PART
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         return TABLE
     if target in tied:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tersor._atomic import copy
 from tersor._op import FormatError
-from tersor.checkpoint._beside import link, walk
+from tersor.checkpoint._beside import holds_weights, link, walk
 from tersor.checkpoint._folder import AtomicFolder
 from tersor.checkpoint._foreign import others
 from tersor.checkpoint._format import MAX_HEADER, Entry, Misuse, StrPath
@@ -97,10 +97,7 @@ class Model:
     def _read_index(path: Path) -> dict[str, str]:
         if path.stat().st_size > MAX_HEADER:
             raise FormatError(f"{path}: more than {MAX_HEADER} bytes")
-        try:
-            index = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise FormatError(f"{path}: not JSON: {error}") from None
+        index = _json(path)
         names = index.get("weight_map") if isinstance(index, dict) else None
         if not isinstance(names, dict) or not names or not all(isinstance(v, str) for v in names.values()):
             raise FormatError(f"{path}: weight_map is not an object of file names")
@@ -132,10 +129,7 @@ class Model:
         path = self.folder / "config.json" if self.folder else None
         if path is None or not path.is_file():
             return {}
-        try:
-            config = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise FormatError(f"{path}: not JSON: {error}") from None
+        config = _json(path)
         if not isinstance(config, dict):
             raise FormatError(f"{path}: not an object")
         return config
@@ -194,6 +188,10 @@ class Model:
         if self.folder is not None:
             yield from (name for name, goes in walk(self.folder, self.own) if goes)
 
+    def weights_of_others(self) -> tuple[str, ...]:
+        """The files among `others` that hold weights: those of the parts that have folders of their own."""
+        return tuple(name for name in self.others() if holds_weights(name))
+
     def carry(
         self, target: Output, skip: Sequence[str] = (), done: Callable[[int], None] | None = None
     ) -> tuple[str, ...]:
@@ -229,6 +227,18 @@ class Model:
         """Copies the index of a result whose files hold what the source's do."""
         if self.folder is not None and self.index is not None:
             copy(str(self.folder / self.index), str(target.path / self.index))
+
+
+def _json(path: Path) -> Any:
+    """What a file says in JSON, all of which can be written again."""
+    try:
+        found = json.loads(path.read_bytes())
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise FormatError(f"{path}: has half a character ({error.object[error.start]!a})") from None
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: not JSON: {error}") from None
+    return found
 
 
 class Output(NamedTuple):

@@ -36,7 +36,8 @@ class Pruned(NamedTuple):
     """What was pruned: of how many weights how many, up to which magnitude (None if none), and what each tensor keeps.
 
     ``left`` names what a folder's result was not given: the same weights in other formats, and states of a training;
-    ``dense`` the tensors that were held back, with the reason, and ``rule`` what decided that.
+    ``dense`` the tensors that were held back, with the reason, and ``rule`` what decided that; ``untouched`` the files of
+    weights in subfolders, parts of their own that went along as they are.
     """
 
     total: int
@@ -46,6 +47,7 @@ class Pruned(NamedTuple):
     left: tuple[str, ...]
     dense: dict[str, str]
     rule: str
+    untouched: tuple[str, ...] = ()
 
 
 class _Meter:
@@ -140,7 +142,7 @@ def prune_safetensors(
 
     Returns
     -------
-    Pruned(total, pruned, threshold, kept, left, dense, rule)
+    Pruned(total, pruned, threshold, kept, left, dense, rule, untouched)
 
     Raises
     ------
@@ -198,6 +200,7 @@ def prune_safetensors(
         journal = None
         if resume and model.folder is not None:
             journal = Journal(model, k=count, protect=protect, names=list(layers))
+        untouched = model.weights_of_others()
         with model.output(dst, journal.takes if journal else None, keep=journal is not None) as target:
             if journal:
                 journal.begin(target.path)
@@ -226,7 +229,8 @@ def prune_safetensors(
             model.carry_index(target)
             if journal:
                 journal.remove()
-        return Pruned(total, count, order.value(key) if count else None, kept_by, left, dense, rule_of(known))
+        threshold = order.value(key) if count else None
+        return Pruned(total, count, threshold, kept_by, left, dense, rule_of(known), untouched)
 
 
 def _solve(layers: Sequence[_Stored], k: int, order: Order, protect: Sequence[int]) -> tuple[int, Plan]:

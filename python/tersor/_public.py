@@ -18,6 +18,7 @@ import numpy as np
 
 from tersor._arrays import FLOATS, check_order, dtype_name, is_tensor, ordinary
 from tersor._op import OPS
+from tersor._values import out_of_range
 
 #: the annotations that say what an array is made of
 TYPES: dict[str, tuple[str, ...]] = {
@@ -65,6 +66,7 @@ class Door:
         self.rows = rows
         self.arrays: list[tuple[int, str, str, bool]] = []
         self.calls_back = False
+        self.names = tuple(inspect.signature(f).parameters)
         for i, (k, p) in enumerate(inspect.signature(f).parameters.items()):
             said = str(p.annotation).removesuffix(" | None")
             kind = "Number" if rows and said == "Any" and k in ROW_NUMBERS else said
@@ -126,6 +128,10 @@ class Door:
         except (TypeError, ValueError) as better:
             return better
         text = str(e)
+        if isinstance(e, OverflowError) or "Expected a value of type" in text:  # the second is what torch says
+            for k, v in (*zip(self.names, args, strict=False), *kwargs.items()):
+                if isinstance(v, int) and v.bit_length() > 63:
+                    return out_of_range(self.name, k, v)
         found = _INNER.match(text)
         if found and found[1] == self.name:
             return e

@@ -16,6 +16,7 @@ from tersor._arrays import dtype_name
 from tersor.nn._cast import accept, lowered
 from tersor.nn._linear import weight_of
 from tersor.quant import Encoded
+from tersor.quant._encoded import check_parts
 from tersor.quant._encoded import scheme as find_scheme
 
 #: per thread, the memory that weights are decoded into where no gradient has to find them later
@@ -67,6 +68,7 @@ class QuantLinear(nn.Module):
             raise TypeError(f"QuantLinear: weight must be an Encoded of tensors, got {kind}")
         if len(weight.shape) != 2:
             raise ValueError(f"QuantLinear: weight must be [out, in], got shape {weight.shape}")
+        check_parts("QuantLinear", weight)
         self.scheme, self.shape, self.dtype = weight.scheme, weight.shape, weight.dtype
         self.out_features, self.in_features = weight.shape
         if bias is not None and not isinstance(bias, Tensor):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tersor import quant
 from tersor._arrays import dtype_name
 from tersor.nn._cast import accept, lowered
-from tersor.nn._linear import weight_of
+from tersor.nn._linear import parts_of
 from tersor.quant import Encoded
 from tersor.quant._encoded import check_parts
 from tersor.quant._encoded import scheme as find_scheme
@@ -83,8 +83,13 @@ class QuantLinear(nn.Module):
 
     @classmethod
     def from_float(cls, linear: nn.Linear, scheme: str) -> QuantLinear:
-        """The layer ``linear`` with its weight encoded by ``scheme`` ("int8-row", "int4-g128", …)."""
-        return cls(quant.encode(weight_of("QuantLinear.from_float", linear), scheme), linear.bias)
+        """The layer ``linear`` with its weight encoded by ``scheme`` ("int8-row", "int4-g128", …).
+
+        The weight is that of a forward pass in ``eval`` mode, also under ``torch.nn.utils.prune``; a layer with a forward of
+        its own, or with hooks that would be lost, is a TypeError.
+        """
+        weight, bias = parts_of("QuantLinear.from_float", linear)
+        return cls(quant.encode(weight, scheme), bias)
 
     @classmethod
     def empty(

@@ -164,11 +164,11 @@ def public(op: Op) -> Callable[..., Any]:
                 xs[i] = _tensor(op, inputs[i], xs[i], device)
         kinds = [dtype_name(x.dtype) for x in xs]
         places = op.typed(xs, kinds)
-        if _autocast.unlike([xs[i] for i in places]):
+        if len({kinds[i] for i in places}) > 1:
+            if not _autocast.unlike([xs[i] for i in places]):
+                op.dtypes(xs, kinds)
             for i, x in zip(places, _autocast.alike([xs[i] for i in places]), strict=True):
                 xs[i] = x
-        else:
-            op.dtypes(xs, kinds)
         xs = op.broadcast(xs, torch.Tensor.expand)
         if max(x.ndim for x in xs) > AXES:
             return op.folded(call, xs, scalars, out)

@@ -246,6 +246,89 @@ def test_only_linear_layers_are_converted(wrong):
             convert()
 
 
+CONVERTED = {
+    "quant": lambda layer: tnn.QuantLinear.from_float(layer, "int8-row"),
+    "sparse": lambda layer: tnn.SparseLinear.from_dense(layer),
+}
+
+
+def _pruned(layer):
+    torch.nn.utils.prune.random_unstructured(layer, "weight", amount=4)
+    torch.nn.utils.prune.l1_unstructured(layer, "weight", amount=4)  # a container of both
+    torch.nn.utils.prune.random_unstructured(layer, "bias", amount=2)
+    return layer
+
+
+def _parametrized(layer):
+    torch.nn.utils.parametrizations.weight_norm(layer)
+    return layer
+
+
+#: what makes a weight before or in a forward pass
+MADE = {
+    "prune": _pruned,
+    "weight_norm": torch.nn.utils.weight_norm,
+    "spectral_norm": torch.nn.utils.spectral_norm,
+    "parametrized": _parametrized,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("how", MADE)
+@pytest.mark.parametrize("training", [True, False])
+def test_weights_are_those_that_a_forward_pass_would_use(how, training):
+    torch.manual_seed(0)
+    layer = MADE[how](nn.Linear(16, 6)).train(training)
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.mul_(3).add_(0.01)
+    before = {k: v.clone() for k, v in layer.state_dict().items()}
+    stale = layer.weight.detach().clone()
+    quantized, sparse = CONVERTED["quant"](layer), CONVERTED["sparse"](layer)
+    assert all(torch.equal(v, before[k]) for k, v in layer.state_dict().items())
+    x = torch.randn(5, 16)
+    want = layer.eval()(x)
+    assert how == "parametrized" or not torch.allclose(stale, layer.weight)
+    torch.testing.assert_close(sparse(x), want, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(quantized(x), want, rtol=0.05, atol=0.3)
+    if how == "prune":
+        assert sparse.data.numel() == int((layer.weight != 0).sum()) <= 16 * 6 - 8
+
+
+class Doubled(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def _hooked(register):
+    layer = nn.Linear(16, 6)
+    getattr(layer, register)(lambda *args: None)
+    return layer
+
+
+def _replaced():
+    layer = nn.Linear(16, 6)
+    layer.forward = lambda x: x
+    return layer
+
+
+@pytest.mark.parametrize("convert", CONVERTED)
+def test_what_a_layer_does_besides_is_not_lost(convert):
+    for layer, said in (
+        (Doubled(16, 6), "linear is a Doubled with a forward of its own"),
+        (_replaced(), r"the forward of linear \(Linear\) has been replaced"),
+        (_hooked("register_forward_pre_hook"), "linear has a forward pre-hook"),
+        (_hooked("register_forward_hook"), "linear has a forward hook"),
+        (_hooked("register_full_backward_pre_hook"), "linear has a backward pre-hook"),
+        (_hooked("register_full_backward_hook"), "linear has a backward hook"),
+        (nn.LazyLinear(6), "no weight yet"),
+    ):
+        with pytest.raises(TypeError, match=said):
+            CONVERTED[convert](layer)
+    own = nn.modules.linear.NonDynamicallyQuantizableLinear(16, 6)
+    assert CONVERTED[convert](own).out_features == 6
+
+
 def test_a_parameter_given_as_curvature_is_kept():
     c = nn.Parameter(torch.tensor(0.5))
     layer = tnn.PoincareLinear(DIM, 4, c=c)

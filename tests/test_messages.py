@@ -9,6 +9,8 @@ import warnings
 import ml_dtypes
 import numpy as np
 import pytest
+import tersor.nn
+import tersor.optim
 import test_public_torch as good
 import torch
 from tersor import _core, project, prune, quant, sparse
@@ -332,3 +334,37 @@ def test_functions_are_found_again():
     for key, f in PUBLIC.items():
         assert pickle.loads(pickle.dumps(f)) is f, key
     assert all(op.door is None or name in NAMES for name, op in OPS.items())
+
+
+@pytest.mark.parametrize("library", [np.asarray, torch.from_numpy])
+def test_integers_that_no_float_is_near(library):
+    x, n = library(np.full((2, 3), 0.1, np.float32)), 10**400
+    hyperbolic, lorentz = MODULES["hyperbolic"], MODULES["lorentz"]
+    for f, said in (
+        (lambda: hyperbolic.expmap0(x, n), "expmap0: c"),
+        (lambda: hyperbolic.expmap0(x, c=-n), "expmap0: c"),
+        (lambda: hyperbolic.expmap0(x, 1.0, n), "expmap0: .*eps"),
+        (lambda: hyperbolic.dist(x, x, n), "dist: c"),
+        (lambda: hyperbolic.cdist(x, x, n), "cdist: c"),
+        (lambda: hyperbolic.geodesic(n, x, x), "geodesic: t"),
+        (lambda: lorentz.expmap0(x, n), "expmap0: c"),
+        (lambda: lorentz.cdist(x, x, n), "cdist: c"),
+        (lambda: quant.fake_quantize(x, n, 0), "fake_quantize: scale"),
+        (lambda: quant.quantize(x, 1.0, n), "quantize: zero_point"),
+        (lambda: tersor.nn.Curvature(n), "Curvature: c"),
+        (lambda: tersor.optim.RiemannianSGD([torch.nn.Parameter(torch.ones(2, 2))], lr=n), "RiemannianSGD: lr"),
+        (lambda: tersor.optim.RiemannianAdam([torch.nn.Parameter(torch.ones(2, 2))], c=n), "RiemannianAdam: c"),
+    ):
+        with pytest.raises(ValueError, match=f"^{said}"):
+            f()
+
+
+def test_a_curvature_that_is_a_tensor_is_looked_at():
+    x, lorentz = torch.tensor([[0.5, 1.0]]), MODULES["lorentz"]
+    for c in (torch.tensor(-1.0), torch.tensor([[float("nan")]]), torch.nn.Parameter(torch.tensor(-1.0))):
+        with pytest.raises(ValueError, match="expmap0: curvature must be finite and not negative"):
+            lorentz.expmap0(x, c)
+    torch.func.vmap(lambda c: lorentz.expmap0(x, c))(torch.tensor([1.0, 2.0]))
+    torch.func.grad(lambda c: lorentz.dist0(x, c).sum())(torch.tensor(2.0))
+    whole = torch.compile(lambda c: lorentz.expmap0(x, c), fullgraph=True, backend="eager")
+    assert torch.equal(whole(torch.tensor(2.0)), lorentz.expmap0(x, torch.tensor(2.0)))

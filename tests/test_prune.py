@@ -814,3 +814,48 @@ def test_what_is_no_list_of_arrays_is_named():
             global_masks(wrong, 0.5)
     with pytest.raises(TypeError, match=r"topk_rows: x must be float64, .* got int64"):
         topk_rows(np.arange(4).reshape(1, 4), 1)
+
+
+@pytest.mark.parametrize("library", [np.asarray, torch.from_numpy])
+def test_what_shares_memory_with_itself_is_not_written(library):
+    as_strided = np.lib.stride_tricks.as_strided
+    for shape, steps, fine in (
+        ((4,), (0,), False),
+        ((3, 2), (1, 1), False),
+        ((3, 2), (2, 1), True),
+        ((3, 2), (3, 4), True),  # 0 3 6 and 4 7 10
+        ((5, 2), (3, 9), False),
+        ((1, 2), (0, 1), True),
+        ((0, 2), (0, 0), True),
+    ):
+        memory = np.ones(40, np.float32)
+        x = library(memory)
+        if isinstance(x, np.ndarray):
+            x = as_strided(x, shape, [4 * s for s in steps])
+        else:
+            x = x.as_strided(shape, steps)
+        if fine:
+            global_prune([x], 1.0, inplace=True)
+            assert not x.any()
+            continue
+        with pytest.raises(ValueError, match=r"global_prune: arrays\[0\]: elements share memory"):
+            global_prune([x], 0.5, inplace=True)
+        assert memory.all()
+        with pytest.raises(ValueError, match=r"apply_mask: .*contiguous"):
+            apply_mask(x, x > 0, out=x)
+        assert int((global_prune([x], k=1)[0] == 0).sum()) == 1
+
+
+@pytest.mark.parametrize("library", [np.asarray, torch.from_numpy])
+def test_any_number_of_axes(library):
+    for n in (6, 1 << 20):
+        flat = np.random.default_rng(0).standard_normal(2 * n).astype(np.float32)
+        x = library(flat.reshape((1,) * 16 + (n, 2)))
+        for options in ({}, {"min_keep": n}, {"ties": "high", "nan": "keep"}):
+            (mask,), (want,) = global_masks([x], 0.5, **options), global_masks([flat], 0.5, **options)
+            assert tuple(mask.shape) == tuple(x.shape)
+            np.testing.assert_array_equal(np.asarray(mask).reshape(-1), want)
+            assert global_threshold([x], 0.5, **options) == global_threshold([flat], 0.5, **options)
+        np.testing.assert_array_equal(np.asarray(global_prune([x], 0.5)[0]).reshape(-1), np.where(want, flat, 0))
+        global_prune([x], 0.5, inplace=True)
+        np.testing.assert_array_equal(np.asarray(x).reshape(-1), np.where(want, flat, 0))

@@ -241,3 +241,48 @@ for i, call in enumerate(calls):
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+#: functions of several float tensors or matrices
+MIXED = {name: case for name, case in CASES.items() if len(case[1]) > 1} | {
+    "hyperbolic.segment_midpoint": (lambda w, x: H.segment_midpoint(MATRIX.with_data(w), x), (MATRIX.data, X)),
+    "hyperbolic.frechet_mean": (lambda x, w: H.frechet_mean(x, w, 0.7), (X, W[:, 0] ** 2)),
+    "hyperbolic.weighted_midpoint": (H.weighted_midpoint, (X, W[:, 0].exp())),
+    "lorentz.midpoint": (L.midpoint, (X, W[:, 0].exp())),
+    "sparse.spmm": (lambda w, x: sparse.spmm(MATRIX.with_data(w), x), (MATRIX.data, X)),
+    "CSR @ x": (lambda w, x: MATRIX.with_data(w) @ x, (MATRIX.data, X)),
+    "x @ CSR": (lambda w, x: x @ MATRIX.with_data(w), (MATRIX.data, X[:, :2])),
+    "sparse.spmm, bias": (lambda x, b: sparse.spmm(MATRIX.to(torch.float32), x, bias=b), (X, X[0, :2])),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+@pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
+def test_autocast_makes_unlike_types_one(name, low):
+    f, xs = MIXED[name]
+    for at in range(len(xs)):
+        given = [x.to(low if i == at else torch.float32).requires_grad_() for i, x in enumerate(xs)]
+        with pytest.raises(TypeError):
+            f(*given)
+        wide = [x.detach().float().requires_grad_() for x in given]
+        want = f(*wide)
+        with torch.autocast("cpu", low):
+            got = f(*given)
+        assert got.dtype == torch.float32 and torch.equal(got, want)
+        if name in CONSTANT:
+            continue
+        grads = torch.autograd.grad((got**2).sum(), given)
+        for g, x, right in zip(grads, given, torch.autograd.grad((want**2).sum(), wide), strict=True):
+            assert g.dtype == x.dtype and torch.equal(g, right.to(x.dtype))
+        with torch.autocast("cpu", low), pytest.raises(TypeError):
+            f(*[x.double() if i == at else x for i, x in enumerate(wide)])
+
+
+@pytest.mark.parametrize("name", ["hyperbolic.dist", "lorentz.cdist", "lorentz.linear", "sparse.spmm"])
+def test_unlike_types_in_a_trace(name):
+    f, xs = MIXED[name]
+    given = [x.to(torch.float32 if i else torch.bfloat16) for i, x in enumerate(xs)]
+    traced = torch.compile(f, fullgraph=True, backend="aot_eager")
+    with torch.autocast("cpu", torch.bfloat16):
+        got, want = traced(*given), f(*given)
+    torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-6)

@@ -1,6 +1,7 @@
 """Properties of the quantizers that the battery does not know, and the peers whose codes they reproduce."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -437,3 +438,30 @@ def test_layers_that_share_memory_keep_their_gradients():
     second(first(x)).sum().backward()
     want = torch.ones(2, 16) @ second.weight @ first.weight
     assert torch.allclose(x.grad, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("scheme", ["int8-row", "int4-g4", "uint3-tensor"])
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_parts_that_do_not_fit_are_refused(scheme, library):
+    make = np.asarray if library == "numpy" else pytest.importorskip("torch").from_numpy
+    e = quant.encode(make(np.arange(32, dtype=np.float32).reshape(4, 8)), scheme)
+    codes = e.data.astype(np.int16) if isinstance(e.data, np.ndarray) else e.data.short()
+    for change, said in (
+        ({"dtype": "int7"}, "dtype must be .* got 'int7'"),
+        ({"shape": (4000, 8)}, r"data must have shape \(4000, "),
+        ({"shape": (4, 16)}, "data must have shape"),
+        ({"shape": ()}, "shape must have a last axis"),
+        ({"scheme": "int5-row" if scheme != "int5-row" else "int6-row"}, "must have shape|zero_point"),
+        ({"scheme": "int5"}, "scheme 'int5' is unknown"),
+        ({"scheme": "int4-g3"}, "groups of 3 do not divide"),
+        ({"zero_point": None if e.zero_point is not None else e.scale}, "zero_point"),
+        ({"scale": e.scale[None]}, "scale must have shape"),
+        ({"data": codes}, "data must be .*, got int16"),
+    ):
+        with pytest.raises(ValueError, match=f"decode: .*{said}|decode: {said}"):
+            quant.decode(replace(e, **change))
+    if library == "torch":
+        from tersor.nn import QuantLinear
+
+        with pytest.raises(ValueError, match="QuantLinear: data must have shape"):
+            QuantLinear(replace(e, shape=(4000, 8)))

@@ -174,17 +174,22 @@ class Op:
             out.append((shape[:-1] if rule == "lead" else shape, xs[0].dtype))
         return out
 
+    def typed(self, xs: Sequence[Any], kinds: Sequence[str]) -> list[int]:
+        """The places of the arrays that must be of one float type; scales and coefficients are exempt."""
+        found: list[int] = []
+        for i, (k, x, kind) in enumerate(zip(self.inputs, xs, kinds, strict=True)):
+            if k not in self.exempt and kind in FLOATS and (x.ndim or not found):
+                found.append(i)
+        return found
+
     def dtypes(self, xs: Sequence[Any], kinds: Sequence[str]) -> None:
-        """Arrays of different float types in one call are an error; scales and coefficients are exempt."""
-        first = None
-        for k, x, kind in zip(self.inputs, xs, kinds, strict=True):
-            if k in self.exempt or kind not in FLOATS or (x.ndim == 0 and first is not None):
-                continue
-            if first is None:
-                first = k, kind
-            elif kind != first[1]:
+        """Arrays of different float types in one call are an error."""
+        first, *others = self.typed(xs, kinds) or [0]
+        for i in others:
+            if kinds[i] != kinds[first]:
                 raise TypeError(
-                    f"{self.name}: {k} is {kind}, {first[0]} is {first[1]}; tersor does not convert silently"
+                    f"{self.name}: {self.inputs[i]} is {kinds[i]}, {self.inputs[first]} is {kinds[first]}; "
+                    "tersor does not convert silently"
                 )
 
     def broadcast(self, xs: list[Any], expand: Callable[[Any, tuple[int, ...]], Any]) -> list[Any]:

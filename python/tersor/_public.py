@@ -18,6 +18,7 @@ import numpy as np
 
 from tersor._arrays import FLOATS, check_order, dtype_name, is_tensor, ordinary
 from tersor._op import OPS
+from tersor._values import out_of_range
 
 #: the annotations that say what an array is made of
 TYPES: dict[str, tuple[str, ...]] = {
@@ -57,6 +58,15 @@ def _native_float(x: Any) -> bool:
     return bool(kind.is_floating_point and kind.itemsize > 1)
 
 
+def _unlike(x: Any, y: Any) -> bool:
+    """Whether autocast makes the types of a tensor and of another, or of a matrix, one."""
+    if not is_tensor(x):
+        return False
+    from tersor import _autocast
+
+    return _autocast.unlike((x, y))
+
+
 class Door:
     """What a public function is called and what its arguments must be."""
 
@@ -65,6 +75,7 @@ class Door:
         self.rows = rows
         self.arrays: list[tuple[int, str, str, bool]] = []
         self.calls_back = False
+        self.names = tuple(inspect.signature(f).parameters)
         for i, (k, p) in enumerate(inspect.signature(f).parameters.items()):
             said = str(p.annotation).removesuffix(" | None")
             kind = "Number" if rows and said == "Any" and k in ROW_NUMBERS else said
@@ -74,9 +85,10 @@ class Door:
                 at = i if p.kind is p.POSITIONAL_OR_KEYWORD else 1 << 30
                 self.arrays.append((at, k, kind, p.default is None))
 
-    def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Refuses what is no array, no plain one, or of a wrong type."""
+    def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Refuses what is no array, no plain one, or of a wrong type; whether types are unlike and autocast makes them one."""
         first: tuple[str, Any] | None = None
+        matrix, unlike = None, False
         for at, k, kind, optional in self.arrays:
             x = args[at] if at < len(args) else kwargs.get(k, self)
             if x is self or (x is None and optional):
@@ -86,6 +98,8 @@ class Door:
                     raise TypeError(
                         f"{self.name}: {k} must be a CSR, got {type(x).__name__}".replace("a CSR", _A[kind])
                     )
+                if kind == "CSR" and k != "pattern":
+                    matrix = x
                 continue
             if not isinstance(x, np.ndarray) and not is_tensor(x):
                 if kind in NUMBERS and hasattr(x, "__float__"):
@@ -107,10 +121,33 @@ class Door:
                 like = "torch tensor" if is_tensor(first[1]) else "NumPy array"
                 raise TypeError(f"{self.name}: {k} must be a {like} like {first[0]}, got {type(x).__name__}")
             elif kind == "Array" and x.ndim and x.dtype != first[1].dtype and first[1].ndim:
-                raise TypeError(
-                    f"{self.name}: {k} is {dtype_name(x.dtype)}, {first[0]} is {dtype_name(first[1].dtype)}; "
-                    "tersor does not convert silently"
-                )
+                unlike = _unlike(first[1], x)
+                if not unlike:
+                    raise TypeError(
+                        f"{self.name}: {k} is {dtype_name(x.dtype)}, {first[0]} is {dtype_name(first[1].dtype)}; "
+                        "tersor does not convert silently"
+                    )
+        if matrix is not None and first is not None and matrix.dtype != first[1].dtype:
+            return unlike or _unlike(first[1], matrix)
+        return unlike
+
+    def alike(self, f: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """The call with arguments of unlike types in one, and nothing lowered within."""
+        from tersor import _autocast
+
+        given, named, kind = list(args), dict(kwargs), ""
+        for at, k, of, _ in self.arrays:
+            x = given[at] if at < len(given) else named.get(k)
+            if x is None or ((of != "CSR" or k == "pattern") and (of != "Array" or not x.ndim)):
+                continue
+            kind = x.device.type if of == "Array" else kind
+            (x,) = _autocast.alike([x])
+            if at < len(given):
+                given[at] = x
+            else:
+                named[k] = x
+        with _autocast.off(kind):
+            return f(*given, **named)
 
     def _typed(self, k: str, kind: str, x: Any) -> None:
         name = dtype_name(x.dtype)
@@ -126,6 +163,10 @@ class Door:
         except (TypeError, ValueError) as better:
             return better
         text = str(e)
+        if isinstance(e, OverflowError) or "Expected a value of type" in text:  # the second is what torch says
+            for k, v in (*zip(self.names, args, strict=False), *kwargs.items()):
+                if isinstance(v, int) and v.bit_length() > 63:
+                    return out_of_range(self.name, k, v)
         found = _INNER.match(text)
         if found and found[1] == self.name:
             return e
@@ -151,7 +192,8 @@ def _opened(door: Door, f: Callable[..., Any], home: str) -> Callable[..., Any]:
     @functools.wraps(f)
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
-            check(args, kwargs)
+            if check(args, kwargs):
+                return door.alike(f, args, kwargs)
             return f(*args, **kwargs)
         except Exception as e:
             raise door.told(e, args, kwargs) from None

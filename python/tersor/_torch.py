@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _disable_current_modes
 
-from tersor import _core, _dtensor, _func, _memory
+from tersor import _autocast, _core, _dtensor, _func, _memory
 from tersor._arrays import OUT_GRAPH, dtype_name, into
 from tersor._op import AXES, OPS, Op
 
@@ -166,7 +166,13 @@ def public(op: Op) -> Callable[..., Any]:
         for i in range(n):
             if i == 0 or not isinstance(xs[i], torch.Tensor) or xs[i].device != device:
                 xs[i] = _tensor(op, inputs[i], xs[i], device)
-        op.dtypes(xs, [dtype_name(x.dtype) for x in xs])
+        kinds = [dtype_name(x.dtype) for x in xs]
+        places = op.typed(xs, kinds)
+        if len({kinds[i] for i in places}) > 1:
+            if not _autocast.unlike([xs[i] for i in places]):
+                op.dtypes(xs, kinds)
+            for i, x in zip(places, _autocast.alike([xs[i] for i in places]), strict=True):
+                xs[i] = x
         xs = op.broadcast(xs, torch.Tensor.expand)
         if max(x.ndim for x in xs) > AXES:
             return op.folded(call, xs, scalars, out)

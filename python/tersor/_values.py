@@ -68,3 +68,16 @@ def float_name(dtype: Any) -> str:
         except TypeError:
             return name
     return name
+
+
+def number(who: str, name: str, value: Any) -> float:
+    """A number as a float; an integer that no float is near is a ValueError."""
+    try:
+        return float(value)
+    except OverflowError:
+        raise out_of_range(who, name, value) from None
+
+
+def out_of_range(who: str, name: str, value: int) -> ValueError:
+    """What to raise for an integer of so many digits that to print them helps nobody."""
+    return ValueError(f"{who}: {name} must be a number in range, got an integer of {value.bit_length()} bits")

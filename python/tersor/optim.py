@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tersor import _dtensor, hyperbolic
+from tersor._values import number
 
 __all__ = ["RiemannianAdam", "RiemannianSGD"]
 
@@ -30,6 +31,9 @@ class _Riemannian(torch.optim.Optimizer):
 
     def _check(self, group: dict[str, Any]) -> None:
         name = type(self).__name__
+        for key in ("lr", "weight_decay", "momentum", "dampening", "eps", "c"):
+            if isinstance(group.get(key), int):
+                number(name, key, group[key])
         for key in ("lr", "weight_decay", "momentum", "eps"):
             if key in group and not group[key] >= 0:
                 raise ValueError(f"{name}: {key} must not be negative, got {group[key]}")
@@ -43,6 +47,8 @@ class _Riemannian(torch.optim.Optimizer):
             raise TypeError(f"{name}: c must be None, a number or a tensor, got {type(c).__name__}")
         if isinstance(c, Tensor):
             c = c.detach().full_tensor() if _dtensor.distributed(c) else c.detach()
+        if isinstance(c, int):
+            c = float(c)
         if not bool(torch.isfinite(torch.as_tensor(c)).all() and (torch.as_tensor(c) >= 0).all()):
             raise ValueError(f"{name}: c must be finite and not negative, got {c}")
         if any(p.ndim == 0 for p in group["params"]):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tersor._arrays import is_tensor
 from tersor.hyperbolic._roots import Array, dot, xp
 from tersor.hyperbolic.composed import _like, _wide
 
@@ -17,10 +18,23 @@ def check_same(who: str, x: Array, **others: Array) -> None:
             raise TypeError(f"{who}: {name} is {getattr(y, 'dtype', type(y).__name__)}, x is {x.dtype}")
 
 
+def _at_hand(c: Any) -> bool:
+    """Whether the numbers of a tensor can be looked at: no device is waited for, and nothing watches."""
+    import torch
+
+    if torch.compiler.is_compiling() or c.device.type != "cpu" or torch._C._len_torch_dispatch_stack():
+        return False
+    from tersor._memory import lack
+
+    return lack(c) is None
+
+
 def checked(c: Any) -> Any:
     """c, where it is a number that can be looked at."""
     if isinstance(c, (int, float)):  # what traces reads no function of NumPy
         fine = 0 <= c < math.inf
+    elif is_tensor(c):
+        fine = not _at_hand(c) or bool(((c.detach() >= 0) & c.detach().isfinite()).all())
     else:
         fine = not isinstance(c, (np.ndarray, np.generic)) or bool(np.all(np.isfinite(c) & (np.asarray(c) >= 0)))
     if not fine:

@@ -10,26 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from tersor._arrays import FLOATS, dtype_name
+from tersor._autocast import autocast_type, off, to
 from tersor._values import check_alike
 
 T = TypeVar("T")
-
-
-def autocast_type(x: Tensor) -> torch.dtype | None:
-    """What autocast runs products of this tensor in; None where it is off."""
-    kind = x.device.type
-    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
-        return None
-    return torch.get_autocast_dtype(kind)
-
-
-def _to(dtype: torch.dtype, x: Any) -> Any:
-    """`x` in another float type; as in torch, float64 and what is no float stay."""
-    if isinstance(x, (list, tuple)):
-        return type(x)(_to(dtype, y) for y in x)
-    if isinstance(x, Tensor) and x.is_floating_point() and x.dtype != torch.float64:
-        return x.to(dtype)
-    return x
 
 
 def exactly(function: Callable[..., T], *args: Any, **options: Any) -> T:
@@ -37,15 +21,15 @@ def exactly(function: Callable[..., T], *args: Any, **options: Any) -> T:
     first = args[0] if isinstance(args[0], Tensor) else args[0][0]
     if autocast_type(first) is None:
         return function(*args, **options)
-    with torch.autocast(first.device.type, enabled=False):
-        given = {k: _to(torch.float32, v) for k, v in options.items()}
-        return function(*_to(torch.float32, args), **given)
+    with off(first.device.type):
+        given = {k: to(torch.float32, v) for k, v in options.items()}
+        return function(*to(torch.float32, args), **given)
 
 
 def lowered(x: Tensor, *others: Any) -> tuple[Any, ...]:
     """The operands of a product; under autocast in the type that it names."""
     kind = autocast_type(x)
-    return (x, *others) if kind is None else _to(kind, (x, *others))
+    return (x, *others) if kind is None else to(kind, (x, *others))
 
 
 def accept(layer: nn.Module, x: Any, size: int | None = None, dim: int = -1, like: Tensor | None = None) -> None:

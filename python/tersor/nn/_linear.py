@@ -1,19 +1,32 @@
-"""What may be taken for a dense linear layer. The one rule: its weight is [out, in], or it is refused by the name of its
-class."""
+"""What may be taken for a dense linear layer. The one rule: its forward pass is torch's, its weight [out, in] and the one that
+this pass would use; all else is refused by name.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+#: hooks of torch that make a parameter before a forward pass, and do nothing else
+_MAKERS = (BasePruningMethod, SpectralNorm, WeightNorm)
+#: what a layer made of another's weight would not have
+_HOOKS = {
+    "_forward_pre_hooks": "forward pre-hook",
+    "_forward_hooks": "forward hook",
+    "_backward_pre_hooks": "backward pre-hook",
+    "_backward_hooks": "backward hook",
+}
 
 
-def weight_of(who: str, linear: Any) -> Tensor:
-    """The weight of a ``torch.nn.Linear`` or of what derives from it."""
+def parts_of(who: str, linear: Any) -> tuple[Tensor, Tensor | None]:
+    """The weight and the bias of a ``torch.nn.Linear``, or of what computes as it, in a forward pass of `eval` mode."""
     if isinstance(linear, nn.Linear):
-        if not isinstance(linear.weight, Tensor) or isinstance(linear.weight, nn.UninitializedParameter):
-            raise TypeError(f"{who}: linear has no weight yet: a lazy layer gets it in its first call")
-        return linear.weight.detach()
+        return _made(who, linear)
     kind = type(linear).__name__
     hint = ""
     if kind == "Conv1D":
@@ -23,3 +36,30 @@ def weight_of(who: str, linear: Any) -> Tensor:
     elif isinstance(linear, Tensor):
         hint = "; the constructor takes an encoded or a sparse weight"
     raise TypeError(f"{who}: linear must be a torch.nn.Linear, got {kind}{hint}")
+
+
+@torch.no_grad()
+def _made(who: str, linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
+    if isinstance(linear._parameters.get("weight"), nn.UninitializedParameter):
+        raise TypeError(f"{who}: linear has no weight yet: a lazy layer gets it in its first call")
+    hint = "make a torch.nn.Linear of the weight and the bias that are meant"
+    kind = type(linear).__name__
+    if "forward" in vars(linear):
+        raise TypeError(f"{who}: the forward of linear ({kind}) has been replaced, which would be lost; {hint}")
+    if type(linear).forward is not nn.Linear.forward:
+        raise TypeError(f"{who}: linear is a {kind} with a forward of its own, which would be lost; {hint}")
+    for place, name in _HOOKS.items():
+        for hook in getattr(linear, place).values():
+            if place != "_forward_pre_hooks" or not isinstance(hook, _MAKERS):
+                said = getattr(hook, "__qualname__", type(hook).__name__)
+                raise TypeError(f"{who}: linear has a {name} ({said}), which would be lost; remove it first")
+    if linear._forward_pre_hooks:
+        # hooks leave what they make in the layer: in one that shares its parameters, and is thrown away
+        shown: nn.Linear = object.__new__(type(linear))
+        vars(shown).update(vars(linear), training=False)
+        for hook in linear._forward_pre_hooks.values():
+            hook(shown, ())
+        linear = shown
+    if not isinstance(linear.weight, Tensor):
+        raise TypeError(f"{who}: the weight of linear must be a tensor, got {type(linear.weight).__name__}")
+    return linear.weight.detach(), linear.bias

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tersor._values import number
 from tersor.nn._state import once, place, widen
 
 
@@ -54,7 +55,7 @@ class Curvature(nn.Module):
             return
         if isinstance(c, Tensor) and c.requires_grad:
             raise TypeError("Curvature: c must be a number or a Parameter, got a tensor that requires a gradient")
-        c = float(c)
+        c = number("Curvature", "c", c)
         if not (math.isfinite(c) and c >= 0):
             raise ValueError(f"Curvature: c must be finite and not negative, got {c}")
         if learnable and c == 0:

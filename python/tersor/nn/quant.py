@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from tersor import quant
 from tersor._arrays import dtype_name
 from tersor.nn._cast import accept, lowered
-from tersor.nn._linear import weight_of
+from tersor.nn._linear import parts_of
 from tersor.quant import Encoded
+from tersor.quant._encoded import check_parts
 from tersor.quant._encoded import scheme as find_scheme
 
 #: per thread, the memory that weights are decoded into where no gradient has to find them later
@@ -67,6 +68,7 @@ class QuantLinear(nn.Module):
             raise TypeError(f"QuantLinear: weight must be an Encoded of tensors, got {kind}")
         if len(weight.shape) != 2:
             raise ValueError(f"QuantLinear: weight must be [out, in], got shape {weight.shape}")
+        check_parts("QuantLinear", weight)
         self.scheme, self.shape, self.dtype = weight.scheme, weight.shape, weight.dtype
         self.out_features, self.in_features = weight.shape
         if bias is not None and not isinstance(bias, Tensor):
@@ -81,8 +83,13 @@ class QuantLinear(nn.Module):
 
     @classmethod
     def from_float(cls, linear: nn.Linear, scheme: str) -> QuantLinear:
-        """The layer ``linear`` with its weight encoded by ``scheme`` ("int8-row", "int4-g128", …)."""
-        return cls(quant.encode(weight_of("QuantLinear.from_float", linear), scheme), linear.bias)
+        """The layer ``linear`` with its weight encoded by ``scheme`` ("int8-row", "int4-g128", …).
+
+        The weight is that of a forward pass in ``eval`` mode, also under ``torch.nn.utils.prune``; a layer with a forward of
+        its own, or with hooks that would be lost, is a TypeError.
+        """
+        weight, bias = parts_of("QuantLinear.from_float", linear)
+        return cls(quant.encode(weight, scheme), bias)
 
     @classmethod
     def empty(

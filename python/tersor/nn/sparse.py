@@ -13,7 +13,7 @@ from tersor._arrays import is_distributed
 from tersor._csr import Pattern
 from tersor._values import check_dense
 from tersor.nn._cast import accept, lowered
-from tersor.nn._linear import weight_of
+from tersor.nn._linear import parts_of
 
 
 class SparseLinear(nn.Module):
@@ -59,8 +59,13 @@ class SparseLinear(nn.Module):
 
     @classmethod
     def from_dense(cls, linear: nn.Linear, mask: Tensor | None = None) -> SparseLinear:
-        """The layer ``linear`` with the weights that ``mask`` keeps, or that are not zero."""
-        return cls(sparse.from_dense(weight_of("SparseLinear.from_dense", linear), mask), linear.bias)
+        """The layer ``linear`` with the weights that ``mask`` keeps, or that are not zero.
+
+        They are those of a forward pass in ``eval`` mode, also under ``torch.nn.utils.prune``; a layer with a forward of its
+        own, or with hooks that would be lost, is a TypeError.
+        """
+        weight, bias = parts_of("SparseLinear.from_dense", linear)
+        return cls(sparse.from_dense(weight, mask), bias)
 
     @classmethod
     def empty(

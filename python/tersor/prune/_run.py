@@ -10,7 +10,7 @@ import numpy as np
 
 from tersor._arrays import FLOATS, is_tensor, native
 from tersor._keys import FORMATS, NAN, Order
-from tersor._op import kernel
+from tersor._op import AXES, kernel
 
 Array = Any
 
@@ -48,7 +48,12 @@ def ready(x: Array, name: str = "x") -> Array:
 
 
 def run(name: str, x: Array, *rest: Any) -> None:
-    """The kernel on the device of `x`; the other arrays may be NumPy's, and are written to where they are outputs."""
+    """The kernel on the device of `x`; the other arrays may be NumPy's, and are written to where they are outputs.
+
+    All of them are contiguous, so that those of more axes than kernels have are read and written along one.
+    """
+    if x.ndim > AXES:
+        x, rest = x.reshape(-1), tuple(a.reshape(-1) if getattr(a, "ndim", 0) > AXES else a for a in rest)
     if isinstance(x, np.ndarray) or x.device.type == "cpu":
         kernel(name)(x, *rest)
         return

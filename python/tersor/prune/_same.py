@@ -4,10 +4,13 @@ that two arrays share in part have none that would be right for both.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from tersor._arrays import is_distributed
 
 Array = Any
 
@@ -37,6 +40,43 @@ def _shared(a: Array, b: Array) -> bool:
         except np.exceptions.TooHardError:
             return False
     return bool(a.is_contiguous() and b.is_contiguous())
+
+
+def _overlapping(x: Array) -> bool:
+    """Whether two elements of one array lie in the same memory."""
+    if isinstance(x, np.ndarray):
+        shape, steps, width = x.shape, x.strides, x.itemsize
+    else:
+        shape, steps, width = tuple(x.shape), x.stride(), 1
+    axes = sorted((abs(s), n) for n, s in zip(shape, steps, strict=True) if n > 1)
+    if 0 in shape or not axes:
+        return False
+    apart, length = True, width
+    for step, n in axes:
+        apart = apart and step >= length
+        length += (n - 1) * step
+    if apart:
+        return False
+    if math.prod(n for _, n in axes) * width > length:
+        return True
+    places = np.zeros(1, np.int64)
+    for step, n in axes:
+        places = (places[:, None] + step * np.arange(n)).reshape(-1)
+    return bool(np.any(np.diff(np.sort(places)) < width))
+
+
+def check_apart(arrays: Sequence[Array], what: str = "arrays") -> None:
+    """Refuses to write into what has one element at several places: it has no mask that would be right for all of them.
+
+    Raises
+    ------
+    ValueError
+        If elements of an array share memory.
+    """
+    for i, x in enumerate(arrays):
+        own = x.to_local() if is_distributed(x) else x
+        if _overlapping(own):
+            raise ValueError(f"{what}[{i}]: elements share memory; write into a copy")
 
 
 def first_places(arrays: Sequence[Array], what: str = "arrays") -> list[int]:

@@ -14,7 +14,7 @@ from tersor.prune import _window
 from tersor.prune._job import Job, checked
 from tersor.prune._rank import Plan, search, tallies
 from tersor.prune._run import run, signed_word
-from tersor.prune._same import first_places, once
+from tersor.prune._same import check_apart, first_places, once
 from tersor.prune._spread import Spread, spreading
 from tersor.prune.apply import apply_mask, prune_inplace
 from tersor.prune.histogram import MagnitudeHistogram
@@ -273,14 +273,15 @@ def global_prune(
     Raises
     ------
     TypeError, ValueError
-        As `global_masks`; ValueError too if an array is read-only and ``inplace`` is true. After an error no array has
-        changed.
+        As `global_masks`; with ``inplace``, ValueError too if an array is read-only or elements of it share memory. After
+        an error no array has changed.
     """
     arrays = checked(arrays, "arrays")
     if inplace:
         for i, x in enumerate(arrays):
             if isinstance(x, np.ndarray) and not x.flags.writeable:
                 raise ValueError(f"arrays[{i}] is read-only")
+        check_apart(arrays)
     masks = global_masks(arrays, sparsity, k=k, **options)
     if not inplace:
         return [apply_mask(x, mask) for x, mask in zip(arrays, masks, strict=True)]

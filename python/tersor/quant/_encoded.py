@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from tersor._arrays import dtype_name
+from tersor._arrays import FLOATS, dtype_name
 
 _GRAMMAR = re.compile(r"(u?)int([1-8])-(row|tensor|g[1-9]\d*)")
 
@@ -43,12 +43,12 @@ class Scheme:
         return self.bits == 8 and not self.affine
 
 
-def scheme(name: str) -> Scheme:
+def scheme(name: str, who: str = "encode") -> Scheme:
     """The scheme of a name."""
     found = _GRAMMAR.fullmatch(name) if isinstance(name, str) else None
     if not found or (found[2] == "1" and not found[1]):
         raise ValueError(
-            f"encode: scheme {name!r} is unknown: <code>-row, <code>-tensor or <code>-g<G>, "
+            f"{who}: scheme {name!r} is unknown: <code>-row, <code>-tensor or <code>-g<G>, "
             "where <code> is int2 to int8 (symmetric) or uint1 to uint8 (with a zero point)"
         )
     grain = found[3]
@@ -87,3 +87,29 @@ class Encoded:
     def __repr__(self) -> str:
         kind = dtype_name(self.dtype)
         return f"Encoded({self.scheme}, {kind} {self.shape}, {self.nbytes} bytes)"
+
+
+def check_parts(who: str, e: Encoded) -> Scheme:
+    """The scheme of an `Encoded`, or a ValueError where its parts do not fit it, its shape or its dtype."""
+    how = scheme(e.scheme, who)
+    if e.dtype not in FLOATS:
+        raise ValueError(f"{who}: dtype must be {', '.join(FLOATS[:-1])} or {FLOATS[-1]}, got {e.dtype!r}")
+    shape = tuple(e.shape)
+    if not shape:
+        raise ValueError(f"{who}: shape must have a last axis, got ()")
+    *lead, last = shape
+    if how.group and last % how.group:
+        raise ValueError(f"{who}: groups of {how.group} do not divide a last axis of {last}")
+    steps = () if how.group is None else (*lead, last // how.group if how.group else 1)
+    if (e.zero_point is not None) != how.affine:
+        raise ValueError(f"{who}: {e.scheme} has {'a' if how.affine else 'no'} zero_point")
+    kind = "int8" if how.raw else "uint8"
+    wanted = [("data", e.data, kind, (*lead, how.bytes(last))), ("scale", e.scale, "", steps)]
+    for name, x, dtype, want in [*wanted, ("zero_point", e.zero_point, "uint8", steps)][: 3 if how.affine else 2]:
+        if not hasattr(x, "shape"):
+            raise TypeError(f"{who}: {name} must be an array, got {type(x).__name__}")
+        if tuple(x.shape) != want:
+            raise ValueError(f"{who}: {name} must have shape {want} for {e.scheme} of {shape}, got {tuple(x.shape)}")
+        if dtype and dtype_name(x.dtype) != dtype:
+            raise ValueError(f"{who}: {name} must be {dtype} for {e.scheme}, got {dtype_name(x.dtype)}")
+    return how

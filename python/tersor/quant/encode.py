@@ -11,7 +11,7 @@ from tersor._op import OPS, op
 from tersor._sample import Quantized
 from tersor.quant import _plain as plain
 from tersor.quant._arguments import Array, detached, one_of
-from tersor.quant._encoded import Encoded
+from tersor.quant._encoded import Encoded, check_parts
 from tersor.quant._encoded import scheme as find_scheme
 from tersor.quant.affine import quantize
 from tersor.quant.packing import pack
@@ -182,14 +182,15 @@ def decode(e: Encoded, *, out: Array = None) -> Array:
     TypeError
         If e is not an Encoded.
     ValueError
-        If its parts do not fit each other.
+        If its parts do not fit its scheme, shape and dtype.
 
     Notes
     -----
     One read of the codes, one write of the numbers.
     """
+    name = "decode"
     if not isinstance(e, Encoded):
-        raise TypeError(f"decode: e must be an Encoded, got {type(e).__name__}")
-    how = find_scheme(e.scheme)
+        raise TypeError(f"{name}: e must be an Encoded, got {type(e).__name__}")
+    how = check_parts(name, e)
     keywords = {} if out is None else {"out": out}
     return _decode(e.data, e.scale, e.zero_point, how.bits, e.shape[-1], FLOATS.index(e.dtype), **keywords)

@@ -58,6 +58,12 @@ def short(x: Tensor) -> str | None:
     return None if enough else "a tensor whose storage was freed or made shorter"
 
 
+def gone(x: Tensor) -> str | None:
+    """As `short`, of any tensor: those that are traced, transformed or made of others are not looked at."""
+    plain = type(x) in (Tensor, torch.nn.Parameter) and x.device.type != "meta"
+    return short(x) if plain and not torch.compiler.is_compiling() and not _wrapped(x) else None
+
+
 def check(who: str, **tensors: Any) -> None:
     """Refuses tensors without memory; anything that is no tensor passes."""
     for name, x in tensors.items():

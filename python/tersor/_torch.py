@@ -302,7 +302,7 @@ def _into(op: Op, call: Callable[..., Any], xs: list[torch.Tensor], scalars: lis
         isinstance(x, torch.Tensor) and _memory.lack(x) is not None for x in (*xs, *ys)
     ):
         for k, y in zip(op.outputs, ys, strict=False):
-            why = _memory.kind(y) if isinstance(y, torch.Tensor) else None
+            why = _memory.kind(y) or _memory.gone(y) if isinstance(y, torch.Tensor) else None
             if why is not None:
                 raise TypeError(f"{op.name}: out for {k} is {why}")
         made = call((*xs, *scalars))

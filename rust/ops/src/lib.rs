@@ -9,6 +9,7 @@ pub fn all() -> impl Iterator<Item = &'static Op> {
         hyperbolic_means::TABLES,
         hyperbolic_pairwise::TABLES,
         hyperbolic_planes::TABLES,
+        hyperbolic_transport::TABLES,
         lorentz::TABLES,
         project::TABLES,
         prune::TABLES,

@@ -51,10 +51,11 @@ def lack(x: Tensor) -> str | None:
 
 def short(x: Tensor) -> str | None:
     """Whether a plain tensor reaches past its storage, which others may have freed or made shorter."""
-    if not x.numel():
+    held = x.untyped_storage().nbytes()
+    if held == x.nbytes and x.is_contiguous():  # most are the whole of their storage
         return None
     end = x.storage_offset() + 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))
-    enough = x.untyped_storage().nbytes() >= end * x.element_size()
+    enough = not x.numel() or held >= end * x.element_size()
     return None if enough else "a tensor whose storage was freed or made shorter"
 
 

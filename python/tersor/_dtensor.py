@@ -46,15 +46,11 @@ def local(who: str, name: str, x: Any, rows: bool = True) -> Any:
 
 def number(x: Any) -> Any:
     """A number is no row: one that is distributed (a curvature that is learned, say) is made whole for every process."""
-    if not distributed(x) or x.numel() != 1:
+    if not distributed(x) or x.numel() != 1 or all(p.is_replicate() for p in x.placements):
         return x
     from torch.distributed.tensor import Replicate
 
-    return (
-        x
-        if all(p.is_replicate() for p in x.placements)
-        else x.redistribute(placements=[Replicate()] * x.device_mesh.ndim)
-    )
+    return x.redistribute(placements=[Replicate()] * x.device_mesh.ndim)
 
 
 def core(op: Op, i: int) -> int | None:

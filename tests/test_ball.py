@@ -281,9 +281,7 @@ def second(op, arrays, c):
     return [np.zeros(x.shape) if d is None else d.numpy() for x, d in zip(xs, got, strict=True)]
 
 
-@pytest.mark.parametrize(
-    "op", [op for op in TWICE if OPS[f"{op.name}_bwd"].checks.get("tensors")], ids=lambda op: op.name
-)
+@pytest.mark.parametrize("op", [op for op in TWICE if OPS[f"{op.name}_bwd"].options.tensors], ids=lambda op: op.name)
 def test_second_derivatives_where_a_formula_would_divide_by_zero(op):
     arrays = points(*op.sample.kinds, c=0.0)
     flat = second(op, arrays, 0.0)

@@ -48,7 +48,7 @@ def run(op, args, **kwargs):
 
 
 def dtypes(op):
-    return op.checks.get("dtypes", tuple(TOLERANCE))
+    return op.options.dtypes or tuple(TOLERANCE)
 
 
 CASES = [pytest.param(op, d, id=f"{op.name}-{d}") for op in ALL for d in dtypes(op)]
@@ -61,10 +61,10 @@ def test_matches_reference(op, dtype, data):
     args = inputs(op, draw)
     got = run(op, args)
     with np.errstate(all="ignore"):
-        want = several(op.reference(*(args if op.checks.get("native") else [wide(x) for x in args])))
+        want = several(op.reference(*(args if op.options.native else [wide(x) for x in args])))
     assert len(got) == len(want) == len(op.outputs)
-    tolerance = op.checks.get("tolerance", TOLERANCE).get(dtype, 0.0) * EPS.get(dtype, 0.0)
-    moved = neighbours(op, args, want) if op.checks.get("conditioned") else [0.0] * len(want)
+    tolerance = (op.options.tolerance or TOLERANCE).get(dtype, 0.0) * EPS.get(dtype, 0.0)
+    moved = neighbours(op, args, want) if op.options.conditioned else [0.0] * len(want)
     for name, g, w, apart in zip(op.outputs, got, want, moved, strict=True):
         assert g.shape == np.shape(w), name
         kind = dtype_name(g.dtype)
@@ -210,7 +210,7 @@ def test_bad_arguments(op):
     if dtype_name(args[0].dtype) in EPS:
         with pytest.raises(TypeError, match="byte order"):
             op.numpy((args[0].astype(args[0].dtype.newbyteorder()), *args[1:]), {})
-        if not op.checks.get("any_dtype"):
+        if not op.options.any_dtype:
             with pytest.raises(TypeError, match=op.name):
                 op.numpy((args[0].astype(np.int32), *args[1:]), {})
     for i in range(1, op.n):
@@ -301,16 +301,15 @@ def test_tables_agree():
     """Every kernel is declared, every declaration has a kernel with the same names in the same order."""
     assert set(OPS) == set(KERNELS)
     for op in OPS.values():
-        assert op.parameters == (*op.inputs, *(k for k, _ in op.kernel.scalars)), op.name
-        assert op.outputs == tuple(k for k, _ in op.kernel.outputs), op.name
-        assert (op.meta is not None) == ("custom" in op.rules), op.name
+        assert op.parameters == (*op.inputs, *op.signature.scalars), op.name
+        assert op.optional == op.signature.optional, op.name
         if op.name.endswith("_bwd"):
             forward = OPS[op.name.removesuffix("_bwd")]
             assert all(k.removeprefix("d") in forward.inputs for k in op.outputs), op.name
             known = {*forward.inputs, *forward.outputs, *forward.scalars}
             grads = [k for k in op.inputs if k not in known]
-            assert len(grads) == len(forward.outputs) and all(k.startswith("g") for k in grads), op.name
-        assert op.sample is not None or op.checks.get("unsampled"), f"{op.name}: neither a sample nor a reason"
+            assert len(grads) == forward.shown and all(k.startswith("g") for k in grads), op.name
+        assert op.sample is not None or op.options.unsampled, f"{op.name}: neither a sample nor a reason"
 
 
 def test_masked_arrays_and_matrices_are_refused():

@@ -12,7 +12,7 @@ DIFFERENTIABLE = [op for op in ALL if f"{op.name}_bwd" in OPS]
 
 def twice(op):
     """Whether a gradient of `op` has one: an operator of its own, or autograd through the reference."""
-    return f"{op.name}_bwd_bwd" in OPS or OPS[f"{op.name}_bwd"].checks.get("tensors", False)
+    return f"{op.name}_bwd_bwd" in OPS or OPS[f"{op.name}_bwd"].options.tensors
 
 
 def tensor(x):
@@ -74,7 +74,7 @@ def test_gradcheck(op, rows):
         for i, k in enumerate(op.parameters):
             if k in op.coefficients and isinstance(args[i], float):
                 args[i] = torch.tensor(args[i], dtype=torch.float64, requires_grad=True)
-        if op.checks.get("gradcheck", True):
+        if op.options.gradcheck:
             assert torch.autograd.gradcheck(lambda *a, op=op: op.torch(a, {}), args)
         if twice(op):
             assert torch.autograd.gradgradcheck(lambda *a, op=op: op.torch(a, {}), args)

@@ -32,7 +32,7 @@ CASES = [
     pytest.param(op, d, id=f"{op.name}-{d}")
     for op in ALL
     if launcher(op)
-    for d in op.checks.get("triton_dtypes", op.checks.get("dtypes", DTYPES))
+    for d in op.options.triton_dtypes or op.options.dtypes or DTYPES
 ]
 
 
@@ -58,7 +58,7 @@ def test_launcher(op, dtype, lead, d, rows, c):
     want, got = on_gpu(op, inputs(op, Draw(7, dtype, lead, d, 0.9, c, c_rows=rows)))
     for g, w in zip(got, want, strict=True):
         if g.is_floating_point():
-            tolerance = op.checks.get("triton_tolerance", 16) * max(EPS[dtype], EPS["float32"])
+            tolerance = op.options.triton_tolerance * max(EPS[dtype], EPS["float32"])
             assert_close(g.double().numpy(), np.asarray(w, np.float64), tolerance, scale=1.0)
         else:
             np.testing.assert_array_equal(array(g), w)

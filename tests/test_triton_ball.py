@@ -26,7 +26,7 @@ pytestmark = pytest.mark.triton
 BALL = [op for op in ALL if op.family == "hyperbolic" and isinstance(op.sample, Rows) and "c" in op.inputs]
 FORWARD = [op for op in BALL if not op.name.endswith("_bwd")]
 BACKWARD = [op for op in BALL if op.name.endswith("_bwd")]
-POINTS = [op for op in BALL if op.checks.get("checks_inside")]
+POINTS = [op for op in BALL if op.options.checks_inside]
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 

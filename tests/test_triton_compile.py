@@ -65,7 +65,7 @@ CASES = [
     pytest.param(op, d, id=f"{op.name}-{d}")
     for op in ALL
     if launcher(op)
-    for d in op.checks.get("triton_dtypes", op.checks.get("dtypes", DTYPES))
+    for d in op.options.triton_dtypes or op.options.dtypes or DTYPES
     if d != "float16"  # differs from bfloat16 in its loads only
 ]
 

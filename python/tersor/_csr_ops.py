@@ -24,15 +24,7 @@ def _index(wide: bool) -> str:
 SUMS = {"float64": 4000, "float32": 400, "float16": 4, "bfloat16": 4}
 
 
-@op(
-    meta=lambda indices, indptr, cols, wide: [
-        (tuple(indices.shape), _index(wide)),
-        (tuple(indptr.shape), _index(wide)),
-        (tuple(indices.shape), _index(wide)),
-    ],
-    sample=_csr_sample.sort,
-    integer=True,
-)
+@op(sample=_csr_sample.sort, integer=True)
 def csr_sort(indices: Array, indptr: Array, cols: int, wide: bool = False) -> tuple[Array, ...]:
     """A structure checked and its rows sorted by column, stably; ``data[perm]`` are the values in that order."""
     perm = np.lexsort((indices, rows_of(indptr)))
@@ -40,49 +32,27 @@ def csr_sort(indices: Array, indptr: Array, cols: int, wide: bool = False) -> tu
     return indices[perm].astype(kind), indptr.astype(kind), perm.astype(kind)
 
 
-@op(
-    meta=lambda indices, indptr, cols: [
-        (tuple(indices.shape), indices.dtype),
-        ((cols + 1,), indices.dtype),
-        (tuple(indices.shape), indices.dtype),
-    ],
-    sample=_csr_sample.transpose,
-    integer=True,
-)
+@op(sample=_csr_sample.transpose, integer=True)
 def csr_transpose(indices: Array, indptr: Array, cols: int) -> tuple[Array, ...]:
     """The structure of the transpose: its indices and offsets, and where each of its entries stands here."""
     return transposed(indices, indptr, cols)
 
 
-@op(
-    meta=lambda w, mask, wide: [((w.shape[0] + 1,) if len(w.shape) else (1,), _index(wide))],
-    sample=_csr_sample.count,
-    integer=True,
-    native=True,
-)
+@op(sample=_csr_sample.count, integer=True, native=True)
 def csr_count(w: Array, mask: Array = None, wide: bool = False) -> Array:
     """Where the rows of a dense matrix begin, of whose elements those are stored that are not 0, or that the mask names."""
     kept = w != 0 if mask is None or not mask.size else mask != 0
     return np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(_index(wide))
 
 
-@op(
-    meta=lambda w, indptr, mask, entries: [((entries,), w.dtype), ((entries,), indptr.dtype)],
-    sample=_csr_sample.fill,
-    integer=True,
-    native=True,
-)
+@op(sample=_csr_sample.fill, integer=True, native=True)
 def csr_fill(w: Array, indptr: Array, mask: Array = None, entries: int = 0) -> tuple[Array, Array]:
     """The values and columns of a dense matrix in the rows that `csr_count` found."""
     rows, columns = np.nonzero(w != 0 if mask is None or not mask.size else mask)
     return w[rows, columns], columns.astype(indptr.dtype)
 
 
-@op(
-    meta=lambda data, indices, indptr, cols: [((indptr.shape[0] - 1, cols), data.dtype)],
-    sample=_csr_sample.dense,
-    tolerance=SUMS,
-)
+@op(sample=_csr_sample.dense, tolerance=SUMS)
 def csr_dense(data: Array, indices: Array, indptr: Array, cols: int) -> Array:
     """The dense matrix; entries of equal place are added."""
     w = np.zeros((len(indptr) - 1, cols))
@@ -90,11 +60,7 @@ def csr_dense(data: Array, indices: Array, indptr: Array, cols: int) -> Array:
     return w
 
 
-@op(
-    outputs=("ddata",),
-    meta=lambda g, indices, indptr: [(tuple(indices.shape), g.dtype)],
-    sample=_csr_sample.dense_bwd,
-)
+@op(sample=_csr_sample.dense_bwd)
 def csr_dense_bwd(g: Array, indices: Array, indptr: Array) -> Array:
     """Gradient of `csr_dense`: the elements at the stored places."""
     return g[rows_of(indptr), indices]

@@ -101,21 +101,21 @@ def spmm(draw: Draw) -> Sample:
     bias = draw.normal(rows) if draw.seed % 2 else None
     data, x = draw.normal(len(indices)), draw.normal(*lead, cols, n)
     lo, hi = ((-math.inf, math.inf), (0.0, math.inf), (-0.5, 0.5))[draw.seed % 3]
-    grads = 3 | (4 if bias is not None else 0)
-    return [data, indices, indptr, x, bias, *given], {"lo": lo, "hi": hi, "grads": grads}
+    return [data, indices, indptr, x, bias, *given], {"lo": lo, "hi": hi}
 
 
 def spmm_bwd(draw: Draw) -> Sample:
     (data, indices, indptr, x, bias, *given), scalars = spmm(draw)
     y = draw.cast(chain(data, indices, indptr, x, bias, scalars["lo"], scalars["hi"]))
-    return [draw.normal(*y.shape), data, indices, indptr, x, y, *given], scalars
+    needs = 3 | (4 if bias is not None else 0)
+    return [draw.normal(*y.shape), data, indices, indptr, x, y, *given], {**scalars, "needs": needs}
 
 
 def sddmm(draw: Draw) -> Sample:
     indices, indptr, (rows, cols), lead, n, given = operands(draw)
-    return [draw.normal(*lead, rows, n), draw.normal(*lead, cols, n), indices, indptr, *given], {"grads": 3}
+    return [draw.normal(*lead, rows, n), draw.normal(*lead, cols, n), indices, indptr, *given], {}
 
 
 def sddmm_bwd(draw: Draw) -> Sample:
-    (a, b, indices, indptr, *given), scalars = sddmm(draw)
-    return [draw.normal(len(indices)), a, b, indices, indptr, *given], scalars
+    (a, b, indices, indptr, *given), _ = sddmm(draw)
+    return [draw.normal(len(indices)), a, b, indices, indptr, *given], {"needs": 3}

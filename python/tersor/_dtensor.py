@@ -56,12 +56,11 @@ def number(x: Any) -> Any:
 def core(op: Op, i: int) -> int | None:
     """How many last axes of input `i` belong together; None where no axis may be split."""
     k = op.inputs[i]
-    if "local" in op.checks:
-        found: int | None = op.checks["local"].get(k)
-        return found
+    if op.options.local is not None:
+        return op.options.local.get(k)
     if op.vectors:
         return 1 if i < op.vectors or k in op.coefficients else 0
-    return op.checks.get("leading", {}).get(k)
+    return op.leading.get(k)
 
 
 def run(op: Op, call: Callable[..., Any], whole: tuple[Any, ...]) -> Any:
@@ -123,7 +122,7 @@ def run(op: Op, call: Callable[..., Any], whole: tuple[Any, ...]) -> Any:
     ys = call((*parts, *whole[op.n :]))
     several = isinstance(ys, tuple)
     # scales that are for groups of elements do not broadcast; the result is like the first
-    lead = leads[0] if "local" in op.checks else lead_of(leads)
+    lead = leads[0] if op.options.local is not None else lead_of(leads)
     out = []
     for y in ys if several else (ys,):
         shape = (*lead, *y.shape[width:])

@@ -19,11 +19,6 @@ from tersor._op import Op
 active: Callable[[], bool] = torch._C._are_functorch_transforms_active
 
 
-def watched() -> bool:
-    """Whether any tensor may have a gradient, though it does not say so: a batch hides that of what it is made of."""
-    return not torch.compiler.is_compiling() and active()
-
-
 def batched(op: Op, call: Callable[..., Any], size: int, dims: Sequence[int | None], args: Sequence[Any]) -> Any:
     """The results of `call` for all samples, their batch axis first.
 
@@ -35,7 +30,7 @@ def batched(op: Op, call: Callable[..., Any], size: int, dims: Sequence[int | No
     """
     args = [a if at is None else a.movedim(at, 0) for a, at in zip(args, dims, strict=True)]
     own = [at is not None for at in dims]
-    fold = _by_rows if op.vectors else _by_axes if op.checks.get("leading") else None
+    fold = _by_rows if op.vectors else _by_axes if op.leading else None
     ys = fold(op, call, size, own, args) if fold is not None and size else None
     return _one_by_one(op, call, size, own, args) if ys is None else ys
 
@@ -77,7 +72,7 @@ def _by_rows(op: Op, call: Callable[..., Any], size: int, own: list[bool], args:
 
 def _by_axes(op: Op, call: Callable[..., Any], size: int, own: list[bool], args: list[Any]) -> Any:
     """One call, where all that has a batch is declared to take leading axes."""
-    leading = op.checks["leading"]
+    leading = op.leading
     if any(mine and k not in leading for k, mine in zip(op.inputs, own, strict=False)):
         return None
     xs = [

@@ -1,7 +1,7 @@
 """The one declaration per operator: reference, signature, types and documentation are the decorated function.
 
 The rule of this file: whatever differs between operators is read from the declaration or from the Rust table
-(`_core.ops()`); nothing here names an operator. Every backend is ``kernel(*inputs, *outputs, *scalars)``.
+(`_signature`); nothing here names an operator. Every backend is ``kernel(*inputs, *outputs, *scalars)``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import numpy as np
 from tersor import _core
 from tersor._arrays import FLOATS, as_words, axes, check_order, dtype_name, empty, into, move, native, ordinary
 from tersor._core import InternalError
+from tersor._options import Options
+from tersor._signature import KERNELS, SIGNATURES
 
 __all__ = ["OPS", "FormatError", "InternalError", "Op", "kernel", "op"]
 
@@ -25,7 +27,6 @@ R = TypeVar("R")
 MISSING = object()
 #: the most axes that a kernel takes
 AXES = 16
-KERNELS = {k.name: k for k in _core.ops()}
 OPS: dict[str, Op] = {}
 
 
@@ -39,24 +40,16 @@ def kernel(name: str) -> Callable[..., None]:
 
 
 class Op:
-    """One operator: what the declaration and the Rust table say of it, and its NumPy path.
+    """One operator: what the declaration and its signature say of it, and its NumPy path.
 
     Attributes
     ----------
-    inputs : names of the array parameters; the first ``vectors`` of them are rows ``[..., d]``
-    optional : those that may be None, coefficients: those that may be a Python number (their default is one)
+    inputs, vectors, outputs, shown, rules, leading : see `Signature`
+    optional : the inputs that may be None, coefficients: those that may be a Python number (their default is one)
     scalars : names of the constants, with their defaults
-    outputs : names of the results; rules: how each one's shape and dtype follow (see ``Rule`` in Rust)
     """
 
-    def __init__(
-        self,
-        reference: Callable[..., Any],
-        outputs: Sequence[str] = (),
-        meta: Callable[..., list[tuple[tuple[int, ...], Any]]] | None = None,
-        sample: Callable[..., Any] | None = None,
-        **checks: Any,
-    ) -> None:
+    def __init__(self, reference: Callable[..., Any], options: Options) -> None:
         self.reference = reference
         self.name = reference.__name__.lstrip("_")
         self.family = ".".join(reference.__module__.split(".")[1:2]) or reference.__module__
@@ -64,37 +57,34 @@ class Op:
         if kernel is None:
             raise LookupError(f"{self.name}: declared in {self.family}.py, but the Rust table has no such kernel")
         self.kernel = kernel
-        self.meta = meta
-        self.sample = sample
-        self.checks = checks
-        self.inputs = self.kernel.inputs
-        self.vectors = self.kernel.vectors
-        self.rules = tuple(rule for _, rule in self.kernel.outputs)
-        self.outputs = tuple(outputs) or tuple(name for name, _ in self.kernel.outputs)
+        self.signature = SIGNATURES[self.name]
+        self.options = options
+        self.sample = options.sample
+        self.inputs = self.signature.inputs
+        self.vectors = self.signature.vectors
+        self.outputs = self.signature.outputs
+        self.rules = self.signature.rules
+        self.shown = self.signature.shown
+        self.leading = self.signature.leading if options.leading is None else options.leading
         every = inspect.signature(reference).parameters
         # keyword-only parameters say which axis the rows lie along: not the kernel's business, see `along`
         parameters = {k: p for k, p in every.items() if p.kind is not p.KEYWORD_ONLY}
         self.axis = "dim" in every
         self.keepdim = "keepdim" in every
-        self.words: dict[str, dict[str, float]] = checks.get("words", {})
         self.parameters = tuple(parameters)
         self.defaults = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
         self.scalars = {k: self.defaults.get(k) for k in self.parameters if k not in self.inputs}
         self.optional = frozenset(k for k in self.inputs if k in self.defaults and self.defaults[k] is None)
         self.coefficients = frozenset(k for k in self.inputs if isinstance(self.defaults.get(k), float))
-        self.exempt = self.optional | self.coefficients | frozenset(checks.get("exempt", ()))
+        self.exempt = self.optional | self.coefficients | frozenset(options.exempt)
         self.n = len(self.inputs)
-        self.fast = (
-            None
-            if meta
-            else _core.Fast(
-                self.kernel,
-                [self.defaults.get(k, MISSING) for k in self.parameters],
-                MISSING,
-                [k in self.exempt for k in self.inputs],
-                np.ndarray,
-                np.empty,
-            )
+        self.fast = _core.Fast(
+            self.kernel,
+            [self.defaults.get(k, MISSING) for k in self.parameters],
+            MISSING,
+            [k in self.exempt for k in self.inputs],
+            np.ndarray,
+            np.empty,
         )
         self.torch: Callable[..., Any] = functools.partial(_load_torch, self)
         #: of an operator that users call: tells what was wrong with the arguments
@@ -121,7 +111,7 @@ class Op:
             k = next(k for k in kwargs if k not in names[len(args) :])
             twice = "given twice" if k in names else "unknown"
             raise TypeError(f"{self.name}: argument {k} is {twice}")
-        for k, words in self.words.items():
+        for k, words in self.options.words.items():
             i = names.index(k)
             if isinstance(values[i], str):
                 if values[i] not in words:
@@ -149,7 +139,7 @@ class Op:
             xs = [move(x, n, at, -1) for x in xs]
         result = call(*xs, *scalars)
         ys = list(result) if isinstance(result, tuple) else [result]
-        for i, rule in enumerate(self.rules):
+        for i, rule in enumerate(self.rules[: self.shown]):
             if rule != "lead":
                 ys[i] = move(ys[i], n, -1, at)
             elif keep:
@@ -159,20 +149,6 @@ class Op:
             into(self.name, list(out) if isinstance(out, tuple) else [out], ys)
             return out
         return ys[0] if len(ys) == 1 else tuple(ys)
-
-    def shapes(self, xs: Sequence[Any], scalars: Sequence[Any]) -> list[tuple[tuple[int, ...], Any]]:
-        """Shape and dtype of each output; dtype is that of an input or a name."""
-        if self.meta is not None:
-            return self.meta(*xs, **dict(zip(self.scalars, scalars, strict=True)))
-        out = []
-        for rule in self.rules:
-            if isinstance(rule, int):
-                out.append((tuple(xs[rule].shape), xs[rule].dtype))
-                continue
-            wide = max(xs[: max(self.vectors, 1)], key=_extent)
-            shape = tuple(wide.shape)
-            out.append((shape[:-1] if rule == "lead" else shape, xs[0].dtype))
-        return out
 
     def typed(self, xs: Sequence[Any], kinds: Sequence[str]) -> list[int]:
         """The places of the arrays that must be of one float type; scales and coefficients are exempt."""
@@ -253,10 +229,9 @@ class Op:
             kwargs = dict(kwargs)
             out = kwargs.pop("out")
         xs, scalars = self.bind(args, kwargs)
-        if self.fast is not None:
-            y = self.fast((*xs, *scalars), out)
-            if y is not None:
-                return y
+        y = self.fast((*xs, *scalars), out)
+        if y is not None:
+            return y
         kinds = []
         for i, (k, x) in enumerate(zip(self.inputs, xs, strict=True)):
             if type(x) is not np.ndarray:
@@ -266,20 +241,24 @@ class Op:
         xs = self.broadcast(xs, np.broadcast_to)
         if max(x.ndim for x in xs) > AXES:
             return self.folded(self.numpy, xs, scalars, out)
-        wanted = self.shapes(xs, scalars)
+        wanted = self.signature.made(xs, scalars)
         buffers = [native(self.name, k, x) for k, x in zip(self.inputs, xs, strict=True)]
-        if out is None:
-            ys = [empty(shape, dtype) for shape, dtype in wanted]
-        else:
+        ys: list[Any] = []
+        if out is not None:
             ys = list(out) if isinstance(out, tuple) else [out]
             self.check_out(ys, wanted, np.ndarray, lambda y: y.dtype.name)
+        ys += [empty(shape, dtype) for shape, dtype in wanted[len(ys) :]]
         self.kernel(*buffers, *[as_words(y) for y in ys], *scalars)
-        return ys[0] if len(ys) == 1 else tuple(ys)
+        return self.seen(ys)
+
+    def seen(self, ys: Sequence[Any]) -> Any:
+        """Of all results, those that who called is given."""
+        return ys[0] if self.shown == 1 else tuple(ys[: self.shown])
 
     def folded(self, call: Callable[..., Any], xs: list[Any], scalars: list[Any], out: Any) -> Any:
         """Along more axes than the kernels have: the leading ones as one, and the results in their shape again."""
-        rows = self.vectors and self.meta is None
-        cores = self.checks.get("leading", {})
+        rows = self.vectors
+        cores = dict(self.leading)
         if rows:
             cores = {k: int(i < self.vectors or k in self.coefficients) for i, k in enumerate(self.inputs)}
         leads, flat = [], []
@@ -292,8 +271,8 @@ class Op:
         lead = max(leads[: max(self.vectors, 1)], key=math.prod)
         made = call((*flat, *scalars), {})
         back = []
-        for y, rule in zip(made if isinstance(made, tuple) else (made,), self.rules, strict=True):
-            own = {"lead": lead, "rows": (*lead, *y.shape[-1:]), "custom": (*lead, *y.shape[1:])}
+        for y, rule in zip(made if isinstance(made, tuple) else (made,), self.rules[: self.shown], strict=True):
+            own = {"lead": lead, "rows": (*lead, *y.shape[-1:]), "sizes": (*lead, *y.shape[1:])}
             back.append(y.reshape(xs[rule].shape if isinstance(rule, int) else own[rule]))
         if out is not None:
             into(self.name, list(out) if isinstance(out, tuple) else [out], back)
@@ -301,9 +280,9 @@ class Op:
         return back[0] if len(back) == 1 else tuple(back)
 
     def check_out(self, ys: list[Any], wanted: list[Any], kind: Any, name_of: Callable[[Any], str]) -> None:
-        if len(ys) != len(wanted):
-            raise ValueError(f"{self.name}: out has {len(ys)} arrays, {len(wanted)} are needed")
-        for k, y, (shape, dtype) in zip(self.outputs, ys, wanted, strict=True):
+        if len(ys) != self.shown:
+            raise ValueError(f"{self.name}: out has {len(ys)} arrays, {self.shown} are needed")
+        for k, y, (shape, dtype) in zip(self.outputs, ys, wanted, strict=False):
             if not isinstance(y, kind):
                 raise TypeError(f"{self.name}: out for {k} must be {kind.__name__}, got {type(y).__name__}")
             ordinary(self.name, f": out for {k}", y)
@@ -330,10 +309,6 @@ class Op:
         raise TypeError(f"{self.name}: {name} must be a NumPy array like the first argument, got {type(x).__name__}")
 
 
-def _extent(x: Any) -> tuple[int, int]:
-    return math.prod(x.shape[:-1]), len(x.shape)
-
-
 def _load_torch(spec: Op, *args: Any) -> Any:
     """The torch path before first use: imports it, if the argument is a tensor at all."""
     first = args[0][0] if args[0] else None
@@ -348,24 +323,13 @@ def _load_torch(spec: Op, *args: Any) -> Any:
 def op(**options: Any) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Declares an operator; the decorated function is its float64 reference.
 
-    Parameters
-    ----------
-    outputs : names of the results; of a backward, ``d<input>`` for every input it differentiates
-    meta : ``meta(*inputs, **scalars) -> [(shape, dtype)]`` where the Rust table says ``custom``
-    sample : ``sample(draw) -> (inputs, scalars)`` for tests and benchmarks (see `tersor.testing`)
-    exempt : names of inputs that may have another float type than the data (scales)
-    words : ``{scalar: {word: number}}``, the words a scalar may be given as
-    conditioned : computed in the data's own type: tests allow what a rounding of the inputs changes as well
-    leading : of an operator without rows: the inputs that take leading axes, all alike, with how many last axes belong together
-    local : the inputs whose leading axes a shard of a DTensor may split, with how many last axes belong together, where that
-        is not what ``leading`` says
-    tensors : of a backward: its reference reads tensors too, and torch's autograd goes through it for second derivatives
+    Its options are the fields of `Options`.
 
     A keyword-only ``dim`` (and ``keepdim``) in the signature lets the caller say which axis the rows lie along.
     """
 
     def declare(reference: Callable[..., R]) -> Callable[..., R]:  # takes out= besides the reference's own
-        spec = Op(reference, **options)
+        spec = Op(reference, Options(**options))
         OPS[spec.name] = spec
         fast, axis = spec.fast, spec.axis
 
@@ -377,7 +341,7 @@ def op(**options: Any) -> Callable[[Callable[..., R]], Callable[..., R]]:
                 if kwargs and axis and ("dim" in kwargs or "keepdim" in kwargs):
                     return spec.along(call, args, kwargs)
                 if args and isinstance(args[0], np.ndarray):
-                    if fast is not None and (not kwargs or (len(kwargs) == 1 and "out" in kwargs)):
+                    if not kwargs or (len(kwargs) == 1 and "out" in kwargs):
                         y = fast(args, kwargs["out"]) if kwargs else fast(args)
                         if y is not None:
                             return y

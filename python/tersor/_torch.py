@@ -1,7 +1,7 @@
 """Operators as torch sees them: schema, fake, CPU and CUDA kernels, autograd, all derived from the registry.
 
 The rule of this file: no code per operator. The CPU kernels are registered by Rust through torch's stable C ABI;
-a Python body stands in where an output's shape is said in Python, and where torch lacks the ABI.
+a Python body stands in where torch lacks the ABI.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tersor._op import AXES, OPS, Op
 
 NAMESPACE = "tersor"
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")
-KINDS = {"float": "float", "int": "int", "bool": "bool"}
+KINDS = {"float": "float", "int": "int", "bool": "bool", "needs": "int"}
 REGISTERED: set[str] = set()
 
 
@@ -61,7 +61,7 @@ def _native() -> frozenset[str]:
 
 def schema(op: Op) -> str:
     arrays = [f"Tensor {k}" for k in op.inputs]
-    scalars = [f"{KINDS[kind]} {k}" for k, kind in op.kernel.scalars]
+    scalars = [f"{KINDS[kind]} {k}" for k, kind in zip(op.signature.scalars, op.signature.kinds, strict=True)]
     results = ", ".join("Tensor" for _ in op.outputs)
     return f"{op.name}({', '.join(arrays + scalars)}) -> " + (results if len(op.outputs) == 1 else f"({results})")
 
@@ -76,15 +76,16 @@ def body(op: Op, kernel: Callable[..., None] | None) -> Callable[..., Any]:
                 if (why := _memory.short(x)) is not None:
                     raise TypeError(f"{op.name}: {k} is {why}")
         xs = [x if x.is_contiguous() else x.contiguous() for x in args[:n]]
-        ys = [
-            xs[0].new_empty(shape, dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
-            for shape, dtype in op.shapes(xs, args[n:])
-        ]
+        ys = [_made(xs[0], shape, dtype) for shape, dtype in op.signature.made(xs, args[n:])]
         if kernel is not None:
             kernel(*xs, *ys, *args[n:])
         return ys[0] if len(ys) == 1 else tuple(ys)
 
     return run
+
+
+def _made(like: torch.Tensor, shape: tuple[Any, ...], dtype: Any) -> torch.Tensor:
+    return like.new_empty(shape, dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
 
 
 def _launch(op: Op, *args: Any) -> None:
@@ -204,46 +205,58 @@ def public(op: Op) -> Callable[..., Any]:
         if v > 1:
             shape, dtype, device = x.shape, x.dtype, x.device
             for y in args[1:v]:
-                if not isinstance(y, tensor) or y.shape != shape or y.dtype != dtype or y.device != device:
+                if not isinstance(y, tensor) or y.dtype != dtype or y.device != device:
+                    return None
+                if y.shape != shape and y.shape != shape[-1:]:  # one row for all, a weight say, needs no thought either
                     return None
         given = args[first:]
         rest = rests.get(given) if not given or (len(given) == 1 and type(given[0]) is float) else None
         if rest is None:
-            rest = complete(given, x.device)
+            rest = complete(given, x)
             if rest is None:
                 return None
         return args[:first] + rest
 
-    def complete(given: tuple[Any, ...], device: torch.device) -> tuple[Any, ...] | None:
-        """What follows the rows, with its defaults, numbers as tensors."""
+    def complete(given: tuple[Any, ...], x: torch.Tensor) -> tuple[Any, ...] | None:
+        """What follows the rows, with its defaults, numbers and nothing as tensors."""
         at = first + len(given)
         tail = tails[at] if at <= total else None
         if tail is None:
             return None
         rest = list(given + tail)
+        kept = True
         for i in range(n - first):
             a = rest[i]
-            if not exempt[first + i]:
-                return None
             if isinstance(a, tensor):
-                if a.ndim or a.device != device:
+                if a.device != x.device or not fits(first + i, a, x):
                     return None
+            elif not exempt[first + i]:
+                return None
             elif type(a) is float:
                 rest[i] = _number(a)
+            elif a is None and x.device.type == "cpu":
+                rest[i], kept = _ABSENT, False
             else:
                 return None
         if any(isinstance(a, str) for a in rest):
             return None
-        if all(type(a) is float for a in given):
+        if kept and all(type(a) is float for a in given):
             if len(rests) >= 1024:
                 rests.clear()
             rests[given] = tuple(rest)
         return tuple(rest)
 
-    def dispatch_all(*whole: Any) -> Any:
-        return dispatch(whole)
+    def fits(i: int, a: torch.Tensor, x: torch.Tensor) -> bool:
+        """Whether input `i` is as the kernel takes it beside x: a number, one for each row, or of an operator without rows."""
+        if a.ndim > AXES or not (exempt[i] or a.dtype == x.dtype or not a.is_floating_point()):
+            return False
+        return not v or (not a.ndim if exempt[i] else a.shape == x.shape[:-1])
 
-    def dispatch(whole: tuple[Any, ...]) -> Any:
+    def every_of(*whole: Any) -> Any:
+        return every(whole)
+
+    def every(whole: tuple[Any, ...]) -> Any:
+        """All results, those too that are kept for the backward."""
         if compiling():
             return traced(whole)
         try:
@@ -260,10 +273,10 @@ def public(op: Op) -> Callable[..., Any]:
             if meant is not None:
                 raise meant from None
             if any(_dtensor.distributed(x) for x in whole[:n]):
-                return _dtensor.run(op, dispatch, whole)
+                return _dtensor.run(op, every, whole)
             same = _fakes(whole)
             if same is not None:
-                return dispatch(same)
+                return every(same)
             _refuse(op, whole)
             raise
 
@@ -274,7 +287,11 @@ def public(op: Op) -> Callable[..., Any]:
                     return function(*whole)
         return raw(*whole)
 
-    function, transformed = _function(op, raw, dispatch_all)
+    def seen(whole: tuple[Any, ...]) -> Any:
+        return op.seen(every(whole))
+
+    dispatch = every if op.shown == len(op.outputs) else seen
+    function, transformed = _function(op, raw, every_of)
     return call
 
 
@@ -319,14 +336,16 @@ def _into(op: Op, call: Callable[..., Any], xs: list[torch.Tensor], scalars: lis
                     )
         into(op.name, ys, news)
         return out
-    op.check_out(ys, op.shapes(xs, scalars), torch.Tensor, lambda y: dtype_name(y.dtype))
-    for k, y in zip(op.outputs, ys, strict=True):
+    wanted = op.signature.made(xs, scalars)
+    op.check_out(ys, wanted, torch.Tensor, lambda y: dtype_name(y.dtype))
+    for k, y in zip(op.outputs, ys, strict=False):
         if not y.is_contiguous():
             raise ValueError(f"{op.name}: out for {k} must be contiguous")
         if y.device != xs[0].device:
             raise ValueError(f"{op.name}: out for {k} is on {y.device}, {op.inputs[0]} on {xs[0].device}")
     run = op.kernel if xs[0].device.type == "cpu" else functools.partial(_launch, op)
-    run(*[x.detach().contiguous() for x in xs], *[y.detach() for y in ys], *scalars)
+    kept = [_made(xs[0], *w) for w in wanted[op.shown :]]
+    run(*[x.detach().contiguous() for x in xs], *[y.detach() for y in ys], *kept, *scalars)
     return out
 
 
@@ -339,13 +358,13 @@ def _function(
     """
     bwd = OPS.get(f"{op.name}_bwd")
     if bwd is None:
-        if op.checks.get("tensors"):
+        if op.options.tensors:
             return _through_reference(op, raw, call)
 
         def refuse(*args: Any) -> Any:
             raise NotImplementedError(f"{op.name}: not differentiable")
 
-        if op.checks.get("integer"):
+        if op.options.integer:
             return raw, raw
         return refuse, _func.function(op, raw, call, lambda ctx, inputs, output: None, refuse)
     n, recording = op.n, torch.is_grad_enabled
@@ -356,9 +375,10 @@ def _function(
     feed = [grads.index(k) if k in grads else len(grads) + saved.index(k) for k in bwd.inputs]
     places = [order[k] for k in saved]
     inputs_only = all(i < n for i in places)
-    constants = [n + list(op.scalars).index(k) for k in bwd.scalars]
+    asked = bwd.signature.needs
+    constants = [n + list(op.scalars).index(k) for i, k in enumerate(bwd.scalars) if i != asked]
     backward_raw = getattr(getattr(torch.ops, NAMESPACE), bwd.name).default
-    twice = f"{bwd.name}_bwd" in OPS or bool(bwd.checks.get("tensors"))
+    twice = f"{bwd.name}_bwd" in OPS or bwd.options.tensors
     single = len(bwd.outputs) == 1
     # for each gradient: of which input, and its place among the saved unless it has that one's shape by its rule
     back = []
@@ -371,15 +391,19 @@ def _function(
     def save(ctx: Any, args: tuple[Any, ...], ys: Any) -> None:
         every = args if inputs_only else (*args[:n], ys) if len(op.outputs) == 1 else (*args[:n], *ys)
         ctx.save_for_backward(*[every[i] for i in places])
+        if op.shown < len(op.outputs):
+            ctx.mark_non_differentiable(*ys[op.shown :])
         if constants:
             ctx.constants = [args[i] for i in constants]
 
     def pull(ctx: Any, *gs: torch.Tensor) -> Any:
         xs, needed = ctx.saved_tensors, ctx.needs_input_grad
-        every = (*gs, *xs)
+        every = (*gs[: op.shown], *xs)
         fed = [every[i] for i in feed]
         if constants:
             fed += ctx.constants
+        if asked is not None:
+            fed.insert(len(feed) + asked, sum(1 << place for i, place, _ in back if needed[i]))
         # without create_graph no graph is recorded here, and nothing has to watch for one
         ds = graphed(*fed) if recording() else backward_raw(*fed)
         if single:

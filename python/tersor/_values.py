@@ -37,6 +37,19 @@ def check_values(who: str, name: str, x: Any) -> None:
         check_order(who, name, x)
 
 
+def watched(*xs: Any) -> bool:
+    """Whether the gradient of any of these may be asked for. A batch of `torch.func` hides that of what it is made of."""
+    tensors = [x for x in xs if is_tensor(x)]
+    if not tensors:
+        return False
+    import torch
+
+    if not torch.is_grad_enabled():
+        return False
+    hidden = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    return hidden or any(x.requires_grad for x in tensors)
+
+
 def check_alike(who: str, **arrays: Any) -> None:
     """Either all tensors are distributed or none is, or a TypeError; what is None passes."""
     given = {k: is_distributed(x) for k, x in arrays.items() if x is not None}

@@ -25,29 +25,18 @@ from tersor._csr_ops import SUMS
 from tersor._csr_pattern import Pattern
 from tersor._csr_sample import add_at, chain, rows_of
 from tersor._op import op
-from tersor._values import check_dense, check_values, tensor_of
+from tersor._values import check_dense, check_values, tensor_of, watched
 
 __all__ = ["CSR", "from_dense", "from_scipy", "from_torch", "sddmm", "spmm"]
 
 Array = Any
 
-# the bits of `grads`: which gradients are wanted, in the order of the outputs
+# the bits of `needs`: which gradients are wanted, in the order of the outputs
 _DATA, _X, _BIAS = 1, 2, 4
 _ACTIVATIONS = {None: (-math.inf, math.inf), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
 
 
-def _product_shape(name: str, x: Array, indptr: Array) -> tuple[int, ...]:
-    if len(x.shape) < 2:
-        raise ValueError(f"{name}: x needs two axes or more, got shape {tuple(x.shape)}")
-    return (*x.shape[:-2], indptr.shape[0] - 1, x.shape[-1])
-
-
-@op(
-    meta=lambda data, indices, indptr, x, *rest, **scalars: [(_product_shape("spmm", x, indptr), data.dtype)],
-    sample=_csr_sample.spmm,
-    tolerance=SUMS,
-    leading={"x": 2},
-)
+@op(sample=_csr_sample.spmm, tolerance=SUMS)
 def _spmm(
     data: Array,
     indices: Array,
@@ -59,22 +48,12 @@ def _spmm(
     t_indptr: Array = None,
     lo: float = -math.inf,
     hi: float = math.inf,
-    grads: int = 7,
 ) -> Array:
-    """clamp(A x + bias, lo, hi); ``perm, t_indices, t_indptr`` and ``grads`` are for the backward alone."""
+    """clamp(A x + bias, lo, hi); ``perm, t_indices, t_indptr`` are for the backward alone."""
     return chain(data, indices, indptr, x, bias, lo, hi)
 
 
-@op(
-    outputs=("ddata", "dx", "dbias"),
-    meta=lambda g, data, indices, indptr, x, *rest, grads, **scalars: [
-        (tuple(data.shape) if grads & _DATA else (0,), data.dtype),
-        (tuple(x.shape) if grads & _X else (0,), data.dtype),
-        ((indptr.shape[0] - 1,) if grads & _BIAS else (0,), data.dtype),
-    ],
-    sample=_csr_sample.spmm_bwd,
-    tolerance=SUMS,
-)
+@op(sample=_csr_sample.spmm_bwd, tolerance=SUMS)
 def _spmm_bwd(
     g: Array,
     data: Array,
@@ -87,27 +66,23 @@ def _spmm_bwd(
     t_indptr: Array = None,
     lo: float = -math.inf,
     hi: float = math.inf,
-    grads: int = 7,
+    needs: int = 7,
 ) -> tuple[Array, Array, Array]:
     r"""Gradient of `spmm`, 0 where the clamp holds: :math:`(G X^\top)_{ik}` on the pattern, :math:`A^\top G`, row sums of G."""
     g = np.where((y <= lo) | (y >= hi), 0, g)
     row = rows_of(indptr)
     ddata, dx, dbias = np.zeros(0), np.zeros(0), np.zeros(0)
-    if grads & _DATA:
+    if needs & _DATA:
         ddata = np.sum(g[..., row, :] * x[..., indices, :], (*range(g.ndim - 2), -1))
-    if grads & _X:
+    if needs & _X:
         dx = np.zeros(x.shape)
         add_at(dx, (..., indices, slice(None)), data[:, None] * g[..., row, :])
-    if grads & _BIAS:
+    if needs & _BIAS:
         dbias = np.sum(g, (*range(g.ndim - 2), -1))
     return ddata, dx, dbias
 
 
-@op(
-    meta=lambda a, b, indices, *rest, **scalars: [(tuple(indices.shape), a.dtype)],
-    sample=_csr_sample.sddmm,
-    tolerance=SUMS,
-)
+@op(sample=_csr_sample.sddmm, tolerance=SUMS)
 def _sddmm(
     a: Array,
     b: Array,
@@ -116,21 +91,12 @@ def _sddmm(
     perm: Array = None,
     t_indices: Array = None,
     t_indptr: Array = None,
-    grads: int = 3,
 ) -> Array:
     """Inner products of rows of a and b at the stored places, added over leading axes."""
     return np.sum(a[..., rows_of(indptr), :] * b[..., indices, :], (*range(a.ndim - 2), -1))
 
 
-@op(
-    outputs=("da", "db"),
-    meta=lambda g, a, b, *rest, grads: [
-        (tuple(a.shape) if grads & 1 else (0,), a.dtype),
-        (tuple(b.shape) if grads & 2 else (0,), a.dtype),
-    ],
-    sample=_csr_sample.sddmm_bwd,
-    tolerance=SUMS,
-)
+@op(sample=_csr_sample.sddmm_bwd, tolerance=SUMS)
 def _sddmm_bwd(
     g: Array,
     a: Array,
@@ -140,15 +106,15 @@ def _sddmm_bwd(
     perm: Array = None,
     t_indices: Array = None,
     t_indptr: Array = None,
-    grads: int = 3,
+    needs: int = 3,
 ) -> tuple[Array, Array]:
     r"""Gradient of `sddmm`: :math:`S b` and :math:`S^\top a`, S the matrix with the values g."""
     row = rows_of(indptr)
     da, db = np.zeros(0), np.zeros(0)
-    if grads & 1:
+    if needs & 1:
         da = np.zeros(a.shape)
         add_at(da, (..., row, slice(None)), g[:, None] * b[..., indices, :])
-    if grads & 2:
+    if needs & 2:
         db = np.zeros(b.shape)
         add_at(db, (..., indices, slice(None)), g[:, None] * a[..., row, :])
     return da, db
@@ -169,18 +135,6 @@ def _operands(who: str, a: Any, *xs: tuple[str, Any]) -> tuple[Any, Pattern]:
     if not tensor and not isinstance(data, np.ndarray):
         raise TypeError(f"{who}: {xs[0][0]} is a NumPy array, the matrix is made of tensors")
     return data, pattern
-
-
-def _wanted(*xs: Any) -> int:
-    """A bit for each tensor whose gradient will be asked for."""
-    import torch
-
-    from tersor._func import watched
-
-    if not torch.is_grad_enabled():
-        return 0
-    seen = watched()
-    return sum(1 << i for i, x in enumerate(xs) if x is not None and (seen or x.requires_grad))
 
 
 def spmm(a: CSR, x: Array, *, bias: Array = None, act: str | None = None, out: Array = None) -> Array:
@@ -245,12 +199,8 @@ def spmm(a: CSR, x: Array, *, bias: Array = None, act: str | None = None, out: A
     vector = x.ndim == 1
     if vector:
         x = x[:, None]
-    grads, transposed = 0, (None, None, None)
-    if is_tensor(x):
-        grads = _wanted(data, x, bias)
-        if grads & _X:
-            transposed = p.transposed()
-    args = (data, p.indices, p.indptr, x, bias, *transposed, lo, hi, grads)
+    transposed = p.transposed() if watched(x) else (None, None, None)
+    args = (data, p.indices, p.indptr, x, bias, *transposed, lo, hi)
     if out is None:
         y = _spmm(*args)
         return y[:, 0] if vector else y
@@ -299,11 +249,7 @@ def sddmm(pattern: CSR, a: Array, b: Array) -> CSR:
     want = (*a.shape[:-2], cols, a.shape[-1])
     if a.shape[-2] != rows or tuple(b.shape) != tuple(want):
         raise ValueError(f"sddmm: a has shape {tuple(a.shape)}, b {tuple(b.shape)}, the pattern {p.shape}")
-    grads, transposed = 0, (None, None, None)
-    if is_tensor(a):
-        if b is a:  # two arguments to the graph of a gradient
-            b = b.view_as(b)
-        grads = _wanted(a, b)
-        if grads & 2:
-            transposed = p.transposed()
-    return CSR._of(_sddmm(a, b, p.indices, p.indptr, *transposed, grads), p)
+    if is_tensor(a) and b is a:  # two arguments to the graph of a gradient
+        b = b.view_as(b)
+    transposed = p.transposed() if watched(b) else (None, None, None)
+    return CSR._of(_sddmm(a, b, p.indices, p.indptr, *transposed), p)

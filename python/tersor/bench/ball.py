@@ -142,11 +142,11 @@ def case(name: str, n: int, d: int, backward: bool, dtype: str = "float32") -> C
     assert op.sample is not None
     drawn, _ = op.sample(Draw(0, dtype, (n,), d, 2.0, 1.0))
     arrays, c = drawn[:-1], np.array(1.0)
-    out = [np.empty(s, t) for s, t in op.shapes([*arrays, c], list(op.scalars.values()))]
+    out = [np.empty(s, t) for s, t in op.signature.made([*arrays, c], list(op.scalars.values()))]
     g = np.asarray(np.random.default_rng(1).standard_normal(out[0].shape), dtype)
     fed = dict(zip(op.inputs, [*arrays, c], strict=True)) | {"g": g}
     needs = [fed[k] for k in back.inputs]
-    grads = [np.empty(s, t) for s, t in back.shapes(needs, list(back.scalars.values()))]
+    grads = [np.empty(s, t) for s, t in back.signature.made(needs, list(back.scalars.values()))]
 
     def kernels() -> None:
         op.kernel(*arrays, c, *out, *op.scalars.values())

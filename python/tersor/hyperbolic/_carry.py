@@ -117,7 +117,7 @@ def spread(x: Array, m: Array, c: Any = 1.0, ball: bool = False) -> Array:
     return (4 * way.d * arsinh_root(c * way.d) ** 2)[..., 0]
 
 
-@op(outputs=("dx", "dm", "dc"), sample=_sample("point", "point", "row"), tensors=True)
+@op(sample=_sample("point", "point", "row"), tensors=True)
 def spread_bwd(x: Array, m: Array, g: Array, c: Any = 1.0, ball: bool = False) -> tuple[Array, Array, Array]:
     r"""Gradient of `spread`. By D it is :math:`4S/\sqrt{1 + cD}`, by c, with D at rest, :math:`8D^2SS'`; S = S(cD)."""
     way, g = _Apart(_Place(x, c, ball), _Place(m, c, ball), c), g[..., None]
@@ -200,12 +200,7 @@ def carry(
     return p.h * p.y
 
 
-@op(
-    outputs=("dx", "dm", "db", "dr", "dc"),
-    sample=_sample("g", "point", "point", "point", "factor"),
-    tensors=True,
-    tolerance=SUMS | {"float32": 40},
-)
+@op(sample=_sample("g", "point", "point", "point", "factor"), tensors=True, tolerance=SUMS | {"float32": 40})
 def carry_bwd(
     g: Array, x: Array, m: Array, b: Array, r: Any = 1.0, c: Any = 1.0, ball: bool = False
 ) -> tuple[Array, Array, Array, Array, Array]:

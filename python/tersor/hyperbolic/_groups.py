@@ -55,14 +55,6 @@ def _sample(*kinds: str) -> Any:
     return draw_all
 
 
-def _shape(x: Array, indptr: Array, members: int) -> tuple[int, ...]:
-    if len(x.shape) == 0:
-        raise ValueError("midpoint: x needs a last axis, got a 0-d array")
-    if indptr is None or math.prod(indptr.shape) == 0:
-        return (math.prod(x.shape[:-1]) // max(members, 1), x.shape[-1])
-    return (indptr.shape[0] - 1, x.shape[-1])
-
-
 def _given(x: Array) -> bool:
     return x is not None and math.prod(np.shape(x)) > 0
 
@@ -106,8 +98,6 @@ def _added(n: int, group: Array, values: Array) -> Array:
 
 
 @op(
-    outputs=("m",),
-    meta=lambda x, weights, c, indices, indptr, members, **rest: [(_shape(x, indptr, members), x.dtype)],
     sample=_sample("x", "weights", "c", "indices", "indptr"),
     words=EPS,
     tolerance={"float64": 20000, "float32": 4, "float16": 4, "bfloat16": 4},
@@ -139,12 +129,6 @@ def midpoint(
 
 
 @op(
-    outputs=("dx", "dweights", "dc"),
-    meta=lambda g, x, weights, c, *rest, **scalars: [
-        (tuple(x.shape), x.dtype),
-        (tuple(weights.shape), x.dtype),
-        (tuple(c.shape), c.dtype),
-    ],
     sample=_sample("g", "x", "weights", "c", "indices", "indptr"),
     tensors=True,
     tolerance={"float64": 20000, "float32": 40, "float16": 8, "bfloat16": 8},

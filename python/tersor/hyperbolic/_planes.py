@@ -49,7 +49,7 @@ def square_norm(x: Array, *, dim: int = -1, keepdim: bool = False) -> Array:
     return dot(x, x)[..., 0]
 
 
-@op(outputs=("dx",), sample=Rows("tangent", "row", flat=True))
+@op(sample=Rows("tangent", "row", flat=True))
 def square_norm_bwd(x: Array, g: Array) -> Array:
     """Gradient of `square_norm`: 2g x."""
     return 2 * g[..., None] * x
@@ -95,7 +95,7 @@ class _Planes:
         return self.a * self.A * gq + gy * 4 * (self.n == 0), ds[..., 0], dn, dr, dc
 
 
-@op(sample=Planes(eps=0.0), words=EPS, conditioned=True, leading={"t": 1, "s": 0})
+@op(sample=Planes(eps=0.0), words=EPS, conditioned=True)
 def fc_rows(t: Array, s: Array, n: Array, r: Array, c: Any = 1.0, ball: bool = False, eps: float | str = 0.0) -> Array:
     r"""The hyperbolic fully connected layer after its product: :math:`w_k = \sinh(2n_k\operatorname{arsinh} p_k)/\sqrt c`,
     then :math:`\operatorname{arsinh}(\sqrt c\|w\|)\,w/(2\sqrt c\|w\|)` or, in the ball, :math:`w/(1 + \sqrt{1 + c\|w\|^2})`.
@@ -139,7 +139,7 @@ def fc_rows(t: Array, s: Array, n: Array, r: Array, c: Any = 1.0, ball: bool = F
     return w / (1 + xp.sqrt(1 + q)) if ball else w * arsinh_root(q) / 2
 
 
-@op(outputs=("dt", "ds", "dn", "dr", "dc"), sample=Planes(True), tolerance=SUMS, conditioned=True, tensors=True)
+@op(sample=Planes(True), tolerance=SUMS, conditioned=True, tensors=True)
 def fc_rows_bwd(
     g: Array, t: Array, s: Array, n: Array, r: Array, c: Any = 1.0, ball: bool = False
 ) -> tuple[Array, Array, Array, Array, Array]:
@@ -159,7 +159,7 @@ def fc_rows_bwd(
     return ds[0], ds[1], ds[2], ds[3], like(dc, c)
 
 
-@op(sample=Planes(), conditioned=True, leading={"t": 1, "s": 0})
+@op(sample=Planes(), conditioned=True)
 def mlr_rows(t: Array, s: Array, n: Array, r: Array, c: Any = 1.0, ball: bool = False) -> Array:
     r"""Signed distances to hyperplanes times 2n, :math:`\frac{2n_k}{\sqrt c}\operatorname{arsinh} p_k`: the logits of a
     hyperbolic multinomial regression after its product.
@@ -188,7 +188,7 @@ def mlr_rows(t: Array, s: Array, n: Array, r: Array, c: Any = 1.0, ball: bool = 
     return _Planes(t, s, n, r, c, ball).y
 
 
-@op(outputs=("dt", "ds", "dn", "dr", "dc"), sample=Planes(True), tolerance=SUMS, conditioned=True, tensors=True)
+@op(sample=Planes(True), tolerance=SUMS, conditioned=True, tensors=True)
 def mlr_rows_bwd(
     g: Array, t: Array, s: Array, n: Array, r: Array, c: Any = 1.0, ball: bool = False
 ) -> tuple[Array, Array, Array, Array, Array]:

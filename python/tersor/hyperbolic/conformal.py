@@ -54,7 +54,7 @@ def project(x: Array, c: Any = 1.0, eps: float | str = 0.0, *, dim: int = -1) ->
     return _ball_project(x, c, eps, dim=dim)
 
 
-@op(outputs=("dx", "dc"), sample=Rows("g", "tangent"), tensors=True)
+@op(sample=Rows("g", "tangent"), tensors=True)
 def ball_project_bwd(g: Array, x: Array, c: Any = 1.0, eps: float = 0.0) -> tuple[Array, Array]:
     r"""Gradient of `project`: g and 0 inside; outside, with :math:`k = (1 - eps)/(\sqrt c\,\|x\|)`,
     :math:`k(g - \langle g, x\rangle x/\|x\|^2)` and :math:`-k\langle g, x\rangle/(2c)`.
@@ -101,7 +101,7 @@ def lambda_x(x: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) ->
     return (2 / (1 - c * dot(x, x)))[..., 0]
 
 
-@op(outputs=("dx", "dc"), sample=Rows("ball", "row"), tensors=True)
+@op(sample=Rows("ball", "row"), tensors=True)
 def lambda_x_bwd(x: Array, g: Array, c: Any = 1.0) -> tuple[Array, Array]:
     r"""Gradient of `lambda_x`: :math:`gc\lambda^2x` and :math:`g\lambda^2\|x\|^2/2`."""
     xx, g = dot(x, x), g[..., None]
@@ -145,7 +145,7 @@ def inner(x: Array, u: Array, v: Array, c: Any = 1.0, *, dim: int = -1, keepdim:
     return ((2 / (1 - c * dot(x, x))) ** 2 * dot(u, v))[..., 0]
 
 
-@op(outputs=("dx", "du", "dv", "dc"), sample=Rows("ball", "g", "g", "row"), tensors=True)
+@op(sample=Rows("ball", "g", "g", "row"), tensors=True)
 def inner_bwd(x: Array, u: Array, v: Array, g: Array, c: Any = 1.0) -> tuple[Array, Array, Array, Array]:
     r"""Gradient of `inner`: :math:`2gc\lambda^3\langle u, v\rangle x`, :math:`g\lambda^2v`, :math:`g\lambda^2u` and
     :math:`g\lambda^3\|x\|^2\langle u, v\rangle`.
@@ -193,7 +193,7 @@ def norm(x: Array, u: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fal
     return (2 / (1 - c * dot(x, x)) * root(dot(u, u)))[..., 0]
 
 
-@op(outputs=("dx", "du", "dc"), sample=Rows("ball", "g", "row"), tensors=True)
+@op(sample=Rows("ball", "g", "row"), tensors=True)
 def norm_bwd(x: Array, u: Array, g: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `norm`: :math:`gc\lambda^2\|u\|x`, :math:`g\lambda u/\|u\|` (0 at 0) and
     :math:`g\lambda^2\|x\|^2\|u\|/2`."""
@@ -238,7 +238,7 @@ def parallel_transport0(x: Array, v: Array, c: Any = 1.0, *, dim: int = -1) -> A
     return a * v
 
 
-@op(outputs=("dx", "dv", "dc"), sample=Rows("g", "ball", "g"), tensors=True)
+@op(sample=Rows("g", "ball", "g"), tensors=True)
 def parallel_transport0_bwd(g: Array, x: Array, v: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `parallel_transport0`, :math:`f(\alpha)v`: :math:`-2cf'\langle g, v\rangle x`, :math:`fg`,
     :math:`-f'\|x\|^2\langle g, v\rangle`."""
@@ -283,7 +283,7 @@ def parallel_transport0back(x: Array, v: Array, c: Any = 1.0, *, dim: int = -1) 
     return v / a
 
 
-@op(outputs=("dx", "dv", "dc"), sample=Rows("g", "ball", "g"), tensors=True)
+@op(sample=Rows("g", "ball", "g"), tensors=True)
 def parallel_transport0back_bwd(g: Array, x: Array, v: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `parallel_transport0back`, :math:`f(\alpha)v`: :math:`-2cf'\langle g, v\rangle x`, :math:`fg`,
     :math:`-f'\|x\|^2\langle g, v\rangle`."""
@@ -328,7 +328,7 @@ def egrad2rgrad(x: Array, v: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     return a**2 / 4 * v
 
 
-@op(outputs=("dx", "dv", "dc"), sample=Rows("g", "ball", "g"), tensors=True)
+@op(sample=Rows("g", "ball", "g"), tensors=True)
 def egrad2rgrad_bwd(g: Array, x: Array, v: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `egrad2rgrad`, :math:`f(\alpha)v`: :math:`-2cf'\langle g, v\rangle x`, :math:`fg`,
     :math:`-f'\|x\|^2\langle g, v\rangle`."""

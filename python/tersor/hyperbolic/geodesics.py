@@ -64,7 +64,7 @@ def _geodesic(x: Array, y: Array, t: Any = 1.0, c: Any = 1.0, eps: float | str =
     return 2 * (wa / a * x + wb / b * y) / (1 + wa * (2 / a - 1) + wb * (2 / b - 1))
 
 
-@op(outputs=("dx", "dy", "dt", "dc"), sample=Rows("g", "ball", "ball", "factor"), tensors=True)
+@op(sample=Rows("g", "ball", "ball", "factor"), tensors=True)
 def geodesic_bwd(g: Array, x: Array, y: Array, t: Any = 1.0, c: Any = 1.0) -> tuple[Array, Array, Array, Array]:
     r"""Gradient of `geodesic`: through its two weights, of :math:`w = d^2`, and the two conformal factors.
 
@@ -179,7 +179,7 @@ def _geodesic_unit(x: Array, v: Array, t: Any = 1.0, c: Any = 1.0, eps: float | 
     return (a * (x + tau * v) + cq * x) / d
 
 
-@op(outputs=("dx", "dv", "dt", "dc"), sample=Rows("g", "ball", "g", "factor"), tensors=True)
+@op(sample=Rows("g", "ball", "g", "factor"), tensors=True)
 def geodesic_unit_bwd(g: Array, x: Array, v: Array, t: Any = 1.0, c: Any = 1.0) -> tuple[Array, Array, Array, Array]:
     r"""Gradient of `geodesic_unit`: that of :math:`x \oplus u`, :math:`u = \tau v`, and of :math:`\tau = tT(s^2)/(2\|v\|)`,
     :math:`s = \sqrt ct/2`.

@@ -50,7 +50,7 @@ def mobius_add(x: Array, y: Array, c: Any = 1.0, eps: float | str = 0.0, *, dim:
     return ((1 - c * xx) * s + cq * x) / ((1 - c * xx) * (1 - c * yy) + cq)
 
 
-@op(outputs=("dx", "dy", "dc"), sample=Rows("g", "ball", "ball"), tensors=True)
+@op(sample=Rows("g", "ball", "ball"), tensors=True)
 def mobius_add_bwd(g: Array, x: Array, y: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `mobius_add`.
 
@@ -142,7 +142,7 @@ def mobius_coadd(x: Array, y: Array, c: Any = 1.0, eps: float | str = 0.0, *, di
     return (b * x + a * y) / (a + b - a * b)
 
 
-@op(outputs=("dx", "dy", "dc"), sample=Rows("g", "ball", "ball"), tensors=True)
+@op(sample=Rows("g", "ball", "ball"), tensors=True)
 def mobius_coadd_bwd(g: Array, x: Array, y: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `mobius_coadd`, :math:`E = \alpha + \beta - \alpha\beta`.
 

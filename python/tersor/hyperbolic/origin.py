@@ -58,7 +58,7 @@ def expmap0(x: Array, c: Any = 1.0, eps: float | str = 0.0, *, dim: int = -1) ->
     return tanh_root(c * dot(x, x)) * x
 
 
-@op(outputs=("dx", "dc"), sample=Rows("g", "tangent"), tensors=True)
+@op(sample=Rows("g", "tangent"), tensors=True)
 def expmap0_bwd(g: Array, x: Array, c: Any = 1.0) -> tuple[Array, Array]:
     r"""Gradient of `expmap0`: :math:`T g + 2cT'\langle g, x\rangle x` and :math:`T'\|x\|^2\langle g, x\rangle`.
 
@@ -102,7 +102,7 @@ def logmap0(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     return artanh_root(c * dot(x, x)) * x
 
 
-@op(outputs=("dx", "dc"), sample=Rows("g", "ball"), tensors=True)
+@op(sample=Rows("g", "ball"), tensors=True)
 def logmap0_bwd(g: Array, x: Array, c: Any = 1.0) -> tuple[Array, Array]:
     r"""Gradient of `logmap0`: :math:`A g + 2cA'\langle g, x\rangle x` and :math:`A'\|x\|^2\langle g, x\rangle`.
 
@@ -149,7 +149,7 @@ def dist0(x: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) -> Ar
     return (2 * root(xx) * artanh_root(c * xx))[..., 0]
 
 
-@op(outputs=("dx", "dc"), sample=Rows("ball", "row"), tensors=True)
+@op(sample=Rows("ball", "row"), tensors=True)
 def dist0_bwd(x: Array, g: Array, c: Any = 1.0) -> tuple[Array, Array]:
     r"""Gradient of `dist0`: :math:`g\lambda_x x/\|x\|`, 0 at 0, and :math:`2gA'(c\|x\|^2)\|x\|^3`."""
     xx, g = dot(x, x), g[..., None]
@@ -196,7 +196,7 @@ def _mobius_scalar_mul(x: Array, r: Any = 1.0, c: Any = 1.0, eps: float | str = 
     return z * tanh_root(c * xx * z * z) * x
 
 
-@op(outputs=("dx", "dr", "dc"), sample=Rows("g", "ball", "factor"), tensors=True)
+@op(sample=Rows("g", "ball", "factor"), tensors=True)
 def mobius_scalar_mul_bwd(g: Array, x: Array, r: Any = 1.0, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `mobius_scalar_mul`, :math:`r \otimes x = w x`, :math:`z = c\|x\|^2`,
     :math:`s = r\operatorname{artanh}\sqrt z`.
@@ -287,7 +287,7 @@ def mobius_pointwise_mul(w: Array, x: Array, c: Any = 1.0, eps: float | str = 0.
     return a * tanh_root(c * dot(w * x, w * x) * a**2) * w * x
 
 
-@op(outputs=("dw", "dx", "dc"), sample=Rows("g", "g", "ball"), tensors=True)
+@op(sample=Rows("g", "g", "ball"), tensors=True)
 def mobius_pointwise_mul_bwd(g: Array, w: Array, x: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `mobius_pointwise_mul`, :math:`A\,T(s^2)\,u`, :math:`u = w \circ x`, :math:`s = \sqrt cA\|u\|`.
 

@@ -12,24 +12,12 @@ import numpy as np
 from tersor._arrays import axes
 from tersor._op import op
 from tersor._sample import Draw, Rows
+from tersor._values import watched
 from tersor.hyperbolic._roots import Array, arsinh_root, arsinh_root_d, dot, root, xp
 from tersor.hyperbolic.point import dist
 
-# the bits of `grads`: which gradients are wanted
+# the bits of `needs`: which gradients are wanted
 _X, _Y, _C = 1, 2, 4
-
-
-def _wanted(*xs: Any) -> int:
-    """The gradients that will be asked for: of x, of y, of the numbers."""
-    import torch
-
-    from tersor._func import watched
-
-    if not torch.is_grad_enabled():
-        return 0
-    seen = watched()
-    asked = [isinstance(x, torch.Tensor) and (seen or x.requires_grad) for x in xs]
-    return _X * asked[0] + _Y * asked[1] + _C * any(asked[2:])
 
 
 def _sample(*kinds: str, **scalars: Any) -> Any:
@@ -52,13 +40,6 @@ def _sample(*kinds: str, **scalars: Any) -> Any:
         return made, {k: v(m) if callable(v) else v for k, v in scalars.items()}
 
     return draw_all
-
-
-def _rows(x: Array, y: Array) -> tuple[int, ...]:
-    """The leading axes of both."""
-    if len(x.shape) < 2 or len(y.shape) < 2 or x.shape[-1] != y.shape[-1] or x.shape[:-2] != y.shape[:-2]:
-        raise ValueError(f"x and y must be [..., N, d] and [..., M, d], got {tuple(x.shape)} and {tuple(y.shape)}")
-    return tuple(x.shape[:-2])
 
 
 def _gaps(x: Array, y: Array, c: Any) -> tuple[Array, Array]:
@@ -93,33 +74,15 @@ def _softmin(d: Array, beta: Any) -> Array:
     return low[..., 0] - np.log(np.sum(np.exp(-beta * (d - low)), -1)) / beta
 
 
-@op(
-    meta=lambda x, y, c, grads: [((*_rows(x, y), x.shape[-2], y.shape[-2]), x.dtype)],
-    sample=_sample("x", "y", "c"),
-    leading={"x": 2, "y": 2},
-)
-def _cdist(x: Array, y: Array, c: Any = 1.0, grads: int = 7) -> Array:
-    """All distances; ``grads`` is for the backward alone."""
+@op(sample=_sample("x", "y", "c"))
+def _cdist(x: Array, y: Array, c: Any = 1.0) -> Array:
+    """All distances."""
     m = _square(x, y, c)
     return 2 * root(m) * arsinh_root(c * m)
 
 
-def _grad_shapes(x: Array, y: Array, numbers: tuple[Any, ...], grads: int) -> list[tuple[tuple[int, ...], Any]]:
-    """Gradients that nobody wants are empty."""
-    return [
-        (tuple(x.shape) if grads & _X else (0,), x.dtype),
-        (tuple(y.shape) if grads & _Y else (0,), x.dtype),
-        *[(tuple(k.shape) if grads & _C else (0,), k.dtype) for k in numbers],
-    ]
-
-
-@op(
-    outputs=("dx", "dy", "dc"),
-    meta=lambda g, x, y, c, grads: _grad_shapes(x, y, (c,), grads),
-    sample=_sample("pairs", "x", "y", "c", grads=7),
-    tensors=True,
-)
-def _cdist_bwd(g: Array, x: Array, y: Array, c: Any = 1.0, grads: int = 7) -> tuple[Array, Array, Array]:
+@op(sample=_sample("pairs", "x", "y", "c", needs=7), tensors=True)
+def _cdist_bwd(g: Array, x: Array, y: Array, c: Any = 1.0, needs: int = 7) -> tuple[Array, Array, Array]:
     r"""Gradient of `cdist`.
 
     A pair pulls x along :math:`\frac{2g}{\sqrt{qD}}\left(x - y + \frac{cq}{\alpha}x\right)`, as in `dist`, and all are summed.
@@ -128,27 +91,18 @@ def _cdist_bwd(g: Array, x: Array, y: Array, c: Any = 1.0, grads: int = 7) -> tu
     f = xp.where(m > 0, 2 * g / (a * b * xp.sqrt(xp.where(m > 0, m * (1 + c * m), 1.0))), 0.0)
     cq = c * m * a * b
     dx = dy = dc = x.reshape(-1)[:0]
-    if grads & _X:
+    if needs & _X:
         dx = _pull(f, x, y) + (f * cq / a).sum(-1)[..., None] * x
-    if grads & _Y:
+    if needs & _Y:
         dy = _pull(f.swapaxes(-1, -2), y, x) + (f * cq / b).sum(-2)[..., None] * y
-    if grads & _C:
+    if needs & _C:
         nu = dot(x, x) / a + dot(y, y).swapaxes(-1, -2) / b
         dc = g * root(m) * (nu / xp.sqrt(1 + c * m) + 2 * arsinh_root_d(c * m) * m)
         dc = dc.sum().reshape(np.shape(c))
     return dx, dy, dc
 
 
-@op(
-    outputs=("d", "indices"),
-    meta=lambda x, y, c, k: [
-        ((*_rows(x, y), x.shape[-2], k), x.dtype),
-        ((*_rows(x, y), x.shape[-2], k), "int64"),
-    ],
-    sample=_sample("x", "y", "c", k=lambda m: (m + 1) // 2),
-    integer=True,
-    leading={"x": 2, "y": 2},
-)
+@op(sample=_sample("x", "y", "c", k=lambda m: (m + 1) // 2), integer=True)
 def _knn(x: Array, y: Array, c: Any = 1.0, k: int = 1) -> tuple[Array, Array]:
     """The distances to the k nearest rows of y and their places, in order."""
     m = _square(x, y, c)
@@ -157,32 +111,23 @@ def _knn(x: Array, y: Array, c: Any = 1.0, k: int = 1) -> tuple[Array, Array]:
     return 2 * np.sqrt(m) * arsinh_root(c * m), indices
 
 
-@op(
-    meta=lambda x, y, beta, c, grads: [((*_rows(x, y), x.shape[-2]), x.dtype)],
-    sample=_sample("x", "y", "beta", "c"),
-    leading={"x": 2, "y": 2},
-)
-def _softmin_dist(x: Array, y: Array, beta: Any = 1.0, c: Any = 1.0, grads: int = 7) -> Array:
-    """The soft minimum of the distances; ``grads`` is for the backward alone."""
+@op(sample=_sample("x", "y", "beta", "c"))
+def _softmin_dist(x: Array, y: Array, beta: Any = 1.0, c: Any = 1.0) -> Array:
+    """The soft minimum of the distances."""
     return _softmin(_cdist.op.reference(x, y, c), beta)  # type: ignore[attr-defined]
 
 
-@op(
-    outputs=("dx", "dy", "dbeta", "dc"),
-    meta=lambda g, x, y, beta, c, grads: _grad_shapes(x, y, (beta, c), grads),
-    sample=_sample("points", "x", "y", "beta", "c", grads=7),
-    tensors=True,
-)
+@op(sample=_sample("points", "x", "y", "beta", "c", needs=15), tensors=True)
 def _softmin_dist_bwd(
-    g: Array, x: Array, y: Array, beta: Any = 1.0, c: Any = 1.0, grads: int = 7
+    g: Array, x: Array, y: Array, beta: Any = 1.0, c: Any = 1.0, needs: int = 15
 ) -> tuple[Array, Array, Array, Array]:
     r"""Gradient of `softmin_dist`: that of `cdist` with shares :math:`e^{-\beta(d_{ij} - s_i)}` of g."""
     d = _cdist.op.reference(x, y, c)  # type: ignore[attr-defined]
     s = _softmin(d, beta)[..., None]
     share = g[..., None] * xp.exp(-beta * (d - s))
-    dx, dy, dc = _cdist_bwd.op.reference(share, x, y, c, grads)  # type: ignore[attr-defined]
+    dx, dy, dc = _cdist_bwd.op.reference(share, x, y, c, needs & 3 | (needs & 8) >> 1)  # type: ignore[attr-defined]
     dbeta = x.reshape(-1)[:0]
-    if grads & _C:
+    if needs & 4:
         dbeta = (((share * d).sum() - (g[..., None] * s).sum()) / beta).reshape(np.shape(beta))
     return dx, dy, dbeta, dc
 
@@ -251,9 +196,7 @@ def cdist(x: Array, y: Array, c: Any = 1.0, *, out: Array = None) -> Array:
            [1.0986, 0.    ]])
     """
     x, y = operands("cdist", x, y, c=c)
-    if isinstance(x, np.ndarray):
-        return _cdist(x, y, c, out=out)
-    return _cdist(x, y, c, _wanted(x, y, c), out=out)
+    return _cdist(x, y, c, out=out)
 
 
 def knn(x: Array, y: Array, k: int, c: Any = 1.0) -> tuple[Array, Array]:
@@ -303,11 +246,8 @@ def knn(x: Array, y: Array, k: int, c: Any = 1.0) -> tuple[Array, Array]:
     x, y = operands("knn", x, y, c=c)
     if not 0 <= k <= y.shape[-2]:
         raise ValueError(f"knn: k must be between 0 and the {y.shape[-2]} rows of y, got {k}")
-    if isinstance(x, np.ndarray):
+    if not watched(x, y, c):
         return _knn(x, y, c, k)
-    if not _wanted(x, y, c):
-        d, indices = _knn(x, y, c, k)
-        return d, indices
     import torch
 
     with torch.no_grad():
@@ -357,6 +297,4 @@ def softmin_dist(x: Array, y: Array, beta: Any = 1.0, c: Any = 1.0) -> Array:
     array([-0., -0.])
     """
     x, y = operands("softmin_dist", x, y, beta=beta, c=c)
-    if isinstance(x, np.ndarray):
-        return _softmin_dist(x, y, beta, c)
-    return _softmin_dist(x, y, beta, c, _wanted(x, y, beta, c))
+    return _softmin_dist(x, y, beta, c)

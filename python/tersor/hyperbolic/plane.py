@@ -71,7 +71,7 @@ def dist2plane(
     return (d * n if scaled else d)[..., 0]
 
 
-@op(outputs=("dx", "dp", "da", "dc"), sample=Rows("ball", "ball", "g", "row"), tensors=True)
+@op(sample=Rows("ball", "ball", "g", "row"), tensors=True)
 def dist2plane_bwd(
     x: Array, p: Array, a: Array, g: Array, c: Any = 1.0, signed: bool = False, scaled: bool = False
 ) -> tuple[Array, Array, Array, Array]:

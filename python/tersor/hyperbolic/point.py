@@ -59,7 +59,7 @@ def dist(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fal
     return (2 * root(u) * arsinh_root(c * u))[..., 0]
 
 
-@op(outputs=("dx", "dy", "dc"), sample=Rows("ball", "ball", "row"), tensors=True)
+@op(sample=Rows("ball", "ball", "row"), tensors=True)
 def dist_bwd(x: Array, y: Array, g: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `dist`.
 
@@ -122,7 +122,7 @@ def expmap(x: Array, v: Array, c: Any = 1.0, eps: float | str = 0.0, *, dim: int
     return (a * (x + t * v) + cq * x) / d
 
 
-@op(outputs=("dx", "dv", "dc"), sample=Rows("g", "ball", "tangent"), tensors=True)
+@op(sample=Rows("g", "ball", "tangent"), tensors=True)
 def expmap_bwd(g: Array, x: Array, v: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `expmap`: that of :math:`x \oplus u`, :math:`u = \tau v`, and of :math:`\tau = T(s^2)/\alpha`,
     :math:`s = \sqrt c\|v\|/\alpha`.
@@ -184,7 +184,7 @@ def logmap(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     return arsinh_root(u) / (b * xp.sqrt(1 + u)) * (a * (y - x) - c * q * x)
 
 
-@op(outputs=("dx", "dy", "dc"), sample=Rows("g", "ball", "ball"), tensors=True)
+@op(sample=Rows("g", "ball", "ball"), tensors=True)
 def logmap_bwd(g: Array, x: Array, y: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `logmap`, with :math:`\delta = y - x`, :math:`E = S/\sqrt{1 + u}`, :math:`f = E/\beta`,
     :math:`G = \langle g, \alpha\delta - cqx\rangle`, :math:`K = GE'/\beta`, :math:`P = K/(\alpha\beta) - f\langle g, x\rangle`,

@@ -50,7 +50,7 @@ def gyration(u: Array, v: Array, w: Array, c: Any = 1.0, *, dim: int = -1) -> Ar
     return w + 2 * c / (a * b + c * q) * ((b * sw + c * q * vw) * u - (sw - a * vw) * s)
 
 
-@op(outputs=("du", "dv", "dw", "dc"), sample=Rows("g", "ball", "ball", "g"), tensors=True)
+@op(sample=Rows("g", "ball", "ball", "g"), tensors=True)
 def gyration_bwd(g: Array, u: Array, v: Array, w: Array, c: Any = 1.0) -> tuple[Array, Array, Array, Array]:
     r"""Gradient of `gyration`; :math:`dw = \operatorname{gyr}[v, u]g`, a rotation's transpose being its inverse.
 
@@ -118,7 +118,7 @@ def parallel_transport(x: Array, y: Array, v: Array, c: Any = 1.0, *, dim: int =
     return b / a * _rotation(y, -x, v, c)
 
 
-@op(outputs=("dx", "dy", "dv", "dc"), sample=Rows("g", "ball", "ball", "g"), tensors=True)
+@op(sample=Rows("g", "ball", "ball", "g"), tensors=True)
 def parallel_transport_bwd(g: Array, x: Array, y: Array, v: Array, c: Any = 1.0) -> tuple[Array, Array, Array, Array]:
     r"""Gradient of `parallel_transport`: that of the gyration, and of its factor :math:`\lambda_x/\lambda_y`.
 

@@ -46,7 +46,7 @@ def _lorentz_dist(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: b
     return (root(q) * arsinh_root(c * q / 4))[..., 0]
 
 
-@op(outputs=("dx", "dy", "dc"), sample=_sample("point", "point", "row"), tensors=True)
+@op(sample=_sample("point", "point", "row"), tensors=True)
 def _lorentz_dist_bwd(x: Array, y: Array, g: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `dist`.
 

@@ -47,33 +47,25 @@ def _sample_bwd(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
     return [draw.normal(*draw.lead, draw.d)], {**scalars, "adjoint": adjoint}
 
 
-def _shape(x: Array, *, rows: int, cols: int, adjoint: bool = False, **_: Any) -> list[tuple[tuple[int, ...], Any]]:
-    return [((*x.shape[:-1], cols if adjoint else rows), x.dtype)]
-
-
-def _shape_bwd(g: Array, *, rows: int, cols: int, adjoint: bool = False, **_: Any) -> list[tuple[tuple[int, ...], Any]]:
-    return [((*g.shape[:-1], rows if adjoint else cols), g.dtype)]
-
-
 # sums of up to 130 terms of either sign, judged against the largest result or input
 _TOLERANCE = {"float64": 64, "float32": 4, "float16": 2, "bfloat16": 2}
 
 
-@op(meta=_shape, sample=_sample, tolerance=_TOLERANCE, triton_tolerance=128)
+@op(sample=_sample, tolerance=_TOLERANCE, triton_tolerance=128)
 def _project(x, kind, seed, stream, threshold, row, rows, col, cols, scale, adjoint=False):
     """Rows of x times the transpose of the matrix (the adjoint: times the matrix)."""
     p = entries(kind, seed, stream, threshold, row, rows, col, cols)
     return x @ (p if adjoint else p.T) * scale
 
 
-@op(outputs=("dx",), meta=_shape_bwd, sample=_sample_bwd, tolerance=_TOLERANCE, triton_tolerance=128)
+@op(sample=_sample_bwd, tolerance=_TOLERANCE, triton_tolerance=128)
 def _project_bwd(g, kind, seed, stream, threshold, row, rows, col, cols, scale, adjoint=False):
     """The gradient of `project` is its adjoint."""
     p = entries(kind, seed, stream, threshold, row, rows, col, cols)
     return g @ (p.T if adjoint else p) * scale
 
 
-@op(outputs=("dg",), meta=_shape, sample=_sample, tolerance=_TOLERANCE, triton_tolerance=128)
+@op(sample=_sample, tolerance=_TOLERANCE, triton_tolerance=128)
 def _project_bwd_bwd(gg, kind, seed, stream, threshold, row, rows, col, cols, scale, adjoint=False):
     """The gradient of the adjoint is the projection."""
     p = entries(kind, seed, stream, threshold, row, rows, col, cols)
@@ -88,13 +80,7 @@ def _sample_csr(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
     return [draw.normal(len(indices)), indices, indptr], scalars
 
 
-def _shape_csr(
-    data: Array, indices: Array, indptr: Array, *, rows: int, cols: int, adjoint: bool = False, **_: Any
-) -> list[tuple[tuple[int, ...], Any]]:
-    return [((max(math.prod(indptr.shape) - 1, 0), cols if adjoint else rows), data.dtype)]
-
-
-@op(meta=_shape_csr, sample=_sample_csr, tolerance=_TOLERANCE)
+@op(sample=_sample_csr, tolerance=_TOLERANCE)
 def _project_csr(data, indices, indptr, kind, seed, stream, threshold, row, rows, col, cols, scale, adjoint=False):
     """`project` of sparse rows: columns that come twice are added up."""
     x = np.zeros((len(indptr) - 1, rows if adjoint else cols))
@@ -107,11 +93,7 @@ def _sample_matrix(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
     return [draw.cast(np.empty(0))], _draw(draw, draw.d)
 
 
-@op(
-    meta=lambda like, rows, cols, **_: [((rows, cols), like.dtype)],
-    sample=_sample_matrix,
-    tolerance={"float64": 1, "float32": 1, "float16": 1, "bfloat16": 1},
-)
+@op(sample=_sample_matrix, tolerance={"float64": 1, "float32": 1, "float16": 1, "bfloat16": 1})
 def _materialise(like, kind, seed, stream, threshold, row, rows, col, cols, scale):
     """The matrix written out, in the dtype of `like`."""
     return entries(kind, seed, stream, threshold, row, rows, col, cols) * scale

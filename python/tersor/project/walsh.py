@@ -58,13 +58,13 @@ def _fwht(x, ortho=False):
     return _transform(x, ortho)
 
 
-@op(outputs=("dx",), sample=_sample_fwht, tolerance=_FWHT, triton_tolerance=512)
+@op(sample=_sample_fwht, tolerance=_FWHT, triton_tolerance=512)
 def _fwht_bwd(g, ortho=False):
     """The transform is symmetric: it is its own adjoint."""
     return _transform(g, ortho)
 
 
-@op(outputs=("dg",), sample=_sample_fwht, tolerance=_FWHT, triton_tolerance=512)
+@op(sample=_sample_fwht, tolerance=_FWHT, triton_tolerance=512)
 def _fwht_bwd_bwd(gg, ortho=False):
     """As `fwht`."""
     return _transform(gg, ortho)

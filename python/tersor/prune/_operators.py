@@ -76,11 +76,7 @@ def _tally_sample(draw: Draw) -> tuple[list[Array], dict[str, Any]]:
     return [x, _thresholds(draw, x, 3)], {"format": _format(draw)}
 
 
-@op(
-    meta=lambda x, thresholds, **_: [((thresholds.shape[0], 2), "int64")],
-    sample=_tally_sample,
-    integer=True,
-)
+@op(sample=_tally_sample, integer=True)
 def _magnitude_tally(x: Array, thresholds: Array, format: int, signed: bool = False, nan: int = 0) -> Array:
     """How many keys of x lie above each threshold, and how many are equal to it: ``[thresholds, 2]``."""
     keys = _keys(x, format, signed, nan).reshape(-1)
@@ -97,11 +93,7 @@ def _mask_sample(draw: Draw) -> tuple[list[Array], dict[str, Any]]:
     return [x], {"threshold": threshold, "keep": keep, "high": high, "format": _format(draw)}
 
 
-@op(
-    meta=lambda x, **_: [(tuple(x.shape), "bool"), ((2,), "int64")],
-    sample=_mask_sample,
-    integer=True,
-)
+@op(sample=_mask_sample, integer=True)
 def _magnitude_mask(
     x: Array, threshold: int, keep: int, high: bool, format: int, signed: bool = False, nan: int = 0
 ) -> tuple[Array, Array]:
@@ -125,11 +117,7 @@ def _split_sample(draw: Draw) -> tuple[list[Array], dict[str, Any]]:
     }
 
 
-@op(
-    meta=lambda x, room, **_: [(tuple(x.shape), "bool"), ((room,), "int64"), ((room,), "int64"), ((3,), "int64")],
-    sample=_split_sample,
-    integer=True,
-)
+@op(sample=_split_sample, integer=True)
 def _magnitude_split(x: Array, low: int, high: int, room: int, format: int) -> tuple[Array, Array, Array, Array]:
     """The mask of magnitudes above a window of keys, places and keys of those inside, and how many are below and inside.
 

@@ -17,7 +17,7 @@ def _apply_sample(draw: Draw) -> tuple[list[Array], dict[str, Any]]:
     return [draw.normal(*draw.lead, draw.d), draw.rng.integers(0, 2, (*draw.lead, draw.d)) > 0], {}
 
 
-@op(sample=_apply_sample, leading={"x": 0, "mask": 0})
+@op(sample=_apply_sample)
 def apply_mask(x: Array, mask: Mask) -> Array:
     """The weights that a mask keeps, +0 elsewhere (whatever x is there, also NaN).
 
@@ -46,7 +46,7 @@ def apply_mask(x: Array, mask: Mask) -> Array:
     return np.where(mask, x, 0)
 
 
-@op(outputs=("dx",), sample=_apply_sample, leading={"g": 0, "mask": 0})
+@op(sample=_apply_sample)
 def apply_mask_bwd(g: Array, mask: Array) -> Array:
     """Gradient of `apply_mask`: g where the mask is true, +0 elsewhere."""
     return np.where(mask, g, 0)

@@ -20,11 +20,7 @@ def _topk_sample(draw: Draw) -> tuple[list[Array], dict[str, Any]]:
     return [x], {"k": int(draw.rng.integers(0, draw.d + 1)), "magnitude": bool(draw.rng.integers(2))}
 
 
-@op(
-    meta=lambda x, k, **_: [((*x.shape[:-1], k), "int64")],
-    sample=_topk_sample,
-    integer=True,
-)
+@op(sample=_topk_sample, integer=True)
 def _topk_indices(x: Array, k: int, magnitude: bool = False, nan: int = 0) -> Array:
     """Indices of the k largest of each row, ascending; of equals the lowest index is selected."""
     rank = np.abs(x) if magnitude else np.asarray(x)
@@ -42,18 +38,13 @@ def _gather_bwd_sample(draw: Draw) -> tuple[list[Array], dict[str, Any]]:
     return [draw.normal(*indices.shape), x, indices], {}
 
 
-@op(
-    meta=lambda x, indices: [(tuple(indices.shape), x.dtype)],
-    sample=_gather_sample,
-    any_dtype=True,
-    local={"x": 1, "indices": 1},
-)
+@op(sample=_gather_sample, any_dtype=True, local={"x": 1, "indices": 1})
 def _gather_rows(x: Array, indices: Array) -> Array:
     """The entries of each row of x at the indices of the same row."""
     return np.take_along_axis(x, indices, -1)
 
 
-@op(outputs=("dx",), sample=_gather_bwd_sample, local={"g": 1, "x": 1, "indices": 1})
+@op(sample=_gather_bwd_sample, local={"g": 1, "x": 1, "indices": 1})
 def _gather_rows_bwd(g: Array, x: Array, indices: Array) -> Array:
     """Gradient of the gathering: g at the indices of each row, 0 elsewhere. No index may come twice in a row."""
     dx = np.zeros(np.shape(x))

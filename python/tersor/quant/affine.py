@@ -14,12 +14,7 @@ from tersor.quant import _plain as plain
 from tersor.quant._arguments import ROUNDINGS, Array, code_range, detached, form_of, one_of, within
 
 
-def _codes_meta(x: Array, scale: Array, zero_point: Array, lo: int, **_: Any) -> list:
-    return [(tuple(x.shape), "int8" if lo < 0 else "uint8")]
-
-
 @op(
-    meta=_codes_meta,
     sample=Quantized("x", "scale", "zero_point", lo=-8, hi=7),
     exempt=("scale",),
     local={"x": 0, "scale": 0, "zero_point": 0},
@@ -42,7 +37,6 @@ def _quantize(
 
 
 @op(
-    meta=lambda q, scale, zero_point, dtype: [(tuple(q.shape), FLOATS[dtype])],
     sample=Quantized("q", "scale", "zero_point", dtype=True),
     exempt=("scale",),
     local={"q": 0, "scale": 0, "zero_point": 0},

@@ -15,24 +15,13 @@ from tersor.quant._encoded import Encoded, check_parts
 from tersor.quant._encoded import scheme as find_scheme
 from tersor.quant.affine import quantize
 from tersor.quant.packing import pack
-from tersor.quant.qparams import affine_params, cast, choose_qparams, compute_type, least, torch_module
+from tersor.quant.qparams import affine_params, cast, choose_qparams, least, torch_module
 
 #: elements of a group above which a group no longer fits the caches near a core: it is read twice, by all threads
 _WIDE = 1 << 19
 
 
-def _encoded_meta(affine: bool) -> Any:
-    def meta(x: Array, bits: int, group: int, saturate: bool) -> list:
-        *lead, last = x.shape if len(x.shape) else (1,)
-        raw = bits == 8 and not affine
-        scales = (*lead, last // group if group else 1)
-        out: list = [((*lead, -(-last * bits // 8)), "int8" if raw else "uint8"), (scales, compute_type(x))]
-        return [*out, (scales, "uint8")] if affine else out
-
-    return meta
-
-
-@op(outputs=("data", "scale"), meta=_encoded_meta(False), sample=Quantized("x", bits=4), native=True, integer=True)
+@op(sample=Quantized("x", bits=4), native=True, integer=True)
 def _encode_symmetric(x: Array, bits: int = 8, group: int = 0, saturate: bool = False) -> tuple[Array, Array]:
     """s = amax/(2^(b-1) - 1), q = rne(x/s), packed unless they are int8."""
     most = (1 << bits - 1) - 1
@@ -43,13 +32,7 @@ def _encode_symmetric(x: Array, bits: int = 8, group: int = 0, saturate: bool = 
     return q if bits == 8 else plain.pack(q, bits, False), s
 
 
-@op(
-    outputs=("data", "scale", "zero_point"),
-    meta=_encoded_meta(True),
-    sample=Quantized("x", bits=4),
-    native=True,
-    integer=True,
-)
+@op(sample=Quantized("x", bits=4), native=True, integer=True)
 def _encode_affine(x: Array, bits: int = 8, group: int = 0, saturate: bool = False) -> tuple[Array, Array, Array]:
     """s = (high - low)/(2^b - 1), z = rne(-low/s), q = rne(x/s) + z, packed."""
     low, high = plain.extents(x, (*x.shape[:-1], x.shape[-1] // group if group else 1))
@@ -58,12 +41,7 @@ def _encode_affine(x: Array, bits: int = 8, group: int = 0, saturate: bool = Fal
     return plain.pack(q, bits, False), s, z.astype(np.uint8)
 
 
-@op(
-    meta=lambda data, scale, zero_point, bits, last, dtype: [((*tuple(data.shape)[:-1], last), FLOATS[dtype])],
-    sample=Quantized("data", "scale", "none", bits=4, dtype=True),
-    exempt=("scale",),
-    native=True,
-)
+@op(sample=Quantized("data", "scale", "none", bits=4, dtype=True), exempt=("scale",), native=True)
 def _decode(data: Array, scale: Array, zero_point: Array = None, bits: int = 8, last: int = 0, dtype: int = 1) -> Array:
     """The numbers of packed codes; without a zero point it is 2^(b-1), or 0 for int8."""
     signed = data.dtype == np.int8

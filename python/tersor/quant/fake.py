@@ -30,7 +30,6 @@ def _fake_quantize(
 
 
 @op(
-    outputs=("dx",),
     sample=Quantized("g", "x", "scale", "zero_point", lo=-8, hi=7),
     exempt=("scale",),
     native=True,
@@ -58,12 +57,7 @@ def _fake_quantize_lsq(
     return plain.fake(x, scale, zero_point, lo, hi, form)
 
 
-@op(
-    outputs=("dx", "dscale", "dzero_point"),
-    sample=Quantized("g", "x", "scale", "z", lo=-8, hi=7, factor=0.5),
-    exempt=("scale",),
-    native=True,
-)
+@op(sample=Quantized("g", "x", "scale", "z", lo=-8, hi=7, factor=0.5), exempt=("scale",), native=True)
 def _fake_quantize_lsq_bwd(
     g: Array,
     x: Array,

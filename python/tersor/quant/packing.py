@@ -14,25 +14,13 @@ from tersor.quant import _plain as plain
 from tersor.quant._arguments import Array, detached, one_of
 
 
-@op(
-    meta=lambda q, bits, words: [
-        ((*tuple(q.shape)[:-1], -(-q.shape[-1] * bits // (32 if words else 8))), "int32" if words else "uint8")
-    ],
-    sample=Quantized("q", bits=4),
-    native=True,
-    integer=True,
-)
+@op(sample=Quantized("q", bits=4), native=True, integer=True)
 def _pack(q: Array, bits: int = 8, words: bool = False) -> Array:
     """Codes side by side from the lowest bit."""
     return plain.pack(q, bits, words)
 
 
-@op(
-    meta=lambda w, bits, last, signed: [((*tuple(w.shape)[:-1], last), "int8" if signed else "uint8")],
-    sample=Quantized("data", bits=4),
-    native=True,
-    integer=True,
-)
+@op(sample=Quantized("data", bits=4), native=True, integer=True)
 def _unpack(w: Array, bits: int = 8, last: int = 0, signed: bool = False) -> Array:
     """The inverse of `_pack`."""
     return plain.unpack(w, bits, last, signed)

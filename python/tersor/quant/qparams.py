@@ -9,32 +9,15 @@ import numpy as np
 from tersor._arrays import dtype_name, whole
 from tersor._op import op
 from tersor._sample import Quantized
+from tersor._signature import grain
 from tersor.quant import _plain as plain
 from tersor.quant._arguments import Array, code_range, detached, one_of, own_arithmetic
 
 
-def _grain(shape: tuple[int, ...], axes: int, group: int) -> tuple[int, ...]:
-    """The shape of a scale: groups of the last axis, or the sizes of the axes whose bit is set, or ()."""
-    if group:
-        return (*shape[:-1], shape[-1] // group)
-    return tuple(n if axes >> i & 1 else 1 for i, n in enumerate(shape)) if axes else ()
-
-
-def compute_type(x: Array) -> str:
-    """The name of the compute type of an array."""
-    return "float64" if dtype_name(x.dtype) == "float64" else "float32"
-
-
-@op(
-    outputs=("low", "high"),
-    meta=lambda x, axes, group, saturate: [(_grain(tuple(x.shape), axes, group), compute_type(x))] * 2,
-    sample=Quantized("x", axes=1),
-    native=True,
-    integer=True,
-)
+@op(sample=Quantized("x", axes=1), native=True, integer=True)
 def _value_range(x: Array, axes: int = 0, group: int = 0, saturate: bool = False) -> tuple[Array, Array]:
     """The least and the largest value of each scale's elements, 0 included."""
-    return plain.extents(x, _grain(x.shape, axes, group))
+    return plain.extents(x, grain(x.shape, axes, group))
 
 
 def torch_module() -> Any:

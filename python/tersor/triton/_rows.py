@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from tersor._op import KERNELS
+from tersor._signature import SIGNATURES
 from tersor.triton._dots import add, dot, gap, get
 
 
@@ -177,9 +177,8 @@ def launcher(name, dots, solve, combine=none, inside=False, wide=False, constant
     curved : whether the last row number is a curvature; it is checked where it is a number of the CPU, and not on the
         GPU, which would have to be waited for (NaN comes of it)
     """
-    kernel = KERNELS[name]
-    n, v = len(kernel.inputs), kernel.vectors
-    rules = [rule for _, rule in kernel.outputs]
+    signature = SIGNATURES[name]
+    n, v, rules = len(signature.inputs), signature.vectors, signature.rules
     vectors = [rule == "rows" or (isinstance(rule, int) and rule < v) for rule in rules]
 
     def launch(*args):

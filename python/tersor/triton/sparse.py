@@ -167,33 +167,33 @@ def _transposed(data, indices, indptr, cols, perm, t_indices, t_indptr):
     return data[perm], t_indices, t_indptr
 
 
-def spmm(data, indices, indptr, x, bias, perm, t_indices, t_indptr, y, lo, hi, grads):
+def spmm(data, indices, indptr, x, bias, perm, t_indices, t_indptr, y, lo, hi):
     """GPU kernel of `spmm`: inputs, outputs, scalars."""
     _multiply(data, indices, indptr, x, bias, y, lo, hi)
 
 
-def spmm_bwd(g, data, indices, indptr, x, y, perm, t_indices, t_indptr, ddata, dx, dbias, lo, hi, grads):
+def spmm_bwd(g, data, indices, indptr, x, y, perm, t_indices, t_indptr, ddata, dx, dbias, lo, hi, needs):
     """GPU kernels of `spmm_bwd`: a product with the transpose and a sampled product."""
     if lo > -math.inf or hi < math.inf:
         g = torch.where((y <= lo) | (y >= hi), 0, g)
-    if grads & 1:
+    if needs & 1:
         _sample(g, x, indices, indptr, ddata)
-    if grads & 2:
+    if needs & 2:
         transposed = _transposed(data, indices, indptr, x.shape[-2], perm, t_indices, t_indptr)
         _multiply(*transposed, g, g.new_empty(0), dx)
-    if grads & 4:
+    if needs & 4:
         dbias.copy_(g.sum((*range(g.ndim - 2), -1)))
 
 
-def sddmm(a, b, indices, indptr, perm, t_indices, t_indptr, data, grads):
+def sddmm(a, b, indices, indptr, perm, t_indices, t_indptr, data):
     """GPU kernel of `sddmm`: inputs, outputs, scalars."""
     _sample(a, b, indices, indptr, data)
 
 
-def sddmm_bwd(g, a, b, indices, indptr, perm, t_indices, t_indptr, da, db, grads):
+def sddmm_bwd(g, a, b, indices, indptr, perm, t_indices, t_indptr, da, db, needs):
     """GPU kernels of `sddmm_bwd`: products with the matrix of g and with its transpose."""
-    if grads & 1:
+    if needs & 1:
         _multiply(g, indices, indptr, b, g.new_empty(0), da)
-    if grads & 2:
+    if needs & 2:
         transposed = _transposed(g, indices, indptr, b.shape[-2], perm, t_indices, t_indptr)
         _multiply(*transposed, a, g.new_empty(0), db)

@@ -281,37 +281,39 @@ impl Scalar {
     }
 }
 
-/// The type of a scalar parameter.
+/// What a scalar parameter is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     Float,
     Int,
     Bool,
+    /// Of a backward: a bit for each result that is wanted; whoever differentiates fills it in.
+    Needs,
 }
 
-/// How the shape and dtype of an output follow from the inputs; read by the allocators of NumPy, torch and fake tensors.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Rule {
-    /// Leading axes of all row inputs broadcast together, last axis and dtype of the first input.
-    Rows,
-    /// Leading axes of all row inputs broadcast together, dtype of the first input.
-    Lead,
-    /// Shape and dtype of the input at this position.
-    Like(usize),
-    /// Said in Python (`meta=`): the shape depends on more than shapes.
-    Custom,
-}
-
-/// An operator: one row of the table that the border, the tests and the documentation read.
+/// An operator: one row of the table that the border, the tests and the documentation read. See [`ops!`].
 pub struct Op {
     pub name: &'static str,
-    pub inputs: &'static [&'static str],
-    /// How many of the first inputs are rows `[..., d]`; the others hold one number per row or one for all.
-    pub vectors: usize,
-    pub outputs: &'static [(&'static str, Rule)],
-    pub scalars: &'static [(&'static str, Kind)],
+    /// Of the signature, what goes in and what comes out.
+    pub inputs: &'static str,
+    pub outputs: &'static str,
     /// Whether an output may be exactly the memory of an input (the kernel reads each row before it writes it).
     pub alias: bool,
     /// Inputs, then outputs; then the scalars.
     pub run: fn(&[Tensor], &[Scalar]) -> Result<()>,
+}
+
+/// A table of operators: `name(inputs; scalars) -> (outputs) = kernel;`, in the language that `rust/ops/src/signature.rs` tells. Said `in place` before the
+/// kernel, an output may be exactly the memory of an input.
+#[macro_export]
+macro_rules! ops {
+    ($($name:ident($($inputs:tt)*) -> ($($outputs:tt)*) $(in $place:ident)? = $run:expr;)*) => {
+        &[$($crate::Op {
+            name: stringify!($name),
+            inputs: stringify!($($inputs)*),
+            outputs: stringify!($($outputs)*),
+            alias: <[&str]>::len(&[$(stringify!($place))?]) == 1,
+            run: $run,
+        }),*]
+    };
 }

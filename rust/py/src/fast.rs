@@ -1,17 +1,19 @@
 //! The short way for NumPy: one call into Rust that reads the arguments, allocates the results (or takes `out`) and runs
-//! the kernel. The one rule: it takes only what needs no thought (plain contiguous arrays, equal shapes, numbers); for anything else it
-//! returns None, and the Python path broadcasts, copies or says what is wrong.
+//! the kernel. The one rule: it takes only what needs no thought (plain contiguous arrays that fit as they are, numbers); for
+//! anything else it returns None, and the Python path broadcasts, copies or says what is wrong.
 
 use crate::tensor::{self, View};
 use crate::{PyOp, guarded, overlap, poll};
-use base::{Dtype, Kind, Op, Rule, Scalar, pool};
+use base::{Dtype, Kind, Scalar, Tensor, pool};
+use ops::Operator;
+use ops::signature::{Lead, Wanted};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyInt, PyTuple, PyType};
 
 /// An operator with what its declaration says: defaults of all parameters, inputs exempt from the one-dtype rule.
 #[pyclass(frozen, module = "tersor._core")]
 pub struct Fast {
-    op: &'static Op,
+    op: &'static Operator,
     defaults: Vec<Option<Py<PyAny>>>,
     exempt: Vec<bool>,
     ndarray: Py<PyType>,
@@ -42,62 +44,81 @@ impl Fast {
         args: &Bound<'py, PyTuple>,
         out: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let (op, n) = (self.op, self.op.inputs.len());
-        if args.len() > n + op.scalars.len() {
+        let (op, sig) = (self.op, &self.op.signature);
+        let (n, results) = (sig.inputs.len(), sig.outputs.len());
+        if args.len() > n + sig.scalars.len() {
             return Ok(None);
         }
         let argument = |i: usize| match args.get_item(i) {
             Ok(a) => Some(a),
             Err(_) => self.defaults[i].as_ref().map(|d| d.bind(py).clone()),
         };
-        let mut views: Vec<View> = Vec::with_capacity(n + op.outputs.len());
+        let mut views: Vec<View> = Vec::with_capacity(n);
         let mut objects = Vec::with_capacity(n);
-        for i in 0..n {
+        for (i, p) in sig.inputs.iter().enumerate() {
             let Some(a) = argument(i) else { return Ok(None) };
             let plain = a.get_type().is(&self.ndarray);
             let number = self.exempt[i] && (a.is_exact_instance_of::<PyFloat>() || a.is_exact_instance_of::<PyInt>());
-            if !plain && !number {
+            let view = if p.optional && a.is_none() {
+                Ok(tensor::absent())
+            } else if plain || number {
+                tensor::view(&a, false)
+            } else {
                 return Ok(None);
-            }
-            let Ok(v) = tensor::view(&a, false) else { return Ok(None) };
+            };
+            let Ok(v) = view else { return Ok(None) };
             views.push(v);
             objects.push(a);
         }
-        if !self.simple(&views) {
+        let mut scalars = Vec::with_capacity(sig.scalars.len());
+        for (k, (_, kind)) in sig.scalars.iter().enumerate() {
+            let Some(a) = argument(n + k) else { return Ok(None) };
+            let value = match kind {
+                Kind::Float if a.is_instance_of::<PyFloat>() => a.extract().map(Scalar::Float),
+                Kind::Int | Kind::Needs if a.is_exact_instance_of::<PyInt>() => a.extract().map(Scalar::Int),
+                Kind::Bool if a.is_instance_of::<PyBool>() => a.extract().map(Scalar::Bool),
+                _ => return Ok(None),
+            };
+            let Ok(value) = value else { return Ok(None) };
+            scalars.push(value);
+        }
+        let Ok(mut tensors) = views.iter().map(View::tensor).collect::<Result<Vec<_>, _>>() else { return Ok(None) };
+        if !self.simple(&tensors) {
             return Ok(None);
         }
-        let mut scalars = Vec::with_capacity(op.scalars.len());
-        for (k, (_, kind)) in op.scalars.iter().enumerate() {
-            let Some(a) = argument(n + k) else { return Ok(None) };
-            scalars.push(match kind {
-                Kind::Float if a.is_instance_of::<PyFloat>() => Scalar::Float(a.extract()?),
-                Kind::Int if a.is_exact_instance_of::<PyInt>() => Scalar::Int(a.extract()?),
-                Kind::Bool if a.is_instance_of::<PyBool>() => Scalar::Bool(a.extract()?),
-                _ => return Ok(None),
-            });
-        }
-        let mut results = Vec::with_capacity(op.outputs.len());
-        for &(_, rule) in op.outputs {
-            let like = if let Rule::Like(i) = rule { i } else { 0 };
-            let shape = views[like].shape();
-            let shape = if rule == Rule::Lead { &shape[..shape.len() - 1] } else { shape };
-            if let Some(out) = out {
-                let Some(v) = self.given(out, results.len(), shape, views[like].dtype()) else { return Ok(None) };
-                views.push(v);
-                results.push(out.clone());
+        let wanted = {
+            let Ok(sizes) = sig.bind(&tensors) else { return Ok(None) };
+            (0..results).map(|i| sig.output(i, &sizes, &tensors, &scalars)).collect::<Result<Vec<_>, _>>()
+        };
+        let Ok(wanted) = wanted else { return Ok(None) };
+        let mut made = Vec::with_capacity(results);
+        let mut written: Vec<View> = Vec::with_capacity(results);
+        for (i, w) in wanted.iter().enumerate() {
+            let shown = i < sig.shown();
+            if let Some(out) = out
+                && shown
+            {
+                let Some(v) = self.given(out, i, w) else { return Ok(None) };
+                written.push(v);
                 continue;
             }
-            let shape = PyTuple::new(py, shape)?;
-            let y = if objects[like].get_type().is(&self.ndarray) {
-                self.empty.bind(py).call1((shape, objects[like].getattr(pyo3::intern!(py, "dtype"))?))?
-            } else {
-                self.empty.bind(py).call1((shape,))?
+            let shape = PyTuple::new(py, w.shape())?;
+            // a type that an argument has is at hand
+            let like = (0..n).find(|&k| tensors[k].dtype() == w.dtype && objects[k].get_type().is(&self.ndarray));
+            let y = match like {
+                Some(k) => self.empty.bind(py).call1((shape, objects[k].getattr(pyo3::intern!(py, "dtype"))?))?,
+                None if w.dtype == Dtype::Bf16 => return Ok(None),
+                None => self.empty.bind(py).call1((shape, w.dtype.name()))?,
             };
-            views.push(tensor::view(&y, true)?);
-            results.push(y);
+            written.push(tensor::view(&y, true)?);
+            if shown {
+                made.push(y);
+            }
         }
-        guarded(op.name, || {
-            let tensors = views.iter().map(View::tensor).collect::<Result<Vec<_>, _>>()?;
+        guarded(op.name(), || {
+            for v in &written {
+                tensors.push(v.tensor()?);
+            }
             overlap(op, &tensors)?;
             let context = pool::Context { runner: None, threads: 0, poll: Some(poll) };
             py.detach(|| pool::with(context, || (op.run)(&tensors, &scalars)))
@@ -105,15 +126,15 @@ impl Fast {
         if out.is_some() {
             return Ok(out.cloned());
         }
-        Ok(Some(if results.len() == 1 { results.swap_remove(0) } else { PyTuple::new(py, results)?.into_any() }))
+        Ok(Some(if made.len() == 1 { made.swap_remove(0) } else { PyTuple::new(py, made)?.into_any() }))
     }
 }
 
 impl Fast {
     /// Result `i` of those that the caller brought, if it is just the array that would be allocated.
-    fn given(&self, out: &Bound<'_, PyAny>, i: usize, shape: &[usize], dtype: Dtype) -> Option<View> {
+    fn given(&self, out: &Bound<'_, PyAny>, i: usize, wanted: &Wanted) -> Option<View> {
         let several = out.cast_exact::<PyTuple>().ok();
-        let y = match (several, self.op.outputs.len()) {
+        let y = match (several, self.op.signature.shown()) {
             (None, 1) => out.clone(),
             (Some(ys), n) if n > 1 && ys.len() == n => ys.get_item(i).ok()?,
             _ => return None,
@@ -121,30 +142,30 @@ impl Fast {
         if !y.get_type().is(&self.ndarray) {
             return None;
         }
-        tensor::view(&y, true).ok().filter(|v| v.shape() == shape && v.dtype() == dtype)
+        tensor::view(&y, true).ok().filter(|v| v.shape() == wanted.shape() && v.dtype() == wanted.dtype)
     }
 
-    /// Rows of one shape, one dtype, and one number for all rows or one for each.
-    fn simple(&self, views: &[View]) -> bool {
-        let (first, v) = (&views[0], self.op.vectors);
-        let (shape, dtype) = (first.shape(), first.dtype());
-        // a 0-d array has no rows to lead
-        let Some((_, lead)) = shape.split_last() else {
-            return v == 0 && self.op.outputs.iter().all(|o| o.1 != Rule::Lead);
-        };
-        views.iter().enumerate().all(|(i, x)| {
-            let own = x.shape();
-            let fits = if i < v {
-                own == shape
-            } else if v == 0 || own.is_empty() {
-                true
-            } else if self.exempt[i] {
-                own.split_last().is_some_and(|(&one, rows)| one == 1 && rows == lead)
-            } else {
-                own == lead
+    /// One float type; rows all alike or one for all, and one number for all rows or one for each.
+    fn simple(&self, tensors: &[Tensor]) -> bool {
+        let sig = &self.op.signature;
+        let rows = tensors[0].shape().split_last().filter(|_| sig.rows() > 0);
+        let mut float = None;
+        sig.inputs.iter().zip(tensors).enumerate().all(|(i, (p, t))| {
+            let own = t.shape();
+            let fits = match rows {
+                Some((d, lead)) if p.lead == Lead::Rows => {
+                    let (own_lead, core) = own.split_at(own.len() - p.core.as_ref().map_or(0, Vec::len).min(own.len()));
+                    own_lead == lead
+                        || (p.is_row() && core == [*d] && own_lead.is_empty())
+                        || (p.is_number() && own.is_empty())
+                }
+                // a 0-d array has no rows
+                None if sig.rows() > 0 => false,
+                _ => true,
             };
+            let alike = self.exempt[i] || !t.dtype().is_float() || *float.get_or_insert(t.dtype()) == t.dtype();
             // uint16 words mean bfloat16 here, which only the Python path may say
-            fits && x.dtype() != Dtype::Bf16 && (self.exempt[i] || !x.dtype().is_float() || x.dtype() == dtype)
+            fits && alike && t.dtype() != Dtype::Bf16
         })
     }
 }

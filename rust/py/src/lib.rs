@@ -4,11 +4,13 @@ mod fast;
 mod tensor;
 mod torch;
 
-use base::{Error, Kind, Op, Rule, Scalar, Tensor, pool, simd};
+use base::{Error, Kind, Scalar, Tensor, pool, simd};
+use ops::Operator;
+use ops::signature::{Lead, Shape, Size, Type};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyList, PyTuple};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
@@ -61,8 +63,9 @@ fn panic_text(p: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// Outputs overlap nothing, or, where the operator allows it, are exactly an input.
-fn overlap(op: &Op, tensors: &[Tensor]) -> base::Result<()> {
-    let n = op.inputs.len();
+fn overlap(op: &Operator, tensors: &[Tensor]) -> base::Result<()> {
+    let (inputs, outputs) = (&op.signature.inputs, &op.signature.outputs);
+    let n = inputs.len();
     let range = |t: &Tensor| (t.as_ptr() as usize, t.as_ptr() as usize + t.bytes());
     for (i, out) in tensors.iter().enumerate().skip(n) {
         let (a, b) = range(out);
@@ -72,7 +75,7 @@ fn overlap(op: &Op, tensors: &[Tensor]) -> base::Result<()> {
                 continue;
             }
             let name = |k: usize| {
-                if k < n { op.inputs[k] } else { op.outputs[k - n].0 }
+                if k < n { inputs[k].name } else { outputs[k - n].name }
             };
             return Err(Error::Value(format!("output {} overlaps {}", name(i), name(j))));
         }
@@ -82,60 +85,73 @@ fn overlap(op: &Op, tensors: &[Tensor]) -> base::Result<()> {
 
 /// One operator: `op(*inputs, *outputs, *scalars)`, arrays C-contiguous, outputs written in place.
 #[pyclass(frozen, name = "Op", module = "tersor._core")]
-pub struct PyOp(&'static Op);
+pub struct PyOp(&'static Operator);
 
 #[pymethods]
 impl PyOp {
     #[getter]
     fn name(&self) -> &str {
-        self.0.name
-    }
-    #[getter]
-    fn inputs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        PyTuple::new(py, self.0.inputs)
-    }
-    #[getter]
-    fn vectors(&self) -> usize {
-        self.0.vectors
+        self.0.name()
     }
     #[getter]
     fn alias(&self) -> bool {
         self.0.alias
     }
-    /// Pairs of a name and a rule: "rows", "lead", "custom" or the position of the input the output is like.
+    /// Of each input: its name, whether it may be absent, the name of its leading axes ("", ".." or a letter), and its last
+    /// axes as pairs of a letter (or None) and what is added to it; None for any shape.
     #[getter]
-    fn outputs(&self, py: Python<'_>) -> PyResult<Vec<(&str, Py<PyAny>)>> {
-        let rule = |r: Rule| -> PyResult<Py<PyAny>> {
-            Ok(match r {
-                Rule::Rows => "rows".into_pyobject(py)?.into_any().unbind(),
-                Rule::Lead => "lead".into_pyobject(py)?.into_any().unbind(),
-                Rule::Custom => "custom".into_pyobject(py)?.into_any().unbind(),
-                Rule::Like(i) => i.into_pyobject(py)?.into_any().unbind(),
-            })
+    fn inputs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let sig = &self.0.signature;
+        let axes = |core: &Vec<(Option<usize>, usize)>| -> Vec<_> {
+            core.iter().map(|&(l, more)| (l.map(|l| sig.letters[l]), more)).collect()
         };
-        self.0.outputs.iter().map(|&(n, r)| Ok((n, rule(r)?))).collect()
+        PyList::new(py, sig.inputs.iter().map(|p| (p.name, p.optional, self.lead(p.lead), p.core.as_ref().map(axes))))
     }
-    /// Pairs of a name and "float", "int" or "bool".
+    /// Of each result: its name, its shape (the position of the input that it is like; the name of its leading axes and its
+    /// last sizes; or an input and the two scalars of a grain), its type, and whether it is left empty where nobody needs it,
+    /// or saved for the backward and not shown.
+    /// Sizes are numbers, names of letters and scalars, or tuples of a sign and sizes.
+    #[getter]
+    fn outputs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let sig = &self.0.signature;
+        let made = PyList::empty(py);
+        for o in &sig.outputs {
+            let shape = match &o.shape {
+                Shape::Like(k) => k.into_pyobject(py)?.into_any(),
+                Shape::Of(lead, core) => {
+                    let core = core.iter().map(|s| self.size(py, s)).collect::<PyResult<Vec<_>>>()?;
+                    (self.lead(*lead), PyTuple::new(py, core)?).into_pyobject(py)?.into_any()
+                }
+                Shape::Grain([x, axes, group]) => {
+                    (*x, sig.scalars[*axes].0, sig.scalars[*group].0).into_pyobject(py)?.into_any()
+                }
+            };
+            made.append((o.name, shape, self.dtype(py, &o.dtype)?, o.needed, o.saved))?;
+        }
+        Ok(made)
+    }
+    /// Pairs of a name and "float", "int", "bool" or "needs".
     #[getter]
     fn scalars(&self) -> Vec<(&str, &str)> {
         let kind = |k: Kind| match k {
             Kind::Float => "float",
             Kind::Int => "int",
             Kind::Bool => "bool",
+            Kind::Needs => "needs",
         };
-        self.0.scalars.iter().map(|&(n, k)| (n, kind(k))).collect()
+        self.0.signature.scalars.iter().map(|&(n, k)| (n, kind(k))).collect()
     }
 
     #[pyo3(signature = (*args))]
     fn __call__(&self, py: Python<'_>, args: &Bound<'_, PyTuple>) -> PyResult<()> {
-        let op = self.0;
-        let (n, arrays) = (op.inputs.len(), op.inputs.len() + op.outputs.len());
-        if args.len() != arrays + op.scalars.len() {
+        let (op, sig) = (self.0, &self.0.signature);
+        let (n, arrays) = (sig.inputs.len(), sig.inputs.len() + sig.outputs.len());
+        if args.len() != arrays + sig.scalars.len() {
             return Err(PyTypeError::new_err(format!(
                 "{}: expected {} arrays and {} scalars, got {} arguments",
-                op.name,
+                op.name(),
                 arrays,
-                op.scalars.len(),
+                sig.scalars.len(),
                 args.len()
             )));
         }
@@ -143,26 +159,64 @@ impl PyOp {
         for i in 0..arrays {
             let a = args.get_borrowed_item(i)?;
             views.push(tensor::view(&a, i >= n).map_err(|e| {
-                let name = if i < n { op.inputs[i] } else { op.outputs[i - n].0 };
-                rename(py, &e, &format!("{}: argument {name}: ", op.name))
+                let name = if i < n { sig.inputs[i].name } else { sig.outputs[i - n].name };
+                rename(py, &e, &format!("{}: argument {name}: ", op.name()))
             })?);
         }
-        let mut scalars = Vec::with_capacity(op.scalars.len());
-        for (i, (name, kind)) in op.scalars.iter().enumerate() {
+        let mut scalars = Vec::with_capacity(sig.scalars.len());
+        for (i, (name, kind)) in sig.scalars.iter().enumerate() {
             let a = args.get_borrowed_item(arrays + i)?;
             let value = match kind {
                 Kind::Float => a.extract().map(Scalar::Float),
-                Kind::Int => a.extract().map(Scalar::Int),
+                Kind::Int | Kind::Needs => a.extract().map(Scalar::Int),
                 Kind::Bool => a.extract().map(Scalar::Bool),
             };
-            scalars.push(value.map_err(|e| rename(py, &e, &format!("{}: argument {name}: ", op.name)))?);
+            scalars.push(value.map_err(|e| rename(py, &e, &format!("{}: argument {name}: ", op.name())))?);
         }
         let tensors =
-            views.iter().map(tensor::View::tensor).collect::<Result<Vec<_>, _>>().map_err(|e| error(op.name, e))?;
-        guarded(op.name, || {
+            views.iter().map(tensor::View::tensor).collect::<Result<Vec<_>, _>>().map_err(|e| error(op.name(), e))?;
+        guarded(op.name(), || {
             overlap(op, &tensors)?;
             let context = pool::Context { runner: None, threads: 0, poll: Some(poll) };
             py.detach(|| pool::with(context, || (op.run)(&tensors, &scalars)))
+        })
+    }
+}
+
+impl PyOp {
+    fn lead(&self, lead: Lead) -> &'static str {
+        match lead {
+            Lead::None => "",
+            Lead::Rows => "..",
+            Lead::Same => self.0.signature.pack.unwrap_or_default(),
+        }
+    }
+    fn size<'py>(&self, py: Python<'py>, s: &Size) -> PyResult<Bound<'py, PyAny>> {
+        let sig = &self.0.signature;
+        Ok(match s {
+            Size::Int(n) => n.into_pyobject(py)?.into_any(),
+            Size::Letter(l) => sig.letters[*l].into_pyobject(py)?.into_any(),
+            Size::Scalar(k) => sig.scalars[*k].0.into_pyobject(py)?.into_any(),
+            Size::Lead => sig.pack.into_pyobject(py)?,
+            Size::Of(sign, ab) => {
+                (sign.text(), self.size(py, &ab[0])?, self.size(py, &ab[1])?).into_pyobject(py)?.into_any()
+            }
+            Size::If(abc) => {
+                let [test, a, b] = &**abc;
+                ("?", self.size(py, test)?, self.size(py, a)?, self.size(py, b)?).into_pyobject(py)?.into_any()
+            }
+        })
+    }
+    /// The position of an input, a name, or a tuple that decides.
+    fn dtype<'py>(&self, py: Python<'py>, t: &Type) -> PyResult<Bound<'py, PyAny>> {
+        Ok(match t {
+            Type::Like(k) => k.into_pyobject(py)?.into_any(),
+            Type::Is(d) => d.name().into_pyobject(py)?.into_any(),
+            Type::Compute => "compute".into_pyobject(py)?.into_any(),
+            Type::Float(k) => ("float", self.0.signature.scalars[*k].0).into_pyobject(py)?.into_any(),
+            Type::If(test, ab) => ("?", self.size(py, test)?, self.dtype(py, &ab[0])?, self.dtype(py, &ab[1])?)
+                .into_pyobject(py)?
+                .into_any(),
         })
     }
 }
@@ -188,7 +242,7 @@ mod _core {
     /// Every operator.
     #[pyfunction]
     fn ops() -> Vec<PyOp> {
-        ::ops::all().map(PyOp).collect()
+        ::ops::all().iter().map(PyOp).collect()
     }
 
     /// Sets the number of threads of large calls; 0 asks the environment again.

@@ -48,6 +48,13 @@ fn plain(data: *mut u8, dtype: Dtype, writable: bool) -> View {
     View { data, dims: [0; MAX_DIMS], ndim: 0, dtype, writable, buffer: None, number: None }
 }
 
+/// What stands for an array that is not there.
+pub fn absent() -> View {
+    let mut v = plain(std::ptr::dangling_mut::<f64>().cast(), Dtype::F32, false);
+    v.ndim = 1;
+    v
+}
+
 /// The memory of `object`, by whichever door it has.
 pub fn view(object: &Bound<'_, PyAny>, output: bool) -> PyResult<View> {
     // SAFETY: a borrowed reference, GIL held.

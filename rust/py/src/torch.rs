@@ -8,7 +8,8 @@
 
 use crate::{error, poll};
 use base::pool::{self, Context};
-use base::{Dtype, Error, Kind, MAX_DIMS, Op, Rule, Scalar, Tensor};
+use base::{Dtype, Error, Kind, MAX_DIMS, Scalar, Tensor};
+use ops::Operator;
 use pyo3::PyErr;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -78,7 +79,7 @@ struct Torch {
     api: Api,
     /// Torch's code for each of [`Dtype::ALL`].
     codes: [i32; Dtype::ALL.len()],
-    ops: Vec<&'static Op>,
+    ops: &'static [Operator],
 }
 static TORCH: OnceLock<Torch> = OnceLock::new();
 /// In a child forked after torch's own threads were used, torch's OpenMP hangs: there the work runs on our pool.
@@ -115,7 +116,7 @@ impl Torch {
                 Dtype::U8 => (api.aoti_torch_dtype_uint8)(),
                 Dtype::Bool => (api.aoti_torch_dtype_bool)(),
             });
-            Ok(Torch { api, codes, ops: ops::all().collect() })
+            Ok(Torch { api, codes, ops: ops::all() })
         }
     }
 
@@ -150,7 +151,7 @@ impl Torch {
         if !shape[..ndim].contains(&0) && !(data as usize).is_multiple_of(dtype.size()) {
             return Err(Error::Value("the tensor is not aligned to its elements".into()));
         }
-        // SAFETY: contiguous (see `dense`), and alive as long as the handle, which outlives the call.
+        // SAFETY: contiguous or read by its shape alone (see `dense`), and alive as long as the handle, which outlives the call.
         unsafe { Tensor::new(data.cast(), &shape[..ndim], dtype, writable) }
     }
 
@@ -201,14 +202,13 @@ impl Torch {
         Ok(out)
     }
 
-    /// The handle itself if its tensor is contiguous, else that of a dense copy.
-    fn dense(&self, handle: Handle) -> Result<Option<Handle>, Error> {
+    /// A dense copy of a tensor that is not contiguous.
+    fn dense(&self, handle: Handle, t: &Tensor) -> Result<Option<Handle>, Error> {
         let mut yes = false;
         // SAFETY: a live handle.
         if unsafe { (self.api.aoti_torch_is_contiguous)(handle, &raw mut yes) } == 0 && yes {
             return Ok(None);
         }
-        let t = self.tensor(handle, false)?; // only its shape is read: the layout is not dense
         let copy = self.empty(t.shape(), t.dtype())?;
         // SAFETY: two live handles of the same shape and dtype.
         if unsafe { (self.api.aoti_torch_copy_)(copy, handle, 0) } != 0 {
@@ -252,50 +252,47 @@ impl Drop for Handles<'_> {
     }
 }
 
-/// The shape and dtype of an output: by the rule, from the inputs.
-fn output<'a>(op: &Op, rule: Rule, inputs: &'a [Tensor]) -> (&'a [usize], Dtype) {
-    if let Rule::Like(i) = rule {
-        return (inputs[i].shape(), inputs[i].dtype());
-    }
-    let vectors = &inputs[..op.vectors.max(1)];
-    let widest = vectors.iter().max_by_key(|t| (t.rows().0, t.shape().len())).unwrap_or(&inputs[0]);
-    let shape = widest.shape();
-    let lead = if rule == Rule::Lead { shape.split_last().map_or(shape, |(_, lead)| lead) } else { shape };
-    (lead, inputs[0].dtype())
-}
-
-fn call(torch: &Torch, op: &'static Op, stack: &mut [u64]) -> Result<(), Error> {
-    let n = op.inputs.len();
+fn call(torch: &Torch, op: &'static Operator, stack: &mut [u64]) -> Result<(), Error> {
+    let sig = &op.signature;
+    let n = sig.inputs.len();
     let mut owned = Handles(torch, stack[..n].iter().map(|&w| w as Handle).collect());
-    let mut tensors = Vec::with_capacity(n + op.outputs.len());
+    let mut tensors = Vec::with_capacity(n + sig.outputs.len());
     for i in 0..n {
-        torch.held(owned.1[i], &torch.tensor(owned.1[i], false)?)?;
-        let copy = torch.dense(owned.1[i])?;
-        tensors.push(torch.tensor(copy.unwrap_or(owned.1[i]), false)?);
-        owned.1.extend(copy);
-    }
-    let mut results = Handles(torch, Vec::with_capacity(op.outputs.len()));
-    for &(_, rule) in op.outputs {
-        let (shape, dtype) = output(op, rule, &tensors[..n]);
-        let out = torch.empty(shape, dtype)?;
-        results.1.push(out);
-        tensors.push(torch.tensor(out, true)?);
+        let t = torch.tensor(owned.1[i], false)?;
+        torch.held(owned.1[i], &t)?;
+        tensors.push(match torch.dense(owned.1[i], &t)? {
+            None => t,
+            Some(copy) => {
+                owned.1.push(copy);
+                torch.tensor(copy, false)?
+            }
+        });
     }
     let mut scalars = [Scalar::Int(0); 16];
-    for (k, &(_, kind)) in op.scalars.iter().enumerate() {
+    for (k, &(_, kind)) in sig.scalars.iter().enumerate() {
         let word = stack[n + k];
         scalars[k] = match kind {
             Kind::Float => Scalar::Float(f64::from_bits(word)),
-            Kind::Int => Scalar::Int(word as i64),
+            Kind::Int | Kind::Needs => Scalar::Int(word as i64),
             Kind::Bool => Scalar::Bool(word & 1 != 0),
         };
+    }
+    let scalars = &scalars[..sig.scalars.len()];
+    let mut results = Handles(torch, Vec::with_capacity(sig.outputs.len()));
+    let sizes = sig.bind(&tensors)?;
+    let wanted =
+        (0..sig.outputs.len()).map(|i| sig.output(i, &sizes, &tensors, scalars)).collect::<Result<Vec<_>, _>>()?;
+    for w in wanted {
+        let out = torch.empty(w.shape(), w.dtype)?;
+        results.1.push(out);
+        tensors.push(torch.tensor(out, true)?);
     }
     let mut threads = 1;
     // SAFETY: writes one number.
     unsafe { (torch.api.torch_get_num_threads)(&raw mut threads) };
     let runner = if FORKED.load(Ordering::Relaxed) { None } else { Some(parallel as pool::Runner) };
     let context = Context { runner, threads: threads as usize, poll: Some(poll) };
-    pool::with(context, || (op.run)(&tensors, &scalars[..op.scalars.len()]))?;
+    pool::with(context, || (op.run)(&tensors, scalars))?;
     for (slot, h) in stack.iter_mut().zip(std::mem::take(&mut results.1)) {
         *slot = h as u64;
     }
@@ -326,13 +323,13 @@ unsafe extern "C-unwind" fn boxed<const ID: usize>(stack: *mut u64, inputs: u64,
 /// `stack` holds max(inputs, outputs) words.
 unsafe fn enter(id: usize, stack: *mut u64, inputs: u64, outputs: u64) {
     let Some(torch) = TORCH.get() else { return };
-    let op = torch.ops[id];
+    let op = &torch.ops[id];
     // SAFETY: torch passes a stack of max(inputs, outputs) words.
     let words = unsafe { std::slice::from_raw_parts_mut(stack, inputs.max(outputs) as usize) };
     let failure = match catch_unwind(AssertUnwindSafe(|| call(torch, op, words))) {
         Ok(Ok(())) => return,
-        Ok(Err(e)) => message(op, &e),
-        Err(p) => format!("{MARK}internal] {}: {}", op.name, crate::panic_text(p.as_ref())),
+        Ok(Err(e)) => message(op.name(), &e),
+        Err(p) => format!("{MARK}internal] {}: {}", op.name(), crate::panic_text(p.as_ref())),
     };
     let mut text = [0; 1024]; // owns nothing: the exception leaves through this frame
     let n = failure.len().min(text.len() - 1);
@@ -342,14 +339,14 @@ unsafe fn enter(id: usize, stack: *mut u64, inputs: u64, outputs: u64) {
     unsafe { (torch.api.check)(false, c"tersor".as_ptr(), c"torch.rs".as_ptr(), 0, text.as_ptr().cast()) }
 }
 
-fn message(op: &Op, e: &Error) -> String {
+fn message(op: &str, e: &Error) -> String {
     let kind = match e {
         Error::Type(_) => "type",
         Error::Value(_) => "value",
         Error::Memory(_) => "memory",
         Error::Cancelled => "cancelled",
     };
-    format!("{MARK}{kind}] {}\u{1f}{e}", op.name)
+    format!("{MARK}{kind}] {op}\u{1f}{e}")
 }
 
 /// The exception that a message raised by [`boxed`] stands for.
@@ -378,7 +375,7 @@ static BOXED: &[Boxed] = {
     sixteens!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31)
 };
 
-/// Registers every operator whose output shapes follow by rule, in `namespace`, for torch's CPU library at `path`.
+/// Registers every operator in `namespace`, for torch's CPU library at `path`.
 pub fn register(path: &str, namespace: &str) -> Result<Vec<&'static str>, String> {
     let c = |s: &str| CString::new(s).map_err(|e| e.to_string());
     if TORCH.get().is_none() {
@@ -406,15 +403,12 @@ pub fn register(path: &str, namespace: &str) -> Result<Vec<&'static str>, String
     }
     let mut done = Vec::new();
     for (op, kernel) in torch.ops.iter().zip(BOXED) {
-        if op.outputs.iter().any(|o| o.1 == Rule::Custom) {
-            continue;
-        }
-        let name = c(op.name)?;
+        let name = c(op.name())?;
         // SAFETY: the schema was defined by the Python side with as many arguments as `call` reads.
         if unsafe { (torch.api.aoti_torch_library_impl)(library, name.as_ptr(), *kernel) } != 0 {
-            return Err(format!("torch refused {}", op.name));
+            return Err(format!("torch refused {}", op.name()));
         }
-        done.push(op.name);
+        done.push(op.name());
     }
     Ok(done)
 }

@@ -1,30 +1,11 @@
-//! A row of the table of operators in one line. The one rule: what the walk needs to know is said there, and once.
+//! Row operators in a table. The one rule: what the walk needs to know is said there, and once.
 
-/// The kind of a scalar: a float unless said.
-#[doc(hidden)]
-#[macro_export]
-macro_rules! kind {
-    () => {
-        $crate::base::Kind::Float
-    };
-    ($kind:ident) => {
-        $crate::base::Kind::$kind
-    };
-}
-
-/// `name(vectors; row numbers; scalars) -> outputs => functor`, the functor made from the arrays `t` and the scalars `s`.
+/// As [`base::ops!`], with a functor in place of a kernel: made of the arrays `t` and the scalars `s`, and run in place.
 #[macro_export]
 macro_rules! row_ops {
-    ($($name:ident($($v:ident),+; $($c:ident),*; $($k:ident $($kind:ident)?),*) -> $($out:ident: $rule:expr),+
-        => |$t:ident, $s:ident| $op:expr;)*) => {
-        &[$($crate::base::Op {
-            name: stringify!($name),
-            inputs: &[$(stringify!($v),)+ $(stringify!($c)),*],
-            vectors: [$(stringify!($v)),+].len(),
-            outputs: &[$((stringify!($out), $rule)),+],
-            scalars: &[$((stringify!($k), $crate::kind!($($kind)?))),*],
-            alias: true,
-            run: |$t, $s| $crate::rows::run(&$op, $t),
-        }),*]
+    ($($name:ident($($inputs:tt)*) -> ($($outputs:tt)*) = |$t:ident, $s:ident| $op:expr;)*) => {
+        $crate::base::ops! { $(
+            $name($($inputs)*) -> ($($outputs)*) in place = |$t, $s| $crate::rows::run(&$op, $t);
+        )* }
     };
 }

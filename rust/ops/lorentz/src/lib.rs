@@ -9,33 +9,17 @@ mod far;
 use base::dd::Num;
 use base::roots::{arsinh_root, arsinh_root_d};
 use base::simd::*;
-use base::{Dtype, Op, Result, Rule, Tensor, try_vec};
+use base::{Dtype, Op, Result, Tensor, ops, try_vec};
 use drivers::rows::{self, Acc, RowOp, Solved};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The tables of the family.
 pub static TABLES: &[&[Op]] = &[OPS];
 
-pub static OPS: &[Op] = &[
-    Op {
-        name: "lorentz_dist",
-        inputs: &["x", "y", "c"],
-        vectors: 2,
-        outputs: &[("d", Rule::Lead)],
-        scalars: &[],
-        alias: false,
-        run: |t, _| dist(t),
-    },
-    Op {
-        name: "lorentz_dist_bwd",
-        inputs: &["x", "y", "g", "c"],
-        vectors: 2,
-        outputs: &[("dx", Rule::Like(0)), ("dy", Rule::Like(1)), ("dc", Rule::Like(3))],
-        scalars: &[],
-        alias: false,
-        run: |t, _| dist_bwd(t),
-    },
-];
+pub static OPS: &[Op] = ops! {
+    lorentz_dist(x[.., d], y[.., d], c[.., 1]) -> (d[..]) = |t, _| dist(t);
+    lorentz_dist_bwd(x[.., d], y[.., d], g[..], c[.., 1]) -> (dx[x], dy[y], dc[c]) = |t, _| dist_bwd(t);
+};
 
 /// τ_x, τ_y, p, Q
 #[inline(always)]

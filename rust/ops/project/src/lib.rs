@@ -3,9 +3,9 @@
 
 use base::lane::Stored;
 use base::store::{Bf16, F16};
-use base::{Dtype, Error, Kind, Op, Result, Rule, Scalar, Tensor, random};
+use base::{Dtype, Error, Op, Result, Scalar, Tensor, ops, random};
 use drivers::butterfly;
-use matrix::{Matrix, SCALARS};
+use matrix::Matrix;
 use sum::Sum;
 
 mod csr;
@@ -17,69 +17,26 @@ mod sum;
 #[cfg(test)]
 mod tests;
 
-type Run = fn(&[Tensor], &[Scalar]) -> Result<()>;
-
-const fn projection(
-    name: &'static str,
-    input: &'static [&'static str],
-    output: &'static [(&'static str, Rule)],
-    run: Run,
-) -> Op {
-    Op { name, inputs: input, vectors: 1, outputs: output, scalars: SCALARS, alias: false, run }
-}
-
-const fn transform(name: &'static str, input: &'static [&'static str], output: &'static [(&'static str, Rule)]) -> Op {
-    Op {
-        name,
-        inputs: input,
-        vectors: 1,
-        outputs: output,
-        scalars: &[("ortho", Kind::Bool)],
-        alias: true,
-        run: |t, c| butterfly::fwht(&t[0], &t[1], c[0].bool()),
-    }
-}
-
-const Y: &[(&str, Rule)] = &[("y", Rule::Custom)];
-
 /// The tables of the family.
 pub static TABLES: &[&[Op]] = &[OPS];
 
-pub static OPS: &[Op] = &[
-    projection("project", &["x"], Y, project),
-    projection("project_bwd", &["g"], &[("dx", Rule::Custom)], transposed),
-    projection("project_bwd_bwd", &["gg"], &[("dg", Rule::Custom)], project),
-    Op {
-        name: "project_csr",
-        inputs: &["data", "indices", "indptr"],
-        vectors: 0,
-        outputs: Y,
-        scalars: SCALARS,
-        alias: false,
-        run: sparse_rows,
-    },
-    Op {
-        name: "materialise",
-        inputs: &["like"],
-        vectors: 0,
-        outputs: &[("p", Rule::Custom)],
-        scalars: SCALARS.split_at(SCALARS.len() - 1).0,
-        alias: false,
-        run: materialise,
-    },
-    transform("fwht", &["x"], &[("y", Rule::Like(0))]),
-    transform("fwht_bwd", &["g"], &[("dx", Rule::Like(0))]),
-    transform("fwht_bwd_bwd", &["gg"], &[("dg", Rule::Like(0))]),
-    Op {
-        name: "philox4x32",
-        inputs: &["counter", "key"],
-        vectors: 0,
-        outputs: &[("words", Rule::Like(0))],
-        scalars: &[],
-        alias: false,
-        run: philox,
-    },
-];
+pub static OPS: &[Op] = ops! {
+    project(x[.., d]; kind: int, seed: int, stream: int, threshold: int, row: int, rows: int, col: int, cols: int, scale, adjoint: bool)
+        -> (y[.., adjoint ? cols : rows]) = project;
+    project_bwd(g[.., d]; kind: int, seed: int, stream: int, threshold: int, row: int, rows: int, col: int, cols: int, scale, adjoint: bool)
+        -> (dx[.., adjoint ? rows : cols]) = transposed;
+    project_bwd_bwd(gg[.., d]; kind: int, seed: int, stream: int, threshold: int, row: int, rows: int, col: int, cols: int, scale, adjoint: bool)
+        -> (dg[.., adjoint ? cols : rows]) = project;
+    project_csr(data[e], indices[e], indptr[n + 1];
+        kind: int, seed: int, stream: int, threshold: int, row: int, rows: int, col: int, cols: int, scale, adjoint: bool)
+        -> (y[n, adjoint ? cols : rows]) = sparse_rows;
+    materialise(like[*]; kind: int, seed: int, stream: int, threshold: int, row: int, rows: int, col: int, cols: int, scale)
+        -> (p[rows, cols]) = materialise;
+    fwht(x[.., d]; ortho: bool) -> (y[x]) in place = fwht;
+    fwht_bwd(g[.., d]; ortho: bool) -> (dx[g]) in place = fwht;
+    fwht_bwd_bwd(gg[.., d]; ortho: bool) -> (dg[gg]) in place = fwht;
+    philox4x32(counter[*], key[*]) -> (words[counter]) = philox;
+};
 
 /// Calls a generic function with the type that a dtype stands for.
 macro_rules! by_dtype {
@@ -170,6 +127,10 @@ fn materialise(t: &[Tensor], c: &[Scalar]) -> Result<()> {
 
 fn materialise_as<T: Stored>(y: &Tensor, matrix: &Matrix) -> Result<()> {
     fill::write(matrix, y.slice_mut::<T>()?)
+}
+
+fn fwht(t: &[Tensor], c: &[Scalar]) -> Result<()> {
+    butterfly::fwht(&t[0], &t[1], c[0].bool())
 }
 
 fn philox(t: &[Tensor], _: &[Scalar]) -> Result<()> {

@@ -8,7 +8,7 @@
 use base::lane::Lane;
 use base::random::{LANES, Source, Words, normals, sparse, tag};
 use base::simd::*;
-use base::{Error, Kind as Type, Result, Scalar};
+use base::{Error, Result, Scalar};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -32,25 +32,11 @@ pub struct Matrix {
     pub adjoint: bool,
 }
 
-/// The scalars that every operator on a matrix takes, in order.
-pub const SCALARS: &[(&str, Type)] = &[
-    ("kind", Type::Int),
-    ("seed", Type::Int),
-    ("stream", Type::Int),
-    ("threshold", Type::Int),
-    ("row", Type::Int),
-    ("rows", Type::Int),
-    ("col", Type::Int),
-    ("cols", Type::Int),
-    ("scale", Type::Float),
-    ("adjoint", Type::Bool),
-];
-
 /// Rows that there may be: b < 2^34 in the contract of the bits.
 const MOST_ROWS: i64 = 1 << 34;
 
 impl Matrix {
-    /// From the values of [`SCALARS`].
+    /// From the scalars that every operator on a matrix takes, in the order of the table; what is missing is false.
     pub fn new(c: &[Scalar]) -> Result<Matrix> {
         let bad = |what: &str, v: &dyn std::fmt::Display| Err(Error::Value(format!("{what}, got {v}")));
         let int = |i: usize| c[i].int();

@@ -1,115 +1,33 @@
 //! Magnitude pruning and row-wise top-k: one row of the table per step of a selection. The one rule: a step works on one
 //! array and adds to what the steps before it counted; which steps to take is decided in Python.
 
-use base::{Dtype, Error, Kind, Op, Result, Rule, Scalar, Tensor};
+use base::{Dtype, Error, Op, Result, Scalar, Tensor, ops};
 use drivers::select::{self, Cut, Order, Round};
 
 /// The tables of the family.
 pub static TABLES: &[&[Op]] = &[OPS];
 
-pub static OPS: &[Op] = &[
-    Op {
-        name: "magnitude_count",
-        inputs: &["x", "prefixes", "start"],
-        vectors: 0,
-        outputs: &[("counts", Rule::Like(2))],
-        scalars: &[
-            ("format", Kind::Int),
-            ("shift", Kind::Int),
-            ("bits", Kind::Int),
-            ("signed", Kind::Bool),
-            ("nan", Kind::Int),
-        ],
-        alias: true,
-        run: count,
-    },
-    Op {
-        name: "magnitude_tally",
-        inputs: &["x", "thresholds"],
-        vectors: 0,
-        outputs: &[("tally", Rule::Custom)],
-        scalars: &[("format", Kind::Int), ("signed", Kind::Bool), ("nan", Kind::Int)],
-        alias: false,
-        run: tally,
-    },
-    Op {
-        name: "magnitude_mask",
-        inputs: &["x"],
-        vectors: 0,
-        outputs: &[("mask", Rule::Custom), ("tally", Rule::Custom)],
-        scalars: &[
-            ("threshold", Kind::Int),
-            ("keep", Kind::Int),
-            ("high", Kind::Bool),
-            ("format", Kind::Int),
-            ("signed", Kind::Bool),
-            ("nan", Kind::Int),
-        ],
-        alias: false,
-        run: mask,
-    },
-    Op {
-        name: "magnitude_split",
-        inputs: &["x"],
-        vectors: 0,
-        outputs: &[("mask", Rule::Custom), ("places", Rule::Custom), ("keys", Rule::Custom), ("found", Rule::Custom)],
-        scalars: &[("low", Kind::Int), ("high", Kind::Int), ("room", Kind::Int), ("format", Kind::Int)],
-        alias: false,
-        run: split,
-    },
-    Op {
-        name: "apply_mask",
-        inputs: &["x", "mask"],
-        vectors: 0,
-        outputs: &[("y", Rule::Like(0))],
-        scalars: &[],
-        alias: true,
-        run: |t, _| apply(&t[0], &t[1], &t[2]),
-    },
-    Op {
-        name: "apply_mask_bwd",
-        inputs: &["g", "mask"],
-        vectors: 0,
-        outputs: &[("dx", Rule::Like(0))],
-        scalars: &[],
-        alias: true,
-        run: |t, _| apply(&t[0], &t[1], &t[2]),
-    },
-    Op {
-        name: "topk_indices",
-        inputs: &["x"],
-        vectors: 1,
-        outputs: &[("indices", Rule::Custom)],
-        scalars: &[("k", Kind::Int), ("magnitude", Kind::Bool), ("nan", Kind::Int)],
-        alias: false,
-        run: topk,
-    },
-    Op {
-        name: "gather_rows",
-        inputs: &["x", "indices"],
-        vectors: 0,
-        outputs: &[("values", Rule::Custom)],
-        scalars: &[],
-        alias: false,
-        run: |t, _| {
-            rows(&t[0], &t[1])?;
-            select::gather_rows(&t[0], t[1].slice()?, &t[2])
-        },
-    },
-    Op {
-        name: "gather_rows_bwd",
-        inputs: &["g", "x", "indices"],
-        vectors: 0,
-        outputs: &[("dx", Rule::Like(1))],
-        scalars: &[],
-        alias: false,
-        run: |t, _| {
-            rows(&t[1], &t[2])?;
-            same(&t[0], &t[2], "g", "indices")?;
-            select::scatter_rows(&t[0], t[2].slice()?, &t[3])
-        },
-    },
-];
+pub static OPS: &[Op] = ops! {
+    magnitude_count(x[*], prefixes[*], start[*]; format: int, shift: int, bits: int, signed: bool, nan: int)
+        -> (counts[start]) in place = count;
+    magnitude_tally(x[*], thresholds[n]; format: int, signed: bool, nan: int) -> (tally[n, 2]: int64) = tally;
+    magnitude_mask(x[*]; threshold: int, keep: int, high: bool, format: int, signed: bool, nan: int)
+        -> (mask[x]: bool, tally[2]: int64) = mask;
+    magnitude_split(x[*]; low: int, high: int, room: int, format: int)
+        -> (mask[x]: bool, places[room]: int64, keys[room]: int64, found[3]: int64) = split;
+    apply_mask(x[b..], mask[b..]) -> (y[x]) in place = |t, _| apply(&t[0], &t[1], &t[2]);
+    apply_mask_bwd(g[b..], mask[b..]) -> (dx[g]) in place = |t, _| apply(&t[0], &t[1], &t[2]);
+    topk_indices(x[.., d]; k: int, magnitude: bool, nan: int) -> (indices[.., k]: int64) = topk;
+    gather_rows(x[*], indices[*]) -> (values[indices]: x) = |t, _| {
+        rows(&t[0], &t[1])?;
+        select::gather_rows(&t[0], t[1].slice()?, &t[2])
+    };
+    gather_rows_bwd(g[*], x[*], indices[*]) -> (dx[x]) = |t, _| {
+        rows(&t[1], &t[2])?;
+        same(&t[0], &t[2], "g", "indices")?;
+        select::scatter_rows(&t[0], t[2].slice()?, &t[3])
+    };
+};
 
 /// counts = start + the digits of the keys of x that begin with a prefix.
 fn count(t: &[Tensor], s: &[Scalar]) -> Result<()> {

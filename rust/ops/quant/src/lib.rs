@@ -11,133 +11,35 @@ mod scales;
 #[cfg(test)]
 mod tests;
 
-use base::{Error, Kind, Op, Rule, Tensor};
-
-const AFFINE: &[&str] = &["x", "scale", "zero_point"];
-const BACK: &[&str] = &["g", "x", "scale", "zero_point"];
-const CODES: &[(&str, Kind)] = &[("lo", Kind::Int), ("hi", Kind::Int), ("form", Kind::Int)];
-const LSQ: &[(&str, Kind)] = &[("lo", Kind::Int), ("hi", Kind::Int), ("form", Kind::Int), ("factor", Kind::Float)];
+use base::{Error, Op, Tensor, ops};
 
 /// The tables of the family.
 pub static TABLES: &[&[Op]] = &[OPS];
 
-pub static OPS: &[Op] = &[
-    Op {
-        name: "quantize",
-        inputs: AFFINE,
-        vectors: 0,
-        outputs: &[("q", Rule::Custom)],
-        scalars: &[
-            ("lo", Kind::Int),
-            ("hi", Kind::Int),
-            ("form", Kind::Int),
-            ("rounding", Kind::Int),
-            ("seed", Kind::Int),
-            ("saturate", Kind::Bool),
-        ],
-        alias: false,
-        run: affine::quantize,
-    },
-    Op {
-        name: "dequantize",
-        inputs: &["q", "scale", "zero_point"],
-        vectors: 0,
-        outputs: &[("x", Rule::Custom)],
-        scalars: &[("dtype", Kind::Int)],
-        alias: false,
-        run: affine::dequantize,
-    },
-    Op {
-        name: "fake_quantize",
-        inputs: AFFINE,
-        vectors: 0,
-        outputs: &[("y", Rule::Like(0))],
-        scalars: CODES,
-        alias: true,
-        run: fake::forward,
-    },
-    Op {
-        name: "fake_quantize_bwd",
-        inputs: BACK,
-        vectors: 0,
-        outputs: &[("dx", Rule::Like(1))],
-        scalars: CODES,
-        alias: true,
-        run: fake::backward,
-    },
-    Op {
-        name: "fake_quantize_lsq",
-        inputs: AFFINE,
-        vectors: 0,
-        outputs: &[("y", Rule::Like(0))],
-        scalars: LSQ,
-        alias: true,
-        run: fake::forward,
-    },
-    Op {
-        name: "fake_quantize_lsq_bwd",
-        inputs: BACK,
-        vectors: 0,
-        outputs: &[("dx", Rule::Like(1)), ("dscale", Rule::Like(2)), ("dzero_point", Rule::Like(3))],
-        scalars: LSQ,
-        alias: true,
-        run: fake::backward_lsq,
-    },
-    Op {
-        name: "value_range",
-        inputs: &["x"],
-        vectors: 0,
-        outputs: &[("low", Rule::Custom), ("high", Rule::Custom)],
-        scalars: &[("axes", Kind::Int), ("group", Kind::Int), ("saturate", Kind::Bool)],
-        alias: false,
-        run: range::value_range,
-    },
-    Op {
-        name: "encode_symmetric",
-        inputs: &["x"],
-        vectors: 0,
-        outputs: &[("data", Rule::Custom), ("scale", Rule::Custom)],
-        scalars: &[("bits", Kind::Int), ("group", Kind::Int), ("saturate", Kind::Bool)],
-        alias: false,
-        run: encode::symmetric,
-    },
-    Op {
-        name: "encode_affine",
-        inputs: &["x"],
-        vectors: 0,
-        outputs: &[("data", Rule::Custom), ("scale", Rule::Custom), ("zero_point", Rule::Custom)],
-        scalars: &[("bits", Kind::Int), ("group", Kind::Int), ("saturate", Kind::Bool)],
-        alias: false,
-        run: encode::affine,
-    },
-    Op {
-        name: "decode",
-        inputs: &["data", "scale", "zero_point"],
-        vectors: 0,
-        outputs: &[("x", Rule::Custom)],
-        scalars: &[("bits", Kind::Int), ("last", Kind::Int), ("dtype", Kind::Int)],
-        alias: false,
-        run: encode::decode,
-    },
-    Op {
-        name: "pack",
-        inputs: &["q"],
-        vectors: 0,
-        outputs: &[("w", Rule::Custom)],
-        scalars: &[("bits", Kind::Int), ("words", Kind::Bool)],
-        alias: false,
-        run: layout::pack,
-    },
-    Op {
-        name: "unpack",
-        inputs: &["w"],
-        vectors: 0,
-        outputs: &[("q", Rule::Custom)],
-        scalars: &[("bits", Kind::Int), ("last", Kind::Int), ("signed", Kind::Bool)],
-        alias: false,
-        run: layout::unpack,
-    },
-];
+pub static OPS: &[Op] = ops! {
+    quantize(x[*], scale[*], zero_point[*]?; lo: int, hi: int, form: int, rounding: int, seed: int, saturate: bool)
+        -> (q[x]: lo < 0 ? int8 : uint8) = affine::quantize;
+    dequantize(q[*], scale[*], zero_point[*]?; dtype: int) -> (x[q]: float(dtype)) = affine::dequantize;
+    fake_quantize(x[*], scale[*], zero_point[*]?; lo: int, hi: int, form: int) -> (y[x]) in place = fake::forward;
+    fake_quantize_bwd(g[*], x[*], scale[*], zero_point[*]?; lo: int, hi: int, form: int) -> (dx[x]) in place = fake::backward;
+    fake_quantize_lsq(x[*], scale[*], zero_point[*]?; lo: int, hi: int, form: int, factor) -> (y[x]) in place = fake::forward;
+    fake_quantize_lsq_bwd(g[*], x[*], scale[*], zero_point[*]?; lo: int, hi: int, form: int, factor)
+        -> (dx[x], dscale[scale], dzero_point[zero_point]) in place = fake::backward_lsq;
+    value_range(x[*]; axes: int, group: int, saturate: bool)
+        -> (low[grain(x, axes, group)]: compute, high[grain(x, axes, group)]: compute) = range::value_range;
+    encode_symmetric(x[b.., k]; bits: int, group: int, saturate: bool)
+        -> (data[b.., (k * bits + 7) / 8]: bits == 8 ? int8 : uint8, scale[b.., group ? k / group : 1]: compute)
+        = encode::symmetric;
+    encode_affine(x[b.., k]; bits: int, group: int, saturate: bool)
+        -> (data[b.., (k * bits + 7) / 8]: uint8, scale[b.., group ? k / group : 1]: compute,
+            zero_point[b.., group ? k / group : 1]: uint8)
+        = encode::affine;
+    decode(data[b.., w], scale[*], zero_point[*]?; bits: int, last: int, dtype: int)
+        -> (x[b.., last]: float(dtype)) = encode::decode;
+    pack(q[b.., k]; bits: int, words: bool)
+        -> (w[b.., words ? (k * bits + 31) / 32 : (k * bits + 7) / 8]: words ? int32 : uint8) = layout::pack;
+    unpack(w[b.., n]; bits: int, last: int, signed: bool) -> (q[b.., last]: signed ? int8 : uint8) = layout::unpack;
+};
 
 fn arrays(expected: usize, got: &[Tensor]) -> Error {
     Error::Type(format!("expected {expected} arrays, got {}", got.len()))

@@ -7,7 +7,7 @@
 mod product;
 mod structure;
 
-use base::{Dtype, Error, Kind, Op, Result, Rule, Tensor};
+use base::{Dtype, Error, Op, Result, Tensor, ops};
 
 /// The kernel of this row of the table for the types of the values and of the indices.
 macro_rules! typed {
@@ -60,95 +60,24 @@ fn expect(name: &str, t: &Tensor, shape: &[usize]) -> Result<()> {
 /// The tables of the family.
 pub static TABLES: &[&[Op]] = &[OPS];
 
-pub static OPS: &[Op] = &[
-    Op {
-        name: "csr_sort",
-        inputs: &["indices", "indptr"],
-        vectors: 0,
-        outputs: &[("columns", Rule::Custom), ("offsets", Rule::Custom), ("perm", Rule::Custom)],
-        scalars: &[("cols", Kind::Int), ("wide", Kind::Bool)],
-        alias: false,
-        run: structure::sort,
-    },
-    Op {
-        name: "csr_transpose",
-        inputs: &["indices", "indptr"],
-        vectors: 0,
-        outputs: &[("rows", Rule::Custom), ("offsets", Rule::Custom), ("perm", Rule::Custom)],
-        scalars: &[("cols", Kind::Int)],
-        alias: false,
-        run: structure::transpose,
-    },
-    Op {
-        name: "csr_count",
-        inputs: &["w", "mask"],
-        vectors: 0,
-        outputs: &[("indptr", Rule::Custom)],
-        scalars: &[("wide", Kind::Bool)],
-        alias: false,
-        run: structure::count,
-    },
-    Op {
-        name: "csr_fill",
-        inputs: &["w", "indptr", "mask"],
-        vectors: 0,
-        outputs: &[("data", Rule::Custom), ("indices", Rule::Custom)],
-        scalars: &[("entries", Kind::Int)],
-        alias: false,
-        run: structure::fill,
-    },
-    Op {
-        name: "csr_dense",
-        inputs: &["data", "indices", "indptr"],
-        vectors: 0,
-        outputs: &[("w", Rule::Custom)],
-        scalars: &[("cols", Kind::Int)],
-        alias: false,
-        run: structure::dense,
-    },
-    Op {
-        name: "csr_dense_bwd",
-        inputs: &["g", "indices", "indptr"],
-        vectors: 0,
-        outputs: &[("ddata", Rule::Custom)],
-        scalars: &[],
-        alias: false,
-        run: structure::dense_bwd,
-    },
-    Op {
-        name: "spmm",
-        inputs: &["data", "indices", "indptr", "x", "bias", "perm", "t_indices", "t_indptr"],
-        vectors: 0,
-        outputs: &[("y", Rule::Custom)],
-        scalars: &[("lo", Kind::Float), ("hi", Kind::Float), ("grads", Kind::Int)],
-        alias: false,
-        run: product::spmm,
-    },
-    Op {
-        name: "spmm_bwd",
-        inputs: &["g", "data", "indices", "indptr", "x", "y", "perm", "t_indices", "t_indptr"],
-        vectors: 0,
-        outputs: &[("ddata", Rule::Custom), ("dx", Rule::Custom), ("dbias", Rule::Custom)],
-        scalars: &[("lo", Kind::Float), ("hi", Kind::Float), ("grads", Kind::Int)],
-        alias: false,
-        run: product::spmm_bwd,
-    },
-    Op {
-        name: "sddmm",
-        inputs: &["a", "b", "indices", "indptr", "perm", "t_indices", "t_indptr"],
-        vectors: 0,
-        outputs: &[("data", Rule::Custom)],
-        scalars: &[("grads", Kind::Int)],
-        alias: false,
-        run: product::sddmm,
-    },
-    Op {
-        name: "sddmm_bwd",
-        inputs: &["g", "a", "b", "indices", "indptr", "perm", "t_indices", "t_indptr"],
-        vectors: 0,
-        outputs: &[("da", Rule::Custom), ("db", Rule::Custom)],
-        scalars: &[("grads", Kind::Int)],
-        alias: false,
-        run: product::sddmm_bwd,
-    },
-];
+pub static OPS: &[Op] = ops! {
+    csr_sort(indices[e], indptr[m]; cols: int, wide: bool)
+        -> (columns[e]: wide ? int64 : int32, offsets[m]: wide ? int64 : int32, perm[e]: wide ? int64 : int32)
+        = structure::sort;
+    csr_transpose(indices[e], indptr[m + 1]; cols: int)
+        -> (rows[indices], offsets[cols + 1], perm[indices]) = structure::transpose;
+    csr_count(w[m, n], mask[m, n]?; wide: bool) -> (indptr[m + 1]: wide ? int64 : int32) = structure::count;
+    csr_fill(w[m, n], indptr[*], mask[m, n]?; entries: int)
+        -> (data[entries], indices[entries]: indptr) = structure::fill;
+    csr_dense(data[e], indices[e], indptr[m + 1]; cols: int) -> (w[m, cols]) = structure::dense;
+    csr_dense_bwd(g[m, n], indices[e], indptr[*]) -> (ddata[e]) = structure::dense_bwd;
+    spmm(data[e], indices[e], indptr[m + 1], x[l.., k, n], bias[m]?, perm[*]?, t_indices[*]?, t_indptr[*]?; lo, hi)
+        -> (y[l.., m, n]) = product::spmm;
+    spmm_bwd(g[l.., m, n], data[e], indices[e], indptr[m + 1], x[l.., k, n], y[*], perm[*]?, t_indices[*]?, t_indptr[*]?;
+        lo, hi, needs: needs)
+        -> (ddata[data]?, dx[x]?, dbias[m]?: data) = product::spmm_bwd;
+    sddmm(a[l.., m, d], b[l.., n, d], indices[e], indptr[m + 1], perm[*]?, t_indices[*]?, t_indptr[*]?)
+        -> (data[e]) = product::sddmm;
+    sddmm_bwd(g[e], a[l.., m, d], b[l.., n, d], indices[e], indptr[m + 1], perm[*]?, t_indices[*]?, t_indptr[*]?; needs: needs)
+        -> (da[a]?, db[b]?) = product::sddmm_bwd;
+};

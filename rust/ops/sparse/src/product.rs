@@ -11,7 +11,7 @@ use base::{Dtype, Error, Result, Scalar, Tensor, try_vec};
 use drivers::csr::spmm::Real;
 use drivers::csr::{self, Dot, Index, Pattern};
 
-/// The bits of `grads`: which gradients are wanted, in the order of the outputs.
+/// The bits of `needs`: which gradients are wanted, in the order of the outputs.
 const FIRST: i64 = 1;
 const SECOND: i64 = 2;
 const THIRD: i64 = 4;
@@ -33,7 +33,7 @@ pub fn spmm(t: &[Tensor], s: &[Scalar]) -> Result<()> {
 
 pub fn spmm_bwd(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     fn run<T: Dot + Real, I: Index>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
-        let ([batch, cols, n], grads) = (stack("x", &t[4])?, s[2].int());
+        let ([batch, cols, n], needs) = (stack("x", &t[4])?, s[2].int());
         let a = Pattern::new(t[2].slice::<I>()?, t[3].slice::<I>()?, cols)?;
         let (data, x) = (t[1].slice::<T>()?, t[4].slice::<T>()?);
         expect("data", &t[1], &[a.entries()])?;
@@ -55,19 +55,19 @@ pub fn spmm_bwd(t: &[Tensor], s: &[Scalar]) -> Result<()> {
             (THIRD, &t[11], &[a.rows()], "dbias"),
         ];
         for (bit, out, shape, name) in outputs {
-            if grads & bit != 0 {
+            if needs & bit != 0 {
                 expect(name, out, shape)?;
             }
         }
-        if grads & SECOND != 0 {
+        if needs & SECOND != 0 {
             transposed(&a, &t[6..9], data, |a, data| {
                 csr::spmm(a, data, g, [batch, n], None, None, t[10].slice_mut()?)
             })?;
         }
-        if grads & FIRST != 0 {
+        if needs & FIRST != 0 {
             csr::sddmm(&a, g, x, [batch, n], t[9].slice_mut()?)?;
         }
-        if grads & THIRD != 0 {
+        if needs & THIRD != 0 {
             csr::row_sums(g, [batch, a.rows(), n], t[11].slice_mut()?)?;
         }
         Ok(())
@@ -87,17 +87,17 @@ pub fn sddmm(t: &[Tensor], s: &[Scalar]) -> Result<()> {
 pub fn sddmm_bwd(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     fn run<T: Real, I: Index>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
         let (p, shape) = sampled::<I>(&t[1], &t[2], &t[3], &t[4])?;
-        let (g, grads) = (t[0].slice::<T>()?, s[0].int());
+        let (g, needs) = (t[0].slice::<T>()?, s[0].int());
         expect("g", &t[0], &[p.entries()])?;
         for (bit, out, like, name) in [(FIRST, &t[8], &t[1], "da"), (SECOND, &t[9], &t[2], "db")] {
-            if grads & bit != 0 {
+            if needs & bit != 0 {
                 expect(name, out, like.shape())?;
             }
         }
-        if grads & FIRST != 0 {
+        if needs & FIRST != 0 {
             csr::spmm(&p, g, t[2].slice()?, shape, None, None, t[8].slice_mut()?)?;
         }
-        if grads & SECOND != 0 {
+        if needs & SECOND != 0 {
             transposed(&p, &t[5..8], g, |p, g| csr::spmm(p, g, t[1].slice()?, shape, None, None, t[9].slice_mut()?))?;
         }
         Ok(())

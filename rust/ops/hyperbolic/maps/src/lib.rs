@@ -9,7 +9,7 @@ mod origin;
 mod plane;
 mod point;
 
-use base::{Op, Rule};
+use base::Op;
 use drivers::{row_ops, rows::Margin};
 use mobius::*;
 use origin::*;
@@ -20,28 +20,27 @@ use point::*;
 pub static TABLES: &[&[Op]] = &[OPS];
 
 pub static OPS: &[Op] = row_ops! {
-    expmap0(x; c; eps) -> y: Rule::Rows => |t, s| ExpMap0(Margin::of(s[0].float())?);
-    expmap0_bwd(g, x; c;) -> dx: Rule::Like(1), dc: Rule::Like(2) => |t, _s| ExpMap0Bwd;
-    logmap0(x; c;) -> y: Rule::Rows => |t, _s| LogMap0;
-    logmap0_bwd(g, x; c;) -> dx: Rule::Like(1), dc: Rule::Like(2) => |t, _s| LogMap0Bwd;
-    dist0(x; c;) -> d: Rule::Lead => |t, _s| Dist0;
-    dist0_bwd(x; g, c;) -> dx: Rule::Like(0), dc: Rule::Like(2) => |t, _s| Dist0Bwd;
-    mobius_scalar_mul(x; r, c; eps) -> y: Rule::Rows => |t, s| ScalarMul(Margin::of(s[0].float())?);
-    mobius_scalar_mul_bwd(g, x; r, c;) -> dx: Rule::Like(1), dr: Rule::Like(2), dc: Rule::Like(3)
-        => |t, _s| ScalarMulBwd;
-    mobius_add(x, y; c; eps) -> z: Rule::Rows => |t, s| MobiusAdd(Margin::of(s[0].float())?);
-    mobius_add_bwd(g, x, y; c;) -> dx: Rule::Like(1), dy: Rule::Like(2), dc: Rule::Like(3) => |t, _s| MobiusAddBwd;
-    mobius_coadd(x, y; c; eps) -> z: Rule::Rows => |t, s| MobiusCoadd(Margin::of(s[0].float())?);
-    mobius_coadd_bwd(g, x, y; c;) -> dx: Rule::Like(1), dy: Rule::Like(2), dc: Rule::Like(3) => |t, _s| MobiusCoaddBwd;
-    mobius_pointwise_mul(w, x; c; eps) -> y: Rule::Rows => |t, s| PointwiseMul(Margin::of(s[0].float())?);
-    mobius_pointwise_mul_bwd(g, w, x; c;) -> dw: Rule::Like(1), dx: Rule::Like(2), dc: Rule::Like(3)
-        => |t, _s| PointwiseMulBwd;
-    dist(x, y; c;) -> d: Rule::Lead => |t, _s| Dist;
-    dist_bwd(x, y; g, c;) -> dx: Rule::Like(0), dy: Rule::Like(1), dc: Rule::Like(3) => |t, _s| DistBwd;
-    logmap(x, y; c;) -> v: Rule::Rows => |t, _s| LogMap;
-    logmap_bwd(g, x, y; c;) -> dx: Rule::Like(1), dy: Rule::Like(2), dc: Rule::Like(3) => |t, _s| LogMapBwd;
-    dist2plane(x, p, a; c; signed Bool, scaled Bool) -> d: Rule::Lead => |t, s| Dist2Plane(Plane::of(s));
-    dist2plane_bwd(x, p, a; g, c; signed Bool, scaled Bool)
-        -> dx: Rule::Like(0), dp: Rule::Like(1), da: Rule::Like(2), dc: Rule::Like(4)
-        => |t, s| Dist2PlaneBwd(Plane::of(s));
+    expmap0(x[.., d], c[.., 1]; eps) -> (y[.., d]) = |t, s| ExpMap0(Margin::of(s[0].float())?);
+    expmap0_bwd(g[.., d], x[.., d], c[.., 1]) -> (dx[x], dc[c]) = |t, _s| ExpMap0Bwd;
+    logmap0(x[.., d], c[.., 1]) -> (y[.., d]) = |t, _s| LogMap0;
+    logmap0_bwd(g[.., d], x[.., d], c[.., 1]) -> (dx[x], dc[c]) = |t, _s| LogMap0Bwd;
+    dist0(x[.., d], c[.., 1]) -> (d[..]) = |t, _s| Dist0;
+    dist0_bwd(x[.., d], g[..], c[.., 1]) -> (dx[x], dc[c]) = |t, _s| Dist0Bwd;
+    mobius_scalar_mul(x[.., d], r[.., 1], c[.., 1]; eps) -> (y[.., d]) = |t, s| ScalarMul(Margin::of(s[0].float())?);
+    mobius_scalar_mul_bwd(g[.., d], x[.., d], r[.., 1], c[.., 1]) -> (dx[x], dr[r], dc[c]) = |t, _s| ScalarMulBwd;
+    mobius_add(x[.., d], y[.., d], c[.., 1]; eps) -> (z[.., d]) = |t, s| MobiusAdd(Margin::of(s[0].float())?);
+    mobius_add_bwd(g[.., d], x[.., d], y[.., d], c[.., 1]) -> (dx[x], dy[y], dc[c]) = |t, _s| MobiusAddBwd;
+    mobius_coadd(x[.., d], y[.., d], c[.., 1]; eps) -> (z[.., d]) = |t, s| MobiusCoadd(Margin::of(s[0].float())?);
+    mobius_coadd_bwd(g[.., d], x[.., d], y[.., d], c[.., 1]) -> (dx[x], dy[y], dc[c]) = |t, _s| MobiusCoaddBwd;
+    mobius_pointwise_mul(w[.., d], x[.., d], c[.., 1]; eps) -> (y[.., d])
+        = |t, s| PointwiseMul(Margin::of(s[0].float())?);
+    mobius_pointwise_mul_bwd(g[.., d], w[.., d], x[.., d], c[.., 1]) -> (dw[w], dx[x], dc[c]) = |t, _s| PointwiseMulBwd;
+    dist(x[.., d], y[.., d], c[.., 1]) -> (d[..]) = |t, _s| Dist;
+    dist_bwd(x[.., d], y[.., d], g[..], c[.., 1]) -> (dx[x], dy[y], dc[c]) = |t, _s| DistBwd;
+    logmap(x[.., d], y[.., d], c[.., 1]) -> (v[.., d]) = |t, _s| LogMap;
+    logmap_bwd(g[.., d], x[.., d], y[.., d], c[.., 1]) -> (dx[x], dy[y], dc[c]) = |t, _s| LogMapBwd;
+    dist2plane(x[.., d], p[.., d], a[.., d], c[.., 1]; signed: bool, scaled: bool) -> (d[..])
+        = |t, s| Dist2Plane(Plane::of(s));
+    dist2plane_bwd(x[.., d], p[.., d], a[.., d], g[..], c[.., 1]; signed: bool, scaled: bool) -> (dx[x], dp[p], da[a], dc[c])
+        = |t, s| Dist2PlaneBwd(Plane::of(s));
 };

@@ -7,7 +7,7 @@ mod normal;
 mod place;
 mod spread;
 
-use base::{Op, Rule};
+use base::Op;
 use carry::*;
 use drivers::{row_ops, rows::Margin};
 use spread::*;
@@ -16,11 +16,11 @@ use spread::*;
 pub static TABLES: &[&[Op]] = &[OPS, midpoint::OPS, normal::OPS];
 
 pub static OPS: &[Op] = row_ops! {
-    spread(x, m; c; ball Bool) -> d: Rule::Lead => |t, s| Spread(s[0].bool());
-    spread_bwd(x, m; g, c; ball Bool) -> dx: Rule::Like(0), dm: Rule::Like(1), dc: Rule::Like(3)
-        => |t, s| SpreadBwd(s[0].bool());
-    carry(x, m, b; r, c; ball Bool, eps) -> y: Rule::Rows => |t, s| Carry(s[0].bool(), Margin::of(s[1].float())?);
-    carry_bwd(g, x, m, b; r, c; ball Bool)
-        -> dx: Rule::Like(1), dm: Rule::Like(2), db: Rule::Like(3), dr: Rule::Like(4), dc: Rule::Like(5)
-        => |t, s| CarryBwd(s[0].bool());
+    spread(x[.., d], m[.., d], c[.., 1]; ball: bool) -> (d[..]) = |t, s| Spread(s[0].bool());
+    spread_bwd(x[.., d], m[.., d], g[..], c[.., 1]; ball: bool) -> (dx[x], dm[m], dc[c])
+        = |t, s| SpreadBwd(s[0].bool());
+    carry(x[.., d], m[.., d], b[.., d], r[.., 1], c[.., 1]; ball: bool, eps) -> (y[.., d])
+        = |t, s| Carry(s[0].bool(), Margin::of(s[1].float())?);
+    carry_bwd(g[.., d], x[.., d], m[.., d], b[.., d], r[.., 1], c[.., 1]; ball: bool) -> (dx[x], dm[m], db[b], dr[r], dc[c])
+        = |t, s| CarryBwd(s[0].bool());
 };

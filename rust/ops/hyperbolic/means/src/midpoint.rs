@@ -18,33 +18,21 @@ use super::place::FLAT;
 use base::pool::Shared;
 use base::store::Store;
 use base::wide::wide;
-use base::{Dtype, Error, Kind, Op, Result, Rule, Scalar, Tensor};
+use base::{Dtype, Error, Op, Result, Scalar, Tensor, ops};
 use centres::Centres;
 use drivers::rows::{Margin, Wide};
 use gather::{Job, each};
 use groups::Groups;
 use pull::Out;
 
-pub static OPS: &[Op] = &[
-    Op {
-        name: "midpoint",
-        inputs: &["x", "weights", "c", "indices", "indptr"],
-        vectors: 0,
-        outputs: &[("m", Rule::Custom)],
-        scalars: &[("members", Kind::Int), ("eps", Kind::Float), ("tangent", Kind::Bool)],
-        alias: false,
-        run: |t, s| wide(t, 5, |t| by_type(t, s, &t[0], forward::<f64>, forward::<f32>)),
-    },
-    Op {
-        name: "midpoint_bwd",
-        inputs: &["g", "x", "weights", "c", "indices", "indptr"],
-        vectors: 0,
-        outputs: &[("dx", Rule::Custom), ("dweights", Rule::Custom), ("dc", Rule::Custom)],
-        scalars: &[("members", Kind::Int), ("tangent", Kind::Bool)],
-        alias: false,
-        run: |t, s| wide(t, 6, |t| by_type(t, s, &t[1], backward::<f64>, backward::<f32>)),
-    },
-];
+pub static OPS: &[Op] = ops! {
+    midpoint(x[l.., d], weights[*]?, c[], indices[*]?, indptr[g]?; members: int, eps, tangent: bool)
+        -> (m[g ? g - 1 : l / members, d])
+        = |t, s| wide(t, 5, |t| by_type(t, s, &t[0], forward::<f64>, forward::<f32>));
+    midpoint_bwd(g[*], x[l.., d], weights[*]?, c[], indices[*]?, indptr[*]?; members: int, tangent: bool)
+        -> (dx[x], dweights[weights]: x, dc[c])
+        = |t, s| wide(t, 6, |t| by_type(t, s, &t[1], backward::<f64>, backward::<f32>));
+};
 
 type Run = fn(&[Tensor], &[Scalar]) -> Result<()>;
 

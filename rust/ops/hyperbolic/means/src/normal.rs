@@ -8,39 +8,24 @@ use super::midpoint;
 use super::spread::{Spread, SpreadOnto};
 use base::store::Store;
 use base::wide::wide;
-use base::{Dtype, Error, Kind, Op, Result, Rule, Scalar, Tensor, try_vec};
+use base::{Dtype, Error, Op, Result, Scalar, Tensor, ops, try_vec};
 use drivers::rows::{self, Margin, Wide};
 
-pub static OPS: &[Op] = &[
-    Op {
-        name: "normalize",
-        inputs: &["x", "b", "gamma", "c"],
-        vectors: 0,
-        outputs: &[("y", Rule::Custom), ("m", Rule::Custom), ("v", Rule::Custom)],
-        scalars: &[("epsilon", Kind::Float), ("ball", Kind::Bool), ("eps", Kind::Float)],
-        alias: false,
-        run: |t, s| {
-            wide(t, 4, |t| match t[0].dtype() {
-                Dtype::F64 => forward::<f64>(t, s),
-                _ => forward::<f32>(t, s),
-            })
-        },
-    },
-    Op {
-        name: "normalize_bwd",
-        inputs: &["g", "gm", "gv", "x", "b", "gamma", "c", "m", "v"],
-        vectors: 0,
-        outputs: &[("dx", Rule::Like(3)), ("db", Rule::Like(4)), ("dgamma", Rule::Like(5)), ("dc", Rule::Like(6))],
-        scalars: &[("epsilon", Kind::Float), ("ball", Kind::Bool)],
-        alias: false,
-        run: |t, s| {
-            wide(t, 9, |t| match t[3].dtype() {
-                Dtype::F64 => backward::<f64>(t, s),
-                _ => backward::<f32>(t, s),
-            })
-        },
-    },
-];
+pub static OPS: &[Op] = ops! {
+    normalize(x[l.., d], b[d], gamma[], c[]; epsilon, ball: bool, eps) -> (y[x], m[d], v[]) = |t, s| {
+        wide(t, 4, |t| match t[0].dtype() {
+            Dtype::F64 => forward::<f64>(t, s),
+            _ => forward::<f32>(t, s),
+        })
+    };
+    normalize_bwd(g[l.., d], gm[d], gv[], x[l.., d], b[d], gamma[], c[], m[d], v[]; epsilon, ball: bool)
+        -> (dx[x], db[b], dgamma[gamma], dc[c]) = |t, s| {
+        wide(t, 9, |t| match t[3].dtype() {
+            Dtype::F64 => backward::<f64>(t, s),
+            _ => backward::<f32>(t, s),
+        })
+    };
+};
 
 fn expect(name: &str, t: &Tensor, len: usize) -> Result<()> {
     if t.len() == len {

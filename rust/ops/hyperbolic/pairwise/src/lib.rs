@@ -9,7 +9,7 @@ mod slopes;
 
 use base::pool::{self, Context, Shared};
 use base::wide::wide;
-use base::{Dtype, Error, Kind, Op, Result, Rule, Scalar, Tensor, try_vec};
+use base::{Dtype, Error, Op, Result, Scalar, Tensor, ops, try_vec};
 use columns::Columns;
 use drivers::pairs::{self, Hyperbolic, LogSumExp, Number, TopK, Write};
 use slopes::{Side, Slopes, Upstream};
@@ -28,61 +28,24 @@ macro_rules! typed {
 /// The tables of this part of the family.
 pub static TABLES: &[&[Op]] = &[OPS];
 
-pub static OPS: &[Op] = &[
-    Op {
-        name: "cdist",
-        inputs: &["x", "y", "c"],
-        vectors: 0,
-        outputs: &[("d", Rule::Custom)],
-        scalars: &[("grads", Kind::Int)],
-        alias: false,
-        run: |t, s| typed!(cdist, 3, t, s; 0),
-    },
-    Op {
-        name: "cdist_bwd",
-        inputs: &["g", "x", "y", "c"],
-        vectors: 0,
-        outputs: &[("dx", Rule::Custom), ("dy", Rule::Custom), ("dc", Rule::Custom)],
-        scalars: &[("grads", Kind::Int)],
-        alias: false,
-        run: |t, s| typed!(cdist_bwd, 4, t, s; 1),
-    },
-    Op {
-        name: "knn",
-        inputs: &["x", "y", "c"],
-        vectors: 0,
-        outputs: &[("d", Rule::Custom), ("indices", Rule::Custom)],
-        scalars: &[("k", Kind::Int)],
-        alias: false,
-        run: |t, s| typed!(knn, 3, t, s; 0),
-    },
-    Op {
-        name: "softmin_dist",
-        inputs: &["x", "y", "beta", "c"],
-        vectors: 0,
-        outputs: &[("s", Rule::Custom)],
-        scalars: &[("grads", Kind::Int)],
-        alias: false,
-        run: |t, s| typed!(softmin, 4, t, s; 0),
-    },
-    Op {
-        name: "softmin_dist_bwd",
-        inputs: &["g", "x", "y", "beta", "c"],
-        vectors: 0,
-        outputs: &[("dx", Rule::Custom), ("dy", Rule::Custom), ("dbeta", Rule::Custom), ("dc", Rule::Custom)],
-        scalars: &[("grads", Kind::Int)],
-        alias: false,
-        run: |t, s| typed!(softmin_bwd, 5, t, s; 1),
-    },
-];
+pub static OPS: &[Op] = ops! {
+    cdist(x[b.., n, d], y[b.., m, d], c[]) -> (d[b.., n, m]) = |t, s| typed!(cdist, 3, t, s; 0);
+    cdist_bwd(g[b.., n, m], x[b.., n, d], y[b.., m, d], c[]; needs: needs)
+        -> (dx[x]?, dy[y]?, dc[c]?) = |t, s| typed!(cdist_bwd, 4, t, s; 1);
+    knn(x[b.., n, d], y[b.., m, d], c[]; k: int)
+        -> (d[b.., n, k], indices[b.., n, k]: int64) = |t, s| typed!(knn, 3, t, s; 0);
+    softmin_dist(x[b.., n, d], y[b.., m, d], beta[], c[]) -> (s[b.., n]) = |t, s| typed!(softmin, 4, t, s; 0);
+    softmin_dist_bwd(g[b.., n], x[b.., n, d], y[b.., m, d], beta[], c[]; needs: needs)
+        -> (dx[x]?, dy[y]?, dbeta[beta]?, dc[c]?) = |t, s| typed!(softmin_bwd, 5, t, s; 1);
+};
 
 /// Multiply-adds under which a pair of stacks is one task.
 const SMALL: usize = 1 << 22;
 
-/// The bits of `grads`: which gradients are wanted.
+/// The bits of `needs`: which gradients are wanted; those of numbers follow.
 const DX: i64 = 1;
 const DY: i64 = 2;
-const DC: i64 = 4;
+const NUMBERS: i64 = !(DX | DY);
 
 /// Two stacks of rows, `[batch, n, d]` and `[batch, m, d]`, and a curvature.
 struct Stacks<'a, T> {
@@ -205,7 +168,7 @@ fn cdist_bwd<T: Number>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
         strides: if turned { [1, p.m] } else { [p.m, 1] },
     };
     let [dc, _] = gradients(&p, s[0].int(), &t[4], &t[5], up)?;
-    if s[0].int() & DC == 0 { Ok(()) } else { t[6].set_number(dc) }
+    if t[6].is_empty() { Ok(()) } else { t[6].set_number(dc) }
 }
 
 /// ds/dd = e^(−β(d − s)), the share of a pair; ds/dβ = (Σ share d − s)/β
@@ -219,8 +182,10 @@ fn softmin_bwd<T: Number>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
         Upstream::Soft { beta, g: &g[part.clone()], sums: &sums[part], turned }
     };
     let [dc, spread] = gradients(&p, s[0].int(), &t[5], &t[6], up)?;
-    if s[0].int() & DC != 0 {
+    if !t[8].is_empty() {
         t[8].set_number(dc)?;
+    }
+    if !t[7].is_empty() {
         let rest: f64 = g.iter().zip(&sums).map(|(g, sum)| g.to_f64() * if p.m == 0 { 0.0 } else { sum / beta }).sum();
         t[7].set_number((spread + rest) / beta)?;
     }
@@ -230,21 +195,21 @@ fn softmin_bwd<T: Number>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
 /// dx and dy where they are wanted; the sums over all pairs that dc and dβ are made of.
 fn gradients<'a, T: Number>(
     p: &Stacks<T>,
-    grads: i64,
+    needs: i64,
     dx: &Tensor,
     dy: &Tensor,
     up: impl Fn(usize, bool) -> Upstream<'a, T> + Sync,
 ) -> Result<[f64; 2]> {
     for (bits, t, len) in [(DX, dx, p.x.len()), (DY, dy, p.y.len())] {
-        if grads & bits != 0 {
+        if needs & bits != 0 {
             expect("a gradient", t, len)?;
         }
     }
     let into = |bits: i64, t: &Tensor| -> Result<Option<Shared<T>>> {
-        if grads & bits == 0 { Ok(None) } else { Ok(Some(Shared(t.slice_mut::<T>()?.as_mut_ptr()))) }
+        if needs & bits == 0 { Ok(None) } else { Ok(Some(Shared(t.slice_mut::<T>()?.as_mut_ptr()))) }
     };
     let (dx, dy) = (into(DX, dx)?, into(DY, dy)?);
-    let numbers = grads & DC != 0;
+    let numbers = needs & NUMBERS != 0;
     let totals = p.each(|i| {
         let (x, y) = p.sides(i);
         let (x, y) = (Side::new(&p.score, x, p.n, p.d)?, Side::new(&p.score, y, p.m, p.d)?);

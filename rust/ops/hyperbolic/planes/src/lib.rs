@@ -19,7 +19,7 @@ mod rows;
 mod tile;
 mod walk;
 
-use base::{Dtype, Error, Kind, Op, Result, Rule, Scalar, Tensor};
+use base::{Dtype, Error, Op, Result, Scalar, Tensor, ops};
 use drivers::rows::{Margin, numbers};
 use rows::Form;
 
@@ -108,53 +108,11 @@ fn form(fc: bool, k: &[Scalar]) -> Result<Form> {
 /// The tables of this part of the family.
 pub static TABLES: &[&[Op]] = &[OPS];
 
-pub static OPS: &[Op] = &[
-    Op {
-        name: "fc_rows",
-        inputs: &["t", "s", "n", "r", "c"],
-        vectors: 0,
-        outputs: &[("y", Rule::Like(0))],
-        scalars: &[("ball", Kind::Bool), ("eps", Kind::Float)],
-        alias: false,
-        run: |t, k| Call::new(t, false, form(true, k)?)?.run(),
-    },
-    Op {
-        name: "fc_rows_bwd",
-        inputs: &["g", "t", "s", "n", "r", "c"],
-        vectors: 0,
-        outputs: &[
-            ("dt", Rule::Like(1)),
-            ("ds", Rule::Like(2)),
-            ("dn", Rule::Like(3)),
-            ("dr", Rule::Like(4)),
-            ("dc", Rule::Like(5)),
-        ],
-        scalars: &[("ball", Kind::Bool)],
-        alias: false,
-        run: |t, k| Call::new(t, true, form(true, k)?)?.run(),
-    },
-    Op {
-        name: "mlr_rows",
-        inputs: &["t", "s", "n", "r", "c"],
-        vectors: 0,
-        outputs: &[("y", Rule::Like(0))],
-        scalars: &[("ball", Kind::Bool)],
-        alias: false,
-        run: |t, k| Call::new(t, false, form(false, k)?)?.run(),
-    },
-    Op {
-        name: "mlr_rows_bwd",
-        inputs: &["g", "t", "s", "n", "r", "c"],
-        vectors: 0,
-        outputs: &[
-            ("dt", Rule::Like(1)),
-            ("ds", Rule::Like(2)),
-            ("dn", Rule::Like(3)),
-            ("dr", Rule::Like(4)),
-            ("dc", Rule::Like(5)),
-        ],
-        scalars: &[("ball", Kind::Bool)],
-        alias: false,
-        run: |t, k| Call::new(t, true, form(false, k)?)?.run(),
-    },
-];
+pub static OPS: &[Op] = ops! {
+    fc_rows(t[b.., k], s[b..], n[k], r[k], c[]; ball: bool, eps) -> (y[t]) = |t, k| Call::new(t, false, form(true, k)?)?.run();
+    fc_rows_bwd(g[b.., k], t[b.., k], s[b..], n[k], r[k], c[]; ball: bool)
+        -> (dt[t], ds[s], dn[n], dr[r], dc[c]) = |t, k| Call::new(t, true, form(true, k)?)?.run();
+    mlr_rows(t[b.., k], s[b..], n[k], r[k], c[]; ball: bool) -> (y[t]) = |t, k| Call::new(t, false, form(false, k)?)?.run();
+    mlr_rows_bwd(g[b.., k], t[b.., k], s[b..], n[k], r[k], c[]; ball: bool)
+        -> (dt[t], ds[s], dn[n], dr[r], dc[c]) = |t, k| Call::new(t, true, form(false, k)?)?.run();
+};

@@ -156,8 +156,7 @@ def inspect(source: Path, histogram: bool) -> None:
     IN is a safetensors file, a model folder, or the index of a sharded one (*.safetensors.index.json). A model that is
     quantized says how.
     """
-    from tersor import summary
-    from tersor.checkpoint import Model
+    from tersor.checkpoint import Model, summary
     from tersor.checkpoint._quantized import described, evidence
 
     rows: list[tuple[str, ...]] = []
@@ -263,7 +262,7 @@ def prune(
     tersor prune model/ -o pruned/ --sparsity 0.5
     tersor prune in.safetensors -o out.safetensors --sparsity 0.3 --exclude lm_head
     """
-    from tersor.prune.files import prune_safetensors
+    from tersor.prune import prune_safetensors
 
     with progress("pruning") as show:
         made = prune_safetensors(
@@ -314,9 +313,9 @@ def quantize(
     tersor quantize model/ -o small/ --scheme int4-g128
     tersor quantize in.safetensors -o out.safetensors --scheme int8-row --exclude lm_head
     """
-    from tersor import compressed
     from tersor.checkpoint import Model
-    from tersor.convert import quantize_safetensors
+    from tersor.jobs import compressed
+    from tersor.jobs.quantize import quantize_safetensors
 
     try:
         compressed.Scheme.parse(scheme)

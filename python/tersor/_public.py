@@ -212,8 +212,9 @@ def opened(home: str) -> Callable[[F], F]:
     return wrap
 
 
-def open_doors(module: ModuleType, *, rows: bool) -> None:
-    """Makes the functions that a module offers speak in their own names; `rows`: all of them are about rows."""
+def open_doors(module: ModuleType) -> None:
+    """Makes the functions that a module offers speak in their own names; one with ``_ROWS`` says that all are about rows."""
+    rows = getattr(module, "_ROWS", False)
     names = [k for k in module.__all__ if inspect.isfunction(vars(module).get(k))]
     _KNOWN.update(names)
     for name in names:

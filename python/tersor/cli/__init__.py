@@ -84,6 +84,6 @@ def commands() -> None:
     """
 
 
-for _, _name, _ in pkgutil.iter_modules(__path__):
-    if not _name.startswith("_"):
-        commands.add_command(getattr(importlib.import_module(f"{__name__}.{_name}"), _name))
+for _found in pkgutil.iter_modules(__path__):
+    if not _found.name.startswith("_"):
+        commands.add_command(getattr(importlib.import_module(f"{__name__}.{_found.name}"), _found.name))

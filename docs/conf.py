@@ -1,10 +1,21 @@
-"""The documentation: pages in MyST, references from docstrings. The one rule: a warning is an error."""
+"""The documentation: pages in MyST, references from docstrings, a page of its own for every family of operators. The one rule:
+a warning is an error."""
 
 import importlib.metadata
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+from tersor._op import OPS
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "_ext"))
+
+for family in sorted({op.family for op in OPS.values()}):
+    page = HERE / f"api/{family}.md"
+    text = f"# tersor.{family}\n\n```{{eval-rst}}\n.. automodule:: tersor.{family}\n   :members:\n```\n"
+    if not page.exists() or page.read_text() != text:  # one that stays is not built anew
+        page.parent.mkdir(exist_ok=True)
+        page.write_text(text)
 
 project = "tersor"
 author = copyright = "the tersor authors"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tersor import FormatError, _atomic
-from tersor.checkpoint import Model, Reader, Writer, load
+from tersor import FormatError
+from tersor.checkpoint import Model, Reader, Writer, _atomic, load
 from tersor.checkpoint._format import BITS, NUMPY
 
 ENTRY = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}

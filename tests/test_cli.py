@@ -686,9 +686,9 @@ def test_prune_leaves_tables_and_routers_as_quantize_does(tmp_path, folder):
 
 
 def test_without_transformers_the_rule_says_what_would_decide_better(tmp_path, monkeypatch):
-    from tersor import cli
+    from tersor.cli._said import chosen
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert "pip install 'tersor[models]'" in cli._chosen("names", tmp_path)
-    assert cli._chosen("names", tmp_path / "model.safetensors") == "names"
-    assert cli._chosen("the modules of BertModel", tmp_path) == "the modules of BertModel"
+    assert "pip install 'tersor[models]'" in chosen("names", tmp_path)
+    assert chosen("names", tmp_path / "model.safetensors") == "names"
+    assert chosen("the modules of BertModel", tmp_path) == "the modules of BertModel"

@@ -14,8 +14,8 @@ import time
 import numpy as np
 import pytest
 from tersor import convert
-from tersor._atomic import is_temporary
 from tersor.checkpoint import Writer, _folder, load
+from tersor.checkpoint._atomic import is_temporary
 from tersor.prune import prune_safetensors
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes, links and signals")

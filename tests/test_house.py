@@ -1,13 +1,49 @@
 """The arrows of the house point down: what stands in docs/design.md, held."""
 
 import ast
+import re
 import tomllib
 from pathlib import Path
 
+import tersor
+from tersor._op import OPS
+from tersor.random import TAGS
+from tersor.triton import ABSENT
+
 ROOT = Path(__file__).parent.parent
-FAMILIES = {"hyperbolic", "lorentz", "project", "prune", "quant", "sparse"}
+PACKAGE = ROOT / "python/tersor"
+#: random numbers are below families, in Rust too
+FAMILIES = {op.family for op in OPS.values()} - {"random"}
 #: families that still look into another one; this list may only shrink
 LOOK = {("lorentz", "hyperbolic")}
+#: the only module that imports upwards, at first use: it is what keeps torch out of `import tersor`
+LAZY = ("tersor._op", "tersor._torch")
+#: what stands above families, and the one door that a family offers to it, opened when it is asked for
+ABOVE = {"bench", "checkpoint", "cli", "compressed", "convert", "jobs", "nn", "optim", "restore", "summary", "testing"}
+DOORS = {("tersor.prune", "tersor.jobs.prune")}
+#: in Rust, how often a file of a family walks threads by itself, and how often it is unsafe; this list may only shrink
+BY_HAND = {
+    "hyperbolic/means/src/midpoint/centres.rs": (1, 1),
+    "hyperbolic/means/src/midpoint/gather.rs": (4, 1),
+    "hyperbolic/means/src/midpoint/pull.rs": (2, 3),
+    "hyperbolic/means/src/midpoint.rs": (1, 0),
+    "hyperbolic/means/src/normal.rs": (0, 1),
+    "hyperbolic/pairwise/src/columns.rs": (1, 2),
+    "hyperbolic/pairwise/src/lib.rs": (3, 4),
+    "hyperbolic/pairwise/src/slopes.rs": (1, 4),
+    "hyperbolic/planes/src/tile.rs": (0, 4),
+    "hyperbolic/planes/src/walk.rs": (2, 3),
+    "lorentz/src/far.rs": (2, 5),
+    "lorentz/src/lib.rs": (0, 1),
+    "project/src/csr.rs": (2, 1),
+    "project/src/dense.rs": (2, 2),
+    "project/src/fill.rs": (2, 1),
+    "project/src/sparse.rs": (3, 2),
+    "project/src/sum.rs": (0, 9),
+    "quant/src/encode.rs": (3, 5),
+    "quant/src/layout.rs": (3, 5),
+    "sparse/src/product.rs": (2, 1),
+}
 
 
 def crates():
@@ -37,36 +73,113 @@ def test_crates_whose_tests_are_not_compiled_have_none():
             assert not [p for p in sources if "#[test]" in p.read_text()], path.parent
 
 
-def imports(path):
-    """The modules of the package that a file imports, wherever it does."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def modules():
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(name):
+    """The modules of the package that a module imports, wherever it does."""
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "tersor":
-            yield from (f"{node.module}.{a.name}" for a in node.names) if node.module == "tersor" else (node.module,)
+            whole = [f"{node.module}.{a.name}" for a in node.names]
+            yield from (full if full in MODULES else node.module for full in whole)
         elif isinstance(node, ast.Import):
-            yield from (a.name for a in node.names if a.name.startswith("tersor."))
+            yield from (a.name for a in node.names if a.name in MODULES)
 
 
-def family(module):
-    part = module.split(".")[1] if "." in module else ""
-    return part if part in FAMILIES else None
+ARROWS = {name: set(imports(name)) - {"tersor", name} for name in MODULES}
+
+
+def part(module):
+    """The folder or file of the package in which a module is."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def test_families_are_those_that_the_package_offers():
+    assert {op.family for op in OPS.values()} <= set(tersor.__all__)
+
+
+def test_no_module_imports_itself_on_a_way():
+    arrows = ARROWS | {LAZY[0]: ARROWS[LAZY[0]] - {LAZY[1]}}
+    assert LAZY[1] in ARROWS[LAZY[0]]
+    for name in MODULES:
+        seen, todo = set(), [name]
+        while todo:
+            new = arrows.get(todo.pop(), set()) - seen
+            seen |= new
+            todo += new
+        assert name not in seen
 
 
 def test_families_do_not_look_into_each_other():
-    package = ROOT / "python/tersor"
-    seen = set()
-    for name in FAMILIES:
-        for path in [package / f"{name}.py", *(package / name).glob("**/*.py")]:
-            if path.exists():
-                seen |= {(name, to) for m in imports(path) if (to := family(m)) not in (None, name)}
-    assert seen == LOOK
+    seen = {(part(a), part(b)) for a, to in ARROWS.items() for b in to}
+    assert {(a, b) for a, b in seen if {a, b} <= FAMILIES and a != b} == LOOK
+
+
+def test_families_do_not_look_up():
+    assert {(a, b) for a, to in ARROWS.items() for b in to if part(a) in FAMILIES and part(b) in ABOVE} == DOORS
 
 
 def test_what_lies_below_knows_no_family():
-    package = ROOT / "python/tersor"
-    for path in (
-        *(package / "checkpoint").glob("*.py"),
-        package / "_op.py",
-        package / "_torch.py",
-        package / "_arrays.py",
-    ):
-        assert not {f for m in imports(path) if (f := family(m))}, path
+    below = {"checkpoint", *(p.stem for p in PACKAGE.glob("_*.py"))} - {"__init__", "__main__"}
+    assert {
+        (a, b) for a, to in ARROWS.items() for b in to if part(a) in below and part(b) in FAMILIES | {"jobs"}
+    } == set()
+
+
+def by_hand():
+    found = {}
+    for path in sorted((ROOT / "rust/ops").rglob("*.rs")):
+        code = re.sub(r"//[^\n]*", "", path.read_text().partition("#[cfg(test)]\nmod tests {")[0])
+        counts = len(re.findall(r"\bpool::", code)), len(re.findall(r"\bunsafe\b", code))
+        if any(counts) and path.name != "tests.rs":
+            found[str(path.relative_to(ROOT / "rust/ops"))] = counts
+    return found
+
+
+def test_threads_and_unsafe_code_are_the_drivers():
+    """What a family does by itself may become less: a file that grew, or is new here, wants a driver."""
+    assert by_hand() == BY_HAND
+
+
+def rows_of(table):
+    return {name: int(tag) for tag, name in re.findall(r"^\| (\d+) \| (\w+) \|$", table, re.MULTILINE)}
+
+
+def test_tags_of_random_words_agree():
+    rust = (ROOT / "rust/base/src/random.rs").read_text()
+    names = {k.lower(): int(v) for k, v in re.findall(r"pub const (\w+): u8 = (\d+);", rust)}
+    assert names.items() <= TAGS.items() and set(names.values()) == set(TAGS.values())
+    drawn = {k: v for k, v in TAGS.items() if v not in range(4, 8)}  # those are kept free, as both pages say
+    assert rows_of((ROOT / "docs/bits.md").read_text()) == drawn
+    said = re.findall(r"^(\w+) +(\d+) ", (PACKAGE / "random.py").read_text().split('"""')[1], re.MULTILINE)
+    assert {name: int(tag) for name, tag in said} == drawn
+
+
+def bound(path):
+    """The names that a module binds, without importing it."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            yield node.name
+        elif isinstance(node, ast.ImportFrom):
+            yield from (a.asname or a.name for a in node.names)
+        elif isinstance(node, ast.Assign):
+            yield from (n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name))
+
+
+def test_an_operator_has_a_gpu_kernel_or_a_reason():
+    launchers = {}
+    for op in OPS.values():
+        module = MODULES.get(f"tersor.triton.{op.family}")
+        if op.family not in launchers:
+            launchers[op.family] = set(bound(module)) if module else set()
+    without = {op.name for op in OPS.values() if op.name not in launchers[op.family]}
+    assert without == set(ABSENT)
+    assert all(ABSENT.values())

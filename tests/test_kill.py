@@ -11,8 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from tersor import _atomic
-from tersor.checkpoint import Writer
+from tersor.checkpoint import Writer, _atomic
 from tersor.prune import prune_safetensors
 
 pytestmark = [pytest.mark.serial, pytest.mark.skipif(os.name != "posix", reason="POSIX signals")]

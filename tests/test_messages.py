@@ -16,7 +16,7 @@ import torch
 from tersor import _core, project, prune, quant, sparse
 from tersor._op import OPS
 
-FAMILIES = ("hyperbolic", "lorentz", "quant", "prune", "project", "sparse", "random")
+FAMILIES = sorted({op.family for op in OPS.values()})
 MODULES = {family: importlib.import_module(f"tersor.{family}") for family in FAMILIES}
 PUBLIC = {
     f"{family}.{name}": f

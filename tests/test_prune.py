@@ -12,12 +12,14 @@ import tersor
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tersor._atomic import SUFFIX
+from tersor._keys import FORMATS, WIDTH
+from tersor._op import OPS
 from tersor.checkpoint import Model, Reader, Writer, load
+from tersor.checkpoint._atomic import SUFFIX
+from tersor.jobs import _journal
 from tersor.prune import (
     MagnitudeHistogram,
     Threshold,
-    _journal,
     _window,
     apply_mask,
     global_masks,
@@ -27,6 +29,7 @@ from tersor.prune import (
     topk_rows,
 )
 from tersor.prune._job import COMPAT
+from tersor.prune._run import dispatched, run
 
 ml_dtypes = pytest.importorskip("ml_dtypes")
 
@@ -859,3 +862,23 @@ def test_any_number_of_axes(library):
         np.testing.assert_array_equal(np.asarray(global_prune([x], 0.5)[0]).reshape(-1), np.where(want, flat, 0))
         global_prune([x], 0.5, inplace=True)
         np.testing.assert_array_equal(np.asarray(x).reshape(-1), np.where(want, flat, 0))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_dispatcher_runs_a_selection(dtype):
+    """The way to other devices, on this one: what the kernels write when they are called is what torch's dispatcher makes."""
+    x = fill(np.random.default_rng(3), "ties", (40, 7), DTYPES[dtype])
+    form = FORMATS.index(dtype)
+    keys = np.array([0, 1 << 13], np.int64)
+    for name, makes, scalars in (
+        ("magnitude_count", lambda: [np.zeros(1, np.int64), np.arange(1 << 9), np.zeros(1 << 9, np.int64)],
+         [form, WIDTH[form] - 9, 9, False, 0]),
+        ("magnitude_tally", lambda: [keys, np.zeros((2, 2), np.int64)], [form, False, 0]),
+        ("magnitude_mask", lambda: [torch.zeros(x.shape, dtype=torch.bool), np.zeros(2, np.int64)],
+         [1 << 13, 3, True, form, False, 0]),
+    ):  # fmt: skip
+        want, got = makes(), makes()
+        run(name, tensor(x), *want, *scalars)
+        dispatched(OPS[name], tensor(x), [*got, *scalars])
+        for w, g in zip(want, got, strict=True):
+            assert np.array_equal(w, g), name

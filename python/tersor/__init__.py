@@ -8,15 +8,15 @@ from typing import Any as _Any
 
 from tersor import _core
 from tersor._core import __version__, get_num_threads
-from tersor._op import FormatError, InternalError
+from tersor._op import OPS, FormatError, InternalError
 
 if hasattr(_os, "register_at_fork"):
     _os.register_at_fork(after_in_child=_core.after_fork)
 
 from tersor import _public, hyperbolic, lorentz, project, prune, quant, random, sparse
 
-for _family in (hyperbolic, lorentz, project, prune, quant, random, sparse):
-    _public.open_doors(_family, rows=_family in (hyperbolic, lorentz))
+for _family in {op.family for op in OPS.values()}:
+    _public.open_doors(globals()[_family])
 
 if "torch" in _sys.modules:  # a first call may be traced, and a trace cannot make operators known
     from tersor import _torch

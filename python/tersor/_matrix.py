@@ -6,6 +6,11 @@ import operator
 import sys
 from typing import Any
 
+import numpy as np
+
+from tersor._arrays import is_tensor
+from tersor._values import tensor_of
+
 Array = Any
 
 _PRODUCTS = ("matmul", "mm", "mv", "__matmul__")
@@ -59,6 +64,30 @@ class Matrix:
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(f"{type(self).__name__}: not an array; to_dense() or materialise() makes one")
+
+
+class SparseMatrix(Matrix):
+    """A `CSR` as other families see it: its values and its pattern, the places of them (``indices``, ``indptr``, ``shape``)."""
+
+    __slots__ = ("_data", "_pattern")
+
+    _data: Array
+    _pattern: Any
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        rows, cols = self._pattern.shape
+        return rows, cols
+
+    def beside(self, who: str, name: str, x: Array) -> tuple[Array, Any]:
+        """Values and pattern in the library of x; a matrix of arrays is a constant among tensors."""
+        arrays = isinstance(self._data, np.ndarray)
+        if is_tensor(x) and arrays:
+            return tensor_of(self._data), self._pattern.tensors()
+        if not is_tensor(x) and not arrays:
+            raise TypeError(f"{who}: {name} is a NumPy array, the matrix is made of tensors")
+        return self._data, self._pattern
 
 
 def turned(x: Array) -> Array:

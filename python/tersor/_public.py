@@ -12,13 +12,15 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from tersor._arrays import FLOATS, check_order, dtype_name, is_tensor, ordinary
 from tersor._op import OPS
 from tersor._values import out_of_range
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 #: the annotations that say what an array is made of
 TYPES: dict[str, tuple[str, ...]] = {
@@ -43,6 +45,8 @@ _KNOWN = {"lorentz", "project", "prune"}
 _SHAPES = re.compile(
     "must match|broadcast|multiplied|core dimension|not aligned|doesn't match|inconsistent|expanded size"
 )
+#: what is no array, by the annotation that asks for it
+_A = {"SparseMatrix": "a CSR", "Encoded": "an Encoded"}
 _PLAIN = (TypeError, ValueError, RuntimeError, NotImplementedError, MemoryError, np.exceptions.AxisError)
 
 
@@ -81,7 +85,7 @@ class Door:
             kind = "Number" if rows and said == "Any" and k in ROW_NUMBERS else said
             kind = "out" if k == "out" and said == "Array" else kind
             self.calls_back |= said.startswith("Callable")
-            if kind in TYPES or kind in ("CSR", "Encoded", "out"):
+            if kind in TYPES or kind in _A or kind == "out":
                 at = i if p.kind is p.POSITIONAL_OR_KEYWORD else 1 << 30
                 self.arrays.append((at, k, kind, p.default is None))
 
@@ -93,12 +97,10 @@ class Door:
             x = args[at] if at < len(args) else kwargs.get(k, self)
             if x is self or (x is None and optional):
                 continue
-            if kind in ("CSR", "Encoded"):
+            if kind in _A:
                 if not any(t.__name__ == kind for t in type(x).__mro__):
-                    raise TypeError(
-                        f"{self.name}: {k} must be a CSR, got {type(x).__name__}".replace("a CSR", _A[kind])
-                    )
-                if kind == "CSR" and k != "pattern":
+                    raise TypeError(f"{self.name}: {k} must be {_A[kind]}, got {type(x).__name__}")
+                if kind == "SparseMatrix" and k != "pattern":
                     matrix = x
                 continue
             if not isinstance(x, np.ndarray) and not is_tensor(x):
@@ -138,7 +140,7 @@ class Door:
         given, named, kind = list(args), dict(kwargs), ""
         for at, k, of, _ in self.arrays:
             x = given[at] if at < len(given) else named.get(k)
-            if x is None or ((of != "CSR" or k == "pattern") and (of != "Array" or not x.ndim)):
+            if x is None or ((of != "SparseMatrix" or k == "pattern") and (of != "Array" or not x.ndim)):
                 continue
             kind = x.device.type if of == "Array" else kind
             (x,) = _autocast.alike([x])
@@ -183,9 +185,6 @@ class Door:
         return e
 
 
-_A = {"CSR": "a CSR", "Encoded": "an Encoded"}
-
-
 def _opened(door: Door, f: Callable[..., Any], home: str) -> Callable[..., Any]:
     check = door.check
 
@@ -199,17 +198,29 @@ def _opened(door: Door, f: Callable[..., Any], home: str) -> Callable[..., Any]:
             raise door.told(e, args, kwargs) from None
 
     call.__module__ = home  # where it is found again, by pickle too
+    call.door = door  # type: ignore[attr-defined]
     return call
 
 
-def open_doors(module: ModuleType, *, rows: bool) -> None:
-    """Makes the functions that a module offers speak in their own names; `rows`: all of them are about rows."""
-    names = [k for k in module.__all__ if inspect.isfunction(getattr(module, k))]
+def opened(home: str) -> Callable[[F], F]:
+    """Makes a function speak in its own name wherever it is called, as `open_doors` does of those that `home` offers."""
+
+    def wrap(f: F) -> F:
+        _KNOWN.add(f.__name__)
+        return cast(F, _opened(Door(f.__name__, f, rows=False), f, home))
+
+    return wrap
+
+
+def open_doors(module: ModuleType) -> None:
+    """Makes the functions that a module offers speak in their own names; one with ``_ROWS`` says that all are about rows."""
+    rows = getattr(module, "_ROWS", False)
+    names = [k for k in module.__all__ if inspect.isfunction(vars(module).get(k))]
     _KNOWN.update(names)
     for name in names:
         f = getattr(module, name)
         spec = getattr(f, "op", None)
         if spec is not None and spec.name == name:
             spec.door = Door(name, f, rows)
-        else:
+        elif not hasattr(f, "door"):
             setattr(module, name, _opened(Door(name, f, rows), f, module.__name__))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tersor._arrays import FLOATS, check_order, dtype_name, is_distributed, is_tensor
 
 Array = Any
+R = TypeVar("R")
 
 
 def tensor_of(x: np.ndarray) -> Any:
@@ -20,6 +22,17 @@ def tensor_of(x: np.ndarray) -> Any:
     if x.dtype.name == "bfloat16":
         return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(x)
+
+
+def called(who: str, op: Callable[..., R], *args: Any) -> R:
+    """An operator on the way of a function: its errors bear the name of what was called."""
+    try:
+        return op(*args)
+    except (TypeError, ValueError, MemoryError, NotImplementedError) as e:
+        inner, text = f"{op.op.name}: ", str(e)  # type: ignore[attr-defined]
+        if not text.startswith(inner):
+            raise
+        raise type(e)(f"{who}: {text.removeprefix(inner)}") from None
 
 
 def check_values(who: str, name: str, x: Any) -> None:

@@ -14,9 +14,11 @@ operator       tag  a
 gaussian       1    column
 rademacher     2    column; bit b is bit b mod 32 of word b // 32, a sign is 1 - 2 bit
 sparse         3    column
+rounding       32   element ``// 2**34``; b is the element mod ``2**34``
 =============  ===  =========================================================================
 
-These are the kinds of `tersor.project.Projection`. Tags 4 to 7 are kept free: nothing draws with them.
+The first three are the kinds of `tersor.project.Projection`, the last is stochastic rounding in `tersor.quant`. Tags 4 to 7
+are kept free: nothing draws with them.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ __all__ = ["TAGS", "philox4x32"]
 
 Array = Any
 
-#: which operator draws: the low byte of the last counter word. From 4 on the numbers are reserved, no operator draws with them
+#: which operator draws: the low byte of the last counter word. 4 to 7 are reserved, no operator draws with them
 TAGS = {
     "gaussian": 1,
     "rademacher": 2,
@@ -43,6 +45,7 @@ TAGS = {
     "srht": 5,
     "spinner": 6,
     "fastfood": 7,
+    "rounding": 32,
 }
 
 _LOW = np.uint64(0xFFFFFFFF)

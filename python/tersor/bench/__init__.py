@@ -7,6 +7,7 @@ A ratio to that copy says how far a call is from the memory's own speed and hold
 import contextlib
 import gc
 import importlib
+import importlib.util
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,10 @@ from typing import Any
 
 import numpy as np
 
-FAMILIES = ("hyperbolic", "quant", "prune", "sparse", "project")
+from tersor._op import OPS
+
+#: the families that have a table here
+FAMILIES = tuple(sorted(f for f in {op.family for op in OPS.values()} if importlib.util.find_spec(f"{__name__}.{f}")))
 
 Call = Callable[[], Any]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from tersor._atomic import is_temporary
+from tersor.checkpoint._atomic import is_temporary
 
 #: folders that hold no part of the model: histories, caches, other formats of the same weights, states of a training
 FOLDERS: tuple[str, ...] = (".git", ".hg", ".svn", ".cache", ".huggingface", ".ipynb_checkpoints", "__pycache__")

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tersor._atomic import SUFFIX, is_temporary, lock, prefix, stale, sync_folder
+from tersor.checkpoint._atomic import SUFFIX, is_temporary, lock, prefix, stale, sync_folder
 
 #: marks an old folder that was moved aside, where the system cannot exchange two names in one step
 ASIDE = "-old"

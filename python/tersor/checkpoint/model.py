@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tersor._atomic import copy
 from tersor._op import FormatError
+from tersor.checkpoint._atomic import copy
 from tersor.checkpoint._beside import holds_weights, link, walk
 from tersor.checkpoint._folder import AtomicFolder
 from tersor.checkpoint._foreign import others

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._atomic import AtomicFile
+from tersor.checkpoint._atomic import AtomicFile
 from tersor.checkpoint._format import BITS, MAX_HEADER, StrPath, short
 
 

@@ -41,6 +41,9 @@ from tersor.hyperbolic.point import dist, expmap, logmap
 from tersor.hyperbolic.segments import segment_midpoint, window_midpoint
 from tersor.hyperbolic.transport import gyration, parallel_transport
 
+#: every function here is about rows
+_ROWS = True
+
 __all__ = [
     "antipode",
     "cdist",

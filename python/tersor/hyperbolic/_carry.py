@@ -10,18 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from tersor._op import op
+from tersor._reference import Array, arsinh_root, arsinh_root_d, cosh_root, dot, like, sinh_root, sinh_root_log_d
 from tersor._sample import Draw, Rows
-from tersor.hyperbolic._roots import (
-    EPS,
-    Array,
-    arsinh_root,
-    arsinh_root_d,
-    cosh_root,
-    dot,
-    like,
-    sinh_root,
-    sinh_root_log_d,
-)
+from tersor.hyperbolic._words import EPS
 
 
 def _sample(*kinds: str, **scalars: Any) -> Any:

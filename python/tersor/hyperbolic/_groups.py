@@ -8,19 +8,9 @@ from typing import Any
 import numpy as np
 
 from tersor._op import op
+from tersor._reference import Array, arsinh_root, arsinh_root_d, cosh_root, dot, root, sinh_root, sinh_root_log_d, xp
 from tersor._sample import Draw, Rows
-from tersor.hyperbolic._roots import (
-    EPS,
-    Array,
-    arsinh_root,
-    arsinh_root_d,
-    cosh_root,
-    dot,
-    root,
-    sinh_root,
-    sinh_root_log_d,
-    xp,
-)
+from tersor.hyperbolic._words import EPS
 
 
 def _sample(*kinds: str) -> Any:

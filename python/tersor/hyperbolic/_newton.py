@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor.hyperbolic._roots import Array, dot, tanh_root, tanh_root_d
+from tersor._reference import Array, dot, tanh_root, tanh_root_d
 from tersor.hyperbolic.midpoint import weighted_midpoint
 from tersor.hyperbolic.mobius import mobius_add
 from tersor.hyperbolic.origin import expmap0, logmap0

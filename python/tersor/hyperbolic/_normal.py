@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from tersor._op import op
+from tersor._reference import Array
 from tersor._sample import Draw, Rows
 from tersor.hyperbolic._carry import carry, carry_bwd, spread, spread_bwd
 from tersor.hyperbolic._groups import midpoint, midpoint_bwd
-from tersor.hyperbolic._roots import EPS, Array
+from tersor.hyperbolic._words import EPS
 
 
 def _batch(*kinds: str, **scalars: Any) -> Any:

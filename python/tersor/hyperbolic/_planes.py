@@ -10,19 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from tersor._op import op
+from tersor._reference import Array, arsinh_root, arsinh_root_d, cosh_root, dot, like, sinh_root, sinh_root_log_d, xp
 from tersor._sample import Planes, Rows
-from tersor.hyperbolic._roots import (
-    EPS,
-    Array,
-    arsinh_root,
-    arsinh_root_d,
-    cosh_root,
-    dot,
-    like,
-    sinh_root,
-    sinh_root_log_d,
-    xp,
-)
+from tersor.hyperbolic._words import EPS
 
 #: in machine epsilons of the largest number: gradients are sums over columns, or rows, of terms rounded to the data's type
 SUMS = {"float64": 2000, "float32": 64, "float16": 4, "bfloat16": 4}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor.hyperbolic._roots import Array, dot, xp
+from tersor._reference import Array, dot, rounded, wide, xp
 from tersor.hyperbolic.conformal import lambda_x, project
 from tersor.hyperbolic.mobius import mobius_add
 from tersor.hyperbolic.origin import expmap0, logmap0, mobius_scalar_mul
@@ -19,16 +19,6 @@ from tersor.hyperbolic.origin import expmap0, logmap0, mobius_scalar_mul
 
 def _move(x: Array, source: int, target: int) -> Array:
     return np.moveaxis(x, source, target) if isinstance(x, np.ndarray) else x.movedim(source, target)
-
-
-def _wide(x: Array) -> Array:
-    """`x` in float64."""
-    return x.astype(np.float64) if isinstance(x, np.ndarray) else x.double()
-
-
-def _like(y: Array, x: Array) -> Array:
-    """`y` in the type of `x`."""
-    return y.astype(x.dtype) if isinstance(y, (np.ndarray, np.generic)) else y.to(x.dtype)
 
 
 def _root(c: Any, s: Array) -> tuple[Array, Array]:
@@ -110,7 +100,7 @@ def mobius_matvec(m: Array, x: Array, c: Any = 1.0, eps: float | str = 0.0, *, d
     y = v @ m.swapaxes(0, 1) if m.ndim == 2 else (m @ v[..., None])[..., 0]
     if dim != -1:
         y = _move(y, -1, dim)
-    return expmap0(_like(y, x) if narrow else y, c, eps, dim=dim)
+    return expmap0(rounded(y, x) if narrow else y, c, eps, dim=dim)
 
 
 def mobius_fn_apply(
@@ -223,12 +213,12 @@ def sproj(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     The inverse of `inv_sproj`. At c = 0 the hyperboloid is infinitely far, :math:`\sqrt c\,x_{d+1}` is 1, and the result is
     half the other coordinates.
     """
-    s = _wide(_move(x, dim, -1))
+    s = wide(_move(x, dim, -1))
     s, time = s[..., :-1], s[..., -1:]
     flat, root = _root(c, s)
     # in flat space from the other coordinates, whose curvature is that of the result
     height = xp.where(flat, (1 + c * dot(s, s)) ** 0.5, root * xp.where(flat, 1.0, time))
-    return _move(project(_like(s / (1 + height), x), c), -1, dim)
+    return _move(project(rounded(s / (1 + height), x), c), -1, dim)
 
 
 def inv_sproj(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
@@ -257,12 +247,12 @@ def inv_sproj(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     -----
     The inverse of `sproj`.
     """
-    s = _wide(_move(x, dim, -1))
+    s = wide(_move(x, dim, -1))
     factor = lambda_x(s, c, keepdim=True)
     flat, root = _root(c, s)
     time = xp.where(flat, np.inf, (factor - 1) / root)
     y = xp.concatenate([factor * s, time], -1)
-    return _move(_like(y, x), -1, dim)
+    return _move(rounded(y, x), -1, dim)
 
 
 def midpoint(
@@ -282,12 +272,12 @@ def midpoint(
     midpoint back. The midpoint moves with its points, so that the guess has no part in the gradient.
     """
     over = tuple(i if i < axis else i - 1 for i in axes)
-    x = _wide(_move(xs, axis, -1))
+    x = wide(_move(xs, axis, -1))
     w = x[..., :1] * 0 + 1
     if weights is not None:
         at = axis - xs.ndim
         spread = np.expand_dims(weights, at) if isinstance(weights, np.ndarray) else weights.unsqueeze(at)
-        w = _wide(_move(spread, at, -1)) * w
+        w = wide(_move(spread, at, -1)) * w
     if posweight:
         turn = (w >= 0) * 2.0 - 1.0
         x, w = x * turn, w * turn
@@ -313,7 +303,7 @@ def midpoint(
     y = mobius_add(guess, mean(mobius_add(-guess, x, c)), c)
     if lincomb:
         y = mobius_scalar_mul(w.sum(axis=over, keepdims=True), y, c)
-    y = _move(project(_like(y, xs), c, eps), -1, axis)
+    y = _move(project(rounded(y, xs), c, eps), -1, axis)
     if keepdim:
         return y
     for i in reversed(axes):

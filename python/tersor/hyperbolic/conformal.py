@@ -6,8 +6,9 @@ from typing import Any
 
 from tersor._arrays import dtype_name
 from tersor._op import op
+from tersor._reference import Array, dot, like, root, xp
 from tersor._sample import Rows
-from tersor.hyperbolic._roots import EPS, Array, dot, like, root, xp
+from tersor.hyperbolic._words import EPS
 
 
 @op(sample=Rows("tangent"), checks_inside=True, words=EPS)

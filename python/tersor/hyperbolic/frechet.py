@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import axes, is_distributed
+from tersor._reference import Array, rounded, wide
 from tersor._values import check_dense
 from tersor.hyperbolic._newton import descend, tangents
-from tersor.hyperbolic._roots import Array
-from tersor.hyperbolic.composed import _like, _wide
 from tersor.hyperbolic.conformal import project
 
 
@@ -27,7 +26,7 @@ def _arguments(who: str, x: Array, weights: Array | None, c: Any) -> tuple[Array
     for name, a in (("x", x), ("weights", weights)):
         if is_distributed(a):  # every step of the descent looks at all points
             check_dense(who, name, a)
-    points = _wide(x)
+    points = wide(x)
     if weights is None:
         return points, points[..., 0] * 0 + 1 / x.shape[-2]
     if getattr(weights, "dtype", None) != x.dtype:
@@ -38,7 +37,7 @@ def _arguments(who: str, x: Array, weights: Array | None, c: Any) -> tuple[Array
         fits = False
     if not fits:
         raise ValueError(f"{who}: weights {tuple(weights.shape)} do not broadcast to {tuple(x.shape[:-1])}")
-    w = _wide(weights) + points[..., 0] * 0
+    w = wide(weights) + points[..., 0] * 0
     return points, w / w.sum(axis=-1, keepdims=True)
 
 
@@ -97,7 +96,7 @@ def frechet_mean(
     "Differentiating through the Fréchet Mean" (2020), has the gradient; the descent there is of first order.
     """
     points, w = _arguments("frechet_mean", x, weights, c)
-    return project(_like(_mean(points, w, c, tol, max_iter), x), c, eps)
+    return project(rounded(_mean(points, w, c, tol, max_iter), x), c, eps)
 
 
 def frechet_variance(x: Array, weights: Array | None = None, c: Any = 1.0, mean: Array | None = None) -> Array:
@@ -133,7 +132,7 @@ def frechet_variance(x: Array, weights: Array | None = None, c: Any = 1.0, mean:
     else:
         if getattr(mean, "dtype", None) != x.dtype:
             raise TypeError(f"frechet_variance: mean is {getattr(mean, 'dtype', type(mean).__name__)}, x is {x.dtype}")
-        at = _wide(mean)
+        at = wide(mean)
     # not the square of `dist`, which has no second derivative where a point is the mean
     u = tangents(points, c, at)
-    return _like((w * 4 * (u * u).sum(axis=-1)).sum(axis=-1), x)
+    return rounded((w * 4 * (u * u).sum(axis=-1)).sum(axis=-1), x)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tersor._op import op
-from tersor._sample import Rows
-from tersor.hyperbolic._roots import (
-    EPS,
+from tersor._reference import (
     Array,
     arsinh_root,
     cosh_root,
@@ -21,6 +19,8 @@ from tersor.hyperbolic._roots import (
     tanh_root_d,
     xp,
 )
+from tersor._sample import Rows
+from tersor.hyperbolic._words import EPS
 from tersor.hyperbolic.mobius import mobius_add_bwd
 
 

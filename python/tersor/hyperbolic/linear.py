@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import is_distributed
+from tersor._reference import Array
 from tersor._values import check_alike
 from tersor.hyperbolic._planes import fc_rows, mlr_rows, square_norm
-from tersor.hyperbolic._roots import Array
 from tersor.hyperbolic.conformal import lambda_x
 
 

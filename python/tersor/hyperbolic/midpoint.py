@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import axes
+from tersor._reference import Array
 from tersor.hyperbolic import composed
 from tersor.hyperbolic._groups import midpoint
-from tersor.hyperbolic._roots import (
-    Array,
-)
 from tersor.hyperbolic.origin import expmap0, logmap0, mobius_scalar_mul
 
 

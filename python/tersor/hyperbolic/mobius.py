@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tersor._op import op
+from tersor._reference import Array, dot, like
 from tersor._sample import Rows
-from tersor.hyperbolic._roots import EPS, Array, dot, like
+from tersor.hyperbolic._words import EPS
 
 
 @op(sample=Rows("ball", "ball"), checks_inside=True, words=EPS)

@@ -5,20 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tersor._op import op
+from tersor._reference import Array, artanh_root, artanh_root_d, dot, like, root, sech2_root, tanh_root, tanh_root_d, xp
 from tersor._sample import Rows
-from tersor.hyperbolic._roots import (
-    EPS,
-    Array,
-    artanh_root,
-    artanh_root_d,
-    dot,
-    like,
-    root,
-    sech2_root,
-    tanh_root,
-    tanh_root_d,
-    xp,
-)
+from tersor.hyperbolic._words import EPS
 
 
 @op(sample=Rows("tangent"), checks_inside=True, words=EPS)

@@ -11,9 +11,9 @@ import numpy as np
 
 from tersor._arrays import axes
 from tersor._op import op
+from tersor._reference import Array, arsinh_root, arsinh_root_d, dot, root, xp
 from tersor._sample import Draw, Rows
 from tersor._values import watched
-from tersor.hyperbolic._roots import Array, arsinh_root, arsinh_root_d, dot, root, xp
 from tersor.hyperbolic.point import dist
 
 # the bits of `needs`: which gradients are wanted

@@ -5,20 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tersor._op import op
+from tersor._reference import Array, arsinh_root, arsinh_root_d, dot, like, root, sech2_root, tanh_root, tanh_root_d, xp
 from tersor._sample import Rows
-from tersor.hyperbolic._roots import (
-    EPS,
-    Array,
-    arsinh_root,
-    arsinh_root_d,
-    dot,
-    like,
-    root,
-    sech2_root,
-    tanh_root,
-    tanh_root_d,
-    xp,
-)
+from tersor.hyperbolic._words import EPS
 from tersor.hyperbolic.mobius import mobius_add_bwd
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from tersor._csr import CSR, tensor_of
+from tersor._matrix import SparseMatrix
+from tersor._reference import Array
 from tersor.hyperbolic._groups import midpoint
-from tersor.hyperbolic._roots import Array
 from tersor.hyperbolic._spans import spans, windows
 from tersor.hyperbolic.midpoint import number
 
 
-def segment_midpoint(a: CSR, x: Array, c: Any = 1.0, eps: float | str = 0.0) -> Array:
+def segment_midpoint(a: SparseMatrix, x: Array, c: Any = 1.0, eps: float | str = 0.0) -> Array:
     r"""Weighted midpoints of the rows that a sparse matrix names: of row i of a, with its entries as weights.
 
     Parameters
@@ -45,17 +45,13 @@ def segment_midpoint(a: CSR, x: Array, c: Any = 1.0, eps: float | str = 0.0) -> 
     -----
     About 4 operations per entry and column; gathers of rows are not kept.
     """
-    if not isinstance(a, CSR):
+    if not isinstance(a, SparseMatrix):
         raise TypeError(f"segment_midpoint: the first argument must be a CSR, got {type(a).__name__}")
     if getattr(x, "ndim", 0) != 2 or x.shape[0] != a.shape[1]:
         raise ValueError(f"segment_midpoint: x must be [{a.shape[1]}, d], got {getattr(x, 'shape', type(x).__name__)}")
     if not number(c):
         raise ValueError(f"segment_midpoint: c must be a number or an array of 0 axes, got shape {tuple(c.shape)}")
-    data, pattern = a._data, a._pattern
-    if not isinstance(x, np.ndarray) and isinstance(data, np.ndarray):
-        data, pattern = tensor_of(data), pattern.tensors()
-    elif isinstance(x, np.ndarray) and not isinstance(data, np.ndarray):
-        raise TypeError("segment_midpoint: x is a NumPy array, the matrix is made of tensors")
+    data, pattern = a.beside("segment_midpoint", "x", x)
     if data.dtype != x.dtype:
         raise TypeError(f"segment_midpoint: the matrix is {data.dtype}, x is {x.dtype}")
     return midpoint(x, data, c, pattern.indices, pattern.indptr, 1, eps)

@@ -22,6 +22,9 @@ from tersor.lorentz.layers import linear, midpoint
 from tersor.lorentz.maps import expmap, expmap0, geodesic, logmap, logmap0
 from tersor.lorentz.transport import parallel_transport, parallel_transport0, parallel_transport0back
 
+#: every function here is about rows
+_ROWS = True
+
 __all__ = [
     "cdist",
     "dist",

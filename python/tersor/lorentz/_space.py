@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import is_tensor
-from tersor.hyperbolic._roots import Array, dot, xp
-from tersor.hyperbolic.composed import _like, _wide
+from tersor._reference import Array, dot, rounded, wide, xp
 
 
 def check_same(who: str, x: Array, **others: Array) -> None:
@@ -66,5 +65,5 @@ def time(x: Array, c: Any = 1.0) -> Array:
     TypeError, ValueError
         If x is not a float array, or c is negative or not finite.
     """
-    s = _wide(x)
-    return _like(root_of(s, checked(c)) / (c**0.5 + 0 * s[..., :1]), x)
+    s = wide(x)
+    return rounded(root_of(s, checked(c)) / (c**0.5 + 0 * s[..., :1]), x)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tersor import hyperbolic
-from tersor.hyperbolic._roots import Array, dot
-from tersor.hyperbolic.composed import _like, _wide
+from tersor._reference import Array, dot, rounded, wide
 from tersor.lorentz._space import checked, root_of
 
 
@@ -34,8 +33,8 @@ def to_poincare(x: Array, c: Any = 1.0) -> Array:
     TypeError, ValueError
         If x is not a float array, or c is negative or not finite.
     """
-    s = _wide(x)
-    return hyperbolic.project(_like(s / (1 + root_of(s, checked(c))), x), c)
+    s = wide(x)
+    return hyperbolic.project(rounded(s / (1 + root_of(s, checked(c))), x), c)
 
 
 def from_poincare(x: Array, c: Any = 1.0) -> Array:
@@ -58,8 +57,8 @@ def from_poincare(x: Array, c: Any = 1.0) -> Array:
     TypeError, ValueError
         If x is not a float array, or c is negative or not finite.
     """
-    y = _wide(x)
-    return _like(y * hyperbolic.lambda_x(y, c, keepdim=True), x)
+    y = wide(x)
+    return rounded(y * hyperbolic.lambda_x(y, c, keepdim=True), x)
 
 
 def to_klein(x: Array, c: Any = 1.0) -> Array:
@@ -82,8 +81,8 @@ def to_klein(x: Array, c: Any = 1.0) -> Array:
     TypeError, ValueError
         If x is not a float array, or c is negative or not finite.
     """
-    s = _wide(x)
-    return hyperbolic.project(_like(s / root_of(s, checked(c)), x), c)
+    s = wide(x)
+    return hyperbolic.project(rounded(s / root_of(s, checked(c)), x), c)
 
 
 def from_klein(x: Array, c: Any = 1.0) -> Array:
@@ -106,8 +105,8 @@ def from_klein(x: Array, c: Any = 1.0) -> Array:
     TypeError, ValueError
         If x is not a float array, or c is negative or not finite.
     """
-    y = _wide(x)
-    return _like(y * (hyperbolic.lambda_x(y, c, keepdim=True) / 2) ** 0.5, x)
+    y = wide(x)
+    return rounded(y * (hyperbolic.lambda_x(y, c, keepdim=True) / 2) ** 0.5, x)
 
 
 def poincare_to_klein(x: Array, c: Any = 1.0) -> Array:
@@ -130,8 +129,8 @@ def poincare_to_klein(x: Array, c: Any = 1.0) -> Array:
     TypeError, ValueError
         If x is not a float array, or c is negative or not finite.
     """
-    y = _wide(x)
-    return hyperbolic.project(_like(y * 2 / (1 + checked(c) * dot(y, y)), x), c)
+    y = wide(x)
+    return hyperbolic.project(rounded(y * 2 / (1 + checked(c) * dot(y, y)), x), c)
 
 
 def klein_to_poincare(x: Array, c: Any = 1.0) -> Array:
@@ -154,5 +153,5 @@ def klein_to_poincare(x: Array, c: Any = 1.0) -> Array:
     TypeError, ValueError
         If x is not a float array, or c is negative or not finite.
     """
-    y = _wide(x)
-    return hyperbolic.project(_like(y / (1 + (2 / hyperbolic.lambda_x(y, c, keepdim=True)) ** 0.5), x), c)
+    y = wide(x)
+    return hyperbolic.project(rounded(y / (1 + (2 / hyperbolic.lambda_x(y, c, keepdim=True)) ** 0.5), x), c)

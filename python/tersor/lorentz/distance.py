@@ -8,9 +8,8 @@ import numpy as np
 
 from tersor import hyperbolic
 from tersor._op import op
+from tersor._reference import Array, arsinh_root, arsinh_root_d, dot, like, root, rounded, wide, xp
 from tersor._sample import Draw
-from tersor.hyperbolic._roots import Array, arsinh_root, arsinh_root_d, dot, like, root, xp
-from tersor.hyperbolic.composed import _like, _wide
 from tersor.hyperbolic.pairwise import operands
 from tersor.lorentz._space import check_same, checked
 from tersor.lorentz.convert import ball_of
@@ -121,10 +120,10 @@ def dist0(x: Array, c: Any = 1.0, *, keepdim: bool = False) -> Array:
     TypeError, ValueError
         If x is not a float array, or c is negative or not finite.
     """
-    v = _wide(x)
+    v = wide(x)
     v = v * arsinh_root(checked(c) * dot(v, v))
     n = root(dot(v, v))
-    return _like(n if keepdim else n[..., 0], x)
+    return rounded(n if keepdim else n[..., 0], x)
 
 
 def cdist(x: Array, y: Array, c: Any = 1.0) -> Array:
@@ -160,7 +159,7 @@ def cdist(x: Array, y: Array, c: Any = 1.0) -> Array:
     check_same("cdist", x, y=y)
     x, y = operands("cdist", x, y, c=checked(c))
     if x.dtype.itemsize < 8:
-        return _like(hyperbolic.cdist(ball_of(_wide(x), c), ball_of(_wide(y), c), c), x)
+        return rounded(hyperbolic.cdist(ball_of(wide(x), c), ball_of(wide(y), c), c), x)
     if x.shape[-2] > y.shape[-2]:
         return cdist(y, x, c).swapaxes(-1, -2)
     rows = [dist(x[..., i : i + 1, :], y, c) for i in range(x.shape[-2])]

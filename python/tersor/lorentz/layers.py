@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tersor import hyperbolic
-from tersor.hyperbolic._roots import Array, dot, sinh_root, xp
-from tersor.hyperbolic.composed import _like, _wide
+from tersor._reference import Array, dot, rounded, sinh_root, wide, xp
 from tersor.lorentz._space import check_same, time
 from tersor.lorentz.convert import ball_of, from_poincare
 from tersor.lorentz.distance import dist
@@ -45,11 +44,11 @@ def midpoint(x: Array, weights: Array | None = None, c: Any = 1.0) -> Array:
     """
     if weights is not None:
         check_same("midpoint", x, weights=weights)
-    s = _wide(x)
-    w: Any = None if weights is None else _wide(weights)
+    s = wide(x)
+    w: Any = None if weights is None else wide(weights)
     y = from_poincare(hyperbolic.weighted_midpoint(ball_of(s, c), w, c, reducedim=[-2]), c)
     if x.dtype.itemsize < 8:
-        return _like(y, x)
+        return rounded(y, x)
     fixed = [a.detach() if hasattr(a, "detach") else a for a in (s, w, c, y)]
     return y + (_lengthened(*fixed) - fixed[-1])
 
@@ -109,4 +108,4 @@ def linear(x: Array, weight: Array, bias: Array | None = None, c: Any = 1.0) -> 
     y = x @ weight[:, weight.shape[1] - i :].T
     if weight.shape[1] == i + 1:
         y = y + time(x, c) * weight[:, 0]
-    return _like(y if bias is None else y + bias, x)  # NumPy multiplies bfloat16 to float32
+    return rounded(y if bias is None else y + bias, x)  # NumPy multiplies bfloat16 to float32

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tersor.hyperbolic._roots import Array, arsinh_root, dot, sinh_root
-from tersor.hyperbolic.composed import _like, _wide
+from tersor._reference import Array, arsinh_root, dot, rounded, sinh_root, wide
 from tersor.lorentz._space import check_same, checked
 from tersor.lorentz.distance import dist
 from tersor.lorentz.transport import to_origin
@@ -31,8 +30,8 @@ def expmap0(v: Array, c: Any = 1.0) -> Array:
     TypeError, ValueError
         If v is not a float array, or c is negative or not finite.
     """
-    u = _wide(v)
-    return _like(u * sinh_root(checked(c) * dot(u, u)), v)
+    u = wide(v)
+    return rounded(u * sinh_root(checked(c) * dot(u, u)), v)
 
 
 def logmap0(x: Array, c: Any = 1.0) -> Array:
@@ -55,8 +54,8 @@ def logmap0(x: Array, c: Any = 1.0) -> Array:
     TypeError, ValueError
         If x is not a float array, or c is negative or not finite.
     """
-    s = _wide(x)
-    return _like(s * arsinh_root(checked(c) * dot(s, s)), x)
+    s = wide(x)
+    return rounded(s * arsinh_root(checked(c) * dot(s, s)), x)
 
 
 def expmap(x: Array, v: Array, c: Any = 1.0) -> Array:
@@ -82,12 +81,12 @@ def expmap(x: Array, v: Array, c: Any = 1.0) -> Array:
         If arrays are not of one float type, c is negative or not finite, or shapes do not broadcast.
     """
     check_same("expmap", x, v=v)
-    s, u = _wide(x), _wide(v)
+    s, u = wide(x), wide(v)
     back = to_origin(s, u, checked(c))
     z = c * dot(back, back)
     half = sinh_root(z / 4)
     # cosh r = 1 + 2 sinh²(r/2)
-    return _like(s + s * (z / 2 * half * half) + u * sinh_root(z), x)
+    return rounded(s + s * (z / 2 * half * half) + u * sinh_root(z), x)
 
 
 def logmap(x: Array, y: Array, c: Any = 1.0) -> Array:
@@ -111,11 +110,11 @@ def logmap(x: Array, y: Array, c: Any = 1.0) -> Array:
         If arrays are not of one float type, c is negative or not finite, or shapes do not broadcast.
     """
     check_same("logmap", x, y=y)
-    s, r = _wide(x), _wide(y)
+    s, r = wide(x), wide(y)
     d = dist(s, r, checked(c), keepdim=True)
     z = c * d * d
     half = sinh_root(z / 4)
-    return _like((r - s - s * (z / 2 * half * half)) / sinh_root(z), x)
+    return rounded((r - s - s * (z / 2 * half * half)) / sinh_root(z), x)
 
 
 def geodesic(t: Any, x: Array, y: Array, c: Any = 1.0) -> Array:
@@ -141,5 +140,5 @@ def geodesic(t: Any, x: Array, y: Array, c: Any = 1.0) -> Array:
         If arrays are not of one float type, c is negative or not finite, or shapes do not broadcast.
     """
     check_same("geodesic", x, y=y)
-    s = _wide(x)
-    return _like(expmap(s, logmap(s, _wide(y), c) * t, c), x)
+    s = wide(x)
+    return rounded(expmap(s, logmap(s, wide(y), c) * t, c), x)

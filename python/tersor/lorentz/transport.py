@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tersor.hyperbolic._roots import Array, dot, sinh_root
-from tersor.hyperbolic.composed import _like, _wide
+from tersor._reference import Array, dot, rounded, sinh_root, wide
 from tersor.lorentz._space import check_same, checked, root_of
 from tersor.lorentz.distance import dist
 
@@ -38,14 +37,14 @@ def parallel_transport(x: Array, y: Array, v: Array, c: Any = 1.0) -> Array:
         If arrays are not of one float type, c is negative or not finite, or shapes do not broadcast.
     """
     check_same("parallel_transport", x, y=y, v=v)
-    s, r, u = _wide(x), _wide(y), _wide(v)
+    s, r, u = wide(x), wide(y), wide(v)
     tx, ty = root_of(s, checked(c)), root_of(r, c)
     # <Y, V> = <r - s, v> - (t_y - t_x)/t_x <s, v>, since <X, V> = 0
     rise = c * dot(r - s, r + s) / ((tx + ty) * tx)
     along = dot(r - s, u) - rise * dot(s, u)
     z = c * dist(s, r, c, keepdim=True) ** 2
     half = sinh_root(z / 4)
-    return _like(u + (s + r) * (c * along / (2 + z / 2 * half * half)), x)
+    return rounded(u + (s + r) * (c * along / (2 + z / 2 * half * half)), x)
 
 
 def parallel_transport0(y: Array, v: Array, c: Any = 1.0) -> Array:
@@ -71,8 +70,8 @@ def parallel_transport0(y: Array, v: Array, c: Any = 1.0) -> Array:
         If arrays are not of one float type, c is negative or not finite, or shapes do not broadcast.
     """
     check_same("parallel_transport0", y, v=v)
-    s, u = _wide(y), _wide(v)
-    return _like(u + s * (checked(c) * dot(s, u) / (1 + root_of(s, c))), y)
+    s, u = wide(y), wide(v)
+    return rounded(u + s * (checked(c) * dot(s, u) / (1 + root_of(s, c))), y)
 
 
 def parallel_transport0back(x: Array, v: Array, c: Any = 1.0) -> Array:
@@ -98,4 +97,4 @@ def parallel_transport0back(x: Array, v: Array, c: Any = 1.0) -> Array:
         If arrays are not of one float type, c is negative or not finite, or shapes do not broadcast.
     """
     check_same("parallel_transport0back", x, v=v)
-    return _like(to_origin(_wide(x), _wide(v), checked(c)), x)
+    return rounded(to_origin(wide(x), wide(v), checked(c)), x)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from tersor import sparse
 from tersor._arrays import is_distributed
-from tersor._csr import Pattern
 from tersor._values import check_dense
 from tersor.nn._cast import accept, lowered
 from tersor.nn._linear import parts_of
+from tersor.sparse._pattern import Pattern
 
 
 class SparseLinear(nn.Module):

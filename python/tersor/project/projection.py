@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import FLOATS, is_tensor
-from tersor._csr import CSR
-from tersor._csr_check import called
-from tersor._matrix import Matrix, turned
-from tersor._values import check_values, float_name
+from tersor._matrix import Matrix, SparseMatrix, turned
+from tersor._values import called, check_values, float_name
 from tersor.project._entries import KINDS, extents
 from tersor.project._numbers import Window, checked_window, integer, sparsity
 from tersor.project._operators import _materialise, _project, _project_csr
@@ -156,7 +154,7 @@ class Projection(Matrix):
 
     def _apply(self, x: Array, *, adjoint: bool) -> Array:
         last = self.shape[0 if adjoint else 1]
-        if isinstance(x, CSR):
+        if isinstance(x, SparseMatrix):
             return self._sparse(x, x._data, x._pattern.indices, x._pattern.indptr, last, adjoint)
         if type(x).__module__.partition(".")[0] == "scipy" and hasattr(x, "tocsr"):
             if x.ndim != 2:
@@ -189,7 +187,7 @@ class Projection(Matrix):
 
     def __matmul__(self, x: Array) -> Array:
         """The matrix times x: [d] to [k], [..., d, n] to [..., k, n]."""
-        if isinstance(x, CSR) or (hasattr(x, "tocsr") and type(x).__module__.partition(".")[0] == "scipy"):
+        if isinstance(x, SparseMatrix) or (hasattr(x, "tocsr") and type(x).__module__.partition(".")[0] == "scipy"):
             return turned(self(x.T))
         check_values("Projection @ x", "x", x)
         rows, cols = self.shape

@@ -7,12 +7,17 @@ those of a smaller one. Results do not depend on threads, on the sizes of chunks
 memory or from a file, or on the processes they are spread over.
 """
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
+
 from tersor.prune import _operators  # noqa: F401  declared by being imported
 from tersor.prune.apply import apply_mask
-from tersor.prune.files import Pruned, prune_safetensors
 from tersor.prune.histogram import MagnitudeHistogram
 from tersor.prune.masks import Threshold, global_masks, global_prune, global_threshold
 from tersor.prune.topk import topk_rows
+
+if _TYPE_CHECKING:
+    from tersor.jobs.prune import Pruned, prune_safetensors
 
 __all__ = [
     "MagnitudeHistogram",
@@ -25,3 +30,16 @@ __all__ = [
     "prune_safetensors",
     "topk_rows",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    """What is done to whole checkpoints stands above this family: it is imported when it is asked for."""
+    if name not in ("Pruned", "prune_safetensors"):
+        raise AttributeError(f"module 'tersor.prune' has no attribute {name!r}")
+    from tersor.jobs import prune
+
+    return getattr(prune, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

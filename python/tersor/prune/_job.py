@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -68,83 +69,70 @@ def checked(arrays: Any, what: str) -> list[Array]:
     return arrays
 
 
+@dataclass(eq=False, repr=False)
 class Job:
-    """The arguments that all functions share.
+    """The arguments that all functions share, as `global_masks` has them.
 
     ``layers`` are the arrays of all processes in the order of selection, ``local`` the numbers of those given here.
     """
 
-    def __init__(
-        self,
-        arrays: Any,
-        sparsity: Any,
-        k: Any,
-        min_keep: int | Sequence[int] = 0,
-        scope: str = "global",
-        scores: Any = None,
-        ties: str = "low",
-        rounding: str = "round",
-        compat: str | None = None,
-        nan: str = "raise",
-        group: Any = None,
-        shard: str = "tensors",
-    ) -> None:
-        self.shard = one_of("shard", shard, ("tensors", "rows"))
-        self.ranks: Alone = ALONE if group is None else Group(group)
-        self.ranks.agree(lambda: self._read(arrays, sparsity, k, min_keep, scope, scores, ties, rounding, compat, nan))
+    arrays: Any
+    sparsity: Any = None
+    k: Any = None
+    min_keep: int | Sequence[int] = 0
+    scope: str = "global"
+    scores: Any = None
+    ties: str = "low"
+    rounding: str = "round"
+    compat: str | None = None
+    nan: str = "raise"
+    group: Any = None
+    shard: str = "tensors"
+
+    def __post_init__(self) -> None:
+        one_of("shard", self.shard, ("tensors", "rows"))
+        self.ranks: Alone = ALONE if self.group is None else Group(self.group)
+        self.ranks.agree(self._read)
         if self.shard == "tensors" and self.scope == "layer":
             self.ranks = ALONE  # every layer is cut by itself and lies in one process
         self._join(self.ranks.gather(self._mine))
 
-    def _read(
-        self,
-        arrays: Any,
-        sparsity: Any,
-        k: Any,
-        min_keep: Any,
-        scope: str,
-        scores: Any,
-        ties: str,
-        rounding: str,
-        compat: str | None,
-        nan: str,
-    ) -> None:
+    def _read(self) -> None:
         """What can be known of this process alone."""
-        self.arrays = checked(arrays, "arrays")
+        self.arrays = checked(self.arrays, "arrays")
         for i, first in enumerate(first_places(self.arrays)):
             if i != first:
                 raise ValueError(f"arrays[{i}] is arrays[{first}]: give it once to the processes of a group")
-        self.what = "arrays" if scores is None else "scores"
-        signed = scores is not None and compat != "torch"
+        self.what = "arrays" if self.scores is None else "scores"
+        signed = self.scores is not None and self.compat != "torch"
         ranked = self.arrays
-        if scores is not None:
-            ranked = checked(scores, "scores")
+        if self.scores is not None:
+            ranked = checked(self.scores, "scores")
             if [tuple(s.shape) for s in ranked] != [tuple(x.shape) for x in self.arrays]:
                 raise ValueError("scores must have the shapes of the arrays")
         self.ranked = ranked
         names = [dtype_name(x.dtype) for x in ranked]
-        order_of(names, signed=signed, nan=nan)
+        order_of(names, signed=signed, nan=self.nan)
         self.extra = 0
-        if compat is not None:
-            if compat not in COMPAT:
-                raise ValueError(f"compat must be one of {', '.join(COMPAT)}, got {compat!r}")
-            if ties != "low" or rounding != "round":
+        if self.compat is not None:
+            if self.compat not in COMPAT:
+                raise ValueError(f"compat must be one of {', '.join(COMPAT)}, got {self.compat!r}")
+            if self.ties != "low" or self.rounding != "round":
                 raise ValueError("compat says how to round and what to do with ties: leave out rounding and ties")
-            rounding, ties, self.extra = COMPAT[compat]
-        self.least = 1 if compat == "globalmp" else 0
-        self.ties = one_of("ties", ties, ("low", "high", "all", "none"))
-        self.rounding = one_of("rounding", rounding, ("round", "floor", "ceil"))
-        self.scope = one_of("scope", scope, ("global", "layer"))
-        if (sparsity is None) == (k is None):
+            self.rounding, self.ties, self.extra = COMPAT[self.compat]
+        self.least = 1 if self.compat == "globalmp" else 0
+        one_of("ties", self.ties, ("low", "high", "all", "none"))
+        one_of("rounding", self.rounding, ("round", "floor", "ceil"))
+        one_of("scope", self.scope, ("global", "layer"))
+        if (self.sparsity is None) == (self.k is None):
             raise ValueError("exactly one of sparsity and k must be given")
-        self.sparsity, self.k = sparsity, k
-        n = len(ranked)
-        wanted = list(min_keep) if isinstance(min_keep, (list, tuple)) else [min_keep] * n
+        n, each = len(ranked), self.min_keep
+        wanted = list(each) if isinstance(each, (list, tuple)) else [each] * n
         if len(wanted) != n:
             raise ValueError(f"min_keep has {len(wanted)} numbers for {n} arrays")
         wanted = [integer("min_keep", m) for m in wanted]
-        rules = (self.scope, self.ties, self.rounding, self.extra, self.least, signed, nan, self.shard)
-        self._mine = (rules, (sparsity, k), names, [math.prod(x.shape) for x in ranked], wanted)
+        rules = (self.scope, self.ties, self.rounding, self.extra, self.least, signed, self.nan, self.shard)
+        self._mine = (rules, (self.sparsity, self.k), names, [math.prod(x.shape) for x in ranked], wanted)
 
     def _join(self, parts: list[Any]) -> None:
         """Makes one list of layers of what all processes have."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from tersor._arrays import FLOATS, is_tensor, native
 from tersor._keys import FORMATS, NAN, Order
-from tersor._op import AXES, kernel
+from tersor._op import AXES, OPS, Op, kernel
 
 Array = Any
 
@@ -57,14 +56,19 @@ def run(name: str, x: Array, *rest: Any) -> None:
     if isinstance(x, np.ndarray) or x.device.type == "cpu":
         kernel(name)(x, *rest)
         return
+    dispatched(OPS[name], x, rest)
+
+
+def dispatched(op: Op, x: Any, rest: Sequence[Any]) -> None:
+    """The operator through torch's dispatcher, with arrays of NumPy sent to where x is, and results back."""
     import torch
 
-    launch = getattr(importlib.import_module("tersor.triton.prune"), name)
     there = [torch.from_numpy(a).to(x.device) if isinstance(a, np.ndarray) else a for a in rest]
-    with torch.cuda.device_of(x):
-        launch(x, *there)
-    for a, t in zip(rest, there, strict=True):
-        if isinstance(a, np.ndarray) and a.flags.writeable:
+    first, last = op.n - 1, op.n - 1 + len(op.outputs)
+    outs = there[first:last]
+    op.torch((x, *there[:first], *there[last:]), {"out": tuple(outs) if len(outs) > 1 else outs[0]})
+    for a, t in zip(rest[first:last], outs, strict=True):
+        if isinstance(a, np.ndarray):
             a[...] = t.cpu().numpy()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import dtype_name
+from tersor.random import TAGS, words
 
 Array = Any
 
@@ -77,17 +78,10 @@ def rounded(v: np.ndarray, rounding: int, seed: int) -> np.ndarray:
 
 
 def uniform(n: int, seed: int) -> np.ndarray:
-    """u = (w >> 8) 2^-24 of word i mod 2^34 of column i >> 34, tag 32 (docs/bits)."""
-    i = np.arange((n + 3) // 4 * 4, dtype=np.uint64)[::4]
-    low = np.uint64(0xFFFFFFFF)
-    a = i >> np.uint64(34)
-    c = [(i >> np.uint64(2)) & low, a & low, a >> np.uint64(32), np.full_like(i, 32)]
-    k0, k1 = np.uint64(seed & 0xFFFFFFFF), np.uint64(seed >> 32 & 0xFFFFFFFF)
-    for _ in range(10):
-        p0, p1 = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
-        c = [(p1 >> np.uint64(32)) ^ c[1] ^ k0, p1 & low, (p0 >> np.uint64(32)) ^ c[3] ^ k1, p0 & low]
-        k0, k1 = (k0 + np.uint64(0x9E3779B9)) & low, (k1 + np.uint64(0xBB67AE85)) & low
-    return (np.stack(c, -1).reshape(-1)[:n] >> np.uint64(8)) * 2.0**-24
+    """u = (w >> 8) 2^-24 of word i mod 2^34 of column i >> 34 (docs/bits)."""
+    i = np.arange(n, dtype=np.uint64)
+    w = words(seed, TAGS["rounding"], 0, i >> np.uint64(34), i & np.uint64((1 << 34) - 1))
+    return (w >> np.uint32(8)) * 2.0**-24
 
 
 def number(q: np.ndarray, s: np.ndarray, kind: str) -> np.ndarray:

@@ -2,3 +2,45 @@
 
 Importing this imports nothing else; a module here is imported when an operator first meets a tensor on a GPU.
 """
+
+_UNWRITTEN = "not written yet"
+_PAIRS = "not written yet: pairs are walked tile by tile with a running reducer, on the CPU alone"
+_GROUPS = "not written yet: midpoints are segmented reductions, on the CPU alone"
+_STRUCTURE = "the structure of a matrix is made on the CPU, once, and kept where its values are"
+_PLAIN = "torch's own functions do it where `CSR` meets a tensor on a GPU"
+
+#: operators without a kernel here, and why
+ABSENT = {
+    "carry": _UNWRITTEN,
+    "carry_bwd": _UNWRITTEN,
+    "cdist": _PAIRS,
+    "cdist_bwd": _PAIRS,
+    "csr_count": _PLAIN,
+    "csr_dense": _PLAIN,
+    "csr_dense_bwd": _PLAIN,
+    "csr_fill": _PLAIN,
+    "csr_sort": _STRUCTURE,
+    "csr_transpose": _STRUCTURE,
+    "dequantize": _UNWRITTEN,
+    "encode_affine": _UNWRITTEN,
+    "fake_quantize_lsq": _UNWRITTEN,
+    "fake_quantize_lsq_bwd": _UNWRITTEN,
+    "knn": _PAIRS,
+    "lorentz_dist": _UNWRITTEN,
+    "lorentz_dist_bwd": _UNWRITTEN,
+    "magnitude_split": "a sample tells where the threshold is on the CPU alone; elsewhere digits are searched",
+    "materialise": "a matrix that is to be seen is made where it is looked at",
+    "midpoint": _GROUPS,
+    "midpoint_bwd": _GROUPS,
+    "normalize": _UNWRITTEN,
+    "normalize_bwd": _UNWRITTEN,
+    "pack": _UNWRITTEN,
+    "philox4x32": "kernels draw with tl.philox, which makes the same words",
+    "project_csr": _UNWRITTEN,
+    "quantize": _UNWRITTEN,
+    "softmin_dist": _PAIRS,
+    "softmin_dist_bwd": _PAIRS,
+    "spread": _UNWRITTEN,
+    "spread_bwd": _UNWRITTEN,
+    "unpack": _UNWRITTEN,
+}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,18 +11,6 @@ from tersor._arrays import dtype_name, is_tensor
 from tersor._values import check_dense
 
 Array = Any
-R = TypeVar("R")
-
-
-def called(who: str, op: Callable[..., R], *args: Any) -> R:
-    """An operator on the way of a function: its errors bear the name of what was called."""
-    try:
-        return op(*args)
-    except (TypeError, ValueError, MemoryError, NotImplementedError) as e:
-        inner, text = f"{op.op.name}: ", str(e)  # type: ignore[attr-defined]
-        if not text.startswith(inner):
-            raise
-        raise type(e)(f"{who}: {text.removeprefix(inner)}") from None
 
 
 def checked_shape(shape: Sequence[int]) -> tuple[int, int]:

@@ -1,7 +1,8 @@
-"""What the references share: functions of a square that are smooth at 0, as in the kernels' ``roots``.
+"""What references are written with: NumPy's functions or torch's, and functions of a square that are smooth at 0, as in the
+kernels' ``roots``.
 
-The rule of this file: arrays or tensors. A second derivative is taken by autograd through the reference of a backward, so
-each function here has the right slope at 0 too, and no branch that is not taken has one that is infinite.
+The rule of this file: arrays or tensors, and no family. A second derivative is taken by autograd through the reference of a
+backward, so each function here has the right slope at 0 too, and no branch that is not taken has one that is infinite.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from typing import Any
 import numpy as np
 
 Array = Any
-#: how far inside the ball results stay: to the last number, or by the margin of geoopt and HypLL
-EPS = {"eps": {"tight": 0.0, "compat": -1.0}}
 
 
 class _Library:
@@ -37,6 +36,16 @@ xp = _Library()
 
 def dot(x: Array, y: Array) -> Array:
     return (x * y).sum(-1, keepdims=True)
+
+
+def wide(x: Array) -> Array:
+    """`x` in float64."""
+    return x.astype(np.float64) if isinstance(x, np.ndarray) else x.double()
+
+
+def rounded(y: Array, x: Array) -> Array:
+    """`y` in the type of `x`."""
+    return y.astype(x.dtype) if isinstance(y, (np.ndarray, np.generic)) else y.to(x.dtype)
 
 
 def root(z: Array) -> Array:

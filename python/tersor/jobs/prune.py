@@ -15,13 +15,14 @@ import numpy as np
 
 from tersor._keys import Order
 from tersor._op import kernel
+from tersor._public import opened
 from tersor.checkpoint import Entry, Model, Reader, Writer
 from tersor.checkpoint._modules import LINEAR, TABLE, rule_of, tree
 from tersor.checkpoint._parts import ROUTER, held, is_table
 from tersor.checkpoint._patterns import Patterns
 from tersor.checkpoint._quantized import evidence
 from tersor.checkpoint._small import SMALL, table
-from tersor.prune._journal import Journal
+from tersor.jobs._journal import Journal
 from tersor.prune._rank import Cut, Plan, plan, search, share
 from tersor.prune._run import integer, order_of, signed_word
 
@@ -100,6 +101,7 @@ def _eligible(entry: Entry, patterns: Patterns) -> bool:
     return wanted and entry.dtype in TYPES and patterns.wants(entry.name)
 
 
+@opened("tersor.prune")
 def prune_safetensors(
     src: str | os.PathLike[str],
     dst: str | os.PathLike[str],

@@ -11,9 +11,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tersor._atomic import SUFFIX, AtomicFile
 from tersor._core import __version__
 from tersor.checkpoint import Model
+from tersor.checkpoint._atomic import SUFFIX, AtomicFile
 from tersor.prune._rank import Cut, Plan
 
 #: no part of a model: folders are carried over without files of this suffix

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import Mask, dtype_name, is_tensor
-from tersor._csr import CSR, LONGEST
-from tersor._csr_check import called
-from tersor._csr_ops import csr_count, csr_fill
-from tersor._csr_pattern import Pattern
-from tersor._values import check_dense, check_values
+from tersor._values import called, check_dense, check_values
+from tersor.sparse._csr import CSR, LONGEST
+from tersor.sparse._operators import csr_count, csr_fill
+from tersor.sparse._pattern import Pattern
 
 Array = Any
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._csr_ops import csr_transpose
+from tersor.sparse._operators import csr_transpose
 
 Array = Any
 

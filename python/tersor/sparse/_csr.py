@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import FLOATS, dtype_name, is_tensor
-from tersor._csr_check import called, checked_indices, checked_shape, name_outside
-from tersor._csr_ops import csr_dense, csr_sort
-from tersor._csr_pattern import Pattern
-from tersor._matrix import Matrix, turned
-from tersor._values import check_values, float_name, tensor_of
-
-__all__ = ["CSR", "LONGEST", "Pattern", "is_tensor", "tensor_of"]
+from tersor._matrix import SparseMatrix, turned
+from tersor._values import called, check_values, float_name, tensor_of
+from tersor.sparse._check import checked_indices, checked_shape, name_outside
+from tersor.sparse._operators import csr_dense, csr_sort
+from tersor.sparse._pattern import Pattern
+from tersor.sparse.product import spmm
 
 Array = Any
 
@@ -23,7 +22,7 @@ Array = Any
 LONGEST = 2**31 - 1
 
 
-class CSR(Matrix):
+class CSR(SparseMatrix):
     r"""A sparse matrix by rows: row i has its entries at ``indptr[i]:indptr[i + 1]`` of ``data`` and ``indices``.
 
     ``A @ x`` is `spmm`, ``x @ A`` the product from the other side: both for arrays and tensors of one, two or three axes.
@@ -74,7 +73,7 @@ class CSR(Matrix):
     array([[70.,  0., 50.]])
     """
 
-    __slots__ = ("__weakref__", "_data", "_pattern")
+    __slots__ = ("__weakref__",)
 
     def __init__(self, data: Array, indices: Array, indptr: Array, shape: Sequence[int]) -> None:
         rows, cols = checked_shape(shape)
@@ -169,10 +168,6 @@ class CSR(Matrix):
         return perm
 
     @property
-    def shape(self) -> tuple[int, int]:
-        return self._pattern.shape
-
-    @property
     def dtype(self) -> Any:
         return self._data.dtype
 
@@ -193,13 +188,9 @@ class CSR(Matrix):
         return f"CSR({rows}×{cols}, {self.nnz} entries of {dtype_name(self.dtype)}, {where})"
 
     def __matmul__(self, x: Array) -> Array:
-        from tersor.sparse import spmm
-
         return spmm(self, x)
 
     def __rmatmul__(self, x: Array) -> Array:
-        from tersor.sparse import spmm
-
         check_values("x @ CSR", "x", x)
         if not 1 <= x.ndim <= 3 or x.shape[-1] != self.shape[0]:
             raise ValueError(f"x @ CSR: x has shape {tuple(x.shape)}, the matrix {self.shape[0]} rows")

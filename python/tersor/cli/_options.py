@@ -1,0 +1,23 @@
+"""What several commands take. The one rule: an option has one meaning in all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+SOURCE = click.argument("source", metavar="IN", type=click.Path(exists=True, path_type=Path))
+OUTPUT = click.option(
+    "-o",
+    "--output",
+    metavar="OUT",
+    required=True,
+    type=click.Path(path_type=str),
+    help="A file for a file (or a folder to write it into), a folder for a folder, replaced as a whole.",
+)
+PATTERN = "that a shell pattern names, by the tensor's name or its module's (layers.0.*, lm_head); repeatable."
+INCLUDE = click.option("--include", metavar="PATTERN", multiple=True, help=f"Only what is asked for: tensors {PATTERN}")
+EXCLUDE = click.option("--exclude", metavar="PATTERN", multiple=True, help=f"Leave out tensors {PATTERN}")
+EMBEDDINGS = click.option(
+    "--embeddings", is_flag=True, help="Tables of embeddings too, which are otherwise left as they are."
+)

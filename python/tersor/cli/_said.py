@@ -1,0 +1,36 @@
+"""What several commands say of what they did. The one rule: a line, and at most three names of many."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+
+from tersor.cli._console import console, shown
+
+
+def chosen(rule: str, source: Path) -> str:
+    """What decided about the tensors, and what would decide better if it were there."""
+    if rule == "names" and source.is_dir() and importlib.util.find_spec("transformers") is None:
+        return "names (pip install 'tersor[models]' asks the model's own modules)"
+    return rule
+
+
+def dense(reasons: Mapping[str, str]) -> None:
+    """Says which tensors were left as they are, and why."""
+    for why in sorted(set(reasons.values())):
+        names = [shown(name) for name, reason in reasons.items() if reason == why]
+        more = ", …" if len(names) > 3 else ""
+        console().print(f"left as it is, {why}: {len(names)} ({', '.join(names[:3])}{more})", markup=False)
+
+
+def left(names: tuple[str, ...], untouched: tuple[str, ...]) -> None:
+    """Says what a folder's result was not given, and what of it is as it was."""
+    from tersor.checkpoint._beside import in_few
+
+    for what, some in (
+        ("left as they are: {} (weights in folders of their own; each such folder can be IN)", untouched),
+        ("left behind (the same weights in other formats, and what is no part of a model): {}", names),
+    ):
+        if some:
+            console().print(shown(what.format(in_few(list(some)))), markup=False)

@@ -1,0 +1,247 @@
+"""Quantized weights as the `compressed-tensors` package lays them out (format `pack-quantized`, release 0.20).
+
+The rule of this file: what is written here, that package and `transformers` read back to the same numbers. A weight
+``m.weight`` [n, k] becomes ``m.weight_packed`` (int32 words: offset-binary codes, the first in the lowest bits, rows padded
+to whole words), ``m.weight_scale`` ([n, 1], or [n, k/g] with groups of g) and ``m.weight_shape`` (int64).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tersor.checkpoint._modules import LINEAR, TABLE, Tree, rule_of
+from tersor.checkpoint._parts import ROUTER, held, is_table
+from tersor.checkpoint._patterns import Patterns
+
+FLOATS = ("F64", "F32", "F16", "BF16")
+#: the largest finite numbers of 16-bit floats
+LARGEST = {"F16": 65504.0, "BF16": 3.3895313892515355e38}
+
+# models whose layers are not torch.nn.Linear but its transpose, which the format has no word for
+_TRANSPOSED = {"gpt2", "openai-gpt", "imagegpt", "decision_transformer"}
+
+
+_SCHEME = r"int([48])-(?:row|g([1-9]\d*))"
+# what most mean by so many bits
+_USUAL = {"8": "int8-row", "4": "int4-g128"}
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """``int8-row``, ``int4-g128``: the bits of a code, and how many weights of a row share a scale (None: all)."""
+
+    bits: int
+    group: int | None
+
+    @classmethod
+    def parse(cls, name: str) -> Scheme:
+        found = re.fullmatch(_SCHEME, name)
+        if not found:
+            near = re.search(r"(?<!\d)[48](?!\d)", name)  # int4, W4A16, q8_0
+            meant = name.lower() if re.fullmatch(_SCHEME, name.lower()) else near and _USUAL[near[0]]
+            hint = f", did you mean {meant}?" if meant else ": int8-row, int4-row, int8-g<N> and int4-g<N> are known"
+            raise ValueError(f"scheme {name!r} is unknown{hint}")
+        return cls(int(found[1]), int(found[2]) if found[2] else None)
+
+    def __str__(self) -> str:
+        return f"int{self.bits}-{f'g{self.group}' if self.group else 'row'}"
+
+    def words(self, k: int) -> int:
+        """32-bit words in a packed row of ``k`` codes."""
+        return -(-k * self.bits // 32)
+
+    def scales(self, k: int) -> int:
+        return k // self.group if self.group else 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What becomes of the tensors of a model: those to quantize, and why the others of two axes or more are left as they are.
+
+    ``rule`` says what decided: the modules of a class, or names.
+    """
+
+    quantized: tuple[str, ...]
+    dense: Mapping[str, str]
+    rule: str = "names"
+
+    @property
+    def ignore(self) -> list[str]:
+        """Modules that readers must take as dense."""
+        left = sorted(name.removesuffix(".weight") for name in self.dense if name.endswith(".weight"))
+        return left if "lm_head.weight" in self.quantized else sorted({*left, "lm_head"})
+
+
+def _by_name(name: str, model_type: str | None) -> str:
+    """The part that a tensor plays, where nothing but its name can say it."""
+    if is_table(name):
+        return TABLE
+    if model_type in _TRANSPOSED:
+        return f"{model_type} keeps it transposed, which the format cannot say"
+    return LINEAR
+
+
+def choose(
+    tensors: Iterable[tuple[str, str, Sequence[int]]],
+    scheme: Scheme,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    embeddings: bool = False,
+    model_type: str | None = None,
+    tree: Tree | None = None,
+) -> Choice:
+    """Which of ``tensors`` (name, safetensors dtype, shape) to quantize: weights of linear layers, as ``tree`` tells them."""
+    patterns = Patterns(include, exclude)
+    tensors = list(tensors)
+    patterns.check(name for name, _, _ in tensors)
+    quantized, dense = [], {}
+    for name, dtype, shape in tensors:
+        if len(shape) < 2 or not all(shape):
+            continue
+        part = tree.parts[name] if tree else _by_name(name, model_type)
+        asked = patterns.included(name)
+        if patterns.excluded(name):
+            dense[name] = "excluded"
+        elif include and not asked:
+            dense[name] = "not included"
+        elif dtype not in FLOATS:
+            dense[name] = f"stored as {dtype}"
+        elif len(shape) != 2:
+            dense[name] = f"of {len(shape)} axes" + ("" if part in (LINEAR, TABLE) else f", {part}")
+        elif name.rpartition(".")[2] != "weight":
+            dense[name] = "not called weight, which the format wants"
+        elif (why := held(name, part)) and not (asked or (embeddings and why != ROUTER)):
+            dense[name] = why
+        elif part not in (LINEAR, TABLE):
+            dense[name] = part
+        elif scheme.group and shape[1] % scheme.group:
+            dense[name] = f"rows of {shape[1]} do not divide into groups of {scheme.group}"
+        else:
+            quantized.append(name)
+    if tree:
+        _readable(tree, quantized, dense)
+    return Choice(tuple(quantized), dense, rule_of(tree))
+
+
+def _readable(tree: Tree, quantized: Sequence[str], dense: Mapping[str, str]) -> None:
+    """Refuses what transformers could not read back: it drops what is dense of tensors that it puts together and decodes."""
+    if quantized and tree.unread:
+        raise ValueError(f"a quantized {tree.model} cannot be read: {tree.unread}")
+    chosen = set(quantized)
+    for target, names in tree.merged.items():
+        left = [name for name in names if name not in chosen]
+        if quantized and left and all(name.endswith(".weight") for name in names):
+            raise ValueError(
+                f"{left[0]} cannot stay dense ({dense.get(left[0], 'not a matrix')}): transformers puts it together with "
+                f"others to {target} and reads them quantized only"
+            )
+
+
+def layout(name: str, dtype: str, shape: Sequence[int], scheme: Scheme) -> list[tuple[str, str, tuple[int, ...]]]:
+    """The three tensors that stand for the weight ``name``: names, safetensors dtypes, shapes."""
+    module = name.removesuffix("weight")
+    n, k = shape
+    return [
+        (module + "weight_packed", "I32", (n, scheme.words(k))),
+        (module + "weight_scale", "F32" if dtype == "F64" else dtype, (n, scheme.scales(k))),
+        (module + "weight_shape", "I64", (2,)),
+    ]
+
+
+def pack(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Signed codes [n, k], one per byte, to words [n, ceil(k·bits/32)]."""
+    n, k = codes.shape
+    per_word = 32 // bits
+    offset = np.zeros((n, -(-k // per_word) * per_word), np.uint8)
+    np.add(codes.view(np.uint8), np.uint8(1 << (bits - 1)), out=offset[:, :k])
+    if bits == 4:
+        offset = (offset[:, 0::2] & 15) | (offset[:, 1::2] << 4)
+    return np.ascontiguousarray(offset).view("<i4")
+
+
+def widen(octets: np.ndarray, dtype: str) -> np.ndarray:
+    """Floats of a safetensors dtype as NumPy has them: bfloat16 and float64 as float32, the others as they are."""
+    if dtype == "BF16":
+        return _bfloat16(octets.view("<u2"))
+    x = octets.view({"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype])
+    with np.errstate(over="ignore"):  # what float32 does not reach becomes infinite, and is refused as such
+        return x.astype(np.float32) if dtype == "F64" else x
+
+
+def _stored(scale: np.ndarray, dtype: str, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scales as a file of ``dtype`` keeps them, and as float32.
+
+    Never zero, which the scale of a row of zeros might become, and the next larger one where rounding down, among numbers
+    without all their digits, would take the largest code ``most`` past its range; the next smaller one where readers that
+    compute in ``dtype`` would make that code infinite.
+    """
+    if dtype not in ("F16", "BF16"):
+        return scale, scale
+    if dtype == "F16":
+        words = np.maximum(scale, np.finfo(np.float16).smallest_subnormal).astype(np.float16).view(np.uint16)
+    else:  # to the nearest, ties to even; finite and positive, so no carry goes astray
+        bits = scale.astype(np.float32).view(np.uint32)
+        words = np.maximum((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16, 1).astype(np.uint16)
+
+    def value(words: np.ndarray) -> np.ndarray:
+        return words.view(np.float16).astype(np.float32) if dtype == "F16" else _bfloat16(words)
+
+    words = np.where(value(words) * (most + 0.5) < scale * float(most), words + np.uint16(1), words)
+    words = np.where(value(words) * float(most) > LARGEST[dtype], words - np.uint16(1), words)
+    return words.view(np.float16) if dtype == "F16" else words, value(words)
+
+
+def _bfloat16(words: np.ndarray) -> np.ndarray:
+    return (words.astype(np.uint32) << 16).view(np.float32)
+
+
+def encode(rows: np.ndarray, dtype: str, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
+    """Packed words and scales, as `layout` says them, of some rows of a weight stored as ``dtype``.
+
+    Codes are made with the scale that is stored: for 16-bit floats it is rounded first.
+    """
+    from tersor import quant
+
+    n, k = rows.shape
+    if dtype in ("F32", "F64") and (scheme.bits == 8 or k % 8 == 0):
+        e = quant.encode(rows, str(scheme))
+        # 4-bit rows that fill words are packed as theirs are
+        words = pack(np.asarray(e.data), 8) if scheme.bits == 8 else np.asarray(e.data).reshape(n, -1).view("<i4")
+        return words, np.asarray(e.scale).reshape(n, -1)
+    grain: dict[str, Any] = {"group": scheme.group} if scheme.group else {"axis": 0}
+    scale = np.asarray(quant.choose_qparams(rows, f"int{scheme.bits}", **grain)[0]).reshape(n, -1)
+    kept, exact = _stored(scale, dtype, (1 << (scheme.bits - 1)) - 1)
+    return pack(quant.quantize(rows, exact, None, f"int{scheme.bits}"), scheme.bits), kept
+
+
+def configuration(scheme: Scheme, choice: Choice) -> dict[str, Any]:
+    """``quantization_config`` of ``config.json``.
+
+    ``dequantize`` makes transformers keep its layers dense and decode every weight that comes packed, whatever the class that
+    reads calls its modules; by ``targets`` and ``ignore`` alone, a layer under another name would be left without a weight.
+    """
+    tables = any(is_table(name) for name in choice.quantized)
+    weights = {
+        "num_bits": scheme.bits,
+        "type": "int",
+        "symmetric": True,
+        "dynamic": False,
+        "strategy": "group" if scheme.group else "channel",
+        "group_size": scheme.group,
+    }
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "quantization_status": "compressed",
+        "ignore": choice.ignore,
+        "dequantize": True,
+        "config_groups": {
+            "group_0": {"targets": ["Linear", "Embedding"] if tables else ["Linear"], "weights": weights}
+        },
+    }

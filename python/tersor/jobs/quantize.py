@@ -1,0 +1,220 @@
+"""Checkpoints quantized as a stream. The one rule: memory is bounded by some rows and the scales of one file, and a result is
+there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tersor._op import FormatError
+from tersor.checkpoint import Entry, Model, Reader, Writer
+from tersor.checkpoint._atomic import AtomicFile
+from tersor.checkpoint._format import BITS, Misuse, StrPath
+from tersor.checkpoint._modules import tree
+from tersor.checkpoint._quantized import evidence, settings
+from tersor.checkpoint.reader import CHUNK
+from tersor.jobs import compressed, restore
+
+Progress = Callable[[int, int], None]
+Step = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was done: the choice of tensors, bytes of weights before and after, and what a folder was not given.
+
+    ``untouched`` names the files of weights in subfolders, parts of their own that went along as they are.
+    """
+
+    choice: compressed.Choice
+    before: int
+    after: int
+    left: tuple[str, ...] = ()
+    untouched: tuple[str, ...] = ()
+
+
+def quantize_safetensors(
+    src: StrPath,
+    dst: StrPath,
+    scheme: str,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    embeddings: bool = False,
+    progress: Progress | None = None,
+) -> Summary:
+    """Quantizes the matrices of a safetensors file or a model folder into another one.
+
+    Parameters
+    ----------
+    src : a ``.safetensors`` file, a model folder, or the index of a sharded one
+    dst : a file for a file, a folder for a folder
+    scheme : ``int8-row``, ``int4-g128`` or another of 8 or 4 bits, per row or per group
+    include, exclude : shell patterns on names of tensors or of their modules; what is included is quantized even if it is a
+        table of embeddings or a router
+    embeddings : quantize tables of embeddings too
+    progress : called as ``progress(done, total)``, in bytes, after every chunk
+
+    Returns
+    -------
+    Summary
+
+    Raises
+    ------
+    FormatError
+        If a file is malformed.
+    ValueError
+        If a weight is not finite, nothing is there to quantize, it is quantized already, a pattern matches nothing, or a
+        folder would replace itself.
+    TypeError
+        If include or exclude is a string.
+    OSError
+        If a file cannot be read or written.
+
+    Notes
+    -----
+    The result is what the `compressed-tensors` package calls ``pack-quantized`` (see `tersor.compressed`). Each file is put
+    in place whole, and so is a folder: what was there under its name goes, the files of an earlier run among it.
+    """
+    how = compressed.Scheme.parse(scheme)
+    with Model(src) as model:
+        config = model.config
+        if found := evidence(model):
+            raise ValueError(f"{os.fspath(src)}: is quantized already: {found}")
+        shapes = [(e.name, e.dtype, e.shape) for _, e in model.tensors()]
+        choice = compressed.choose(
+            shapes,
+            how,
+            include=include,
+            exclude=exclude,
+            embeddings=embeddings,
+            model_type=config.get("model_type"),
+            tree=tree(model.folder, config, [name for name, _, _ in shapes]) if model.folder else None,
+        )
+        if not choice.quantized:
+            reasons = "; ".join(sorted({f"{name}: {why}" for name, why in choice.dense.items()})[:3])
+            rows = f"; int{how.bits}-row needs no groups" if "into groups" in reasons else ""
+            raise ValueError(f"{os.fspath(src)}: no weight to quantize" + (f" ({reasons}{rows})" if reasons else ""))
+        if model.folder and Path(dst).exists() and model.folder.samefile(dst):
+            raise Misuse(f"{os.fspath(dst)}: a folder is quantized into another folder, this one is both")
+        names: dict[str, str] = {}
+        after = read = 0
+        before = sum(e.nbytes for _, e in model.tensors())
+
+        def step(n: int) -> None:
+            nonlocal read
+            read += n
+            if progress:
+                progress(read, before)
+
+        left: tuple[str, ...] = ()
+        untouched = model.weights_of_others()
+        with model.output(dst) as target:
+            for file, reader in model.readers.items():
+                path = target.path / file if model.folder else target.path
+                written = _file(reader, path, how, frozenset(choice.quantized), step)
+                names |= dict.fromkeys(written, file)
+                after += sum(written.values())
+            if model.folder:
+                left = model.carry(target, skip=("config.json",))
+                if model.index:
+                    _json(target.path / model.index, model.index_of(names, after))
+                said = compressed.configuration(how, choice)
+                _json(target.path / "config.json", config | {"quantization_config": said})
+        return Summary(choice, before, after, left, untouched)
+
+
+def _json(path: Path, value: Any) -> None:
+    with AtomicFile(path) as file:
+        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _file(
+    reader: Reader, path: Path, scheme: compressed.Scheme, quantized: frozenset[str], step: Step
+) -> dict[str, int]:
+    """One file quantized into another; the names that it now holds, with their bytes."""
+    parts: list[tuple[str, str, Sequence[int], Entry]] = []
+    for e in reader.entries.values():
+        if e.name in quantized:
+            parts += [(*part, e) for part in compressed.layout(e.name, e.dtype, e.shape, scheme)]
+        else:
+            parts.append((e.name, e.dtype, e.shape, e))
+    parts.sort(key=lambda part: -BITS[part[1]])  # the widest first: all stay aligned
+    scales: dict[str, np.ndarray] = {}
+    metadata = {"format": "pt"} | (reader.metadata or {}) | {"tersor.scheme": str(scheme)}
+    with Writer(path, [part[:3] for part in parts], metadata) as out:
+        for name, _, _, e in parts:
+            if e.name not in quantized:
+                for piece in reader.chunks(e):
+                    out.write(piece)
+                    step(piece.nbytes)
+            elif name.endswith("weight_shape"):
+                out.write(np.array(e.shape, "<i8"))
+            elif name.endswith("weight_packed"):
+                scales[e.name] = _rows(reader, e, scheme, out, step)
+            else:
+                out.write(scales.pop(e.name))
+    return {name: int(np.prod(shape, dtype=object)) * BITS[dtype] // 8 for name, dtype, shape, _ in parts}
+
+
+def _rows(reader: Reader, e: Entry, scheme: compressed.Scheme, out: Writer, step: Step) -> np.ndarray:
+    """Writes the packed rows of a weight and returns its scales."""
+    n, k = e.shape
+    width = e.nbytes // n
+    block = max(1, CHUNK // width)
+    scales = []
+    for row in range(0, n, block):
+        rows = min(block, n - row)
+        piece = e._replace(start=e.start + row * width, stop=e.start + (row + rows) * width)
+        octets = next(reader.chunks(piece, piece.nbytes + 24))
+        floats = compressed.widen(octets, e.dtype).reshape(rows, k)
+        try:
+            words, scale = compressed.encode(floats, e.dtype, scheme)
+        except ValueError as error:
+            what = str(error)
+            if not np.isfinite(floats).all():
+                large = e.dtype == "F64" and np.isfinite(octets.view("<f8")).all()
+                what = "has values beyond float32" if large else "has non-finite values"
+            raise ValueError(f"{reader.path}: tensor {e.name!r} {what}") from None
+        out.write(words)
+        scales.append(scale)
+        step(piece.nbytes)
+    return np.concatenate(scales)
+
+
+def load(path: StrPath) -> dict[str, np.ndarray]:
+    """All tensors of a file or model folder, quantized weights as dense float32.
+
+    Parameters
+    ----------
+    path : a ``.safetensors`` file, a folder, or the index of a sharded one
+
+    Raises
+    ------
+    FormatError
+        If a file is malformed, the parts of a weight do not fit, or it is in a format that is not read (GPTQ, AWQ, …).
+    """
+    with Model(path) as model:
+        where = {e.name: reader for reader, e in model.tensors()}
+        entries = {e.name: e for _, e in model.tensors()}
+        said = settings(model) or {}
+        try:
+            restore.check(said, entries)
+            known = restore.known(said) or _schemes(model)
+            return dict(restore.dense(entries, lambda name: where[name].array(name), known))
+        except FormatError as error:
+            raise FormatError(f"{os.fspath(path)}: {error}") from None
+
+
+def _schemes(model: Model) -> list[restore.Known]:
+    """What its files say they were written with."""
+    said = {(reader.metadata or {}).get("tersor.scheme") for reader in model.readers.values()}
+    schemes = [compressed.Scheme.parse(scheme) for scheme in sorted(filter(None, said))]
+    return [restore.Known(bits=scheme.bits, shared=(1, scheme.group)) for scheme in schemes]

@@ -1,0 +1,308 @@
+"""Quantized folders read back as dense weights. The one rule: what is not understood whole is refused by name, never guessed.
+
+Read are the integer and float formats of `compressed-tensors` (`pack-quantized`, `int-quantized`, `float-quantized`,
+`naive-quantized`; 1 to 8 bits, symmetric or not, by tensor, channel, group or block) and 8-bit floats with a scale per block.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from tersor._op import FormatError
+from tersor.checkpoint._format import Entry
+
+Get = Callable[[str], np.ndarray]
+
+#: what stands beside a weight, and is used up when it is restored
+BESIDE = ("weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx", "weight_scale_inv")
+FORMATS = (None, "pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "dense")
+#: of names that belong to formats which are not read
+_FOREIGN = re.compile(r"(^|\.)(qweight|qzeros|absmax|SCB|quant_map|W_q|weight_global_scale|weight\._data|bitmask)$")
+
+
+def check(settings: Mapping[str, Any], names: Mapping[str, Any]) -> None:
+    """Refuses what a folder's configuration or names say is in a format that is not read."""
+    method = settings.get("quant_method", "compressed-tensors")
+    if method not in ("compressed-tensors", "fp8"):
+        raise FormatError(f"weights quantized by {method!r} are not read (compressed-tensors and fp8 are)")
+    kinds = [settings.get("format")] if method != "fp8" else []
+    groups = settings.get("config_groups")
+    for group in groups.values() if isinstance(groups, dict) else ():
+        kinds.append(group.get("format") if isinstance(group, dict) else None)
+    for kind in kinds:
+        if kind not in (*FORMATS, "mixed-precision"):
+            raise FormatError(f"the format {kind!r} is not read ({', '.join(f for f in FORMATS if f)} are)")
+    for name in names:
+        if _FOREIGN.search(name):
+            raise FormatError(f"{name!r} belongs to a format that is not read")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is said of how the weights of some modules (``targets``) are quantized; None where nothing is said.
+
+    ``bits`` are those of a code, ``shared`` the rows and columns that share a scale, None among them for all of an axis.
+    """
+
+    targets: tuple[str, ...] = ()
+    bits: int | None = None
+    shared: tuple[int | None, int | None] | None = None
+
+    def block(self, n: int, k: int) -> tuple[int, int] | None:
+        return (self.shared[0] or n, self.shared[1] or k) if self.shared else None
+
+
+def _length(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def known(settings: Mapping[str, Any]) -> list[Known]:
+    """What a configuration says of weights, group by group."""
+    if settings.get("quant_method") == "fp8":
+        size = settings.get("weight_block_size")
+        if size is None:
+            return []
+        if not (isinstance(size, list) and len(size) == 2 and all(map(_length, size))):
+            raise FormatError(f"weight_block_size {size!r:.80} is no pair of lengths")
+        return [Known(shared=(size[0], size[1]))]
+    found = []
+    groups = settings.get("config_groups")
+    for group in groups.values() if isinstance(groups, dict) else ():
+        weights = group.get("weights") if isinstance(group, dict) else None
+        if not isinstance(weights, dict):
+            continue
+        targets = group.get("targets")
+        targets = tuple(t for t in targets if isinstance(t, str)) if isinstance(targets, list) else ()
+        bits = weights.get("num_bits")
+        found.append(Known(targets, bits if _length(bits) else None, _shared(weights)))
+    return found
+
+
+def _shared(weights: Mapping[str, Any]) -> tuple[int | None, int | None] | None:
+    strategy, group, block = (weights.get(key) for key in ("strategy", "group_size", "block_structure"))
+    if strategy == "block" or (strategy is None and block is not None):
+        if isinstance(block, str):  # as older releases write it: 128x128
+            block = [int(n) if n.isdecimal() else 0 for n in block.split("x")]
+        if not (isinstance(block, list) and len(block) == 2 and all(map(_length, block))):
+            raise FormatError(f"block_structure {block!r:.80} is no pair of lengths")
+        return block[0], block[1]
+    if strategy == "tensor":
+        return None, None
+    if strategy == "channel" or group == -1:
+        return 1, None
+    return (1, group) if _length(group) else None
+
+
+def of(module: str, groups: list[Known]) -> list[Known]:
+    """What is said of a module, by the most special of the targets that may be its own: its name, a pattern, a class.
+
+    A class cannot be told by a name: all groups that name one are left, and all there are where no target fits.
+    """
+    if any(module in group.targets for group in groups):
+        return [group for group in groups if module in group.targets]
+    patterns = sorted((t, i) for i, group in enumerate(groups) for t in group.targets if t.startswith("re:"))
+    for pattern, i in patterns:
+        try:
+            if re.match(pattern.removeprefix("re:"), module):
+                return [groups[i]]
+        except re.error:
+            raise FormatError(f"the target {pattern!r:.80} is no pattern") from None
+    return [
+        g for g in groups if not g.targets or any(re.fullmatch("[A-Z][A-Za-z0-9]*", t) for t in g.targets)
+    ] or groups
+
+
+def _words(k: int, bits: int) -> int:
+    return -(-k * bits // 32)
+
+
+def _bits(name: str, words: int, k: int, said: list[Known]) -> int:
+    """The width with which ``k`` codes fill so many words, of those that are said or else of all: the only one, or none."""
+    widths = sorted({group.bits for group in said if group.bits})
+    fits = [bits for bits in widths or range(1, 9) if _words(k, bits) == words]
+    if len(fits) != 1:
+        every = " or ".join(map(str, fits or widths)) or "1 to 8"
+        which = f"may be of {every} bits, and nothing says of which" if fits else f"are not of {every} bits"
+        raise FormatError(f"{name}: {words} words for rows of {k} codes {which}")
+    return fits[0]
+
+
+Lengths = tuple[range, range]
+
+
+def _lengths(n: int, pieces: int) -> range:
+    """All lengths of pieces, the last of which may be shorter, so many of which cover ``n``."""
+    if pieces == 1:
+        return range(n, _ANY)
+    low = -(-n // pieces)
+    return range(low, -(-n // (pieces - 1)))
+
+
+_ANY = 1 << 62
+
+
+def _both(a: range, b: range) -> range:
+    return range(max(a.start, b.start), min(a.stop, b.stop))
+
+
+def _spread(
+    name: str,
+    scale: np.ndarray,
+    shape: tuple[int, ...],
+    order: np.ndarray | None,
+    said: list[Known],
+    file: Callable[[], Lengths],
+) -> np.ndarray:
+    """A scale or zero point for every weight of the shape: by tensor, by row, by groups of columns, by blocks of both.
+
+    ``file`` says of which lengths the blocks of all the file may be, where nothing else does.
+    """
+    n, k = shape[0], shape[-1]
+    if scale.size == 1:
+        return np.broadcast_to(scale.reshape(()), shape)
+    if scale.ndim == 1 and scale.size == n:
+        scale = scale[:, None]
+    misfit = f"{name}: a scale of shape {scale.shape} does not fit a weight {shape}"
+    if len(shape) != 2 or scale.ndim != 2 or not all(scale.shape) or not all(shape):
+        raise FormatError(misfit)
+    rows, columns = scale.shape
+    if order is not None:
+        if rows not in (1, n) or order.shape != (k,) or (k and not 0 <= int(order.min()) <= int(order.max()) < columns):
+            raise FormatError(f"{name}: its g_idx does not name {columns} groups for {k} columns")
+        return np.broadcast_to(scale, (n, columns))[:, order]
+    if rows > n or columns > k:
+        raise FormatError(misfit)
+    high, wide = _block(name, misfit, (n, k), (rows, columns), said, file)
+    return scale.repeat(high, 0)[:n].repeat(wide, 1)[:, :k]
+
+
+def _block(
+    name: str,
+    misfit: str,
+    shape: tuple[int, int],
+    pieces: tuple[int, int],
+    said: list[Known],
+    file: Callable[[], Lengths],
+) -> tuple[int, int]:
+    """How many rows and columns share a scale."""
+    if (pieces[0] in (1, shape[0])) and pieces[1] in (1, shape[1]):
+        return shape[0] // pieces[0], shape[1] // pieces[1]
+    blocks = {block for group in said if (block := group.block(*shape))}
+    if blocks:
+        # what is longer than the axis covers it all
+        fits = {
+            (min(block[0], shape[0]), min(block[1], shape[1]))
+            for block in blocks
+            if all(-(-n // b) == m for n, b, m in zip(shape, block, pieces, strict=True))
+        }
+        if len(fits) == 1:
+            return fits.pop()
+        if fits:
+            raise FormatError(f"{name}: its blocks may be {' or '.join(f'{a} by {b}' for a, b in sorted(fits))}")
+        if all(group.shared for group in said):
+            raise FormatError(f"{misfit} in blocks of {' or '.join(f'{a} by {b}' for a, b in sorted(blocks))}")
+    found = []
+    for n, m, every in zip(shape, pieces, file(), strict=True):
+        own = _both(_lengths(n, m), every)
+        if m != 1 and len(own) != 1:
+            raise FormatError(
+                f"{misfit} in blocks of one length only, and nothing says which: config.json does, by block_structure or "
+                "weight_block_size"
+            )
+        found.append(n if m == 1 else own.start)
+    return found[0], found[1]
+
+
+def packed(stem: str, names: Mapping[str, Any], get: Get, said: list[Known], file: Callable[[], Lengths]) -> np.ndarray:
+    """The float32 weight of packed codes."""
+    from tersor import quant
+
+    name = stem + "weight_packed"
+    for part in ("weight_scale", "weight_shape"):
+        if stem + part not in names:
+            raise FormatError(f"tensor {stem + part!r} is missing beside {name!r}")
+    words, shape = get(name), tuple(int(n) for n in get(stem + "weight_shape").reshape(-1))
+    if len(shape) != 2 or words.ndim != 2 or words.dtype != np.int32 or words.shape[0] != shape[0]:
+        raise FormatError(f"{name}: {words.dtype} {words.shape} is not the packed form of a weight {shape}")
+    bits = _bits(name, words.shape[1], shape[1], said)
+    codes = quant.unpack(words, bits, shape, "ct_dense")
+    zero = None
+    if stem + "weight_zero_point" in names:
+        zero = get(stem + "weight_zero_point")
+        scale = get(stem + "weight_scale")
+        columns = scale.shape[-1] if scale.ndim == 2 else 1
+        if zero.dtype == np.int32 and zero.shape == (_words(shape[0], bits), columns):
+            zero = quant.unpack(zero, bits, (shape[0], columns), "ct_dense", axis=0)
+        elif zero.dtype not in (np.int8, np.uint8):
+            raise FormatError(f"{stem}weight_zero_point: {zero.dtype} {zero.shape} is not that of {bits}-bit codes")
+    return _restored(stem, codes, zero, names, get, said, file)
+
+
+def _restored(
+    stem: str,
+    codes: np.ndarray,
+    zero: np.ndarray | None,
+    names: Mapping[str, Any],
+    get: Get,
+    said: list[Known],
+    file: Callable[[], Lengths],
+) -> np.ndarray:
+    name = stem + "weight"
+    # the name says inverse of fp8 checkpoints, the number is a scale all the same
+    inverse = stem + "weight_scale_inv" in names
+    scale = get(stem + ("weight_scale_inv" if inverse else "weight_scale")).astype(np.float32)
+    n, k = codes.shape[0], codes.shape[-1]
+    grouped = not inverse and scale.ndim == 2 and scale.shape[0] == n and (n > 1 or stem + "weight_packed" in names)
+    if grouped and scale.shape[1] and not k % scale.shape[1] and not any(group.shared for group in said):
+        said = [Known(shared=(1, k // scale.shape[1]))]  # groups of a row are of one length, whole ones
+    order = get(stem + "weight_g_idx").astype(np.int64) if stem + "weight_g_idx" in names else None
+    if order is not None and order.size and (order < 0).all():
+        order = None
+    values = codes.astype(np.float32)
+    if zero is not None:
+        values -= _spread(name, zero.astype(np.float32), codes.shape, order, said, file)
+    return values * _spread(name, scale, codes.shape, order, said, file)
+
+
+def _file_lengths(names: Mapping[str, Entry], stems: Iterable[str]) -> Lengths:
+    """The lengths that the blocks of all weights in codes may have, if they are the same ones in all of them."""
+    high, wide = range(1, _ANY), range(1, _ANY)
+    for stem in stems:
+        scale = names.get(stem + "weight_scale_inv") or names.get(stem + "weight_scale")
+        shape = names[stem + "weight"].shape
+        if scale is None or len(shape) != 2 or len(scale.shape) != 2 or 0 in (*shape, *scale.shape):
+            continue
+        if all(m in (1, n) for n, m in zip(shape, scale.shape, strict=True)):
+            continue  # by tensor, row or column, and no blocks
+        high = _both(high, _lengths(shape[0], scale.shape[0]))
+        wide = _both(wide, _lengths(shape[1], scale.shape[1]))
+    return high, wide
+
+
+def dense(names: Mapping[str, Entry], get: Get, groups: list[Known]) -> Iterator[tuple[str, np.ndarray]]:
+    """All tensors, by name, with what is quantized restored; ``names`` says the type and shape of each, ``groups`` what a
+    configuration says."""
+    stems = {n.removesuffix("weight_packed") for n in names if n.rpartition(".")[2] == "weight_packed"}
+    coded = {
+        n.removesuffix("weight")
+        for n, e in names.items()
+        if n.rpartition(".")[2] == "weight" and (e.dtype in ("I8", "U8") or e.dtype.startswith("F8"))
+        and (n + "_scale" in names or n + "_scale_inv" in names)
+    }  # fmt: skip
+    file = cache(lambda: _file_lengths(names, coded))
+    for name in names:
+        module, dot, part = name.rpartition(".")
+        stem = module + dot
+        if part == "weight_packed":
+            yield stem + "weight", packed(stem, names, get, of(module, groups), file)
+        elif part == "weight" and stem in coded:
+            zero = get(stem + "weight_zero_point") if stem + "weight_zero_point" in names else None
+            yield name, _restored(stem, get(name), zero, names, get, of(module, groups), file)
+        elif not (part in BESIDE and stem in stems | coded):
+            yield name, get(name)

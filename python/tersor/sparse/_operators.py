@@ -1,0 +1,154 @@
+"""The operators of sparse matrices: what `CSR` is made, turned and opened with, and its products with dense ones.
+
+The rule of this file: indices are NumPy's or torch's int32 or int64, all of one type; who calls has chosen which.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tersor._op import op
+from tersor.sparse import _sample
+from tersor.sparse._sample import add_at, chain, rows_of, transposed
+
+Array = Any
+
+# the bits of `needs`: which gradients are wanted, in the order of the outputs
+_DATA, _X, _BIAS = 1, 2, 4
+
+
+def _index(wide: bool) -> str:
+    return "int64" if wide else "int32"
+
+
+#: sums of up to some hundred terms; the reference runs in float64 itself
+SUMS = {"float64": 4000, "float32": 400, "float16": 4, "bfloat16": 4}
+
+
+@op(sample=_sample.sort, integer=True)
+def csr_sort(indices: Array, indptr: Array, cols: int, wide: bool = False) -> tuple[Array, ...]:
+    """A structure checked and its rows sorted by column, stably; ``data[perm]`` are the values in that order."""
+    perm = np.lexsort((indices, rows_of(indptr)))
+    kind = _index(wide)
+    return indices[perm].astype(kind), indptr.astype(kind), perm.astype(kind)
+
+
+@op(sample=_sample.transpose, integer=True)
+def csr_transpose(indices: Array, indptr: Array, cols: int) -> tuple[Array, ...]:
+    """The structure of the transpose: its indices and offsets, and where each of its entries stands here."""
+    return transposed(indices, indptr, cols)
+
+
+@op(sample=_sample.count, integer=True, native=True)
+def csr_count(w: Array, mask: Array = None, wide: bool = False) -> Array:
+    """Where the rows of a dense matrix begin, of whose elements those are stored that are not 0, or that the mask names."""
+    kept = w != 0 if mask is None or not mask.size else mask != 0
+    return np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(_index(wide))
+
+
+@op(sample=_sample.fill, integer=True, native=True)
+def csr_fill(w: Array, indptr: Array, mask: Array = None, entries: int = 0) -> tuple[Array, Array]:
+    """The values and columns of a dense matrix in the rows that `csr_count` found."""
+    rows, columns = np.nonzero(w != 0 if mask is None or not mask.size else mask)
+    return w[rows, columns], columns.astype(indptr.dtype)
+
+
+@op(sample=_sample.dense, tolerance=SUMS)
+def csr_dense(data: Array, indices: Array, indptr: Array, cols: int) -> Array:
+    """The dense matrix; entries of equal place are added."""
+    w = np.zeros((len(indptr) - 1, cols))
+    add_at(w, (rows_of(indptr), indices), data)
+    return w
+
+
+@op(sample=_sample.dense_bwd)
+def csr_dense_bwd(g: Array, indices: Array, indptr: Array) -> Array:
+    """Gradient of `csr_dense`: the elements at the stored places."""
+    return g[rows_of(indptr), indices]
+
+
+@op(sample=_sample.spmm, tolerance=SUMS)
+def _spmm(
+    data: Array,
+    indices: Array,
+    indptr: Array,
+    x: Array,
+    bias: Array = None,
+    perm: Array = None,
+    t_indices: Array = None,
+    t_indptr: Array = None,
+    lo: float = -math.inf,
+    hi: float = math.inf,
+) -> Array:
+    """clamp(A x + bias, lo, hi); ``perm, t_indices, t_indptr`` are for the backward alone."""
+    return chain(data, indices, indptr, x, bias, lo, hi)
+
+
+@op(sample=_sample.spmm_bwd, tolerance=SUMS)
+def _spmm_bwd(
+    g: Array,
+    data: Array,
+    indices: Array,
+    indptr: Array,
+    x: Array,
+    y: Array,
+    perm: Array = None,
+    t_indices: Array = None,
+    t_indptr: Array = None,
+    lo: float = -math.inf,
+    hi: float = math.inf,
+    needs: int = 7,
+) -> tuple[Array, Array, Array]:
+    r"""Gradient of `spmm`, 0 where the clamp holds: :math:`(G X^\top)_{ik}` on the pattern, :math:`A^\top G`, row sums of G."""
+    g = np.where((y <= lo) | (y >= hi), 0, g)
+    row = rows_of(indptr)
+    ddata, dx, dbias = np.zeros(0), np.zeros(0), np.zeros(0)
+    if needs & _DATA:
+        ddata = np.sum(g[..., row, :] * x[..., indices, :], (*range(g.ndim - 2), -1))
+    if needs & _X:
+        dx = np.zeros(x.shape)
+        add_at(dx, (..., indices, slice(None)), data[:, None] * g[..., row, :])
+    if needs & _BIAS:
+        dbias = np.sum(g, (*range(g.ndim - 2), -1))
+    return ddata, dx, dbias
+
+
+@op(sample=_sample.sddmm, tolerance=SUMS)
+def _sddmm(
+    a: Array,
+    b: Array,
+    indices: Array,
+    indptr: Array,
+    perm: Array = None,
+    t_indices: Array = None,
+    t_indptr: Array = None,
+) -> Array:
+    """Inner products of rows of a and b at the stored places, added over leading axes."""
+    return np.sum(a[..., rows_of(indptr), :] * b[..., indices, :], (*range(a.ndim - 2), -1))
+
+
+@op(sample=_sample.sddmm_bwd, tolerance=SUMS)
+def _sddmm_bwd(
+    g: Array,
+    a: Array,
+    b: Array,
+    indices: Array,
+    indptr: Array,
+    perm: Array = None,
+    t_indices: Array = None,
+    t_indptr: Array = None,
+    needs: int = 3,
+) -> tuple[Array, Array]:
+    r"""Gradient of `sddmm`: :math:`S b` and :math:`S^\top a`, S the matrix with the values g."""
+    row = rows_of(indptr)
+    da, db = np.zeros(0), np.zeros(0)
+    if needs & 1:
+        da = np.zeros(a.shape)
+        add_at(da, (..., row, slice(None)), g[:, None] * b[..., indices, :])
+    if needs & 2:
+        db = np.zeros(b.shape)
+        add_at(db, (..., indices, slice(None)), g[:, None] * a[..., row, :])
+    return da, db

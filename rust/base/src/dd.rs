@@ -7,7 +7,7 @@
 //! of middling size: infinities become NaN, and products below 2^-960 (without a fused multiply-add, factors beyond
 //! 2^996) lose their low parts.
 
-use crate::simd::outlined;
+use crate::outlined;
 use crate::simd::*;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 

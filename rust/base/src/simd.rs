@@ -117,25 +117,34 @@ pub fn fused<S: Simd>(s: S) -> bool {
     }
 }
 
-/// Functions that are inlined where multiply and add fuse, and functions of their own on the portable level: hardly a machine
-/// runs that any more, it must be right and not fast, and inlined everywhere it would be a third of the machine code.
+/// Whether S is the portable level of x86: hardly a machine runs that any more, it must be right and not fast, and inlined
+/// everywhere it would be half of the machine code. What asks this in a `const` is not compiled where the answer is no.
+pub const fn portable<S: Simd>() -> bool {
+    cfg!(target_arch = "x86_64") && <S::f64s as SimdBase<S>>::N == 2
+}
+
+/// Functions that are inlined, and functions of their own on the [`portable`] level.
+#[macro_export]
 macro_rules! outlined {
-    ($($(#[$doc:meta])* $vis:vis fn $name:ident<S: Simd>($s:ident: S, $($x:ident: $t:ty),+) -> $r:ty $body:block)*) => { $(
+    ($($(#[$doc:meta])* $vis:vis fn $name:ident<S: Simd $(, $G:ident: $bound:path)*>($s:ident: S, $($x:ident: $t:ty),+) $(-> $r:ty)? $body:block)*) => { $(
         $(#[$doc])*
         #[inline(always)]
-        $vis fn $name<S: Simd>($s: S, $($x: $t),+) -> $r {
+        $vis fn $name<S: Simd $(, $G: $bound)*>($s: S, $($x: $t),+) $(-> $r)? {
             #[inline(always)]
             #[allow(unused_variables)]
-            fn body<S: Simd>($s: S, $($x: $t),+) -> $r $body
+            fn body<S: Simd $(, $G: $bound)*>($s: S, $($x: $t),+) $(-> $r)? $body
             #[inline(never)]
-            fn own<S: Simd>($s: S, $($x: $t),+) -> $r {
-                body($s, $($x),+)
+            fn own<S: Simd $(, $G: $bound)*>($s: S, $($x: $t),+) $(-> $r)? {
+                body::<S $(, $G)*>($s, $($x),+)
             }
-            if $crate::simd::fused($s) { body($s, $($x),+) } else { own($s, $($x),+) }
+            if const { $crate::simd::portable::<S>() } {
+                own::<S $(, $G)*>($s, $($x),+)
+            } else {
+                body::<S $(, $G)*>($s, $($x),+)
+            }
         }
     )* };
 }
-pub(crate) use outlined;
 
 /// `a * b` as an unevaluated sum `p + e`, exact barring overflow and underflow.
 #[inline(always)]

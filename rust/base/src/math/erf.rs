@@ -1,7 +1,7 @@
 //! erf of f64 lanes. The one rule: erf x = 1 - e^-P(x), with one polynomial from 0 to where the result is 1.
 
 use super::{exp::expm1_parts, fast_two_sum, poly, pow2};
-use crate::simd::outlined;
+use crate::outlined;
 use crate::simd::*;
 
 /// (-log(erfc x) - c x) / x^2, c = 2/sqrt(pi), on [0, 5.93], error 2^-57 of erf x.

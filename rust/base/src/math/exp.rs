@@ -2,7 +2,7 @@
 //! rounding error, so that cancellation in what follows has nothing to uncover.
 
 use super::{LN2_HI, LN2_LO, LOG2_E, ROUND, fast_two_sum, poly, pow2, pow2_neg};
-use crate::simd::outlined;
+use crate::outlined;
 use crate::simd::*;
 
 /// (e^r - 1 - r - r^2/2) / r^3, error 2^-59.9 of e^r - 1.

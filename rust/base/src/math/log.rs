@@ -2,7 +2,7 @@
 //! exact or nearly so, down to the last step.
 
 use super::{LN2_HI, LN2_LO, fast_two_sum, poly};
-use crate::simd::outlined;
+use crate::outlined;
 use crate::simd::*;
 
 /// (2 atanh(v) / v - 2) / v^2 in powers of v^2 up to 0.0402, error 2^-59.6 of the function.

@@ -4,7 +4,7 @@
 use super::erf::SLOPE;
 use super::log::{or_special, split};
 use super::{LOG2_E, ROUND, poly, pow2, pow2_neg};
-use crate::simd::outlined;
+use crate::outlined;
 use crate::simd::*;
 use std::f64::consts::LN_2;
 

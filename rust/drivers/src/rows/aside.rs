@@ -4,7 +4,6 @@
 //! 16-bit rows are widened to f32 tile by tile, and narrowed again. Outputs larger than the caches are made in a small
 //! buffer too and go past the caches from there: written in place, each line of them would be read first.
 
-use super::margin::{Margin, inside};
 use base::simd::*;
 use base::store::{Bf16, F16, Store};
 use base::stream;
@@ -80,22 +79,4 @@ fn past<T: Store>(space: &[T], t: &Tensor, at: usize) {
 fn rows<'a, T>(t: &'a Tensor, at: usize, len: usize) -> &'a mut [T] {
     // SAFETY: the rows of a tile, which exist (Call::new), of type T; no other block touches them.
     unsafe { std::slice::from_raw_parts_mut(t.as_ptr().cast::<T>().add(at), len) }
-}
-
-/// [`inside`] for the row of `d` elements at `at`.
-///
-/// # Safety
-/// The row exists and belongs to the caller.
-#[cold]
-pub unsafe fn pull(t: &Tensor, at: usize, d: usize, c: f64, margin: Margin) {
-    // SAFETY: promised by the caller; the dtype says the type.
-    unsafe {
-        let p = t.as_ptr();
-        match t.dtype() {
-            Dtype::F64 => inside(std::slice::from_raw_parts_mut(p.cast::<f64>().add(at), d), c, margin),
-            Dtype::F32 => inside(std::slice::from_raw_parts_mut(p.cast::<f32>().add(at), d), c, margin),
-            Dtype::F16 => inside(std::slice::from_raw_parts_mut(p.cast::<F16>().add(at), d), c, margin),
-            _ => inside(std::slice::from_raw_parts_mut(p.cast::<Bf16>().add(at), d), c, margin),
-        }
-    }
 }

@@ -9,22 +9,25 @@ use base::{Dtype, Error, Result, Tensor};
 pub const LARGE: usize = 2 * stream::LARGE;
 
 /// One call, checked: shapes folded to rows, all arrays of one float type.
-pub struct Call<'a, const V: usize, const C: usize, const O: usize, const R: usize> {
+pub struct Call<'a> {
     pub rows: usize,
     pub d: usize,
-    pub x: [Tensor<'a>; V],
-    pub c: [Tensor<'a>; C],
-    pub y: [Tensor<'a>; O],
-    pub n: [Tensor<'a>; R],
+    /// vectors and row numbers in
+    pub x: &'a [Tensor<'a>],
+    pub c: &'a [Tensor<'a>],
+    /// vectors and row numbers out
+    pub y: &'a [Tensor<'a>],
+    pub n: &'a [Tensor<'a>],
 }
 
-fn part<'a, const N: usize>(t: &[Tensor<'a>], at: usize) -> Result<[Tensor<'a>; N]> {
-    t.get(at..at + N).and_then(|s| s.try_into().ok()).ok_or_else(|| Error::Type("wrong number of arrays".into()))
-}
-
-impl<'a, const V: usize, const C: usize, const O: usize, const R: usize> Call<'a, V, C, O, R> {
-    pub fn new(t: &[Tensor<'a>], curved: bool) -> Result<Self> {
-        let call = Call { rows: 0, d: 0, x: part(t, 0)?, c: part(t, V)?, y: part(t, V + C)?, n: part(t, V + C + O)? };
+impl<'a> Call<'a> {
+    /// Of so many arrays of each kind.
+    pub fn new(t: &'a [Tensor<'a>], [v, c, o, r]: [usize; 4]) -> Result<Self> {
+        if t.len() < v + c + o + r {
+            return Err(Error::Type("wrong number of arrays".into()));
+        }
+        let ((x, t), (y, n)) = (t.split_at(v), t[v + c..].split_at(o));
+        let call = Call { rows: 0, d: 0, x, c: &t[..c], y, n: &n[..r] };
         let dtype = call.x[0].dtype();
         if !dtype.is_float() {
             return Err(Error::Type(format!("a float type is needed, got {}", dtype.name())));
@@ -48,7 +51,7 @@ impl<'a, const V: usize, const C: usize, const O: usize, const R: usize> Call<'a
                 return Err(Error::Value(format!("{rows} rows and {n} rows do not go together")));
             }
         }
-        for c in &call.c {
+        for c in call.c {
             if !c.dtype().is_float() {
                 return Err(Error::Type(format!("a float type is needed, got {}", c.dtype().name())));
             }
@@ -56,7 +59,7 @@ impl<'a, const V: usize, const C: usize, const O: usize, const R: usize> Call<'a
                 return Err(Error::Value(format!("one number or one per row ({rows}), got {}", c.len())));
             }
         }
-        for y in &call.y {
+        for y in call.y {
             let (n, own) = y.rows();
             if y.dtype() != dtype {
                 return Err(Error::Type(format!("output of {}, expected {}", y.dtype().name(), dtype.name())));
@@ -65,7 +68,7 @@ impl<'a, const V: usize, const C: usize, const O: usize, const R: usize> Call<'a
                 return Err(Error::Value(format!("output of shape {:?} for {rows} rows of {d}", y.shape())));
             }
         }
-        for n in &call.n {
+        for n in call.n {
             if !n.dtype().is_float() {
                 return Err(Error::Type(format!("output of {}, expected a float type", n.dtype().name())));
             }
@@ -73,18 +76,8 @@ impl<'a, const V: usize, const C: usize, const O: usize, const R: usize> Call<'a
                 return Err(Error::Value(format!("output of {} numbers for {rows} rows", n.len())));
             }
         }
-        if let Some(o) = call.y.iter().chain(&call.n).find(|o| !o.writable()) {
+        if let Some(o) = call.y.iter().chain(call.n).find(|o| !o.writable()) {
             return Err(Error::Value(format!("output of shape {:?} is read-only", o.shape())));
-        }
-        if curved {
-            let c = &call.c[C - 1];
-            for i in 0..c.len() {
-                let mut v = 0.0;
-                numbers(c, i, std::slice::from_mut(&mut v));
-                if !(v >= 0.0 && v.is_finite()) {
-                    return Err(Error::Value(format!("curvature must be finite and not negative, got {v}")));
-                }
-            }
         }
         Ok(Call { rows, d, ..call })
     }

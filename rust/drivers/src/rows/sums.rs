@@ -3,6 +3,7 @@
 
 use super::TILE;
 use base::dd::{Dd, Num};
+use base::outlined;
 use base::simd::*;
 
 /// A sum of products over a row, lane by lane.
@@ -11,7 +12,7 @@ pub trait Acc<S: Simd>: Copy {
     /// Whether sums are kept in twice the precision.
     const TWICE: bool;
     /// The lanes of every row of a tile.
-    type Lanes;
+    type Lanes: Copy;
     const EMPTY: Self::Lanes;
     fn zero(s: S) -> Self;
     /// += a·b
@@ -24,8 +25,14 @@ pub trait Acc<S: Simd>: Copy {
     fn and(self, other: Self) -> Self;
     /// Keeps the lanes of row `r`.
     fn keep(self, lanes: &mut Self::Lanes, r: usize);
+    /// The totals of rows `r..r + 8`, and what they lack of the sums.
+    fn halves(s: S, lanes: &Self::Lanes, r: usize) -> [f64x8<S>; 2];
     /// The totals of rows `r..r + 8`.
-    fn totals(s: S, lanes: &Self::Lanes, r: usize) -> Self::Num;
+    #[inline(always)]
+    fn totals(s: S, lanes: &Self::Lanes, r: usize) -> Self::Num {
+        let [hi, lo] = Self::halves(s, lanes, r);
+        Num::pair(hi, lo)
+    }
 }
 
 /// Plain f64 sums: exact enough for data of at most 24 bits.
@@ -62,12 +69,13 @@ impl<S: Simd> Acc<S> for Plain<S> {
         self.0.store_slice(&mut lanes.0[r]);
     }
     #[inline(always)]
-    fn totals(s: S, lanes: &Lanes, r: usize) -> Self::Num {
-        across(
+    fn halves(s: S, lanes: &Lanes, r: usize) -> [f64x8<S>; 2] {
+        let sum = across(
             load8(s, lanes, r),
             #[inline(always)]
             |a, b| a + b,
-        )
+        );
+        [sum, f64x8::splat(s, 0.0)]
     }
 }
 
@@ -89,10 +97,7 @@ impl<S: Simd> Acc<S> for Dot2<S> {
     }
     #[inline(always)]
     fn dot(&mut self, a: f64x8<S>, b: f64x8<S>) {
-        let (p, e) = two_prod(a.witness(), a, b);
-        let (hi, r) = two_sum(self.hi, p);
-        self.hi = hi;
-        self.lo += e + r;
+        *self = plus(a.witness(), *self, a, b);
     }
     #[inline(always)]
     fn dot_sum(&mut self, a: f64x8<S>, x: f64x8<S>, y: f64x8<S>) {
@@ -108,8 +113,7 @@ impl<S: Simd> Acc<S> for Dot2<S> {
     }
     #[inline(always)]
     fn and(self, other: Self) -> Self {
-        let (hi, e) = two_sum(self.hi, other.hi);
-        Dot2 { hi, lo: e + (self.lo + other.lo) }
+        both(self.hi.witness(), self, other)
     }
     #[inline(always)]
     fn keep(self, [hi, lo]: &mut [Lanes; 2], r: usize) {
@@ -117,7 +121,7 @@ impl<S: Simd> Acc<S> for Dot2<S> {
         self.lo.store_slice(&mut lo.0[r]);
     }
     #[inline(always)]
-    fn totals(s: S, [hi, lo]: &[Lanes; 2], r: usize) -> Self::Num {
+    fn halves(s: S, [hi, lo]: &[Lanes; 2], r: usize) -> [f64x8<S>; 2] {
         let (hi, lo) = (load8(s, hi, r), load8(s, lo, r));
         let mut rows = [(hi[0], lo[0]); 8];
         for i in 1..8 {
@@ -131,8 +135,43 @@ impl<S: Simd> Acc<S> for Dot2<S> {
                 (v, e + (al + bl))
             },
         );
-        Dd::pair(hi, lo)
+        [hi, lo]
     }
+}
+
+outlined! {
+    fn plus<S: Simd>(s: S, sum: Dot2<S>, a: f64x8<S>, b: f64x8<S>) -> Dot2<S> {
+        let (p, e) = two_prod(s, a, b);
+        let (hi, r) = two_sum(sum.hi, p);
+        Dot2 { hi, lo: sum.lo + (e + r) }
+    }
+
+    fn both<S: Simd>(s: S, sum: Dot2<S>, other: Dot2<S>) -> Dot2<S> {
+        let (hi, e) = two_sum(sum.hi, other.hi);
+        Dot2 { hi, lo: e + (sum.lo + other.lo) }
+    }
+}
+
+/// Totals of the rows of a tile, and what they lack.
+pub type Sums = [[f64; TILE]; 2];
+
+/// The totals of rows `0..n` of each product. A function of its own: it is the same for every operator.
+#[inline(never)]
+pub fn totals<S: Simd, A: Acc<S>>(s: S, lanes: &[A::Lanes], n: usize, sums: &mut [Sums]) {
+    s.vectorize(
+        #[inline(always)]
+        move || {
+            for (lanes, [hi, lo]) in lanes.iter().zip(sums) {
+                for g in (0..n).step_by(8) {
+                    let [h, l] = A::halves(s, lanes, g);
+                    h.store_slice(&mut hi[g..g + 8]);
+                    if A::TWICE {
+                        l.store_slice(&mut lo[g..g + 8]);
+                    }
+                }
+            }
+        },
+    );
 }
 
 /// Eight lanes of every row of a tile; aligned, so that no vector of them lies across two lines.

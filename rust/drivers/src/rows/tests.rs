@@ -1,21 +1,18 @@
 //! Every tail size, dtype and level against plain loops; one row for all; sums over rows; the edge of the ball.
 
 use super::*;
+use crate::row;
+use base::dd::Num;
+use base::simd::*;
 use base::store::{Bf16, F16, Store};
 use base::{Dtype, Error};
 
 /// y = <a, b> a + 2b, n = <a, b> c: a product, a combination and a number.
 struct Probe;
-impl RowOp<2, 1, 1, 1, 1, 1> for Probe {
-    fn dots<S: Simd, A: Acc<S>>(&self, [a, b]: &[f64x8<S>; 2], [ab]: &mut [A; 1]) {
-        ab.dot(*a, *b);
-    }
-    fn solve<S: Simd, N: Num<S>>(&self, s: S, [ab]: [N; 1], [c]: [f64x8<S>; 1]) -> Solved<S, 1, 1> {
-        Solved { weights: [ab.get()], numbers: [ab.get() * c], gap: f64x8::splat(s, 1.0) }
-    }
-    fn combine<S: Simd>(&self, [a, b]: &[f64x8<S>; 2], [w]: &[f64x8<S>; 1]) -> [f64x8<S>; 1] {
-        [a.mul_add(*w, *b + *b)]
-    }
+row! { Probe(a, b; c) -> (y; n)
+    dots(ab) { ab.dot(a, b); }
+    solve(self) { ([ab.get()], [ab.get() * c]) }
+    combine(w) { [a.mul_add(w, b + b)] }
 }
 
 fn tensor<'a, T: Store>(x: &'a [T], shape: &[usize]) -> Tensor<'a> {
@@ -133,11 +130,11 @@ fn the_edge() {
         for d in [1, 2, 17] {
             let v = (1.0 / (c * d as f64)).sqrt() * (1.0 + 1e-7);
             let mut row = vec![v as f32; d];
-            margin::inside(&mut row, c, Margin::Tight);
+            ball::inside(&mut row, c, Margin::Tight);
             let gap = 1.0 - c * row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
             assert!(gap > 0.0 && gap < 4.0 * eps(Dtype::F32), "{gap:e}");
             let mut row = vec![v; d];
-            margin::inside(&mut row, c, Margin::Compat);
+            ball::inside(&mut row, c, Margin::Compat);
             let norm = (c * row.iter().map(|v| v * v).sum::<f64>()).sqrt();
             assert!((norm - (1.0 - 1e-5)).abs() < 1e-15);
         }

@@ -1,18 +1,19 @@
 //! The two walks over the rows of a tile: to their inner products, and to their linear combinations. The one rule: what
-//! can be decided per tile is not decided per row, which may be one step long.
+//! can be decided per tile is not decided per row, which may be one step long; and each formula is compiled as few times
+//! as that allows: for the two halves of a whole step, and for those of a part.
 
+use super::TILE;
+use super::functor::{Count, Of, RowOp};
 use super::kind::Wide;
 use super::sums::Acc;
-use super::{RowOp, TILE};
-use base::fetch;
 use base::simd::*;
 use base::store::STEP;
+use base::{fetch, outlined};
 use std::ops::Range;
 
 /// The inputs of a tile: for each, where its first row lies and how far the next one is.
-#[derive(Clone, Copy)]
-pub struct Rows<K, const V: usize> {
-    pub x: [(*const K, usize); V],
+pub struct Rows<OP: RowOp, K: Wide> {
+    pub x: Of<OP::Vectors, (*const K, usize)>,
     /// Elements of a row.
     pub d: usize,
     /// Elements from a row to the one that is fetched while it is worked on: memory never rests.
@@ -21,217 +22,188 @@ pub struct Rows<K, const V: usize> {
     pub early: usize,
 }
 
+/// What is made of them: by which weights, and where.
+pub struct Outs<'a, OP: RowOp, K: Wide> {
+    pub weights: &'a Of<OP::Weights, [f64; TILE]>,
+    pub y: Of<OP::Outputs, *mut K>,
+}
+
 /// Leaves the inner products of rows `0..n` in `lanes`.
 ///
 /// # Safety
 /// Each input has `n` rows of `d` elements, `n` at most TILE.
-#[inline(always)]
-pub unsafe fn products<
-    OP,
-    S: Simd,
-    K: Wide,
-    A: Acc<S>,
-    const V: usize,
-    const C: usize,
-    const P: usize,
-    const W: usize,
-    const O: usize,
-    const R: usize,
->(
+#[inline(never)]
+pub unsafe fn products<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
     s: S,
-    op: &OP,
-    rows: Rows<K, V>,
+    rows: &Rows<OP, K>,
     n: usize,
-    lanes: &mut [A::Lanes; P],
-) where
-    OP: RowOp<V, C, P, W, O, R>,
-{
-    let Rows { d, next, early, .. } = rows;
-    if (1..=STEP).contains(&d) {
-        // a row is one step: nothing to add up across steps
-        for r in 0..n {
-            let x = rows.at(r);
-            let mut sums = [A::zero(s); P];
-            // SAFETY: promised by the caller.
-            let [a, b] = unsafe { load::<S, K, V>(s, &x, 0, d) };
-            ahead(&x[..early], next);
-            op.dots(&a, &mut sums);
-            if d > STEP / 2 {
-                op.dots(&b, &mut sums);
+    lanes: &mut Of<OP::Products, A::Lanes>,
+) {
+    s.vectorize(
+        #[inline(always)]
+        move || {
+            let &Rows { d, next, early, .. } = rows;
+            // a row of one step has nothing to add up across steps
+            let short = d <= STEP;
+            let whole = if short { 0 } else { d / STEP * STEP };
+            let tail = d - whole;
+            for r in 0..n {
+                let x = rows.at(r);
+                let mut sums = [OP::Products::fill(A::zero(s)); 2];
+                for i in (0..whole).step_by(STEP) {
+                    // SAFETY: promised by the caller.
+                    let [a, b] = unsafe { load::<OP, S, K>(s, &x, i, STEP) };
+                    ahead(&OP::Vectors::of(&x)[..early], i + next);
+                    dots::<S, OP, A>(s, a, &mut sums[0]);
+                    dots::<S, OP, A>(s, b, &mut sums[1]);
+                }
+                if tail > 0 {
+                    // SAFETY: promised by the caller.
+                    let [a, b] = unsafe { load::<OP, S, K>(s, &x, whole, tail) };
+                    ahead(&OP::Vectors::of(&x)[..early], whole + next);
+                    dots::<S, OP, A>(s, a, &mut sums[0]);
+                    if tail > STEP / 2 {
+                        if short {
+                            sums[1] = sums[0];
+                        }
+                        dots::<S, OP, A>(s, b, &mut sums[1]);
+                    }
+                }
+                let [first, second] = &sums;
+                let (first, second) = (OP::Products::of(first), OP::Products::of(second));
+                for (p, lanes) in OP::Products::of_mut(lanes).iter_mut().enumerate() {
+                    let sum = match (short, tail > STEP / 2) {
+                        (true, true) => second[p],
+                        (true, false) => first[p],
+                        _ => first[p].and(second[p]),
+                    };
+                    sum.keep(lanes, r);
+                }
             }
-            for p in 0..P {
-                sums[p].keep(&mut lanes[p], r);
-            }
-        }
-        return;
-    }
-    let tail = d % STEP;
-    for r in 0..n {
-        let x = rows.at(r);
-        let mut sums = [[A::zero(s); P]; 2];
-        let mut i = 0;
-        while i + STEP <= d {
-            // SAFETY: promised by the caller.
-            let [a, b] = unsafe { load::<S, K, V>(s, &x, i, STEP) };
-            ahead(&x[..early], i + next);
-            op.dots(&a, &mut sums[0]);
-            op.dots(&b, &mut sums[1]);
-            i += STEP;
-        }
-        if tail > 0 {
-            // SAFETY: promised by the caller.
-            let [a, b] = unsafe { load::<S, K, V>(s, &x, i, tail) };
-            op.dots(&a, &mut sums[0]);
-            if tail > STEP / 2 {
-                op.dots(&b, &mut sums[1]);
-            }
-        }
-        for p in 0..P {
-            sums[0][p].and(sums[1][p]).keep(&mut lanes[p], r);
-        }
-    }
+        },
+    );
 }
 
-/// Writes the combinations of rows `range` to `y`.
+/// Writes the combinations of rows `range`.
 ///
 /// # Safety
 /// Each input and output has `range.end` rows of `d` elements; outputs belong to the caller. An output may be an input.
-#[inline(always)]
-pub unsafe fn combine<
-    OP,
-    S: Simd,
-    K: Wide,
-    const V: usize,
-    const C: usize,
-    const P: usize,
-    const W: usize,
-    const O: usize,
-    const R: usize,
->(
-    s: S,
-    op: &OP,
-    rows: Rows<K, V>,
-    range: Range<usize>,
-    weights: &[[f64; TILE]; W],
-    y: &[*mut K; O],
-) where
-    OP: RowOp<V, C, P, W, O, R>,
-{
-    let Rows { d, next, early, .. } = rows;
-    let tail = d % STEP;
-    for r in range {
-        let (x, w) = (rows.at(r), row_weights(s, weights, r));
-        let mut i = 0;
-        while i + STEP <= d {
-            // SAFETY: promised by the caller; a step is read before it is written.
-            let [a, b] = unsafe { load::<S, K, V>(s, &x, i, STEP) };
-            ahead(&x[early..], i + next);
-            let (a, b) = (op.combine(&a, &w), op.combine(&b, &w));
-            for o in 0..O {
-                // SAFETY: promised by the caller; no reference to a row outlives its step.
-                let step = unsafe { std::slice::from_raw_parts_mut(y[o].add(r * d + i), STEP) };
-                K::store16(s, [a[o], b[o]], step);
+#[inline(never)]
+pub unsafe fn combine<OP: RowOp, S: Simd, K: Wide>(s: S, rows: &Rows<OP, K>, range: Range<usize>, outs: &Outs<OP, K>) {
+    s.vectorize(
+        #[inline(always)]
+        move || {
+            let &Rows { d, next, early, .. } = rows;
+            let tail = d % STEP;
+            for r in range {
+                let (x, w) = (rows.at(r), outs.weights(s, r));
+                let late = &OP::Vectors::of(&x)[early..];
+                for i in (0..d - tail).step_by(STEP) {
+                    // SAFETY: promised by the caller; a step is read before it is written.
+                    let [a, b] = unsafe { load::<OP, S, K>(s, &x, i, STEP) };
+                    ahead(late, i + next);
+                    let (a, b) = (mixed::<S, OP>(s, a, &w), mixed::<S, OP>(s, b, &w));
+                    for (o, y) in OP::Outputs::of(&outs.y).iter().enumerate() {
+                        let v = [OP::Outputs::of(&a)[o], OP::Outputs::of(&b)[o]];
+                        // SAFETY: promised by the caller; no reference to a row outlives its step.
+                        K::store16(s, v, unsafe { std::slice::from_raw_parts_mut(y.add(r * d + i), STEP) });
+                    }
+                }
+                if tail > 0 {
+                    let i = d - tail;
+                    // SAFETY: as above.
+                    let [a, b] = unsafe { load::<OP, S, K>(s, &x, i, tail) };
+                    ahead(late, i + next);
+                    let (a, b) = (mixed::<S, OP>(s, a, &w), mixed::<S, OP>(s, b, &w));
+                    for (o, y) in OP::Outputs::of(&outs.y).iter().enumerate() {
+                        let v = [OP::Outputs::of(&a)[o], OP::Outputs::of(&b)[o]];
+                        // SAFETY: as above.
+                        store::<S, K>(s, v, unsafe { std::slice::from_raw_parts_mut(y.add(r * d + i), tail) });
+                    }
+                }
             }
-            i += STEP;
-        }
-        if tail > 0 {
-            // SAFETY: as above.
-            let [a, b] = unsafe { load::<S, K, V>(s, &x, i, tail) };
-            ahead(&x[early..], i + next);
-            let (a, b) = (op.combine(&a, &w), op.combine(&b, &w));
-            for o in 0..O {
-                // SAFETY: as above.
-                let step = unsafe { std::slice::from_raw_parts_mut(y[o].add(r * d + i), tail) };
-                K::store_tail(s, [a[o], b[o]], step);
-            }
-        }
-    }
+        },
+    );
 }
 
 /// As [`combine`], where an output is the sum over rows: those outputs are added to `sums`, rows of whole steps.
 ///
 /// # Safety
-/// As for [`combine`]; nothing is written to `y` where an output is summed.
-#[inline(always)]
-pub unsafe fn combine_summed<
-    OP,
-    S: Simd,
-    K: Wide,
-    const V: usize,
-    const C: usize,
-    const P: usize,
-    const W: usize,
-    const O: usize,
-    const R: usize,
->(
+/// As for [`combine`]; nothing is written where an output is summed.
+#[inline(never)]
+pub unsafe fn combine_summed<OP: RowOp, S: Simd, K: Wide>(
     s: S,
-    op: &OP,
-    rows: Rows<K, V>,
+    rows: &Rows<OP, K>,
     n: usize,
-    weights: &[[f64; TILE]; W],
-    y: &[*mut K; O],
-    summed: &[bool; O],
+    outs: &Outs<OP, K>,
+    summed: &[bool],
     sums: &mut [f64],
-) where
-    OP: RowOp<V, C, P, W, O, R>,
-{
-    let d = rows.d;
-    for r in 0..n {
-        let (x, w) = (rows.at(r), row_weights(s, weights, r));
-        for i in (0..d).step_by(STEP) {
-            let step = STEP.min(d - i);
-            // SAFETY: promised by the caller; a step is read before it is written.
-            let [a, b] = unsafe { load::<S, K, V>(s, &x, i, step) };
-            let (a, b) = (op.combine(&a, &w), op.combine(&b, &w));
-            let mut at = i;
-            for o in 0..O {
-                if summed[o] {
-                    let sum = &mut sums[at..][..STEP];
-                    (f64x8::from_slice(s, &sum[..8]) + a[o]).store_slice(&mut sum[..8]);
-                    (f64x8::from_slice(s, &sum[8..]) + b[o]).store_slice(&mut sum[8..]);
-                    at += d.next_multiple_of(STEP);
-                } else {
-                    // SAFETY: promised by the caller; no reference to a row outlives its step.
-                    let row = unsafe { std::slice::from_raw_parts_mut(y[o].add(r * d + i), step) };
-                    if step == STEP {
-                        K::store16(s, [a[o], b[o]], row);
-                    } else {
-                        K::store_tail(s, [a[o], b[o]], row);
+) {
+    s.vectorize(
+        #[inline(always)]
+        move || {
+            let d = rows.d;
+            for r in 0..n {
+                let (x, w) = (rows.at(r), outs.weights(s, r));
+                for i in (0..d).step_by(STEP) {
+                    let step = STEP.min(d - i);
+                    // SAFETY: promised by the caller; a step is read before it is written.
+                    let x = unsafe { load::<OP, S, K>(s, &x, i, step) };
+                    // how many halves there are is not known before, so that the formula is compiled once
+                    let mut v = [OP::Outputs::fill(f64x8::splat(s, 0.0)); 2];
+                    for (v, x) in v.iter_mut().zip(x).take(step.div_ceil(STEP / 2)) {
+                        *v = mixed::<S, OP>(s, x, &w);
+                    }
+                    let mut at = i;
+                    for (o, y) in OP::Outputs::of(&outs.y).iter().enumerate() {
+                        let v = [OP::Outputs::of(&v[0])[o], OP::Outputs::of(&v[1])[o]];
+                        if summed[o] {
+                            let sum = &mut sums[at..][..STEP];
+                            (f64x8::from_slice(s, &sum[..8]) + v[0]).store_slice(&mut sum[..8]);
+                            (f64x8::from_slice(s, &sum[8..]) + v[1]).store_slice(&mut sum[8..]);
+                            at += d.next_multiple_of(STEP);
+                        } else {
+                            // SAFETY: promised by the caller; no reference to a row outlives its step.
+                            store::<S, K>(s, v, unsafe { std::slice::from_raw_parts_mut(y.add(r * d + i), step) });
+                        }
                     }
                 }
             }
-        }
-    }
+        },
+    );
 }
 
-impl<K, const V: usize> Rows<K, V> {
+impl<OP: RowOp, K: Wide> Rows<OP, K> {
     /// The rows from `r` on.
     #[inline(always)]
-    pub fn skip(mut self, r: usize) -> Self {
-        for x in &mut self.x {
+    pub fn skip(&self, r: usize) -> Self {
+        let mut x = self.x;
+        for x in OP::Vectors::of_mut(&mut x) {
             x.0 = x.0.wrapping_add(r * x.1);
         }
-        self
+        Rows { x, ..*self }
     }
 
     /// Where row `r` of each input starts.
     #[inline(always)]
-    fn at(&self, r: usize) -> [*const K; V] {
-        let mut rows = [std::ptr::null(); V];
-        for v in 0..V {
-            rows[v] = self.x[v].0.wrapping_add(r * self.x[v].1);
+    fn at(&self, r: usize) -> Of<OP::Vectors, *const K> {
+        let mut rows = OP::Vectors::fill(std::ptr::null());
+        for (row, x) in OP::Vectors::of_mut(&mut rows).iter_mut().zip(OP::Vectors::of(&self.x)) {
+            *row = x.0.wrapping_add(r * x.1);
         }
         rows
     }
 }
 
-#[inline(always)]
-fn row_weights<S: Simd, const W: usize>(s: S, weights: &[[f64; TILE]; W], r: usize) -> [f64x8<S>; W] {
-    let mut w = [f64x8::splat(s, 0.0); W];
-    for k in 0..W {
-        w[k] = f64x8::splat(s, weights[k][r]);
+impl<OP: RowOp, K: Wide> Outs<'_, OP, K> {
+    #[inline(always)]
+    fn weights<S: Simd>(&self, s: S, r: usize) -> Of<OP::Weights, f64x8<S>> {
+        let mut w = OP::Weights::fill(f64x8::splat(s, 0.0));
+        for (w, all) in OP::Weights::of_mut(&mut w).iter_mut().zip(OP::Weights::of(self.weights)) {
+            *w = f64x8::splat(s, all[r]);
+        }
+        w
     }
-    w
 }
 
 /// Fetches step `i` of each row, wherever that is.
@@ -251,13 +223,39 @@ fn ahead<K: Wide>(x: &[*const K], i: usize) {
 /// # Safety
 /// Each row has `i + step` elements at least.
 #[inline(always)]
-unsafe fn load<S: Simd, K: Wide, const V: usize>(s: S, x: &[*const K; V], i: usize, step: usize) -> [[f64x8<S>; V]; 2] {
+unsafe fn load<OP: RowOp, S: Simd, K: Wide>(
+    s: S,
+    x: &Of<OP::Vectors, *const K>,
+    i: usize,
+    step: usize,
+) -> [Of<OP::Vectors, f64x8<S>>; 2] {
     let zero = f64x8::splat(s, 0.0);
-    let (mut a, mut b) = ([zero; V], [zero; V]);
-    for v in 0..V {
+    let (mut a, mut b) = (OP::Vectors::fill(zero), OP::Vectors::fill(zero));
+    for (v, x) in OP::Vectors::of(x).iter().enumerate() {
         // SAFETY: promised by the caller.
-        let part = unsafe { std::slice::from_raw_parts(x[v].add(i), step) };
-        [a[v], b[v]] = if step == STEP { K::load16(s, part) } else { K::load_tail(s, part) };
+        let part = unsafe { std::slice::from_raw_parts(x.add(i), step) };
+        [OP::Vectors::of_mut(&mut a)[v], OP::Vectors::of_mut(&mut b)[v]] =
+            if step == STEP { K::load16(s, part) } else { tail::<S, K>(s, part) };
     }
     [a, b]
+}
+
+outlined! {
+    fn dots<S: Simd, OP: RowOp, A: Acc<S>>(s: S, x: Of<OP::Vectors, f64x8<S>>, sums: &mut Of<OP::Products, A>) {
+        OP::dots(x, sums);
+    }
+
+    fn mixed<S: Simd, OP: RowOp>(
+        s: S, x: Of<OP::Vectors, f64x8<S>>, w: &Of<OP::Weights, f64x8<S>>
+    ) -> Of<OP::Outputs, f64x8<S>> {
+        OP::combine(x, *w)
+    }
+
+    fn tail<S: Simd, K: Wide>(s: S, x: &[K]) -> [f64x8<S>; 2] {
+        K::load_tail(s, x)
+    }
+
+    fn store<S: Simd, K: Wide>(s: S, v: [f64x8<S>; 2], y: &mut [K]) {
+        if y.len() == STEP { K::store16(s, v, y) } else { K::store_tail(s, v, y) }
+    }
 }

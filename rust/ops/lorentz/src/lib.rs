@@ -10,7 +10,7 @@ use base::dd::Num;
 use base::roots::{arsinh_root, arsinh_root_d};
 use base::simd::*;
 use base::{Dtype, Op, Result, Tensor, ops, try_vec};
-use drivers::rows::{self, Acc, RowOp, Solved};
+use drivers::{ball, rows};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The tables of the family.
@@ -86,62 +86,42 @@ fn dist_bwd(t: &[Tensor]) -> Result<()> {
     far::gradients(t, &marks)
 }
 
-#[inline(always)]
-fn doubt<S: Simd>(p: [f64x8<S>; 5], c: f64x8<S>) -> mask64x8<S> {
-    chord(p, c)[3].simd_lt(p[2] * FEW)
-}
-
-#[inline(always)]
-fn sums<S: Simd, A: Acc<S>>([x, y]: [f64x8<S>; 2], [xx, yy, q, xd, yd]: &mut [A; 5]) {
-    xx.dot(x, x);
-    yy.dot(y, y);
-    q.square_sum(x, -y);
-    xd.dot_sum(x, x, -y);
-    yd.dot_sum(y, x, -y);
-}
-
 /// d = √Q S(cQ/4), S(u) = arsinh √u/√u; −1 for rows that are left
 struct Dist(Left);
-impl RowOp<2, 1, 5, 0, 0, 1> for Dist {
-    const CURVED: bool = true;
-    const WIDE: bool = true;
-    #[inline(always)]
-    fn dots<S: Simd, A: Acc<S>>(&self, x: &[f64x8<S>; 2], p: &mut [A; 5]) {
-        sums(*x, p);
+ball! { Dist(x, y; c) -> (; d)
+    dots(xx, yy, q, xd, yd) {
+        xx.dot(x, x);
+        yy.dot(y, y);
+        q.square_sum(x, -y);
+        xd.dot_sum(x, x, -y);
+        yd.dot_sum(y, x, -y);
     }
-    #[inline(always)]
-    fn solve<S: Simd, N: Num<S>>(&self, s: S, p: [N; 5], [c]: [f64x8<S>; 1]) -> Solved<S, 0, 1> {
-        let q = chord(p, c)[3].get();
-        let left = self.0.mark(p[2], q);
+    solve(self, s) {
+        let delta = q;
+        let q = chord([xx, yy, q, xd, yd], c)[3].get();
+        let left = self.0.mark(delta, q);
         // rounding may leave less than nothing where points all but coincide; NaN stays
         let q = q.simd_lt(0.0).select(f64x8::splat(s, 0.0), q);
         let d = left.select(f64x8::splat(s, -1.0), q.sqrt() * arsinh_root(c * q * 0.25));
-        Solved { weights: [], numbers: [d], gap: f64x8::splat(s, 1.0) }
+        ([], [d])
     }
-    #[inline(always)]
-    fn doubt<S: Simd>(&self, p: [f64x8<S>; 5], [c]: [f64x8<S>; 1], _: &Solved<S, 0, 1>) -> mask64x8<S> {
-        doubt(p, c)
-    }
-    #[inline(always)]
-    fn combine<S: Simd>(&self, _: &[f64x8<S>; 2], _: &[f64x8<S>; 0]) -> [f64x8<S>; 0] {
-        []
-    }
+    doubt { chord([xx, yy, q, xd, yd], c)[3].simd_lt(q * FEW) }
 }
 
 /// With f = g/√(Q(1 + u)), u = cQ/4, k = cp/(τ_x + τ_y): dx = f(Δ − k/τ_x x), dy = f(k/τ_y y − Δ), 0 at Q = 0;
 /// dc = g√Q (S'(u) Q/4) − f/2 (p/(τ_x + τ_y))²/(τ_x τ_y); 0 for rows that are left
 struct DistBwd(Left);
-impl RowOp<2, 2, 5, 3, 2, 1> for DistBwd {
-    const CURVED: bool = true;
-    const WIDE: bool = true;
-    #[inline(always)]
-    fn dots<S: Simd, A: Acc<S>>(&self, x: &[f64x8<S>; 2], p: &mut [A; 5]) {
-        sums(*x, p);
+ball! { DistBwd(x, y; g, c) -> (dx, dy; dc)
+    dots(xx, yy, q, xd, yd) {
+        xx.dot(x, x);
+        yy.dot(y, y);
+        q.square_sum(x, -y);
+        xd.dot_sum(x, x, -y);
+        yd.dot_sum(y, x, -y);
     }
-    #[inline(always)]
-    fn solve<S: Simd, N: Num<S>>(&self, s: S, p: [N; 5], [g, c]: [f64x8<S>; 2]) -> Solved<S, 3, 1> {
-        let delta = p[2];
-        let [tx, ty, p, q] = chord(p, c);
+    solve(self, s) {
+        let delta = q;
+        let [tx, ty, p, q] = chord([xx, yy, q, xd, yd], c);
         let (tx, ty, p, q) = (tx.get(), ty.get(), p.get(), q.get());
         let zero = f64x8::splat(s, 0.0);
         let q = (q.simd_lt(0.0) | self.0.mark(delta, q)).select(zero, q);
@@ -149,21 +129,13 @@ impl RowOp<2, 2, 5, 3, 2, 1> for DistBwd {
         let f = q.simd_eq(0.0).select(zero, g / (q * (u + 1.0)).sqrt());
         let e = p / (tx + ty);
         let slope = arsinh_root_d(u, arsinh_root(u));
-        Solved {
-            weights: [f, f * (c * e / tx), f * (c * e / ty)],
-            numbers: [g * q.sqrt() * slope * q * 0.25 - f * e * e / (tx * ty) * 0.5],
-            gap: f64x8::splat(s, 1.0),
-        }
+        ([f, f * (c * e / tx), f * (c * e / ty)], [g * q.sqrt() * slope * q * 0.25 - f * e * e / (tx * ty) * 0.5])
     }
-    #[inline(always)]
-    fn doubt<S: Simd>(&self, p: [f64x8<S>; 5], [_, c]: [f64x8<S>; 2], _: &Solved<S, 3, 1>) -> mask64x8<S> {
-        doubt(p, c)
+    combine(f, a, b) {
+        let chord = (x - y) * f;
+        [chord - x * a, y.mul_add(b, -chord)]
     }
-    #[inline(always)]
-    fn combine<S: Simd>(&self, [x, y]: &[f64x8<S>; 2], [f, a, b]: &[f64x8<S>; 3]) -> [f64x8<S>; 2] {
-        let chord = (*x - *y) * *f;
-        [chord - *x * *a, y.mul_add(*b, -chord)]
-    }
+    doubt { chord([xx, yy, q, xd, yd], c)[3].simd_lt(q * FEW) }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use base::Scalar;
 use base::dd::Num;
 use base::roots::*;
 use base::simd::*;
-use drivers::rows::{Acc, RowOp, Solved};
+use drivers::ball;
 
 /// Whether the sign is kept, and whether the distance is multiplied by |a|.
 #[derive(Clone, Copy)]
@@ -27,27 +27,20 @@ fn ratio<S: Simd, N: Num<S>>(h: N, ab: N, n: N) -> f64x8<S> {
 
 /// d = r S(cr²), the arsinh(√c r)/√c of r
 pub struct Dist2Plane(pub Plane);
-impl RowOp<3, 1, 6, 0, 0, 1> for Dist2Plane {
-    const CURVED: bool = true;
-    #[inline(always)]
-    fn dots<S: Simd, A: Acc<S>>(&self, [x, p, a]: &[f64x8<S>; 3], [xx, pp, q, da, pa, aa]: &mut [A; 6]) {
-        xx.dot(*x, *x);
-        pp.dot(*p, *p);
-        q.square_sum(*x, -*p);
-        da.dot_sum(*a, *x, -*p);
-        pa.dot(*p, *a);
-        aa.dot(*a, *a);
+ball! { Dist2Plane(x, p, a; c) -> (; d)
+    dots(xx, pp, q, da, pa, aa) {
+        xx.dot(x, x);
+        pp.dot(p, p);
+        q.square_sum(x, -p);
+        da.dot_sum(a, x, -p);
+        pa.dot(p, a);
+        aa.dot(a, a);
     }
-    #[inline(always)]
-    fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, pp, q, da, pa, aa]: [N; 6], [c]: [f64x8<S>; 1]) -> Solved<S, 0, 1> {
+    solve(self) {
         let (alpha, n) = (wide_gap(c, pp), aa.root());
         let r = ratio(alpha * da - N::of(c) * q * pa, alpha * wide_gap(c, xx), n);
         let d = if self.0.signed { r } else { r.abs() } * arsinh_over::<S, N>(c * r * r)[0];
-        Solved { weights: [], numbers: [if self.0.scaled { d * n.get() } else { d }], gap: f64x8::splat(s, 1.0) }
-    }
-    #[inline(always)]
-    fn combine<S: Simd>(&self, _: &[f64x8<S>; 3], _: &[f64x8<S>; 0]) -> [f64x8<S>; 0] {
-        []
+        ([], [if self.0.scaled { d * n.get() } else { d }])
     }
 }
 
@@ -55,24 +48,16 @@ impl RowOp<3, 1, 6, 0, 0, 1> for Dist2Plane {
 /// dx = W - 2cB x, dp = -W - Fcq a - 2cA p, da = F(alpha(x-p) - cq p) - Gr/|a|² a;
 /// dc = g r³S' - Fq<p,a> - |p|²A - |x|²B. Unsigned: g sign(h); scaled: g|a|, and da receives g d/|a| a.
 pub struct Dist2PlaneBwd(pub Plane);
-impl RowOp<3, 2, 6, 6, 3, 1> for Dist2PlaneBwd {
-    const CURVED: bool = true;
-    #[inline(always)]
-    fn dots<S: Simd, A: Acc<S>>(&self, [x, p, a]: &[f64x8<S>; 3], [xx, pp, q, da, pa, aa]: &mut [A; 6]) {
-        xx.dot(*x, *x);
-        pp.dot(*p, *p);
-        q.square_sum(*x, -*p);
-        da.dot_sum(*a, *x, -*p);
-        pa.dot(*p, *a);
-        aa.dot(*a, *a);
+ball! { Dist2PlaneBwd(x, p, a; g, c) -> (dx, dp, da; dc)
+    dots(xx, pp, q, da, pa, aa) {
+        xx.dot(x, x);
+        pp.dot(p, p);
+        q.square_sum(x, -p);
+        da.dot_sum(a, x, -p);
+        pa.dot(p, a);
+        aa.dot(a, a);
     }
-    #[inline(always)]
-    fn solve<S: Simd, N: Num<S>>(
-        &self,
-        s: S,
-        [xx, pp, q, da, pa, aa]: [N; 6],
-        [g, c]: [f64x8<S>; 2],
-    ) -> Solved<S, 6, 1> {
+    solve(self, s) {
         let (alpha, beta, n) = (wide_gap(c, pp), wide_gap(c, xx), aa.root());
         let h = alpha * da - N::of(c) * q * pa;
         let r = ratio(h, alpha * beta, n);
@@ -91,17 +76,15 @@ impl RowOp<3, 2, 6, 6, 3, 1> for Dist2PlaneBwd {
         let by_p = f * da.get() - top * r * (per * beta);
         let by_x = -(top * r * (per * alpha));
         let c2 = c + c;
-        Solved {
-            // W = a w0 - delta w1; dx = W - x w2; dp = -W - a w3 - p w4; da = delta w0 - p w3 - a w5
-            weights: [f * alpha, c2 * f * pa, c2 * by_x, f * c * q, c2 * by_p, own],
-            numbers: [long * r * r * r * slope - f * q * pa - pp.get() * by_p - xx.get() * by_x],
-            gap: f64x8::splat(s, 1.0),
-        }
+        // W = a w0 - delta w1; dx = W - x w2; dp = -W - a w3 - p w4; da = delta w0 - p w3 - a w5
+        (
+            [f * alpha, c2 * f * pa, c2 * by_x, f * c * q, c2 * by_p, own],
+            [long * r * r * r * slope - f * q * pa - pp.get() * by_p - xx.get() * by_x],
+        )
     }
-    #[inline(always)]
-    fn combine<S: Simd>(&self, [x, p, a]: &[f64x8<S>; 3], w: &[f64x8<S>; 6]) -> [f64x8<S>; 3] {
-        let delta = *x - *p;
-        let way = a.mul_add(w[0], -(delta * w[1]));
-        [way - *x * w[2], -(way + a.mul_add(w[3], *p * w[4])), delta.mul_add(w[0], -p.mul_add(w[3], *a * w[5]))]
+    combine(w0, w1, w2, w3, w4, w5) {
+        let delta = x - p;
+        let way = a.mul_add(w0, -(delta * w1));
+        [way - x * w2, -(way + a.mul_add(w3, p * w4)), delta.mul_add(w0, -p.mul_add(w3, a * w5))]
     }
 }

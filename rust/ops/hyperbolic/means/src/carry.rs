@@ -5,7 +5,7 @@ use super::place::*;
 use base::dd::Num;
 use base::roots::*;
 use base::simd::*;
-use drivers::rows::{Acc, Margin, RowOp, Solved};
+use drivers::{ball, rows::Margin};
 
 /// What a row is made of: Y = κX + κ(ω − C)M + (E + κω)B, with C, C_b, Δ the cosh of the distances from x to m, from x to
 /// b and from m to b, d arcosh C, E = cosh rd, κ = sinh rd/sinh d, ω = (CΔ − C_b)/(1 + Δ); and y = h(τ_Y) Y.
@@ -53,64 +53,39 @@ impl<S: Simd, N: Num<S>> Path<S, N> {
 }
 
 pub struct Carry(pub bool, pub Margin);
-impl RowOp<3, 2, 6, 3, 1, 0> for Carry {
-    const CURVED: bool = true;
-    fn margin(&self) -> Option<Margin> {
-        self.0.then_some(self.1)
+ball! { Carry(x, m, b; r, c) -> (y;) within(self) { self.0.then_some(self.1) }
+    dots(xx, mm, bb, xm, xb, mb) {
+        xx.dot(x, x);
+        mm.dot(m, m);
+        bb.dot(b, b);
+        xm.square_sum(x, -m);
+        xb.square_sum(x, -b);
+        mb.square_sum(m, -b);
     }
-    #[inline(always)]
-    fn dots<S: Simd, A: Acc<S>>(&self, [x, m, b]: &[f64x8<S>; 3], [xx, mm, bb, xm, xb, mb]: &mut [A; 6]) {
-        xx.dot(*x, *x);
-        mm.dot(*m, *m);
-        bb.dot(*b, *b);
-        xm.square_sum(*x, -*m);
-        xb.square_sum(*x, -*b);
-        mb.square_sum(*m, -*b);
-    }
-    #[inline(always)]
-    fn solve<S: Simd, N: Num<S>>(&self, s: S, sums: [N; 6], [r, c]: [f64x8<S>; 2]) -> Solved<S, 3, 0> {
-        let p = Path::new(s, self.0, bent(c), r, sums);
+    solve(self, s) {
+        let p = Path::new(s, self.0, bent(c), r, [xx, mm, bb, xm, xb, mb]);
         let own = p.h * p.kappa;
-        Solved {
-            weights: [own * p.x.f, own * p.back * p.m.f, p.h * p.kappa.mul_add(p.omega, p.cosh) * p.b.f],
-            numbers: [],
-            gap: 2.0 / (p.tau + 1.0),
-        }
+        ([own * p.x.f, own * p.back * p.m.f, p.h * p.kappa.mul_add(p.omega, p.cosh) * p.b.f], [], 2.0 / (p.tau + 1.0))
     }
-    #[inline(always)]
-    fn combine<S: Simd>(&self, [x, m, b]: &[f64x8<S>; 3], w: &[f64x8<S>; 3]) -> [f64x8<S>; 1] {
-        [x.mul_add(w[0], m.mul_add(w[1], *b * w[2]))]
-    }
+    combine(w0, w1, w2) { [x.mul_add(w0, m.mul_add(w1, b * w2))] }
 }
 
 /// With G = (h g, h'⟨g, Y⟩) on the hyperboloid and k_p = ⟨G, P⟩ of each point: the gradients of κ, ω, E and C, then those
 /// of the three distances, then those of the points
 pub struct CarryBwd(pub bool);
-impl RowOp<4, 2, 9, 12, 3, 2> for CarryBwd {
-    const CURVED: bool = true;
-    #[inline(always)]
-    fn dots<S: Simd, A: Acc<S>>(
-        &self,
-        [g, x, m, b]: &[f64x8<S>; 4],
-        [xx, mm, bb, xm, xb, mb, gx, gm, gb]: &mut [A; 9],
-    ) {
-        xx.dot(*x, *x);
-        mm.dot(*m, *m);
-        bb.dot(*b, *b);
-        xm.square_sum(*x, -*m);
-        xb.square_sum(*x, -*b);
-        mb.square_sum(*m, -*b);
-        gx.dot(*g, *x);
-        gm.dot(*g, *m);
-        gb.dot(*g, *b);
+ball! { CarryBwd(g, x, m, b; r, c) -> (dx, dm, db; dr, dc)
+    dots(xx, mm, bb, xm, xb, mb, gx, gm, gb) {
+        xx.dot(x, x);
+        mm.dot(m, m);
+        bb.dot(b, b);
+        xm.square_sum(x, -m);
+        xb.square_sum(x, -b);
+        mb.square_sum(m, -b);
+        gx.dot(g, x);
+        gm.dot(g, m);
+        gb.dot(g, b);
     }
-    #[inline(always)]
-    fn solve<S: Simd, N: Num<S>>(
-        &self,
-        s: S,
-        [xx, mm, bb, xm, xb, mb, gx, gm, gb]: [N; 9],
-        [r, c]: [f64x8<S>; 2],
-    ) -> Solved<S, 12, 2> {
+    solve(self, s) {
         let c = bent(c);
         let p = Path::new(s, self.0, c, r, [xx, mm, bb, xm, xb, mb]);
         let Path { x, m, b, ways, kappa, omega, back, tau, h, .. } = p;
@@ -155,31 +130,16 @@ impl RowOp<4, 2, 9, 12, 3, 2> for CarryBwd {
             dc = bend.mul_add(p.square.get(), dc);
             w[i] = parts[i] * h * p.f;
         }
-        Solved {
-            weights: [
-                w[0],
-                w[1],
-                w[2],
-                own[0] + away[0] + away[1],
-                -away[0],
-                -away[1],
-                own[1] + away[0] + away[2],
-                -away[2],
-                own[2] + away[1] + away[2],
-                away[0],
-                away[1],
-                away[2],
-            ],
-            numbers: [by_r, dc],
-            gap: f64x8::splat(s, 1.0),
-        }
+        (
+            [w[0], w[1], w[2], own[0] + away[0] + away[1], -away[0], -away[1], own[1] + away[0] + away[2], -away[2], own[2] + away[1] + away[2], away[0], away[1], away[2]],
+            [by_r, dc],
+        )
     }
-    #[inline(always)]
-    fn combine<S: Simd>(&self, [g, x, m, b]: &[f64x8<S>; 4], w: &[f64x8<S>; 12]) -> [f64x8<S>; 3] {
+    combine(w0, w1, w2, w3, w4, w5, w6, w7, w8, w9, w10, w11) {
         [
-            g.mul_add(w[0], x.mul_add(w[3], m.mul_add(w[4], *b * w[5]))),
-            g.mul_add(w[1], m.mul_add(w[6], x.mul_add(w[4], *b * w[7]))),
-            g.mul_add(w[2], b.mul_add(w[8], x.mul_add(w[5], *m * w[7]))),
+            g.mul_add(w0, x.mul_add(w3, m.mul_add(w4, b * w5))),
+            g.mul_add(w1, m.mul_add(w6, x.mul_add(w4, b * w7))),
+            g.mul_add(w2, b.mul_add(w8, x.mul_add(w5, m * w7))),
         ]
     }
 }

@@ -1,11 +1,10 @@
 //! Points of a geodesic. The one rule: they are weighted sums of its ends on the hyperboloid, so that t between 0 and 1
 //! adds only positive weights.
 
-use base::dd::Num;
 use base::math;
 use base::roots::*;
 use base::simd::*;
-use drivers::rows::{Acc, Margin, RowOp, Solved};
+use drivers::{ball, rows::Margin};
 
 /// sinh(s d)/sinh(d), s = 1 - t and t, for the distance d in units of the curvature radius
 struct Weights<S: Simd> {
@@ -44,19 +43,9 @@ impl<S: Simd> Weights<S> {
 /// (a lambda_x x + b lambda_y y)/P, P = 1 + a(lambda_x - 1) + b(lambda_y - 1), a = sinh((1-t)d)/sinh d, b = sinh(td)/sinh d;
 /// 1 - c|z|² = 2/P
 pub struct Geodesic(pub Margin);
-impl RowOp<2, 2, 3, 2, 1, 0> for Geodesic {
-    const CURVED: bool = true;
-    fn margin(&self) -> Option<Margin> {
-        Some(self.0)
-    }
-    #[inline(always)]
-    fn dots<S: Simd, A: Acc<S>>(&self, [x, y]: &[f64x8<S>; 2], [xx, yy, q]: &mut [A; 3]) {
-        xx.dot(*x, *x);
-        yy.dot(*y, *y);
-        q.square_sum(*y, -*x);
-    }
-    #[inline(always)]
-    fn solve<S: Simd, N: Num<S>>(&self, _: S, [xx, yy, q]: [N; 3], [t, c]: [f64x8<S>; 2]) -> Solved<S, 2, 0> {
+ball! { Geodesic(x, y; t, c) -> (z;) within(self) { self.0 }
+    dots(xx, yy, q) { xx.dot(x, x); yy.dot(y, y); q.square_sum(y, -x); }
+    solve(self) {
         let (alpha, beta) = (gap(c, xx), gap(c, yy));
         let Weights { a, b, .. } = Weights::new(t, c * q.get() / (alpha * beta));
         let (lx, ly) = (2.0 / alpha, 2.0 / beta);
@@ -65,12 +54,9 @@ impl RowOp<2, 2, 3, 2, 1, 0> for Geodesic {
         let p = 1.0 / whole.simd_lt(2.0).select(whole * 0.0 + 2.0, whole);
         // what the rounding of a sum of terms so much larger than the point may add to it
         let slack = (a.abs() * lx + b.abs() * ly) * SLACK;
-        Solved { weights: [a * lx * p, b * ly * p], numbers: [], gap: p * (2.0 - slack) }
+        ([a * lx * p, b * ly * p], [], p * (2.0 - slack))
     }
-    #[inline(always)]
-    fn combine<S: Simd>(&self, [x, y]: &[f64x8<S>; 2], [a, b]: &[f64x8<S>; 2]) -> [f64x8<S>; 1] {
-        [x.mul_add(*a, *y * *b)]
-    }
+    combine(a, b) { [x.mul_add(a, y * b)] }
 }
 
 /// With theta = <g,z>, X = <g,x> - theta, Y = <g,y> - theta; A = (lambda_x X + theta)/P, B = (lambda_y Y + theta)/P the
@@ -79,18 +65,9 @@ impl RowOp<2, 2, 3, 2, 1, 0> for Geodesic {
 /// dx = a lambda_x/P g - 2cK (y-x) - 2cE x, dy = b lambda_y/P g + 2cK (y-x) - 2cF y;
 /// dt = (B cosh(td) - A cosh((1-t)d)) d/sinh d; dc = K q - |x|²E - |y|²F
 pub struct GeodesicBwd;
-impl RowOp<3, 2, 5, 5, 2, 2> for GeodesicBwd {
-    const CURVED: bool = true;
-    #[inline(always)]
-    fn dots<S: Simd, A: Acc<S>>(&self, [g, x, y]: &[f64x8<S>; 3], [xx, yy, q, gx, gy]: &mut [A; 5]) {
-        xx.dot(*x, *x);
-        yy.dot(*y, *y);
-        q.square_sum(*y, -*x);
-        gx.dot(*g, *x);
-        gy.dot(*g, *y);
-    }
-    #[inline(always)]
-    fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, yy, q, gx, gy]: [N; 5], [t, c]: [f64x8<S>; 2]) -> Solved<S, 5, 2> {
+ball! { GeodesicBwd(g, x, y; t, c) -> (dx, dy; dt, dc)
+    dots(xx, yy, q, gx, gy) { xx.dot(x, x); yy.dot(y, y); q.square_sum(y, -x); gx.dot(g, x); gy.dot(g, y); }
+    solve(self, s) {
         let (alpha, beta, q) = (gap(c, xx), gap(c, yy), q.get());
         let ab = alpha * beta;
         let u = c * q / ab;
@@ -110,18 +87,13 @@ impl RowOp<3, 2, 5, 5, 2, 2> for GeodesicBwd {
         let f = -(wy * ly * y * 0.5) - by_u * u / beta;
         let k = by_u / ab;
         let c2 = c + c;
-        Solved {
-            weights: [wx, wy, c2 * k, c2 * e, c2 * f],
-            numbers: [
-                (by_b * math::cosh(s, (t * d).abs()) - by_a * math::cosh(s, (rest * d).abs())) * unit,
-                k * q - xx.get() * e - yy.get() * f,
-            ],
-            gap: f64x8::splat(s, 1.0),
-        }
+        (
+            [wx, wy, c2 * k, c2 * e, c2 * f],
+            [(by_b * math::cosh(s, (t * d).abs()) - by_a * math::cosh(s, (rest * d).abs())) * unit, k * q - xx.get() * e - yy.get() * f],
+        )
     }
-    #[inline(always)]
-    fn combine<S: Simd>(&self, [g, x, y]: &[f64x8<S>; 3], w: &[f64x8<S>; 5]) -> [f64x8<S>; 2] {
-        let way = (*y - *x) * w[2];
-        [g.mul_add(w[0], -x.mul_add(w[3], way)), g.mul_add(w[1], way - *y * w[4])]
+    combine(w0, w1, w2, w3, w4) {
+        let way = (y - x) * w2;
+        [g.mul_add(w0, -x.mul_add(w3, way)), g.mul_add(w1, way - y * w4)]
     }
 }

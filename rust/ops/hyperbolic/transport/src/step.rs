@@ -4,7 +4,7 @@
 use base::dd::{Dd, Num};
 use base::roots::*;
 use base::simd::*;
-use drivers::rows::{Acc, Margin, RowOp, Solved};
+use drivers::{ball, rows::Margin};
 use std::marker::PhantomData;
 
 /// What a step from x along v needs: u = tau v is added to x, beta = 1 - c|u|².
@@ -30,18 +30,13 @@ fn step<S: Simd, N: Num<S>>([xx, vv, xv]: [N; 3], tau: f64x8<S>, beta: f64x8<S>,
 /// Plain sums are good for 2^-50 of D = alpha beta + cq, of which the second weight has alpha/D.
 const FEW: f64 = 1.0 / (1u64 << 20) as f64;
 
-#[inline(always)]
-fn doubt<S: Simd>(xx: f64x8<S>, c: f64x8<S>, solved: &Solved<S, 3, 0>) -> mask64x8<S> {
-    gap(c, xx).simd_lt(solved.weights[1] * FEW)
-}
-
 impl<S: Simd> Step<S> {
     /// Weights of (x + tau v) and x in x ⊕ u
     #[inline(always)]
-    fn solved(self, tau: f64x8<S>) -> Solved<S, 3, 0> {
+    fn solved(self, tau: f64x8<S>) -> ([f64x8<S>; 3], [f64x8<S>; 0], f64x8<S>) {
         let Step { alpha, d, beta, cq } = self;
         // 1 - c|x ⊕ u|² = alpha beta/D, less what the rounding of x + u may add where it all but cancels
-        Solved { weights: [tau, alpha * d, cq * d], numbers: [], gap: alpha * d * (beta - SLACK) }
+        ([tau, alpha * d, cq * d], [], alpha * d * (beta - SLACK))
     }
 }
 
@@ -64,52 +59,26 @@ impl<S: Simd, N: Num<S>> Divisor<S, N> {
 
 /// exp_x(v) = x ⊕ u, u = tau v, tau = T(s²)/alpha, s = √c|v|/alpha; 1 - c|u|² = sech²(s)
 pub struct ExpMap(pub Margin);
-impl RowOp<2, 1, 3, 3, 1, 0> for ExpMap {
-    const CURVED: bool = true;
-    const WIDE: bool = true;
-    fn margin(&self) -> Option<Margin> {
-        Some(self.0)
-    }
-    #[inline(always)]
-    fn dots<S: Simd, A: Acc<S>>(&self, [x, v]: &[f64x8<S>; 2], [xx, vv, xv]: &mut [A; 3]) {
-        xx.dot(*x, *x);
-        vv.dot(*v, *v);
-        xv.dot(*x, *v);
-    }
-    #[inline(always)]
-    fn solve<S: Simd, N: Num<S>>(&self, _: S, [xx, vv, xv]: [N; 3], [c]: [f64x8<S>; 1]) -> Solved<S, 3, 0> {
+ball! { ExpMap(x, v; c) -> (y;) within(self) { self.0 }
+    dots(xx, vv, xv) { xx.dot(x, x); vv.dot(v, v); xv.dot(x, v); }
+    solve(self) {
         let by = Divisor::<S, N>::new(gap(c, xx));
         // the sums of f32 data cancel, so that what scales them must have more digits than the data
         let [t, _, h] = tanh_over::<S, Dd<S>>(by.of((N::of(c) * vv).root().get()));
         let tau = by.of(t);
         step([xx, vv, xv], tau, h, c).solved(tau)
     }
-    #[inline(always)]
-    fn doubt<S: Simd>(&self, [xx, ..]: [f64x8<S>; 3], [c]: [f64x8<S>; 1], solved: &Solved<S, 3, 0>) -> mask64x8<S> {
-        doubt(xx, c, solved)
-    }
-    #[inline(always)]
-    fn combine<S: Simd>(&self, [x, v]: &[f64x8<S>; 2], [t, a, b]: &[f64x8<S>; 3]) -> [f64x8<S>; 1] {
-        [v.mul_add(*t, *x).mul_add(*a, *x * *b)]
-    }
+    combine(t, a, b) { [v.mul_add(t, x).mul_add(a, x * b)] }
+    doubt { gap(c, xx).simd_lt(a * FEW) }
 }
 
 /// With g at x ⊕ u as in Möbius addition (k, theta, D), M = <du,v>, h = sech²(s):
 /// dx = ((alpha + cq) g - 2ck z)/D + 2cM h/alpha² x, dv = tau du + 2cM T'/alpha³ v;
 /// dc = (theta alpha|u|² - qk/D)/D + M T'|v|²/alpha³ + |x|² M h/alpha²
 pub struct ExpMapBwd;
-impl RowOp<3, 1, 5, 8, 2, 1> for ExpMapBwd {
-    const CURVED: bool = true;
-    #[inline(always)]
-    fn dots<S: Simd, A: Acc<S>>(&self, [g, x, v]: &[f64x8<S>; 3], [xx, vv, xv, gx, gv]: &mut [A; 5]) {
-        xx.dot(*x, *x);
-        vv.dot(*v, *v);
-        xv.dot(*x, *v);
-        gx.dot(*g, *x);
-        gv.dot(*g, *v);
-    }
-    #[inline(always)]
-    fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, vv, xv, gx, gv]: [N; 5], [c]: [f64x8<S>; 1]) -> Solved<S, 8, 1> {
+ball! { ExpMapBwd(g, x, v; c) -> (dx, dv; dc)
+    dots(xx, vv, xv, gx, gv) { xx.dot(x, x); vv.dot(v, v); xv.dot(x, v); gx.dot(g, x); gv.dot(g, v); }
+    solve(self) {
         let by = Divisor::<S, N>::new(gap(c, xx));
         let [t, slope, h] = tanh_over::<S, Dd<S>>(by.of((N::of(c) * vv).root().get()));
         let tau = by.of(t);
@@ -118,12 +87,9 @@ impl RowOp<3, 1, 5, 8, 2, 1> for ExpMapBwd {
         let by_alpha = by.of(by.of(back.m));
         let (by_s, by_alpha) = (by.of(by_alpha) * slope, by_alpha * h);
         let numbers = [back.dc + by_s * vv.get() + xx.get() * by_alpha];
-        Solved { weights: back.weights(tau, c, by_alpha, (c + c) * by_s), numbers, gap: f64x8::splat(s, 1.0) }
+        (back.weights(tau, c, by_alpha, (c + c) * by_s), numbers)
     }
-    #[inline(always)]
-    fn combine<S: Simd>(&self, x: &[f64x8<S>; 3], w: &[f64x8<S>; 8]) -> [f64x8<S>; 2] {
-        step_gradients(x, w)
-    }
+    combine(w0, w1, w2, w3, w4, w5, w6, w7) { step_gradients([g, x, v], [w0, w1, w2, w3, w4, w5, w6, w7]) }
 }
 
 /// The gradient of x ⊕ tau v: what belongs to x, to v and to c, and m = <du,v>, the gradient of tau.
@@ -173,27 +139,16 @@ impl<S: Simd> StepBwd<S> {
 }
 
 #[inline(always)]
-fn step_gradients<S: Simd>([g, x, v]: &[f64x8<S>; 3], w: &[f64x8<S>; 8]) -> [f64x8<S>; 2] {
-    let sigma = v.mul_add(w[0], *x);
-    [x.mul_add(w[3], *g * w[1]) - sigma * w[2], g.mul_add(w[4], *v * (w[5] + w[7])) - sigma * w[6]]
+fn step_gradients<S: Simd>([g, x, v]: [f64x8<S>; 3], w: [f64x8<S>; 8]) -> [f64x8<S>; 2] {
+    let sigma = v.mul_add(w[0], x);
+    [x.mul_add(w[3], g * w[1]) - sigma * w[2], g.mul_add(w[4], v * (w[5] + w[7])) - sigma * w[6]]
 }
 
 /// x ⊕ u, u = tau v, tau = (t/2) T(s²)/|v|, s = √c t/2; 1 - c|u|² = sech²(s); x itself at v = 0
 pub struct GeodesicUnit(pub Margin);
-impl RowOp<2, 2, 3, 3, 1, 0> for GeodesicUnit {
-    const CURVED: bool = true;
-    const WIDE: bool = true;
-    fn margin(&self) -> Option<Margin> {
-        Some(self.0)
-    }
-    #[inline(always)]
-    fn dots<S: Simd, A: Acc<S>>(&self, [x, v]: &[f64x8<S>; 2], [xx, vv, xv]: &mut [A; 3]) {
-        xx.dot(*x, *x);
-        vv.dot(*v, *v);
-        xv.dot(*x, *v);
-    }
-    #[inline(always)]
-    fn solve<S: Simd, N: Num<S>>(&self, _: S, [xx, vv, xv]: [N; 3], [t, c]: [f64x8<S>; 2]) -> Solved<S, 3, 0> {
+ball! { GeodesicUnit(x, v; t, c) -> (z;) within(self) { self.0 }
+    dots(xx, vv, xv) { xx.dot(x, x); vv.dot(v, v); xv.dot(x, v); }
+    solve(self) {
         let (half, n) = (t * 0.5, vv.root().get());
         let arg = c.sqrt() * half;
         let rest = n.simd_eq(0.0);
@@ -201,31 +156,16 @@ impl RowOp<2, 2, 3, 3, 1, 0> for GeodesicUnit {
         let tau = rest.select(n, half * t / n);
         step([xx, vv, xv], tau, rest.select(n + 1.0, h), c).solved(tau)
     }
-    #[inline(always)]
-    fn doubt<S: Simd>(&self, [xx, ..]: [f64x8<S>; 3], [_, c]: [f64x8<S>; 2], solved: &Solved<S, 3, 0>) -> mask64x8<S> {
-        doubt(xx, c, solved)
-    }
-    #[inline(always)]
-    fn combine<S: Simd>(&self, [x, v]: &[f64x8<S>; 2], [t, a, b]: &[f64x8<S>; 3]) -> [f64x8<S>; 1] {
-        [v.mul_add(*t, *x).mul_add(*a, *x * *b)]
-    }
+    combine(w, a, b) { [v.mul_add(w, x).mul_add(a, x * b)] }
+    doubt { gap(c, xx).simd_lt(a * FEW) }
 }
 
 /// With g at x ⊕ u as in `ExpMapBwd`: dv = tau du - M tau/|v|² v; dt = M sech²(s)/2|v|;
 /// dc is that of x ⊕ u and M (t/2)³ T'/|v|
 pub struct GeodesicUnitBwd;
-impl RowOp<3, 2, 5, 8, 2, 2> for GeodesicUnitBwd {
-    const CURVED: bool = true;
-    #[inline(always)]
-    fn dots<S: Simd, A: Acc<S>>(&self, [g, x, v]: &[f64x8<S>; 3], [xx, vv, xv, gx, gv]: &mut [A; 5]) {
-        xx.dot(*x, *x);
-        vv.dot(*v, *v);
-        xv.dot(*x, *v);
-        gx.dot(*g, *x);
-        gv.dot(*g, *v);
-    }
-    #[inline(always)]
-    fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, vv, xv, gx, gv]: [N; 5], [t, c]: [f64x8<S>; 2]) -> Solved<S, 8, 2> {
+ball! { GeodesicUnitBwd(g, x, v; t, c) -> (dx, dv; dt, dc)
+    dots(xx, vv, xv, gx, gv) { xx.dot(x, x); vv.dot(v, v); xv.dot(x, v); gx.dot(g, x); gv.dot(g, v); }
+    solve(self, s) {
         let (half, n) = (t * 0.5, vv.root().get());
         let arg = c.sqrt() * half;
         let rest = n.simd_eq(0.0);
@@ -237,10 +177,7 @@ impl RowOp<3, 2, 5, 8, 2, 2> for GeodesicUnitBwd {
         let back = StepBwd::new([xx, vv, xv, gx, gv], tau, h, c);
         let m = back.m * per;
         let numbers = [m * h * 0.5, back.dc + m * half * half * half * slope];
-        Solved { weights: back.weights(tau, c, zero, -(m * tau * per)), numbers, gap: one }
+        (back.weights(tau, c, zero, -(m * tau * per)), numbers)
     }
-    #[inline(always)]
-    fn combine<S: Simd>(&self, [g, x, v]: &[f64x8<S>; 3], w: &[f64x8<S>; 8]) -> [f64x8<S>; 2] {
-        step_gradients(&[*g, *x, *v], w)
-    }
+    combine(w0, w1, w2, w3, w4, w5, w6, w7) { step_gradients([g, x, v], [w0, w1, w2, w3, w4, w5, w6, w7]) }
 }

@@ -1,38 +1,21 @@
 //! Gyration and the transport of vectors, which is a gyration. The one rule: a rotation in the plane of two rows is
 //! written with their sum sigma, so that it stays one at any radius.
 
-use base::dd::Num;
 use base::roots::*;
 use base::simd::*;
-use drivers::rows::{Acc, RowOp, Solved};
+use drivers::ball;
 
 /// gyr[u,v]w = w + (2c/D)((beta <sigma,w> + cq <v,w>) u - (<sigma,w> - alpha <v,w>) sigma), D = alpha beta + cq,
 /// alpha = 1 - c|u|², beta = 1 - c|v|², sigma = u + v, q = |sigma|²
 pub struct Gyration;
-impl RowOp<3, 1, 5, 2, 1, 0> for Gyration {
-    const CURVED: bool = true;
-    #[inline(always)]
-    fn dots<S: Simd, A: Acc<S>>(&self, [u, v, w]: &[f64x8<S>; 3], [uu, vv, q, sw, vw]: &mut [A; 5]) {
-        uu.dot(*u, *u);
-        vv.dot(*v, *v);
-        q.square_sum(*u, *v);
-        sw.dot_sum(*w, *u, *v);
-        vw.dot(*v, *w);
-    }
-    #[inline(always)]
-    fn solve<S: Simd, N: Num<S>>(&self, s: S, [uu, vv, q, sw, vw]: [N; 5], [c]: [f64x8<S>; 1]) -> Solved<S, 2, 0> {
+ball! { Gyration(u, v, w; c) -> (y;)
+    dots(uu, vv, q, sw, vw) { uu.dot(u, u); vv.dot(v, v); q.square_sum(u, v); sw.dot_sum(w, u, v); vw.dot(v, w); }
+    solve(self) {
         let (alpha, beta, cq) = (wide_gap(c, uu), wide_gap(c, vv), N::of(c) * q);
         let k = (c + c) / (alpha * beta + cq).get();
-        Solved {
-            weights: [k * (beta * sw + cq * vw).get(), k * (alpha * vw - sw).get()],
-            numbers: [],
-            gap: f64x8::splat(s, 1.0),
-        }
+        ([k * (beta * sw + cq * vw).get(), k * (alpha * vw - sw).get()], [])
     }
-    #[inline(always)]
-    fn combine<S: Simd>(&self, [u, v, w]: &[f64x8<S>; 3], [a, b]: &[f64x8<S>; 2]) -> [f64x8<S>; 1] {
-        [(*u + *v).mul_add(*b, u.mul_add(*a, *w))]
-    }
+    combine(a, b) { [(u + v).mul_add(b, u.mul_add(a, w))] }
 }
 
 /// With K = 2c/D, a = beta <sigma,w> + cq <v,w>, e = <sigma,w> - alpha <v,w>, b = (a <g,u> - e <g,sigma>)/D,
@@ -41,25 +24,17 @@ impl RowOp<3, 1, 5, 2, 1, 0> for Gyration {
 /// du = V + K a g - 2cA u, dv = V + K(cq <g,u> + alpha <g,sigma>) w - 2cB v,
 /// dw = gyr[v,u]g; dc = 2b + KqP - |u|²A - |v|²B
 pub struct GyrationBwd;
-impl RowOp<4, 1, 7, 7, 3, 1> for GyrationBwd {
-    const CURVED: bool = true;
-    #[inline(always)]
-    fn dots<S: Simd, A: Acc<S>>(&self, [g, u, v, w]: &[f64x8<S>; 4], [uu, vv, q, sw, vw, gu, gs]: &mut [A; 7]) {
-        uu.dot(*u, *u);
-        vv.dot(*v, *v);
-        q.square_sum(*u, *v);
-        sw.dot_sum(*w, *u, *v);
-        vw.dot(*v, *w);
-        gu.dot(*g, *u);
-        gs.dot_sum(*g, *u, *v);
+ball! { GyrationBwd(g, u, v, w; c) -> (du, dv, dw; dc)
+    dots(uu, vv, q, sw, vw, gu, gs) {
+        uu.dot(u, u);
+        vv.dot(v, v);
+        q.square_sum(u, v);
+        sw.dot_sum(w, u, v);
+        vw.dot(v, w);
+        gu.dot(g, u);
+        gs.dot_sum(g, u, v);
     }
-    #[inline(always)]
-    fn solve<S: Simd, N: Num<S>>(
-        &self,
-        s: S,
-        [uu, vv, q, sw, vw, gu, gs]: [N; 7],
-        [c]: [f64x8<S>; 1],
-    ) -> Solved<S, 7, 1> {
+    solve(self) {
         let (alpha, beta, cq) = (wide_gap(c, uu), wide_gap(c, vv), N::of(c) * q);
         let d = 1.0 / (alpha * beta + cq).get();
         let (a, e) = (beta * sw + cq * vw, sw - alpha * vw);
@@ -72,20 +47,18 @@ impl RowOp<4, 1, 7, 7, 3, 1> for GyrationBwd {
         let by_beta = k * (gu.get() * sw.get() - b * alpha);
         let (a, e, f, h) = (k * a.get(), k * e.get(), k * f.get(), k * h.get());
         let c2 = c + c;
-        Solved {
-            weights: [f, e, c2 * k * p, a, c2 * by_alpha, h, c2 * by_beta],
-            numbers: [b + b + k * q * p - uu.get() * by_alpha - vv.get() * by_beta],
-            gap: f64x8::splat(s, 1.0),
-        }
+        (
+            [f, e, c2 * k * p, a, c2 * by_alpha, h, c2 * by_beta],
+            [b + b + k * q * p - uu.get() * by_alpha - vv.get() * by_beta],
+        )
     }
-    #[inline(always)]
-    fn combine<S: Simd>(&self, [g, u, v, w]: &[f64x8<S>; 4], k: &[f64x8<S>; 7]) -> [f64x8<S>; 3] {
-        let sigma = *u + *v;
-        let turn = sigma.mul_add(k[2], *w * k[0]) - *g * k[1];
+    combine(w0, w1, w2, w3, w4, w5, w6) {
+        let sigma = u + v;
+        let turn = sigma.mul_add(w2, w * w0) - g * w1;
         [
-            turn + g.mul_add(k[3], -(*u * k[4])),
-            turn + w.mul_add(k[5], -(*v * k[6])),
-            sigma.mul_add(k[0], v.mul_add(k[5], *g)),
+            turn + g.mul_add(w3, -(u * w4)),
+            turn + w.mul_add(w5, -(v * w6)),
+            sigma.mul_add(w0, v.mul_add(w5, g)),
         ]
     }
 }
@@ -93,28 +66,16 @@ impl RowOp<4, 1, 7, 7, 3, 1> for GyrationBwd {
 /// P(x→y) v = (beta/alpha) gyr[y,-x]v, written with delta = y - x:
 /// (beta/alpha)(v + (2c/D)((alpha <delta,v> - cq <x,v>) y - (<delta,v> + beta <x,v>) delta))
 pub struct Transport;
-impl RowOp<3, 1, 5, 3, 1, 0> for Transport {
-    const CURVED: bool = true;
-    #[inline(always)]
-    fn dots<S: Simd, A: Acc<S>>(&self, [x, y, v]: &[f64x8<S>; 3], [xx, yy, q, dv, xv]: &mut [A; 5]) {
-        xx.dot(*x, *x);
-        yy.dot(*y, *y);
-        q.square_sum(*y, -*x);
-        dv.dot_sum(*v, *y, -*x);
-        xv.dot(*x, *v);
-    }
-    #[inline(always)]
-    fn solve<S: Simd, N: Num<S>>(&self, s: S, [xx, yy, q, dv, xv]: [N; 5], [c]: [f64x8<S>; 1]) -> Solved<S, 3, 0> {
+ball! { Transport(x, y, v; c) -> (w;)
+    dots(xx, yy, q, dv, xv) { xx.dot(x, x); yy.dot(y, y); q.square_sum(y, -x); dv.dot_sum(v, y, -x); xv.dot(x, v); }
+    solve(self) {
         let (alpha, beta, cq) = (wide_gap(c, xx), wide_gap(c, yy), N::of(c) * q);
         let ratio = beta.get() / alpha.get();
         let k = ratio * (c + c) / (alpha * beta + cq).get();
         let (a, b) = (alpha * dv - cq * xv, -(dv + beta * xv));
-        Solved { weights: [ratio, k * a.get(), k * b.get()], numbers: [], gap: f64x8::splat(s, 1.0) }
+        ([ratio, k * a.get(), k * b.get()], [])
     }
-    #[inline(always)]
-    fn combine<S: Simd>(&self, [x, y, v]: &[f64x8<S>; 3], [r, a, b]: &[f64x8<S>; 3]) -> [f64x8<S>; 1] {
-        [(*y - *x).mul_add(*b, y.mul_add(*a, *v * *r))]
-    }
+    combine(r, a, b) { [(y - x).mul_add(b, y.mul_add(a, v * r))] }
 }
 
 /// With r = beta/alpha, K = 2c/D, a = alpha <delta,v> - cq <x,v>, e = <delta,v> + beta <x,v>, b = (a <g,y> - e <g,delta>)/D,
@@ -123,26 +84,18 @@ impl RowOp<3, 1, 5, 3, 1, 0> for Transport {
 /// dx = -r(V + K h v + 2cA x), dy = r(V + K a g - 2cB y), dv = r(g - K h x + K f delta);
 /// dc = r(2b + KqP - |x|²A - |y|²B)
 pub struct TransportBwd;
-impl RowOp<4, 1, 8, 8, 3, 1> for TransportBwd {
-    const CURVED: bool = true;
-    #[inline(always)]
-    fn dots<S: Simd, A: Acc<S>>(&self, [g, x, y, v]: &[f64x8<S>; 4], [xx, yy, q, dv, xv, gy, gd, gv]: &mut [A; 8]) {
-        xx.dot(*x, *x);
-        yy.dot(*y, *y);
-        q.square_sum(*y, -*x);
-        dv.dot_sum(*v, *y, -*x);
-        xv.dot(*x, *v);
-        gy.dot(*g, *y);
-        gd.dot_sum(*g, *y, -*x);
-        gv.dot(*g, *v);
+ball! { TransportBwd(g, x, y, v; c) -> (dx, dy, dv; dc)
+    dots(xx, yy, q, dv, xv, gy, gd, gv) {
+        xx.dot(x, x);
+        yy.dot(y, y);
+        q.square_sum(y, -x);
+        dv.dot_sum(v, y, -x);
+        xv.dot(x, v);
+        gy.dot(g, y);
+        gd.dot_sum(g, y, -x);
+        gv.dot(g, v);
     }
-    #[inline(always)]
-    fn solve<S: Simd, N: Num<S>>(
-        &self,
-        s: S,
-        [xx, yy, q, dv, xv, gy, gd, gv]: [N; 8],
-        [c]: [f64x8<S>; 1],
-    ) -> Solved<S, 8, 1> {
+    solve(self) {
         let (alpha, beta, cq) = (wide_gap(c, xx), wide_gap(c, yy), N::of(c) * q);
         let d = 1.0 / (alpha * beta + cq).get();
         let (a, e) = (alpha * dv - cq * xv, dv + beta * xv);
@@ -157,20 +110,18 @@ impl RowOp<4, 1, 8, 8, 3, 1> for TransportBwd {
         let by_alpha = r * (k * (gy * dv.get() - b * beta) - l / alpha);
         let by_beta = r * (l / beta - k * (gd.get() * xv + b * alpha));
         let k = r * k;
-        Solved {
-            weights: [r, k * f.get(), k * e.get(), c2 * k * p, k * h.get(), c2 * by_alpha, k * a.get(), c2 * by_beta],
-            numbers: [r * (b + b) + k * q * p - xx.get() * by_alpha - yy.get() * by_beta],
-            gap: f64x8::splat(s, 1.0),
-        }
+        (
+            [r, k * f.get(), k * e.get(), c2 * k * p, k * h.get(), c2 * by_alpha, k * a.get(), c2 * by_beta],
+            [r * (b + b) + k * q * p - xx.get() * by_alpha - yy.get() * by_beta],
+        )
     }
-    #[inline(always)]
-    fn combine<S: Simd>(&self, [g, x, y, v]: &[f64x8<S>; 4], w: &[f64x8<S>; 8]) -> [f64x8<S>; 3] {
-        let delta = *y - *x;
-        let turn = delta.mul_add(w[3], *v * w[1]) - *g * w[2];
+    combine(w0, w1, w2, w3, w4, w5, w6, w7) {
+        let delta = y - x;
+        let turn = delta.mul_add(w3, v * w1) - g * w2;
         [
-            -(turn + v.mul_add(w[4], *x * w[5])),
-            turn + g.mul_add(w[6], -(*y * w[7])),
-            delta.mul_add(w[1], *g * w[0]) - *x * w[4],
+            -(turn + v.mul_add(w4, x * w5)),
+            turn + g.mul_add(w6, -(y * w7)),
+            delta.mul_add(w1, g * w0) - x * w4,
         ]
     }
 }

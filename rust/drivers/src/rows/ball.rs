@@ -1,8 +1,60 @@
-//! The edge of the ball. The one rule: a point stays strictly inside after rounding, by the margin asked for and no more.
+//! Rows of the ball {c|x|² < 1}: their last row number is c. The one rule: a point stays strictly inside after rounding, by
+//! the margin asked for and no more.
 
+use super::call::numbers;
+use super::functor::Ground;
 use base::simd::*;
-use base::store::{STEP, Store};
-use base::{Dtype, Error, Result};
+use base::store::{Bf16, F16, STEP, Store};
+use base::{Dtype, Error, Result, Tensor};
+
+/// The ball; output 0 is a point of it if there is a margin, and else anything.
+pub struct Ball(pub Option<Margin>);
+
+impl Ground for Ball {
+    /// The curvature is finite and not negative.
+    fn check(&self, given: &[Tensor]) -> Result<()> {
+        let Some(c) = given.last() else { return Ok(()) };
+        for i in 0..c.len() {
+            let mut v = 0.0;
+            numbers(c, i, std::slice::from_mut(&mut v));
+            if !(v >= 0.0 && v.is_finite()) {
+                return Err(Error::Value(format!("curvature must be finite and not negative, got {v}")));
+            }
+        }
+        Ok(())
+    }
+    /// Of 1 - c|y|²: where rounding, or the margin, can matter.
+    fn edge(&self, dtype: Dtype) -> f64 {
+        self.0.map_or(f64::NEG_INFINITY, |margin| {
+            let keep = 1.0 - margin.value(dtype);
+            1.0 - keep * keep + 8.0 * eps(dtype)
+        })
+    }
+    unsafe fn mend(&self, y: &Tensor, at: usize, d: usize, c: f64) {
+        if let Some(margin) = self.0 {
+            // SAFETY: promised by the caller.
+            unsafe { pull(y, at, d, c, margin) };
+        }
+    }
+}
+
+/// As [`row!`](crate::row), for an operator on rows of the ball. Where output 0 is a point of it,
+/// `name(…) -> (…) within(self) { margin }`, what is solved ends with the size of 1 - c|y|².
+#[macro_export]
+macro_rules! ball {
+    ($op:ident $(<$F:ident: $bound:path>)? ($($in:tt)*) -> ($($out:tt)*) within($self:ident) $margin:block $($rest:tt)*) => {
+        $crate::row! {
+            @ground { fn ground(&$self) -> impl $crate::rows::Ground { $crate::rows::Ball($margin.into()) } }
+            bound [$op $(<$F>)?] [$($F: $bound)?] ($($in)*) ($($out)*) $($rest)*
+        }
+    };
+    ($op:ident $(<$F:ident: $bound:path>)? ($($in:tt)*) -> ($($out:tt)*) $($rest:tt)*) => {
+        $crate::row! {
+            @ground { fn ground(&self) -> impl $crate::rows::Ground { $crate::rows::Ball(None) } }
+            free [$op $(<$F>)?] [$($F: $bound)?] ($($in)*) ($($out)*) $($rest)*
+        }
+    };
+}
 
 /// How far inside the ball results stay: |y| <= (1 - margin)/√c.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -77,6 +129,24 @@ pub fn inside<T: Store>(row: &mut [T], c: f64, margin: Margin) {
             *v = T::from_f64(v.to_f64() * (limit / norm));
         }
         square = dispatch(Square(row));
+    }
+}
+
+/// [`inside`] for the row of `d` elements at `at`.
+///
+/// # Safety
+/// The row exists and belongs to the caller.
+#[cold]
+pub unsafe fn pull(t: &Tensor, at: usize, d: usize, c: f64, margin: Margin) {
+    // SAFETY: promised by the caller; the dtype says the type.
+    unsafe {
+        let p = t.as_ptr();
+        match t.dtype() {
+            Dtype::F64 => inside(std::slice::from_raw_parts_mut(p.cast::<f64>().add(at), d), c, margin),
+            Dtype::F32 => inside(std::slice::from_raw_parts_mut(p.cast::<f32>().add(at), d), c, margin),
+            Dtype::F16 => inside(std::slice::from_raw_parts_mut(p.cast::<F16>().add(at), d), c, margin),
+            _ => inside(std::slice::from_raw_parts_mut(p.cast::<Bf16>().add(at), d), c, margin),
+        }
     }
 }
 

@@ -176,17 +176,28 @@ class Op:
         v = self.vectors
         if v == 0:
             return xs
-        for k, x in zip(self.inputs[:v], xs[:v], strict=True):
+        there = [i for i, k in enumerate(self.inputs) if k not in self.optional or tuple(xs[i].shape) != (0,)]
+        if len(there) < self.n:  # what is absent goes with anything
+            rest = [self.inputs[i] for i in there]
+            made = iter(self._together([xs[i] for i in there], rest, sum(i < v for i in there), expand))
+            return [next(made) if i in there else x for i, x in enumerate(xs)]
+        return self._together(xs, self.inputs, v, expand)
+
+    def _together(
+        self, xs: list[Any], inputs: Sequence[str], v: int, expand: Callable[[Any, tuple[int, ...]], Any]
+    ) -> list[Any]:
+        """`broadcast` of arrays that are all there, the first `v` of them rows."""
+        for k, x in zip(inputs[:v], xs[:v], strict=True):
             if x.ndim == 0:
                 raise ValueError(f"{self.name}: {k} needs a last axis, got a 0-d array")
         d = xs[0].shape[-1]
         lead = tuple(xs[0].shape[:-1])
         plain = True
-        for k, x in zip(self.inputs[1:], xs[1:], strict=True):
-            i = self.inputs.index(k)
+        for k, x in zip(inputs[1:], xs[1:], strict=True):
+            i = inputs.index(k)
             if i < v:
                 if x.shape[-1] != d:
-                    raise ValueError(f"{self.name}: last axes differ: {self.inputs[0]} has {d}, {k} has {x.shape[-1]}")
+                    raise ValueError(f"{self.name}: last axes differ: {inputs[0]} has {d}, {k} has {x.shape[-1]}")
                 plain = plain and tuple(x.shape[:-1]) == lead
             else:
                 plain = plain and (x.ndim == 0 or (k not in self.coefficients and tuple(x.shape) == lead))
@@ -195,9 +206,9 @@ class Op:
         # a coefficient has a last axis of one ([B, 1]); other row scalars have none
         leads = [
             (tuple(x.shape[:-1]) if k in self.coefficients or i < v else tuple(x.shape))
-            for i, (k, x) in enumerate(zip(self.inputs, xs, strict=True))
+            for i, (k, x) in enumerate(zip(inputs, xs, strict=True))
         ]
-        for k, x in zip(self.inputs[v:], xs[v:], strict=True):
+        for k, x in zip(inputs[v:], xs[v:], strict=True):
             if k in self.coefficients and x.ndim and x.shape[-1] != 1:
                 raise ValueError(
                     f"{self.name}: {k} must be a number or end in an axis of 1, got shape {tuple(x.shape)}"
@@ -205,18 +216,17 @@ class Op:
         try:
             lead = np.broadcast_shapes(*leads)
         except ValueError:
-            shapes = ", ".join(f"{k} {tuple(x.shape)}" for k, x in zip(self.inputs, xs, strict=True))
+            shapes = ", ".join(f"{k} {tuple(x.shape)}" for k, x in zip(inputs, xs, strict=True))
             raise ValueError(f"{self.name}: shapes do not broadcast: {shapes}") from None
-        rows = math.prod(lead)
         out = []
         wide = False
         for i, (x, own) in enumerate(zip(xs, leads, strict=True)):
-            number = x.ndim == 0 and self.inputs[i] in self.coefficients
-            if number or own == lead or (math.prod(own) == 1 and rows != 0 and len(own) <= len(lead)):
+            number = x.ndim == 0 and inputs[i] in self.coefficients
+            if number or own == lead or (math.prod(own) == 1 and len(own) <= len(lead)):
                 wide = wide or (i < v and own == lead)
                 out.append(x)
                 continue
-            tail = (d,) if i < v else (1,) if self.inputs[i] in self.coefficients else ()
+            tail = (d,) if i < v else (1,) if inputs[i] in self.coefficients else ()
             out.append(expand(x, lead + tail))
             wide = wide or i < v
         if not wide:

@@ -92,7 +92,7 @@ class Signature:
             if core is None:
                 continue
             shape = tuple(x.shape)
-            if (self.inputs[i] in self.optional and math.prod(shape) == 0) or (not shape and self.number(i)):
+            if (self.inputs[i] in self.optional and shape == (0,)) or (not shape and self.number(i)):
                 continue
             at = len(shape) - len(core)
             if (
@@ -102,7 +102,7 @@ class Signature:
             ):
                 raise self._misfit(i, shape)
             if i < self.vectors:
-                extent = (math.prod(shape[:at]), at)
+                extent = (math.prod(shape[:at]) != 1, at)  # not that of one row for all
                 if widest is None or extent > widest:
                     found[lead], widest = shape[:at], extent
             for (letter, more), n in zip(core, shape[at:], strict=True):

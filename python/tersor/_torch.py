@@ -191,7 +191,7 @@ def public(op: Op) -> Callable[..., Any]:
         for i in range(total + 1)
     ]
     exempt = [k in op.exempt for k in inputs]
-    first = max(v, 1)
+    first = max(sum(k not in op.optional for k in inputs[:v]), 1)
     # what follows the rows, made whole: by what was given of it, numbers or nothing
     rests: dict[tuple[Any, ...], tuple[Any, ...]] = {}
 
@@ -204,7 +204,7 @@ def public(op: Op) -> Callable[..., Any]:
             return None
         if v > 1:
             shape, dtype, device = x.shape, x.dtype, x.device
-            for y in args[1:v]:
+            for y in args[1:first]:
                 if not isinstance(y, tensor) or y.dtype != dtype or y.device != device:
                     return None
                 if y.shape != shape and y.shape != shape[-1:]:  # one row for all, a weight say, needs no thought either
@@ -250,6 +250,8 @@ def public(op: Op) -> Callable[..., Any]:
         """Whether input `i` is as the kernel takes it beside x: a number, one for each row, or of an operator without rows."""
         if a.ndim > AXES or not (exempt[i] or a.dtype == x.dtype or not a.is_floating_point()):
             return False
+        if i < v:
+            return a.dtype == x.dtype and (a.shape == x.shape or a.shape == x.shape[-1:])
         return not v or (not a.ndim if exempt[i] else a.shape == x.shape[:-1])
 
     def every_of(*whole: Any) -> Any:

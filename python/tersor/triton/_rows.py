@@ -173,7 +173,7 @@ def launcher(name, dots, solve, combine=none, inside=False, wide=False, constant
     combine : ``(vectors, weights) -> vectors out``; weights are columns [rows, 1]
     inside : whether output 0 is a point of the ball, kept strictly inside; the operator's last scalar is its margin
     wide : whether data of any width is computed as float64 data is, for numbers that cancel
-    constants : ``(dtype, *scalars) -> numbers`` that follow the row numbers; without it, the operator's scalars
+    constants : ``(dtype, d, *scalars) -> numbers`` that follow the row numbers; without it, the operator's scalars
     curved : whether the last row number is a curvature; it is checked where it is a number of the CPU, and not on the
         GPU, which would have to be waited for (NaN comes of it)
     """
@@ -189,7 +189,7 @@ def launcher(name, dots, solve, combine=none, inside=False, wide=False, constant
         by_value = tuple(c.device.type == "cpu" and c.ndim == 0 for c in cs)
         if curved and by_value[-1] and not 0 <= float(cs[-1]) < math.inf:
             raise ValueError(f"{name}: curvature must be finite and not negative, got {float(cs[-1])}")
-        extra = constants(dtype, *scalars) if constants else () if inside else scalars
+        extra = constants(dtype, d, *scalars) if constants else () if inside else scalars
         compensated = wide or dtype == torch.float64
         work = torch.float64 if wide or dtype in (torch.float64, torch.float32) else torch.float32
         sums = any(long and y.numel() != rows * d for long, y in zip(vectors, out, strict=True))

@@ -5,7 +5,7 @@
 //!
 //! * `x[.., d]`: rows, whose leading axes broadcast, and one row may stand for all; `c[.., 1]`: a number, or one a row;
 //! * `x[b.., n, d]`: leading axes that are alike wherever they are called b; as a size, b is their product;
-//! * `x[*]`: any shape; `bias[m]?`: may be absent, which is an array of no elements; `indptr[m + 1]`: one more than m;
+//! * `x[*]`: any shape; `bias[m]?`: may be absent, which is an array of shape [0]; `indptr[m + 1]`: one more than m;
 //! * `y[x]`: shape and type of input x; `y[.., 2 * d]`: sizes made of letters and scalars with + - * / & == < ? : ,
 //!   a division rounds down;
 //! * `: int64`, `: x` (as input x), `: compute` (float64 of float64, else float32), `: float(k)` (one of four by number),
@@ -183,7 +183,7 @@ impl Signature {
         for (p, t) in self.inputs.iter().zip(inputs) {
             let Some(core) = &p.core else { continue };
             let shape = t.shape();
-            if (p.optional && t.is_empty()) || (p.is_number() && shape.is_empty()) {
+            if (p.optional && shape == [0]) || (p.is_number() && shape.is_empty()) {
                 continue;
             }
             let Some(at) = shape.len().checked_sub(core.len()).filter(|&at| at == 0 || p.lead != Lead::None) else {
@@ -193,8 +193,8 @@ impl Signature {
             if p.lead == Lead::Same && led && lead != sizes.lead {
                 return Err(self.misfit(p, shape));
             }
-            // of rows, those are the shape that are the most
-            let extent = (lead.iter().product::<usize>(), lead.len());
+            // of rows, the shape is that of those which are not one for all
+            let extent = (lead.iter().product::<usize>() != 1, lead.len());
             if p.lead == Lead::Same || (p.is_row() && widest.is_none_or(|w| extent > w)) {
                 (sizes.lead, led, widest) = (lead, true, Some(extent));
             }

@@ -153,6 +153,7 @@ impl Fast {
         sig.inputs.iter().zip(tensors).enumerate().all(|(i, (p, t))| {
             let own = t.shape();
             let fits = match rows {
+                _ if p.optional && own == [0] => true,
                 Some((d, lead)) if p.lead == Lead::Rows => {
                     let (own_lead, core) = own.split_at(own.len() - p.core.as_ref().map_or(0, Vec::len).min(own.len()));
                     own_lead == lead

@@ -34,7 +34,7 @@ def _project_bwd(p, n):
     return (tl.where(out, k, 1), turn / tl.where(out, xx, 1)), (turn / tl.where(out, 2 * c, 1),)
 
 
-def _limits(dtype, eps):
+def _limits(dtype, d, eps):
     """1 - eps, and the largest sqrt c |x| that the forward leaves alone; 1 stands for the last number inside."""
     keep = 1 - margin("ball_project_bwd", dtype, eps)
     return keep, keep * (1 + EPS[dtype]) if keep < 1 else 1.0

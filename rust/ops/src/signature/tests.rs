@@ -26,6 +26,14 @@ fn rows_broadcast_to_the_widest() {
 }
 
 #[test]
+fn one_row_for_none_is_none() {
+    let sig = ("x[.., d], w[.., d]?", "y[.., d], dw[w]");
+    for w in [&[5][..], &[0, 5], &[0]] {
+        assert_eq!(made(&sig, &[&[0, 5], w], &[])[0].0, [0, 5]);
+    }
+}
+
+#[test]
 fn letters_make_sizes() {
     let sig = (
         "data[e], indptr[m + 1], x[b.., k, n], bias[m]?; hi: int",

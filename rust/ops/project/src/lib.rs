@@ -5,6 +5,7 @@ use base::lane::Stored;
 use base::store::{Bf16, F16};
 use base::{Dtype, Error, Kind, Op, Result, Rule, Scalar, Tensor, random};
 use drivers::butterfly;
+use drivers::index::Index;
 use matrix::{Matrix, SCALARS};
 use sum::Sum;
 
@@ -148,15 +149,15 @@ fn sparse_rows_of<T: Stored>(data: &Tensor, indices: &Tensor, indptr: &Tensor, y
     }
 }
 
-fn sparse_rows_by<T: Stored, I: csr::Index>(
+fn sparse_rows_by<T: Stored, I: Index>(
     data: &Tensor,
     indices: &Tensor,
     indptr: &Tensor,
     y: &Tensor,
     matrix: &Matrix,
 ) -> Result<()> {
-    let x = csr::Csr { data: data.slice::<T>()?, indices: indices.slice::<I>()?, indptr: indptr.slice::<I>()? };
-    csr::apply(matrix, x, y.slice_mut::<T>()?)
+    let x = csr::Csr::new(data.slice::<T>()?, indices.slice::<I>()?, indptr.slice::<I>()?, matrix.terms())?;
+    csr::apply(matrix, &x, y.slice_mut::<T>()?)
 }
 
 fn materialise(t: &[Tensor], c: &[Scalar]) -> Result<()> {

@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-FAMILIES = {"hyperbolic", "lorentz", "project", "prune", "quant", "sparse"}
+FAMILIES = {"hyperbolic", "lorentz", "loss", "project", "prune", "quant", "sparse"}
 #: families that still look into another one; this list may only shrink
 LOOK = {("lorentz", "hyperbolic")}
 

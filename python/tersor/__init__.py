@@ -13,9 +13,9 @@ from tersor._op import FormatError, InternalError
 if hasattr(_os, "register_at_fork"):
     _os.register_at_fork(after_in_child=_core.after_fork)
 
-from tersor import _public, hyperbolic, lorentz, project, prune, quant, random, sparse
+from tersor import _public, hyperbolic, lorentz, loss, project, prune, quant, random, sparse
 
-for _family in (hyperbolic, lorentz, project, prune, quant, random, sparse):
+for _family in (hyperbolic, lorentz, loss, project, prune, quant, random, sparse):
     _public.open_doors(_family, rows=_family in (hyperbolic, lorentz))
 
 if "torch" in _sys.modules:  # a first call may be traced, and a trace cannot make operators known
@@ -34,6 +34,7 @@ __all__ = [
     "get_num_threads",
     "hyperbolic",
     "lorentz",
+    "loss",
     "project",
     "prune",
     "quant",

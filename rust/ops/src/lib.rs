@@ -11,6 +11,7 @@ pub fn all() -> impl Iterator<Item = &'static Op> {
         hyperbolic_planes::TABLES,
         hyperbolic_transport::TABLES,
         lorentz::TABLES,
+        loss::TABLES,
         project::TABLES,
         prune::TABLES,
         quant::TABLES,

@@ -86,6 +86,7 @@ impl Parts {
     ///
     /// # Safety
     /// As above.
+    #[allow(clippy::mut_from_ref)]
     #[inline(always)]
     pub unsafe fn beside(&self, row: usize, cols: Range<usize>) -> [&mut [f64]; 2] {
         let at = self.first(row, &cols);

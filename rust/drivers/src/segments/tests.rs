@@ -139,7 +139,7 @@ fn sums_means_and_maxima() {
 #[test]
 fn one_huge_segment() {
     check(&random(20_000, 2).map(|v| i64::from(v % 50 == 0)).collect::<Vec<_>>(), 3, 9);
-    check(&[0; 4 * PART + 1], 1, 1);
+    check(&vec![0; 4 * PART + 1], 1, 1);
 }
 
 #[test]

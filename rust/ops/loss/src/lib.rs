@@ -133,7 +133,9 @@ fn pull<T: Number, Sc: Score<Class = Real>>(
     }
     let inverse = |rows: &[T], n: usize| -> Result<Vec<f64>> {
         let mut norms = pairs::terms(score, rows, n, d)?;
-        norms.iter_mut().for_each(|v| *v = if *v == 0.0 { 0.0 } else { 1.0 / *v });
+        for v in &mut norms {
+            *v = if *v == 0.0 { 0.0 } else { 1.0 / *v };
+        }
         Ok(norms)
     };
     let inverse = [inverse(x, n)?, inverse(y, m)?];

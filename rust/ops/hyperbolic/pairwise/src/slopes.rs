@@ -164,7 +164,7 @@ impl<'a, T: Number> Slopes<'a, T> {
         keys: &[f64],
         w: &[f64],
         distances: &[f64; STRIP],
-        beside: Option<&mut [&mut [f64]; 2]>,
+        beside: &mut Option<[&mut [f64]; 2]>,
     ) -> [f64; STRIP] {
         let (c, zero) = (self.score.c, f64x8::splat(s, 0.0));
         let inverse = self.own.inverse[row];
@@ -270,7 +270,7 @@ impl<T: Number> Weigh<T> for Slopes<'_, T> {
                 self.weights(s, row, cols.clone(), &distances, w);
             }
             pairs::clear(w, live);
-            let f = self.factors(s, &mut sum.sum, row, cols.clone(), keys, w, &distances, beside.as_mut());
+            let f = self.factors(s, &mut sum.sum, row, cols.clone(), keys, w, &distances, &mut beside);
             keys.copy_from_slice(&f);
         }
     }

@@ -333,3 +333,93 @@ fn extents() {
         });
     }
 }
+
+/// Weights that are the scores themselves.
+struct Plain<'a> {
+    d: usize,
+    x: Shared<f64>,
+    y: Shared<f64>,
+    life: std::marker::PhantomData<&'a mut [f64]>,
+}
+impl<T> Weigh<T> for Plain<'_> {
+    type Sum = f64;
+    const NONE: f64 = 0.0;
+    fn weigh<S: Simd>(
+        &self,
+        _: S,
+        _: Range<usize>,
+        cols: Range<usize>,
+        live: &[u64],
+        keys: &mut [f64],
+        sums: &mut [Mixed<f64>],
+        mut beside: Option<[&mut [f64]; 2]>,
+    ) {
+        for ((keys, sum), &live) in keys.chunks_exact_mut(STRIP).zip(sums).zip(live) {
+            clear(keys, live);
+            sum.sum += keys.iter().sum::<f64>();
+            if let Some([column, _]) = &mut beside {
+                column.iter_mut().zip(&keys[..cols.len()]).for_each(|(c, k)| *c += k);
+            }
+        }
+    }
+    fn merge(&self, into: &mut f64, later: &f64) {
+        *into += later;
+    }
+    fn row<S: Simd>(&self, _: S, row: usize, acc: &[f64], sum: f64) {
+        // SAFETY: each row is finished once, and has d + 1 numbers.
+        let out = unsafe { self.x.part(row * (self.d + 1), self.d + 1) };
+        out[..self.d].copy_from_slice(&acc[..self.d]);
+        out[self.d] = sum;
+    }
+    fn column(&self, col: usize, acc: &[f64], beside: [f64; 2]) {
+        // SAFETY: as above.
+        let out = unsafe { self.y.part(col * (self.d + 1), self.d + 1) };
+        out[..self.d].copy_from_slice(&acc[..self.d]);
+        out[self.d] = beside[0];
+    }
+}
+
+/// Σ s y and Σ s x over the pairs of an extent, with the sums of s beside them; on any number of threads.
+#[test]
+fn mixtures_of_both_sides() {
+    fn check<T: Number>(
+        extent: &impl Extent,
+        [n, m, d]: [usize; 3],
+        blocks: usize,
+        says: impl Fn(usize, usize) -> bool,
+    ) {
+        let (x, y) = (numbers::<T>(n * d, 7), numbers::<T>(m * d, 8));
+        let all = naive(&x, &y, n, m, d, dot);
+        let (mut to_x, mut to_y) = (vec![0.0; n * (d + 1)], vec![0.0; m * (d + 1)]);
+        for (i, j) in (0..n * m).map(|p| (p / m, p % m)).filter(|&(i, j)| says(i, j)) {
+            for k in 0..=d {
+                let (a, b) = if k < d { (x[i * d + k].to_f64(), y[j * d + k].to_f64()) } else { (1.0, 1.0) };
+                to_x[i * (d + 1) + k] += all[i * m + j] * b;
+                to_y[j * (d + 1) + k] += all[i * m + j] * a;
+            }
+        }
+        let sides = Sides::new(&x, &y, n, m, d).unwrap();
+        let mut results = Vec::new();
+        for threads in [1, 3] {
+            let (mut a, mut b) = (vec![7.0; to_x.len()], vec![7.0; to_y.len()]);
+            let life = std::marker::PhantomData;
+            let weigh = Plain { d, x: Shared(a.as_mut_ptr()), y: Shared(b.as_mut_ptr()), life };
+            pool::with(pool::Context { runner: None, threads, poll: None }, || {
+                Mix::both(&Dot, extent, &weigh, &sides, blocks).unwrap();
+            });
+            close(&a, &to_x, 1e-12);
+            close(&b, &to_y, 1e-12);
+            results.push((a, b));
+        }
+        assert_eq!(results[0], results[1]);
+    }
+    for shape in [[0, 3, 2], [3, 0, 2], [1, 1, 1], [9, 70, 0], [300, 130, 17], [150, 200, 40], [700, 90, 150]] {
+        for blocks in [0, 2, 64] {
+            check::<f32>(&All, shape, blocks, |_, _| true);
+            check::<f64>(&Causal { ahead: -2 }, shape, blocks, |i, j| j + 2 <= i);
+            check::<F16>(&(Others, Band { before: 80, after: 3 }), shape, blocks, |i, j| {
+                i != j && j <= i + 3 && i <= j + 80
+            });
+        }
+    }
+}

@@ -17,7 +17,7 @@ const BLOCK: usize = 16 * 1024;
 /// Segments of rows of `width` elements: segment i has the entries `ptr[i]..ptr[i + 1]`, and these the rows of `list` (or
 /// their own).
 pub struct Lists {
-    pub ptr: Vec<usize>,
+    pub(super) ptr: Vec<usize>,
     list: Option<Vec<usize>>,
     rows: usize,
     width: usize,
@@ -94,9 +94,13 @@ impl Lists {
     pub fn row(&self, entry: usize) -> usize {
         if let Some(list) = &self.list { list[entry] } else { entry }
     }
+    /// How many entries segment `i` has.
+    pub fn members(&self, i: usize) -> usize {
+        self.ptr[i + 1] - self.ptr[i]
+    }
     /// Whether the parts of segment `i` are added side by side.
     pub fn large(&self, i: usize) -> bool {
-        self.ptr[i + 1] - self.ptr[i] > 4 * PART
+        self.members(i) > 4 * PART
     }
     /// How many entries are met together.
     #[inline(always)]

@@ -53,7 +53,7 @@ impl<T: Store> Fold<()> for Plain<'_, T> {
     fn finish<S: Simd>(&self, _: S, segments: Range<usize>, state: &mut Vec<f64>) {
         let d = self.lists.width();
         for (slot, i) in segments.enumerate() {
-            let n = if self.mean { (self.lists.ptr[i + 1] - self.lists.ptr[i]) as f64 } else { 1.0 };
+            let n = if self.mean { self.lists.members(i) as f64 } else { 1.0 };
             // SAFETY: each segment is finished once, and has a row of the output.
             let out = unsafe { self.out.part(i * d, d) };
             for (out, a) in out.iter_mut().zip(&state[slot * self.pad()..]) {

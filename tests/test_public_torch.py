@@ -10,6 +10,7 @@ import pytest
 import torch
 from tersor import hyperbolic as H
 from tersor import lorentz as L
+from tersor import loss as O
 from tersor import project, prune, quant, sparse
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -96,6 +97,7 @@ CASES = {
     "quant.pack": (lambda x: quant.unpack(quant.pack(quant.quantize(x, SCALE), 8), 8, (3, 4), dtype="int8"), (X,)),
     "prune.apply_mask": (lambda x: prune.apply_mask(x, MASK), (X,)),
     "prune.topk_rows": (lambda x: prune.topk_rows(x, 2)[0], (X,)),
+    "loss.info_nce": (lambda x, y: O.info_nce(x, y, temperature=0.5, symmetric=True), (X, Y)),
     "project.fwht": (project.fwht, (X,)),
     "project.project": (lambda x: project.project(x, 5), (X,)),
     "sparse.spmm": (lambda x: sparse.spmm(MATRIX, x), (X,)),
@@ -128,7 +130,7 @@ SMOOTH = [pytest.param(*case, id=name) for name, case in CASES.items() if name n
 
 
 def test_no_function_is_left_out():
-    for family in ("hyperbolic", "lorentz", "quant", "prune", "project", "sparse"):
+    for family in ("hyperbolic", "lorentz", "loss", "quant", "prune", "project", "sparse"):
         module = importlib.import_module(f"tersor.{family}")
         for name in module.__all__:
             if inspect.isfunction(getattr(module, name)):

@@ -13,7 +13,7 @@ from tersor._op import OPS, FormatError, InternalError
 if hasattr(_os, "register_at_fork"):
     _os.register_at_fork(after_in_child=_core.after_fork)
 
-from tersor import _public, hyperbolic, lorentz, norm, project, prune, quant, random, sparse
+from tersor import _public, hyperbolic, lorentz, loss, norm, project, prune, quant, random, sparse
 
 for _family in {op.family for op in OPS.values()}:
     _public.open_doors(globals()[_family])
@@ -34,6 +34,7 @@ __all__ = [
     "get_num_threads",
     "hyperbolic",
     "lorentz",
+    "loss",
     "norm",
     "project",
     "prune",

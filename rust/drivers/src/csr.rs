@@ -1,5 +1,5 @@
-//! Sparse matrices by rows (CSR). The one rule: an index is checked as it is read, whatever was checked before: the
-//! arrays belong to the caller, who may write to them while a kernel runs.
+//! Sparse matrices by rows (CSR). The one rule: an index is checked as it is read ([`crate::index`]), whatever was checked
+//! before.
 //!
 //! The canonical form has ascending columns in each row (equal ones stay in the order given, and add up); [`sort`] makes
 //! it, the products ask for it.
@@ -13,64 +13,11 @@ pub use build::{count, dense, fill, gather, sort, take, transpose};
 pub use product::spmm;
 pub use sampled::{Dot, row_sums, sddmm};
 
-use base::{Element, Error, Result, pool};
-use std::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
+use crate::index::offsets;
+use base::{Error, Result, pool};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// An index as it lies in memory.
-///
-/// # Safety
-/// `read` touches one element.
-pub unsafe trait Index: Element + Ord + std::fmt::Display {
-    /// Reads `*p` once, whoever may be writing it. A negative index comes back larger than any size.
-    ///
-    /// # Safety
-    /// `p` points to an element alive and aligned.
-    unsafe fn read(p: *const Self) -> usize;
-    /// The index as this type, if it fits.
-    fn new(i: usize) -> Option<Self>;
-}
-
-macro_rules! index { ($($t:ty, $a:ty);*) => { $(
-    // SAFETY: one relaxed load of one element: an ordinary move that the compiler will not repeat.
-    unsafe impl Index for $t {
-        #[inline(always)]
-        unsafe fn read(p: *const Self) -> usize {
-            // SAFETY: an atomic has the layout of its number; the caller vouches for the pointer.
-            unsafe { (*p.cast::<$a>()).load(Ordering::Relaxed) as usize }
-        }
-        #[inline(always)]
-        fn new(i: usize) -> Option<Self> {
-            Self::try_from(i).ok()
-        }
-    }
-)* } }
-index!(i32, AtomicI32; i64, AtomicI64);
-
-/// Where the rows begin: a copy of `indptr`, found to start at 0, never to fall, and to end at `entries`.
-pub fn offsets<I: Index>(indptr: &[I], entries: usize) -> Result<Vec<usize>> {
-    let mut ptr: Vec<usize> = Vec::new();
-    ptr.try_reserve_exact(indptr.len()).map_err(|_| Error::Memory(indptr.len().saturating_mul(size_of::<usize>())))?;
-    let mut before = 0;
-    for (i, p) in indptr.iter().enumerate() {
-        // SAFETY: an element of the slice.
-        let at = unsafe { I::read(p) };
-        if i == 0 && at != 0 {
-            return Err(Error::Value(format!("indptr starts at {p}, not at 0")));
-        }
-        if at < before || at > isize::MAX as usize {
-            return Err(Error::Value(format!("indptr falls from {before} to {p} at row {}", i.saturating_sub(1))));
-        }
-        before = at;
-        ptr.push(at);
-    }
-    match ptr.last() {
-        None => Err(Error::Value("indptr is empty; it has one entry more than rows".into())),
-        Some(&end) if end != entries => {
-            Err(Error::Value(format!("indptr ends at {end}, but {entries} entries are stored")))
-        }
-        Some(_) => Ok(ptr),
-    }
-}
+pub use crate::index::Index;
 
 /// The places of the stored entries of a matrix in canonical form.
 pub struct Pattern<'a, I> {

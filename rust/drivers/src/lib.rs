@@ -4,8 +4,10 @@
 pub mod butterfly;
 pub mod csr;
 pub mod flat;
+pub mod index;
 pub mod pairs;
 pub mod rows;
+pub mod segments;
 pub mod select;
 
 #[doc(hidden)]

@@ -1,23 +1,33 @@
-//! Pairs of rows: scores of every row of x with every row of y, met by a running reducer; no N×M array anywhere. The
-//! one rule: a pair's score is summed in f64 lanes in one order (32 terms, then the sums of those), whatever the tile.
+//! Pairs of rows: scores of every row of x with the rows of y that it meets ([`extent`]), taken in by a running reducer; no N×M
+//! array anywhere. The one rule: a pair's score is summed in f64 lanes in one order (32 terms, then the sums of those),
+//! whatever the tile.
 //!
 //! Rows are packed eight at a time with the features first ([`pack`]), so that a vector holds one feature of eight rows
 //! of y and the tile of R rows × 8 columns is R independent sums without a horizontal step. A strip of 64 columns of
 //! finished scores then goes to the reducer, row by row. Differences are squared as they are; |x|² + |y|² − 2⟨x, y⟩
 //! would cancel. Blocks of 128 rows × a few thousand columns follow from the shapes alone.
 
+mod columns;
+pub mod extent;
+pub mod mix;
 mod pack;
 pub mod reduce;
 pub mod score;
+mod stacks;
 
+pub use columns::Columns;
+pub use extent::{All, Band, Causal, Extent, Labels, Others, Window};
+pub use mix::{Mix, Mixed, Weigh};
 pub use pack::{Item, Number, Real, padded, transpose};
-pub use reduce::{ArgMin, LogSumExp, Reduce, TopK, Write};
+pub use reduce::{ArgMin, LogSumExp, Pick, Reduce, TopK, Write, clear, dead};
 pub use score::{Cosine, Distance, Dot, Hamming, Hyperbolic, Score, SquaredDistance};
+pub use stacks::{Sides, Stacks};
 
 use base::pool::{self, Shared};
 use base::simd::*;
 use base::{Error, Result, try_vec};
 use pack::{DEPTH, Lines, PANEL, pack};
+use std::ops::Range;
 
 /// Rows of x in a block, columns in a strip.
 pub const ROWS: usize = 128;
@@ -27,13 +37,6 @@ const TERMS: usize = 32;
 /// Blocks that run side by side before their reducers meet.
 const WAVE: usize = 64;
 
-/// Two row-major arrays of rows of `d`.
-struct Sides<'a, T> {
-    x: &'a [T],
-    y: &'a [T],
-    d: usize,
-}
-
 /// Scores every row of `x[n, d]` with every row of `y[m, d]` and reduces over the rows of y.
 pub fn run<T, Sc, R>(score: &Sc, reduce: &R, x: &[T], y: &[T], n: usize, m: usize, d: usize) -> Result<()>
 where
@@ -41,11 +44,19 @@ where
     T: Item<Class = Sc::Class>,
     R: Reduce,
 {
-    if n.checked_mul(d) != Some(x.len()) || m.checked_mul(d) != Some(y.len()) {
-        return Err(Error::Value(format!("{} and {} elements are not {n} and {m} rows of {d}", x.len(), y.len())));
-    }
-    let sides = Sides { x, y, d };
-    let (xt, yt) = (terms(score, x, n, d)?, terms(score, y, m, d)?);
+    Sides::new(x, y, n, m, d)?.run(score, &All, reduce)
+}
+
+/// Scores rows of x with the rows of y that they meet, and reduces over these.
+fn walk<T, Sc, E, R>(score: &Sc, extent: &E, reduce: &R, sides: &Sides<T>, of: Range<usize>) -> Result<()>
+where
+    Sc: Score,
+    T: Item<Class = Sc::Class>,
+    E: Extent,
+    R: Reduce,
+{
+    let (n, m, d) = (of.len(), sides.m, sides.d);
+    let (xt, yt) = (terms(score, &sides.x[of.start * d..of.end * d], n, d)?, terms(score, sides.y, m, d)?);
     // about 2^25 multiply-adds to a block: milliseconds, so that an interrupt is heard
     let columns = ((1 << 25) / (ROWS * d.max(16)) / STRIP * STRIP).max(STRIP);
     let (blocks, chunks) = (n.div_ceil(ROWS), m.div_ceil(columns));
@@ -66,13 +77,17 @@ where
             let work = rows.len().saturating_mul(deep * columns).saturating_mul(d.max(1));
             let parts = pool::map(beside * deep, work, |b| {
                 let (block, at) = (b % beside, chunk + b / beside);
-                let part = (first + block) * ROWS..n.min((first + block + 1) * ROWS);
+                let part = of.start + (first + block) * ROWS..of.start + n.min((first + block + 1) * ROWS);
                 let cols = at * columns..m.min((at + 1) * columns);
+                if !extent.hull(part.clone(), m).any(|hull| hull.start < cols.end && cols.start < hull.end) {
+                    return Ok(Vec::new());
+                }
                 let tile = |states: &mut [R::State]| {
                     let mut room = Room::new(part.len(), cols.len(), d)?;
                     let (rows, cols) = (part.clone(), cols.clone());
                     let room = &mut room;
-                    dispatch(Block { sides: &sides, score, reduce, terms: [&xt, &yt], rows, cols, room, states });
+                    let xt = if Sc::TERMS { &xt[rows.start - of.start..rows.end - of.start] } else { &xt };
+                    dispatch(Block { sides, score, extent, reduce, terms: [xt, &yt], rows, cols, room, states });
                     Ok(())
                 };
                 if b < beside {
@@ -96,7 +111,7 @@ where
             }
         }
         for (row, state) in rows.zip(states) {
-            dispatch(Finish { score, reduce, row, state });
+            dispatch(Finish { score, reduce, row: of.start + row, state });
         }
     }
     Ok(())
@@ -140,46 +155,56 @@ impl Room {
 }
 
 /// One block of rows against one chunk of columns.
-struct Block<'a, T, Sc, R: Reduce> {
+struct Block<'a, T, Sc, E, R: Reduce> {
     sides: &'a Sides<'a, T>,
     score: &'a Sc,
+    extent: &'a E,
     reduce: &'a R,
     terms: [&'a [f64]; 2],
-    rows: std::ops::Range<usize>,
-    cols: std::ops::Range<usize>,
+    rows: Range<usize>,
+    cols: Range<usize>,
     room: &'a mut Room,
     states: &'a mut [R::State],
 }
 
-impl<T: Item<Class = Sc::Class>, Sc: Score, R: Reduce> Kernel for Block<'_, T, Sc, R> {
+impl<T: Item<Class = Sc::Class>, Sc: Score, E: Extent, R: Reduce> Kernel for Block<'_, T, Sc, E, R> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Block { sides: &Sides { x, y, d, .. }, score, reduce, terms: [xt, yt], rows, cols, room, states } = self;
-        for col in cols.clone().step_by(STRIP) {
-            let strip = col..cols.end.min(col + STRIP);
-            room.sums.fill(0.0);
-            for k in (0..d).step_by(DEPTH) {
-                let depth = DEPTH.min(d - k);
-                if d > DEPTH || col == cols.start {
-                    pack(s, x, d, rows.clone(), k, depth, &mut room.lines, &mut room.x);
+        let Block { sides, score, extent, reduce, terms: [xt, yt], rows, cols, room, states } = self;
+        let (&Sides { x, y, d, m, .. }, mut packed) = (sides, false);
+        let (mut col, mut live) = (cols.start, [0; ROWS]);
+        for hull in extent.hull(rows.clone(), m) {
+            // the strip that holds its first column, if it was not met already
+            col = col.max(cols.start + hull.start.saturating_sub(cols.start) / STRIP * STRIP);
+            while col < hull.end.min(cols.end) {
+                let strip = col..cols.end.min(col + STRIP);
+                room.sums.fill(0.0);
+                for k in (0..d).step_by(DEPTH) {
+                    let depth = DEPTH.min(d - k);
+                    if d > DEPTH || !packed {
+                        pack(s, x, d, rows.clone(), k, depth, &mut room.lines, &mut room.x);
+                        packed = true;
+                    }
+                    pack(s, y, d, strip.clone(), k, depth, &mut room.lines, &mut room.y);
+                    sums(s, score, rows.len(), strip.len(), depth, room);
                 }
-                pack(s, y, d, strip.clone(), k, depth, &mut room.lines, &mut room.y);
-                sums(s, score, rows.len(), strip.len(), depth, room);
-            }
-            for ((row, state), sums) in rows.clone().zip(states.iter_mut()).zip(room.sums.chunks_exact_mut(STRIP)) {
-                let own = f64x8::splat(s, if Sc::TERMS { xt[row] } else { 0.0 });
-                for (at, v) in (strip.start..strip.end).step_by(PANEL).zip(sums.chunks_exact_mut(PANEL)) {
-                    let other = if Sc::TERMS { pack::padded(s, &yt[at..strip.end.min(at + PANEL)]) } else { own };
-                    score.key(s, f64x8::from_slice(s, v), own, other).store_slice(v);
+                let each = rows.clone().zip(states.iter_mut()).zip(room.sums.chunks_exact_mut(STRIP)).zip(&mut live);
+                for (((row, state), sums), live) in each {
+                    let own = f64x8::splat(s, if Sc::TERMS { xt[row - rows.start] } else { 0.0 });
+                    for (at, v) in (strip.start..strip.end).step_by(PANEL).zip(sums.chunks_exact_mut(PANEL)) {
+                        let other = if Sc::TERMS { padded(s, &yt[at..strip.end.min(at + PANEL)]) } else { own };
+                        score.key(s, f64x8::from_slice(s, v), own, other).store_slice(v);
+                    }
+                    *live = extent.live(row, strip.clone());
+                    if !R::BLOCKED {
+                        reduce.update(s, score, state, row, strip.clone(), *live, sums);
+                    }
                 }
-                sums[strip.len()..].fill(f64::NAN);
-                if !R::BLOCKED {
-                    reduce.update(s, score, state, row, strip.clone(), sums);
+                if R::BLOCKED {
+                    reduce.block(s, score, states, rows.clone(), strip, &live[..rows.len()], &mut room.sums);
                 }
-            }
-            if R::BLOCKED {
-                reduce.block(s, score, states, rows.clone(), strip.clone(), &mut room.sums);
+                col += STRIP;
             }
         }
     }

@@ -29,6 +29,7 @@ static ALL: LazyLock<Vec<Operator>> = LazyLock::new(|| {
         hyperbolic_planes::TABLES,
         hyperbolic_transport::TABLES,
         lorentz::TABLES,
+        loss::TABLES,
         norm::TABLES,
         project::TABLES,
         prune::TABLES,

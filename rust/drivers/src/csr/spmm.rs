@@ -5,7 +5,7 @@
 //! is read straight from the panel: the loads are the limit, which is why the panel should lie in the L2 cache. Indices
 //! are compared with the height of the panel as they are read; beside a handful of multiply-adds that costs nothing.
 
-use crate::csr::Index;
+use crate::index::Index;
 use base::store::Store;
 use base::vector::{Float, Isa, Plain, Set, Vector};
 #[cfg(target_arch = "x86_64")]

@@ -1,7 +1,8 @@
-//! What becomes of the scores of a row. The one rule: of equal scores the one of the lowest column is chosen, and NaN
-//! never is.
+//! What becomes of the scores of a row. The one rule: only live pairs count; of equal scores the one of the lowest column is
+//! chosen, and NaN never is.
 
 use super::STRIP;
+use super::extent::{All, Extent};
 use super::pack::PANEL;
 use super::score::Score;
 use base::math;
@@ -21,19 +22,23 @@ pub trait Reduce: Sync {
         size_of::<Self::State>()
     }
     fn start(&self, m: usize) -> Result<Self::State>;
-    /// Takes in the keys of columns `cols` of `row`; `keys` has room for 64, NaN past the end.
+    /// Takes in the keys of columns `cols` of `row` of which bit j of `live` says whether column `cols.start + j` counts; there are
+    /// 64 keys, numbers of no meaning past the end.
+    #[inline(always)]
     fn update<S: Simd, Sc: Score>(
         &self,
-        s: S,
-        score: &Sc,
-        state: &mut Self::State,
-        row: usize,
-        cols: Range<usize>,
-        keys: &mut [f64],
-    );
+        _: S,
+        _: &Sc,
+        _state: &mut Self::State,
+        _row: usize,
+        _cols: Range<usize>,
+        _live: u64,
+        _keys: &[f64],
+    ) {
+    }
     /// Whether [`Reduce::block`] takes the rows of a block together, in place of [`Reduce::update`] one by one.
     const BLOCKED: bool = false;
-    /// As `update`, for rows `rows`; `keys` has 64 for each.
+    /// As `update`, for rows `rows`; `keys` has 64 for each, and may be used as room.
     #[inline(always)]
     fn block<S: Simd, Sc: Score>(
         &self,
@@ -42,10 +47,11 @@ pub trait Reduce: Sync {
         states: &mut [Self::State],
         rows: Range<usize>,
         cols: Range<usize>,
+        live: &[u64],
         keys: &mut [f64],
     ) {
-        for ((row, state), keys) in rows.zip(states).zip(keys.chunks_exact_mut(STRIP)) {
-            self.update(s, score, state, row, cols.clone(), keys);
+        for (((row, state), &live), keys) in rows.zip(states).zip(live).zip(keys.chunks_exact(STRIP)) {
+            self.update(s, score, state, row, cols.clone(), live, keys);
         }
     }
     fn merge(&self, into: &mut Self::State, later: Self::State);
@@ -72,6 +78,25 @@ impl<'a, T> Rows<'a, T> {
     }
 }
 
+/// The lanes of eight columns that do not count.
+#[inline(always)]
+pub fn dead<S: Simd>(s: S, live: u64, at: usize) -> mask64x8<S> {
+    let lanes: u64x8<S> = [1, 2, 4, 8, 16, 32, 64, 128].simd_into(s);
+    (u64x8::splat(s, live >> at) & lanes).simd_eq(u64x8::splat(s, 0))
+}
+
+/// Makes the keys 0 that do not count.
+#[inline(always)]
+pub fn clear(keys: &mut [f64], live: u64) {
+    if live != u64::MAX {
+        for (j, key) in keys.iter_mut().enumerate() {
+            if live >> j & 1 == 0 {
+                *key = 0.0;
+            }
+        }
+    }
+}
+
 /// Whether values of this type need no more than f32's precision.
 const fn single<T>() -> bool {
     size_of::<T>() < 8
@@ -84,7 +109,7 @@ fn rows_of(len: usize, width: usize, n: usize) -> Result<()> {
     Err(Error::Value(format!("an output of {len} elements is not {n} rows of {width}")))
 }
 
-/// Every score, as the distance matrix `[n, m]`.
+/// Every score, as the distance matrix `[n, m]`; what is not live is left as it is.
 pub struct Write<'a, T> {
     out: Rows<'a, T>,
 }
@@ -107,16 +132,22 @@ impl<T: Store> Reduce for Write<'_, T> {
         (): &mut (),
         row: usize,
         cols: Range<usize>,
-        keys: &mut [f64],
+        live: u64,
+        keys: &[f64],
     ) {
         // SAFETY: the driver shows each row and column once.
-        let out = unsafe { self.out.part(row, cols) };
-        for (keys, out) in keys.chunks_exact(2 * PANEL).zip(out.chunks_mut(2 * PANEL)) {
+        let out = unsafe { self.out.part(row, cols.clone()) };
+        let (mut room, whole) = ([T::default(); STRIP], live == All.live(row, cols));
+        let into = if whole { &mut *out } else { &mut room[..out.len()] };
+        for (keys, out) in keys.chunks_exact(2 * PANEL).zip(into.chunks_mut(2 * PANEL)) {
             let mut v = f64::load16(s, keys);
             for v in &mut v {
                 *v = score.value(s, *v, single::<T>());
             }
             if out.len() == 2 * PANEL { T::store16(s, v, out) } else { T::store_tail(s, v, out) }
+        }
+        for j in (0..if whole { 0 } else { out.len() }).filter(|j| live >> j & 1 == 1) {
+            out[j] = room[j];
         }
     }
     fn merge(&self, (): &mut (), (): ()) {}
@@ -151,16 +182,17 @@ impl<T: Store> Reduce for ArgMin<'_, T> {
         state: &mut Self::State,
         _: usize,
         cols: Range<usize>,
-        keys: &mut [f64],
+        live: u64,
+        keys: &[f64],
     ) {
-        for (at, keys) in cols.step_by(PANEL).zip(keys.chunks_exact(PANEL)) {
+        for (at, keys) in (0..cols.len()).step_by(PANEL).zip(keys.chunks_exact(PANEL)) {
             let keys = f64x8::from_slice(s, keys) * self.sign;
             if state.is_some_and(|(best, _)| !keys.simd_lt(best).any_true()) {
                 continue;
             }
             for (i, &key) in keys.as_slice().iter().enumerate() {
-                if state.map_or(!key.is_nan(), |(best, _)| key < best) {
-                    *state = Some((key, at + i));
+                if live >> (at + i) & 1 == 1 && state.map_or(!key.is_nan(), |(best, _)| key < best) {
+                    *state = Some((key, cols.start + at + i));
                 }
             }
         }
@@ -183,20 +215,18 @@ impl<T: Store> Reduce for ArgMin<'_, T> {
 }
 
 /// The columns of the k least (or greatest) scores in order, and those scores; −1 and NaN where there are fewer.
-/// `accept(row, column)` is asked of those that would be among them.
-pub struct TopK<'a, T, F> {
+pub struct TopK<'a, T> {
     k: usize,
     sign: f64,
-    accept: F,
     ids: Rows<'a, i64>,
     values: Rows<'a, T>,
 }
-impl<'a, T: Store, F: Fn(usize, usize) -> bool + Sync> TopK<'a, T, F> {
-    pub fn new(n: usize, k: usize, largest: bool, accept: F, ids: &'a mut [i64], values: &'a mut [T]) -> Result<Self> {
+impl<'a, T: Store> TopK<'a, T> {
+    pub fn new(n: usize, k: usize, largest: bool, ids: &'a mut [i64], values: &'a mut [T]) -> Result<Self> {
         rows_of(ids.len(), k, n)?;
         rows_of(values.len(), k, n)?;
         let sign = if largest { -1.0 } else { 1.0 };
-        Ok(TopK { k, sign, accept, ids: Rows::new(ids, k), values: Rows::new(values, k) })
+        Ok(TopK { k, sign, ids: Rows::new(ids, k), values: Rows::new(values, k) })
     }
 }
 
@@ -238,7 +268,7 @@ impl Best {
     }
 }
 
-impl<T: Store, F: Fn(usize, usize) -> bool + Sync> Reduce for TopK<'_, T, F> {
+impl<T: Store> Reduce for TopK<'_, T> {
     type State = Best;
     fn bytes(&self, m: usize) -> usize {
         size_of::<Best>() + self.k.min(m).saturating_mul(size_of::<(f64, usize)>())
@@ -254,11 +284,12 @@ impl<T: Store, F: Fn(usize, usize) -> bool + Sync> Reduce for TopK<'_, T, F> {
         s: S,
         _: &Sc,
         state: &mut Best,
-        row: usize,
+        _: usize,
         cols: Range<usize>,
-        keys: &mut [f64],
+        live: u64,
+        keys: &[f64],
     ) {
-        for (at, keys) in cols.step_by(PANEL).zip(keys.chunks_exact(PANEL)) {
+        for (at, keys) in (0..cols.len()).step_by(PANEL).zip(keys.chunks_exact(PANEL)) {
             let keys = f64x8::from_slice(s, keys) * self.sign;
             if state.0.len() == self.k && !state.0.first().is_some_and(|worst| keys.simd_lt(worst.0).any_true()) {
                 continue;
@@ -266,8 +297,8 @@ impl<T: Store, F: Fn(usize, usize) -> bool + Sync> Reduce for TopK<'_, T, F> {
             for (i, &key) in keys.as_slice().iter().enumerate() {
                 // columns come in order: an equal key is a later one and loses
                 let good = if state.0.len() < self.k { !key.is_nan() } else { key < state.0[0].0 };
-                if good && (self.accept)(row, at + i) {
-                    state.offer(self.k, (key, at + i));
+                if good && live >> (at + i) & 1 == 1 {
+                    state.offer(self.k, (key, cols.start + at + i));
                 }
             }
         }
@@ -333,20 +364,21 @@ impl<T: Store> Reduce for LogSumExp<'_, T> {
         score: &Sc,
         state: &mut Sum,
         _: usize,
-        cols: Range<usize>,
-        keys: &mut [f64],
+        _: Range<usize>,
+        live: u64,
+        keys: &[f64],
     ) {
+        if live == 0 {
+            return;
+        }
         let none = f64x8::splat(s, f64::NEG_INFINITY);
         let mut terms = [none; STRIP / PANEL];
         for (term, keys) in terms.iter_mut().zip(keys.chunks_exact(PANEL)) {
             *term = score.value(s, f64x8::from_slice(s, keys), single::<T>()) * self.scale;
         }
-        for (i, term) in terms.iter_mut().enumerate() {
-            let left = cols.len().saturating_sub(i * PANEL);
-            if left < PANEL {
-                for lane in &mut term.as_mut_slice()[left..] {
-                    *lane = f64::NEG_INFINITY;
-                }
+        if live != u64::MAX {
+            for (i, term) in terms.iter_mut().enumerate() {
+                *term = dead(s, live, i * PANEL).select(none, *term);
             }
         }
         let mut top = none;
@@ -370,5 +402,87 @@ impl<T: Store> Reduce for LogSumExp<'_, T> {
         // SAFETY: the driver finishes each row once.
         let out = unsafe { self.out.part(row, 0..1) };
         out[0] = T::from_f64(if sum == 0.0 { f64::NEG_INFINITY } else { top + sum.ln() });
+    }
+}
+
+/// The score of one column for each row, live or not, of those that the walk meets; NaN where it meets none.
+pub struct Pick<'a, T, F> {
+    column: F,
+    out: Rows<'a, T>,
+}
+impl<'a, T: Store, F: Fn(usize) -> usize + Sync> Pick<'a, T, F> {
+    pub fn new(n: usize, column: F, out: &'a mut [T]) -> Result<Self> {
+        rows_of(out.len(), 1, n)?;
+        Ok(Pick { column, out: Rows::new(out, 1) })
+    }
+}
+impl<T: Store, F: Fn(usize) -> usize + Sync> Reduce for Pick<'_, T, F> {
+    type State = Option<f64>;
+    fn start(&self, _: usize) -> Result<Self::State> {
+        Ok(None)
+    }
+    #[inline(always)]
+    fn update<S: Simd, Sc: Score>(
+        &self,
+        _: S,
+        _: &Sc,
+        state: &mut Self::State,
+        row: usize,
+        cols: Range<usize>,
+        _: u64,
+        keys: &[f64],
+    ) {
+        let column = (self.column)(row);
+        if cols.contains(&column) {
+            *state = Some(keys[column - cols.start]);
+        }
+    }
+    fn merge(&self, into: &mut Self::State, later: Self::State) {
+        *into = into.or(later);
+    }
+    #[inline(always)]
+    fn finish<S: Simd, Sc: Score>(&self, s: S, score: &Sc, row: usize, state: Self::State) {
+        // SAFETY: the driver finishes each row once.
+        let out = unsafe { self.out.part(row, 0..1) };
+        let key = f64x8::splat(s, state.unwrap_or(f64::NAN));
+        out[0] = T::from_f64(score.value(s, key, single::<T>())[0]);
+    }
+}
+
+/// Two reducers over one walk.
+impl<A: Reduce, B: Reduce> Reduce for (A, B) {
+    type State = (A::State, B::State);
+    fn bytes(&self, m: usize) -> usize {
+        self.0.bytes(m) + self.1.bytes(m)
+    }
+    fn start(&self, m: usize) -> Result<Self::State> {
+        Ok((self.0.start(m)?, self.1.start(m)?))
+    }
+    #[inline(always)]
+    fn update<S: Simd, Sc: Score>(
+        &self,
+        s: S,
+        score: &Sc,
+        state: &mut Self::State,
+        row: usize,
+        cols: Range<usize>,
+        live: u64,
+        keys: &[f64],
+    ) {
+        self.0.update(s, score, &mut state.0, row, cols.clone(), live, keys);
+        self.1.update(s, score, &mut state.1, row, cols, live, keys);
+    }
+    const BLOCKED: bool = {
+        assert!(!A::BLOCKED && !B::BLOCKED, "reducers that take blocks stand alone");
+        false
+    };
+    fn merge(&self, into: &mut Self::State, later: Self::State) {
+        self.0.merge(&mut into.0, later.0);
+        self.1.merge(&mut into.1, later.1);
+    }
+    #[inline(always)]
+    fn finish<S: Simd, Sc: Score>(&self, s: S, score: &Sc, row: usize, state: Self::State) {
+        self.0.finish(s, score, row, state.0);
+        self.1.finish(s, score, row, state.1);
     }
 }

@@ -46,7 +46,7 @@ impl Score for Dot {
     }
 }
 
-/// ⟨x, y⟩ / (|x| |y|); NaN for a zero row.
+/// ⟨x, y⟩ / (|x| |y|); 0 for a zero row.
 pub struct Cosine;
 impl Score for Cosine {
     type Class = Real;
@@ -60,8 +60,8 @@ impl Score for Cosine {
         norm2.root().get()
     }
     #[inline(always)]
-    fn key<S: Simd>(&self, _: S, sum: f64x8<S>, x: f64x8<S>, y: f64x8<S>) -> f64x8<S> {
-        sum / x / y
+    fn key<S: Simd>(&self, s: S, sum: f64x8<S>, x: f64x8<S>, y: f64x8<S>) -> f64x8<S> {
+        x.min(y).simd_eq(0.0).select(f64x8::splat(s, 0.0), sum / x / y)
     }
 }
 

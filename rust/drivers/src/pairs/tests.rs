@@ -53,7 +53,10 @@ fn all_scores(n: usize, m: usize, d: usize) {
     let (x, y) = (numbers::<f32>(n * d, 1), numbers::<f32>(m * d, 2));
     close(&written(&Dot, &x, &y, n, m, d), &naive(&x, &y, n, m, d, dot), 1e-14);
     close(&written(&Distance, &x, &y, n, m, d), &naive(&x, &y, n, m, d, |x, y| square(x, y).sqrt()), 1e-14);
-    let cosine = |x: &[f64], y: &[f64]| dot(x, y) / dot(x, x).sqrt() / dot(y, y).sqrt();
+    let cosine = |x: &[f64], y: &[f64]| match dot(x, x).min(dot(y, y)) {
+        0.0 => 0.0,
+        _ => dot(x, y) / dot(x, x).sqrt() / dot(y, y).sqrt(),
+    };
     close(&written(&Cosine, &x, &y, n, m, d), &naive(&x, &y, n, m, d, cosine), 1e-14);
     distances::<f32>(n, m, d);
 }
@@ -138,6 +141,17 @@ fn sorted(row: &[f64], largest: bool) -> Vec<usize> {
     ids
 }
 
+/// Columns whose number and the row's are not both odd or both even.
+struct Odd;
+impl Extent for Odd {
+    fn hull(&self, _: Range<usize>, m: usize) -> impl Iterator<Item = Range<usize>> {
+        std::iter::once(0..m)
+    }
+    fn live(&self, row: usize, strip: Range<usize>) -> u64 {
+        All.live(row, strip.clone()) & (0x5555_5555_5555_5555 << ((row + strip.start + 1) % 2))
+    }
+}
+
 fn chosen<T: Number>(n: usize, m: usize, d: usize, k: usize, largest: bool) {
     let (x, mut y) = (numbers::<T>(n * d, 3), numbers::<T>(m * d, 4));
     if m > 7 {
@@ -146,10 +160,11 @@ fn chosen<T: Number>(n: usize, m: usize, d: usize, k: usize, largest: bool) {
     let score = SquaredDistance;
     let all = written(&score, &x, &y, n, m, d);
     let (mut ids, mut values) = (vec![9; n * k], vec![9.0; n * k]);
-    run(&score, &TopK::new(n, k, largest, |_, _| true, &mut ids, &mut values).unwrap(), &x, &y, n, m, d).unwrap();
+    run(&score, &TopK::new(n, k, largest, &mut ids, &mut values).unwrap(), &x, &y, n, m, d).unwrap();
     let (mut some, mut part) = (vec![9; n * k], vec![9.0; n * k]);
     let odd = |row: usize, col: usize| (row + col) % 2 == 1;
-    run(&score, &TopK::new(n, k, largest, odd, &mut some, &mut part).unwrap(), &x, &y, n, m, d).unwrap();
+    let sides = Sides::new(&x, &y, n, m, d).unwrap();
+    sides.run(&score, &Odd, &TopK::new(n, k, largest, &mut some, &mut part).unwrap()).unwrap();
     let (mut best, mut least) = (vec![9; n], vec![9.0; n]);
     run(&score, &ArgMin::new(n, largest, &mut best, &mut least).unwrap(), &x, &y, n, m, d).unwrap();
     for i in 0..n {
@@ -191,7 +206,7 @@ fn waves_and_chunks_meet() {
         for threads in [1, 2, 5] {
             let (mut ids, mut values, mut sums) = (vec![0; n * 5], vec![0.0f32; n * 5], vec![0.0f64; n]);
             pool::with(pool::Context { runner: None, threads, poll: None }, || {
-                let best = TopK::new(n, 5, false, |_, _| true, &mut ids, &mut values).unwrap();
+                let best = TopK::new(n, 5, false, &mut ids, &mut values).unwrap();
                 run(&Distance, &best, &x, &y, n, m, d).unwrap();
                 run(&Distance, &LogSumExp::new(n, -1.0, &mut sums).unwrap(), &x, &y, n, m, d).unwrap();
             });
@@ -262,4 +277,149 @@ fn shapes_are_checked() {
     let write = Write::new(2, 2, &mut out).unwrap();
     assert!(run(&Dot, &write, &[0.0f32; 3], &[0.0f32; 4], 2, 2, 2).is_err());
     assert!(run(&Dot, &write, &[0.0f32; 4], &[0.0f32; 4], 2, 2, usize::MAX).is_err());
+}
+
+/// The extents against what they say, pair by pair: through a walk, so that hulls and strips are tested with them.
+#[test]
+fn extents() {
+    fn check(extent: &impl Extent, n: usize, m: usize, says: impl Fn(usize, usize) -> bool) {
+        let (x, y) = (numbers::<f32>(n * 3, 1), numbers::<f32>(m * 3, 2));
+        let (mut out, mut sums) = (vec![7.0; n * m], vec![0.0; n]);
+        let sides = Sides::new(&x, &y, n, m, 3).unwrap();
+        sides.run(&Dot, extent, &Write::new(n, m, &mut out).unwrap()).unwrap();
+        let mut picked = vec![0.0; n];
+        let last = Pick::new(n, |_| m.wrapping_sub(1), &mut picked).unwrap();
+        sides.run(&Dot, extent, &(LogSumExp::new(n, 1.0, &mut sums).unwrap(), last)).unwrap();
+        let all = naive(&x, &y, n, m, 3, dot);
+        for i in 0..n {
+            let (mut sum, mut any) = (0.0, f64::NEG_INFINITY);
+            for j in 0..m {
+                let want = if says(i, j) { all[i * m + j] } else { 7.0 };
+                close(&[out[i * m + j]], &[want], 1e-14);
+                if says(i, j) {
+                    sum += all[i * m + j].exp();
+                    any = sum.ln();
+                }
+            }
+            close(&[sums[i]], &[any], 1e-12);
+            if m > 0 && says(i, m - 1) {
+                close(&[picked[i]], &[all[i * m + m - 1]], 1e-14);
+            }
+        }
+    }
+    for (n, m) in [(0, 5), (5, 0), (1, 1), (70, 63), (200, 190), (260, 300)] {
+        check(&All, n, m, |_, _| true);
+        check(&Others, n, m, |i, j| i != j);
+        for ahead in [-300, -70, -1, 0, 5, 1000] {
+            check(&Causal { ahead }, n, m, |i, j| j as isize <= i as isize + ahead);
+        }
+        for (before, after) in [(0, 0), (3, 1), (64, 0), (0, 130), (usize::MAX, 2), (1, usize::MAX)] {
+            check(&Band { before, after }, n, m, |i, j| i.saturating_sub(before) <= j && j <= i.saturating_add(after));
+        }
+        for (width, reach) in [(1, [1, 1]), (7, [1, 2]), (30, [0, 3]), (100, [1, 1]), (64, [2, usize::MAX / 2])] {
+            check(&Window { width, reach }, n, m, |i, j| {
+                (i / width).abs_diff(j / width) <= reach[0] && (i % width).abs_diff(j % width) <= reach[1]
+            });
+        }
+        let (a, b): (Vec<_>, Vec<_>) = ((0..n as i64).map(|i| i % 5).collect(), (0..m as i64).map(|j| j % 3).collect());
+        for same in [true, false] {
+            check(&Labels { x: &a, y: &b, same }, n, m, |i, j| (a[i] == b[j]) == same);
+            let both = (Labels { x: &a, y: &b, same }, Causal { ahead: 3 });
+            check(&both, n, m, |i, j| (a[i] == b[j]) == same && j <= i + 3);
+        }
+        let both = (Window { width: 9, reach: [3, 3] }, Band { before: 20, after: 1 });
+        check(&both, n, m, |i, j| {
+            (i / 9).abs_diff(j / 9) <= 3 && (i % 9).abs_diff(j % 9) <= 3 && i <= j + 20 && j <= i + 1
+        });
+    }
+}
+
+/// Weights that are the scores themselves.
+struct Plain<'a> {
+    d: usize,
+    x: Shared<f64>,
+    y: Shared<f64>,
+    life: std::marker::PhantomData<&'a mut [f64]>,
+}
+impl<T> Weigh<T> for Plain<'_> {
+    type Sum = f64;
+    const NONE: f64 = 0.0;
+    fn weigh<S: Simd>(
+        &self,
+        _: S,
+        _: Range<usize>,
+        cols: Range<usize>,
+        live: &[u64],
+        keys: &mut [f64],
+        sums: &mut [Mixed<f64>],
+        mut beside: Option<[&mut [f64]; 2]>,
+    ) {
+        for ((keys, sum), &live) in keys.chunks_exact_mut(STRIP).zip(sums).zip(live) {
+            clear(keys, live);
+            sum.sum += keys.iter().sum::<f64>();
+            if let Some([column, _]) = &mut beside {
+                column.iter_mut().zip(&keys[..cols.len()]).for_each(|(c, k)| *c += k);
+            }
+        }
+    }
+    fn merge(&self, into: &mut f64, later: &f64) {
+        *into += later;
+    }
+    fn row<S: Simd>(&self, _: S, row: usize, acc: &[f64], sum: f64) {
+        // SAFETY: each row is finished once, and has d + 1 numbers.
+        let out = unsafe { self.x.part(row * (self.d + 1), self.d + 1) };
+        out[..self.d].copy_from_slice(&acc[..self.d]);
+        out[self.d] = sum;
+    }
+    fn column(&self, col: usize, acc: &[f64], beside: [f64; 2]) {
+        // SAFETY: as above.
+        let out = unsafe { self.y.part(col * (self.d + 1), self.d + 1) };
+        out[..self.d].copy_from_slice(&acc[..self.d]);
+        out[self.d] = beside[0];
+    }
+}
+
+/// Σ s y and Σ s x over the pairs of an extent, with the sums of s beside them; on any number of threads.
+#[test]
+fn mixtures_of_both_sides() {
+    fn check<T: Number>(
+        extent: &impl Extent,
+        [n, m, d]: [usize; 3],
+        blocks: usize,
+        says: impl Fn(usize, usize) -> bool,
+    ) {
+        let (x, y) = (numbers::<T>(n * d, 7), numbers::<T>(m * d, 8));
+        let all = naive(&x, &y, n, m, d, dot);
+        let (mut to_x, mut to_y) = (vec![0.0; n * (d + 1)], vec![0.0; m * (d + 1)]);
+        for (i, j) in (0..n * m).map(|p| (p / m, p % m)).filter(|&(i, j)| says(i, j)) {
+            for k in 0..=d {
+                let (a, b) = if k < d { (x[i * d + k].to_f64(), y[j * d + k].to_f64()) } else { (1.0, 1.0) };
+                to_x[i * (d + 1) + k] += all[i * m + j] * b;
+                to_y[j * (d + 1) + k] += all[i * m + j] * a;
+            }
+        }
+        let sides = Sides::new(&x, &y, n, m, d).unwrap();
+        let mut results = Vec::new();
+        for threads in [1, 3] {
+            let (mut a, mut b) = (vec![7.0; to_x.len()], vec![7.0; to_y.len()]);
+            let life = std::marker::PhantomData;
+            let weigh = Plain { d, x: Shared(a.as_mut_ptr()), y: Shared(b.as_mut_ptr()), life };
+            pool::with(pool::Context { runner: None, threads, poll: None }, || {
+                Mix::both(&Dot, extent, &weigh, &sides, blocks).unwrap();
+            });
+            close(&a, &to_x, 1e-12);
+            close(&b, &to_y, 1e-12);
+            results.push((a, b));
+        }
+        assert_eq!(results[0], results[1]);
+    }
+    for shape in [[0, 3, 2], [3, 0, 2], [1, 1, 1], [9, 70, 0], [300, 130, 17], [150, 200, 40], [700, 90, 150]] {
+        for blocks in [0, 2, 64] {
+            check::<f32>(&All, shape, blocks, |_, _| true);
+            check::<f64>(&Causal { ahead: -2 }, shape, blocks, |i, j| j + 2 <= i);
+            check::<F16>(&(Others, Band { before: 80, after: 3 }), shape, blocks, |i, j| {
+                i != j && j <= i + 3 && i <= j + 80
+            });
+        }
+    }
 }

@@ -10,79 +10,50 @@ use base::lane::Stored;
 use base::pool::{self, Shared};
 use base::simd::*;
 use base::store::Store;
-use base::{Dtype, Element, Error, Result, try_vec};
+use base::{Dtype, Error, Result, try_vec};
+use drivers::index::{Index, offsets, within};
 
 /// Numbers of a result that are added up at a time.
 const SEGMENT: usize = 8192;
 /// Work of a thread at a time, in additions.
 const UNIT: usize = 1 << 18;
 
-/// An index type of CSR.
-pub trait Index: Element {
-    fn get(self) -> Option<usize>;
-}
-impl Index for i32 {
-    fn get(self) -> Option<usize> {
-        usize::try_from(self).ok()
-    }
-}
-impl Index for i64 {
-    fn get(self) -> Option<usize> {
-        usize::try_from(self).ok()
-    }
-}
-
-/// Rows of x in CSR form.
-#[derive(Clone, Copy)]
+/// Rows of x in CSR form: bounds that were checked, and columns that the caller may still write to.
 pub struct Csr<'a, T, I> {
-    pub data: &'a [T],
-    pub indices: &'a [I],
-    pub indptr: &'a [I],
+    data: &'a [T],
+    indices: &'a [I],
+    ptr: Vec<usize>,
 }
 
-impl<T: Copy + Sync, I: Index> Csr<'_, T, I> {
-    pub fn rows(&self) -> usize {
-        self.indptr.len() - 1
+impl<'a, T: Copy + Sync, I: Index> Csr<'a, T, I> {
+    /// Refuses bounds that decrease or lie outside, and columns outside `0..columns`. Numbers after the last row are let be.
+    pub fn new(data: &'a [T], indices: &'a [I], indptr: &[I], columns: usize) -> Result<Self> {
+        let (n, m) = (data.len(), indices.len());
+        if n != m {
+            return Err(Error::Value(format!("data has {n} entries, indices {m}")));
+        }
+        // SAFETY: an element of the slice.
+        let end = indptr.last().map_or(0, |p| unsafe { I::read(p) });
+        if end > n {
+            return Err(Error::Value(format!("indptr ends at {}, but {n} entries are stored", end as i64)));
+        }
+        let ptr = offsets(indptr, end)?;
+        within("indices", &indices[..end], columns)?;
+        Ok(Csr { data, indices, ptr })
     }
 
-    /// Refuses bounds that decrease or lie outside, and columns outside `0..columns`.
-    pub fn check(&self, columns: usize) -> Result<()> {
-        if self.data.len() != self.indices.len() {
-            let (d, i) = (self.data.len(), self.indices.len());
-            return Err(Error::Value(format!("data has {d} entries, indices {i}")));
-        }
-        let mut last = 0;
-        for (row, at) in self.indptr.iter().enumerate() {
-            match at.get() {
-                Some(at) if at >= last && at <= self.data.len() && (row > 0 || at == 0) => last = at,
-                _ => {
-                    return Err(Error::Value(format!(
-                        "indptr must begin with 0, not decrease and stay within {} entries; it does not at {row}",
-                        self.data.len()
-                    )));
-                }
-            }
-        }
-        match self.indices[..last].iter().position(|i| i.get().is_none_or(|i| i >= columns)) {
-            None => Ok(()),
-            Some(at) => Err(Error::Value(format!("indices must be in 0..{columns}; entry {at} is not"))),
-        }
-    }
-
-    /// Columns and numbers of a row; empty where the bounds make no sense (they were checked, but are not ours).
+    /// Columns and numbers of a row.
     fn row(&self, r: usize) -> impl Iterator<Item = (usize, T)> {
-        let bounds = self.indptr[r].get().zip(self.indptr[r + 1].get());
-        let part = bounds.and_then(|(a, b)| self.indices.get(a..b).zip(self.data.get(a..b)));
-        let (indices, data) = part.unwrap_or_default();
-        indices.iter().zip(data).filter_map(|(i, &v)| Some((i.get()?, v)))
+        let part = self.ptr[r]..self.ptr[r + 1];
+        // SAFETY: an element of the slice.
+        self.indices[part.clone()].iter().map(|i| unsafe { I::read(i) }).zip(self.data[part].iter().copied())
     }
 }
 
 /// y = x Pᵀ, or x P for the adjoint.
-pub fn apply<T: Stored, I: Index>(matrix: &Matrix, x: Csr<T, I>, y: &mut [T]) -> Result<()> {
-    let (outputs, terms, n) = (matrix.outputs(), matrix.terms(), x.rows());
+pub fn apply<T: Stored, I: Index>(matrix: &Matrix, x: &Csr<T, I>, y: &mut [T]) -> Result<()> {
+    let (outputs, terms, n) = (matrix.outputs(), matrix.terms(), x.ptr.len() - 1);
     let nnz = x.data.len();
-    x.check(terms)?;
     let out = Shared(y.as_mut_ptr());
     let segment = SEGMENT.min(outputs).max(1);
     let indices = matrix.density() * terms as f64 * segment as f64;

@@ -5,6 +5,7 @@ use base::lane::Stored;
 use base::store::{Bf16, F16};
 use base::{Dtype, Error, Op, Result, Scalar, Tensor, ops, random};
 use drivers::butterfly;
+use drivers::index::Index;
 use matrix::Matrix;
 use sum::Sum;
 
@@ -105,15 +106,15 @@ fn sparse_rows_of<T: Stored>(data: &Tensor, indices: &Tensor, indptr: &Tensor, y
     }
 }
 
-fn sparse_rows_by<T: Stored, I: csr::Index>(
+fn sparse_rows_by<T: Stored, I: Index>(
     data: &Tensor,
     indices: &Tensor,
     indptr: &Tensor,
     y: &Tensor,
     matrix: &Matrix,
 ) -> Result<()> {
-    let x = csr::Csr { data: data.slice::<T>()?, indices: indices.slice::<I>()?, indptr: indptr.slice::<I>()? };
-    csr::apply(matrix, x, y.slice_mut::<T>()?)
+    let x = csr::Csr::new(data.slice::<T>()?, indices.slice::<I>()?, indptr.slice::<I>()?, matrix.terms())?;
+    csr::apply(matrix, &x, y.slice_mut::<T>()?)
 }
 
 fn materialise(t: &[Tensor], c: &[Scalar]) -> Result<()> {

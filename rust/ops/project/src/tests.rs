@@ -169,12 +169,7 @@ fn the_written_matrix_has_the_entries() {
     }
 }
 
-fn sparse_run<T: Store, I: csr::Index>(
-    data: &mut [T],
-    indices: &mut [I],
-    indptr: &mut [I],
-    c: &[Scalar],
-) -> Result<Vec<T>> {
+fn sparse_run<T: Store, I: Index>(data: &mut [T], indices: &mut [I], indptr: &mut [I], c: &[Scalar]) -> Result<Vec<T>> {
     let m = Matrix::new(c)?;
     let n = indptr.len() - 1;
     let mut y = vec![T::from_f32(7.0); n * m.outputs()];

@@ -7,9 +7,9 @@
 //! at 0 have a form of their own ([`polar`]), which knows of no edge.
 
 mod centres;
-mod chunk;
 mod gather;
 mod groups;
+mod lift;
 mod polar;
 mod pull;
 mod sums;
@@ -21,9 +21,10 @@ use base::wide::wide;
 use base::{Dtype, Error, Op, Result, Scalar, Tensor, ops};
 use centres::Centres;
 use drivers::rows::{Margin, Wide};
-use gather::{Job, each};
+use drivers::segments::{self, Lists};
+use gather::{Gather, Job};
 use groups::Groups;
-use pull::Out;
+use pull::{Out, Pull};
 
 pub static OPS: &[Op] = ops! {
     midpoint(x[l.., d], weights[*]?, c[], indices[*]?, indptr[g]?; members: int, eps, tangent: bool)
@@ -60,24 +61,21 @@ fn named<'a, T: Store>(t: &[Tensor<'a>], members: i64, tangent: bool) -> Result<
         return Err(Error::Value("x needs a last axis, got a 0-d array".into()));
     }
     let members = usize::try_from(members).map_err(|_| Error::Value(format!("{members} members in a group")))?;
-    let (indices, indptr) = if t[4].is_empty() {
+    let lists = if t[4].is_empty() {
         if members == 0 || rows % members != 0 {
             return Err(Error::Value(format!("{rows} rows are not groups of {members}")));
         }
-        (None, groups::runs(rows / members, members)?)
+        Lists::runs(rows / members, members, d)?
     } else {
-        let (indices, indptr) = (groups::integers(&t[3])?, groups::integers(&t[4])?);
-        groups::check(&indices, &indptr, rows)?;
-        (Some(indices), indptr)
+        Lists::of_csr(&t[3], &t[4], rows, d)?
     };
-    let entries = indptr.last().copied().unwrap_or(0);
     let weights = if t[1].is_empty() { None } else { Some(t[1].slice::<T>()?) };
     if let Some(w) = weights
-        && w.len() != entries
+        && w.len() != lists.entries()
     {
-        return Err(Error::Value(format!("{} weights for {entries} entries", w.len())));
+        return Err(Error::Value(format!("{} weights for {} entries", w.len(), lists.entries())));
     }
-    Ok(Groups { x: t[0].slice()?, rows, d, c: curvature(&t[2], tangent)?, weights, indices, indptr, tangent })
+    Ok(Groups { x: t[0].slice()?, d, c: curvature(&t[2], tangent)?, weights, lists, tangent })
 }
 
 fn expect(name: &str, t: &Tensor, len: usize) -> Result<()> {
@@ -90,8 +88,13 @@ fn expect(name: &str, t: &Tensor, len: usize) -> Result<()> {
 fn forward<T: Wide>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     let margin = Margin::of(s[1].float())?;
     let groups = named::<T>(t, s[0].int(), s[2].bool())?;
-    expect("m", &t[5], groups.len() * groups.d)?;
+    expect("m", &t[5], groups.lists.len() * groups.d)?;
     means(&groups, t[5].slice_mut()?, margin)
+}
+
+/// Runs a job for every group; what is left of dc beside what rows add to it later.
+fn each<T: Wide>(groups: &Groups<T>, job: Job<T>) -> Result<f64> {
+    Ok(segments::each(groups, &Gather { groups, job })?.iter().fold(0.0, |a, b| a + b))
 }
 
 fn means<T: Wide>(groups: &Groups<T>, out: &mut [T], margin: Margin) -> Result<()> {
@@ -100,7 +103,7 @@ fn means<T: Wide>(groups: &Groups<T>, out: &mut [T], margin: Margin) -> Result<(
 
 fn backward<T: Wide>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     let groups = named::<T>(&t[1..], s[0].int(), s[1].bool())?;
-    expect("g", &t[0], groups.len() * groups.d)?;
+    expect("g", &t[0], groups.lists.len() * groups.d)?;
     expect("dx", &t[6], t[1].len())?;
     expect("dweights", &t[7], groups.weights.map_or(0, <[T]>::len))?;
     t[8].set_number(pull(&groups, t[0].slice()?, t[6].slice_mut()?, t[7].slice_mut()?, false)?)
@@ -109,19 +112,20 @@ fn backward<T: Wide>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
 /// dx (`onto` what is there, for runs of rows), dweights (empty where all weights are one), and dc.
 fn pull<T: Wide>(groups: &Groups<T>, g: &[T], dx: &mut [T], dw: &mut [T], onto: bool) -> Result<f64> {
     let out = Out { dx: Shared(dx.as_mut_ptr()), dw: Shared(dw.as_mut_ptr()), onto };
-    if groups.indices.is_none() && !(0..groups.len()).any(|i| groups.large(i)) {
+    let lists = &groups.lists;
+    if lists.plain() && !(0..lists.len()).any(|i| lists.large(i)) {
         return each(groups, Job::Gradients { g, out });
     }
-    let mut centres = Centres::new(groups, groups.len())?;
+    let mut centres = Centres::new(groups, lists.len())?;
     let own = each(groups, Job::Centres { g, into: &centres.places() })?;
-    let turned = groups::turned(groups)?;
-    Ok(own + pull::gradients(groups, &centres, turned.as_ref(), out)?)
+    let sent = segments::spread(groups, lists.turned()?.as_ref(), &Pull { groups, centres: &centres, out })?;
+    Ok(own + sent.iter().fold(0.0, |a, b| a + b))
 }
 
 /// All rows as one group.
 fn whole<'a, T: Store>(x: &Tensor<'a>, c: &Tensor, tangent: bool) -> Result<Groups<'a, T>> {
     let ((rows, d), c) = (x.rows(), curvature(c, tangent)?);
-    Ok(Groups { x: x.slice()?, rows, d, c, weights: None, indices: None, indptr: groups::runs(1, rows)?, tangent })
+    Ok(Groups { x: x.slice()?, d, c, weights: None, lists: Lists::runs(1, rows, d)?, tangent })
 }
 
 /// The midpoint of all rows of x.

@@ -4,14 +4,12 @@
 //! With α = 1 − c|x|², β = 1 − c|y|², q = |x − y|², m = q/αβ: d = 2√m S(cm), S(u) = arsinh √u/√u. A gradient w of d goes to
 //! x as f(x − y) + 2wc/α √(m/(1 + cm)) x, f = 2w/(αβ √(m(1 + cm))), and to c as in `dist`.
 
-mod columns;
 mod slopes;
 
-use base::pool::{self, Context, Shared};
+use base::pool::Shared;
 use base::wide::wide;
 use base::{Dtype, Error, Op, Result, Scalar, Tensor, ops, try_vec};
-use columns::Columns;
-use drivers::pairs::{self, Hyperbolic, LogSumExp, Number, TopK, Write};
+use drivers::pairs::{All, Columns, Hyperbolic, LogSumExp, Mix, Number, Reduce, Stacks, TopK, Write};
 use slopes::{Side, Slopes, Upstream};
 
 /// The kernel for f64 or f32 data; 16-bit data comes as f32.
@@ -39,58 +37,33 @@ pub static OPS: &[Op] = ops! {
         -> (dx[x]?, dy[y]?, dbeta[beta]?, dc[c]?) = |t, s| typed!(softmin_bwd, 5, t, s; 1);
 };
 
-/// Multiply-adds under which a pair of stacks is one task.
-const SMALL: usize = 1 << 22;
-
 /// The bits of `needs`: which gradients are wanted; those of numbers follow.
 const DX: i64 = 1;
 const DY: i64 = 2;
 const NUMBERS: i64 = !(DX | DY);
 
-/// Two stacks of rows, `[batch, n, d]` and `[batch, m, d]`, and a curvature.
-struct Stacks<'a, T> {
-    x: &'a [T],
-    y: &'a [T],
-    batch: usize,
-    n: usize,
-    m: usize,
-    d: usize,
+/// Two stacks of rows and a curvature.
+struct Points<'a, T> {
+    stacks: Stacks<'a, T>,
     score: Hyperbolic,
 }
 
-fn stacks<'a, T: Number>(x: &Tensor<'a>, y: &Tensor<'a>, c: &Tensor) -> Result<Stacks<'a, T>> {
-    let (&[ref lead @ .., n, d], &[ref other @ .., m, e]) = (x.shape(), y.shape()) else {
-        return Err(Error::Value(format!("two axes or more are needed, got {:?} and {:?}", x.shape(), y.shape())));
-    };
-    if lead != other || d != e {
-        return Err(Error::Value(format!("{:?} and {:?} do not go together", x.shape(), y.shape())));
-    }
-    let c = c.number()?;
-    if !(c >= 0.0 && c.is_finite()) {
-        return Err(Error::Value(format!("curvature must be finite and not negative, got {c}")));
-    }
-    let batch = lead.iter().product();
-    Ok(Stacks { x: x.slice()?, y: y.slice()?, batch, n, m, d, score: Hyperbolic { c } })
-}
-
-impl<T: Number> Stacks<'_, T> {
-    /// Pair `i` of the stacks.
-    fn sides(&self, i: usize) -> (&[T], &[T]) {
-        let (n, m) = (self.n * self.d, self.m * self.d);
-        (&self.x[i * n..][..n], &self.y[i * m..][..m])
-    }
-    fn run<R: pairs::Reduce>(&self, i: usize, reduce: &R) -> Result<()> {
-        let (x, y) = self.sides(i);
-        pairs::run(&self.score, reduce, x, y, self.n, self.m, self.d)
-    }
-    /// `f` of every pair of stacks: small ones side by side, large ones each on all threads.
-    fn each<V: Send>(&self, f: impl Fn(usize) -> Result<V> + Sync) -> Result<Vec<V>> {
-        let work = self.n.saturating_mul(self.m).saturating_mul(self.d);
-        if work >= SMALL || self.batch == 1 {
-            return (0..self.batch).map(f).collect();
+impl<'a, T: Number> Points<'a, T> {
+    fn new(x: &Tensor<'a>, y: &Tensor<'a>, c: &Tensor) -> Result<Self> {
+        let (stacks, c) = (Stacks::new(x, y)?, c.number()?);
+        if !(c >= 0.0 && c.is_finite()) {
+            return Err(Error::Value(format!("curvature must be finite and not negative, got {c}")));
         }
-        let alone = Context { runner: None, threads: 1, poll: None };
-        pool::map(self.batch, work.saturating_mul(self.batch), |i| pool::with(alone, || f(i)))?.into_iter().collect()
+        Ok(Points { stacks, score: Hyperbolic { c } })
+    }
+    fn run(&self, i: usize, reduce: &impl Reduce) -> Result<()> {
+        self.stacks.sides(i).run(&self.score, &All, reduce)
+    }
+}
+impl<'a, T> std::ops::Deref for Points<'a, T> {
+    type Target = Stacks<'a, T>;
+    fn deref(&self) -> &Stacks<'a, T> {
+        &self.stacks
     }
 }
 
@@ -103,7 +76,7 @@ fn expect(name: &str, t: &Tensor, len: usize) -> Result<()> {
 
 /// d
 fn cdist<T: Number>(t: &[Tensor], _: &[Scalar]) -> Result<()> {
-    let p = stacks::<T>(&t[0], &t[1], &t[2])?;
+    let p = Points::<T>::new(&t[0], &t[1], &t[2])?;
     expect("d", &t[3], p.batch * p.n * p.m)?;
     let (out, size) = (Shared(t[3].slice_mut::<T>()?.as_mut_ptr()), p.n * p.m);
     // SAFETY: the output has a part for each pair of stacks.
@@ -113,7 +86,7 @@ fn cdist<T: Number>(t: &[Tensor], _: &[Scalar]) -> Result<()> {
 
 /// The k nearest rows of y to each of x
 fn knn<T: Number>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
-    let p = stacks::<T>(&t[0], &t[1], &t[2])?;
+    let p = Points::<T>::new(&t[0], &t[1], &t[2])?;
     let k = usize::try_from(s[0].int()).ok().filter(|&k| k <= p.m);
     let Some(k) = k else {
         return Err(Error::Value(format!("k must be between 0 and the {} rows of y, got {}", p.m, s[0].int())));
@@ -125,13 +98,13 @@ fn knn<T: Number>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     p.each(|i| {
         // SAFETY: both outputs have a part for each pair of stacks.
         let (d, indices) = unsafe { (d.part(i * size, size), indices.part(i * size, size)) };
-        p.run(i, &TopK::new(p.n, k, false, |_, _| true, indices, d)?)
+        p.run(i, &TopK::new(p.n, k, false, indices, d)?)
     })?;
     Ok(())
 }
 
 /// Σ exp(−β d) over the rows of y, as a logarithm, in f64
-fn log_sums<T: Number>(p: &Stacks<T>, beta: f64) -> Result<Vec<f64>> {
+fn log_sums<T: Number>(p: &Points<T>, beta: f64) -> Result<Vec<f64>> {
     let mut sums = try_vec(p.batch * p.n, 0.0)?;
     let out = Shared(sums.as_mut_ptr());
     // SAFETY: there is a part for each pair of stacks.
@@ -149,7 +122,7 @@ fn sharpness(t: &Tensor) -> Result<f64> {
 
 /// s = −1/β log Σ exp(−β d)
 fn softmin<T: Number>(t: &[Tensor], _: &[Scalar]) -> Result<()> {
-    let (p, beta) = (stacks::<T>(&t[0], &t[1], &t[3])?, sharpness(&t[2])?);
+    let (p, beta) = (Points::<T>::new(&t[0], &t[1], &t[3])?, sharpness(&t[2])?);
     expect("s", &t[4], p.batch * p.n)?;
     let out = t[4].slice_mut::<T>()?;
     for (out, sum) in out.iter_mut().zip(log_sums(&p, beta)?) {
@@ -159,7 +132,7 @@ fn softmin<T: Number>(t: &[Tensor], _: &[Scalar]) -> Result<()> {
 }
 
 fn cdist_bwd<T: Number>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
-    let p = stacks::<T>(&t[1], &t[2], &t[3])?;
+    let p = Points::<T>::new(&t[1], &t[2], &t[3])?;
     expect("g", &t[0], p.batch * p.n * p.m)?;
     let g = t[0].slice::<T>()?;
     let size = p.n * p.m;
@@ -173,12 +146,12 @@ fn cdist_bwd<T: Number>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
 
 /// ds/dd = e^(−β(d − s)), the share of a pair; ds/dβ = (Σ share d − s)/β
 fn softmin_bwd<T: Number>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
-    let (p, beta) = (stacks::<T>(&t[1], &t[2], &t[4])?, sharpness(&t[3])?);
+    let (p, beta) = (Points::<T>::new(&t[1], &t[2], &t[4])?, sharpness(&t[3])?);
     expect("g", &t[0], p.batch * p.n)?;
     let g = t[0].slice::<T>()?;
     let sums = log_sums(&p, beta)?;
     let up = |i: usize, turned: bool| {
-        let part = i * p.n..(i + 1) * p.n;
+        let part = p.rows(i);
         Upstream::Soft { beta, g: &g[part.clone()], sums: &sums[part], turned }
     };
     let [dc, spread] = gradients(&p, s[0].int(), &t[5], &t[6], up)?;
@@ -194,13 +167,14 @@ fn softmin_bwd<T: Number>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
 
 /// dx and dy where they are wanted; the sums over all pairs that dc and dβ are made of.
 fn gradients<'a, T: Number>(
-    p: &Stacks<T>,
+    p: &Points<T>,
     needs: i64,
     dx: &Tensor,
     dy: &Tensor,
     up: impl Fn(usize, bool) -> Upstream<'a, T> + Sync,
 ) -> Result<[f64; 2]> {
-    for (bits, t, len) in [(DX, dx, p.x.len()), (DY, dy, p.y.len())] {
+    let (nd, md) = (p.n * p.d, p.m * p.d);
+    for (bits, t, len) in [(DX, dx, p.batch * nd), (DY, dy, p.batch * md)] {
         if needs & bits != 0 {
             expect("a gradient", t, len)?;
         }
@@ -211,39 +185,28 @@ fn gradients<'a, T: Number>(
     let (dx, dy) = (into(DX, dx)?, into(DY, dy)?);
     let numbers = needs & NUMBERS != 0;
     let totals = p.each(|i| {
-        let (x, y) = p.sides(i);
-        let (x, y) = (Side::new(&p.score, x, p.n, p.d)?, Side::new(&p.score, y, p.m, p.d)?);
-        let (nd, md) = (p.n * p.d, p.m * p.d);
+        let (score, sides) = (&p.score, p.sides(i));
+        let (x, y) = (Side::new(score, sides.x, p.n, p.d)?, Side::new(score, sides.y, p.m, p.d)?);
         // SAFETY: a gradient has a part for each pair of stacks.
-        let (dx, dy) = unsafe { (dx.as_ref().map(|t| t.part(i * nd, nd)), dy.as_ref().map(|t| t.part(i * md, md))) };
+        let (dx, mut dy) =
+            unsafe { (dx.as_ref().map(|t| t.part(i * nd, nd)), dy.as_ref().map(|t| t.part(i * md, md))) };
         let (mut dc, mut spread) = (try_vec(p.n, 0.0)?, try_vec(p.n, 0.0)?);
         let blocks = Columns::blocks(p.n, p.m, p.d);
-        if dx.is_some() && dy.is_some() && size_of::<T>() < 8 && blocks >= 8 {
-            // both sides from one walk
-            if let Some(dy) = dy {
-                let blocks = blocks.min(p.n.div_ceil(pairs::ROWS).max(1));
-                let (mut columns, mut dx) = (Columns::new(blocks, p.m, p.d)?, dx);
-                for first in (0..p.n).step_by(blocks * pairs::ROWS) {
-                    let end = p.n.min(first + blocks * pairs::ROWS);
-                    let numbers = numbers.then_some([&mut dc[..], &mut spread[..]]);
-                    let (sides, parts) = ([&x, &y], columns.parts());
-                    let dx = dx.as_deref_mut();
-                    let slopes = Slopes::new(&p.score, p.d, sides, up(i, false), dx, numbers, first, Some(&parts));
-                    pairs::run(&p.score, &slopes, &x.rows[first * p.d..end * p.d], y.rows, end - first, p.m, p.d)?;
-                    columns.gather();
-                }
-                columns.finish(&p.score, y.rows, p.d, dy);
-            }
-            return Ok([dc.iter().sum::<f64>(), spread.iter().sum::<f64>()]);
-        }
+        // both sides from one walk
+        let one = dx.is_some() && dy.is_some() && size_of::<T>() < 8 && blocks >= 8;
         if dx.is_some() || numbers {
             let numbers = numbers.then_some([&mut dc[..], &mut spread[..]]);
-            let slopes = Slopes::new(&p.score, p.d, [&x, &y], up(i, false), dx, numbers, 0, None);
-            pairs::run(&p.score, &slopes, x.rows, y.rows, p.n, p.m, p.d)?;
+            let columns = if one { dy.take() } else { None };
+            let slopes = Slopes::new(score, [&x, &y], up(i, false), [dx, columns], numbers);
+            if one {
+                Mix::both(score, &All, &slopes, &sides, blocks)?;
+            } else {
+                Mix::rows(score, &All, &slopes, &sides)?;
+            }
         }
-        if let Some(dy) = dy {
-            let slopes = Slopes::new(&p.score, p.d, [&y, &x], up(i, true), Some(dy), None, 0, None);
-            pairs::run(&p.score, &slopes, y.rows, x.rows, p.m, p.n, p.d)?;
+        if dy.is_some() {
+            let slopes = Slopes::new(score, [&y, &x], up(i, true), [dy, None], None);
+            Mix::rows(score, &All, &slopes, &sides.turned())?;
         }
         Ok([dc.iter().sum::<f64>(), spread.iter().sum::<f64>()])
     })?;

@@ -1,16 +1,15 @@
 //! What gradients of distances add up to at each row. The one rule: a pair pulls along the difference of its rows, so that
 //! near pairs lose nothing: f64 rows are taken apart first. Rows of fewer bits are so in f64 to the last of their own when
-//! Σ f x and Σ f y are, and Σ f y is a product of matrices, made a tile at a time.
+//! Σ f x and Σ f y are.
 
-use super::columns::{Parts, columns_of};
+use base::Result;
 use base::dd::{Dd, Num};
 use base::math;
 use base::pool::Shared;
 use base::roots::arsinh_root_d;
 use base::simd::*;
 use base::store::{STEP, Store};
-use base::{Result, try_vec};
-use drivers::pairs::{self, Hyperbolic, Number, Reduce, STRIP, Score};
+use drivers::pairs::{self, Hyperbolic, Mixed, Number, STRIP, Score, Weigh};
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -19,7 +18,8 @@ const LANES: usize = 8;
 
 /// Rows, and what distances need to know of each: 1/α and |x|².
 pub struct Side<'a, T> {
-    pub rows: &'a [T],
+    rows: &'a [T],
+    d: usize,
     inverse: Vec<f64>,
     squares: Vec<f64>,
 }
@@ -41,7 +41,7 @@ impl Score for Squares {
 impl<'a, T: Number> Side<'a, T> {
     pub fn new(score: &Hyperbolic, rows: &'a [T], n: usize, d: usize) -> Result<Self> {
         let inverse = pairs::terms(score, rows, n, d)?;
-        Ok(Side { rows, inverse, squares: pairs::terms(&Squares, rows, n, d)? })
+        Ok(Side { rows, d, inverse, squares: pairs::terms(&Squares, rows, n, d)? })
     }
 }
 
@@ -53,36 +53,35 @@ pub enum Upstream<'a, T> {
     Soft { beta: f64, g: &'a [T], sums: &'a [f64], turned: bool },
 }
 
-/// A reducer that adds up, for every row, the gradient of its distances to all columns.
+/// What makes of every distance what its gradient pulls by, and of that the gradients of the rows.
 pub struct Slopes<'a, T> {
     score: &'a Hyperbolic,
     d: usize,
     own: &'a Side<'a, T>,
     other: &'a Side<'a, T>,
     up: Upstream<'a, T>,
-    into: Option<Shared<T>>,
+    /// Gradients of the rows of x, and of y.
+    into: [Option<Shared<T>>; 2],
     /// Sums of a row: of the gradient by c, and of w d.
     numbers: Option<[Shared<f64>; 2]>,
-    /// The row of x that is the first here.
-    offset: usize,
-    columns: Option<&'a Parts>,
     life: PhantomData<&'a mut [T]>,
 }
 
 impl<'a, T: Number> Slopes<'a, T> {
+    /// Σ f y, where differences would say no more.
+    const NARROW: bool = size_of::<T>() < 8;
+
     pub fn new(
         score: &'a Hyperbolic,
-        d: usize,
         [own, other]: [&'a Side<'a, T>; 2],
         up: Upstream<'a, T>,
-        into: Option<&'a mut [T]>,
+        into: [Option<&'a mut [T]>; 2],
         numbers: Option<[&'a mut [f64]; 2]>,
-        offset: usize,
-        columns: Option<&'a Parts>,
     ) -> Self {
-        let into = into.map(|out| Shared(out.as_mut_ptr()));
+        let into = into.map(|out| out.map(|out| Shared(out.as_mut_ptr())));
         let numbers = numbers.map(|[a, b]| [Shared(a.as_mut_ptr()), Shared(b.as_mut_ptr())]);
-        Slopes { score, d, own, other, up, into, numbers, offset, columns, life: PhantomData }
+        let d = own.d;
+        Slopes { score, d, own, other, up, into, numbers, life: PhantomData }
     }
 
     /// The gradients that arrive at a row's distances to `cols`, zeros past the end.
@@ -91,20 +90,20 @@ impl<'a, T: Number> Slopes<'a, T> {
         w.fill(0.0);
         match &self.up {
             Upstream::Matrix { g, strides: [down, 1] } => {
-                let g = &g[(row + self.offset) * down + cols.start..][..cols.len()];
+                let g = &g[row * down + cols.start..][..cols.len()];
                 for (w, g) in w.iter_mut().zip(g) {
                     *w = g.to_f64();
                 }
             }
             Upstream::Matrix { g, strides: [down, right] } => {
                 for (w, col) in w.iter_mut().zip(cols) {
-                    *w = g[(row + self.offset) * down + col * right].to_f64();
+                    *w = g[row * down + col * right].to_f64();
                 }
             }
             Upstream::Soft { beta, g, sums, turned } => {
                 let mut sum = [0.0; STRIP];
                 for (i, (w, sum)) in w[..cols.len()].iter_mut().zip(&mut sum).enumerate() {
-                    let at = if *turned { cols.start + i } else { row + self.offset };
+                    let at = if *turned { cols.start + i } else { row };
                     (*w, *sum) = (g[at].to_f64(), sums[at]);
                 }
                 for at in (0..STRIP).step_by(LANES) {
@@ -129,7 +128,7 @@ impl<'a, T: Number> Slopes<'a, T> {
         for at in (0..cols.len()).step_by(LANES) {
             let (mut a, mut b) = ([zero; LANES], [zero; LANES]);
             for i in 0..LANES.min(cols.len() - at) {
-                [a[i], b[i]] = T::load16(s, &g[(cols.start + at + i) * right + rows.start + self.offset..]);
+                [a[i], b[i]] = T::load16(s, &g[(cols.start + at + i) * right + rows.start..]);
             }
             let (a, b) = (pairs::transpose(a), pairs::transpose(b));
             for i in 0..LANES {
@@ -140,10 +139,10 @@ impl<'a, T: Number> Slopes<'a, T> {
         true
     }
 
-    /// The distances of a row, where anything needs them; keys past the end become 0.
+    /// The distances of a row, where anything needs them; keys that do not count become 0.
     #[inline(always)]
-    fn distances<S: Simd>(&self, s: S, len: usize, keys: &mut [f64]) -> [f64; STRIP] {
-        keys[len..].fill(0.0);
+    fn distances<S: Simd>(&self, s: S, live: u64, keys: &mut [f64]) -> [f64; STRIP] {
+        pairs::clear(keys, live);
         let soft = matches!(self.up, Upstream::Soft { .. });
         let mut distances = [0.0; STRIP];
         if soft || self.numbers.is_some() {
@@ -165,11 +164,12 @@ impl<'a, T: Number> Slopes<'a, T> {
         keys: &[f64],
         w: &[f64],
         distances: &[f64; STRIP],
+        beside: &mut Option<[&mut [f64]; 2]>,
     ) -> [f64; STRIP] {
         let (c, zero) = (self.score.c, f64x8::splat(s, 0.0));
-        let inverse = self.own.inverse[row + self.offset];
+        let inverse = self.own.inverse[row];
         let mut f = [0.0; STRIP];
-        let mut beside = [0.0; STRIP];
+        let mut across = [0.0; STRIP];
         let (mut along, mut mass) = (f64x8::from_slice(s, &sum.along), f64x8::from_slice(s, &sum.mass));
         for at in (0..cols.len()).step_by(2 * LANES) {
             let (mut m, mut t) = ([zero; 2], [zero; 2]);
@@ -177,7 +177,7 @@ impl<'a, T: Number> Slopes<'a, T> {
                 m[k] = f64x8::from_slice(s, &keys[at + k * LANES..][..LANES]);
                 t[k] = m[k] * m[k].mul_add(c, 1.0);
             }
-            let roots = if Self::BLOCKED { inverse_roots(s, t) } else { [1.0 / t[0].sqrt(), 1.0 / t[1].sqrt()] };
+            let roots = if Self::NARROW { inverse_roots(s, t) } else { [1.0 / t[0].sqrt(), 1.0 / t[1].sqrt()] };
             for k in 0..2 {
                 let at = at + k * LANES;
                 if at >= cols.len() {
@@ -188,126 +188,26 @@ impl<'a, T: Number> Slopes<'a, T> {
                 let u = m[k].simd_eq(0.0).select(zero, (w + w) * roots[k]);
                 let (v, other) = (u * inverse, pairs::padded(s, other));
                 along += v * m[k];
-                (u * m[k] * other).store_slice(&mut beside[at..at + LANES]);
+                (u * m[k] * other).store_slice(&mut across[at..at + LANES]);
                 let v = v * other;
                 mass += v;
                 v.store_slice(&mut f[at..at + LANES]);
             }
         }
-        if let Some(columns) = self.columns {
-            // SAFETY: a block of rows is met by one task at a time, and has a part of its own.
-            let (_, along, mass) = unsafe { columns.part(row / pairs::ROWS, cols.start, cols.len()) };
+        if let Some([along, mass]) = beside {
             for i in 0..cols.len() {
-                along[i] += beside[i];
+                along[i] += across[i];
                 mass[i] += f[i];
             }
         }
         along.store_slice(&mut sum.along);
-        if Self::BLOCKED {
+        if Self::NARROW {
             mass.store_slice(&mut sum.mass);
         }
         if self.numbers.is_some() {
             self.curve(s, sum, row, cols, keys, w, distances);
         }
         f
-    }
-
-    /// Σ f x for the columns of a strip, over 16 rows at most, for 16 features from `at` on.
-    #[inline(always)]
-    fn across<S: Simd, const R: usize>(
-        &self,
-        s: S,
-        columns: &Parts,
-        rows: Range<usize>,
-        cols: Range<usize>,
-        f: &[f64],
-        at: usize,
-    ) {
-        let (d, end) = (self.d, self.d.min(at + STEP));
-        let mut x = [0.0; STEP * STEP];
-        for (row, x) in rows.clone().zip(x.chunks_exact_mut(STEP)) {
-            let from = &self.own.rows[(row + self.offset) * d + at..(row + self.offset) * d + end];
-            f64::store16(s, if from.len() == STEP { T::load16(s, from) } else { T::load_tail(s, from) }, x);
-        }
-        let x = &x[..rows.len() * STEP];
-        // SAFETY: a block of rows is met by one task at a time, and has a part of its own.
-        let (acc, ..) = unsafe { columns.part(rows.start / pairs::ROWS, cols.start, cols.len()) };
-        let whole = cols.len() / R * R;
-        for first in (0..whole).step_by(R) {
-            columns_of::<S, R>(s, &mut acc[first * columns.pad + at..], columns.pad, &f[first..], x);
-        }
-        for first in whole..cols.len() {
-            columns_of::<S, 1>(s, &mut acc[first * columns.pad + at..], columns.pad, &f[first..], x);
-        }
-    }
-
-    /// acc += Σ f y over the columns of a strip, for features from `at` on; where they end.
-    #[inline(always)]
-    fn product<S: Simd, const N: usize, const R: usize>(
-        &self,
-        s: S,
-        sums: &mut [Sum],
-        cols: Range<usize>,
-        f: &[f64],
-        at: usize,
-    ) -> usize {
-        let (d, width) = (self.d, N * STEP);
-        let end = d.min(at + width);
-        let mut y = [0.0; 2 * STEP * STRIP];
-        for (col, y) in cols.clone().zip(y.chunks_exact_mut(width)) {
-            let from = &self.other.rows[col * d + at..col * d + end];
-            for (from, y) in from.chunks(STEP).zip(y.chunks_exact_mut(STEP)) {
-                f64::store16(s, if from.len() == STEP { T::load16(s, from) } else { T::load_tail(s, from) }, y);
-            }
-        }
-        let y = &y[..cols.len() * width];
-        let whole = sums.len() / R * R;
-        for first in (0..whole).step_by(R) {
-            rows_of::<S, N, R>(s, &mut sums[first..first + R], &f[first * STRIP..], y, at);
-        }
-        for first in whole..sums.len() {
-            rows_of::<S, N, 1>(s, &mut sums[first..=first], &f[first * STRIP..], y, at);
-        }
-        end
-    }
-
-    /// acc += Σ f (x − y) over the columns
-    #[inline(always)]
-    fn pull<S: Simd, const N: usize>(&self, s: S, acc: &mut [f64], row: usize, cols: Range<usize>, f: &[f64; STRIP]) {
-        let d = self.d;
-        let x = &self.own.rows[(row + self.offset) * d..][..d];
-        let y = &self.other.rows[cols.start * d..cols.end * d];
-        let zero = f64x8::splat(s, 0.0);
-        let mut at = 0;
-        while at < d {
-            if d - at >= N * STEP {
-                let (mut a, mut v) = ([[zero; 2]; N], [[zero; 2]; N]);
-                for i in 0..N {
-                    v[i] = T::load16(s, &x[at + i * STEP..]);
-                    a[i] = f64::load16(s, &acc[at + i * STEP..]);
-                }
-                for (y, &f) in y.chunks_exact(d).zip(f) {
-                    let (y, f) = (&y[at..at + N * STEP], f64x8::splat(s, f));
-                    for i in 0..N {
-                        let u = T::load16(s, &y[i * STEP..]);
-                        a[i] = [(v[i][0] - u[0]).mul_add(f, a[i][0]), (v[i][1] - u[1]).mul_add(f, a[i][1])];
-                    }
-                }
-                for i in 0..N {
-                    f64::store16(s, a[i], &mut acc[at + i * STEP..]);
-                }
-                at += N * STEP;
-            } else {
-                let end = d.min(at + STEP);
-                let (v, mut a) = (T::load_tail(s, &x[at..end]), f64::load16(s, &acc[at..]));
-                for (y, &f) in y.chunks_exact(d).zip(f) {
-                    let (u, f) = (T::load_tail(s, &y[at..end]), f64x8::splat(s, f));
-                    a = [(v[0] - u[0]).mul_add(f, a[0]), (v[1] - u[1]).mul_add(f, a[1])];
-                }
-                f64::store16(s, a, &mut acc[at..]);
-                at = end;
-            }
-        }
     }
 }
 
@@ -328,11 +228,10 @@ fn inverse_roots<S: Simd>(s: S, t: [f64x8<S>; 2]) -> [f64x8<S>; 2] {
     out
 }
 
-/// The sum of the pulls, the weight of x beside it, and the sums for c and for w d.
+/// The weight of x beside its pulls, Σ f, and the sums for c and for w d, in lanes.
+#[derive(Clone, Copy)]
 pub struct Sum {
-    acc: Vec<f64>,
     along: [f64; LANES],
-    /// Σ f, where acc is Σ f y.
     mass: [f64; LANES],
     dc: [f64; LANES],
     spread: [f64; LANES],
@@ -343,89 +242,39 @@ fn total<S: Simd>(s: S, lanes: &[f64; LANES]) -> f64 {
     hsum(f64x8::from_slice(s, lanes))
 }
 
-impl<T: Number> Reduce for Slopes<'_, T> {
-    type State = Sum;
-    fn bytes(&self, _: usize) -> usize {
-        size_of::<Sum>() + self.d.next_multiple_of(STEP) * size_of::<f64>()
-    }
-    fn start(&self, _: usize) -> Result<Sum> {
-        let acc = try_vec(self.d.next_multiple_of(STEP), 0.0)?;
-        Ok(Sum { acc, along: [0.0; LANES], mass: [0.0; LANES], dc: [0.0; LANES], spread: [0.0; LANES] })
+impl<T: Number> Weigh<T> for Slopes<'_, T> {
+    type Sum = Sum;
+    const NONE: Sum = Sum { along: [0.0; LANES], mass: [0.0; LANES], dc: [0.0; LANES], spread: [0.0; LANES] };
+    const APART: bool = !Self::NARROW;
+    fn wanted(&self) -> bool {
+        self.into[0].is_some()
     }
     #[inline(always)]
-    fn update<S: Simd, Sc: Score>(
+    fn weigh<S: Simd>(
         &self,
         s: S,
-        _: &Sc,
-        sum: &mut Sum,
-        row: usize,
-        cols: Range<usize>,
-        keys: &mut [f64],
-    ) {
-        let distances = self.distances(s, cols.len(), keys);
-        let mut w = [0.0; STRIP];
-        self.weights(s, row, cols.clone(), &distances, &mut w);
-        let f = self.factors(s, sum, row, cols.clone(), keys, &w, &distances);
-        if self.into.is_some() {
-            if S::f64s::N == 8 {
-                self.pull::<S, 4>(s, &mut sum.acc, row, cols, &f);
-            } else {
-                self.pull::<S, 1>(s, &mut sum.acc, row, cols, &f);
-            }
-        }
-    }
-    const BLOCKED: bool = size_of::<T>() < 8;
-    #[inline(always)]
-    fn block<S: Simd, Sc: Score>(
-        &self,
-        s: S,
-        _: &Sc,
-        sums: &mut [Sum],
         rows: Range<usize>,
         cols: Range<usize>,
+        live: &[u64],
         keys: &mut [f64],
+        sums: &mut [Mixed<Sum>],
+        mut beside: Option<[&mut [f64]; 2]>,
     ) {
         let mut w = [0.0; STEP * STRIP];
-        for first in (0..sums.len()).step_by(STEP) {
-            let end = sums.len().min(first + STEP);
-            let ready = self.turned(s, rows.start + first..rows.start + end, cols.clone(), &mut w);
-            for at in first..end {
-                let keys = &mut keys[at * STRIP..][..STRIP];
-                let distances = self.distances(s, cols.len(), keys);
-                let w = &mut w[(at - first) * STRIP..][..STRIP];
-                if !ready {
-                    self.weights(s, rows.start + at, cols.clone(), &distances, w);
-                }
-                let f = self.factors(s, &mut sums[at], rows.start + at, cols.clone(), keys, w, &distances);
-                keys.copy_from_slice(&f);
+        let ready = self.turned(s, rows.clone(), cols.clone(), &mut w);
+        for (((row, keys), w), (sum, &live)) in
+            rows.zip(keys.chunks_exact_mut(STRIP)).zip(w.chunks_exact_mut(STRIP)).zip(sums.iter_mut().zip(live))
+        {
+            let distances = self.distances(s, live, keys);
+            if !ready {
+                self.weights(s, row, cols.clone(), &distances, w);
             }
-            if let Some(columns) = self.columns {
-                let (own, f) = (rows.start + first..rows.start + end, &keys[first * STRIP..]);
-                for at in (0..self.d).step_by(STEP) {
-                    if S::f64s::N == 8 {
-                        self.across::<S, 8>(s, columns, own.clone(), cols.clone(), f, at);
-                    } else {
-                        self.across::<S, 2>(s, columns, own.clone(), cols.clone(), f, at);
-                    }
-                }
-            }
-        }
-        if self.into.is_some() {
-            // as many sums as there are registers
-            let mut at = 0;
-            while at < self.d {
-                at = match (S::f64s::N == 8, self.d - at >= 2 * STEP) {
-                    (true, true) => self.product::<S, 2, 4>(s, sums, cols.clone(), keys, at),
-                    (true, false) => self.product::<S, 1, 8>(s, sums, cols.clone(), keys, at),
-                    _ => self.product::<S, 1, 2>(s, sums, cols.clone(), keys, at),
-                };
-            }
+            pairs::clear(w, live);
+            let f = self.factors(s, &mut sum.sum, row, cols.clone(), keys, w, &distances, &mut beside);
+            keys.copy_from_slice(&f);
         }
     }
-    fn merge(&self, into: &mut Sum, later: Sum) {
-        for (a, b) in into.acc.iter_mut().zip(&later.acc) {
-            *a += b;
-        }
+    fn merge(&self, into: &mut Sum, later: &Sum) {
         for i in 0..LANES {
             into.along[i] += later.along[i];
             into.mass[i] += later.mass[i];
@@ -434,24 +283,30 @@ impl<T: Number> Reduce for Slopes<'_, T> {
         }
     }
     #[inline(always)]
-    fn finish<S: Simd, Sc: Score>(&self, s: S, _: &Sc, row: usize, sum: Sum) {
+    fn row<S: Simd>(&self, s: S, row: usize, acc: &[f64], sum: Sum) {
         if let Some([dc, spread]) = &self.numbers {
             // SAFETY: the driver finishes each row once, and these have a number for each row.
-            unsafe {
-                (*dc.at(row + self.offset), *spread.at(row + self.offset)) = (total(s, &sum.dc), total(s, &sum.spread));
-            };
+            unsafe { (*dc.at(row), *spread.at(row)) = (total(s, &sum.dc), total(s, &sum.spread)) };
         }
-        let Some(out) = &self.into else { return };
+        let Some(out) = &self.into[0] else { return };
         let (along, mass) = (total(s, &sum.along) * self.score.c, total(s, &sum.mass));
-        let sign = if Self::BLOCKED { -1.0 } else { 1.0 };
-        let row = row + self.offset;
+        let sign = if Self::NARROW { -1.0 } else { 1.0 };
         let x = &self.own.rows[row * self.d..][..self.d];
         // SAFETY: as above; the output has a row of d for each row.
         let out = unsafe { out.part(row * self.d, self.d) };
-        for ((x, a), out) in x.chunks(STEP).zip(sum.acc.chunks_exact(STEP)).zip(out.chunks_mut(STEP)) {
+        for ((x, a), out) in x.chunks(STEP).zip(acc.chunks_exact(STEP)).zip(out.chunks_mut(STEP)) {
             let (x, a) = (T::load_tail(s, x), f64::load16(s, a));
             let own = along + mass;
             T::store_tail(s, [x[0].mul_add(own, a[0] * sign), x[1].mul_add(own, a[1] * sign)], out);
+        }
+    }
+    fn column(&self, col: usize, acc: &[f64], [along, mass]: [f64; 2]) {
+        let Some(out) = &self.into[1] else { return };
+        let (own, part) = (along.mul_add(self.score.c, mass), col * self.d..(col + 1) * self.d);
+        // SAFETY: each column is shown once, and the output has a row of d for each.
+        let out = unsafe { out.part(part.start, self.d) };
+        for ((y, a), out) in self.other.rows[part].iter().zip(acc).zip(out) {
+            *out = T::from_f64(y.to_f64().mul_add(own, -a));
         }
     }
 }
@@ -469,7 +324,7 @@ impl<T: Number> Slopes<'_, T> {
         w: &[f64],
         distances: &[f64; STRIP],
     ) {
-        let own = self.own.squares[row + self.offset] * self.own.inverse[row + self.offset];
+        let own = self.own.squares[row] * self.own.inverse[row];
         let (mut dc, mut spread) = (f64x8::from_slice(s, &sum.dc), f64x8::from_slice(s, &sum.spread));
         for at in (0..cols.len()).step_by(LANES) {
             let range = cols.start + at..cols.end.min(cols.start + at + LANES);
@@ -486,34 +341,5 @@ impl<T: Number> Slopes<'_, T> {
         }
         dc.store_slice(&mut sum.dc);
         spread.store_slice(&mut sum.spread);
-    }
-}
-
-/// R rows of the product.
-#[inline(always)]
-fn rows_of<S: Simd, const N: usize, const R: usize>(s: S, sums: &mut [Sum], f: &[f64], y: &[f64], at: usize) {
-    let mut acc = [[[f64x8::splat(s, 0.0); 2]; N]; R];
-    for r in 0..R {
-        for i in 0..N {
-            acc[r][i] = f64::load16(s, &sums[r].acc[at + i * STEP..]);
-        }
-    }
-    let f = &f[..R * STRIP];
-    for (col, y) in y.chunks_exact(N * STEP).enumerate() {
-        let mut v = [[f64x8::splat(s, 0.0); 2]; N];
-        for i in 0..N {
-            v[i] = f64::load16(s, &y[i * STEP..]);
-        }
-        for r in 0..R {
-            let f = f64x8::splat(s, f[r * STRIP + col]);
-            for i in 0..N {
-                acc[r][i] = [v[i][0].mul_add(f, acc[r][i][0]), v[i][1].mul_add(f, acc[r][i][1])];
-            }
-        }
-    }
-    for r in 0..R {
-        for i in 0..N {
-            f64::store16(s, acc[r][i], &mut sums[r].acc[at + i * STEP..]);
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! What the gradients of rows need of their groups. The one rule: what is the same for all rows of a group is found once.
 
-use super::chunk::{LANES, Lines, eight, load};
-use super::groups::{Groups, SLOTS};
+use super::groups::Groups;
+use super::lift::{LANES, Lines, eight, load};
 use super::polar;
 use super::sums::{Solved, Sums, solve};
 use base::pool::Shared;
@@ -9,6 +9,7 @@ use base::simd::*;
 use base::store::{STEP, Store};
 use base::{Result, try_vec};
 use drivers::rows::{Acc, Wide};
+use drivers::segments::SLOTS;
 use std::ops::Range;
 
 /// Sums in plain f64, whatever the data.

@@ -1,35 +1,107 @@
-//! Sums over the members of groups. The one rule: members are added in their order, in parts whose bounds follow from the
-//! lists alone.
+//! Sums over the members of groups, and what is made of them. The one rule: N and T come first, of tangent vectors L in a second
+//! sweep, and the gradients of rows that are still near with them.
 
 use super::centres::{Centres, Places, centres};
-use super::chunk::{Chunk, LANES, chunks, load};
-use super::groups::{Groups, PART, SLOTS};
+use super::groups::Groups;
+use super::lift::{Chunk, LANES, Lifted, load};
 use super::polar;
 use super::pull::{self, Out};
 use super::sums::{Solved, Sums, solve};
 use base::Result;
 use base::fetch;
-use base::pool::{self, Shared};
+use base::pool::Shared;
 use base::simd::*;
 use base::store::{STEP, Store};
 use drivers::rows::{Margin, Wide, eps, inside};
+use drivers::segments::{Fold, SLOTS};
 use std::ops::Range;
 
-/// Adds entries of groups to their sums.
-#[inline(always)]
-fn add<S: Simd, T: Wide>(
-    s: S,
-    groups: &Groups<T>,
-    range: Range<usize>,
-    entries: Range<usize>,
-    sums: &mut Sums,
-    chunk: &mut Chunk,
-) {
-    chunks!(s, groups, range, entries, chunk, |k, part| if groups.exact() {
-        wide(s, groups, chunk, part, sums, k);
-    } else {
-        plain(s, groups, chunk, part, sums, k);
-    });
+/// What is made of the sums.
+#[derive(Clone, Copy)]
+pub enum Job<'a, T> {
+    /// The midpoints.
+    Means { out: Shared<T>, margin: Margin },
+    /// What the gradients of rows need.
+    Centres { g: &'a [T], into: &'a Places },
+    /// Those gradients, of runs of rows.
+    Gradients { g: &'a [T], out: Out<T> },
+}
+
+/// A job for every group.
+pub struct Gather<'a, T> {
+    pub groups: &'a Groups<'a, T>,
+    pub job: Job<'a, T>,
+}
+
+/// The sums of the groups at hand, their centres where gradients follow at once, and what dc has of them and of their rows.
+pub struct State {
+    sums: Sums,
+    centres: Centres,
+    dc: f64,
+    rows: [f64; LANES],
+}
+
+impl<T: Wide> Fold<Lifted> for Gather<'_, T> {
+    type State = State;
+    type Left = f64;
+    fn sweeps(&self) -> usize {
+        if self.groups.tangent { 2 } else { 1 }
+    }
+    #[inline(always)]
+    fn applies(&self) -> bool {
+        matches!(self.job, Job::Gradients { .. })
+    }
+    fn start(&self, slots: usize) -> Result<State> {
+        let centres = Centres::new(self.groups, if self.applies() { slots } else { 0 })?;
+        Ok(State { sums: Sums::new(self.groups.d, slots)?, centres, dc: 0.0, rows: [0.0; LANES] })
+    }
+    fn clear(&self, state: &mut State, n: usize) {
+        state.sums.clear(n);
+    }
+    #[inline(always)]
+    fn add<S: Simd>(&self, s: S, sweep: usize, state: &mut State, k: usize, chunk: &Chunk, part: Range<usize>) {
+        if sweep == 1 {
+            polar::low(s, self.groups, chunk, part, &mut state.sums, k);
+        } else if self.groups.exact() {
+            wide(s, self.groups, chunk, part, &mut state.sums, k);
+        } else {
+            plain(s, self.groups, chunk, part, &mut state.sums, k);
+        }
+    }
+    #[inline(always)]
+    fn turn<S: Simd>(&self, s: S, state: &mut State, n: usize) {
+        polar::units(s, &mut state.sums, n);
+    }
+    fn fork(&self, of: &State) -> Result<State> {
+        let mut state = self.start(1)?;
+        state.sums.copy(&of.sums);
+        Ok(state)
+    }
+    fn merge(&self, sweep: usize, into: &mut State, mut later: State) {
+        if sweep == 0 { into.sums.merge(&mut later.sums) } else { into.sums.merge_low(&later.sums) }
+    }
+    #[inline(always)]
+    fn finish<S: Simd>(&self, s: S, range: Range<usize>, state: &mut State) {
+        let State { sums, centres: own, dc, .. } = state;
+        *dc += match &self.job {
+            Job::Means { out, margin } => {
+                means(s, self.groups, range, sums, out, *margin);
+                0.0
+            }
+            Job::Centres { g, into } => centres(s, self.groups, range.clone(), sums, g, into, range.start),
+            Job::Gradients { g, .. } => centres(s, self.groups, range, sums, g, &own.places(), 0),
+        };
+    }
+    #[inline(always)]
+    fn apply<S: Simd>(&self, s: S, state: &mut State, chunk: &Chunk) {
+        if let Job::Gradients { out, .. } = &self.job {
+            pull::rows(s, self.groups, chunk, &state.centres, out, &mut [], &mut state.rows);
+        }
+    }
+    #[inline(always)]
+    fn left<S: Simd>(&self, s: S, state: State) -> f64 {
+        state.dc + hsum(f64x8::from_slice(s, &state.rows))
+    }
 }
 
 /// In twice f64's precision.
@@ -39,7 +111,7 @@ fn wide<S: Simd, T: Store>(s: S, groups: &Groups<T>, chunk: &Chunk, part: Range<
         sums.add_time(k, [chunk.time[0][i], chunk.time[1][i]]);
         let (u, rest) = (f64x8::splat(s, chunk.space[0][i]), f64x8::splat(s, chunk.space[1][i]));
         let [hi, lo] = sums.row(k);
-        let steps = chunk.x(groups, i).chunks(STEP).zip(hi.chunks_exact_mut(STEP));
+        let steps = groups.row(chunk.rows[i]).chunks(STEP).zip(hi.chunks_exact_mut(STEP));
         for ((x, hi), lo) in steps.zip(lo.chunks_exact_mut(STEP)) {
             let (v, mut h, mut l) = (load(s, x), f64::load16(s, hi), f64::load16(s, lo));
             for j in 0..2 {
@@ -105,142 +177,6 @@ fn columns<S: Simd, T: Store, const N: usize>(
         f64::store16(s, acc[i], &mut sums[at + i * STEP..]);
     }
     end
-}
-
-/// What is made of the sums.
-#[derive(Clone, Copy)]
-pub enum Job<'a, T> {
-    /// The midpoints.
-    Means { out: Shared<T>, margin: Margin },
-    /// What the gradients of rows need.
-    Centres { g: &'a [T], into: &'a Places },
-    /// Those gradients, of runs of rows.
-    Gradients { g: &'a [T], out: Out<T> },
-}
-
-/// Runs a job for every group, each from one thread; what is left of dc beside what rows add to it.
-pub fn each<T: Wide>(groups: &Groups<T>, job: Job<T>) -> Result<f64> {
-    let (tasks, slots) = (groups.tasks()?, groups.slots());
-    let work = groups.entries().saturating_mul(groups.d);
-    let mut dc = 0.0;
-    for part in pool::map(tasks.len(), work, |b| {
-        let (sums, range) = (Sums::new(groups.d, slots)?, tasks[b].clone());
-        let room = if let Job::Gradients { .. } = job { slots } else { 0 };
-        Ok(dispatch(Task { groups, job, range, sums, centres: Centres::new::<T>(groups, room)? }))
-    })? {
-        dc += part?;
-    }
-    for i in (0..groups.len()).filter(|&i| groups.large(i)) {
-        let (first, end) = (groups.indptr[i], groups.indptr[i + 1]);
-        let parts = (end - first).div_ceil(PART);
-        let entries = |b: usize| first + b * PART..end.min(first + (b + 1) * PART);
-        let mut total = Sums::new(groups.d, 1)?;
-        for part in pool::map(parts, work, |b| {
-            let mut sums = Sums::new(groups.d, 1)?;
-            dispatch(Part { groups, group: i, entries: entries(b), sums: &mut sums });
-            Ok(sums)
-        })? {
-            total.merge(&mut part?);
-        }
-        if groups.tangent {
-            dispatch(polar::Units(&mut total));
-            let sums = &total;
-            for [low, longest] in
-                pool::map(parts, work, |b| dispatch(polar::Low { groups, group: i, entries: entries(b), sums }))?
-            {
-                total.low[0][0] += low;
-                total.low[1][0] = longest.max(total.low[1][0]);
-            }
-        }
-        dc += dispatch(Finish { groups, job, range: i..i + 1, sums: &mut total });
-    }
-    Ok(dc)
-}
-
-/// The groups of a task that are not large.
-struct Task<'a, T> {
-    groups: &'a Groups<'a, T>,
-    job: Job<'a, T>,
-    range: Range<usize>,
-    sums: Sums,
-    centres: Centres,
-}
-impl<T: Wide> Kernel for Task<'_, T> {
-    type Output = f64;
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> f64 {
-        let Task { groups, job, range, mut sums, centres: mut own } = self;
-        let places = own.places();
-        let (mut chunk, mut dc, mut rows) = (Chunk::new(), 0.0, [0.0; LANES]);
-        let mut first = range.start;
-        while first < range.end {
-            let batch = groups.batch(first, range.end);
-            first = batch.end;
-            if groups.large(batch.start) {
-                continue;
-            }
-            let entries = groups.indptr[batch.start]..groups.indptr[batch.end];
-            sums.clear(batch.len());
-            add(s, groups, batch.clone(), entries.clone(), &mut sums, &mut chunk);
-            if groups.tangent {
-                polar::low(s, groups, batch.clone(), entries.clone(), &mut sums, &mut chunk);
-            }
-            if let Job::Gradients { g, out } = &job {
-                dc += centres(s, groups, batch.clone(), &mut sums, g, &places, 0);
-                for at in entries.clone().step_by(groups.chunk()) {
-                    let end = entries.end.min(at + groups.chunk());
-                    chunk.take(s, groups, at..end, batch.start, batch.start);
-                    pull::rows(s, groups, &chunk, &own, out, &mut [], &mut rows);
-                }
-            } else {
-                dc += finish(s, groups, &job, batch, &mut sums);
-            }
-        }
-        dc + hsum(f64x8::from_slice(s, &rows))
-    }
-}
-
-/// A part of a large group.
-struct Part<'a, T> {
-    groups: &'a Groups<'a, T>,
-    group: usize,
-    entries: Range<usize>,
-    sums: &'a mut Sums,
-}
-impl<T: Wide> Kernel for Part<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Part { groups, group, entries, sums } = self;
-        add(s, groups, group..group + 1, entries, sums, &mut Chunk::new());
-    }
-}
-
-/// A large group whose sums are there.
-struct Finish<'a, T> {
-    groups: &'a Groups<'a, T>,
-    job: Job<'a, T>,
-    range: Range<usize>,
-    sums: &'a mut Sums,
-}
-impl<T: Wide> Kernel for Finish<'_, T> {
-    type Output = f64;
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> f64 {
-        finish(s, self.groups, &self.job, self.range, self.sums)
-    }
-}
-
-#[inline(always)]
-fn finish<S: Simd, T: Wide>(s: S, groups: &Groups<T>, job: &Job<T>, range: Range<usize>, sums: &mut Sums) -> f64 {
-    match job {
-        Job::Means { out, margin } => {
-            means(s, groups, range, sums, out, *margin);
-            0.0
-        }
-        Job::Centres { g, into } => centres(s, groups, range.clone(), sums, g, into, range.start),
-        Job::Gradients { .. } => 0.0,
-    }
 }
 
 #[inline(always)]

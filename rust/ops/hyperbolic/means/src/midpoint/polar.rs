@@ -5,13 +5,13 @@
 //! a sum of positive terms; sinh σ_m = √c|N|/R. With g_r = ⟨g, m̂⟩ and g⊥ = g − g_r m̂, dN is (g_r cosh σ_m m̂ + s g⊥)/2R,
 //! s = σ_m/sinh σ_m, and a row moves along itself by [g_r(cosh(σ − σ_m) − (1 − cos θ) cosh σ cosh σ_m) + s cosh σ⟨g⊥, x̂⟩]/R.
 
-use super::chunk::{Chunk, LANES, Shares, chunks, eight, load};
-use super::groups::{CHUNK, Groups, SLOTS};
+use super::groups::Groups;
+use super::lift::{Chunk, LANES, Shares, eight, load};
 use super::sums::Sums;
 use crate::place::{LONGEST, sinh};
 use base::simd::*;
 use base::store::{STEP, Store};
-use drivers::rows::Wide;
+use drivers::segments::{CHUNK, SLOTS};
 use std::ops::Range;
 
 /// From this σ² on, dc follows from the scaling of the whole map, which has no large terms that cancel.
@@ -19,7 +19,7 @@ const FAR: f64 = 0.2;
 
 /// N of `n` groups as a direction, turned round if T is negative, and its length in place of what f64 leaves of T.
 #[inline(always)]
-fn units<S: Simd>(s: S, sums: &mut Sums, n: usize) {
+pub fn units<S: Simd>(s: S, sums: &mut Sums, n: usize) {
     for k in 0..n {
         sums.t[1][k] = direction(s, sums.t[0][k] < 0.0, sums.row(k)[0]);
     }
@@ -53,93 +53,39 @@ fn direction<S: Simd>(s: S, turn: bool, n: &mut [f64]) -> f64 {
     root * most
 }
 
-/// L of groups whose N are directions, and the largest |x|², entry by entry.
-#[inline(always)]
-fn add<S: Simd, T: Wide>(
-    s: S,
-    groups: &Groups<T>,
-    range: Range<usize>,
-    entries: Range<usize>,
-    sums: &Sums,
-    chunk: &mut Chunk,
-    into: &mut [[f64; SLOTS]; 2],
-) {
-    let root = groups.c.sqrt();
-    chunks!(s, groups, range, entries, chunk, |k, part| {
-        let (mut q, mut low) = ([0.0; CHUNK], [0.0; CHUNK]);
-        for i in part.clone() {
-            let per = f64x8::splat(s, chunk.scale[i]);
-            let mut sum = [f64x8::splat(s, 0.0); 2];
-            for (x, n) in chunk.x(groups, i).chunks(STEP).zip(sums.axis(k).chunks_exact(STEP)) {
-                let (x, n) = (load(s, x), f64::load16(s, n));
-                for j in 0..2 {
-                    let v = x[j].mul_add(per, -n[j]);
-                    sum[j] = v.mul_add(v, sum[j]);
-                }
-            }
-            q[i] = hsum(sum[0] + sum[1]);
-        }
-        for at in (part.start / LANES * LANES..part.end).step_by(LANES) {
-            let length = eight(s, &chunk.square, at).sqrt();
-            let sinh = length * eight(s, &chunk.f, at) * root;
-            let half = length.simd_gt(0.0).select(eight(s, &q, at) * 0.5, f64x8::splat(s, 0.0));
-            let v = sinh.mul_add(half, 1.0 / (eight(s, &chunk.tau, at) + sinh));
-            (eight(s, &chunk.w, at) * v).store_slice(&mut low[at..at + LANES]);
-        }
-        for i in part {
-            into[0][k] += low[i];
-            into[1][k] = chunk.square[i].max(into[1][k]);
-        }
-    });
-}
-
-/// Directions, L and the largest |x|² of groups whose N and T are there. A function of its own at every level.
+/// Adds to L of group k, whose N is a direction, and to its largest |x|², entry by entry. A function of its own at every level.
 #[inline(never)]
-pub fn low<S: Simd, T: Wide>(
-    s: S,
-    groups: &Groups<T>,
-    range: Range<usize>,
-    entries: Range<usize>,
-    sums: &mut Sums,
-    chunk: &mut Chunk,
-) {
+pub fn low<S: Simd, T: Store>(s: S, groups: &Groups<T>, chunk: &Chunk, part: Range<usize>, sums: &mut Sums, k: usize) {
     s.vectorize(
         #[inline(always)]
         || {
-            units(s, sums, range.len());
-            let mut low = [[0.0; SLOTS]; 2];
-            add(s, groups, range, entries, sums, chunk, &mut low);
-            sums.low = low;
+            let root = groups.c.sqrt();
+            let (mut q, mut low) = ([0.0; CHUNK], [0.0; CHUNK]);
+            for i in part.clone() {
+                let per = f64x8::splat(s, chunk.scale[i]);
+                let mut sum = [f64x8::splat(s, 0.0); 2];
+                for (x, n) in groups.row(chunk.rows[i]).chunks(STEP).zip(sums.axis(k).chunks_exact(STEP)) {
+                    let (x, n) = (load(s, x), f64::load16(s, n));
+                    for j in 0..2 {
+                        let v = x[j].mul_add(per, -n[j]);
+                        sum[j] = v.mul_add(v, sum[j]);
+                    }
+                }
+                q[i] = hsum(sum[0] + sum[1]);
+            }
+            for at in (part.start / LANES * LANES..part.end).step_by(LANES) {
+                let length = eight(s, &chunk.square, at).sqrt();
+                let sinh = length * eight(s, &chunk.f, at) * root;
+                let half = length.simd_gt(0.0).select(eight(s, &q, at) * 0.5, f64x8::splat(s, 0.0));
+                let v = sinh.mul_add(half, 1.0 / (eight(s, &chunk.tau, at) + sinh));
+                (eight(s, &chunk.w, at) * v).store_slice(&mut low[at..at + LANES]);
+            }
+            for i in part.clone() {
+                sums.low[0][k] += low[i];
+                sums.low[1][k] = chunk.square[i].max(sums.low[1][k]);
+            }
         },
     );
-}
-
-/// The directions of large groups.
-pub struct Units<'a>(pub &'a mut Sums);
-impl Kernel for Units<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        units(s, self.0, 1);
-    }
-}
-
-/// What a part of a large group adds to L, and its largest |x|².
-pub struct Low<'a, T> {
-    pub groups: &'a Groups<'a, T>,
-    pub group: usize,
-    pub entries: Range<usize>,
-    pub sums: &'a Sums,
-}
-impl<T: Wide> Kernel for Low<'_, T> {
-    type Output = [f64; 2];
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> [f64; 2] {
-        let Low { groups, group, entries, sums } = self;
-        let mut low = [[0.0; SLOTS]; 2];
-        add(s, groups, group..group + 1, entries, sums, &mut Chunk::new(), &mut low);
-        [low[0][0], low[1][0]]
-    }
 }
 
 /// R, with the sign of T, σ of the midpoint and √c|N|, of group k.

@@ -5,15 +5,16 @@
 //! together once. Rows of f64, and directions of tangent vectors, keep x − m, which that would round.
 
 use super::centres::{Centres, Plain};
-use super::chunk::{Chunk, LANES, Numbers, Shares, eight, load};
-use super::groups::{CHUNK, Groups, Turned};
+use super::groups::Groups;
+use super::lift::{Chunk, LANES, Lifted, Numbers, Shares, eight, load};
 use super::polar;
 use base::fetch;
-use base::pool::{self, Shared};
+use base::pool::Shared;
 use base::simd::*;
 use base::store::{STEP, Store};
 use base::{Result, try_vec};
 use drivers::rows::{Acc, Wide};
+use drivers::segments::{CHUNK, Spread};
 use std::ops::Range;
 
 /// Where gradients go: `onto` what is there, or in its place; dweights only where there are weights.
@@ -81,7 +82,7 @@ fn dots<S: Simd, T: Store, const APART: bool>(
     let mut lanes = [Plain::<S>::EMPTY; 3];
     for first in (0..chunk.n).step_by(LANES) {
         for i in first..chunk.n.min(first + LANES) {
-            let (x, [m, up, beside]) = (&chunk.x(groups, i)[..d], centres.row(chunk.groups[i]));
+            let (x, [m, up, beside]) = (&groups.row(chunk.rows[i])[..d], centres.row(chunk.segments[i]));
             let scale = f64x8::splat(s, chunk.scale[i]);
             let mut sums = [[Plain::<S>::zero(s); 2]; 3];
             // where the gradient goes is asked for before it is written
@@ -150,8 +151,8 @@ fn weights<S: Simd, T: Wide>(
     let mut of = [[0.0; CHUNK + LANES]; 6];
     let (mut group, mut until) = (usize::MAX, 0);
     for i in 0..chunk.n {
-        if chunk.groups[i] != group || i == until {
-            (group, until) = (chunk.groups[i], i + LANES);
+        if chunk.segments[i] != group || i == until {
+            (group, until) = (chunk.segments[i], i + LANES);
             let numbers = &centres.numbers[group];
             for k in 0..if groups.tangent { 6 } else { 3 } {
                 f64x8::splat(s, numbers[k]).store_slice(&mut of[k][i..i + LANES]);
@@ -284,7 +285,8 @@ fn pull<S: Simd, T: Wide, const APART: bool>(
     let weights = weights(s, groups, chunk, centres, &found, out, dc);
     for i in 0..chunk.n {
         let (up, own) = (f64x8::splat(s, weights.up[i]), f64x8::splat(s, weights.own[i]));
-        let (x, rows, apart) = (chunk.x(groups, i), centres.row(chunk.groups[i]), f64x8::splat(s, weights.apart[i]));
+        let (x, rows, apart) =
+            (groups.row(chunk.rows[i]), centres.row(chunk.segments[i]), f64x8::splat(s, weights.apart[i]));
         let share = Share { x, rows, up, own, apart, scale: f64x8::splat(s, chunk.scale[i]) };
         // SAFETY: a row belongs to one task, which has it to itself.
         let dx = unsafe { out.dx.part(chunk.rows[i] * groups.d, groups.d) };
@@ -297,53 +299,29 @@ fn pull<S: Simd, T: Wide, const APART: bool>(
 }
 
 /// The gradients of rows whose centres are there, and what they add to dc.
-pub fn gradients<T: Wide>(groups: &Groups<T>, centres: &Centres, turned: Option<&Turned>, out: Out<T>) -> Result<f64> {
-    let block = groups.block();
-    let work = groups.entries().max(groups.rows).saturating_mul(groups.d);
-    let mut dc = 0.0;
-    for part in pool::map(groups.rows.div_ceil(block), work, |b| {
-        let range = b * block..groups.rows.min((b + 1) * block);
-        let acc = try_vec(if turned.is_some() { centres.pad } else { 0 }, 0.0)?;
-        Ok(dispatch(Rows { groups, centres, turned, range, acc, out }))
-    })? {
-        dc += part?;
+pub struct Pull<'a, T> {
+    pub groups: &'a Groups<'a, T>,
+    pub centres: &'a Centres,
+    pub out: Out<T>,
+}
+
+impl<T: Wide> Spread<Lifted> for Pull<'_, T> {
+    /// A row of several entries, and dc in lanes.
+    type Kept = (Vec<f64>, [f64; LANES]);
+    type Left = f64;
+    fn start(&self) -> Result<Self::Kept> {
+        Ok((try_vec(if self.groups.lists.plain() { 0 } else { self.centres.pad }, 0.0)?, [0.0; LANES]))
     }
-    Ok(dc)
-}
-
-struct Rows<'a, T> {
-    groups: &'a Groups<'a, T>,
-    centres: &'a Centres,
-    turned: Option<&'a Turned>,
-    range: Range<usize>,
-    acc: Vec<f64>,
-    out: Out<T>,
-}
-
-impl<T: Wide> Kernel for Rows<'_, T> {
-    type Output = f64;
+    fn clear(&self, rows: Range<usize>) {
+        // SAFETY: tasks have rows of their own.
+        unsafe { self.out.dx.part(rows.start * self.groups.d, rows.len() * self.groups.d) }.fill(T::from_f64(0.0));
+    }
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> f64 {
-        let Rows { groups, centres, turned, range, mut acc, out } = self;
-        let (mut chunk, mut dc) = (Chunk::new(), [0.0; LANES]);
-        let entries = if let Some(turned) = turned {
-            // rows that no group has
-            // SAFETY: blocks have rows of their own.
-            unsafe { out.dx.part(range.start * groups.d, range.len() * groups.d) }.fill(T::from_f64(0.0));
-            turned.ptr[range.start]..turned.ptr[range.end]
-        } else {
-            range
-        };
-        for at in entries.clone().step_by(groups.chunk()) {
-            let part = at..entries.end.min(at + groups.chunk());
-            if let Some(turned) = turned {
-                chunk.take_turned(s, groups, part, turned);
-            } else {
-                let first = groups.indptr.partition_point(|&p| p <= at) - 1;
-                chunk.take(s, groups, part, first, 0);
-            }
-            rows(s, groups, &chunk, centres, &out, &mut acc, &mut dc);
-        }
+    fn apply<S: Simd>(&self, s: S, (acc, dc): &mut Self::Kept, chunk: &Chunk) {
+        rows(s, self.groups, chunk, self.centres, &self.out, acc, dc);
+    }
+    #[inline(always)]
+    fn left<S: Simd>(&self, s: S, (_, dc): Self::Kept) -> f64 {
         hsum(f64x8::from_slice(s, &dc))
     }
 }

@@ -1,12 +1,12 @@
 //! The sums of groups and what solves them. The one rule: N and T are kept in twice f64's precision where the data is f64.
 
-use super::chunk::{LANES, Lines, eight};
-use super::groups::SLOTS;
+use super::lift::{LANES, Lines, eight};
 use base::Result;
 use base::dd::Num;
 use base::simd::*;
 use base::store::STEP;
 use drivers::rows::{Acc, Wide};
+use drivers::segments::SLOTS;
 
 /// Of every group at hand N, as hi and lo in padded rows, and T as hi + lo; of tangent vectors
 /// the direction of N, T and |N|, L and the largest |x|².
@@ -46,6 +46,16 @@ impl Sums {
             (hi[i], lo[i]) = (v, lo[i] + (e + rest[i]));
         }
         self.add_time(0, [later.t[0][0], later.t[1][0]]);
+    }
+    /// Adds L of the first group of another, and its largest |x|².
+    pub fn merge_low(&mut self, later: &Sums) {
+        self.low[0][0] += later.low[0][0];
+        self.low[1][0] = later.low[1][0].max(self.low[1][0]);
+    }
+    /// The first group of another, with nothing of L.
+    pub fn copy(&mut self, of: &Sums) {
+        self.n[..2 * self.pad].copy_from_slice(&of.n[..2 * of.pad]);
+        self.t = of.t;
     }
     #[inline(always)]
     pub fn add_time(&mut self, k: usize, more: [f64; 2]) {

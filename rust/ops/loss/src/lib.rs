@@ -1,0 +1,220 @@
+//! Losses of pairs. The one rule: no array of N·M numbers in either direction, and a loss is made of the negatives alone, so that
+//! a small one keeps its digits.
+//!
+//! InfoNCE (van den Oord, Li and Vinyals, 2018): u_ij = s(x_i, y_j)/τ, L_i = log Σ_{j≠i} e^{u_ij}, t_i = L_i − u_ii and the loss is
+//! log(1 + e^{t_i}). With q_i = g_i σ(t_i) a pair sends G_ij = q_i e^{u_ij − L_i}, and −q_i where j = i: dx = Σ G y/τ and
+//! dy = Σ G x/τ for s = ⟨x, y⟩; for the cosine of x̂ and ŷ those of G ŷ across x̂, over |x|. dτ = −Σ G u/τ.
+
+use base::pool::Shared;
+use base::simd::*;
+use base::store::{Bf16, F16};
+use base::{Dtype, Error, Op, Result, Scalar, Tensor, math, ops, try_vec};
+use drivers::pairs::{
+    self, Columns, Cosine, Dot, LogSumExp, Mix, Mixed, Number, Others, Pick, Real, STRIP, Score, Sides, Stacks, Weigh,
+};
+use std::ops::Range;
+
+/// The tables of the family.
+pub static TABLES: &[&[Op]] = &[OPS];
+
+pub static OPS: &[Op] = ops! {
+    info_nce(x[b.., n, d], y[b.., m, d], temperature[]; cosine: bool) -> (loss[b.., n]: compute)
+        = |t, s| by_type(t, s, 0, [forward::<f64>, forward::<f32>, forward::<F16>, forward::<Bf16>]);
+    info_nce_bwd(g[b.., n], x[b.., n, d], y[b.., m, d], temperature[]; cosine: bool)
+        -> (dx[x], dy[y], dtemperature[temperature])
+        = |t, s| by_type(t, s, 1, [backward::<f64>, backward::<f32>, backward::<F16>, backward::<Bf16>]);
+};
+
+type Run = fn(&[Tensor], &[Scalar]) -> Result<()>;
+
+fn by_type(t: &[Tensor], s: &[Scalar], at: usize, [double, single, half, brain]: [Run; 4]) -> Result<()> {
+    match t[at].dtype() {
+        Dtype::F64 => double(t, s),
+        Dtype::F32 => single(t, s),
+        Dtype::F16 => half(t, s),
+        Dtype::Bf16 => brain(t, s),
+        other => Err(Error::Type(format!("a float type is needed, got {}", other.name()))),
+    }
+}
+
+/// Two stacks in which row i of x belongs to row i of y, and 1/τ.
+fn stacks<'a, T: Number>(x: &Tensor<'a>, y: &Tensor<'a>, temperature: &Tensor) -> Result<(Stacks<'a, T>, f64)> {
+    let (p, temperature) = (Stacks::new(x, y)?, temperature.number()?);
+    if p.n > p.m {
+        return Err(Error::Value(format!("every row of x needs its own of y: there are {} and {}", p.n, p.m)));
+    }
+    if !(temperature > 0.0 && temperature.is_finite()) {
+        return Err(Error::Value(format!("temperature must be finite and positive, got {temperature}")));
+    }
+    Ok((p, 1.0 / temperature))
+}
+
+fn expect(name: &str, t: &Tensor, len: usize) -> Result<()> {
+    if t.len() == len {
+        return Ok(());
+    }
+    Err(Error::Value(format!("{name} must have {len} elements, got shape {:?}", t.shape())))
+}
+
+/// L and t of every row.
+fn logits<T: Number, Sc: Score<Class = Real>>(score: &Sc, sides: &Sides<T>, rate: f64) -> Result<[Vec<f64>; 2]> {
+    let (mut sums, mut own) = (try_vec(sides.n, 0.0)?, try_vec(sides.n, 0.0)?);
+    let both = (LogSumExp::new(sides.n, rate, &mut sums)?, Pick::new(sides.n, |row| row, &mut own)?);
+    sides.run(score, &Others, &both)?;
+    for (own, sum) in own.iter_mut().zip(&sums) {
+        *own = sum - *own * rate;
+    }
+    Ok([sums, own])
+}
+
+fn forward<T: Number>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+    let (p, rate) = stacks::<T>(&t[0], &t[1], &t[2])?;
+    expect("loss", &t[3], p.batch * p.n)?;
+    let found = p.each(|i| {
+        let sides = p.sides(i);
+        let [_, t] = if s[0].bool() { logits(&Cosine, &sides, rate) } else { logits(&Dot, &sides, rate) }?;
+        Ok(t)
+    })?;
+    // log(1 + e^t), of which nothing cancels
+    let losses = found.into_iter().flatten().map(|t| t.max(0.0) + (-t.abs()).exp().ln_1p());
+    match t[3].dtype() {
+        Dtype::F64 => t[3].slice_mut::<f64>()?.iter_mut().zip(losses).for_each(|(o, v)| *o = v),
+        _ => t[3].slice_mut::<f32>()?.iter_mut().zip(losses).for_each(|(o, v)| *o = v as f32),
+    }
+    Ok(())
+}
+
+fn backward<T: Number>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+    let (p, rate) = stacks::<T>(&t[1], &t[2], &t[3])?;
+    expect("g", &t[0], p.batch * p.n)?;
+    let mut g = try_vec(p.batch * p.n, 0.0)?;
+    match t[0].dtype() {
+        Dtype::F64 => g.copy_from_slice(t[0].slice()?),
+        _ => g.iter_mut().zip(t[0].slice::<f32>()?).for_each(|(o, &v)| *o = f64::from(v)),
+    }
+    let (nd, md) = (p.n * p.d, p.m * p.d);
+    expect("dx", &t[4], p.batch * nd)?;
+    expect("dy", &t[5], p.batch * md)?;
+    let (dx, dy) = (Shared(t[4].slice_mut::<T>()?.as_mut_ptr()), Shared(t[5].slice_mut::<T>()?.as_mut_ptr()));
+    let turns = p.each(|i| {
+        // SAFETY: a gradient has a part for each pair of stacks.
+        let into = unsafe { [dx.part(i * nd, nd), dy.part(i * md, md)] };
+        let (sides, g) = (p.sides(i), &g[p.rows(i)]);
+        if s[0].bool() { pull(&Cosine, &sides, rate, g, into) } else { pull(&Dot, &sides, rate, g, into) }
+    })?;
+    t[6].set_number(-rate * turns.iter().sum::<f64>())
+}
+
+/// dx and dy of a pair of stacks; Σ G s/τ.
+fn pull<T: Number, Sc: Score<Class = Real>>(
+    score: &Sc,
+    sides: &Sides<T>,
+    rate: f64,
+    g: &[f64],
+    [dx, dy]: [&mut [T]; 2],
+) -> Result<f64> {
+    let &Sides { x, y, n, m, d } = sides;
+    let [sums, mut shares] = logits(score, sides, rate)?;
+    for (share, g) in shares.iter_mut().zip(g) {
+        *share = g / (1.0 + (-*share).exp());
+    }
+    let inverse = |rows: &[T], n: usize| -> Result<Vec<f64>> {
+        let mut norms = pairs::terms(score, rows, n, d)?;
+        for v in &mut norms {
+            *v = if *v == 0.0 { 0.0 } else { 1.0 / *v };
+        }
+        Ok(norms)
+    };
+    let inverse = [inverse(x, n)?, inverse(y, m)?];
+    let mut turns = try_vec(n, 0.0)?;
+    let into = [Shared(dx.as_mut_ptr()), Shared(dy.as_mut_ptr())];
+    let weigh = Pull { sides, rate, sums, shares, inverse, into, turns: Shared(turns.as_mut_ptr()) };
+    Mix::both(score, &Others, &weigh, sides, Columns::blocks(n, m, d))?;
+    Ok(turns.iter().sum())
+}
+
+/// Weights G/τ of the scores, over both norms for the cosine.
+struct Pull<'a, T> {
+    sides: &'a Sides<'a, T>,
+    rate: f64,
+    sums: Vec<f64>,
+    shares: Vec<f64>,
+    /// 1/|x| and 1/|y|, 0 of rows of zeros; empty where the score is the product.
+    inverse: [Vec<f64>; 2],
+    into: [Shared<T>; 2],
+    turns: Shared<f64>,
+}
+
+impl<T: Number> Pull<'_, T> {
+    /// What a row gets: its mixture, and across itself for the cosine.
+    fn write(&self, side: usize, row: usize, acc: &[f64], along: f64) {
+        let (rows, d) = ([self.sides.x, self.sides.y][side], self.sides.d);
+        let own = self.inverse[side].get(row).map_or(0.0, |v| -along * v * v);
+        // SAFETY: each row is finished once, and the gradient has a part for each.
+        let out = unsafe { self.into[side].part(row * d, d) };
+        for ((x, a), out) in rows[row * d..(row + 1) * d].iter().zip(acc).zip(out) {
+            *out = T::from_f64(if own == 0.0 { *a } else { x.to_f64().mul_add(own, *a) });
+        }
+    }
+}
+
+impl<T: Number> Weigh<T> for Pull<'_, T> {
+    /// Σ G s/τ, in lanes.
+    type Sum = [f64; 8];
+    const NONE: [f64; 8] = [0.0; 8];
+    #[inline(always)]
+    fn weigh<S: Simd>(
+        &self,
+        s: S,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        live: &[u64],
+        keys: &mut [f64],
+        sums: &mut [Mixed<[f64; 8]>],
+        mut beside: Option<[&mut [f64]; 2]>,
+    ) {
+        let (zero, norms) = (f64x8::splat(s, 0.0), !self.inverse[0].is_empty());
+        for ((row, keys), (mixed, &live)) in rows.zip(keys.chunks_exact_mut(STRIP)).zip(sums.iter_mut().zip(live)) {
+            let mut along = f64x8::from_slice(s, &mixed.sum);
+            for at in (0..cols.len()).step_by(8) {
+                let part = at..at + 8;
+                let key = f64x8::from_slice(s, &keys[part.clone()]);
+                let share = math::exp(s, key * self.rate - self.sums[row]) * (self.shares[row] * self.rate);
+                let mut g = pairs::dead(s, live, at).select(zero, share);
+                if (cols.start + at..cols.end.min(cols.start + at + 8)).contains(&row) {
+                    g.as_mut_slice()[row - cols.start - at] = -self.shares[row] * self.rate;
+                }
+                let turn = g * key;
+                // past the last column keys mean nothing
+                let turn = g.simd_eq(0.0).select(zero, turn);
+                along += turn;
+                if let Some([column, _]) = &mut beside {
+                    for (c, t) in column[at..].iter_mut().zip(turn.as_slice()) {
+                        *c += t;
+                    }
+                }
+                if norms {
+                    let other = &self.inverse[1][cols.start + at..cols.end.min(cols.start + at + 8)];
+                    g = g * self.inverse[0][row] * pairs::padded(s, other);
+                }
+                g.store_slice(&mut keys[part]);
+            }
+            along.store_slice(&mut mixed.sum);
+        }
+    }
+    fn merge(&self, into: &mut [f64; 8], later: &[f64; 8]) {
+        for (a, b) in into.iter_mut().zip(later) {
+            *a += b;
+        }
+    }
+    #[inline(always)]
+    fn row<S: Simd>(&self, s: S, row: usize, acc: &[f64], sum: [f64; 8]) {
+        let along = hsum(f64x8::from_slice(s, &sum));
+        // SAFETY: each row is finished once.
+        unsafe { *self.turns.at(row) = along };
+        self.write(0, row, acc, along);
+    }
+    fn column(&self, col: usize, acc: &[f64], [along, _]: [f64; 2]) {
+        self.write(1, col, acc, along);
+    }
+}

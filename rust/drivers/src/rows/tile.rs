@@ -78,9 +78,7 @@ fn tile<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
     for (v, place) in OP::Vectors::of_mut(&mut x).iter_mut().enumerate() {
         *place = block.input(v, start, n);
     }
-    let v = OP::Vectors::N;
-    let early = if OP::Outputs::N == 0 { v } else { v / 2 };
-    let rows = Rows::<OP, K> { x, d: plan.d, next: plan.tile * plan.d, early };
+    let rows = Rows::<OP, K> { x, d: plan.d, next: plan.tile * plan.d };
     // SAFETY: `input` gave places with n rows of d elements (or one row with stride 0), and n <= plan.tile <= TILE.
     unsafe { products::<OP, S, K, A>(s, &rows, n, &mut room.lanes) };
     block.given(false, start, n, OP::Given::of_mut(&mut room.given));

@@ -18,8 +18,6 @@ pub struct Rows<OP: RowOp, K: Wide> {
     pub d: usize,
     /// Elements from a row to the one that is fetched while it is worked on: memory never rests.
     pub next: usize,
-    /// How many of the inputs the first walk fetches; the second fetches the others.
-    pub early: usize,
 }
 
 /// What is made of them: by which weights, and where.
@@ -42,7 +40,7 @@ pub unsafe fn products<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
     s.vectorize(
         #[inline(always)]
         move || {
-            let &Rows { d, next, early, .. } = rows;
+            let &Rows { d, next, .. } = rows;
             // a row of one step has nothing to add up across steps
             let short = d <= STEP;
             let whole = if short { 0 } else { d / STEP * STEP };
@@ -53,14 +51,14 @@ pub unsafe fn products<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
                 for i in (0..whole).step_by(STEP) {
                     // SAFETY: promised by the caller.
                     let [a, b] = unsafe { load::<OP, S, K>(s, &x, i, STEP) };
-                    ahead(&OP::Vectors::of(&x)[..early], i + next);
+                    ahead::<OP, K>(&x, 0..Rows::<OP, K>::EARLY, i + next);
                     dots::<S, OP, A>(s, a, &mut sums[0]);
                     dots::<S, OP, A>(s, b, &mut sums[1]);
                 }
                 if tail > 0 {
                     // SAFETY: promised by the caller.
                     let [a, b] = unsafe { load::<OP, S, K>(s, &x, whole, tail) };
-                    ahead(&OP::Vectors::of(&x)[..early], whole + next);
+                    ahead::<OP, K>(&x, 0..Rows::<OP, K>::EARLY, whole + next);
                     dots::<S, OP, A>(s, a, &mut sums[0]);
                     if tail > STEP / 2 {
                         if short {
@@ -93,17 +91,17 @@ pub unsafe fn combine<OP: RowOp, S: Simd, K: Wide>(s: S, rows: &Rows<OP, K>, ran
     s.vectorize(
         #[inline(always)]
         move || {
-            let &Rows { d, next, early, .. } = rows;
-            let tail = d % STEP;
+            let &Rows { d, next, .. } = rows;
+            let late = Rows::<OP, K>::EARLY..OP::Vectors::N;
+            let (y, tail) = (outs.y, d % STEP);
             for r in range {
                 let (x, w) = (rows.at(r), outs.weights(s, r));
-                let late = &OP::Vectors::of(&x)[early..];
                 for i in (0..d - tail).step_by(STEP) {
                     // SAFETY: promised by the caller; a step is read before it is written.
                     let [a, b] = unsafe { load::<OP, S, K>(s, &x, i, STEP) };
-                    ahead(late, i + next);
+                    ahead::<OP, K>(&x, late.clone(), i + next);
                     let (a, b) = (mixed::<S, OP>(s, a, &w), mixed::<S, OP>(s, b, &w));
-                    for (o, y) in OP::Outputs::of(&outs.y).iter().enumerate() {
+                    for (o, y) in OP::Outputs::of(&y).iter().enumerate() {
                         let v = [OP::Outputs::of(&a)[o], OP::Outputs::of(&b)[o]];
                         // SAFETY: promised by the caller; no reference to a row outlives its step.
                         K::store16(s, v, unsafe { std::slice::from_raw_parts_mut(y.add(r * d + i), STEP) });
@@ -113,9 +111,9 @@ pub unsafe fn combine<OP: RowOp, S: Simd, K: Wide>(s: S, rows: &Rows<OP, K>, ran
                     let i = d - tail;
                     // SAFETY: as above.
                     let [a, b] = unsafe { load::<OP, S, K>(s, &x, i, tail) };
-                    ahead(late, i + next);
+                    ahead::<OP, K>(&x, late.clone(), i + next);
                     let (a, b) = (mixed::<S, OP>(s, a, &w), mixed::<S, OP>(s, b, &w));
-                    for (o, y) in OP::Outputs::of(&outs.y).iter().enumerate() {
+                    for (o, y) in OP::Outputs::of(&y).iter().enumerate() {
                         let v = [OP::Outputs::of(&a)[o], OP::Outputs::of(&b)[o]];
                         // SAFETY: as above.
                         store::<S, K>(s, v, unsafe { std::slice::from_raw_parts_mut(y.add(r * d + i), tail) });
@@ -142,7 +140,7 @@ pub unsafe fn combine_summed<OP: RowOp, S: Simd, K: Wide>(
     s.vectorize(
         #[inline(always)]
         move || {
-            let d = rows.d;
+            let (d, y) = (rows.d, outs.y);
             for r in 0..n {
                 let (x, w) = (rows.at(r), outs.weights(s, r));
                 for i in (0..d).step_by(STEP) {
@@ -155,7 +153,7 @@ pub unsafe fn combine_summed<OP: RowOp, S: Simd, K: Wide>(
                         *v = mixed::<S, OP>(s, x, &w);
                     }
                     let mut at = i;
-                    for (o, y) in OP::Outputs::of(&outs.y).iter().enumerate() {
+                    for (o, y) in OP::Outputs::of(&y).iter().enumerate() {
                         let v = [OP::Outputs::of(&v[0])[o], OP::Outputs::of(&v[1])[o]];
                         if summed[o] {
                             let sum = &mut sums[at..][..STEP];
@@ -174,6 +172,9 @@ pub unsafe fn combine_summed<OP: RowOp, S: Simd, K: Wide>(
 }
 
 impl<OP: RowOp, K: Wide> Rows<OP, K> {
+    /// How many of the inputs the first walk fetches; the second fetches the others.
+    const EARLY: usize = if OP::Outputs::N == 0 { OP::Vectors::N } else { OP::Vectors::N / 2 };
+
     /// The rows from `r` on.
     #[inline(always)]
     pub fn skip(&self, r: usize) -> Self {
@@ -206,11 +207,11 @@ impl<OP: RowOp, K: Wide> Outs<'_, OP, K> {
     }
 }
 
-/// Fetches step `i` of each row, wherever that is.
+/// Fetches step `i` of some of the rows, wherever that is.
 #[inline(always)]
-fn ahead<K: Wide>(x: &[*const K], i: usize) {
-    for v in 0..x.len() {
-        let p = x[v].wrapping_add(i);
+fn ahead<OP: RowOp, K: Wide>(x: &Of<OP::Vectors, *const K>, some: Range<usize>, i: usize) {
+    for v in some {
+        let p = OP::Vectors::of(x)[v].wrapping_add(i);
         fetch(p);
         if size_of::<K>() == 8 {
             fetch(p.wrapping_add(STEP / 2));

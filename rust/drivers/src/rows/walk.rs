@@ -51,14 +51,14 @@ pub unsafe fn products<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
                 for i in (0..whole).step_by(STEP) {
                     // SAFETY: promised by the caller.
                     let [a, b] = unsafe { load::<OP, S, K>(s, &x, i, STEP) };
-                    ahead::<OP, K>(&x, 0..Rows::<OP, K>::EARLY, i + next);
+                    ahead::<OP, K>(&x, Rows::<OP, K>::EARLY, i + next);
                     dots::<S, OP, A>(s, a, &mut sums[0]);
                     dots::<S, OP, A>(s, b, &mut sums[1]);
                 }
                 if tail > 0 {
                     // SAFETY: promised by the caller.
                     let [a, b] = unsafe { load::<OP, S, K>(s, &x, whole, tail) };
-                    ahead::<OP, K>(&x, 0..Rows::<OP, K>::EARLY, whole + next);
+                    ahead::<OP, K>(&x, Rows::<OP, K>::EARLY, whole + next);
                     dots::<S, OP, A>(s, a, &mut sums[0]);
                     if tail > STEP / 2 {
                         if short {
@@ -67,22 +67,14 @@ pub unsafe fn products<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
                         dots::<S, OP, A>(s, b, &mut sums[1]);
                     }
                 }
-                let [first, second] = &sums;
-                let (first, second) = (OP::Products::of(first), OP::Products::of(second));
-                for (p, lanes) in OP::Products::of_mut(lanes).iter_mut().enumerate() {
-                    let sum = match (short, tail > STEP / 2) {
-                        (true, true) => second[p],
-                        (true, false) => first[p],
-                        _ => first[p].and(second[p]),
-                    };
-                    sum.keep(lanes, r);
-                }
+                let [first, second] = [OP::Products::of(&sums[0]), OP::Products::of(&sums[1])];
+                keep::<S, A>(s, first, second, short, tail > STEP / 2, OP::Products::of_mut(lanes), r);
             }
         },
     );
 }
 
-/// Writes the combinations of rows `range`.
+/// Writes the whole steps of the combinations of rows `range`.
 ///
 /// # Safety
 /// Each input and output has `range.end` rows of `d` elements; outputs belong to the caller. An output may be an input.
@@ -91,15 +83,13 @@ pub unsafe fn combine<OP: RowOp, S: Simd, K: Wide>(s: S, rows: &Rows<OP, K>, ran
     s.vectorize(
         #[inline(always)]
         move || {
-            let &Rows { d, next, .. } = rows;
-            let late = Rows::<OP, K>::EARLY..OP::Vectors::N;
-            let (y, tail) = (outs.y, d % STEP);
+            let (&Rows { d, next, .. }, y) = (rows, outs.y);
             for r in range {
                 let (x, w) = (rows.at(r), outs.weights(s, r));
-                for i in (0..d - tail).step_by(STEP) {
+                for i in (0..d / STEP * STEP).step_by(STEP) {
                     // SAFETY: promised by the caller; a step is read before it is written.
                     let [a, b] = unsafe { load::<OP, S, K>(s, &x, i, STEP) };
-                    ahead::<OP, K>(&x, late.clone(), i + next);
+                    ahead::<OP, K>(&x, Rows::<OP, K>::LATE, i + next);
                     let (a, b) = (mixed::<S, OP>(s, a, &w), mixed::<S, OP>(s, b, &w));
                     for (o, y) in OP::Outputs::of(&y).iter().enumerate() {
                         let v = [OP::Outputs::of(&a)[o], OP::Outputs::of(&b)[o]];
@@ -107,32 +97,22 @@ pub unsafe fn combine<OP: RowOp, S: Simd, K: Wide>(s: S, rows: &Rows<OP, K>, ran
                         K::store16(s, v, unsafe { std::slice::from_raw_parts_mut(y.add(r * d + i), STEP) });
                     }
                 }
-                if tail > 0 {
-                    let i = d - tail;
-                    // SAFETY: as above.
-                    let [a, b] = unsafe { load::<OP, S, K>(s, &x, i, tail) };
-                    ahead::<OP, K>(&x, late.clone(), i + next);
-                    let (a, b) = (mixed::<S, OP>(s, a, &w), mixed::<S, OP>(s, b, &w));
-                    for (o, y) in OP::Outputs::of(&y).iter().enumerate() {
-                        let v = [OP::Outputs::of(&a)[o], OP::Outputs::of(&b)[o]];
-                        // SAFETY: as above.
-                        store::<S, K>(s, v, unsafe { std::slice::from_raw_parts_mut(y.add(r * d + i), tail) });
-                    }
-                }
             }
         },
     );
 }
 
-/// As [`combine`], where an output is the sum over rows: those outputs are added to `sums`, rows of whole steps.
+/// Writes step `i` of the combinations of rows `range`, which may be a part of one. An output that is the sum over rows is
+/// added to `sums` instead, rows of whole steps.
 ///
 /// # Safety
 /// As for [`combine`]; nothing is written where an output is summed.
 #[inline(never)]
-pub unsafe fn combine_summed<OP: RowOp, S: Simd, K: Wide>(
+pub unsafe fn strip<OP: RowOp, S: Simd, K: Wide>(
     s: S,
     rows: &Rows<OP, K>,
-    n: usize,
+    range: Range<usize>,
+    i: usize,
     outs: &Outs<OP, K>,
     summed: &[bool],
     sums: &mut [f64],
@@ -140,30 +120,29 @@ pub unsafe fn combine_summed<OP: RowOp, S: Simd, K: Wide>(
     s.vectorize(
         #[inline(always)]
         move || {
-            let (d, y) = (rows.d, outs.y);
-            for r in 0..n {
+            let (&Rows { d, next, .. }, y) = (rows, outs.y);
+            let step = STEP.min(d - i);
+            for r in range {
                 let (x, w) = (rows.at(r), outs.weights(s, r));
-                for i in (0..d).step_by(STEP) {
-                    let step = STEP.min(d - i);
-                    // SAFETY: promised by the caller; a step is read before it is written.
-                    let x = unsafe { load::<OP, S, K>(s, &x, i, step) };
-                    // how many halves there are is not known before, so that the formula is compiled once
-                    let mut v = [OP::Outputs::fill(f64x8::splat(s, 0.0)); 2];
-                    for (v, x) in v.iter_mut().zip(x).take(step.div_ceil(STEP / 2)) {
-                        *v = mixed::<S, OP>(s, x, &w);
-                    }
-                    let mut at = i;
-                    for (o, y) in OP::Outputs::of(&y).iter().enumerate() {
-                        let v = [OP::Outputs::of(&v[0])[o], OP::Outputs::of(&v[1])[o]];
-                        if summed[o] {
-                            let sum = &mut sums[at..][..STEP];
-                            (f64x8::from_slice(s, &sum[..8]) + v[0]).store_slice(&mut sum[..8]);
-                            (f64x8::from_slice(s, &sum[8..]) + v[1]).store_slice(&mut sum[8..]);
-                            at += d.next_multiple_of(STEP);
-                        } else {
-                            // SAFETY: promised by the caller; no reference to a row outlives its step.
-                            store::<S, K>(s, v, unsafe { std::slice::from_raw_parts_mut(y.add(r * d + i), step) });
-                        }
+                // SAFETY: promised by the caller; a step is read before it is written.
+                let halves = unsafe { load::<OP, S, K>(s, &x, i, step) };
+                ahead::<OP, K>(&x, Rows::<OP, K>::LATE, i + next);
+                // how many halves there are is not known before, so that the formula is compiled once
+                let mut v = [OP::Outputs::fill(f64x8::splat(s, 0.0)); 2];
+                for (v, x) in v.iter_mut().zip(halves).take(step.div_ceil(STEP / 2)) {
+                    *v = mixed::<S, OP>(s, x, &w);
+                }
+                let mut at = i;
+                for (o, y) in OP::Outputs::of(&y).iter().enumerate() {
+                    let v = [OP::Outputs::of(&v[0])[o], OP::Outputs::of(&v[1])[o]];
+                    if summed[o] {
+                        let sum = &mut sums[at..][..STEP];
+                        (f64x8::from_slice(s, &sum[..8]) + v[0]).store_slice(&mut sum[..8]);
+                        (f64x8::from_slice(s, &sum[8..]) + v[1]).store_slice(&mut sum[8..]);
+                        at += d.next_multiple_of(STEP);
+                    } else {
+                        // SAFETY: promised by the caller; no reference to a row outlives its step.
+                        store::<S, K>(s, v, unsafe { std::slice::from_raw_parts_mut(y.add(r * d + i), step) });
                     }
                 }
             }
@@ -173,7 +152,8 @@ pub unsafe fn combine_summed<OP: RowOp, S: Simd, K: Wide>(
 
 impl<OP: RowOp, K: Wide> Rows<OP, K> {
     /// How many of the inputs the first walk fetches; the second fetches the others.
-    const EARLY: usize = if OP::Outputs::N == 0 { OP::Vectors::N } else { OP::Vectors::N / 2 };
+    const EARLY: Range<usize> = 0..if OP::Outputs::N == 0 { OP::Vectors::N } else { OP::Vectors::N / 2 };
+    const LATE: Range<usize> = Self::EARLY.end..OP::Vectors::N;
 
     /// The rows from `r` on.
     #[inline(always)]
@@ -244,6 +224,20 @@ unsafe fn load<OP: RowOp, S: Simd, K: Wide>(
 outlined! {
     fn dots<S: Simd, OP: RowOp, A: Acc<S>>(s: S, x: Of<OP::Vectors, f64x8<S>>, sums: &mut Of<OP::Products, A>) {
         OP::dots(x, sums);
+    }
+
+    /// Keeps the sums of row `r`, which are in two parts unless it is short: then in the second if that has any.
+    fn keep<S: Simd, A: Acc<S>>(
+        s: S, first: &[A], second: &[A], short: bool, more: bool, lanes: &mut [A::Lanes], r: usize
+    ) {
+        for (p, lanes) in lanes.iter_mut().enumerate() {
+            let sum = match (short, more) {
+                (true, true) => second[p],
+                (true, false) => first[p],
+                _ => first[p].and(second[p]),
+            };
+            sum.keep(lanes, r);
+        }
     }
 
     fn mixed<S: Simd, OP: RowOp>(

@@ -126,7 +126,11 @@ pub const fn portable<S: Simd>() -> bool {
 /// Functions that are inlined, and functions of their own on the [`portable`] level.
 #[macro_export]
 macro_rules! outlined {
-    ($($(#[$doc:meta])* $vis:vis fn $name:ident<S: Simd $(, $G:ident: $bound:path)*>($s:ident: S, $($x:ident: $t:ty),+) $(-> $r:ty)? $body:block)*) => { $(
+    ($(
+        $(#[$doc:meta])*
+        $vis:vis fn $name:ident<S: Simd $(, $G:ident: $bound:path)*>($s:ident: S, $($x:ident: $t:ty),+) $(-> $r:ty)?
+        $body:block
+    )*) => { $(
         $(#[$doc])*
         #[inline(always)]
         $vis fn $name<S: Simd $(, $G: $bound)*>($s: S, $($x: $t),+) $(-> $r)? {

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::row;
-use base::dd::Num;
 use base::simd::*;
 use base::store::{Bf16, F16, Store};
 use base::{Dtype, Error};

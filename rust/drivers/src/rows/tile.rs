@@ -5,10 +5,11 @@ use super::block::Block;
 use super::functor::{Count, N, Of, RowOp};
 use super::kind::Wide;
 use super::sums::{Acc, Dot2, Sums, totals};
-use super::walk::{Outs, Rows, combine, combine_summed, products};
+use super::walk::{Outs, Rows, combine, products, strip};
 use super::{Solved, TILE};
 use base::dd::{Dd, Num};
 use base::simd::*;
+use base::store::STEP;
 
 /// A block, and what to do with its rows.
 pub struct Tiles<'a, OP, K>(pub &'a OP, pub Block<'a, K>);
@@ -78,9 +79,7 @@ fn tile<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
     for (v, place) in OP::Vectors::of_mut(&mut x).iter_mut().enumerate() {
         *place = block.input(v, start, n);
     }
-    let v = OP::Vectors::N;
-    let early = if OP::Outputs::N == 0 { v } else { v / 2 };
-    let rows = Rows::<OP, K> { x, d: plan.d, next: plan.tile * plan.d, early };
+    let rows = Rows::<OP, K> { x, d: plan.d, next: plan.tile * plan.d };
     // SAFETY: `input` gave places with n rows of d elements (or one row with stride 0), and n <= plan.tile <= TILE.
     unsafe { products::<OP, S, K, A>(s, &rows, n, &mut room.lanes) };
     block.given(false, start, n, OP::Given::of_mut(&mut room.given));
@@ -105,22 +104,26 @@ fn tile<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
     let outs = Outs::<OP, K> { weights: &room.found.weights, y };
     let mut written = OP::Outputs::fill(0);
     let written = OP::Outputs::of_mut(&mut written);
-    if plan.summed_rows.contains(&true) {
-        // SAFETY: as above; rows start..start + n of the outputs belong to this block.
-        unsafe { combine_summed::<OP, S, K>(s, &rows, n, &outs, &plan.summed_rows, block.sum_rows) };
-    } else {
-        // what is set aside leaves the buffer while the next rows are computed
-        let some = plan.aside.map_or(n, |aside| aside.chunk.div_ceil(plan.d.max(1)));
-        let mut done = 0;
-        while done < n {
-            let range = done..n.min(done + some);
-            done = range.end;
+    // the rows that steps are made of: all where outputs are sums over them; what is set aside leaves the buffer while the
+    // next rows are computed
+    let summed = plan.summed_rows.contains(&true);
+    let some = plan.aside.filter(|_| !summed).map_or(n, |aside| aside.chunk.div_ceil(plan.d.max(1)));
+    let whole = if summed || const { portable::<S>() } { 0 } else { plan.d / STEP * STEP };
+    let mut done = 0;
+    while done < n {
+        let range = done..n.min(done + some);
+        done = range.end;
+        if const { !portable::<S>() } && whole > 0 {
+            // SAFETY: as above; rows start..start + n of the outputs belong to this block.
+            unsafe { combine::<OP, S, K>(s, &rows, range.clone(), &outs) };
+        }
+        for i in (whole..plan.d).step_by(STEP) {
             // SAFETY: as above.
-            unsafe { combine::<OP, S, K>(s, &rows, range, &outs) };
-            if done < n {
-                for (o, written) in written.iter_mut().enumerate() {
-                    block.part(o, start, done, written);
-                }
+            unsafe { strip::<OP, S, K>(s, &rows, range.clone(), i, &outs, &plan.summed_rows, block.sum_rows) };
+        }
+        if done < n {
+            for (o, written) in written.iter_mut().enumerate() {
+                block.part(o, start, done, written);
             }
         }
     }

@@ -18,8 +18,6 @@ pub struct Rows<OP: RowOp, K: Wide> {
     pub d: usize,
     /// Elements from a row to the one that is fetched while it is worked on: memory never rests.
     pub next: usize,
-    /// How many of the inputs the first walk fetches; the second fetches the others.
-    pub early: usize,
 }
 
 /// What is made of them: by which weights, and where.
@@ -42,7 +40,7 @@ pub unsafe fn products<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
     s.vectorize(
         #[inline(always)]
         move || {
-            let &Rows { d, next, early, .. } = rows;
+            let &Rows { d, next, .. } = rows;
             // a row of one step has nothing to add up across steps
             let short = d <= STEP;
             let whole = if short { 0 } else { d / STEP * STEP };
@@ -53,14 +51,14 @@ pub unsafe fn products<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
                 for i in (0..whole).step_by(STEP) {
                     // SAFETY: promised by the caller.
                     let [a, b] = unsafe { load::<OP, S, K>(s, &x, i, STEP) };
-                    ahead(&OP::Vectors::of(&x)[..early], i + next);
+                    ahead::<OP, K>(&x, Rows::<OP, K>::EARLY, i + next);
                     dots::<S, OP, A>(s, a, &mut sums[0]);
                     dots::<S, OP, A>(s, b, &mut sums[1]);
                 }
                 if tail > 0 {
                     // SAFETY: promised by the caller.
                     let [a, b] = unsafe { load::<OP, S, K>(s, &x, whole, tail) };
-                    ahead(&OP::Vectors::of(&x)[..early], whole + next);
+                    ahead::<OP, K>(&x, Rows::<OP, K>::EARLY, whole + next);
                     dots::<S, OP, A>(s, a, &mut sums[0]);
                     if tail > STEP / 2 {
                         if short {
@@ -69,22 +67,14 @@ pub unsafe fn products<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
                         dots::<S, OP, A>(s, b, &mut sums[1]);
                     }
                 }
-                let [first, second] = &sums;
-                let (first, second) = (OP::Products::of(first), OP::Products::of(second));
-                for (p, lanes) in OP::Products::of_mut(lanes).iter_mut().enumerate() {
-                    let sum = match (short, tail > STEP / 2) {
-                        (true, true) => second[p],
-                        (true, false) => first[p],
-                        _ => first[p].and(second[p]),
-                    };
-                    sum.keep(lanes, r);
-                }
+                let [first, second] = [OP::Products::of(&sums[0]), OP::Products::of(&sums[1])];
+                keep::<S, A>(s, first, second, short, tail > STEP / 2, OP::Products::of_mut(lanes), r);
             }
         },
     );
 }
 
-/// Writes the combinations of rows `range`.
+/// Writes the whole steps of the combinations of rows `range`.
 ///
 /// # Safety
 /// Each input and output has `range.end` rows of `d` elements; outputs belong to the caller. An output may be an input.
@@ -93,32 +83,18 @@ pub unsafe fn combine<OP: RowOp, S: Simd, K: Wide>(s: S, rows: &Rows<OP, K>, ran
     s.vectorize(
         #[inline(always)]
         move || {
-            let &Rows { d, next, early, .. } = rows;
-            let tail = d % STEP;
+            let (&Rows { d, next, .. }, y) = (rows, outs.y);
             for r in range {
                 let (x, w) = (rows.at(r), outs.weights(s, r));
-                let late = &OP::Vectors::of(&x)[early..];
-                for i in (0..d - tail).step_by(STEP) {
+                for i in (0..d / STEP * STEP).step_by(STEP) {
                     // SAFETY: promised by the caller; a step is read before it is written.
                     let [a, b] = unsafe { load::<OP, S, K>(s, &x, i, STEP) };
-                    ahead(late, i + next);
+                    ahead::<OP, K>(&x, Rows::<OP, K>::LATE, i + next);
                     let (a, b) = (mixed::<S, OP>(s, a, &w), mixed::<S, OP>(s, b, &w));
-                    for (o, y) in OP::Outputs::of(&outs.y).iter().enumerate() {
+                    for (o, y) in OP::Outputs::of(&y).iter().enumerate() {
                         let v = [OP::Outputs::of(&a)[o], OP::Outputs::of(&b)[o]];
                         // SAFETY: promised by the caller; no reference to a row outlives its step.
                         K::store16(s, v, unsafe { std::slice::from_raw_parts_mut(y.add(r * d + i), STEP) });
-                    }
-                }
-                if tail > 0 {
-                    let i = d - tail;
-                    // SAFETY: as above.
-                    let [a, b] = unsafe { load::<OP, S, K>(s, &x, i, tail) };
-                    ahead(late, i + next);
-                    let (a, b) = (mixed::<S, OP>(s, a, &w), mixed::<S, OP>(s, b, &w));
-                    for (o, y) in OP::Outputs::of(&outs.y).iter().enumerate() {
-                        let v = [OP::Outputs::of(&a)[o], OP::Outputs::of(&b)[o]];
-                        // SAFETY: as above.
-                        store::<S, K>(s, v, unsafe { std::slice::from_raw_parts_mut(y.add(r * d + i), tail) });
                     }
                 }
             }
@@ -126,15 +102,17 @@ pub unsafe fn combine<OP: RowOp, S: Simd, K: Wide>(s: S, rows: &Rows<OP, K>, ran
     );
 }
 
-/// As [`combine`], where an output is the sum over rows: those outputs are added to `sums`, rows of whole steps.
+/// Writes step `i` of the combinations of rows `range`, which may be a part of one. An output that is the sum over rows is
+/// added to `sums` instead, rows of whole steps.
 ///
 /// # Safety
 /// As for [`combine`]; nothing is written where an output is summed.
 #[inline(never)]
-pub unsafe fn combine_summed<OP: RowOp, S: Simd, K: Wide>(
+pub unsafe fn strip<OP: RowOp, S: Simd, K: Wide>(
     s: S,
     rows: &Rows<OP, K>,
-    n: usize,
+    range: Range<usize>,
+    i: usize,
     outs: &Outs<OP, K>,
     summed: &[bool],
     sums: &mut [f64],
@@ -142,30 +120,29 @@ pub unsafe fn combine_summed<OP: RowOp, S: Simd, K: Wide>(
     s.vectorize(
         #[inline(always)]
         move || {
-            let d = rows.d;
-            for r in 0..n {
+            let (&Rows { d, next, .. }, y) = (rows, outs.y);
+            let step = STEP.min(d - i);
+            for r in range {
                 let (x, w) = (rows.at(r), outs.weights(s, r));
-                for i in (0..d).step_by(STEP) {
-                    let step = STEP.min(d - i);
-                    // SAFETY: promised by the caller; a step is read before it is written.
-                    let x = unsafe { load::<OP, S, K>(s, &x, i, step) };
-                    // how many halves there are is not known before, so that the formula is compiled once
-                    let mut v = [OP::Outputs::fill(f64x8::splat(s, 0.0)); 2];
-                    for (v, x) in v.iter_mut().zip(x).take(step.div_ceil(STEP / 2)) {
-                        *v = mixed::<S, OP>(s, x, &w);
-                    }
-                    let mut at = i;
-                    for (o, y) in OP::Outputs::of(&outs.y).iter().enumerate() {
-                        let v = [OP::Outputs::of(&v[0])[o], OP::Outputs::of(&v[1])[o]];
-                        if summed[o] {
-                            let sum = &mut sums[at..][..STEP];
-                            (f64x8::from_slice(s, &sum[..8]) + v[0]).store_slice(&mut sum[..8]);
-                            (f64x8::from_slice(s, &sum[8..]) + v[1]).store_slice(&mut sum[8..]);
-                            at += d.next_multiple_of(STEP);
-                        } else {
-                            // SAFETY: promised by the caller; no reference to a row outlives its step.
-                            store::<S, K>(s, v, unsafe { std::slice::from_raw_parts_mut(y.add(r * d + i), step) });
-                        }
+                // SAFETY: promised by the caller; a step is read before it is written.
+                let halves = unsafe { load::<OP, S, K>(s, &x, i, step) };
+                ahead::<OP, K>(&x, Rows::<OP, K>::LATE, i + next);
+                // how many halves there are is not known before, so that the formula is compiled once
+                let mut v = [OP::Outputs::fill(f64x8::splat(s, 0.0)); 2];
+                for (v, x) in v.iter_mut().zip(halves).take(step.div_ceil(STEP / 2)) {
+                    *v = mixed::<S, OP>(s, x, &w);
+                }
+                let mut at = i;
+                for (o, y) in OP::Outputs::of(&y).iter().enumerate() {
+                    let v = [OP::Outputs::of(&v[0])[o], OP::Outputs::of(&v[1])[o]];
+                    if summed[o] {
+                        let sum = &mut sums[at..][..STEP];
+                        (f64x8::from_slice(s, &sum[..8]) + v[0]).store_slice(&mut sum[..8]);
+                        (f64x8::from_slice(s, &sum[8..]) + v[1]).store_slice(&mut sum[8..]);
+                        at += d.next_multiple_of(STEP);
+                    } else {
+                        // SAFETY: promised by the caller; no reference to a row outlives its step.
+                        store::<S, K>(s, v, unsafe { std::slice::from_raw_parts_mut(y.add(r * d + i), step) });
                     }
                 }
             }
@@ -174,6 +151,10 @@ pub unsafe fn combine_summed<OP: RowOp, S: Simd, K: Wide>(
 }
 
 impl<OP: RowOp, K: Wide> Rows<OP, K> {
+    /// How many of the inputs the first walk fetches; the second fetches the others.
+    const EARLY: Range<usize> = 0..if OP::Outputs::N == 0 { OP::Vectors::N } else { OP::Vectors::N / 2 };
+    const LATE: Range<usize> = Self::EARLY.end..OP::Vectors::N;
+
     /// The rows from `r` on.
     #[inline(always)]
     pub fn skip(&self, r: usize) -> Self {
@@ -206,11 +187,11 @@ impl<OP: RowOp, K: Wide> Outs<'_, OP, K> {
     }
 }
 
-/// Fetches step `i` of each row, wherever that is.
+/// Fetches step `i` of some of the rows, wherever that is.
 #[inline(always)]
-fn ahead<K: Wide>(x: &[*const K], i: usize) {
-    for v in 0..x.len() {
-        let p = x[v].wrapping_add(i);
+fn ahead<OP: RowOp, K: Wide>(x: &Of<OP::Vectors, *const K>, some: Range<usize>, i: usize) {
+    for v in some {
+        let p = OP::Vectors::of(x)[v].wrapping_add(i);
         fetch(p);
         if size_of::<K>() == 8 {
             fetch(p.wrapping_add(STEP / 2));
@@ -243,6 +224,20 @@ unsafe fn load<OP: RowOp, S: Simd, K: Wide>(
 outlined! {
     fn dots<S: Simd, OP: RowOp, A: Acc<S>>(s: S, x: Of<OP::Vectors, f64x8<S>>, sums: &mut Of<OP::Products, A>) {
         OP::dots(x, sums);
+    }
+
+    /// Keeps the sums of row `r`, which are in two parts unless it is short: then in the second if that has any.
+    fn keep<S: Simd, A: Acc<S>>(
+        s: S, first: &[A], second: &[A], short: bool, more: bool, lanes: &mut [A::Lanes], r: usize
+    ) {
+        for (p, lanes) in lanes.iter_mut().enumerate() {
+            let sum = match (short, more) {
+                (true, true) => second[p],
+                (true, false) => first[p],
+                _ => first[p].and(second[p]),
+            };
+            sum.keep(lanes, r);
+        }
     }
 
     fn mixed<S: Simd, OP: RowOp>(

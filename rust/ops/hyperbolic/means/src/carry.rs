@@ -131,11 +131,21 @@ ball! { CarryBwd(g, x, m, b; r, c) -> (dx, dm, db; dr, dc)
             w[i] = parts[i] * h * p.f;
         }
         (
-            [w[0], w[1], w[2], own[0] + away[0] + away[1], -away[0], -away[1], own[1] + away[0] + away[2], -away[2], own[2] + away[1] + away[2], away[0], away[1], away[2]],
+            [
+                w[0],
+                w[1],
+                w[2],
+                own[0] + away[0] + away[1],
+                -away[0],
+                -away[1],
+                own[1] + away[0] + away[2],
+                -away[2],
+                own[2] + away[1] + away[2],
+            ],
             [by_r, dc],
         )
     }
-    combine(w0, w1, w2, w3, w4, w5, w6, w7, w8, w9, w10, w11) {
+    combine(w0, w1, w2, w3, w4, w5, w6, w7, w8) {
         [
             g.mul_add(w0, x.mul_add(w3, m.mul_add(w4, b * w5))),
             g.mul_add(w1, m.mul_add(w6, x.mul_add(w4, b * w7))),

@@ -89,7 +89,10 @@ ball! { GeodesicBwd(g, x, y; t, c) -> (dx, dy; dt, dc)
         let c2 = c + c;
         (
             [wx, wy, c2 * k, c2 * e, c2 * f],
-            [(by_b * math::cosh(s, (t * d).abs()) - by_a * math::cosh(s, (rest * d).abs())) * unit, k * q - xx.get() * e - yy.get() * f],
+            [
+                (by_b * math::cosh(s, (t * d).abs()) - by_a * math::cosh(s, (rest * d).abs())) * unit,
+                k * q - xx.get() * e - yy.get() * f,
+            ],
         )
     }
     combine(w0, w1, w2, w3, w4) {

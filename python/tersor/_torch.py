@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from tersor import _autocast, _core, _dtensor, _func, _memory
 from tersor._arrays import OUT_GRAPH, dtype_name, into
 from tersor._op import AXES, OPS, Op
+from tersor.triton import ABSENT, PLAIN
 
 NAMESPACE = "tersor"
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")
@@ -93,9 +94,24 @@ def _launch(op: Op, *args: Any) -> None:
     path = f"tersor.triton.{op.family}"
     launcher = getattr(importlib.import_module(path), op.name, None) if importlib.util.find_spec(path) else None
     if launcher is None:
-        raise NotImplementedError(f"{op.name}: no GPU kernel; move the tensors to the CPU")
+        why = ABSENT.get(op.name, "not written yet")
+        if why != PLAIN:
+            raise NotImplementedError(f"{op.name}: no GPU kernel ({why}); move the tensors to the CPU")
+        launcher = functools.partial(_plain, op)
     with torch.cuda.device_of(args[0]):
         launcher(*args)
+
+
+def _plain(op: Op, *args: Any) -> None:
+    """The reference in torch, on the device where the tensors are."""
+    n = op.n
+    ys = args[n : n + len(op.outputs)]
+    xs = [x.double() if x.is_floating_point() else x for x in args[:n]]
+    with torch.no_grad():
+        made = op.reference(*xs, *args[n + len(ys) :])
+    for y, made_y in zip(ys, made if isinstance(made, tuple) else (made,), strict=True):
+        if y.numel():
+            y.copy_(made_y.sum_to_size(y.shape))
 
 
 #: numbers as the kernels take them, and the tensor that stands for None: kept, since for a few rows making them is the call

@@ -11,11 +11,15 @@ from tersor.cli._console import console
 
 
 @click.command()
-def info() -> None:
+@click.option("--ops", is_flag=True, help="Every operator, and what it runs on a GPU.")
+def info(ops: bool) -> None:
     """Version, instruction set, threads, packages.
 
     What was found beside tersor: NumPy, torch, Triton, a GPU.
     """
+    if ops:
+        _operators()
+        return
     import importlib.metadata
     import platform
 
@@ -33,6 +37,19 @@ def info() -> None:
             continue
         table.add_row(package, "not installed")
     table.add_row("GPU", _gpu())
+    console().print(table)
+
+
+def _operators() -> None:
+    from rich.table import Table
+
+    from tersor.triton import ABSENT, PLAIN
+
+    words = {None: "kernel", PLAIN: "plain: the reference in torch, on the device"}
+    table = Table("family", "operator", "on a GPU", box=None, pad_edge=False)
+    for op in sorted(tersor.OPS.values(), key=lambda op: (op.family, op.name)):
+        why = ABSENT.get(op.name)
+        table.add_row(op.family, op.name, words.get(why, f"none: {why}"))
     console().print(table)
 
 

@@ -242,6 +242,46 @@ def test_rows_broadcast(op):
                 same_bits(run(op, some), run(op, full))
 
 
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("op", [op for op in ROWS if op.vectors > 1], ids=names)
+def test_one_row_for_all(op, dtype):
+    """The same bits as of rows written out, and of a gradient their sum, for any number of threads."""
+    args = list(inputs(op, Draw(3, dtype, (130,), 19)))
+    whole = next(i for i in range(op.vectors) if op.inputs[i] != "g")
+    before = tersor.get_num_threads()
+    try:
+        for i in range(whole + 1, op.vectors):
+            one = [*args[:i], args[i][0].copy(), *args[i + 1 :]]
+            every = run(op, [*args[:i], np.broadcast_to(args[i][0], args[i].shape).copy(), *args[i + 1 :]])
+            seen = []
+            for n in (1, 2, 3):
+                tersor.set_num_threads(n)
+                got = run(op, one)
+                seen.append([y.tobytes() for y in got])
+            assert seen[0] == seen[1] == seen[2]
+            for y, w, rule in zip(got, every, op.rules, strict=True):
+                if rule == i:
+                    total = np.asarray(w, np.float64).sum(0)
+                    error = len(w) * 4 * EPS[dtype] * np.abs(np.asarray(w, np.float64)).max(initial=0)
+                    np.testing.assert_allclose(np.asarray(y, np.float64), total, rtol=4 * EPS[dtype], atol=error)
+                else:
+                    assert y.tobytes() == w.tobytes()
+    finally:
+        tersor.set_num_threads(before)
+
+
+@pytest.mark.parametrize("op", ALL, ids=names)
+def test_no_axes(op):
+    """A number in place of each array is worked on or refused, by name."""
+    args = list(inputs(op, Draw(3, op.options.dtypes[0] if op.options.dtypes else "float64", (4, 3), 5)))
+    for i, x in enumerate(args[: op.n]):
+        if isinstance(x, np.ndarray) and x.size:
+            try:
+                run(op, [*args[:i], x.reshape(-1)[0].reshape(()).copy(), *args[i + 1 :]])
+            except (TypeError, ValueError) as e:
+                assert str(e).startswith(f"{op.name}: "), e
+
+
 @pytest.mark.parametrize("op", ALL, ids=names)
 def test_thread_count_does_not_matter(op):
     args = inputs(op, Draw(2, "float32", (997,), 67))

@@ -27,6 +27,7 @@ pub trait Segments: Sync {
 /// Rows that are added as they are.
 impl Segments for Lists {
     type Numbers = ();
+    #[inline(always)]
     fn lists(&self) -> &Lists {
         self
     }

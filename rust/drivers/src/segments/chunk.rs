@@ -58,13 +58,15 @@ impl<N> Chunk<N> {
             segment += 1;
         }
         self.n = range.len();
-        for (place, at) in self.places.iter_mut().zip(range.clone()) {
-            *place = at;
+        for i in 0..self.n {
+            self.places[i] = range.start + i;
         }
         if let Some(list) = lists.list() {
             self.rows[..self.n].copy_from_slice(&list[range.clone()]);
         } else {
-            self.rows = self.places;
+            for i in 0..self.n {
+                self.rows[i] = range.start + i;
+            }
         }
         of.lift(s, self.n, &self.rows, &self.places, &mut self.of);
         self.range = range;

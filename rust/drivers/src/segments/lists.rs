@@ -67,22 +67,26 @@ impl Lists {
         Ok(Lists { ptr, list: Some(list), rows: ids.len(), width })
     }
 
+    #[inline(always)]
     pub fn len(&self) -> usize {
         self.ptr.len() - 1
     }
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    #[inline(always)]
     pub fn entries(&self) -> usize {
         self.ptr[self.len()]
     }
     pub fn rows(&self) -> usize {
         self.rows
     }
+    #[inline(always)]
     pub fn width(&self) -> usize {
         self.width
     }
     /// Whether segments are runs of rows.
+    #[inline(always)]
     pub fn plain(&self) -> bool {
         self.list.is_none()
     }
@@ -95,10 +99,12 @@ impl Lists {
         if let Some(list) = &self.list { list[entry] } else { entry }
     }
     /// How many entries segment `i` has.
+    #[inline(always)]
     pub fn members(&self, i: usize) -> usize {
         self.ptr[i + 1] - self.ptr[i]
     }
     /// Whether the parts of segment `i` are added side by side.
+    #[inline(always)]
     pub fn large(&self, i: usize) -> bool {
         self.members(i) > 4 * PART
     }
@@ -108,6 +114,7 @@ impl Lists {
         (NEAR / self.width.max(1) / 8 * 8).clamp(8, CHUNK)
     }
     /// How many segments are finished together.
+    #[inline(always)]
     pub fn slots(&self) -> usize {
         (NEAR / self.width.max(1)).clamp(1, SLOTS)
     }
@@ -120,6 +127,7 @@ impl Lists {
         self.entries().saturating_mul(self.width)
     }
     /// The segments from `first` on that are finished together: those whose entries stay near, or one.
+    #[inline(always)]
     pub fn batch(&self, first: usize, end: usize) -> Range<usize> {
         let (most, near) = (end.min(first + self.slots()), self.chunk());
         let mut last = first + 1;

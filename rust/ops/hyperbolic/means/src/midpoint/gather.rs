@@ -44,6 +44,7 @@ pub struct State {
 impl<T: Wide> Fold<Lifted> for Gather<'_, T> {
     type State = State;
     type Left = f64;
+    #[inline(always)]
     fn sweeps(&self) -> usize {
         if self.groups.tangent { 2 } else { 1 }
     }
@@ -55,6 +56,7 @@ impl<T: Wide> Fold<Lifted> for Gather<'_, T> {
         let centres = Centres::new(self.groups, if self.applies() { slots } else { 0 })?;
         Ok(State { sums: Sums::new(self.groups.d, slots)?, centres, dc: 0.0, rows: [0.0; LANES] })
     }
+    #[inline(always)]
     fn clear(&self, state: &mut State, n: usize) {
         state.sums.clear(n);
     }

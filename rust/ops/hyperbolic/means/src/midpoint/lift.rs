@@ -55,6 +55,7 @@ impl<T: Store> Groups<'_, T> {
 
 impl<T: Wide> Segments for Groups<'_, T> {
     type Numbers = Lifted;
+    #[inline(always)]
     fn lists(&self) -> &Lists {
         &self.lists
     }

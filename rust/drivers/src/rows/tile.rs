@@ -5,7 +5,7 @@ use super::block::Block;
 use super::functor::{Count, N, Of, RowOp};
 use super::kind::Wide;
 use super::sums::{Acc, Dot2, Sums, totals};
-use super::walk::{Outs, Rows, combine, products, strip};
+use super::walk::{Outs, Rows, combine, lay_frame, products, strip};
 use super::{Solved, TILE};
 use base::dd::{Dd, Num};
 use base::simd::*;
@@ -108,18 +108,18 @@ fn tile<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
     // next rows are computed
     let summed = plan.summed_rows.contains(&true);
     let some = plan.aside.filter(|_| !summed).map_or(n, |aside| aside.chunk.div_ceil(plan.d.max(1)));
-    let whole = if summed || const { portable::<S>() } { 0 } else { plan.d / STEP * STEP };
     let mut done = 0;
     while done < n {
         let range = done..n.min(done + some);
         done = range.end;
-        if const { !portable::<S>() } && whole > 0 {
-            // SAFETY: as above; rows start..start + n of the outputs belong to this block.
-            unsafe { combine::<OP, S, K>(s, &rows, range.clone(), &outs) };
-        }
-        for i in (whole..plan.d).step_by(STEP) {
+        if summed || const { portable::<S>() } {
+            for i in (0..plan.d).step_by(STEP) {
+                // SAFETY: as above; rows start..start + n of the outputs belong to this block.
+                unsafe { strip::<OP, S, K>(s, &rows, range.clone(), i, &outs, &plan.summed_rows, block.sum_rows) };
+            }
+        } else {
             // SAFETY: as above.
-            unsafe { strip::<OP, S, K>(s, &rows, range.clone(), i, &outs, &plan.summed_rows, block.sum_rows) };
+            unsafe { combine::<OP, S, K>(s, &rows, range, &outs) };
         }
         if done < n {
             for (o, written) in written.iter_mut().enumerate() {
@@ -147,6 +147,7 @@ fn solve<OP: RowOp, S: Simd, M: Num<S>>(
     s.vectorize(
         #[inline(always)]
         move || {
+            lay_frame();
             let mut near = false;
             for g in (0..n).step_by(8) {
                 let mut p = OP::Products::fill(M::of(f64x8::splat(s, 0.0)));

@@ -26,6 +26,15 @@ pub struct Outs<'a, OP: RowOp, K: Wide> {
     pub y: Of<OP::Outputs, *mut K>,
 }
 
+/// Lays the frame of the function this is inlined into on lines of the cache: vectors that no register is left for are
+/// kept there, and one across two lines is late when it is read again.
+#[inline(always)]
+pub fn lay_frame() {
+    #[repr(align(64))]
+    struct Line(u8);
+    std::hint::black_box(&mut Line(0).0);
+}
+
 /// Leaves the inner products of rows `0..n` in `lanes`.
 ///
 /// # Safety
@@ -40,6 +49,7 @@ pub unsafe fn products<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
     s.vectorize(
         #[inline(always)]
         move || {
+            lay_frame();
             let &Rows { d, next, .. } = rows;
             // a row of one step has nothing to add up across steps
             let short = d <= STEP;
@@ -74,7 +84,7 @@ pub unsafe fn products<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
     );
 }
 
-/// Writes the whole steps of the combinations of rows `range`.
+/// Writes the combinations of rows `range`.
 ///
 /// # Safety
 /// Each input and output has `range.end` rows of `d` elements; outputs belong to the caller. An output may be an input.
@@ -83,10 +93,12 @@ pub unsafe fn combine<OP: RowOp, S: Simd, K: Wide>(s: S, rows: &Rows<OP, K>, ran
     s.vectorize(
         #[inline(always)]
         move || {
+            lay_frame();
             let (&Rows { d, next, .. }, y) = (rows, outs.y);
+            let tail = d % STEP;
             for r in range {
                 let (x, w) = (rows.at(r), outs.weights(s, r));
-                for i in (0..d / STEP * STEP).step_by(STEP) {
+                for i in (0..d - tail).step_by(STEP) {
                     // SAFETY: promised by the caller; a step is read before it is written.
                     let [a, b] = unsafe { load::<OP, S, K>(s, &x, i, STEP) };
                     ahead::<OP, K>(&x, Rows::<OP, K>::LATE, i + next);
@@ -97,13 +109,25 @@ pub unsafe fn combine<OP: RowOp, S: Simd, K: Wide>(s: S, rows: &Rows<OP, K>, ran
                         K::store16(s, v, unsafe { std::slice::from_raw_parts_mut(y.add(r * d + i), STEP) });
                     }
                 }
+                if tail > 0 {
+                    let i = d - tail;
+                    // SAFETY: as above.
+                    let [a, b] = unsafe { load::<OP, S, K>(s, &x, i, tail) };
+                    ahead::<OP, K>(&x, Rows::<OP, K>::LATE, i + next);
+                    let (a, b) = (mixed::<S, OP>(s, a, &w), mixed::<S, OP>(s, b, &w));
+                    for (o, y) in OP::Outputs::of(&y).iter().enumerate() {
+                        let v = [OP::Outputs::of(&a)[o], OP::Outputs::of(&b)[o]];
+                        // SAFETY: as above.
+                        K::store_tail(s, v, unsafe { std::slice::from_raw_parts_mut(y.add(r * d + i), tail) });
+                    }
+                }
             }
         },
     );
 }
 
-/// Writes step `i` of the combinations of rows `range`, which may be a part of one. An output that is the sum over rows is
-/// added to `sums` instead, rows of whole steps.
+/// Writes step `i` of the combinations of rows `range`, which may be a part of one: where an output is the sum over rows,
+/// which is added to `sums`, rows of whole steps, and on the portable level, for which this is all that is compiled.
 ///
 /// # Safety
 /// As for [`combine`]; nothing is written where an output is summed.
@@ -120,6 +144,7 @@ pub unsafe fn strip<OP: RowOp, S: Simd, K: Wide>(
     s.vectorize(
         #[inline(always)]
         move || {
+            lay_frame();
             let (&Rows { d, next, .. }, y) = (rows, outs.y);
             let step = STEP.min(d - i);
             for r in range {

@@ -86,12 +86,12 @@ pub fn blocks<K: Wide>(call: &Call, ground: &dyn Ground, each: &(dyn Fn(Block<K>
     for (at, y) in y.iter().zip(plan.summed_rows).filter(|y| y.1).map(|y| y.0).enumerate() {
         for i in 0..d {
             // SAFETY: a float output of d numbers, and the blocks are done.
-            unsafe { put(y, i, &[(0..blocks).map(|b| partial_rows[b * sums + at * pad + i]).fold(0.0, |a, b| a + b)]) };
+            unsafe { put(y, i, &[total((0..blocks).map(|b| partial_rows[b * sums + at * pad + i]))]) };
         }
     }
     for (k, n) in n.iter().enumerate().filter(|(k, _)| plan.summed[*k]) {
         // SAFETY: a float output of one number.
-        unsafe { put(n, 0, &[partial.chunks_exact(lanes).map(|p| p[8 * k..8 * k + 8].iter().sum::<f64>()).fold(0.0, |a, b| a + b)]) };
+        unsafe { put(n, 0, &[total(partial.chunks_exact(lanes).map(|p| p[8 * k..8 * k + 8].iter().sum::<f64>()))]) };
     }
     Ok(())
 }
@@ -207,4 +207,9 @@ impl<K: Wide> Block<'_, K> {
             (aside.write)(space, &self.call.y[o], start * d + part.start);
         }
     }
+}
+
+/// Zero of no blocks, where Rust's sum says minus zero.
+fn total(parts: impl Iterator<Item = f64>) -> f64 {
+    parts.fold(0.0, |a, b| a + b)
 }

@@ -26,8 +26,6 @@ ABSENT = {
     "encode_affine": _UNWRITTEN,
     "fake_quantize_lsq": _UNWRITTEN,
     "fake_quantize_lsq_bwd": _UNWRITTEN,
-    "info_nce": PLAIN,
-    "info_nce_bwd": PLAIN,
     "knn": _PAIRS,
     "lorentz_dist": PLAIN,
     "lorentz_dist_bwd": PLAIN,

@@ -136,6 +136,13 @@ impl<'a> Tensor<'a> {
         Ok(Tensor { data, dims, ndim: shape.len(), dtype, writable, life: PhantomData })
     }
 
+    /// A vector of numbers as an array that may be written.
+    pub fn of<T: Element>(numbers: &'a mut [T]) -> Self {
+        let mut dims = [0; MAX_DIMS];
+        dims[0] = numbers.len();
+        Tensor { data: numbers.as_mut_ptr().cast(), dims, ndim: 1, dtype: T::DTYPE, writable: true, life: PhantomData }
+    }
+
     pub fn shape(&self) -> &[usize] {
         &self.dims[..self.ndim]
     }

@@ -80,8 +80,7 @@ fn dist_bwd(t: &[Tensor]) -> Result<()> {
     // which rows they are the same sums say once more: an output may be the sum of them all
     let n = t[0].rows().0.max(t[1].rows().0);
     let mut marks = try_vec(n, 0.0f64)?;
-    // SAFETY: the numbers of this vector, which outlives its use.
-    let marks = unsafe { Tensor::new(marks.as_mut_ptr().cast(), &[n], Dtype::F64, true)? };
+    let marks = Tensor::of(&mut marks);
     rows::run(&Dist(Left::below(part)), &[t[0], t[1], t[3], marks])?;
     far::gradients(t, &marks)
 }

@@ -2,7 +2,7 @@
 
 use base::simd::*;
 use base::store::Store;
-use base::{Element, Op, Result, Tensor, by_float, ops, try_vec};
+use base::{Op, Result, Tensor, by_float, ops, try_vec};
 use drivers::{row, rows};
 
 /// The tables of the family.
@@ -58,13 +58,10 @@ fn weighted(t: &[Tensor], at: usize, f: impl Fn(&[Tensor]) -> Result<()>) -> Res
     }
     by_float!(t[0], A => {
         let (mut ones, mut sums) = (try_vec(d, A::from_f64(1.0))?, try_vec(d, A::default())?);
-        // SAFETY: d numbers that outlive the call.
-        let row = |v: &mut [A], out| unsafe { Tensor::new(v.as_mut_ptr().cast(), &[d], A::DTYPE, out) };
         let mut all = t.to_vec();
-        all[at] = row(&mut ones, false)?;
-        for y in all.iter_mut().filter(|y| y.shape() == [0]) {
-            *y = row(&mut sums, true)?;
-        }
+        all[at] = Tensor::of(&mut ones);
+        let sums = Tensor::of(&mut sums);
+        all.iter_mut().filter(|y| y.shape() == [0]).for_each(|y| *y = sums);
         f(&all)
     })
 }

@@ -6,7 +6,6 @@
 use super::carry::{Carry, CarryBwd};
 use super::midpoint;
 use super::spread::{Spread, SpreadOnto};
-use base::store::Store;
 use base::wide::wide;
 use base::{Dtype, Error, Op, Result, Scalar, Tensor, ops, try_vec};
 use drivers::rows::{self, Margin, Wide};
@@ -34,13 +33,6 @@ fn expect(name: &str, t: &Tensor, len: usize) -> Result<()> {
     Err(Error::Value(format!("{name} must have {len} elements, got shape {:?}", t.shape())))
 }
 
-/// A view of numbers as an array.
-fn view<T: Store>(v: &mut [T]) -> Result<Tensor<'_>> {
-    let shape = [v.len()];
-    // SAFETY: the slice has these elements, and the tensor lives no longer than it does.
-    unsafe { Tensor::new(v.as_mut_ptr().cast(), &shape, T::DTYPE, true) }
-}
-
 /// The sizes of x, checked against b.
 fn sizes(x: &Tensor, b: &Tensor) -> Result<(usize, usize)> {
     let (n, d) = x.rows();
@@ -58,11 +50,11 @@ fn forward<T: Wide>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     expect("m", &m, d)?;
     midpoint::middle::<T>(&x, &c, !ball, m.slice_mut()?, margin)?;
     let mut squares = try_vec(n, 0.0)?;
-    rows::run(&Spread(ball), &[x, m, c, view(&mut squares)?])?;
+    rows::run(&Spread(ball), &[x, m, c, Tensor::of(&mut squares)])?;
     let spread = squares.iter().sum::<f64>() / n as f64;
     v.set_number(spread)?;
     let mut r = [gamma.number()? / (spread + epsilon).sqrt()];
-    rows::run(&Carry(ball, margin), &[x, m, b, view(&mut r)?, c, y])
+    rows::run(&Carry(ball, margin), &[x, m, b, Tensor::of(&mut r), c, y])
 }
 
 fn backward<T: Wide>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
@@ -82,11 +74,26 @@ fn backward<T: Wide>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     let (mut r, mut by_r, mut by_c, mut more) = ([gamma * per], [0.0], [0.0], [0.0]);
     rows::run(
         &CarryBwd(ball),
-        &[g, x, m, b, view(&mut r)?, c, dx, view(&mut by_m)?, db, view(&mut by_r)?, view(&mut by_c)?],
+        &[
+            g,
+            x,
+            m,
+            b,
+            Tensor::of(&mut r),
+            c,
+            dx,
+            Tensor::of(&mut by_m),
+            db,
+            Tensor::of(&mut by_r),
+            Tensor::of(&mut by_c),
+        ],
     )?;
     dgamma.set_number(by_r[0] * per)?;
     let mut each = [(gv.number()? - by_r[0] * gamma * per / (2.0 * spread)) / n as f64];
-    rows::run(&SpreadOnto(ball), &[dx, x, m, view(&mut each)?, c, dx, view(&mut also)?, view(&mut more)?])?;
+    rows::run(
+        &SpreadOnto(ball),
+        &[dx, x, m, Tensor::of(&mut each), c, dx, Tensor::of(&mut also), Tensor::of(&mut more)],
+    )?;
     for ((a, b), g) in by_m.iter_mut().zip(&also).zip(gm.slice::<T>()?) {
         *a = T::from_f64(a.to_f64() + b.to_f64() + g.to_f64());
     }

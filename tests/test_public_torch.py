@@ -11,7 +11,7 @@ import torch
 from tersor import hyperbolic as H
 from tersor import lorentz as L
 from tersor import loss as O
-from tersor import project, prune, quant, sparse
+from tersor import norm, project, prune, quant, sparse
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 generator = torch.Generator().manual_seed(0)
@@ -98,6 +98,7 @@ CASES = {
     "prune.apply_mask": (lambda x: prune.apply_mask(x, MASK), (X,)),
     "prune.topk_rows": (lambda x: prune.topk_rows(x, 2)[0], (X,)),
     "loss.info_nce": (lambda x, y: O.info_nce(x, y, temperature=0.5, symmetric=True), (X, Y)),
+    "norm.rms_norm": (lambda x, w: norm.rms_norm(x, 4, w), (X, V[0])),
     "project.fwht": (project.fwht, (X,)),
     "project.project": (lambda x: project.project(x, 5), (X,)),
     "sparse.spmm": (lambda x: sparse.spmm(MATRIX, x), (X,)),
@@ -130,7 +131,7 @@ SMOOTH = [pytest.param(*case, id=name) for name, case in CASES.items() if name n
 
 
 def test_no_function_is_left_out():
-    for family in ("hyperbolic", "lorentz", "loss", "quant", "prune", "project", "sparse"):
+    for family in ("hyperbolic", "lorentz", "loss", "norm", "quant", "prune", "project", "sparse"):
         module = importlib.import_module(f"tersor.{family}")
         for name in module.__all__:
             if inspect.isfunction(getattr(module, name)):

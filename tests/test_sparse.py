@@ -227,7 +227,7 @@ def test_kernels_survive_any_structure():
             indptr[[0, -1]] = 0, 4
         y = np.full((2, 40), 7, np.float32)
         try:
-            kernel("spmm")(np.ones(4, np.float32), indices, indptr, x, none, none, none, none, y, -np.inf, np.inf, 0)
+            kernel("spmm")(np.ones(4, np.float32), indices, indptr, x, none, none, none, none, y, -np.inf, np.inf)
         except ValueError:
             assert (y == 7).all()
         else:

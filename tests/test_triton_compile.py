@@ -76,7 +76,8 @@ def test_compiles(op, dtype, compiled):
     for rows in (False, True)[: 1 if dtype == "bfloat16" else 2]:
         args = inputs(op, Draw(7, dtype, (5,), 8, 0.9, c_rows=rows))
         if op.vectors > 1 and op.name.endswith("_bwd") and not rows:
-            args = (*args[: op.vectors - 1], args[op.vectors - 1][:1].copy(), *args[op.vectors :])
+            last = args[op.vectors - 1]
+            args = (*args[: op.vectors - 1], last.reshape(-1, last.shape[-1])[:1].copy(), *args[op.vectors :])
         out = [tensor(y) for y in run(op, args)]
         given = [tensor(x) for x in args]
         for i in range(op.n):

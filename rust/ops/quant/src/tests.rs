@@ -16,7 +16,6 @@ fn tensor<'a, T: Element>(v: &'a mut [T], shape: &[usize]) -> Tensor<'a> {
 
 fn call(name: &str, t: &[Tensor], k: &[Scalar]) -> Result<()> {
     let op = OPS.iter().find(|o| o.name == name).unwrap();
-    assert_eq!((t.len(), k.len()), (op.inputs.len() + op.outputs.len(), op.scalars.len()), "{name}");
     (op.run)(t, k)
 }
 

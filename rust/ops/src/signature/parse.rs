@@ -17,8 +17,8 @@ impl Signature {
         let mut names: Vec<_> =
             inputs.chain(s.scalars.iter().map(|s| s.0)).chain(s.letters.iter().copied()).chain(s.pack).collect();
         names.sort_unstable();
-        if let Some(twice) = names.windows(2).find(|w| w[0] == w[1]) {
-            return Err(format!("{name}: {} means two things", twice[0]));
+        if let Some([twice, ..]) = names.windows(2).find(|w| w[0] == w[1]) {
+            return Err(format!("{name}: {twice} means two things"));
         }
         if s.outputs[s.shown()..].iter().any(|o| !o.saved) {
             return Err(format!("{name}: what is saved comes last"));

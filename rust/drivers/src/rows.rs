@@ -47,7 +47,7 @@ pub fn run<OP: RowOp>(op: &OP, t: &[Tensor]) -> Result<()> {
     ground.check(call.c)?;
     // 16-bit rows are widened to f32 tile by tile
     match call.x[0].dtype() {
-        Dtype::F64 => f64::blocks(&call, &ground, &|block| dispatch(Tiles(op, block))),
-        _ => f32::blocks(&call, &ground, &|block| dispatch(Tiles(op, block))),
+        Dtype::F64 => block::doubles(&call, &ground, &|block| dispatch(Tiles(op, block))),
+        _ => block::singles(&call, &ground, &|block| dispatch(Tiles(op, block))),
     }
 }

@@ -48,8 +48,18 @@ fn flags(t: &[Tensor], f: impl Fn(&Tensor) -> bool) -> [bool; MOST] {
     flags
 }
 
+/// Does each block of a call on f64 data. Not generic, nor is its twin: compiled once, whatever the operator.
+pub fn doubles(call: &Call, ground: &dyn Ground, each: &(dyn Fn(Block<f64>) + Sync)) -> Result<()> {
+    blocks(call, ground, each)
+}
+
+/// The same on data that is computed from f32.
+pub fn singles(call: &Call, ground: &dyn Ground, each: &(dyn Fn(Block<f32>) + Sync)) -> Result<()> {
+    blocks(call, ground, each)
+}
+
 /// K is the type tile kernels are compiled for.
-pub fn blocks<K: Wide>(call: &Call, ground: &dyn Ground, each: &(dyn Fn(Block<K>) + Sync)) -> Result<()> {
+fn blocks<K: Wide>(call: &Call, ground: &dyn Ground, each: &(dyn Fn(Block<K>) + Sync)) -> Result<()> {
     let &Call { rows, d, x, y, n, .. } = call;
     let dtype = x[0].dtype();
     let block = (BLOCK / d.max(1)).clamp(1, BLOCK).next_multiple_of(TILE);

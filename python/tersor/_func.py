@@ -42,14 +42,15 @@ def _by_rows(op: Op, call: Callable[..., Any], size: int, own: list[bool], args:
     tails = [1 if i < op.vectors or k in op.coefficients else 0 for i, k in enumerate(op.inputs)]
     vectors = shapes[: op.vectors]
     lead = max((s[:-1] for s in vectors), key=lambda s: (math.prod(s), len(s)))
-    summed = {}
-    for i in {rule for rule in op.rules if isinstance(rule, int)}:
+    absent = {i for i, k in enumerate(op.inputs) if k in op.optional and shapes[i] == (0,)}
+    summed = dict.fromkeys(absent, False)
+    for i in {rule for rule in op.rules if isinstance(rule, int)} - absent:
         full = shapes[i] == (*lead, *(vectors[i][-1:] if i < op.vectors else (1,) * tails[i]))
         if not full and i < op.vectors and math.prod(lead) != 1:
             return None  # the gradient of one row for all is a sum, which the kernel takes more exactly
         summed[i] = not full
     for i, (x, mine) in enumerate(zip(xs, own, strict=False)):
-        if not mine and i not in summed:
+        if i in absent or (not mine and i not in summed):
             continue
         shape = shapes[i] or (1,) * tails[i]
         missing = len(lead) + tails[i] - len(shape)

@@ -113,3 +113,17 @@ def test_what_is_refused(change, error, text):
     given = {"x": np.ones((5, 4)), "y": np.ones((6, 4))} | change
     with pytest.raises(error, match=text):
         loss.info_nce(given.pop("x"), given.pop("y"), **given)
+
+
+@pytest.mark.parametrize("temperature", [-1.0, 0.0, float("nan"), float("inf")])
+def test_a_temperature_is_positive_on_every_device(temperature):
+    for device in ("cpu", "meta"):
+        x = torch.ones(3, 4, device=device)
+        with pytest.raises(ValueError, match="info_nce: temperature must be finite and positive"):
+            loss.info_nce(x, x, temperature=temperature)
+
+
+def test_second_derivatives_stay_where_the_data_is():
+    x, y = (torch.ones(3, 4, device="meta", requires_grad=True) for _ in range(2))
+    d = torch.autograd.grad(loss.info_nce(x, y), (x, y), create_graph=True)
+    assert [g.device.type for g in torch.autograd.grad(sum(g.sum() for g in d), (x, y))] == ["meta"] * 2

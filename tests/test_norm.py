@@ -22,7 +22,7 @@ def test_torch_agrees(shape, weighted, dtype):
     leaves[1:] = [w.clone().requires_grad_() for w in leaves[1:]]
     wide = [x.detach().double().requires_grad_() for x in leaves]
     y = norm.rms_norm(leaves[0], shape, *leaves[1:])
-    want = rms_norm(wide[0], shape, *wide[1:], eps=EPS[dtype])
+    want = rms_norm(wide[0], shape, *wide[1:], eps=min(EPS[dtype], 2.0**-23))
     torch.testing.assert_close(y.double(), want, rtol=4 * EPS[dtype], atol=4 * EPS[dtype])
     got = torch.autograd.grad((y * G.to(dtype)).sum(), leaves)
     right = torch.autograd.grad((want * G.to(dtype).double()).sum(), wide)
@@ -61,5 +61,31 @@ def test_what_does_not_fit_is_refused():
     for shape, w in ((5, None), ((), None), (4, np.ones(3)), ((3, 4), np.ones(4))):
         with pytest.raises(ValueError, match=r"rms_norm: (x|weight) "):
             norm.rms_norm(X.numpy(), shape, w)
-    with pytest.raises(TypeError, match=r"rms_norm: "):
-        norm.rms_norm(X.numpy(), 4, np.ones(4, np.float32))
+    for shape, w, eps in (
+        (4, np.ones(4, np.float32), None),
+        (4.0, None, None),
+        (None, None, None),
+        (4, None, "1"),
+        (4, None, True),
+    ):
+        with pytest.raises(TypeError, match=r"rms_norm: "):
+            norm.rms_norm(X.numpy(), shape, w, eps)
+    for out in (np.empty((5, 4, 3)).swapaxes(1, 2), np.empty((5, 4, 3)), np.empty(60), np.empty(8)):
+        with pytest.raises(ValueError, match=r"rms_norm: out must "):
+            norm.rms_norm(X.numpy(), (3, 4), out=out)
+
+
+@pytest.mark.parametrize("dtype", EPS)
+def test_rows_of_no_elements(dtype):
+    x = torch.empty(3, 0, dtype=dtype)
+    for w in (None, torch.empty(0, dtype=dtype)):
+        assert norm.rms_norm(x, 0, w).shape == (3, 0)
+    if dtype != torch.bfloat16:
+        assert norm.rms_norm(x.numpy(), 0).shape == (3, 0)
+
+
+def test_one_weight_for_batches_of_any_size():
+    f = torch.compile(lambda x, w: norm.rms_norm(x, 4, w), backend="aot_eager", fullgraph=True, dynamic=True)
+    for n in (2, 3, 5):
+        x = torch.from_numpy(R.standard_normal((n, 4)))
+        torch.testing.assert_close(f(x, W[0]), norm.rms_norm(x, 4, W[0]))

@@ -462,11 +462,12 @@ REFUSED = {
     "hyperbolic.weighted_midpoint": "a mean over the rows",
     "hyperbolic.window_midpoint": "windows over the rows",
     "lorentz.midpoint": "a mean over the rows",
+    "loss.info_nce": "all pairs",
+    "norm.rms_norm": "its case shards the weight",
     "project.project": "takes plain tensors",
     "prune.apply_mask": "its mask is plain",
     "quant.choose_qparams": "a range over the rows",
     "quant.encode": "codes are no DTensors",
-    "quant.pack": "codes are no DTensors",
     "sparse.sddmm": "takes plain tensors",
     "sparse.spmm": "takes plain tensors",
 }

@@ -256,7 +256,7 @@ def test_a_structure_changed_while_it_is_read():
     try:
         for _ in range(200):
             try:
-                kernel("spmm")(a.data, indices, indptr, x, none, none, none, none, y, -np.inf, np.inf, 0)
+                kernel("spmm")(a.data, indices, indptr, x, none, none, none, none, y, -np.inf, np.inf)
             except ValueError as e:
                 assert "spmm" in str(e)
     finally:

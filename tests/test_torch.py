@@ -5,7 +5,7 @@ import pytest
 import torch
 from tersor._op import OPS
 from tersor._sample import Draw
-from test_ops import ALL, dtypes, inputs, names, run, several
+from test_ops import ALL, TOLERANCE, dtypes, inputs, names, run, several
 
 DIFFERENTIABLE = [op for op in ALL if f"{op.name}_bwd" in OPS]
 
@@ -51,6 +51,34 @@ def test_same_bits_as_numpy(op, dtype, lead):
     for g, w in zip(got, want, strict=True):
         assert tuple(g.shape) == w.shape
         assert array(g).tobytes() == w.tobytes()
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("op", [op for op in ALL if op.vectors], ids=names)
+def test_rows_of_no_elements(op, dtype):
+    """Torch's tensors without elements lie nowhere."""
+    args = list(inputs(op, Draw(4, dtype, (3,), 5)))
+    args[: op.vectors] = [
+        x if x is None else x.reshape(-1, 5)[..., :0].reshape(*x.shape[:-1], 0) for x in args[: op.vectors]
+    ]
+    try:
+        want = run(op, args)
+    except ValueError as e:
+        with pytest.raises(ValueError) as info:
+            call(op, [tensor(x) for x in args])
+        assert str(info.value) == str(e)
+        return
+    for g, w in zip(call(op, [tensor(x) for x in args]), want, strict=True):
+        assert tuple(g.shape) == w.shape and array(g).tobytes() == w.tobytes()
+
+
+@pytest.mark.parametrize("op", [op for op in ALL if op.coefficients], ids=names)
+def test_a_number_lies_beside_the_data(op):
+    args = [tensor(x) for x in inputs(op, Draw(4, "float32", (3,), 5))]
+    for i, k in enumerate(op.inputs):
+        if k in op.coefficients:
+            with pytest.raises(ValueError, match=f"{op.name}: {k} is on meta, "):
+                call(op, [*args[:i], torch.tensor(1.0, device="meta"), *args[i + 1 :]])
 
 
 @pytest.mark.parametrize("op", ALL, ids=names)

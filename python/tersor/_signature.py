@@ -102,7 +102,10 @@ class Signature:
             ):
                 raise self._misfit(i, shape)
             if i < self.vectors:
-                extent = (math.prod(shape[:at]) != 1, at)  # not that of one row for all
+                extent = (
+                    bool(math.prod(shape[:at]) != 1),
+                    at,
+                )  # not that of one row for all; a symbol does not compare
                 if widest is None or extent > widest:
                     found[lead], widest = shape[:at], extent
             for (letter, more), n in zip(core, shape[at:], strict=True):

@@ -132,7 +132,7 @@ def _number(value: float) -> torch.Tensor:
 
 def _tensor(op: Op, name: str, x: Any, device: torch.device) -> torch.Tensor:
     if isinstance(x, torch.Tensor):
-        if x.device != device and x.ndim:
+        if x.device != device and (x.ndim or x.device.type != "cpu"):
             raise ValueError(f"{op.name}: {name} is on {x.device}, {op.inputs[0]} on {device}")
         return x
     if x is None and name in op.optional:
@@ -250,7 +250,7 @@ def public(op: Op) -> Callable[..., Any]:
                 return None
             elif type(a) is float:
                 rest[i] = _number(a)
-            elif a is None and x.device.type == "cpu":
+            elif a is None and inputs[first + i] in op.optional and x.device.type == "cpu":
                 rest[i], kept = _ABSENT, False
             else:
                 return None

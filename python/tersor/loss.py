@@ -50,6 +50,11 @@ def _sample(*kinds: str) -> Any:
     return draw_all
 
 
+def _own(x: Array, n: int, m: int) -> Array:
+    """Ones where a row meets its own."""
+    return np.eye(n, m) if isinstance(x, np.ndarray) else _lib(x).eye(n, m, device=x.device)
+
+
 def _units(x: Array, cosine: bool) -> tuple[Array, Array]:
     """Directions and one over the lengths, 0 of a row of zeros; rows as they are, and ones."""
     if not cosine:
@@ -73,7 +78,7 @@ def _info_nce(x: Array, y: Array, temperature: Any = 0.1, cosine: bool = True) -
     """The loss of every row of x, whose positive is the row of y of the same number."""
     lib, (n, m) = _lib(x), (x.shape[-2], y.shape[-2])
     u = _units(x, cosine)[0] @ _units(y, cosine)[0].swapaxes(-1, -2) / temperature
-    own = lib.eye(n, m) > 0
+    own = _own(x, n, m) > 0
     rest = lib.where(own, -math.inf, u)
     top = np.max(rest, -1, initial=-math.inf, keepdims=True) if lib is np else rest.amax(-1, keepdims=True)
     top = lib.where(lib.isinf(top), 0.0, top)
@@ -90,7 +95,7 @@ def _info_nce_bwd(
     (a, per_x), (b, per_y) = _units(x, cosine), _units(y, cosine)
     u = a @ b.swapaxes(-1, -2) / temperature
     e = lib.exp(u - (np.max(u, -1, initial=-math.inf, keepdims=True) if lib is np else u.amax(-1, keepdims=True)))
-    pull = g[..., None] * (e / e.sum(-1, keepdims=True) - lib.eye(n, m))
+    pull = g[..., None] * (e / e.sum(-1, keepdims=True) - _own(x, n, m))
     to_x, to_y = pull @ b / temperature, pull.swapaxes(-1, -2) @ a / temperature
     if cosine:
         to_x = (to_x - (to_x * a).sum(-1, keepdims=True) * a) * per_x
@@ -157,6 +162,8 @@ def info_nce(
     if axes(temperature):
         shape = tuple(temperature.shape)
         raise ValueError(f"info_nce: temperature must be a number or an array of 0 axes, got shape {shape}")
+    if isinstance(temperature, (int, float)) and not 0 < temperature < math.inf:
+        raise ValueError(f"info_nce: temperature must be finite and positive, got {temperature}")
     for name, word, words in (
         ("metric", metric, ("cosine", "dot")),
         ("reduction", reduction, ("mean", "sum", "none")),

@@ -6,8 +6,11 @@ The rule of this file: moments are taken in float64, whatever the type of the da
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from tersor._arrays import dtype_name
 from tersor._op import op
@@ -16,7 +19,8 @@ from tersor._sample import Draw
 
 __all__ = ["rms_norm"]
 
-_EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+#: the machine epsilon of the type that torch computes in
+_EPS = {"float64": 2.0**-52}
 
 
 def _sample(*kinds: str) -> Any:
@@ -62,6 +66,17 @@ def _rms_norm_bwd(g: Array, x: Array, weight: Array = None, eps: float = 1e-6) -
     return dx, dw if weight.shape == dw.shape else dw.reshape(-1, x.shape[-1]).sum(0).reshape(weight.shape)
 
 
+def _shape(given: Any) -> tuple[int, ...]:
+    try:
+        return (operator.index(given),)
+    except TypeError:
+        pass
+    try:
+        return tuple(operator.index(n) for n in given)
+    except TypeError:
+        raise TypeError(f"rms_norm: normalized_shape must be an int or a tuple of ints, got {given!r}") from None
+
+
 def rms_norm(
     x: Array,
     normalized_shape: int | Sequence[int],
@@ -80,7 +95,7 @@ def rms_norm(
     weight : array or tensor of normalized_shape, of the type of x, optional
         One number for each element; ones if it is absent.
     eps : float, optional
-        Added to the mean of squares; by default the machine epsilon of x's type, as in torch.
+        Added to the mean of squares; by default, as in torch, 2^-52 for float64 and 2^-23 for the others.
     out : array or tensor, optional
         Where the result goes; C-contiguous, of its shape and dtype. Not with gradients.
 
@@ -98,10 +113,10 @@ def rms_norm(
 
     Notes
     -----
-    The mean of squares is summed in float64, of float64 data in twice its precision: rows of any length and size are right to
-    some units in the last place. Two reads of x that are near each other and one write. The gradient of the weight is summed
-    over the rows in a fixed order: the same bits for any number of threads. Zhang and Sennrich, "Root Mean Square Layer
-    Normalization" (2019), equation 4.
+    The mean of squares is summed in float64, of float64 data in twice its precision: rows of any length, and of any size
+    whose squares are float64 numbers, are right to some units in the last place. Two reads of x that are near each other
+    and one write. The gradient of the weight is summed over the rows in a fixed order: the same bits for any number of
+    threads. Zhang and Sennrich, "Root Mean Square Layer Normalization" (2019), equation 4.
 
     Examples
     --------
@@ -111,20 +126,26 @@ def rms_norm(
     array([[0.8485, 1.1314],
            [0.    , 1.4142]])
     """
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    shape = _shape(normalized_shape)
     n = len(shape)
     if not n or tuple(x.shape[-n:]) != shape:
         raise ValueError(f"rms_norm: x of shape {tuple(x.shape)} does not end in normalized_shape {shape}")
     if weight is not None and tuple(weight.shape) != shape:
         raise ValueError(f"rms_norm: weight has shape {tuple(weight.shape)}, normalized_shape is {shape}")
     if eps is None:
-        eps = _EPS.get(dtype_name(x.dtype), 0.0)
+        eps = _EPS.get(dtype_name(x.dtype), 2.0**-23)
+    elif isinstance(eps, bool) or not isinstance(eps, (int, float)):
+        raise TypeError(f"rms_norm: eps must be a number, got {type(eps).__name__}")
     keywords: dict[str, Any] = {} if out is None else {"out": out}
     if n == 1:
         return _rms_norm(x, weight, float(eps), **keywords)
     rows = (*x.shape[:-n], math.prod(shape))
     flat = None if weight is None else weight.reshape(-1)
     if out is not None:
+        if tuple(out.shape) != tuple(x.shape):
+            raise ValueError(f"rms_norm: out must have shape {tuple(x.shape)}, got {tuple(out.shape)}")
+        if not (out.flags.c_contiguous if isinstance(out, np.ndarray) else out.is_contiguous()):
+            raise ValueError("rms_norm: out must be C-contiguous")
         keywords = {"out": out.reshape(rows)}
     y = _rms_norm(x.reshape(rows), flat, float(eps), **keywords).reshape(x.shape)
     return y if out is None else out

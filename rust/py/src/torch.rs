@@ -151,6 +151,8 @@ impl Torch {
         if !shape[..ndim].contains(&0) && !(data as usize).is_multiple_of(dtype.size()) {
             return Err(Error::Value("the tensor is not aligned to its elements".into()));
         }
+        // torch's tensors of no elements lie nowhere, which no slice may
+        let data = if data.is_null() { std::ptr::without_provenance_mut(dtype.size()) } else { data };
         // SAFETY: contiguous or read by its shape alone (see `dense`), and alive as long as the handle, which outlives the call.
         unsafe { Tensor::new(data.cast(), &shape[..ndim], dtype, writable) }
     }

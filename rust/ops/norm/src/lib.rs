@@ -52,10 +52,10 @@ row! { RmsNormBwd(g, x, w;) -> (dx, dw;)
 
 /// Runs `f` with ones where the array at `at` is absent, and room for what would be its gradient.
 fn weighted(t: &[Tensor], at: usize, f: impl Fn(&[Tensor]) -> Result<()>) -> Result<()> {
-    let d = t[0].rows().1;
-    if !t[at].is_empty() || d == 0 {
+    if !t[at].is_empty() {
         return f(t);
     }
+    let d = t[0].rows().1;
     by_float!(t[0], A => {
         let (mut ones, mut sums) = (try_vec(d, A::from_f64(1.0))?, try_vec(d, A::default())?);
         let mut all = t.to_vec();

@@ -58,9 +58,7 @@ def test_same_bits_as_numpy(op, dtype, lead):
 def test_rows_of_no_elements(op, dtype):
     """Torch's tensors without elements lie nowhere."""
     args = list(inputs(op, Draw(4, dtype, (3,), 5)))
-    args[: op.vectors] = [
-        x if x is None else x.reshape(-1, 5)[..., :0].reshape(*x.shape[:-1], 0) for x in args[: op.vectors]
-    ]
+    args[: op.vectors] = [x if x is None else x[..., :0].copy() for x in args[: op.vectors]]
     try:
         want = run(op, args)
     except ValueError as e:

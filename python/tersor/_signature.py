@@ -102,10 +102,8 @@ class Signature:
             ):
                 raise self._misfit(i, shape)
             if i < self.vectors:
-                extent = (
-                    bool(math.prod(shape[:at]) != 1),
-                    at,
-                )  # not that of one row for all; a symbol does not compare
+                # not that of one row for all; a bool, since symbols do not compare
+                extent = bool(math.prod(shape[:at]) != 1), at
                 if widest is None or extent > widest:
                     found[lead], widest = shape[:at], extent
             for (letter, more), n in zip(core, shape[at:], strict=True):

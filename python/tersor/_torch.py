@@ -211,6 +211,10 @@ def public(op: Op) -> Callable[..., Any]:
     # what follows the rows, made whole: by what was given of it, numbers or nothing
     rests: dict[tuple[Any, ...], tuple[Any, ...]] = {}
 
+    def brief(given: tuple[Any, ...]) -> bool:
+        """Whether nothing but a number, or nothing, follows the rows: what is kept in `rests`."""
+        return not given or (len(given) == 1 and type(given[0]) is float)
+
     def ready(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """The short way: the arguments as the kernel takes them, or None where anything needs thought."""
         if len(args) < first:
@@ -226,7 +230,7 @@ def public(op: Op) -> Callable[..., Any]:
                 if y.shape != shape and y.shape != shape[-1:]:  # one row for all, a weight say, needs no thought either
                     return None
         given = args[first:]
-        rest = rests.get(given) if not given or (len(given) == 1 and type(given[0]) is float) else None
+        rest = rests.get(given) if brief(given) else None
         if rest is None:
             rest = complete(given, x)
             if rest is None:
@@ -256,7 +260,7 @@ def public(op: Op) -> Callable[..., Any]:
                 return None
         if any(isinstance(a, str) for a in rest):
             return None
-        if kept and all(type(a) is float for a in given):
+        if kept and brief(given):
             if len(rests) >= 1024:
                 rests.clear()
             rests[given] = tuple(rest)

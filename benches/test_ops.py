@@ -11,12 +11,12 @@ SIZES = {"4x8": ((4,), 8), "16384x64": ((16384,), 64)}
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("library", ["numpy", "torch"])
-@pytest.mark.parametrize("name", [name for name, op in OPS.items() if op.sample is not None])
-def test_operator(benchmark, name: str, library: str, size: str) -> None:
-    op = OPS[name]
+@pytest.mark.parametrize("key", [key for key, op in OPS.items() if op.sample is not None])
+def test_operator(benchmark, key: str, library: str, size: str) -> None:
+    op = OPS[key]
     lead, d = SIZES[size]
     inputs, scalars = op.sample(Draw(dtype="float32", lead=lead, d=d))
-    benchmark.group = f"{op.family}.{name} {size}"
+    benchmark.group = f"{key} {size}"
     if library == "torch":
         torch = pytest.importorskip("torch")
         inputs = [torch.from_numpy(x) if hasattr(x, "__array_interface__") else x for x in inputs]

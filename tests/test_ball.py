@@ -19,7 +19,7 @@ def public(op):
     return getattr(H, op.name, None) if not op.reference.__name__.startswith("_") else None
 
 
-@pytest.mark.parametrize("op", ROWS, ids=lambda op: op.name)
+@pytest.mark.parametrize("op", ROWS, ids=lambda op: op.key)
 @pytest.mark.parametrize("kind", ["numpy", "torch"])
 def test_rows_along_any_axis(op, kind):
     call = public(op)
@@ -256,7 +256,7 @@ def test_composites_have_gradients():
             assert check(lambda *a, s=signed, k=scaled: H.dist2plane(*a, s, k), args)
 
 
-@pytest.mark.parametrize("op", [op for op in ROWS if public(op)], ids=lambda op: op.name)
+@pytest.mark.parametrize("op", [op for op in ROWS if public(op)], ids=lambda op: op.key)
 @pytest.mark.parametrize("kind", ["numpy", "torch"])
 def test_arrays_may_be_named(op, kind):
     xs, _ = op.sample(Draw(0, "float64", (4, 3), 5, 0.9, C))
@@ -267,7 +267,7 @@ def test_arrays_may_be_named(op, kind):
         public(op)(**named | {op.inputs[0]: [1.0]})
 
 
-TWICE = [op for op in OPS.values() if isinstance(op.sample, Rows) and f"{op.name}_bwd" in OPS]
+TWICE = [op for op in OPS.values() if isinstance(op.sample, Rows) and f"{op.key}_bwd" in OPS]
 
 
 def second(op, arrays, c):
@@ -281,7 +281,7 @@ def second(op, arrays, c):
     return [np.zeros(x.shape) if d is None else d.numpy() for x, d in zip(xs, got, strict=True)]
 
 
-@pytest.mark.parametrize("op", [op for op in TWICE if OPS[f"{op.name}_bwd"].options.tensors], ids=lambda op: op.name)
+@pytest.mark.parametrize("op", [op for op in TWICE if OPS[f"{op.key}_bwd"].options.tensors], ids=lambda op: op.key)
 def test_second_derivatives_where_a_formula_would_divide_by_zero(op):
     arrays = points(*op.sample.kinds, c=0.0)
     flat = second(op, arrays, 0.0)

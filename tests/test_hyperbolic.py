@@ -151,7 +151,7 @@ ON_GPU = ("expmap0", "logmap0", "mobius_add", "dist")
 
 def call(name, cs):
     """Operator `name` on the arguments of the cells, in the order of its kernel."""
-    return OPS[name].numpy((*cs.arguments, cs.c), {})
+    return OPS[f"hyperbolic.{name}"].numpy((*cs.arguments, cs.c), {})
 
 
 def flat(c):
@@ -333,7 +333,7 @@ def test_truth(name, dtype, d, points):
 
 def backward(name, cs, g):
     """Every gradient of operator `name`, by the name of its input."""
-    op, back = OPS[name], OPS[f"{name}_bwd"]
+    op, back = OPS[f"hyperbolic.{name}"], OPS[f"hyperbolic.{name}_bwd"]
     feed = dict(zip(op.inputs, [*cs.arguments, cs.c], strict=True)) | {"g": g}
     return dict(zip(op.inputs, back.numpy([feed[k] for k in back.inputs], {}), strict=True))
 
@@ -589,7 +589,7 @@ def on_gpu(name, *args, like):
     kernels = pytest.importorskip("tersor.triton.hyperbolic")
     xs = [torch.from_numpy(x) if isinstance(x, np.ndarray) else torch.tensor(x, dtype=torch.float64) for x in args]
     out = [torch.from_numpy(np.full_like(y, np.nan)) for y in like]
-    getattr(kernels, name)(*xs, *out, *OPS[name].scalars.values())
+    getattr(kernels, name)(*xs, *out, *OPS[f"hyperbolic.{name}"].scalars.values())
     return [y.numpy() for y in out]
 
 
@@ -641,7 +641,7 @@ def test_gpu_kernels_walk_long_rows_and_add_up_what_serves_them_all(dtype):
         (got,) = on_gpu(name, x, y, 0.7, like=[value])
         np.testing.assert_allclose(got, value, rtol=4 * EPS[dtype], atol=4 * EPS[dtype])
         arguments = {"x": x, "y": y, "g": gradient, "c": np.array([0.7])}
-        fed = [arguments[k] for k in OPS[f"{name}_bwd"].inputs]
-        want = OPS[f"{name}_bwd"].numpy(list(fed), {})
+        fed = [arguments[k] for k in OPS[f"hyperbolic.{name}_bwd"].inputs]
+        want = OPS[f"hyperbolic.{name}_bwd"].numpy(list(fed), {})
         for a, b in zip(on_gpu(f"{name}_bwd", *fed, like=want), want, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12 if dtype == "float64" else 1e-6, atol=8 * EPS[dtype])

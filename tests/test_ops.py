@@ -26,7 +26,7 @@ TOLERANCE = {"float64": 2000, "float32": 4, "float16": 4, "bfloat16": 4}
 
 
 def names(op):
-    return op.name
+    return op.key
 
 
 def several(y):
@@ -51,7 +51,7 @@ def dtypes(op):
     return op.options.dtypes or tuple(TOLERANCE)
 
 
-CASES = [pytest.param(op, d, id=f"{op.name}-{d}") for op in ALL for d in dtypes(op)]
+CASES = [pytest.param(op, d, id=f"{op.key}-{d}") for op in ALL for d in dtypes(op)]
 
 
 @pytest.mark.parametrize(("op", "dtype"), CASES)
@@ -341,15 +341,15 @@ def test_tables_agree():
     """Every kernel is declared, every declaration has a kernel with the same names in the same order."""
     assert set(OPS) == set(KERNELS)
     for op in OPS.values():
-        assert op.parameters == (*op.inputs, *op.signature.scalars), op.name
-        assert op.optional == op.signature.optional, op.name
+        assert op.parameters == (*op.inputs, *op.signature.scalars), op.key
+        assert op.optional == op.signature.optional, op.key
         if op.name.endswith("_bwd"):
-            forward = OPS[op.name.removesuffix("_bwd")]
-            assert all(k.removeprefix("d") in forward.inputs for k in op.outputs), op.name
+            forward = OPS[op.key.removesuffix("_bwd")]
+            assert all(k.removeprefix("d") in forward.inputs for k in op.outputs), op.key
             known = {*forward.inputs, *forward.outputs, *forward.scalars}
             grads = [k for k in op.inputs if k not in known]
-            assert len(grads) == forward.shown and all(k.startswith("g") for k in grads), op.name
-        assert op.sample is not None or op.options.unsampled, f"{op.name}: neither a sample nor a reason"
+            assert len(grads) == forward.shown and all(k.startswith("g") for k in grads), op.key
+        assert op.sample is not None or op.options.unsampled, f"{op.key}: neither a sample nor a reason"
 
 
 def test_masked_arrays_and_matrices_are_refused():

@@ -32,7 +32,7 @@ pytestmark = [
 
 SIZE = 2
 #: how errors begin: with the function, or the operator that it is made of
-NAMES = tuple({f"{name}: " for name in OPS} | {f"{name.split('.')[1]}: " for name in CASES})
+NAMES = tuple({f"{op.name}: " for op in OPS.values()} | {f"{name.split('.')[1]}: " for name in CASES})
 #: name -> what both processes do; assertions that fail are the test's
 CHECKS = {}
 

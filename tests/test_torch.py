@@ -3,16 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from tersor import _func, _torch
 from tersor._op import OPS
 from tersor._sample import Draw
 from test_ops import ALL, TOLERANCE, dtypes, inputs, names, run, several
 
-DIFFERENTIABLE = [op for op in ALL if f"{op.name}_bwd" in OPS]
+DIFFERENTIABLE = [op for op in ALL if f"{op.key}_bwd" in OPS]
 
 
 def twice(op):
     """Whether a gradient of `op` has one: an operator of its own, or autograd through the reference."""
-    return f"{op.name}_bwd_bwd" in OPS or OPS[f"{op.name}_bwd"].options.tensors
+    return f"{op.key}_bwd_bwd" in OPS or OPS[f"{op.key}_bwd"].options.tensors
 
 
 def tensor(x):
@@ -42,7 +43,7 @@ def leaves(op, args):
     return out
 
 
-@pytest.mark.parametrize(("op", "dtype"), [pytest.param(op, d, id=f"{op.name}-{d}") for op in ALL for d in dtypes(op)])
+@pytest.mark.parametrize(("op", "dtype"), [pytest.param(op, d, id=f"{op.key}-{d}") for op in ALL for d in dtypes(op)])
 @pytest.mark.parametrize("lead", [(5,), (), (0,), (3, 2), (200,)], ids=str)
 def test_same_bits_as_numpy(op, dtype, lead):
     args = inputs(op, Draw(4, dtype, lead, 19))
@@ -116,7 +117,7 @@ def test_gradient_of_a_broadcast_row(op):
 @pytest.mark.parametrize("op", ALL, ids=names)
 def test_opcheck(op):
     call(op, [tensor(x) for x in inputs(op, Draw(0, "float32", (3,), 4))])
-    raw = getattr(torch.ops.tersor, op.name).default
+    raw = _func.raw(op)
     args = []
     for k, x in zip(op.parameters, inputs(op, Draw(0, "float32", (3,), 4)), strict=True):
         if k in op.inputs and not isinstance(x, np.ndarray):
@@ -156,7 +157,7 @@ def test_what_cannot_be_differentiated_says_so(op):
             torch.autograd.grad(first.sum(), [watched])
         # nor silently where the incoming gradient is a constant, unless the operator is linear
         (first,) = torch.autograd.grad(y.sum(), [watched], create_graph=True)
-        seen = [a for k, a in zip(op.parameters, args, strict=True) if k in OPS[f"{op.name}_bwd"].inputs]
+        seen = [a for k, a in zip(op.parameters, args, strict=True) if k in OPS[f"{op.key}_bwd"].inputs]
         if any(isinstance(a, torch.Tensor) and a.requires_grad for a in seen):
             with pytest.raises(NotImplementedError, match=f"{op.name}: not differentiable twice"):
                 torch.autograd.grad(first.sum(), [watched])
@@ -184,3 +185,13 @@ def test_errors_have_their_type(op):
             call(op, [*args[:i], args[i][..., :-1], *args[i + 1 :]])
         with pytest.raises(TypeError, match=op.name):
             call(op, [*args[:i], args[i].double(), *args[i + 1 :]])
+
+
+def test_a_family_owns_its_names():
+    """In torch every name begins with the family's, so that two families may each have one: `dist`, to begin with."""
+    _torch.register()
+    ours = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("tersor::")]
+    families = {op.family for op in OPS.values()}
+    assert {f"tersor::{op.symbol}" for op in OPS.values()} <= set(ours)
+    assert all(name.removeprefix("tersor::").partition("_")[0] in families for name in ours)
+    assert _func.raw(OPS["hyperbolic.dist"]) is not _func.raw(OPS["lorentz.dist"])

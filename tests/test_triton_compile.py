@@ -62,7 +62,7 @@ def compiled(monkeypatch):
 
 DTYPES = ("float32", "float64", "bfloat16")
 CASES = [
-    pytest.param(op, d, id=f"{op.name}-{d}")
+    pytest.param(op, d, id=f"{op.key}-{d}")
     for op in ALL
     if launcher(op)
     for d in op.options.triton_dtypes or op.options.dtypes or DTYPES

@@ -19,6 +19,12 @@ from tersor._op import Op
 active: Callable[[], bool] = torch._C._are_functorch_transforms_active
 
 
+def raw(op: Op) -> Callable[..., Any]:
+    """The operator as torch's dispatcher has it."""
+    found: Callable[..., Any] = getattr(torch.ops.tersor, op.symbol).default
+    return found
+
+
 def batched(op: Op, call: Callable[..., Any], size: int, dims: Sequence[int | None], args: Sequence[Any]) -> Any:
     """The results of `call` for all samples, their batch axis first.
 
@@ -87,8 +93,7 @@ def _one_by_one(op: Op, call: Callable[..., Any], size: int, own: list[bool], ar
     if not size:
         like = [x.new_empty(x.shape[1:], device="meta") if mine else x for x, mine in zip(args, own, strict=True)]
         like = [x.to("meta") if isinstance(x, Tensor) else x for x in like]
-        raw = getattr(torch.ops.tersor, op.name).default
-        ys = raw(*like)
+        ys = raw(op)(*like)
         ys = tuple(args[0].new_empty((0, *y.shape), dtype=y.dtype) for y in (ys if isinstance(ys, tuple) else (ys,)))
         return ys if len(ys) > 1 else ys[0]
     runs = [call(*[x[b] if mine else x for x, mine in zip(args, own, strict=True)]) for b in range(size)]

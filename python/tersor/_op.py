@@ -27,6 +27,7 @@ R = TypeVar("R")
 MISSING = object()
 #: the most axes that a kernel takes
 AXES = 16
+#: every operator, by `family.name`: a family owns its names
 OPS: dict[str, Op] = {}
 
 
@@ -34,9 +35,9 @@ class FormatError(ValueError):
     """A file is malformed: the message names the file and what is wrong with it."""
 
 
-def kernel(name: str) -> Callable[..., None]:
-    """The Rust kernel `name`, called as ``kernel(*inputs, *outputs, *scalars)`` on contiguous arrays."""
-    return KERNELS[name]
+def kernel(key: str) -> Callable[..., None]:
+    """The Rust kernel `family.name`, called as ``kernel(*inputs, *outputs, *scalars)`` on contiguous arrays."""
+    return KERNELS[key]
 
 
 class Op:
@@ -44,6 +45,7 @@ class Op:
 
     Attributes
     ----------
+    name : what it is called in its family and in errors; key: in the registry; symbol: in torch
     inputs, vectors, outputs, shown, rules, leading : see `Signature`
     optional : the inputs that may be None, coefficients: those that may be a Python number (their default is one)
     scalars : names of the constants, with their defaults
@@ -53,11 +55,13 @@ class Op:
         self.reference = reference
         self.name = reference.__name__.lstrip("_")
         self.family = ".".join(reference.__module__.split(".")[1:2]) or reference.__module__
-        kernel = KERNELS.get(self.name)
+        self.key = f"{self.family}.{self.name}"
+        kernel = KERNELS.get(self.key)
         if kernel is None:
-            raise LookupError(f"{self.name}: declared in {self.family}.py, but the Rust table has no such kernel")
+            raise LookupError(f"{self.name}: declared in {self.family}, of which the Rust table has no such kernel")
         self.kernel = kernel
-        self.signature = SIGNATURES[self.name]
+        self.symbol = kernel.symbol
+        self.signature = SIGNATURES[self.key]
         self.options = options
         self.sample = options.sample
         self.inputs = self.signature.inputs
@@ -91,7 +95,7 @@ class Op:
         self.door: Any = None
 
     def __repr__(self) -> str:
-        return f"<tersor op {self.family}.{self.name}>"
+        return f"<tersor op {self.key}>"
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], list[Any]]:
         """Arguments in the order of the parameters, split into arrays and scalars."""
@@ -340,7 +344,7 @@ def op(**options: Any) -> Callable[[Callable[..., R]], Callable[..., R]]:
 
     def declare(reference: Callable[..., R]) -> Callable[..., R]:  # takes out= besides the reference's own
         spec = Op(reference, Options(**options))
-        OPS[spec.name] = spec
+        OPS[spec.key] = spec
         fast, axis = spec.fast, spec.axis
 
         @functools.wraps(reference)

@@ -172,7 +172,7 @@ class Door:
         found = _INNER.match(text)
         if found and found[1] == self.name:
             return e
-        if found and (found[1] in OPS or found[1] in _KNOWN) and isinstance(e, _PLAIN):
+        if found and (found[1] in _KNOWN or found[1] in {op.name for op in OPS.values()}) and isinstance(e, _PLAIN):
             return type(e)(f"{self.name}{text[found.end(1) :]}")
         if self.calls_back:  # what a function of the user raises is the user's
             return e

@@ -179,5 +179,6 @@ def _dtype(dtype: Any, xs: Sequence[Any], known: dict[str, Any]) -> Any:
     return _dtype(a if _size(test, known) else b, xs, known)
 
 
-KERNELS = {k.name: k for k in _core.ops()}
-SIGNATURES = {name: Signature(k) for name, k in KERNELS.items()}
+#: by `family.name`, as all that is kept of operators
+KERNELS = {k.key: k for k in _core.ops()}
+SIGNATURES = {key: Signature(k) for key, k in KERNELS.items()}

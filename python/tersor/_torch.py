@@ -31,19 +31,19 @@ REGISTERED: set[str] = set()
 
 def register() -> None:
     """Makes every declared operator known to torch; again after a family was imported later."""
-    fresh = [op for name, op in OPS.items() if name not in REGISTERED]
+    fresh = [op for key, op in OPS.items() if key not in REGISTERED]
     for op in fresh:
-        REGISTERED.add(op.name)
+        REGISTERED.add(op.key)
         LIBRARY.define(schema(op))
-        torch.library.register_fake(f"{NAMESPACE}::{op.name}", body(op, None), lib=LIBRARY)
-        LIBRARY.impl(op.name, body(op, functools.partial(_launch, op)), "CUDA")
+        torch.library.register_fake(f"{NAMESPACE}::{op.symbol}", body(op, None), lib=LIBRARY)
+        LIBRARY.impl(op.symbol, body(op, functools.partial(_launch, op)), "CUDA")
     native = _native() if fresh else frozenset()
     for op in fresh:
-        if op.name not in native:
-            LIBRARY.impl(op.name, body(op, op.kernel), "CPU")
+        if op.symbol not in native:
+            LIBRARY.impl(op.symbol, body(op, op.kernel), "CPU")
     for op in fresh:
-        raw = getattr(getattr(torch.ops, NAMESPACE), op.name).default
-        torch.library.register_vmap(f"{NAMESPACE}::{op.name}", _func.rule(op, raw), lib=LIBRARY)
+        raw = _func.raw(op)
+        torch.library.register_vmap(f"{NAMESPACE}::{op.symbol}", _func.rule(op, raw), lib=LIBRARY)
         op.torch = public(op)
 
 
@@ -64,7 +64,7 @@ def schema(op: Op) -> str:
     arrays = [f"Tensor {k}" for k in op.inputs]
     scalars = [f"{KINDS[kind]} {k}" for k, kind in zip(op.signature.scalars, op.signature.kinds, strict=True)]
     results = ", ".join("Tensor" for _ in op.outputs)
-    return f"{op.name}({', '.join(arrays + scalars)}) -> " + (results if len(op.outputs) == 1 else f"({results})")
+    return f"{op.symbol}({', '.join(arrays + scalars)}) -> " + (results if len(op.outputs) == 1 else f"({results})")
 
 
 def body(op: Op, kernel: Callable[..., None] | None) -> Callable[..., Any]:
@@ -94,7 +94,7 @@ def _launch(op: Op, *args: Any) -> None:
     path = f"tersor.triton.{op.family}"
     launcher = getattr(importlib.import_module(path), op.name, None) if importlib.util.find_spec(path) else None
     if launcher is None:
-        why = ABSENT.get(op.name, "not written yet")
+        why = ABSENT.get(op.key, "not written yet")
         if why != PLAIN:
             raise NotImplementedError(f"{op.name}: no GPU kernel ({why}); move the tensors to the CPU")
         launcher = functools.partial(_plain, op)
@@ -149,7 +149,7 @@ def _tensor(op: Op, name: str, x: Any, device: torch.device) -> torch.Tensor:
 
 def public(op: Op) -> Callable[..., Any]:
     """The operator's torch entry: arguments made whole, then one autograd node if a gradient is recorded."""
-    raw = getattr(getattr(torch.ops, NAMESPACE), op.name).default
+    raw = _func.raw(op)
     n, v, inputs = op.n, op.vectors, op.inputs
     # looked up once: for a few rows, this is what a call costs
     compiling, recording, tensor = torch.compiler.is_compiling, torch.is_grad_enabled, torch.Tensor
@@ -378,7 +378,7 @@ def _function(
 
     And the same for the transforms of torch.func, which want its context set up apart: plain calls would pay for that.
     """
-    bwd = OPS.get(f"{op.name}_bwd")
+    bwd = OPS.get(f"{op.key}_bwd")
     if bwd is None:
         if op.options.tensors:
             return _through_reference(op, raw, call)
@@ -399,8 +399,8 @@ def _function(
     inputs_only = all(i < n for i in places)
     asked = bwd.signature.needs
     constants = [n + list(op.scalars).index(k) for i, k in enumerate(bwd.scalars) if i != asked]
-    backward_raw = getattr(getattr(torch.ops, NAMESPACE), bwd.name).default
-    twice = f"{bwd.name}_bwd" in OPS or bwd.options.tensors
+    backward_raw = _func.raw(bwd)
+    twice = f"{bwd.key}_bwd" in OPS or bwd.options.tensors
     single = len(bwd.outputs) == 1
     # for each gradient: of which input, and its place among the saved unless it has that one's shape by its rule
     back = []

@@ -106,5 +106,5 @@ def words(seed: int, tag: int, stream: int, a: np.ndarray, b: np.ndarray) -> np.
     last = np.full(a.shape, tag + 256 * stream, np.uint64)
     counter = np.stack([b >> np.uint64(2), a & _LOW, a >> _HALF, last], -1).astype(np.uint32)
     key = np.array([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF], np.uint32)
-    four = OPS["philox4x32"].reference(counter, key)
+    four = OPS["random.philox4x32"].reference(counter, key)
     return np.take_along_axis(four, (b & np.uint64(3)).astype(np.intp)[..., None], -1)[..., 0]

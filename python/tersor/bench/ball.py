@@ -137,8 +137,8 @@ def case(name: str, n: int, d: int, backward: bool, dtype: str = "float32") -> C
     """One operator on n rows of d numbers, c = 1."""
     import torch
 
-    op = OPS[KERNEL.get(name, name)]
-    back = OPS[f"{op.name}_bwd"]
+    op = OPS[f"hyperbolic.{KERNEL.get(name, name)}"]
+    back = OPS[f"{op.key}_bwd"]
     assert op.sample is not None
     drawn, _ = op.sample(Draw(0, dtype, (n,), d, 2.0, 1.0))
     arrays, c = drawn[:-1], np.array(1.0)

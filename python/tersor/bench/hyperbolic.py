@@ -107,7 +107,7 @@ def _mobius_backward(n: int, d: int, copy_limit: float | None) -> Case:
     x, y, g = ball(n, d, 0), ball(n, d, 1), ball(n, d, 2)
     out, dx, dy, dc = np.empty_like(x), np.empty_like(x), np.empty_like(x), np.empty((), np.float64)
     c = np.array(1.0)
-    forward, backward = kernel("mobius_add"), kernel("mobius_add_bwd")
+    forward, backward = kernel("hyperbolic.mobius_add"), kernel("hyperbolic.mobius_add_bwd")
     tx, ty = torch.from_numpy(x).requires_grad_(), torch.from_numpy(y).requires_grad_()
     tg = torch.from_numpy(g)
     compiled = torch.compile(torch_mobius_add)

@@ -47,8 +47,8 @@ def _operators() -> None:
 
     words = {None: "kernel", PLAIN: "plain: the reference in torch, on the device"}
     table = Table("family", "operator", "on a GPU", box=None, pad_edge=False)
-    for op in sorted(tersor.OPS.values(), key=lambda op: (op.family, op.name)):
-        why = ABSENT.get(op.name)
+    for op in sorted(tersor.OPS.values(), key=lambda op: op.key):
+        why = ABSENT.get(op.key)
         table.add_row(op.family, op.name, words.get(why, f"none: {why}"))
     console().print(table)
 

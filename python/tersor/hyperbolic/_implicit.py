@@ -12,8 +12,10 @@ from tersor.hyperbolic._newton import descend, hessian, pull, solve
 
 _LIBRARY = torch.library.Library("tersor", "FRAGMENT")
 # Newton's method looks at its data: to what traces it is one operation, and so is its gradient
-_LIBRARY.define("frechet_descend(Tensor x, Tensor w, Tensor c, float tol, int max_iter) -> Tensor")
-_LIBRARY.define("frechet_descend_bwd(Tensor g, Tensor x, Tensor w, Tensor c, Tensor at) -> (Tensor, Tensor, Tensor)")
+_LIBRARY.define("hyperbolic_frechet_descend(Tensor x, Tensor w, Tensor c, float tol, int max_iter) -> Tensor")
+_LIBRARY.define(
+    "hyperbolic_frechet_descend_bwd(Tensor g, Tensor x, Tensor w, Tensor c, Tensor at) -> (Tensor, Tensor, Tensor)"
+)
 
 
 def _gradient(g: Tensor, x: Tensor, w: Tensor, c: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -29,25 +31,25 @@ def _gradient(g: Tensor, x: Tensor, w: Tensor, c: Tensor, at: Tensor) -> tuple[T
     return found
 
 
-@torch.library.impl(_LIBRARY, "frechet_descend", "CompositeExplicitAutograd")
+@torch.library.impl(_LIBRARY, "hyperbolic_frechet_descend", "CompositeExplicitAutograd")
 def _descend(x: Tensor, w: Tensor, c: Tensor, tol: float, max_iter: int) -> Tensor:
     at: Tensor = descend(x, w, c, tol, max_iter)
     return at.clone()
 
 
-@torch.library.impl(_LIBRARY, "frechet_descend_bwd", "CompositeExplicitAutograd")
+@torch.library.impl(_LIBRARY, "hyperbolic_frechet_descend_bwd", "CompositeExplicitAutograd")
 def _descend_bwd(g: Tensor, x: Tensor, w: Tensor, c: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     with torch.no_grad():
         dx, dw, dc = _gradient(g, x, w, c, at)
     return dx.contiguous(), dw.contiguous(), dc
 
 
-@torch.library.register_fake("tersor::frechet_descend", lib=_LIBRARY)
+@torch.library.register_fake("tersor::hyperbolic_frechet_descend", lib=_LIBRARY)
 def _(x: Tensor, w: Tensor, c: Tensor, tol: float, max_iter: int) -> Tensor:
     return x.new_empty((*x.shape[:-2], x.shape[-1]))
 
 
-@torch.library.register_fake("tersor::frechet_descend_bwd", lib=_LIBRARY)
+@torch.library.register_fake("tersor::hyperbolic_frechet_descend_bwd", lib=_LIBRARY)
 def _(g: Tensor, x: Tensor, w: Tensor, c: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x.new_empty(x.shape), w.new_empty(w.shape), c.new_empty(c.shape)
 
@@ -60,7 +62,7 @@ class Mean(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, w: Tensor, c: Tensor, tol: float, max_iter: int, still: bool) -> Tensor:
-        at: Tensor = torch.ops.tersor.frechet_descend(x, w, c, tol, max_iter)
+        at: Tensor = torch.ops.tersor.hyperbolic_frechet_descend(x, w, c, tol, max_iter)
         return at
 
     @staticmethod
@@ -77,7 +79,7 @@ class Mean(torch.autograd.Function):
         if graph:
             ds = _gradient(g, x, w, c, at)
         else:
-            ds = torch.ops.tersor.frechet_descend_bwd(g, x, w, c, at)
+            ds = torch.ops.tersor.hyperbolic_frechet_descend_bwd(g, x, w, c, at)
         return (*[d if need else None for d, need in zip(ds, ctx.needs_input_grad, strict=False)], None, None, None)
 
     @staticmethod

@@ -37,10 +37,13 @@ class Rows:
         rows = x.reshape(-1, x.shape[-1]).contiguous()
         shape = (*x.shape[:-1], weight.shape[0])
         if not _direct(x):
-            t, s = torch.nn.functional.linear(rows, weight), _RAW.square_norm(rows)
+            t, s = torch.nn.functional.linear(rows, weight), _RAW.hyperbolic_square_norm(rows)
             y = after(t, s, n, r, c, fc)
             return t, s, y.view(shape)
-        norm, kernel = OPS["square_norm"].kernel, OPS["fc_rows" if fc else "mlr_rows"].kernel
+        norm, kernel = (
+            OPS["hyperbolic.square_norm"].kernel,
+            OPS["hyperbolic.fc_rows" if fc else "hyperbolic.mlr_rows"].kernel,
+        )
         constants = (False, 0.0) if fc else (False,)
         t, s = rows.new_empty(rows.shape[0], weight.shape[0]), rows.new_empty(rows.shape[0])
         y, across = torch.empty_like(t), weight.t()
@@ -65,7 +68,7 @@ class Rows:
             dt, ds, dn, dr, dc = before(g, t, s, n, r, c, fc)
             dx = torch.addmm(rows * (2 * ds)[:, None], dt, weight).view(shape)
             return dx, dt.t() @ rows, dn, dr, dc
-        kernel = OPS["fc_rows_bwd" if fc else "mlr_rows_bwd"].kernel
+        kernel = OPS["hyperbolic.fc_rows_bwd" if fc else "hyperbolic.mlr_rows_bwd"].kernel
         dx, dw = torch.empty_like(rows), torch.zeros_like(weight)
         step = _step(t)
         dt, ds = t.new_empty(min(step, len(t)), t.shape[1]), s.new_empty(min(step, len(t)))
@@ -99,7 +102,7 @@ class Images:
         last = torch.channels_last
         x = x.contiguous(memory_format=last)
         t = torch.conv2d(x, (weight * self.scale).contiguous(memory_format=last), None, *self.way)
-        pixels = _RAW.square_norm(x.permute(0, 2, 3, 1).contiguous()).unsqueeze(1)
+        pixels = _RAW.hyperbolic_square_norm(x.permute(0, 2, 3, 1).contiguous()).unsqueeze(1)
         s = torch.conv2d(pixels, self.box(x, weight), None, *self.way).reshape(-1)
         b, o, height, width = t.shape
         t = t.permute(0, 2, 3, 1).contiguous().view(-1, o)
@@ -145,13 +148,15 @@ def _chunks(t: Tensor) -> list[slice]:
 
 def after(t: Tensor, s: Tensor, n: Tensor, r: Tensor, c: Tensor, fc: bool) -> Tensor:
     """`fc_rows` or `mlr_rows` of tangent vectors."""
-    y: Tensor = _RAW.fc_rows(t, s, n, r, c, False, 0.0) if fc else _RAW.mlr_rows(t, s, n, r, c, False)
+    y: Tensor = (
+        _RAW.hyperbolic_fc_rows(t, s, n, r, c, False, 0.0) if fc else _RAW.hyperbolic_mlr_rows(t, s, n, r, c, False)
+    )
     return y
 
 
 def before(g: Tensor, t: Tensor, s: Tensor, n: Tensor, r: Tensor, c: Tensor, fc: bool) -> tuple[Tensor, ...]:
     """Its gradient."""
-    back = _RAW.fc_rows_bwd if fc else _RAW.mlr_rows_bwd
+    back = _RAW.hyperbolic_fc_rows_bwd if fc else _RAW.hyperbolic_mlr_rows_bwd
     d: tuple[Tensor, ...] = back(g, t, s, n, r, c, False)
     return d
 

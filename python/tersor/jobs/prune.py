@@ -86,11 +86,11 @@ class _Stored:
         """Prunes a chunk in place; how many it kept above the threshold, and how many equals it has."""
         values = self.decode(raw)
         mask, tally = np.empty(values.size, bool), np.empty(2, np.int64)
-        kernel("magnitude_mask")(
+        kernel("prune.magnitude_mask")(
             values, mask, tally, signed_word(cut.key), cut.keep, False, order.format, order.signed, order.nan
         )
         if self.table is None:
-            kernel("apply_mask")(values, mask, values)
+            kernel("prune.apply_mask")(values, mask, values)
         else:
             raw *= mask
         return int(tally[0]), int(tally[1])

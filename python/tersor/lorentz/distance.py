@@ -39,14 +39,14 @@ def _chord(x: Array, y: Array, c: Any) -> tuple[Array, Array, Array, Array]:
 
 
 @op(sample=_sample("point", "point"))
-def _lorentz_dist(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) -> Array:
+def _dist(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) -> Array:
     """See `dist`."""
     q = _chord(x, y, c)[-1]
     return (root(q) * arsinh_root(c * q / 4))[..., 0]
 
 
 @op(sample=_sample("point", "point", "row"), tensors=True)
-def _lorentz_dist_bwd(x: Array, y: Array, g: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
+def _dist_bwd(x: Array, y: Array, g: Array, c: Any = 1.0) -> tuple[Array, Array, Array]:
     r"""Gradient of `dist`.
 
     With :math:`f = g/\sqrt{Q(1 + u)}`, :math:`u = cQ/4`, :math:`k = cp/(\tau_x + \tau_y)`: :math:`dx = f(x - y - k/\tau_x\,x)`,
@@ -95,7 +95,7 @@ def dist(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fal
     seven to eighteen times as slow. So no digit is missing for float32 data, or for float64 data up to
     :math:`\sqrt c\rho = 60`. Second derivatives are taken in float64 by the formula alone, and lose what cancels there.
     """
-    return _lorentz_dist(x, y, c, dim=dim, keepdim=keepdim)
+    return _dist(x, y, c, dim=dim, keepdim=keepdim)
 
 
 def dist0(x: Array, c: Any = 1.0, *, keepdim: bool = False) -> Array:

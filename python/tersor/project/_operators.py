@@ -86,7 +86,7 @@ def _project_csr(data, indices, indptr, kind, seed, stream, threshold, row, rows
     x = np.zeros((len(indptr) - 1, rows if adjoint else cols))
     at = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr).astype(np.int64))
     np.add.at(x, (at, np.asarray(indices, np.int64)), data)
-    return OPS["project"].reference(x, kind, seed, stream, threshold, row, rows, col, cols, scale, adjoint)
+    return OPS["project.project"].reference(x, kind, seed, stream, threshold, row, rows, col, cols, scale, adjoint)
 
 
 def _sample_matrix(draw: Draw) -> tuple[list[Any], dict[str, Any]]:

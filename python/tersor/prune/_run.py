@@ -54,9 +54,9 @@ def run(name: str, x: Array, *rest: Any) -> None:
     if x.ndim > AXES:
         x, rest = x.reshape(-1), tuple(a.reshape(-1) if getattr(a, "ndim", 0) > AXES else a for a in rest)
     if isinstance(x, np.ndarray) or x.device.type == "cpu":
-        kernel(name)(x, *rest)
+        kernel(f"prune.{name}")(x, *rest)
         return
-    dispatched(OPS[name], x, rest)
+    dispatched(OPS[f"prune.{name}"], x, rest)
 
 
 def dispatched(op: Op, x: Any, rest: Sequence[Any]) -> None:

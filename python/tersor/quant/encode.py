@@ -48,7 +48,7 @@ def _decode(data: Array, scale: Array, zero_point: Array = None, bits: int = 8, 
     q = data if signed else plain.unpack(data, bits, last, False)
     if not signed and (zero_point is None or np.size(zero_point) == 0):
         zero_point = np.float32(1 << bits - 1)
-    return OPS["dequantize"].reference(q, scale, zero_point, dtype)
+    return OPS["quant.dequantize"].reference(q, scale, zero_point, dtype)
 
 
 def encode(x: Array, scheme: str, *, nan: str = "raise", out: Encoded | None = None) -> Encoded:

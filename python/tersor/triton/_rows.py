@@ -163,8 +163,8 @@ GUARD = {torch.float64: 0.0, torch.float32: 2.0**-48, torch.float16: 2.0**-19, t
 HUGE = {torch.float64: 1e150, torch.float32: 1e150, torch.float16: 1e16, torch.bfloat16: 1e16}
 
 
-def launcher(name, dots, solve, combine=none, inside=False, wide=False, constants=None, curved=True):
-    """The launcher of operator `name`, whose shapes are those of the Rust table.
+def launcher(family, name, dots, solve, combine=none, inside=False, wide=False, constants=None, curved=True):
+    """The launcher of an operator, whose shapes are those of the Rust table.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def launcher(name, dots, solve, combine=none, inside=False, wide=False, constant
     curved : whether the last row number is a curvature; it is checked where it is a number of the CPU, and not on the
         GPU, which would have to be waited for (NaN comes of it)
     """
-    signature = SIGNATURES[name]
+    signature = SIGNATURES[f"{family}.{name}"]
     n, v, rules = len(signature.inputs), signature.vectors, signature.rules
     vectors = [rule == "rows" or (isinstance(rule, int) and rule < v) for rule in rules]
 

@@ -64,5 +64,7 @@ def _weighted(launch, at):
     return run
 
 
-rms_norm = _weighted(launcher("rms_norm", _square, _scale, _scaled, constants=_mean, curved=False), 1)
-rms_norm_bwd = _weighted(launcher("rms_norm_bwd", _slope, _scale_bwd, _turned, constants=_mean, curved=False), 2)
+rms_norm = _weighted(launcher("norm", "rms_norm", _square, _scale, _scaled, constants=_mean, curved=False), 1)
+rms_norm_bwd = _weighted(
+    launcher("norm", "rms_norm_bwd", _slope, _scale_bwd, _turned, constants=_mean, curved=False), 2
+)

@@ -93,6 +93,16 @@ impl PyOp {
     fn name(&self) -> &str {
         self.0.name()
     }
+    /// Its name in the registry, `family.name`.
+    #[getter]
+    fn key(&self) -> String {
+        self.0.key()
+    }
+    /// Its name in torch's namespace.
+    #[getter]
+    fn symbol(&self) -> String {
+        self.0.symbol()
+    }
     #[getter]
     fn alias(&self) -> bool {
         self.0.alias
@@ -296,9 +306,9 @@ mod _core {
         }
     }
 
-    /// Registers the CPU kernels with torch's dispatcher; the names it did register.
+    /// Registers the CPU kernels with torch's dispatcher; the symbols it did register.
     #[pyfunction]
-    fn register_torch(py: Python<'_>, library: &str, namespace: &str) -> PyResult<Vec<&'static str>> {
+    fn register_torch(py: Python<'_>, library: &str, namespace: &str) -> PyResult<Vec<String>> {
         py.detach(|| torch::register(library, namespace)).map_err(PyRuntimeError::new_err)
     }
 

@@ -378,7 +378,7 @@ static BOXED: &[Boxed] = {
 };
 
 /// Registers every operator in `namespace`, for torch's CPU library at `path`.
-pub fn register(path: &str, namespace: &str) -> Result<Vec<&'static str>, String> {
+pub fn register(path: &str, namespace: &str) -> Result<Vec<String>, String> {
     let c = |s: &str| CString::new(s).map_err(|e| e.to_string());
     if TORCH.get().is_none() {
         // SAFETY: the caller found the path next to the imported torch.
@@ -405,12 +405,13 @@ pub fn register(path: &str, namespace: &str) -> Result<Vec<&'static str>, String
     }
     let mut done = Vec::new();
     for (op, kernel) in torch.ops.iter().zip(BOXED) {
-        let name = c(op.name())?;
+        let symbol = op.symbol();
+        let name = c(&symbol)?;
         // SAFETY: the schema was defined by the Python side with as many arguments as `call` reads.
         if unsafe { (torch.api.aoti_torch_library_impl)(library, name.as_ptr(), *kernel) } != 0 {
-            return Err(format!("torch refused {}", op.name()));
+            return Err(format!("torch refused {symbol}"));
         }
-        done.push(op.name());
+        done.push(symbol);
     }
     Ok(done)
 }

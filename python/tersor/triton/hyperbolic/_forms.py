@@ -2,10 +2,16 @@
 sum, never as <x, y>.
 """
 
+import functools
+
 import triton
 import triton.language as tl
 
+from tersor.triton import _rows
 from tersor.triton._dots import dot, square_sum
+
+#: launchers of this family's operators
+launcher = functools.partial(_rows.launcher, "hyperbolic")
 
 
 @triton.jit

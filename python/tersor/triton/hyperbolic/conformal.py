@@ -6,8 +6,8 @@ import triton
 import triton.language as tl
 
 from tersor.triton._dots import dot, gap, get
-from tersor.triton._rows import EPS, launcher, margin
-from tersor.triton.hyperbolic._forms import scaled, slope, square, turned
+from tersor.triton._rows import EPS, margin
+from tersor.triton.hyperbolic._forms import launcher, scaled, slope, square, turned
 
 
 @triton.jit

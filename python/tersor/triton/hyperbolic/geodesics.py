@@ -7,8 +7,7 @@ import triton.language as tl
 
 from tersor.triton._dots import add, dot, gap, get, scale, square_sum, sub
 from tersor.triton._math import cosh
-from tersor.triton._rows import launcher
-from tersor.triton.hyperbolic._forms import chord
+from tersor.triton.hyperbolic._forms import chord, launcher
 from tersor.triton.hyperbolic._roots import (
     SLACK,
     arsinh_root,

@@ -6,8 +6,7 @@ import triton
 import triton.language as tl
 
 from tersor.triton._dots import dot, gap, get
-from tersor.triton._rows import launcher
-from tersor.triton.hyperbolic._forms import scaled, slope, square, turned
+from tersor.triton.hyperbolic._forms import launcher, scaled, slope, square, turned
 from tersor.triton.hyperbolic._roots import artanh_root, artanh_root_d, sech2, tanh_over, tanh_root, tanh_root_d
 
 

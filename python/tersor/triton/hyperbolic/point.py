@@ -6,8 +6,7 @@ import triton
 import triton.language as tl
 
 from tersor.triton._dots import dot, dot_sum, gap, get, mul, scale, square_sum, sub, wide_gap
-from tersor.triton._rows import launcher
-from tersor.triton.hyperbolic._forms import chord
+from tersor.triton.hyperbolic._forms import chord, launcher
 from tersor.triton.hyperbolic._roots import arsinh_root, arsinh_root_d, sech2, tanh_over, tanh_root_d
 from tersor.triton.hyperbolic._step import (
     step,

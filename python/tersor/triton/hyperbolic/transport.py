@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from tersor.triton._dots import add, dot, dot_sum, get, mul, scale, square_sum, sub, wide_gap
-from tersor.triton._rows import launcher
+from tersor.triton.hyperbolic._forms import launcher
 
 
 @triton.jit

@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub static TABLES: &[&[Op]] = &[OPS];
 
 pub static OPS: &[Op] = ops! {
-    lorentz_dist(x[.., d], y[.., d], c[.., 1]) -> (d[..]) = |t, _| dist(t);
-    lorentz_dist_bwd(x[.., d], y[.., d], g[..], c[.., 1]) -> (dx[x], dy[y], dc[c]) = |t, _| dist_bwd(t);
+    dist(x[.., d], y[.., d], c[.., 1]) -> (d[..]) = |t, _| dist(t);
+    dist_bwd(x[.., d], y[.., d], g[..], c[.., 1]) -> (dx[x], dy[y], dc[c]) = |t, _| dist_bwd(t);
 };
 
 /// τ_x, τ_y, p, Q

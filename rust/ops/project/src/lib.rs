@@ -3,7 +3,7 @@
 
 use base::lane::Stored;
 use base::store::{Bf16, F16};
-use base::{Dtype, Error, Op, Result, Scalar, Tensor, ops, random};
+use base::{Dtype, Error, Op, Result, Scalar, Tensor, ops};
 use drivers::butterfly;
 use drivers::index::Index;
 use matrix::Matrix;
@@ -36,7 +36,6 @@ pub static OPS: &[Op] = ops! {
     fwht(x[.., d]; ortho: bool) -> (y[x]) in place = fwht;
     fwht_bwd(g[.., d]; ortho: bool) -> (dx[g]) in place = fwht;
     fwht_bwd_bwd(gg[.., d]; ortho: bool) -> (dg[gg]) in place = fwht;
-    philox4x32(counter[*], key[*]) -> (words[counter]) = philox;
 };
 
 /// Calls a generic function with the type that a dtype stands for.
@@ -132,21 +131,6 @@ fn materialise_as<T: Stored>(y: &Tensor, matrix: &Matrix) -> Result<()> {
 
 fn fwht(t: &[Tensor], c: &[Scalar]) -> Result<()> {
     butterfly::fwht(&t[0], &t[1], c[0].bool())
-}
-
-fn philox(t: &[Tensor], _: &[Scalar]) -> Result<()> {
-    let [counter, key, words] = [&t[0], &t[1], &t[2]];
-    if counter.shape().last() != Some(&4) {
-        return Err(Error::Value(format!("the last axis of counter must be 4, got shape {:?}", counter.shape())));
-    }
-    if key.shape() != [2] {
-        return Err(Error::Value(format!("key must have shape [2], got {:?}", key.shape())));
-    }
-    if words.shape() != counter.shape() {
-        return Err(Error::Value(format!("the output must have shape {:?}, got {:?}", counter.shape(), words.shape())));
-    }
-    let (counter, key, words) = (counter.slice::<u32>()?, key.slice::<u32>()?, words.slice_mut::<u32>()?);
-    random::many(counter, [key[0], key[1]], words)
 }
 
 /// Refuses an output that is not `lead` and then one axis of `last`.

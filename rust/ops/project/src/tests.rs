@@ -1,7 +1,7 @@
 use super::*;
 use base::lane::Lane;
 use base::pool::{self, Context};
-use base::random::tag;
+use base::random::{self, tag};
 use base::simd;
 use base::store::Store;
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import tersor
 from tersor._op import OPS
 from tersor.random import TAGS
-from tersor.triton import ABSENT
+from tersor.triton import ABSENT, COMPOSED
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "python/tersor"
@@ -172,6 +172,11 @@ def bound(path):
             yield from (n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name))
 
 
+def source(name):
+    """The text of a module and of all that is in it."""
+    return "".join(path.read_text() for module, path in MODULES.items() if f"{module}.".startswith(f"{name}."))
+
+
 def test_an_operator_has_a_gpu_kernel_or_a_reason():
     launchers = {}
     for op in OPS.values():
@@ -181,3 +186,5 @@ def test_an_operator_has_a_gpu_kernel_or_a_reason():
     without = {op.key for op in OPS.values() if op.name not in launchers[op.family]}
     assert without == set(ABSENT)
     assert all(ABSENT.values())
+    kernels = {family for family in launchers if "triton.jit" in source(f"tersor.triton.{family}")}
+    assert {op.key for op in OPS.values() if op.family not in kernels} - without == COMPOSED

@@ -127,3 +127,25 @@ def test_second_derivatives_stay_where_the_data_is():
     x, y = (torch.ones(3, 4, device="meta", requires_grad=True) for _ in range(2))
     d = torch.autograd.grad(loss.info_nce(x, y), (x, y), create_graph=True)
     assert [g.device.type for g in torch.autograd.grad(sum(g.sum() for g in d), (x, y))] == ["meta"] * 2
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, np.nan, np.inf])
+def test_a_temperature_is_looked_at(temperature):
+    """Also in what runs on a GPU, where it lies on the CPU; one on a GPU gives NaN instead."""
+    from tersor.triton import loss as composed
+
+    x = rows(3, 4)
+    t = torch.tensor(temperature, dtype=torch.float64)
+    for given in (temperature, t, t.numpy()):
+        with pytest.raises(ValueError, match="info_nce: temperature must be finite and positive"):
+            loss.info_nce(
+                x if torch.is_tensor(given) else x.numpy(),
+                x if torch.is_tensor(given) else x.numpy(),
+                temperature=given,
+            )
+    with pytest.raises(ValueError, match="info_nce: temperature must be finite and positive"):
+        composed.info_nce(x, x, t, torch.empty(3, dtype=torch.float64), True)
+    for wrong in (torch.tensor(1), np.array(1)):
+        a = x if torch.is_tensor(wrong) else x.numpy()
+        with pytest.raises(TypeError, match=r"info_nce: temperature must be float64.*, got int64"):
+            loss.info_nce(a, a, temperature=wrong)

@@ -160,6 +160,91 @@ def test_messages(key, library):
                 check(name, e, *arrays)
 
 
+#: what no number, flag, word or list of integers is
+ODD = {
+    "list of words": ["relu"],
+    "array": np.ones(2),
+    "tensor": torch.ones(2),
+    "object": object(),
+    "dict": {},
+    "module": torch.nn.Linear(2, 2),
+    "class": int,
+    "bytes": b"x",
+    "tuple": (1, "a"),
+}
+#: what is no integer
+NOT_WHOLE = {"bool": True, "fraction": 1.5, "nan": float("nan"), "text": "three"}
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("key", sorted(k for k in CALLS if "fn" not in CALLS[k] and "fns" not in CALLS[k]))
+def test_what_is_no_array_is_of_its_type(key, library):
+    """Numbers, flags, words and sizes: the function and the argument are named, whatever stands in their place."""
+    f, name = PUBLIC[key], key.partition(".")[2]
+    given = {k: of_numpy(v) if library == "numpy" else v for k, v in CALLS[key].items()}
+    for k, p in inspect.signature(f).parameters.items():
+        said = str(p.annotation).split(" | ")
+        if isinstance(given.get(k), (np.ndarray, torch.Tensor)) or not (
+            {"int", "float", "bool", "str", "Sequence[int]", "tuple[int, ...]"} & set(said) or "Literal" in said[0]
+        ):
+            continue
+        for bad in (ODD | (NOT_WHOLE if said == ["int"] else {})).values():
+            with pytest.raises(TypeError) as info:
+                f(**{**given, k: bad})
+            check(name, info.value, k)
+        if "int" in said:
+            try:
+                f(**{**given, k: 10**30})
+            except (ValueError, MemoryError) as e:
+                assert str(e).startswith(f"{name}: "), e
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "taken"),
+    [
+        (prune.MagnitudeHistogram, {"dtype": "float32", "k": 3, "nan": "raise", "signed": False, "bins": 1 << 18}, ()),
+        (project.Projection, {"d": 4, "k": 3, "kind": "sparse", "seed": 0, "stream": 0, "s": 2.0}, ()),
+        (
+            sparse.CSR,
+            {"data": np.ones(2), "indices": np.arange(2), "indptr": np.array([0, 2]), "shape": (1, 2)},
+            ("data",),
+        ),
+    ],
+)
+def test_constructors_name_the_argument(kind, given, taken):
+    kind(**given)
+    for k, good_one in given.items():
+        wrongs = ODD | (NOT_WHOLE if isinstance(good_one, int) and not isinstance(good_one, bool) else {})
+        for word, bad in wrongs.items():
+            if k in taken and word in ("array", "tensor"):
+                continue
+            with pytest.raises(TypeError, match=rf"^\w+: .*\b{k}\b"):
+                kind(**{**given, k: bad})
+
+
+@pytest.mark.filterwarnings("ignore:(Mean of empty|invalid value):RuntimeWarning")  # of no losses
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("key", sorted(k for k in CALLS if "fns" not in CALLS[k]))
+def test_arrays_of_no_elements(key, library):
+    """Of no rows, of rows of no elements, and of neither: a result, or the function says no."""
+    f, name = PUBLIC[key], key.partition(".")[2]
+    given = {k: of_numpy(v) if library == "numpy" else v for k, v in CALLS[key].items()}
+    if "fn" in given and library == "numpy":
+        given["fn"] = np.tanh
+    cuts = {
+        "rows": lambda v: v[:0],
+        "elements": lambda v: v[..., :0],
+        "both": lambda v: v[:0, ..., :0] if v.ndim > 1 else v[:0],
+        "points": lambda v: v[..., :0] if v.ndim > 1 else v,
+    }
+    for cut in cuts.values():
+        few = {k: cut(v) if isinstance(v, (np.ndarray, torch.Tensor)) and v.ndim else v for k, v in given.items()}
+        try:
+            f(**few)
+        except Exception as e:
+            check(name, e, *few)
+
+
 #: matrices and vectors that go with rows
 FEW_AXES = ("z", "r", "m", "weight", "weights", "scale")
 
@@ -334,6 +419,10 @@ def test_functions_are_found_again():
     for key, f in PUBLIC.items():
         assert pickle.loads(pickle.dumps(f)) is f, key
     assert all(op.door is None or op.key in PUBLIC for op in OPS.values())
+    for family, module in MODULES.items():
+        for name in module.__all__:
+            if inspect.isclass(kind := vars(module).get(name)):
+                assert kind.__module__ == f"tersor.{family}" and pickle.loads(pickle.dumps(kind)) is kind, name
 
 
 @pytest.mark.parametrize("library", [np.asarray, torch.from_numpy])

@@ -201,6 +201,33 @@ def test_compile(f, xs, recwarn):
     assert not [w for w in recwarn if "lru_cache" in str(w.message)]
 
 
+def test_a_first_call_is_traced_where_torch_came_second():
+    """Operators are made known while dynamo looks on, and what it has traced stays right after plain calls."""
+    code = r"""
+import sys
+import tersor
+assert "torch" not in sys.modules
+import torch
+from tersor import hyperbolic, loss, norm, prune, sparse
+x = torch.rand(3, 4, dtype=torch.float64) * 0.1
+a = None
+def product(x):
+    return sparse.spmm(a, x)
+calls = [
+    lambda x: norm.rms_norm(x, 4), lambda x: hyperbolic.expmap0(x, 1.0), lambda x: hyperbolic.cdist(x, x),
+    lambda x: hyperbolic.poincare_fc_tangent(x, x.mT), lambda x: loss.info_nce(x, x), lambda x: prune.topk_rows(x, 2)[0],
+]
+traced = [torch.compile(f, fullgraph=True, backend="aot_eager") for f in calls]
+first = [f(x) for f in traced]
+a = sparse.from_dense(torch.eye(3, dtype=torch.float64))
+assert all(torch.equal(y, f(x)) for y, f in zip(first, calls))
+assert all(torch.equal(y, f(x)) for y, f in zip(first, traced))
+assert torch.equal(torch.compile(product, fullgraph=True, backend="aot_eager")(x), x)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 @pytest.mark.parametrize(("f", "xs"), EVERY)
 def test_export(f, xs):
     class Module(torch.nn.Module):

@@ -195,3 +195,25 @@ def test_a_family_owns_its_names():
     assert {f"tersor::{op.symbol}" for op in OPS.values()} <= set(ours)
     assert all(name.removeprefix("tersor::").partition("_")[0] in families for name in ours)
     assert _func.raw(OPS["hyperbolic.dist"]) is not _func.raw(OPS["lorentz.dist"])
+
+
+@pytest.mark.parametrize("op", [op for op in ALL if op.vectors > 1 and not op.name.endswith("_bwd")], ids=names)
+def test_an_exported_batch_is_of_any_size(op):
+    """Where one row meets all, or a column of rows a row of them, the number of rows stays open."""
+    args = [tensor(x) for x in inputs(op, Draw(3, "float64", (), 5))]
+
+    class Module(torch.nn.Module):
+        def forward(self, *rows):
+            return op.torch((*rows, *args[op.vectors :]), {})
+
+    def spread(n):
+        first, *others = (x for x in args[: op.vectors])
+        return torch.stack([first * k / n for k in range(1, n + 1)])[:, None], *[x.expand(1, 3, 5) for x in others]
+
+    batch = torch.export.Dim("batch")
+    shapes = ({0: batch}, *[None] * (op.vectors - 1))
+    made = torch.export.export(Module(), spread(6), dynamic_shapes={"rows": shapes}, strict=False).module()
+    for n in (6, 9):
+        got, want = made(*spread(n)), Module()(*spread(n))
+        for g, w in zip(*(y if isinstance(y, tuple) else (y,) for y in (got, want)), strict=True):
+            assert g.shape[:2] == (n, 3) and torch.equal(g, w)

@@ -18,10 +18,11 @@ from tersor import _public, hyperbolic, lorentz, loss, norm, project, prune, qua
 for _family in {op.family for op in OPS.values()}:
     _public.open_doors(globals()[_family])
 
-if "torch" in _sys.modules:  # a first call may be traced, and a trace cannot make operators known
+if "torch" in _sys.modules:  # what is traced first is not traced again after a plain call
     from tersor import _torch
 
-    _torch.register()
+    for _op in OPS.values():
+        _torch.entry(_op)
 
 if _TYPE_CHECKING:
     from tersor import nn as nn

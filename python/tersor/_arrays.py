@@ -81,11 +81,27 @@ def check_order(who: str, name: str, x: Any) -> None:
         raise TypeError(f"{who}: {name} has byte order {x.dtype.byteorder!r}; convert it to native first")
 
 
+def integer(value: Any) -> bool:
+    """Whether this is an integer, of whatever library; a class has ``__index__`` too, and so has every array."""
+    if type(value) is int:
+        return True
+    if isinstance(value, (bool, np.bool_, type)) or not hasattr(value, "__index__"):
+        return False
+    return not hasattr(value, "ndim") or (value.ndim == 0 and "int" in dtype_name(value.dtype))
+
+
 def whole(name: str, value: Any) -> int:
-    """An argument that must be an integer, of whatever library, as Python's."""
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+    """An argument that must be an integer, as Python's."""
+    if not integer(value):
         raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
     return operator.index(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """An argument that must be True or False."""
+    if not isinstance(value, (int, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {type(value).__name__}")
+    return bool(value)
 
 
 def native(op: str, name: str, x: np.ndarray) -> np.ndarray:

@@ -15,7 +15,20 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tersor import _core
-from tersor._arrays import FLOATS, as_words, axes, check_order, dtype_name, empty, into, move, native, ordinary
+from tersor._arrays import (
+    FLOATS,
+    as_words,
+    axes,
+    check_order,
+    dtype_name,
+    empty,
+    flag,
+    into,
+    move,
+    native,
+    ordinary,
+    whole,
+)
 from tersor._core import InternalError
 from tersor._options import Options
 from tersor._signature import KERNELS, SIGNATURES
@@ -38,6 +51,20 @@ class FormatError(ValueError):
 def kernel(key: str) -> Callable[..., None]:
     """The Rust kernel `family.name`, called as ``kernel(*inputs, *outputs, *scalars)`` on contiguous arrays."""
     return KERNELS[key]
+
+
+def broadcast(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...] | None:
+    """The shape that all broadcast to, or None. Sizes may be symbols of torch, which NumPy would make numbers."""
+    made: list[int] = []
+    for at in range(1, max(map(len, shapes)) + 1):
+        size = 1
+        for n in (s[-at] for s in shapes if len(s) >= at):
+            if n != 1:
+                if size not in (1, n):
+                    return None
+                size = n
+        made.insert(0, size)
+    return tuple(made)
 
 
 class Op:
@@ -129,8 +156,8 @@ class Op:
         Numbers per row lose the axis unless ``keepdim``. A row number with axes has one of size 1 in place of the rows'.
         """
         kwargs = dict(kwargs)
-        dim = kwargs.pop("dim", -1)
-        keep = self.keepdim and kwargs.pop("keepdim", False)
+        dim = whole(f"{self.name}: dim", kwargs.pop("dim", -1))
+        keep = self.keepdim and flag(f"{self.name}: keepdim", kwargs.pop("keepdim", False))
         if dim == -1 and not keep:
             return call(*args, **kwargs)
         out = kwargs.pop("out", None)
@@ -217,11 +244,11 @@ class Op:
                 raise ValueError(
                     f"{self.name}: {k} must be a number or end in an axis of 1, got shape {tuple(x.shape)}"
                 )
-        try:
-            lead = np.broadcast_shapes(*leads)
-        except ValueError:
+        widest = broadcast(leads)
+        if widest is None:
             shapes = ", ".join(f"{k} {tuple(x.shape)}" for k, x in zip(inputs, xs, strict=True))
-            raise ValueError(f"{self.name}: shapes do not broadcast: {shapes}") from None
+            raise ValueError(f"{self.name}: shapes do not broadcast: {shapes}")
+        lead = widest
         out = []
         wide = False
         for i, (x, own) in enumerate(zip(xs, leads, strict=True)):
@@ -328,10 +355,9 @@ def _load_torch(spec: Op, *args: Any) -> Any:
     first = args[0][0] if args[0] else None
     if not any(t.__module__.partition(".")[0] == "torch" for t in type(first).__mro__):
         raise spec.no_array(first)
-    from tersor import _torch
+    from tersor import _torch  # which makes known what is declared: an import is run even where calls are traced
 
-    _torch.register()
-    return spec.torch(*args)
+    return _torch.entry(spec)(*args)
 
 
 def op(**options: Any) -> Callable[[Callable[..., R]], Callable[..., R]]:

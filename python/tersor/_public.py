@@ -10,13 +10,13 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from tersor._arrays import FLOATS, check_order, dtype_name, is_tensor, ordinary
+from tersor._arrays import FLOATS, axes, check_order, dtype_name, integer, is_tensor, ordinary
 from tersor._op import OPS
 from tersor._values import out_of_range
 
@@ -38,6 +38,28 @@ PER_ROW = ("weights", "bias", "mean")
 #: parameters of functions about rows that are one number for all of them or one for each
 ROW_NUMBERS = ("c", "t", "r", "beta")
 
+
+def _number(v: Any) -> bool:
+    """Of whatever library, also one of no axes; a class has ``__float__`` too."""
+    return isinstance(v, (int, float)) or (hasattr(v, "__float__") and not isinstance(v, type) and not axes(v))
+
+
+def _integers(v: Any) -> bool:
+    several = (isinstance(v, Sequence) and not isinstance(v, (str, bytes))) or getattr(v, "ndim", 0) == 1
+    return several and all(map(integer, v))
+
+
+#: the annotations that say what else an argument is: a test, and what it must be in words
+SCALARS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "int": (integer, "an integer"),
+    "float": (_number, "a number"),
+    "bool": (lambda v: isinstance(v, (int, np.bool_)), "True or False"),
+    "str": (lambda v: isinstance(v, str), "a string"),
+    "Sequence[int]": (_integers, "a sequence of integers"),
+    "tuple[int, ...]": (_integers, "a tuple of integers"),
+    "None": (lambda v: v is None, "None"),
+}
+
 #: who may stand before a message that is made inside
 _INNER = re.compile(r"(\w+): ")
 _KNOWN = {"lorentz", "project", "prune"}
@@ -52,6 +74,13 @@ _PLAIN = (TypeError, ValueError, RuntimeError, NotImplementedError, MemoryError,
 
 def _words(names: tuple[str, ...]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _what(x: Any) -> str:
+    """What was given in place of a number or a word."""
+    if hasattr(x, "ndim") and hasattr(x, "dtype"):
+        return f"{dtype_name(x.dtype)} of shape {tuple(x.shape)}"
+    return f"the class {x.__name__}" if isinstance(x, type) else type(x).__name__
 
 
 def _native_float(x: Any) -> bool:
@@ -78,6 +107,7 @@ class Door:
         self.name = name
         self.rows = rows
         self.arrays: list[tuple[int, str, str, bool]] = []
+        self.scalars: list[tuple[int, str, list[tuple[Callable[[Any], bool], str]]]] = []
         self.calls_back = False
         self.names = tuple(inspect.signature(f).parameters)
         for i, (k, p) in enumerate(inspect.signature(f).parameters.items()):
@@ -85,12 +115,22 @@ class Door:
             kind = "Number" if rows and said == "Any" and k in ROW_NUMBERS else said
             kind = "out" if k == "out" and said == "Array" else kind
             self.calls_back |= said.startswith("Callable")
+            at = i if p.kind is p.POSITIONAL_OR_KEYWORD else 1 << 30
             if kind in TYPES or kind in _A or kind == "out":
-                at = i if p.kind is p.POSITIONAL_OR_KEYWORD else 1 << 30
                 self.arrays.append((at, k, kind, p.default is None))
+            else:
+                some = ["str" if s.startswith("Literal[") else s for s in str(p.annotation).split(" | ")]
+                if all(s in SCALARS for s in some):
+                    self.scalars.append((at, k, [SCALARS[s] for s in some]))
 
     def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        """Refuses what is no array, no plain one, or of a wrong type; whether types are unlike and autocast makes them one."""
+        """Refuses wrong types and arrays that are no plain ones; whether types are unlike and autocast makes them one."""
+        for at, k, kinds in self.scalars:
+            if at < len(args) or k in kwargs:
+                x = args[at] if at < len(args) else kwargs[k]
+                if not any(test(x) for test, _ in kinds):
+                    must = " or ".join(word for _, word in kinds)
+                    raise TypeError(f"{self.name}: {k} must be {must}, got {_what(x)}")
         first: tuple[str, Any] | None = None
         matrix, unlike = None, False
         for at, k, kind, optional in self.arrays:
@@ -104,7 +144,7 @@ class Door:
                     matrix = x
                 continue
             if not isinstance(x, np.ndarray) and not is_tensor(x):
-                if kind in NUMBERS and hasattr(x, "__float__"):
+                if kind in NUMBERS and _number(x):
                     continue
                 must = "a number or an array" if kind in NUMBERS else "a NumPy array or a torch tensor"
                 raise TypeError(f"{self.name}: {k} must be {must}, got {type(x).__name__}")
@@ -213,8 +253,13 @@ def opened(home: str) -> Callable[[F], F]:
 
 
 def open_doors(module: ModuleType) -> None:
-    """Makes the functions that a module offers speak in their own names; one with ``_ROWS`` says that all are about rows."""
+    """Makes the functions that a module offers speak in their own names; one with ``_ROWS`` says that all are about rows.
+
+    Its classes stand where it offers them.
+    """
     rows = getattr(module, "_ROWS", False)
+    for kind in filter(inspect.isclass, map(vars(module).get, module.__all__)):
+        kind.__module__ = module.__name__  # where it is found again, and what a pickle names
     names = [k for k in module.__all__ if inspect.isfunction(vars(module).get(k))]
     _KNOWN.update(names)
     for name in names:

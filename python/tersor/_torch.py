@@ -26,14 +26,14 @@ from tersor.triton import ABSENT, PLAIN
 NAMESPACE = "tersor"
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 KINDS = {"float": "float", "int": "int", "bool": "bool", "needs": "int"}
-REGISTERED: set[str] = set()
+#: the entries of the operators that torch knows
+ENTRIES: dict[str, Callable[..., Any]] = {}
 
 
 def register() -> None:
     """Makes every declared operator known to torch; again after a family was imported later."""
-    fresh = [op for key, op in OPS.items() if key not in REGISTERED]
+    fresh = [op for key, op in OPS.items() if key not in ENTRIES]
     for op in fresh:
-        REGISTERED.add(op.key)
         LIBRARY.define(schema(op))
         torch.library.register_fake(f"{NAMESPACE}::{op.symbol}", body(op, None), lib=LIBRARY)
         LIBRARY.impl(op.symbol, body(op, functools.partial(_launch, op)), "CUDA")
@@ -44,7 +44,16 @@ def register() -> None:
     for op in fresh:
         raw = _func.raw(op)
         torch.library.register_vmap(f"{NAMESPACE}::{op.symbol}", _func.rule(op, raw), lib=LIBRARY)
-        op.torch = public(op)
+        ENTRIES[op.key] = public(op)
+
+
+def entry(op: Op) -> Callable[..., Any]:
+    """How torch's tensors enter an operator; from now on that is its own, but not in a trace, which guards what it has seen."""
+    if op.key not in ENTRIES:
+        register()
+    if not torch.compiler.is_compiling():
+        op.torch = ENTRIES[op.key]
+    return ENTRIES[op.key]
 
 
 @functools.cache
@@ -537,3 +546,6 @@ class _Once(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], name: str, n: int, *args: torch.Tensor) -> Any:
         return _Once.apply(name, n, *args), in_dims[2 : 2 + n]
+
+
+register()

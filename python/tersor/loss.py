@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tersor._arrays import axes
+from tersor._arrays import Number, axes
 from tersor._op import op
 from tersor._sample import Draw
 
@@ -107,7 +107,7 @@ def info_nce(
     x: Array,
     y: Array,
     *,
-    temperature: Any = 0.1,
+    temperature: Number = 0.1,
     metric: Literal["cosine", "dot"] = "cosine",
     symmetric: bool = False,
     reduction: Literal["mean", "sum", "none"] = "mean",

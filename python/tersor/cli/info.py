@@ -43,13 +43,16 @@ def info(ops: bool) -> None:
 def _operators() -> None:
     from rich.table import Table
 
-    from tersor.triton import ABSENT, PLAIN
+    from tersor.triton import ABSENT, COMPOSED, PLAIN
 
-    words = {None: "kernel", PLAIN: "plain: the reference in torch, on the device"}
+    words = {PLAIN: "plain: the reference in torch, on the device"}
     table = Table("family", "operator", "on a GPU", box=None, pad_edge=False)
     for op in sorted(tersor.OPS.values(), key=lambda op: op.key):
-        why = ABSENT.get(op.key)
-        table.add_row(op.family, op.name, words.get(why, f"none: {why}"))
+        if op.key in ABSENT:
+            runs = words.get(ABSENT[op.key], f"none: {ABSENT[op.key]}")
+        else:
+            runs = "composed of torch's operations" if op.key in COMPOSED else "kernel"
+        table.add_row(op.family, op.name, runs)
     console().print(table)
 
 

@@ -6,6 +6,7 @@ are saved, and rows go through product and operator in chunks that stay in cache
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,8 +16,7 @@ from tersor import _core, _func, _memory, _torch
 from tersor._op import OPS
 from tersor.hyperbolic._planes import fc_rows, mlr_rows
 
-_torch.register()
-_RAW = torch.ops.tersor
+_RAW = getattr(torch.ops, _torch.NAMESPACE)
 
 Pair = tuple[int, int]
 
@@ -34,7 +34,7 @@ class Rows:
 
     def forward(self, x: Tensor, weight: Tensor, n: Tensor, r: Tensor, c: Tensor, fc: bool) -> tuple[Tensor, ...]:
         """t and the squared norms by rows, and y."""
-        rows = x.reshape(-1, x.shape[-1]).contiguous()
+        rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]).contiguous()
         shape = (*x.shape[:-1], weight.shape[0])
         if not _direct(x):
             t, s = torch.nn.functional.linear(rows, weight), _RAW.hyperbolic_square_norm(rows)
@@ -62,7 +62,7 @@ class Rows:
     ) -> tuple[Tensor, ...]:
         """dx, dweight through t, dn, dr, dc (of no numbers if it is not needed)."""
         t, s, n, r, c = saved
-        rows, shape = x.reshape(-1, x.shape[-1]).contiguous(), x.shape
+        rows, shape = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]).contiguous(), x.shape
         g = g.reshape(t.shape).contiguous()
         if not _direct(x):
             dt, ds, dn, dr, dc = before(g, t, s, n, r, c, fc)

@@ -18,6 +18,9 @@ from tersor.hyperbolic.origin import expmap0, logmap0, mobius_scalar_mul
 
 
 def _move(x: Array, source: int, target: int) -> Array:
+    for at in (source, target):
+        if not -x.ndim <= at < x.ndim:
+            raise np.exceptions.AxisError(at, x.ndim)
     return np.moveaxis(x, source, target) if isinstance(x, np.ndarray) else x.movedim(source, target)
 
 

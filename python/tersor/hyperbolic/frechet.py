@@ -27,8 +27,9 @@ def _arguments(who: str, x: Array, weights: Array | None, c: Any) -> tuple[Array
         if is_distributed(a):  # every step of the descent looks at all points
             check_dense(who, name, a)
     points = wide(x)
+    zeros = points[..., :1].sum(-1) * 0  # in the graph, and there for rows of no elements too
     if weights is None:
-        return points, points[..., 0] * 0 + 1 / x.shape[-2]
+        return points, zeros + 1 / x.shape[-2]
     if getattr(weights, "dtype", None) != x.dtype:
         raise TypeError(f"{who}: weights are {getattr(weights, 'dtype', type(weights).__name__)}, x is {x.dtype}")
     try:
@@ -37,7 +38,7 @@ def _arguments(who: str, x: Array, weights: Array | None, c: Any) -> tuple[Array
         fits = False
     if not fits:
         raise ValueError(f"{who}: weights {tuple(weights.shape)} do not broadcast to {tuple(x.shape[:-1])}")
-    w = wide(weights) + points[..., 0] * 0
+    w = wide(weights) + zeros
     return points, w / w.sum(axis=-1, keepdims=True)
 
 

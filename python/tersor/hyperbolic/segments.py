@@ -128,5 +128,5 @@ def window_midpoint(
         from tersor.hyperbolic import _windows
 
         indices, indptr = _windows.places(shape, kernel, step, pad, x)
-    y = midpoint(x.reshape(-1, d), None, c, indices, indptr, 1, eps, tangent)
+    y = midpoint(x.reshape(math.prod(lead) * h * w, d), None, c, indices, indptr, 1, eps, tangent)
     return y.reshape((*lead, rows, cols, d))

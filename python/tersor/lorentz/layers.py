@@ -55,7 +55,7 @@ def midpoint(x: Array, weights: Array | None = None, c: Any = 1.0) -> Array:
 
 def _lengthened(s: Array, w: Array | None, c: Any, guess: Array) -> Array:
     """The midpoint from one near it; that one where weights have no midpoint."""
-    w = xp.ones_like(s[..., 0]) if w is None else w
+    w = xp.ones_like(s[..., :1].sum(-1)) if w is None else w
     total = (w[..., None] * s).sum(-2)
     square = dot(total, total)
     # the point a = κN, and C = Σ w cosh: with e = tanh δ, 1/R = cosh δ/C

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from tersor._arrays import whole
 
 _MOST = {"d": 2**63 - 1, "k": 2**34, "seed": 2**64 - 1, "stream": 2**24 - 1}
 
@@ -16,10 +17,7 @@ Window = tuple[int | None, int | None, int | None, int | None]
 
 
 def integer(name: str, value: Any, least: int) -> int:
-    try:
-        value = operator.index(value)
-    except TypeError:
-        raise TypeError(f"project: {name} must be an integer, got {type(value).__name__}") from None
+    value = whole(f"project: {name}", value)
     if not least <= value <= _MOST[name]:
         raise ValueError(f"project: {name} must be in {least}..{_MOST[name]}, got {value}")
     return value

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 
-def jl_dim(n: int, eps: float = 0.1, *, compat: str | None = None) -> int:
+def jl_dim(n: float, eps: float = 0.1, *, compat: str | None = None) -> int:
     r"""The least k for which n points keep all their distances: :math:`k \ge 4\ln n/(\epsilon^2/2 - \epsilon^3/3)`.
 
     Parameters

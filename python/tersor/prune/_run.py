@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, is_tensor, native
+from tersor._arrays import FLOATS, is_tensor, native, whole
 from tersor._keys import FORMATS, NAN, Order
 from tersor._op import AXES, OPS, Op, kernel
 
@@ -81,14 +81,15 @@ def tally(x: Array, order: Order, keys: Sequence[int]) -> np.ndarray:
 
 
 def one_of(name: str, value: str, known: Sequence[str]) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be one of {', '.join(known)}, got {type(value).__name__}")
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
     return value
 
 
 def integer(name: str, value: Any) -> int:
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
+    value = whole(name, value)
     if value < 0:
         raise ValueError(f"{name} must not be negative, got {value}")
-    return int(value.__index__())
+    return value

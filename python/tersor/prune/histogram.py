@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import dtype_name, is_distributed
-from tersor._keys import Order
-from tersor.prune._run import integer, order_of, ready, run
+from tersor._arrays import FLOATS, axes, flag, is_distributed
+from tersor._keys import NAN, Order
+from tersor._values import float_name
+from tersor.prune._run import integer, one_of, order_of, ready, run
 
 Array = Any
 
@@ -69,16 +70,18 @@ class MagnitudeHistogram:
         signed: bool = False,
         bins: int = 1 << 18,
     ) -> None:
+        who = "MagnitudeHistogram"
         if isinstance(dtype, Order):
             self.order = dtype
         else:
             kinds = list(dtype) if isinstance(dtype, (list, tuple, set)) else [dtype]
-            self.order = order_of([_name(d) for d in kinds], signed=signed, nan=nan)
-        self.several = not isinstance(k, (int, np.integer))
-        self.k = [integer("k", v) for v in (k if self.several else [k])]  # type: ignore[union-attr]
-        if bins < 1 << 16:
-            raise ValueError(f"bins must be at least 65536, got {bins}")
-        self.bins = bins
+            one_of(f"{who}: nan", nan, tuple(NAN))
+            self.order = order_of([_name(who, d) for d in kinds], signed=flag(f"{who}: signed", signed), nan=nan)
+        self.several = (isinstance(k, Sequence) and not isinstance(k, (str, bytes))) or axes(k) == 1
+        self.k = [integer(f"{who}: k", v) for v in (k if self.several else [k])]  # type: ignore[union-attr]
+        self.bins = integer(f"{who}: bins", bins)
+        if self.bins < 1 << 16:
+            raise ValueError(f"{who}: bins must be at least 65536, got {bins}")
         self.done = False
         self.round = 0
         self.total = 0
@@ -187,7 +190,8 @@ class MagnitudeHistogram:
         return values if self.several else values[0]
 
 
-def _name(dtype: Any) -> str:
-    if isinstance(dtype, type) and not hasattr(dtype, "dtype"):
-        return np.dtype(dtype).name
-    return dtype_name(np.dtype(dtype) if isinstance(dtype, type) else dtype)
+def _name(who: str, dtype: Any) -> str:
+    name = "an array" if hasattr(dtype, "shape") and axes(dtype) else float_name(dtype)
+    if name not in FLOATS:
+        raise TypeError(f"{who}: dtype must be one or several floats ({', '.join(FLOATS)}), got {name}")
+    return name

@@ -85,5 +85,7 @@ def topk_rows(x: Array, k: int, *, magnitude: bool = False, nan: str = "raise") 
     k = integer("k", k)
     if not hasattr(x, "dtype") or dtype_name(x.dtype) not in FLOATS:
         raise TypeError(f"topk_rows: x must be a float array, got {dtype_name(getattr(x, 'dtype', type(x).__name__))}")
+    if x.ndim and k > x.shape[-1]:
+        raise ValueError(f"topk_rows: k must be between 0 and {x.shape[-1]}, got {k}")
     indices = _topk_indices(x, k, bool(magnitude), NAN[one_of("nan", nan, tuple(NAN))])
     return _gather_rows(x, indices), indices

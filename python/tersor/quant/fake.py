@@ -136,6 +136,8 @@ def fake_quantize(
     within(name, zero_point, lo, hi)
     form = form_of(name, compat, x, scale)
     keywords = {} if out is None else {"out": out}
+    if isinstance(grad_scale, str):
+        one_of(name, "grad_scale", grad_scale, ("lsq",))
     if one_of(name, "grad", grad, ("ste", "lsq")) == "ste":
         return _fake_quantize(x, scale, zero_point, lo, hi, form, **keywords)
     if grad_scale == "lsq":

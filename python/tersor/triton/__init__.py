@@ -10,7 +10,10 @@ _PAIRS = "not written yet: pairs are walked tile by tile with a running reducer,
 _STRUCTURE = "the structure of a matrix is made on the CPU, once, and kept where its values are"
 _PLAIN = "torch's own functions do it where `CSR` meets a tensor on a GPU"
 
-#: operators without a kernel here, and why
+#: operators whose launcher here is made of torch's own operations: no kernel of ours, and no reference
+COMPOSED = frozenset({"loss.info_nce", "loss.info_nce_bwd"})
+
+#: operators without a launcher here, and why
 ABSENT = {
     "hyperbolic.carry": PLAIN,
     "hyperbolic.carry_bwd": PLAIN,

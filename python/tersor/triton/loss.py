@@ -1,5 +1,6 @@
-"""Losses of pairs on a GPU, composed of torch's own products, which is where the time goes. The rule: a block of rows of x at
-a time, so that no array of N·M numbers is made, and losses of the negatives alone, as on the CPU.
+"""Losses of pairs on a GPU, composed of torch's own products, which is where the time goes. The rule: 1024
+rows of x meet all of y at a time, so that of N·M numbers no more than 1024·M are there at once, and losses are made of the
+negatives alone, as on the CPU.
 
 Sums are float32, float64 for float64 data.
 """
@@ -17,9 +18,21 @@ def _units(x: torch.Tensor, cosine: bool) -> tuple[torch.Tensor, Any]:
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     if not cosine:
         return x, 1.0
+    # by a power of two the squares are numbers, whatever the rows are
+    top = x.abs().amax(-1, keepdim=True) if x.shape[-1] else x.new_zeros(*x.shape[:-1], 1)
+    size = torch.where((top > 0) & top.isfinite(), torch.exp2(top.log2().floor()), 1)
+    x = x / size
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     per = torch.where(length > 0, 1 / length, 0)
-    return x * per, per
+    return x * per, per / size
+
+
+def _checked(temperature: torch.Tensor) -> torch.Tensor:
+    """The temperature, if it is finite and positive; of another NaN comes on the GPU, which would have to be waited for."""
+    fine = (temperature > 0) & temperature.isfinite()
+    if temperature.device.type == "cpu" and not fine:
+        raise ValueError(f"info_nce: temperature must be finite and positive, got {float(temperature)}")
+    return torch.where(fine, temperature, torch.nan)
 
 
 def _blocks(a: torch.Tensor, b: torch.Tensor, temperature: torch.Tensor) -> Any:
@@ -37,7 +50,7 @@ def _blocks(a: torch.Tensor, b: torch.Tensor, temperature: torch.Tensor) -> Any:
 
 
 def info_nce(x: torch.Tensor, y: torch.Tensor, temperature: torch.Tensor, loss: torch.Tensor, cosine: bool) -> None:
-    for part, _, _, t, _ in _blocks(_units(x, cosine)[0], _units(y, cosine)[0], temperature):
+    for part, _, _, t, _ in _blocks(_units(x, cosine)[0], _units(y, cosine)[0], _checked(temperature)):
         loss[..., part] = torch.logaddexp(t, torch.zeros_like(t))
 
 
@@ -51,7 +64,7 @@ def info_nce_bwd(
     dtemperature: torch.Tensor,
     cosine: bool,
 ) -> None:
-    (a, per_x), (b, per_y) = _units(x, cosine), _units(y, cosine)
+    (a, per_x), (b, per_y), temperature = _units(x, cosine), _units(y, cosine), _checked(temperature)
     to_y, turn = torch.zeros_like(b), torch.zeros((), dtype=b.dtype, device=b.device)
     to_x = torch.zeros_like(a)
     for part, u, sums, t, own in _blocks(a, b, temperature):

@@ -149,3 +149,36 @@ def test_a_temperature_is_looked_at(temperature):
         a = x if torch.is_tensor(wrong) else x.numpy()
         with pytest.raises(TypeError, match=r"info_nce: temperature must be float64.*, got int64"):
             loss.info_nce(a, a, temperature=wrong)
+
+
+@pytest.mark.parametrize("e", [600, 1000, -600, -1000])
+def test_cosines_of_rows_whose_squares_are_no_numbers(e):
+    x, y = rows(6, 5, seed=1), rows(9, 5, seed=2)
+    a, b = (2.0 ** (e * (torch.arange(len(v), dtype=torch.float64)[:, None] % 2)) for v in (x, y))
+    near, far = (
+        [x.requires_grad_(), y.requires_grad_()],
+        [(v.detach() * f).requires_grad_() for v, f in ((x, a), (y, b))],
+    )
+    want, got = (loss.info_nce(*pair, reduction="none") for pair in (near, far))
+    torch.testing.assert_close(got, want, rtol=1e-13, atol=1e-14)
+    right, found = torch.autograd.grad(want.sum(), near), torch.autograd.grad(got.sum(), far)
+    for f, d, w in zip((a, b), found, right, strict=True):
+        torch.testing.assert_close(d * f, w, rtol=1e-12, atol=1e-13)
+    from tersor.triton import loss as composed
+
+    made = torch.empty(6, dtype=torch.float64)
+    composed.info_nce(far[0].detach(), far[1].detach(), torch.tensor(0.1, dtype=torch.float64), made, True)
+    torch.testing.assert_close(made, want.detach(), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_gradients_that_nobody_needs_are_not_made(cosine):
+    op = loss._info_nce_bwd.op
+    g, x, y = rows(70).numpy(), rows(70, 5).numpy(), rows(90, 5, seed=1).numpy()
+    whole = op.numpy((g, x, y, 0.5, cosine, 7), {})
+    for needs in range(8):
+        for part, want, bit in zip(op.numpy((g, x, y, 0.5, cosine, needs), {}), whole, (1, 2, 4), strict=True):
+            if needs & bit:
+                np.testing.assert_allclose(part, want, rtol=1e-13, atol=1e-14)
+            else:
+                assert part.shape == (0,)

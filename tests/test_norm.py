@@ -89,3 +89,68 @@ def test_one_weight_for_batches_of_any_size():
     for n in (2, 3, 5):
         x = torch.from_numpy(R.standard_normal((n, 4)))
         torch.testing.assert_close(f(x, W[0]), norm.rms_norm(x, 4, W[0]))
+
+
+@pytest.mark.parametrize("e", [600, 1000, -600, -1000])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_rows_whose_squares_are_no_numbers(weighted, e):
+    """A power of two goes through as it is: y and dw stay, dx is that much smaller; rows beside are not touched."""
+    factor = torch.tensor([1.0, 2.0**e, 1.0, 2.0**e, 2.0 ** (e // 2)], dtype=torch.float64)[:, None, None]
+    near, far = X.clone().requires_grad_(), (X * factor).requires_grad_()
+    leaves = [W[-1].clone().requires_grad_() for _ in range(2)] if weighted else [None, None]
+    want, got = norm.rms_norm(near, 4, leaves[0], 0.0), norm.rms_norm(far, 4, leaves[1], 0.0)
+    close = {"rtol": 1e-14, "atol": 1e-15}
+    torch.testing.assert_close(got, want, **close)
+    right, found = (torch.autograd.grad((y * G).sum(), [x, *[w] * weighted])
+                    for y, x, w in ((want, near, leaves[0]), (got, far, leaves[1])))  # fmt: skip
+    torch.testing.assert_close(found[0] * factor, right[0], **close)
+    if weighted:
+        torch.testing.assert_close(found[1], right[1], rtol=1e-13, atol=1e-13)
+    x = far.detach().numpy().copy()
+    norm.rms_norm(x, 4, None if not weighted else W[-1].numpy(), 0.0, out=x)  # in place
+    assert (x == got.detach().numpy()).all()
+    still = norm.rms_norm(np.array([[np.inf, 1e200], [1e200, 1e200], [0.0, 0.0]]), 2)
+    assert np.isnan(still[0]).any() and (abs(still[1] - 1) < 1e-15).all() and (still[2] == 0).all()
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("rows", [False, True])
+def test_a_weight_of_float32_beside_16_bits(kind, rows):
+    """As layers keep it: what is exact in 16 bits gives the same bits, its gradient is float32, and other types do not mix."""
+    x, g = X.to(kind), G.to(kind)
+    w = (W[:, None].expand(3, 1, 4).reshape(3, 4) if rows else W[-1]).to(kind).float()
+    given = [x[:1] if rows else x, w]
+
+    def f(x, w):
+        return norm._rms_norm(x, w, 1e-6) if rows else norm.rms_norm(x, 4, w, 1e-6)
+
+    one, other = ([a.clone().requires_grad_() for a in (given[0], w_)] for w_ in (w, w.to(kind)))
+    y, z = f(*one), f(*other)
+    assert y.dtype == kind and torch.equal(y, z)
+    up = g[: y.shape[0]]
+    got, want = torch.autograd.grad((y * up).sum(), one), torch.autograd.grad((z * up).sum(), other)
+    assert got[1].dtype == torch.float32 and torch.equal(got[0], want[0]) and torch.equal(got[1].to(kind), want[1])
+    if not rows:
+        if kind == torch.float16:
+            a = x.numpy()
+            np.testing.assert_array_equal(norm.rms_norm(a, 4, w.numpy(), 1e-6), y.detach().numpy())
+            out = np.empty_like(a)
+            assert norm.rms_norm(a, 4, w.numpy(), 1e-6, out=out) is out and (out == y.detach().numpy()).all()
+        traced = torch.compile(f, fullgraph=True, backend="aot_eager")
+        assert torch.equal(traced(x, w), y)
+        single = torch.func.vmap(f, in_dims=(0, None))(x, w)
+        assert torch.equal(single, y)
+        for bad in (w.double(), w.to(torch.bfloat16 if kind == torch.float16 else torch.float16)):
+            with pytest.raises(TypeError, match="rms_norm: weight is"):
+                f(x, bad)
+        with pytest.raises(TypeError, match="rms_norm: weight is"):
+            f(x.float(), w.to(kind))
+
+
+def test_gradients_that_nobody_needs_are_not_made():
+    op = norm._rms_norm_bwd.op
+    x, g, w = X.numpy(), G.numpy(), W[-1].numpy()
+    whole = op.numpy((g, x, w, 1e-6, 3), {})
+    for needs in range(4):
+        for part, want, bit in zip(op.numpy((g, x, w, 1e-6, needs), {}), whole, (1, 2), strict=True):
+            assert (part == want).all() if needs & bit else part.shape == (0,)

@@ -273,3 +273,37 @@ def test_no_leak_in_ten_thousand_calls(name):
         assert status("VmRSS") - before <= 1024  # KiB
         assert len(os.listdir("/proc/self/fd")) == fds
         assert [sys.getrefcount(x) for x in arrays] == counts
+
+
+def test_no_integer_takes_all_memory():
+    """Every integer that a raw operator takes, as large as it goes: a result or an error, at once and within bounds."""
+    code = """
+    import resource, time
+    import numpy as np, torch, tersor
+    from tersor import _func
+    from tersor._op import OPS
+    from tersor._sample import Draw
+    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+    took = 0
+    for op in OPS.values():
+        at = [i for i, kind in enumerate(op.signature.kinds) if kind == "int"]
+        if not at or op.sample is None:
+            continue
+        inputs, scalars = op.sample(Draw(3, "float32", (4,), 8))
+        given = [torch.empty(0) if x is None else x for x in inputs]
+        xs = [torch.from_numpy(x) if isinstance(x, np.ndarray) else torch.as_tensor(x) for x in given]
+        rest = [scalars.get(k, op.defaults.get(k)) for k in op.scalars]
+        for i in at:
+            for huge in (2**31, 2**34, 2**40, 2**62, 2**63 - 1, -(2**63), -1):
+                given = [*rest[:i], huge, *rest[i + 1:]]
+                start = time.monotonic()
+                for call in (lambda: _func.raw(op)(*xs, *given), lambda: op.numpy((*inputs, *given), {})):
+                    try:
+                        call()
+                    except (ValueError, TypeError, MemoryError, RuntimeError) as e:
+                        assert "internal]" not in str(e) and not isinstance(e, tersor.InternalError), (op.key, huge, e)
+                took = max(took, time.monotonic() - start)
+                assert took < 20, (op.key, op.signature.scalars[i], huge)
+    print("done")
+    """
+    assert run(code, OMP_NUM_THREADS="1").endswith("done")

@@ -273,6 +273,8 @@ for i, call in enumerate(calls):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+#: arguments that may be of 16 bits where those after them are float32
+WIDER = {("norm.rms_norm", 0)}
 #: functions of several float tensors or matrices
 MIXED = {name: case for name, case in CASES.items() if len(case[1]) > 1} | {
     "hyperbolic.segment_midpoint": (lambda w, x: H.segment_midpoint(MATRIX.with_data(w), x), (MATRIX.data, X)),
@@ -292,8 +294,9 @@ def test_autocast_makes_unlike_types_one(name, low):
     f, xs = MIXED[name]
     for at in range(len(xs)):
         given = [x.to(low if i == at else torch.float32).requires_grad_() for i, x in enumerate(xs)]
-        with pytest.raises(TypeError):
-            f(*given)
+        if (name, at) not in WIDER:
+            with pytest.raises(TypeError):
+                f(*given)
         wide = [x.detach().float().requires_grad_() for x in given]
         want = f(*wide)
         with torch.autocast("cpu", low):

@@ -227,7 +227,9 @@ def test_kernels_survive_any_structure():
             indptr[[0, -1]] = 0, 4
         y = np.full((2, 40), 7, np.float32)
         try:
-            kernel("spmm")(np.ones(4, np.float32), indices, indptr, x, none, none, none, none, y, -np.inf, np.inf)
+            kernel("sparse.spmm")(
+                np.ones(4, np.float32), indices, indptr, x, none, none, none, none, y, -np.inf, np.inf
+            )
         except ValueError:
             assert (y == 7).all()
         else:
@@ -256,7 +258,7 @@ def test_a_structure_changed_while_it_is_read():
     try:
         for _ in range(200):
             try:
-                kernel("spmm")(a.data, indices, indptr, x, none, none, none, none, y, -np.inf, np.inf)
+                kernel("sparse.spmm")(a.data, indices, indptr, x, none, none, none, none, y, -np.inf, np.inf)
             except ValueError as e:
                 assert "spmm" in str(e)
     finally:

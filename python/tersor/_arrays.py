@@ -4,6 +4,7 @@ everything is known to fit.
 
 from __future__ import annotations
 
+import math
 import operator
 import sys
 from collections.abc import Sequence
@@ -11,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from tersor import _core
+
 #: what a parameter of a public function is: floats, or one of these (`tersor._public` reads the annotations)
 Array = Any
 Number = Any
+Weight = Any
 Level = Any
 Codes = Any
 Mask = Any
@@ -120,11 +124,18 @@ def as_words(x: np.ndarray) -> np.ndarray:
     return x.view(np.uint16) if x.dtype.kind == "V" and x.dtype.name == "bfloat16" else x
 
 
-def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def empty(who: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     if isinstance(dtype, str) and dtype == "bfloat16":
         import ml_dtypes
 
         dtype = ml_dtypes.bfloat16
+    bytes_ = math.prod(shape) * np.dtype(dtype).itemsize
+    try:
+        _core.room(bytes_)
+    except (MemoryError, OverflowError):
+        raise MemoryError(
+            f"{who}: a result of shape {tuple(shape)} takes {bytes_} bytes, more than there are"
+        ) from None
     return np.empty(shape, dtype)
 
 

@@ -69,7 +69,9 @@ def _by_rows(op: Op, call: Callable[..., Any], size: int, own: list[bool], args:
     ys = call(*op.broadcast(xs, Tensor.expand), *args[op.n :])
     ys = list(ys) if isinstance(ys, tuple) else [ys]
     for j, rule in enumerate(op.rules):
-        if isinstance(rule, int):
+        if op.signature.unneeded(j, args[op.n :]):
+            ys[j] = ys[j].new_empty((size, 0))
+        elif isinstance(rule, int):
             y, x = ys[j], args[rule]
             if summed[rule]:
                 y = y.sum_to_size(size, *(1,) * (y.ndim - 1 - len(shapes[rule])), *shapes[rule])

@@ -105,7 +105,7 @@ class Op:
         self.parameters = tuple(parameters)
         self.defaults = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
         self.scalars = {k: self.defaults.get(k) for k in self.parameters if k not in self.inputs}
-        self.optional = frozenset(k for k in self.inputs if k in self.defaults and self.defaults[k] is None)
+        self.optional = self.signature.optional
         self.coefficients = frozenset(k for k in self.inputs if isinstance(self.defaults.get(k), float))
         self.exempt = self.optional | self.coefficients | frozenset(options.exempt)
         self.n = len(self.inputs)
@@ -193,7 +193,7 @@ class Op:
         """Arrays of different float types in one call are an error."""
         first, *others = self.typed(xs, kinds) or [0]
         for i in others:
-            if kinds[i] != kinds[first]:
+            if not self.signature.fits(self.inputs[i], kinds[i], kinds[first]):
                 raise TypeError(
                     f"{self.name}: {self.inputs[i]} is {kinds[i]}, {self.inputs[first]} is {kinds[first]}; "
                     "tersor does not convert silently"
@@ -288,7 +288,7 @@ class Op:
         if out is not None:
             ys = list(out) if isinstance(out, tuple) else [out]
             self.check_out(ys, wanted, np.ndarray, lambda y: y.dtype.name)
-        ys += [empty(shape, dtype) for shape, dtype in wanted[len(ys) :]]
+        ys += [empty(self.name, shape, dtype) for shape, dtype in wanted[len(ys) :]]
         self.kernel(*buffers, *[as_words(y) for y in ys], *scalars)
         return self.seen(ys)
 

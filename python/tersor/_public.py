@@ -26,6 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 TYPES: dict[str, tuple[str, ...]] = {
     "Array": FLOATS,
     "Number": FLOATS,
+    "Weight": FLOATS,  # of the type of the data or wider: the operator says
     "Level": (*FLOATS, "int8", "uint8", "int16", "int32", "int64"),
     "Codes": ("int8", "uint8", "int32"),
     "Mask": ("bool",),
@@ -79,7 +80,7 @@ def _words(names: tuple[str, ...]) -> str:
 def _what(x: Any) -> str:
     """What was given in place of a number or a word."""
     if hasattr(x, "ndim") and hasattr(x, "dtype"):
-        return f"{dtype_name(x.dtype)} of shape {tuple(x.shape)}"
+        return f"{type(x).__name__} ({dtype_name(x.dtype)} of shape {tuple(x.shape)})"
     return f"the class {x.__name__}" if isinstance(x, type) else type(x).__name__
 
 

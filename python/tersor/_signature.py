@@ -35,7 +35,7 @@ class Signature:
     inputs : names of the arrays that it takes; the first ``vectors`` of them are rows ``[..., d]``
     leads : how the leading axes of each are called: not at all, ``..`` where they broadcast, or by a name where they are alike
     cores : the last axes of each, as pairs of a letter and what is added to it; None for any shape
-    optional : the inputs that may be absent
+    optional : the inputs that may be absent; wider: those that may be float32 beside 16-bit data
     outputs : names of the results; shown: how many of them who calls is given, the others are kept for the backward
     rules : what the shape of each is: the place of the input it is like, "rows", "lead", or "sizes" of another kind
     leading : of inputs that go their own way along leading axes, all alike, how many last axes belong together
@@ -48,6 +48,7 @@ class Signature:
         self.optional = frozenset(name for name, optional, *_ in kernel.inputs if optional)
         self.leads = tuple(lead for *_, lead, _ in kernel.inputs)
         self.cores: tuple[Any, ...] = tuple(core for *_, core in kernel.inputs)
+        self.wider = frozenset(kernel.wider)
         self.outputs = tuple(name for name, *_ in kernel.outputs)
         self.scalars = tuple(name for name, _ in kernel.scalars)
         self.kinds = tuple(kind for _, kind in kernel.scalars)
@@ -83,6 +84,10 @@ class Signature:
     def number(self, i: int) -> bool:
         """Whether input `i` is a number or one for each row, in an axis of its own."""
         return self.leads[i] == ROWS and self.cores[i] == [(None, 1)]
+
+    def fits(self, name: str, own: str, first: str) -> bool:
+        """Whether input `name` may be of type `own` where the data is of type `first`."""
+        return own == first or (name in self.wider and own == "float32" and first in FLOATS[2:])
 
     def sizes(self, xs: Sequence[Any]) -> dict[str, Any]:
         """What the letters stand for, and ``..`` or the name of leading axes for these."""
@@ -121,14 +126,18 @@ class Signature:
             f"{self.name}: {self.inputs[i]} must be [{want}] as the other arrays are, got shape {tuple(shape)}"
         )
 
+    def unneeded(self, i: int, scalars: Sequence[Any]) -> bool:
+        """Whether result `i` is left empty, since nobody needs it."""
+        return bool(self._made[i][2] and self.needs is not None and not scalars[self.needs] >> i & 1)
+
     def made(self, xs: Sequence[Any], scalars: Sequence[Any]) -> list[tuple[tuple[Any, ...], Any]]:
         """Shape and dtype of each result; dtype is that of an input or a name."""
         known = self.sizes(xs)
         known |= zip(self.scalars, scalars, strict=True)
         out: list[tuple[tuple[Any, ...], Any]] = []
-        for i, (shape, dtype, needed) in enumerate(self._made):
+        for i, (shape, dtype, _) in enumerate(self._made):
             kind = _dtype(dtype, xs, known)
-            if needed and self.needs is not None and not scalars[self.needs] >> i & 1:
+            if self.unneeded(i, scalars):
                 out.append(((0,), kind))
             elif isinstance(shape, int):
                 out.append((tuple(xs[shape].shape), kind))

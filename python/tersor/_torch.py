@@ -168,17 +168,14 @@ def public(op: Op) -> Callable[..., Any]:
         if compiling():
             return thought(args, kwargs)
         try:
-            return short(args, kwargs)
+            if not kwargs and forward_ad._current_level < 0:
+                whole = ready(args)
+                if whole is not None:
+                    return dispatch(whole)
+            return thought(args, kwargs)
         except (RuntimeError, AssertionError):  # nested tensors have no shape, say
             _refuse(op, args)
             raise
-
-    def short(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not kwargs and forward_ad._current_level < 0:
-            whole = ready(args)
-            if whole is not None:
-                return dispatch(whole)
-        return thought(args, kwargs)
 
     def thought(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         out = None
@@ -195,10 +192,11 @@ def public(op: Op) -> Callable[..., Any]:
         kinds = [dtype_name(x.dtype) for x in xs]
         places = op.typed(xs, kinds)
         if len({kinds[i] for i in places}) > 1:
-            if not _autocast.unlike([xs[i] for i in places]):
+            if _autocast.unlike([xs[i] for i in places]):
+                for i, x in zip(places, _autocast.alike([xs[i] for i in places]), strict=True):
+                    xs[i] = x
+            else:
                 op.dtypes(xs, kinds)
-            for i, x in zip(places, _autocast.alike([xs[i] for i in places]), strict=True):
-                xs[i] = x
         xs = op.broadcast(xs, torch.Tensor.expand)
         if max(x.ndim for x in xs) > AXES:
             return op.folded(call, xs, scalars, out)

@@ -28,7 +28,7 @@ def _lib(x: Array) -> Any:
     return torch
 
 
-def _sample(*kinds: str) -> Any:
+def _sample(*kinds: str, **scalars: int) -> Any:
     """Rows of x and y, with gradients of the losses of x before them where they are asked for."""
 
     def draw_all(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
@@ -45,7 +45,7 @@ def _sample(*kinds: str) -> Any:
             else np.asarray(draw.rng.standard_normal((*lead, n)), single)
             for k in kinds
         ]
-        return [*made, float(draw.rng.uniform(0.3, 2))], {"cosine": cosine}
+        return [*made, float(draw.rng.uniform(0.3, 2))], {"cosine": cosine, **scalars}
 
     return draw_all
 
@@ -86,9 +86,9 @@ def _info_nce(x: Array, y: Array, temperature: Any = 0.1, cosine: bool = True) -
     return lib.logaddexp(lib.zeros_like(t), t)
 
 
-@op(sample=_sample("g", "x", "y"), tensors=True, exempt=("g",))
+@op(sample=_sample("g", "x", "y", needs=7), tensors=True, exempt=("g",))
 def _info_nce_bwd(
-    g: Array, x: Array, y: Array, temperature: Any = 0.1, cosine: bool = True
+    g: Array, x: Array, y: Array, temperature: Any = 0.1, cosine: bool = True, needs: int = 7
 ) -> tuple[Array, Array, Array]:
     r"""Gradient of `info_nce`: a pair sends :math:`G = g\,(P - \delta)`, P the shares :math:`e^{u_{ij}}/\sum_k e^{u_{ik}}`."""
     lib, (n, m) = _lib(x), (x.shape[-2], y.shape[-2])
@@ -100,7 +100,9 @@ def _info_nce_bwd(
     if cosine:
         to_x = (to_x - (to_x * a).sum(-1, keepdims=True) * a) * per_x
         to_y = (to_y - (to_y * b).sum(-1, keepdims=True) * b) * per_y
-    return to_x, to_y, (-(pull * u).sum() / temperature).reshape(np.shape(temperature))
+    nothing = x.reshape(-1)[:0]
+    turn = (-(pull * u).sum() / temperature).reshape(np.shape(temperature))
+    return to_x if needs & 1 else nothing, to_y if needs & 2 else nothing, turn if needs & 4 else nothing
 
 
 def info_nce(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import dtype_name
+from tersor._arrays import Weight, dtype_name
 from tersor._op import op
 from tersor._reference import Array, dot
 from tersor._sample import Draw
@@ -23,7 +23,7 @@ __all__ = ["rms_norm"]
 _EPS = {"float64": 2.0**-52}
 
 
-def _sample(*kinds: str) -> Any:
+def _sample(*kinds: str, **scalars: int) -> Any:
     """Rows, a weight for all of them or one for each or none, and gradients."""
 
     def draw_all(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
@@ -34,7 +34,7 @@ def _sample(*kinds: str) -> Any:
             "g": lambda: draw.cast(draw.rng.standard_normal(shape)),
             "weight": lambda: None if weight is None else draw.cast(draw.rng.uniform(-2, 2, weight)),
         }
-        return [made[k]() for k in kinds], {"eps": (1e-6, 0.1)[draw.seed % 2]}
+        return [made[k]() for k in kinds], {"eps": (1e-6, 0.1)[draw.seed % 2], **scalars}
 
     return draw_all
 
@@ -54,14 +54,14 @@ def _rms_norm(x: Array, weight: Array = None, eps: float = 1e-6) -> Array:
     return weight * y if _given(weight) else y
 
 
-@op(sample=_sample("g", "x", "weight"), tensors=True)
-def _rms_norm_bwd(g: Array, x: Array, weight: Array = None, eps: float = 1e-6) -> tuple[Array, Array]:
+@op(sample=_sample("g", "x", "weight", needs=3), tensors=True)
+def _rms_norm_bwd(g: Array, x: Array, weight: Array = None, eps: float = 1e-6, needs: int = 3) -> tuple[Array, Array]:
     r"""Gradient of `rms_norm`: :math:`dx = r(wg - r^2\overline{wgx}\,x)`, :math:`dw = \sum r g x`, r the scale of the row."""
-    given = _given(weight)
+    given, nothing = _given(weight), x.reshape(-1)[:0]
     r, up = _scale(x, eps), g * weight if given else g
-    dx = r * (up - r * r * dot(up, x) / x.shape[-1] * x)
-    if not given:
-        return dx, x.reshape(-1)[:0]
+    dx = r * (up - r * r * dot(up, x) / x.shape[-1] * x) if needs & 1 else nothing
+    if not given or not needs & 2:
+        return dx, nothing
     dw = g * x * r
     return dx, dw if weight.shape == dw.shape else dw.reshape(-1, x.shape[-1]).sum(0).reshape(weight.shape)
 
@@ -80,7 +80,7 @@ def _shape(given: Any) -> tuple[int, ...]:
 def rms_norm(
     x: Array,
     normalized_shape: int | Sequence[int],
-    weight: Array = None,
+    weight: Weight = None,
     eps: float | None = None,
     *,
     out: Array = None,
@@ -92,7 +92,7 @@ def rms_norm(
     x : array or tensor [..., *normalized_shape], float64, float32, float16 or bfloat16
     normalized_shape : int or tuple of int
         The last axes, over which the mean is taken.
-    weight : array or tensor of normalized_shape, of the type of x, optional
+    weight : array or tensor of normalized_shape, of the type of x or float32 beside 16-bit x, optional
         One number for each element; ones if it is absent.
     eps : float, optional
         Added to the mean of squares; by default, as in torch, 2^-52 for float64 and 2^-23 for the others.
@@ -107,14 +107,14 @@ def rms_norm(
     Raises
     ------
     TypeError
-        If x and weight are not of one float type.
+        If x is no float array, or weight neither of its type nor float32 beside 16 bits.
     ValueError
         If shapes do not go together.
 
     Notes
     -----
-    The mean of squares is summed in float64, of float64 data in twice its precision: rows of any length, and of any size
-    whose squares are float64 numbers, are right to some units in the last place. Two reads of x that are near each other
+    The mean of squares is summed in float64, of float64 data in twice its precision: rows of any length and size are right to
+    some units in the last place (on a GPU, of one whose squares are float64 numbers). Two reads of x that are near each other
     and one write. The gradient of the weight is summed over the rows in a fixed order: the same bits for any number of
     threads. Zhang and Sennrich, "Root Mean Square Layer Normalization" (2019), equation 4.
 

@@ -129,9 +129,7 @@ def quantize(
     return out
 
 
-def dequantize(
-    q: Codes, scale: Number, zero_point: Level = None, *, dtype: str | None = None, out: Array = None
-) -> Array:
+def dequantize(q: Codes, scale: Number, zero_point: Level = None, *, dtype: Any = None, out: Array = None) -> Array:
     r"""Numbers :math:`\hat x = (q - z)\,s`.
 
     Parameters

@@ -63,6 +63,7 @@ def info_nce_bwd(
     dy: torch.Tensor,
     dtemperature: torch.Tensor,
     cosine: bool,
+    needs: int,
 ) -> None:
     (a, per_x), (b, per_y), temperature = _units(x, cosine), _units(y, cosine), _checked(temperature)
     to_y, turn = torch.zeros_like(b), torch.zeros((), dtype=b.dtype, device=b.device)
@@ -71,11 +72,16 @@ def info_nce_bwd(
         share = g[..., part] * t.sigmoid()
         pull = share[..., None] * (u - sums[..., None]).exp()
         pull[own] = -share
-        to_x[..., part, :] = pull @ b
-        to_y += pull.mT @ a[..., part, :]
+        if needs & 1:
+            to_x[..., part, :] = pull @ b
+        if needs & 2:
+            to_y += pull.mT @ a[..., part, :]
         turn -= (pull * u).sum()
-    for to, units, per, into in ((to_x, a, per_x, dx), (to_y, b, per_y, dy)):
+    for bit, to, units, per, into in ((1, to_x, a, per_x, dx), (2, to_y, b, per_y, dy)):
+        if not needs & bit:
+            continue
         if cosine:
             to = (to - (to * units).sum(-1, keepdim=True) * units) * per
         into.copy_(to / temperature)
-    dtemperature.copy_((turn / temperature).reshape(dtemperature.shape))
+    if needs & 4:
+        dtemperature.copy_((turn / temperature).reshape(dtemperature.shape))

@@ -48,23 +48,21 @@ def _turned(v, k):
     return (w * g - x * k[1]) * k[0], g * (x * k[0])
 
 
-def _mean(dtype, d, eps):
+def _mean(dtype, d, eps, needs=0):
     return eps, 1 / max(d, 1)
 
 
-def _weighted(launch, at):
-    """With ones where argument `at` is absent, and room for what would be its gradient."""
+def _weighted(launch):
+    """With ones where the weight is absent, and room for gradients that nobody needs."""
 
     def run(*args):
         d = args[0].shape[-1]
-        if args[at].numel() == 0 and d:
+        if d:
             args = [a.new_ones(d, dtype=args[0].dtype) if torch.is_tensor(a) and a.shape == (0,) else a for a in args]
         launch(*args)
 
     return run
 
 
-rms_norm = _weighted(launcher("norm", "rms_norm", _square, _scale, _scaled, constants=_mean, curved=False), 1)
-rms_norm_bwd = _weighted(
-    launcher("norm", "rms_norm_bwd", _slope, _scale_bwd, _turned, constants=_mean, curved=False), 2
-)
+rms_norm = _weighted(launcher("norm", "rms_norm", _square, _scale, _scaled, constants=_mean, curved=False))
+rms_norm_bwd = _weighted(launcher("norm", "rms_norm_bwd", _slope, _scale_bwd, _turned, constants=_mean, curved=False))

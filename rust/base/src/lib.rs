@@ -7,6 +7,8 @@ pub mod bits;
 pub mod dd;
 pub mod lane;
 pub mod math;
+mod memory;
+pub mod near;
 pub mod pool;
 pub mod random;
 pub mod roots;
@@ -18,6 +20,7 @@ pub mod vector;
 pub mod wide;
 
 pub use ahead::fetch;
+pub use memory::{room, try_vec};
 
 use std::marker::PhantomData;
 use store::Store;
@@ -173,18 +176,28 @@ impl<'a> Tensor<'a> {
         }
     }
 
+    /// An error unless there are so many elements; `name` is what the array is called.
+    pub fn expect(&self, name: &str, len: usize) -> Result<()> {
+        if self.len() == len {
+            return Ok(());
+        }
+        Err(Error::Value(format!("{name} must have {len} elements, got shape {:?}", self.shape())))
+    }
+
+    /// The same of the shape.
+    pub fn expect_shape(&self, name: &str, shape: &[usize]) -> Result<()> {
+        if self.shape() == shape {
+            return Ok(());
+        }
+        Err(Error::Value(format!("{name} must have shape {shape:?}, got {:?}", self.shape())))
+    }
+
     /// The one number of an array of a float type.
     pub fn number(&self) -> Result<f64> {
         if self.len() != 1 {
             return Err(Error::Value(format!("one number is needed, got shape {:?}", self.shape())));
         }
-        match self.dtype {
-            Dtype::F64 => Ok(self.slice::<f64>()?[0]),
-            Dtype::F32 => Ok(f64::from(self.slice::<f32>()?[0])),
-            Dtype::F16 => Ok(self.slice::<store::F16>()?[0].to_f64()),
-            Dtype::Bf16 => Ok(self.slice::<store::Bf16>()?[0].to_f64()),
-            other => Err(Error::Type(format!("a float type is needed, got {}", other.name()))),
-        }
+        crate::by_float!(self, T => Ok(self.slice::<T>()?[0].to_f64()))
     }
 
     /// Writes the one number of an array of a float type.
@@ -192,14 +205,10 @@ impl<'a> Tensor<'a> {
         if self.len() != 1 {
             return Err(Error::Value(format!("one number is needed, got shape {:?}", self.shape())));
         }
-        match self.dtype {
-            Dtype::F64 => self.slice_mut::<f64>()?[0] = v,
-            Dtype::F32 => self.slice_mut::<f32>()?[0] = v as f32,
-            Dtype::F16 => self.slice_mut::<store::F16>()?[0] = store::F16::from_f64(v),
-            Dtype::Bf16 => self.slice_mut::<store::Bf16>()?[0] = store::Bf16::from_f64(v),
-            other => return Err(Error::Type(format!("a float type is needed, got {}", other.name()))),
-        }
-        Ok(())
+        crate::by_float!(self, T => {
+            self.slice_mut::<T>()?[0] = T::from_f64(v);
+            Ok(())
+        })
     }
 
     /// The elements, if they are of type `T`.
@@ -251,14 +260,6 @@ impl std::fmt::Display for Error {
 }
 impl std::error::Error for Error {}
 pub type Result<T> = std::result::Result<T, Error>;
-
-/// A vector of `n` copies of `value`, or [`Error::Memory`]: nothing here aborts on a large size.
-pub fn try_vec<T: Clone>(n: usize, value: T) -> Result<Vec<T>> {
-    let mut v = Vec::new();
-    v.try_reserve_exact(n).map_err(|_| Error::Memory(n.saturating_mul(size_of::<T>())))?;
-    v.resize(n, value);
-    Ok(v)
-}
 
 /// A constant of a call: never differentiated, never an array.
 #[derive(Clone, Copy, PartialEq, Debug)]

@@ -369,33 +369,25 @@ fn f32x16_to_f16<S: Simd>(x: f32x16<S>) -> u32x16<S> {
     x.simd_eq(x).select(finite, nan) | ((u >> 16) & 0x8000)
 }
 
-/// `by_float!(tensor, T => body)`: the body with `T` the storage type of a float array.
+/// `by_float!(tensor, T => body)`: the body with `T` the storage type of a float array; `by_float!(wide tensor, T => body)` where
+/// 16-bit data comes as f32.
 #[macro_export]
 macro_rules! by_float {
+    (wide $x:expr, $t:ident => $body:expr) => {
+        $crate::by_float!(@ $x, $t [F64 f64, F32 f32] => $body)
+    };
     ($x:expr, $t:ident => $body:expr) => {
+        $crate::by_float!(@ $x, $t [F64 f64, F32 f32, F16 $crate::store::F16, Bf16 $crate::store::Bf16] => $body)
+    };
+    (@ $x:expr, $t:ident [$($dtype:ident $float:ty),*] => $body:expr) => {
         match $x.dtype() {
-            base::Dtype::F64 => {
-                type $t = f64;
+            $($crate::Dtype::$dtype => {
+                type $t = $float;
                 $body
-            }
-            base::Dtype::F32 => {
-                type $t = f32;
-                $body
-            }
-            base::Dtype::F16 => {
-                type $t = base::store::F16;
-                $body
-            }
-            base::Dtype::Bf16 => {
-                type $t = base::store::Bf16;
-                $body
-            }
-            other => {
-                Err(base::Error::Type(format!("expected float64, float32, float16 or bfloat16, got {}", other.name())))
-            }
+            })*
+            other => Err($crate::Error::Type(format!(
+                "expected float64, float32, float16 or bfloat16, got {}", other.name()
+            ))),
         }
     };
 }
-
-#[cfg(test)]
-mod tests;

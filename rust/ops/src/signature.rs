@@ -8,6 +8,7 @@
 //! * `x[*]`: any shape; `bias[m]?`: may be absent, which is an array of shape [0]; `indptr[m + 1]`: one more than m;
 //! * `y[x]`: shape and type of input x; `y[.., 2 * d]`: sizes made of letters and scalars with + - * / & == < ? : ,
 //!   a division rounds down;
+//! * `w[.., d]: x | float32`: of the type of x, as all rows are, or float32 beside 16-bit ones;
 //! * `: int64`, `: x` (as input x), `: compute` (float64 of float64, else float32), `: float(k)` (one of four by number),
 //!   `: k ? int64 : int32`: another type than the first input's;
 //! * `dx[x]?`: empty where the scalar of kind `needs` has no bit for it;
@@ -52,6 +53,8 @@ pub struct Input {
     /// The last axes: a letter or none, and what is added to it. Nothing is said of an array of any shape.
     pub core: Option<Vec<(Option<usize>, usize)>>,
     pub optional: bool,
+    /// May be f32 beside 16-bit data.
+    pub wider: bool,
 }
 
 #[derive(Debug)]
@@ -159,6 +162,10 @@ impl Input {
     pub fn is_row(&self) -> bool {
         self.lead == Lead::Rows && matches!(self.core.as_deref(), Some([(Some(_), 0)]))
     }
+    /// Whether it may be of type `own` where the first array is of type `first`.
+    pub fn fits(&self, own: Dtype, first: Dtype) -> bool {
+        own == first || (self.wider && own == Dtype::F32 && first.size() == 2 && first.is_float())
+    }
     /// A number, or one for each row, in an axis of its own.
     pub fn is_number(&self) -> bool {
         self.lead == Lead::Rows && matches!(self.core.as_deref(), Some([(None, 1)]))
@@ -189,6 +196,10 @@ impl Signature {
             let Some(at) = shape.len().checked_sub(core.len()).filter(|&at| at == 0 || p.lead != Lead::None) else {
                 return Err(self.misfit(p, shape));
             };
+            if p.is_row() && !p.fits(t.dtype(), inputs[0].dtype()) {
+                let [own, first] = [t.dtype(), inputs[0].dtype()].map(Dtype::name);
+                return Err(Error::Type(format!("{} is {own}, {} is {first}", p.name, self.inputs[0].name)));
+            }
             let (lead, last) = shape.split_at(at);
             if p.lead == Lead::Same && led && lead != sizes.lead {
                 return Err(self.misfit(p, shape));

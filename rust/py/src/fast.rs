@@ -49,9 +49,11 @@ impl Fast {
         if args.len() > n + sig.scalars.len() {
             return Ok(None);
         }
-        let argument = |i: usize| match args.get_item(i) {
-            Ok(a) => Some(a),
-            Err(_) => self.defaults[i].as_ref().map(|d| d.bind(py).clone()),
+        // a tuple that is asked for what it has not raises an error first
+        let given = args.len();
+        let argument = |i: usize| match &self.defaults[i] {
+            _ if i < given => args.get_borrowed_item(i).ok(),
+            default => default.as_ref().map(|d| d.bind_borrowed(py)),
         };
         let mut views: Vec<View> = Vec::with_capacity(n);
         let mut objects = Vec::with_capacity(n);
@@ -82,25 +84,31 @@ impl Fast {
             let Ok(value) = value else { return Ok(None) };
             scalars.push(value);
         }
-        let Ok(mut tensors) = views.iter().map(View::tensor).collect::<Result<Vec<_>, _>>() else { return Ok(None) };
+        // room for all at once: what is a few hundred bytes long is not moved
+        let mut tensors = Vec::with_capacity(n + results);
+        for v in &views {
+            let Ok(t) = v.tensor() else { return Ok(None) };
+            tensors.push(t);
+        }
         if !self.simple(&tensors) {
             return Ok(None);
         }
-        let wanted = {
-            let Ok(sizes) = sig.bind(&tensors) else { return Ok(None) };
-            (0..results).map(|i| sig.output(i, &sizes, &tensors, &scalars)).collect::<Result<Vec<_>, _>>()
-        };
-        let Ok(wanted) = wanted else { return Ok(None) };
-        let mut made = Vec::with_capacity(results);
+        let Ok(sizes) = sig.bind(&tensors) else { return Ok(None) };
+        let (mut made, all) = (Vec::with_capacity(results), sig.shown());
         let mut written: Vec<View> = Vec::with_capacity(results);
-        for (i, w) in wanted.iter().enumerate() {
-            let shown = i < sig.shown();
+        for i in 0..results {
+            let Ok(w) = &sig.output(i, &sizes, &tensors, &scalars) else { return Ok(None) };
+            let shown = i < all;
             if let Some(out) = out
                 && shown
             {
                 let Some(v) = self.given(out, i, w) else { return Ok(None) };
                 written.push(v);
                 continue;
+            }
+            let bytes = w.shape().iter().fold(w.dtype.size(), |n, &m| n.saturating_mul(m));
+            if base::room(bytes).is_err() {
+                return Ok(None);
             }
             let shape = PyTuple::new(py, w.shape())?;
             // a type that an argument has is at hand
@@ -164,7 +172,7 @@ impl Fast {
                 None if sig.rows() > 0 => false,
                 _ => true,
             };
-            let alike = self.exempt[i] || !t.dtype().is_float() || *float.get_or_insert(t.dtype()) == t.dtype();
+            let alike = self.exempt[i] || !t.dtype().is_float() || p.fits(t.dtype(), *float.get_or_insert(t.dtype()));
             // uint16 words mean bfloat16 here, which only the Python path may say
             fits && alike && t.dtype() != Dtype::Bf16
         })

@@ -107,6 +107,11 @@ impl PyOp {
     fn alias(&self) -> bool {
         self.0.alias
     }
+    /// The inputs that may be float32 beside 16-bit data.
+    #[getter]
+    fn wider(&self) -> Vec<&str> {
+        self.0.signature.inputs.iter().filter(|p| p.wider).map(|p| p.name).collect()
+    }
     /// Of each input: its name, whether it may be absent, the name of its leading axes ("", ".." or a letter), and its last
     /// axes as pairs of a letter (or None) and what is added to it; None for any shape.
     #[getter]
@@ -272,6 +277,12 @@ mod _core {
     fn after_fork() {
         pool::after_fork();
         torch::after_fork();
+    }
+
+    /// A MemoryError where the machine has not so many bytes.
+    #[pyfunction]
+    fn room(bytes: usize) -> PyResult<()> {
+        base::room(bytes).map_err(|e| PyMemoryError::new_err(e.to_string()))
     }
 
     /// The instruction set in force, and those this machine has.

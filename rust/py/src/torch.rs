@@ -181,6 +181,8 @@ impl Torch {
             (sizes[i], strides[i]) = (shape[i] as i64, dense);
             dense = dense.saturating_mul(sizes[i].max(1));
         }
+        let bytes = (dense as usize).saturating_mul(dtype.size());
+        base::room(bytes)?;
         let mut out = std::ptr::null_mut();
         // SAFETY: arrays of `ndim` entries; device 0 of type CPU, whose code is 0.
         let failed = unsafe {
@@ -194,11 +196,10 @@ impl Torch {
                 &raw mut out,
             )
         };
-        let bytes = shape.iter().product::<usize>().saturating_mul(dtype.size());
         if failed != 0 {
             return Err(Error::Memory(bytes));
         }
-        if bytes >= LARGE {
+        if bytes >= LARGE && !shape.contains(&0) {
             huge_pages(self.tensor(out, true)?.as_ptr(), bytes);
         }
         Ok(out)
@@ -282,11 +283,11 @@ fn call(torch: &Torch, op: &'static Operator, stack: &mut [u64]) -> Result<(), E
     let scalars = &scalars[..sig.scalars.len()];
     let mut results = Handles(torch, Vec::with_capacity(sig.outputs.len()));
     let sizes = sig.bind(&tensors)?;
-    let wanted =
-        (0..sig.outputs.len()).map(|i| sig.output(i, &sizes, &tensors, scalars)).collect::<Result<Vec<_>, _>>()?;
-    for w in wanted {
-        let out = torch.empty(w.shape(), w.dtype)?;
-        results.1.push(out);
+    for i in 0..sig.outputs.len() {
+        let wanted = sig.output(i, &sizes, &tensors[..n], scalars)?;
+        results.1.push(torch.empty(wanted.shape(), wanted.dtype)?);
+    }
+    for &out in &results.1 {
         tensors.push(torch.tensor(out, true)?);
     }
     let mut threads = 1;

@@ -113,7 +113,8 @@ impl<K: Wide> Block<'_, K> {
         let one = self.plan.one[v];
         let (first, count) = if one { (0, 1) } else { (start, n) };
         let stride = if one { 0 } else { d };
-        let Some(Aside { read: Some(read), .. }) = self.plan.aside else {
+        let read = self.plan.aside.and_then(|aside| aside.read).filter(|_| t.dtype() != K::DTYPE);
+        let Some(read) = read else {
             return (t.as_ptr().cast::<K>().cast_const().wrapping_add(first * d), stride);
         };
         let space = &mut self.space[v * self.plan.tile * d..][..count * d];
@@ -214,7 +215,9 @@ impl<K: Wide> Block<'_, K> {
         if let Some(aside) = self.plan.aside {
             let (d, tile) = (self.plan.d, self.plan.tile);
             let space = &self.space[(self.call.x.len() + o) * tile * d..][part.clone()];
-            (aside.write)(space, &self.call.y[o], start * d + part.start);
+            let y = &self.call.y[o];
+            let write = if y.dtype() == K::DTYPE { Aside::past().write } else { aside.write };
+            write(space, y, start * d + part.start);
         }
     }
 }

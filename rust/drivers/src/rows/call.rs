@@ -1,14 +1,14 @@
 //! The arguments of one call. The one rule: everything is checked here, before an output is touched.
 
-use base::store::{Bf16, F16, Store};
+use base::store::Store;
 use base::stream;
-use base::{Dtype, Error, Result, Tensor};
+use base::{Dtype, Error, Result, Tensor, by_float};
 
 /// Outputs of so many bytes go past the caches. Up to here the caches still hold what was just written, and going past
 /// them costs a quarter more.
 pub const LARGE: usize = 2 * stream::LARGE;
 
-/// One call, checked: shapes folded to rows, all arrays of one float type.
+/// One call, checked: shapes folded to rows, all arrays of one float type, or f32 beside 16-bit ones.
 pub struct Call<'a> {
     pub rows: usize,
     pub d: usize,
@@ -39,7 +39,7 @@ impl<'a> Call<'a> {
             if x.shape().is_empty() {
                 return Err(Error::Value("a last axis is needed, got a 0-d array".into()));
             }
-            if x.dtype() != dtype {
+            if !beside(dtype, x.dtype()) {
                 return Err(Error::Type(format!("arrays of {} and {} in one call", dtype.name(), x.dtype().name())));
             }
             if own != d {
@@ -61,7 +61,7 @@ impl<'a> Call<'a> {
         }
         for y in call.y {
             let (n, own) = y.rows();
-            if y.dtype() != dtype {
+            if !beside(dtype, y.dtype()) {
                 return Err(Error::Type(format!("output of {}, expected {}", y.dtype().name(), dtype.name())));
             }
             if own != d || (n != rows && n != 1) {
@@ -89,42 +89,25 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Runs `$body` with `$T` the float type that `$t` says.
-macro_rules! by_type {
-    ($t:expr, $T:ident => $body:expr) => {
-        match $t {
-            Dtype::F64 => {
-                type $T = f64;
-                $body
-            }
-            Dtype::F32 => {
-                type $T = f32;
-                $body
-            }
-            Dtype::F16 => {
-                type $T = F16;
-                $body
-            }
-            _ => {
-                type $T = Bf16;
-                $body
-            }
-        }
-    };
+/// Whether rows of type `own` go with those of `dtype`: f32 is what 16-bit rows are computed in.
+fn beside(dtype: Dtype, own: Dtype) -> bool {
+    own == dtype || (own == Dtype::F32 && dtype.size() == 2)
 }
 
 /// Numbers `at..` of a float array; one alone serves all. Not inlined: it is the same for every operator.
 #[inline(never)]
 pub fn numbers(t: &Tensor, at: usize, into: &mut [f64]) {
     let one = t.len() == 1;
-    by_type!(t.dtype(), T => {
+    let done = by_float!(t, T => {
         let p = t.as_ptr().cast::<T>();
         for (i, v) in into.iter_mut().enumerate() {
             // SAFETY: a float dtype and one number or one for each of these rows, checked by `Call::new`; `Tensor::new`
             // promises the memory.
             *v = unsafe { (*p.add(if one { 0 } else { at + i })).to_f64() };
         }
+        Ok(())
     });
+    debug_assert!(done.is_ok());
 }
 
 /// Writes numbers `at..` of a float array. Not inlined: it is the same for every operator.
@@ -133,11 +116,13 @@ pub fn numbers(t: &Tensor, at: usize, into: &mut [f64]) {
 /// The array is writable and as long, and no other thread touches these elements.
 #[inline(never)]
 pub unsafe fn put(t: &Tensor, at: usize, from: &[f64]) {
-    by_type!(t.dtype(), T => {
+    let done = by_float!(t, T => {
         let p = t.as_ptr().cast::<T>();
         for (i, &v) in from.iter().enumerate() {
             // SAFETY: as in `numbers`; the output is writable and these elements belong to the caller.
             unsafe { *p.add(at + i) = T::from_f64(v) };
         }
+        Ok(())
     });
+    debug_assert!(done.is_ok());
 }

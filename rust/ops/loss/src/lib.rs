@@ -5,10 +5,10 @@
 //! log(1 + e^{t_i}). With q_i = g_i σ(t_i) a pair sends G_ij = q_i e^{u_ij − L_i}, and −q_i where j = i: dx = Σ G y/τ and
 //! dy = Σ G x/τ for s = ⟨x, y⟩; for the cosine of x̂ and ŷ those of G ŷ across x̂, over |x|. dτ = −Σ G u/τ.
 
+use base::near;
 use base::pool::Shared;
 use base::simd::*;
-use base::store::{Bf16, F16};
-use base::{Dtype, Error, Op, Result, Scalar, Tensor, math, ops, try_vec};
+use base::{Dtype, Error, Op, Result, Scalar, Tensor, by_float, math, ops, try_vec};
 use drivers::pairs::{
     self, Columns, Cosine, Dot, LogSumExp, Mix, Mixed, Number, Others, Pick, Real, STRIP, Score, Sides, Stacks, Weigh,
 };
@@ -19,22 +19,36 @@ pub static TABLES: &[&[Op]] = &[OPS];
 
 pub static OPS: &[Op] = ops! {
     info_nce(x[b.., n, d], y[b.., m, d], temperature[]; cosine: bool) -> (loss[b.., n]: compute)
-        = |t, s| by_type(t, s, 0, [forward::<f64>, forward::<f32>, forward::<F16>, forward::<Bf16>]);
-    info_nce_bwd(g[b.., n], x[b.., n, d], y[b.., m, d], temperature[]; cosine: bool)
-        -> (dx[x], dy[y], dtemperature[temperature])
-        = |t, s| by_type(t, s, 1, [backward::<f64>, backward::<f32>, backward::<F16>, backward::<Bf16>]);
+        = |t, s| near(t, s[0].bool(), 0, 3, |t| by_float!(t[0], T => forward::<T>(t, s)));
+    info_nce_bwd(g[b.., n], x[b.., n, d], y[b.., m, d], temperature[]; cosine: bool, needs: needs)
+        -> (dx[x]?, dy[y]?, dtemperature[temperature]?)
+        = |t, s| near(t, s[0].bool(), 1, 4, |t| by_float!(t[1], T => backward::<T>(t, s)));
 };
 
-type Run = fn(&[Tensor], &[Scalar]) -> Result<()>;
+/// The bits of `needs`: which gradients are wanted.
+const DX: i64 = 1;
+const DY: i64 = 2;
+const DT: i64 = 4;
 
-fn by_type(t: &[Tensor], s: &[Scalar], at: usize, [double, single, half, brain]: [Run; 4]) -> Result<()> {
-    match t[at].dtype() {
-        Dtype::F64 => double(t, s),
-        Dtype::F32 => single(t, s),
-        Dtype::F16 => half(t, s),
-        Dtype::Bf16 => brain(t, s),
-        other => Err(Error::Type(format!("a float type is needed, got {}", other.name()))),
+/// Runs `f` on x and y, which are at `at`, or, of a cosine, on rows of their directions where squares are no numbers; brings
+/// gradients, if these are what is at `out`, back.
+fn near(t: &[Tensor], cosine: bool, at: usize, out: usize, f: impl Fn(&[Tensor]) -> Result<()>) -> Result<()> {
+    if !cosine || t[at].dtype() != Dtype::F64 {
+        return f(t);
     }
+    let (x, y) = (&t[at], &t[at + 1]);
+    let mut found = [near::near(x.slice()?, x.rows().1)?, near::near(y.slice()?, y.rows().1)?];
+    let mut all = t.to_vec();
+    for (i, found) in found.iter_mut().enumerate() {
+        if let Some(rows) = found {
+            all[at + i] = rows.tensor(&t[at + i])?;
+        }
+    }
+    f(&all)?;
+    for (d, found) in t[out..].iter().zip(&found).filter(|(d, _)| at > 0 && !d.is_empty()) {
+        found.as_ref().map_or(Ok(()), |rows| rows.back(d))?;
+    }
+    Ok(())
 }
 
 /// Two stacks in which row i of x belongs to row i of y, and 1/τ.
@@ -47,13 +61,6 @@ fn stacks<'a, T: Number>(x: &Tensor<'a>, y: &Tensor<'a>, temperature: &Tensor) -
         return Err(Error::Value(format!("temperature must be finite and positive, got {temperature}")));
     }
     Ok((p, 1.0 / temperature))
-}
-
-fn expect(name: &str, t: &Tensor, len: usize) -> Result<()> {
-    if t.len() == len {
-        return Ok(());
-    }
-    Err(Error::Value(format!("{name} must have {len} elements, got shape {:?}", t.shape())))
 }
 
 /// L and t of every row.
@@ -69,7 +76,7 @@ fn logits<T: Number, Sc: Score<Class = Real>>(score: &Sc, sides: &Sides<T>, rate
 
 fn forward<T: Number>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     let (p, rate) = stacks::<T>(&t[0], &t[1], &t[2])?;
-    expect("loss", &t[3], p.batch * p.n)?;
+    t[3].expect("loss", p.batch * p.n)?;
     let found = p.each(|i| {
         let sides = p.sides(i);
         let [_, t] = if s[0].bool() { logits(&Cosine, &sides, rate) } else { logits(&Dot, &sides, rate) }?;
@@ -86,32 +93,38 @@ fn forward<T: Number>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
 
 fn backward<T: Number>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     let (p, rate) = stacks::<T>(&t[1], &t[2], &t[3])?;
-    expect("g", &t[0], p.batch * p.n)?;
+    t[0].expect("g", p.batch * p.n)?;
     let mut g = try_vec(p.batch * p.n, 0.0)?;
     match t[0].dtype() {
         Dtype::F64 => g.copy_from_slice(t[0].slice()?),
         _ => g.iter_mut().zip(t[0].slice::<f32>()?).for_each(|(o, &v)| *o = f64::from(v)),
     }
-    let (nd, md) = (p.n * p.d, p.m * p.d);
-    expect("dx", &t[4], p.batch * nd)?;
-    expect("dy", &t[5], p.batch * md)?;
-    let (dx, dy) = (Shared(t[4].slice_mut::<T>()?.as_mut_ptr()), Shared(t[5].slice_mut::<T>()?.as_mut_ptr()));
+    let (nd, md, needs) = (p.n * p.d, p.m * p.d, s[1].int());
+    let into = |bit: i64, name: &str, d: &Tensor, len: usize| -> Result<Option<Shared<T>>> {
+        if needs & bit == 0 {
+            return Ok(None);
+        }
+        d.expect(name, len)?;
+        Ok(Some(Shared(d.slice_mut::<T>()?.as_mut_ptr())))
+    };
+    let (dx, dy) = (into(DX, "dx", &t[4], p.batch * nd)?, into(DY, "dy", &t[5], p.batch * md)?);
     let turns = p.each(|i| {
         // SAFETY: a gradient has a part for each pair of stacks.
-        let into = unsafe { [dx.part(i * nd, nd), dy.part(i * md, md)] };
+        let parts = unsafe { [dx.as_ref().map(|d| d.part(i * nd, nd)), dy.as_ref().map(|d| d.part(i * md, md))] };
+        let into = parts.map(|d| d.map(|d| Shared(d.as_mut_ptr())));
         let (sides, g) = (p.sides(i), &g[p.rows(i)]);
         if s[0].bool() { pull(&Cosine, &sides, rate, g, into) } else { pull(&Dot, &sides, rate, g, into) }
     })?;
-    t[6].set_number(-rate * turns.iter().sum::<f64>())
+    if needs & DT == 0 { Ok(()) } else { t[6].set_number(-rate * turns.iter().sum::<f64>()) }
 }
 
-/// dx and dy of a pair of stacks; Σ G s/τ.
+/// dx and dy of a pair of stacks, as far as there is room for them; Σ G s/τ.
 fn pull<T: Number, Sc: Score<Class = Real>>(
     score: &Sc,
     sides: &Sides<T>,
     rate: f64,
     g: &[f64],
-    [dx, dy]: [&mut [T]; 2],
+    into: [Option<Shared<T>>; 2],
 ) -> Result<f64> {
     let &Sides { x, y, n, m, d } = sides;
     let [sums, mut shares] = logits(score, sides, rate)?;
@@ -127,9 +140,13 @@ fn pull<T: Number, Sc: Score<Class = Real>>(
     };
     let inverse = [inverse(x, n)?, inverse(y, m)?];
     let mut turns = try_vec(n, 0.0)?;
-    let into = [Shared(dx.as_mut_ptr()), Shared(dy.as_mut_ptr())];
+    let columns = into[1].is_some();
     let weigh = Pull { sides, rate, sums, shares, inverse, into, turns: Shared(turns.as_mut_ptr()) };
-    Mix::both(score, &Others, &weigh, sides, Columns::blocks(n, m, d))?;
+    if columns {
+        Mix::both(score, &Others, &weigh, sides, Columns::blocks(n, m, d))?;
+    } else {
+        Mix::rows(score, &Others, &weigh, sides)?;
+    }
     Ok(turns.iter().sum())
 }
 
@@ -141,17 +158,18 @@ struct Pull<'a, T> {
     shares: Vec<f64>,
     /// 1/|x| and 1/|y|, 0 of rows of zeros; empty where the score is the product.
     inverse: [Vec<f64>; 2],
-    into: [Shared<T>; 2],
+    into: [Option<Shared<T>>; 2],
     turns: Shared<f64>,
 }
 
 impl<T: Number> Pull<'_, T> {
     /// What a row gets: its mixture, and across itself for the cosine.
     fn write(&self, side: usize, row: usize, acc: &[f64], along: f64) {
+        let Some(into) = &self.into[side] else { return };
         let (rows, d) = ([self.sides.x, self.sides.y][side], self.sides.d);
         let own = self.inverse[side].get(row).map_or(0.0, |v| -along * v * v);
         // SAFETY: each row is finished once, and the gradient has a part for each.
-        let out = unsafe { self.into[side].part(row * d, d) };
+        let out = unsafe { into.part(row * d, d) };
         for ((x, a), out) in rows[row * d..(row + 1) * d].iter().zip(acc).zip(out) {
             *out = T::from_f64(if own == 0.0 { *a } else { x.to_f64().mul_add(own, *a) });
         }
@@ -162,6 +180,9 @@ impl<T: Number> Weigh<T> for Pull<'_, T> {
     /// Σ G s/τ, in lanes.
     type Sum = [f64; 8];
     const NONE: [f64; 8] = [0.0; 8];
+    fn wanted(&self) -> bool {
+        self.into[0].is_some()
+    }
     #[inline(always)]
     fn weigh<S: Simd>(
         &self,

@@ -2,8 +2,7 @@
 //! mathematics is in `random`, `butterfly` and the files beside this one.
 
 use base::lane::Stored;
-use base::store::{Bf16, F16};
-use base::{Dtype, Error, Op, Result, Scalar, Tensor, ops};
+use base::{Dtype, Error, Op, Result, Scalar, Tensor, by_float, ops};
 use drivers::butterfly;
 use drivers::index::Index;
 use matrix::Matrix;
@@ -38,19 +37,6 @@ pub static OPS: &[Op] = ops! {
     fwht_bwd_bwd(gg[.., d]; ortho: bool) -> (dg[gg]) in place = fwht;
 };
 
-/// Calls a generic function with the type that a dtype stands for.
-macro_rules! by_dtype {
-    ($dtype:expr, $f:ident, $($arg:expr),*) => {
-        match $dtype {
-            Dtype::F32 => $f::<f32>($($arg),*),
-            Dtype::F64 => $f::<f64>($($arg),*),
-            Dtype::F16 => $f::<F16>($($arg),*),
-            Dtype::Bf16 => $f::<Bf16>($($arg),*),
-            other => Err(Error::Type(format!("expected a float array, got {}", other.name()))),
-        }
-    };
-}
-
 fn project(t: &[Tensor], c: &[Scalar]) -> Result<()> {
     dense_rows(&t[0], &t[1], Matrix::new(c)?)
 }
@@ -66,7 +52,7 @@ fn dense_rows(x: &Tensor, y: &Tensor, matrix: Matrix) -> Result<()> {
         return Err(Error::Value(format!("the last axis must be {}, got shape {:?}", matrix.terms(), x.shape())));
     }
     shape(y, &x.shape()[..x.shape().len() - 1], matrix.outputs())?;
-    by_dtype!(x.dtype(), dense_rows_of, x, y, &matrix, n)
+    by_float!(x, T => dense_rows_of::<T>(x, y, &matrix, n))
 }
 
 fn dense_rows_of<T: Stored<Lane: Sum>>(x: &Tensor, y: &Tensor, matrix: &Matrix, n: usize) -> Result<()> {
@@ -90,7 +76,7 @@ fn sparse_rows(t: &[Tensor], c: &[Scalar]) -> Result<()> {
         return Err(Error::Value("data, indices and indptr must have one axis, indptr at least one entry".into()));
     }
     shape(y, &[indptr.len() - 1], matrix.outputs())?;
-    by_dtype!(data.dtype(), sparse_rows_of, data, indices, indptr, y, &matrix)
+    by_float!(data, T => sparse_rows_of::<T>(data, indices, indptr, y, &matrix))
 }
 
 fn sparse_rows_of<T: Stored>(data: &Tensor, indices: &Tensor, indptr: &Tensor, y: &Tensor, m: &Matrix) -> Result<()> {
@@ -122,7 +108,7 @@ fn materialise(t: &[Tensor], c: &[Scalar]) -> Result<()> {
     if t[0].dtype() != t[1].dtype() {
         return Err(Error::Type(format!("expected {}, got {}", t[0].dtype().name(), t[1].dtype().name())));
     }
-    by_dtype!(t[1].dtype(), materialise_as, &t[1], &matrix)
+    by_float!(t[1], T => materialise_as::<T>(&t[1], &matrix))
 }
 
 fn materialise_as<T: Stored>(y: &Tensor, matrix: &Matrix) -> Result<()> {

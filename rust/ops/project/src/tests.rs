@@ -4,6 +4,7 @@ use base::pool::{self, Context};
 use base::random::{self, tag};
 use base::simd;
 use base::store::Store;
+use base::store::{Bf16, F16};
 
 const KINDS: [(u8, u32); 5] = [
     (tag::GAUSSIAN, 1),

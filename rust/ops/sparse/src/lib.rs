@@ -7,40 +7,28 @@
 mod product;
 mod structure;
 
-use base::{Dtype, Error, Op, Result, Tensor, ops};
+use base::{Error, Op, Result, Tensor, ops};
 
-/// The kernel of this row of the table for the types of the values and of the indices.
-macro_rules! typed {
-    ($f:ident, $t:expr, $s:expr; $value:expr, $index:expr) => {
-        match ($value.dtype(), $index.dtype()) {
-            (Dtype::F32, Dtype::I32) => $f::<f32, i32>($t, $s),
-            (Dtype::F32, Dtype::I64) => $f::<f32, i64>($t, $s),
-            (Dtype::F64, Dtype::I32) => $f::<f64, i32>($t, $s),
-            (Dtype::F64, Dtype::I64) => $f::<f64, i64>($t, $s),
-            (value, index) => Err(refused(value, index)),
+/// `by_index!(array, I => body)`: the body with `I` the type of indices.
+macro_rules! by_index {
+    ($x:expr, $i:ident => $body:expr) => {
+        match $x.dtype() {
+            base::Dtype::I32 => {
+                type $i = i32;
+                $body
+            }
+            base::Dtype::I64 => {
+                type $i = i64;
+                $body
+            }
+            other => Err(base::Error::Type(format!(
+                "indices must be int32 or int64, and all of one type, got {}",
+                other.name()
+            ))),
         }
     };
 }
-/// The same for kernels that move values without computing with them.
-macro_rules! stored {
-    ($f:ident, $t:expr, $s:expr; $value:expr, $index:expr) => {
-        match ($value.dtype(), $index.dtype()) {
-            (Dtype::F16, Dtype::I32) => $f::<F16, i32>($t, $s),
-            (Dtype::F16, Dtype::I64) => $f::<F16, i64>($t, $s),
-            (Dtype::Bf16, Dtype::I32) => $f::<Bf16, i32>($t, $s),
-            (Dtype::Bf16, Dtype::I64) => $f::<Bf16, i64>($t, $s),
-            _ => typed!($f, $t, $s; $value, $index),
-        }
-    };
-}
-use {stored, typed};
-
-fn refused(value: Dtype, index: Dtype) -> Error {
-    if value.is_float() {
-        return Error::Type(format!("indices must be int32 or int64, and all of one type, got {}", index.name()));
-    }
-    Error::Type(format!("values must be float64, float32, float16 or bfloat16, got {}", value.name()))
-}
+use by_index;
 
 /// The last two axes of a stack of matrices, and how many matrices there are.
 fn stack(name: &str, t: &Tensor) -> Result<[usize; 3]> {
@@ -48,13 +36,6 @@ fn stack(name: &str, t: &Tensor) -> Result<[usize; 3]> {
         [ref lead @ .., rows, cols] => Ok([lead.iter().product(), rows, cols]),
         _ => Err(Error::Value(format!("{name} must have two axes or more, got shape {:?}", t.shape()))),
     }
-}
-
-fn expect(name: &str, t: &Tensor, shape: &[usize]) -> Result<()> {
-    if t.shape() == shape {
-        return Ok(());
-    }
-    Err(Error::Value(format!("{name} must have shape {shape:?}, got {:?}", t.shape())))
 }
 
 /// The tables of the family.

@@ -3,11 +3,11 @@
 //! With Y = clamp(A X + b) and G the gradient that arrives, 0 where the clamp holds: dX = Aᵀ G, db = sums of the rows of G,
 //! and dA on the pattern, (G Xᵀ)_ik for every stored (i, k): equal places each get the whole.
 
-use super::{expect, refused, stack, typed};
+use super::{by_index, stack};
 use base::pool::{self, Shared};
 use base::store::Store;
 use base::wide::wide;
-use base::{Dtype, Error, Result, Scalar, Tensor, try_vec};
+use base::{Error, Result, Scalar, Tensor, by_float, try_vec};
 use drivers::csr::spmm::Real;
 use drivers::csr::{self, Dot, Index, Pattern};
 
@@ -23,12 +23,12 @@ pub fn spmm(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     fn run<T: Real, I: Index>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
         let [batch, cols, n] = stack("x", &t[3])?;
         let a = Pattern::new(t[1].slice::<I>()?, t[2].slice::<I>()?, cols)?;
-        expect("data", &t[0], &[a.entries()])?;
+        t[0].expect_shape("data", &[a.entries()])?;
         product_shape("y", &t[8], &t[3], a.rows())?;
         let bias = (!t[4].is_empty()).then(|| t[4].slice::<T>()).transpose()?;
         csr::spmm(&a, t[0].slice()?, t[3].slice()?, [batch, n], bias, clamp(s), t[8].slice_mut()?)
     }
-    wide(t, 8, |t| typed!(run, t, s; t[0], t[1]))
+    wide(t, 8, |t| by_index!(t[1], I => by_float!(wide t[0], T => run::<T, I>(t, s))))
 }
 
 pub fn spmm_bwd(t: &[Tensor], s: &[Scalar]) -> Result<()> {
@@ -36,11 +36,11 @@ pub fn spmm_bwd(t: &[Tensor], s: &[Scalar]) -> Result<()> {
         let ([batch, cols, n], needs) = (stack("x", &t[4])?, s[2].int());
         let a = Pattern::new(t[2].slice::<I>()?, t[3].slice::<I>()?, cols)?;
         let (data, x) = (t[1].slice::<T>()?, t[4].slice::<T>()?);
-        expect("data", &t[1], &[a.entries()])?;
+        t[1].expect_shape("data", &[a.entries()])?;
         product_shape("g", &t[0], &t[4], a.rows())?;
         let held = match clamp(s) {
             Some(bounds) => {
-                expect("y", &t[5], t[0].shape())?;
+                t[5].expect_shape("y", t[0].shape())?;
                 Some(inside(t[0].slice::<T>()?, t[5].slice()?, bounds)?)
             }
             None => None,
@@ -56,7 +56,7 @@ pub fn spmm_bwd(t: &[Tensor], s: &[Scalar]) -> Result<()> {
         ];
         for (bit, out, shape, name) in outputs {
             if needs & bit != 0 {
-                expect(name, out, shape)?;
+                out.expect_shape(name, shape)?;
             }
         }
         if needs & SECOND != 0 {
@@ -72,26 +72,26 @@ pub fn spmm_bwd(t: &[Tensor], s: &[Scalar]) -> Result<()> {
         }
         Ok(())
     }
-    wide(t, 9, |t| typed!(run, t, s; t[0], t[2]))
+    wide(t, 9, |t| by_index!(t[2], I => by_float!(wide t[0], T => run::<T, I>(t, s))))
 }
 
 pub fn sddmm(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     fn run<T: Dot, I: Index>(t: &[Tensor], _: &[Scalar]) -> Result<()> {
         let (p, [batch, d]) = sampled::<I>(&t[0], &t[1], &t[2], &t[3])?;
-        expect("data", &t[7], &[p.entries()])?;
+        t[7].expect_shape("data", &[p.entries()])?;
         csr::sddmm(&p, t[0].slice::<T>()?, t[1].slice()?, [batch, d], t[7].slice_mut()?)
     }
-    wide(t, 7, |t| typed!(run, t, s; t[0], t[2]))
+    wide(t, 7, |t| by_index!(t[2], I => by_float!(wide t[0], T => run::<T, I>(t, s))))
 }
 
 pub fn sddmm_bwd(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     fn run<T: Real, I: Index>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
         let (p, shape) = sampled::<I>(&t[1], &t[2], &t[3], &t[4])?;
         let (g, needs) = (t[0].slice::<T>()?, s[0].int());
-        expect("g", &t[0], &[p.entries()])?;
+        t[0].expect_shape("g", &[p.entries()])?;
         for (bit, out, like, name) in [(FIRST, &t[8], &t[1], "da"), (SECOND, &t[9], &t[2], "db")] {
             if needs & bit != 0 {
-                expect(name, out, like.shape())?;
+                out.expect_shape(name, like.shape())?;
             }
         }
         if needs & FIRST != 0 {
@@ -102,7 +102,7 @@ pub fn sddmm_bwd(t: &[Tensor], s: &[Scalar]) -> Result<()> {
         }
         Ok(())
     }
-    wide(t, 8, |t| typed!(run, t, s; t[0], t[3]))
+    wide(t, 8, |t| by_index!(t[3], I => by_float!(wide t[0], T => run::<T, I>(t, s))))
 }
 
 fn sampled<'a, I: Index>(
@@ -113,7 +113,7 @@ fn sampled<'a, I: Index>(
 ) -> Result<(Pattern<'a, I>, [usize; 2])> {
     let ([batch, rows, d], [_, cols, _]) = (stack("a", a)?, stack("b", b)?);
     let lead = &a.shape()[..a.shape().len() - 2];
-    expect("b", b, &[lead, &[cols, d]].concat())?;
+    b.expect_shape("b", &[lead, &[cols, d]].concat())?;
     let p = Pattern::new(indices.slice::<I>()?, indptr.slice::<I>()?, cols)?;
     if p.rows() != rows {
         return Err(Error::Value(format!("a has {rows} rows, the pattern {}", p.rows())));
@@ -126,7 +126,7 @@ fn product_shape(name: &str, t: &Tensor, x: &Tensor, rows: usize) -> Result<()> 
     let mut shape = x.shape().to_vec();
     let at = shape.len() - 2;
     shape[at] = rows;
-    expect(name, t, &shape)
+    t.expect_shape(name, &shape)
 }
 
 fn clamp<T: Real>(s: &[Scalar]) -> Option<[T; 2]> {

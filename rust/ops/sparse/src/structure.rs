@@ -1,9 +1,9 @@
 //! The structure of a matrix: from what a caller brings, from dense, to dense, transposed. The one rule: types are
 //! sorted out here, everything else in `csr::build`.
 
-use super::{expect, refused, stored, typed};
-use base::store::{Bf16, F16, Store};
-use base::{Dtype, Error, Result, Scalar, Tensor};
+use super::by_index;
+use base::store::Store;
+use base::{Dtype, Error, Result, Scalar, Tensor, by_float};
 use drivers::csr::{self, Index, Pattern};
 
 fn size(name: &str, v: i64) -> Result<usize> {
@@ -16,13 +16,7 @@ pub fn sort(t: &[Tensor], s: &[Scalar]) -> Result<()> {
         csr::sort(t[0].slice::<I>()?, t[1].slice::<I>()?, cols, out, ptr, perm)
     }
     let cols = size("cols", s[0].int())?;
-    match (t[0].dtype(), t[2].dtype()) {
-        (Dtype::I32, Dtype::I32) => typed::<i32, i32>(t, cols),
-        (Dtype::I32, Dtype::I64) => typed::<i32, i64>(t, cols),
-        (Dtype::I64, Dtype::I32) => typed::<i64, i32>(t, cols),
-        (Dtype::I64, Dtype::I64) => typed::<i64, i64>(t, cols),
-        (index, _) => Err(refused(Dtype::F32, index)),
-    }
+    by_index!(t[0], I => by_index!(t[2], O => typed::<I, O>(t, cols)))
 }
 
 pub fn transpose(t: &[Tensor], s: &[Scalar]) -> Result<()> {
@@ -31,11 +25,7 @@ pub fn transpose(t: &[Tensor], s: &[Scalar]) -> Result<()> {
         csr::transpose(&a, t[2].slice_mut()?, t[3].slice_mut()?, t[4].slice_mut()?)
     }
     let cols = size("cols", s[0].int())?;
-    match t[0].dtype() {
-        Dtype::I32 => typed::<i32>(t, cols),
-        Dtype::I64 => typed::<i64>(t, cols),
-        other => Err(refused(Dtype::F32, other)),
-    }
+    by_index!(t[0], I => typed::<I>(t, cols))
 }
 
 /// A dense matrix and its mask.
@@ -46,7 +36,7 @@ fn masked<'a, T: Store>(w: &Tensor<'a>, mask: &Tensor<'a>) -> Result<(&'a [T], O
     if mask.is_empty() {
         return Ok((w.slice()?, None, cols));
     }
-    expect("mask", mask, w.shape())?;
+    mask.expect_shape("mask", w.shape())?;
     Ok((w.slice()?, Some(mask.slice()?), cols))
 }
 
@@ -55,7 +45,7 @@ pub fn count(t: &[Tensor], s: &[Scalar]) -> Result<()> {
         let (w, mask, cols) = masked::<T>(&t[0], &t[1])?;
         csr::count(w, mask, cols, t[2].slice_mut::<I>()?)
     }
-    stored!(typed, t, s; t[0], t[2])
+    by_index!(t[2], I => by_float!(t[0], T => typed::<T, I>(t, s)))
 }
 
 pub fn fill(t: &[Tensor], s: &[Scalar]) -> Result<()> {
@@ -63,13 +53,13 @@ pub fn fill(t: &[Tensor], s: &[Scalar]) -> Result<()> {
         let (w, mask, cols) = masked::<T>(&t[0], &t[2])?;
         csr::fill(w, mask, cols, t[1].slice::<I>()?, t[3].slice_mut()?, t[4].slice_mut()?)
     }
-    stored!(typed, t, s; t[0], t[1])
+    by_index!(t[1], I => by_float!(t[0], T => typed::<T, I>(t, s)))
 }
 
 pub fn dense(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     fn typed<T: Store, I: Index>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
         let a = Pattern::new(t[1].slice::<I>()?, t[2].slice::<I>()?, size("cols", s[0].int())?)?;
-        expect("w", &t[3], &[a.rows(), a.cols()])?;
+        t[3].expect_shape("w", &[a.rows(), a.cols()])?;
         let (data, out) = (t[0].slice::<T>()?, t[3].slice_mut::<T>()?);
         // sums of f64 in f64, of the others in f32
         if T::DTYPE == Dtype::F64 {
@@ -78,7 +68,7 @@ pub fn dense(t: &[Tensor], s: &[Scalar]) -> Result<()> {
             csr::dense(&a, data, out, T::to_f32, T::from_f32)
         }
     }
-    stored!(typed, t, s; t[0], t[1])
+    by_index!(t[1], I => by_float!(t[0], T => typed::<T, I>(t, s)))
 }
 
 pub fn dense_bwd(t: &[Tensor], s: &[Scalar]) -> Result<()> {
@@ -90,8 +80,8 @@ pub fn dense_bwd(t: &[Tensor], s: &[Scalar]) -> Result<()> {
         if a.rows() != rows {
             return Err(Error::Value(format!("g has {rows} rows, the pattern {}", a.rows())));
         }
-        expect("ddata", &t[3], &[a.entries()])?;
+        t[3].expect_shape("ddata", &[a.entries()])?;
         csr::take(&a, t[0].slice::<T>()?, t[3].slice_mut::<T>()?)
     }
-    stored!(typed, t, s; t[0], t[1])
+    by_index!(t[1], I => by_float!(t[0], T => typed::<T, I>(t, s)))
 }

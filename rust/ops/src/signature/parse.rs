@@ -112,7 +112,14 @@ impl Parser {
             };
             self.need("]")?;
             let optional = self.take("?");
-            self.sig.inputs.push(Input { name, lead, core, optional });
+            let wider = self.take(":");
+            if wider {
+                let like = self.name()?;
+                if self.input(like).is_none() || !(self.take("|") && self.take(Dtype::F32.name())) {
+                    return Err("`: <a row before it> | float32` is all that is said of an input's type".to_owned());
+                }
+            }
+            self.sig.inputs.push(Input { name, lead, core, optional, wider });
             self.take(",");
         }
         while !self.end() {

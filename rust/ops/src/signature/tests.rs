@@ -96,3 +96,23 @@ fn what_is_written_wrong_is_refused() {
         assert!(Signature::parse("op", inputs, outputs).is_err(), "{inputs} -> {outputs}");
     }
 }
+
+#[test]
+fn rows_are_of_one_type_but_for_weights() {
+    let sig = Signature::parse("op", "g[.., d], x[.., d], w[.., d]?: x | float32", "y[.., d]").unwrap();
+    let mut numbers = [0u64; 4];
+    let mut of = |dtype: Dtype| {
+        // SAFETY: only shapes and types are read.
+        unsafe { Tensor::new(numbers.as_mut_ptr().cast(), &[4], dtype, false).unwrap() }
+    };
+    let [double, single, half, brain] = FLOATS.map(&mut of);
+    for fine in [[half, half, half], [half, half, single], [brain, brain, single], [double, double, double]] {
+        assert!(sig.bind(&fine).is_ok());
+    }
+    for bad in [[half, half, brain], [half, single, single], [double, double, single], [single, single, half]] {
+        assert!(matches!(sig.bind(&bad), Err(Error::Type(_))));
+    }
+    for bad in ["x[d], w[d]: y | float32", "x[d], w[d]: x", "x[d], w[d]: x | float64"] {
+        assert!(Signature::parse("op", bad, "y[d]").is_err(), "{bad}");
+    }
+}

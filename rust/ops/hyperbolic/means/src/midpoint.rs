@@ -18,7 +18,7 @@ use super::place::FLAT;
 use base::pool::Shared;
 use base::store::Store;
 use base::wide::wide;
-use base::{Dtype, Error, Op, Result, Scalar, Tensor, ops};
+use base::{Error, Op, Result, Scalar, Tensor, by_float, ops};
 use centres::Centres;
 use drivers::rows::{Margin, Wide};
 use drivers::segments::{self, Lists};
@@ -29,21 +29,11 @@ use pull::{Out, Pull};
 pub static OPS: &[Op] = ops! {
     midpoint(x[l.., d], weights[*]?, c[], indices[*]?, indptr[g]?; members: int, eps, tangent: bool)
         -> (m[g ? g - 1 : l / members, d])
-        = |t, s| wide(t, 5, |t| by_type(t, s, &t[0], forward::<f64>, forward::<f32>));
+        = |t, s| wide(t, 5, |t| by_float!(wide t[0], T => forward::<T>(t, s)));
     midpoint_bwd(g[*], x[l.., d], weights[*]?, c[], indices[*]?, indptr[*]?; members: int, tangent: bool)
         -> (dx[x], dweights[weights]: x, dc[c])
-        = |t, s| wide(t, 6, |t| by_type(t, s, &t[1], backward::<f64>, backward::<f32>));
+        = |t, s| wide(t, 6, |t| by_float!(wide t[1], T => backward::<T>(t, s)));
 };
-
-type Run = fn(&[Tensor], &[Scalar]) -> Result<()>;
-
-fn by_type(t: &[Tensor], s: &[Scalar], x: &Tensor, double: Run, single: Run) -> Result<()> {
-    match x.dtype() {
-        Dtype::F64 => double(t, s),
-        Dtype::F32 => single(t, s),
-        other => Err(Error::Type(format!("a float type is needed, got {}", other.name()))),
-    }
-}
 
 /// A curvature; with tangent vectors, 0 is no case of its own.
 fn curvature(c: &Tensor, tangent: bool) -> Result<f64> {
@@ -78,17 +68,10 @@ fn named<'a, T: Store>(t: &[Tensor<'a>], members: i64, tangent: bool) -> Result<
     Ok(Groups { x: t[0].slice()?, d, c: curvature(&t[2], tangent)?, weights, lists, tangent })
 }
 
-fn expect(name: &str, t: &Tensor, len: usize) -> Result<()> {
-    if t.len() == len {
-        return Ok(());
-    }
-    Err(Error::Value(format!("{name} must have {len} elements, got shape {:?}", t.shape())))
-}
-
 fn forward<T: Wide>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     let margin = Margin::of(s[1].float())?;
     let groups = named::<T>(t, s[0].int(), s[2].bool())?;
-    expect("m", &t[5], groups.lists.len() * groups.d)?;
+    t[5].expect("m", groups.lists.len() * groups.d)?;
     means(&groups, t[5].slice_mut()?, margin)
 }
 
@@ -103,9 +86,9 @@ fn means<T: Wide>(groups: &Groups<T>, out: &mut [T], margin: Margin) -> Result<(
 
 fn backward<T: Wide>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     let groups = named::<T>(&t[1..], s[0].int(), s[1].bool())?;
-    expect("g", &t[0], groups.lists.len() * groups.d)?;
-    expect("dx", &t[6], t[1].len())?;
-    expect("dweights", &t[7], groups.weights.map_or(0, <[T]>::len))?;
+    t[0].expect("g", groups.lists.len() * groups.d)?;
+    t[6].expect("dx", t[1].len())?;
+    t[7].expect("dweights", groups.weights.map_or(0, <[T]>::len))?;
     t[8].set_number(pull(&groups, t[0].slice()?, t[6].slice_mut()?, t[7].slice_mut()?, false)?)
 }
 

@@ -7,31 +7,16 @@ use super::carry::{Carry, CarryBwd};
 use super::midpoint;
 use super::spread::{Spread, SpreadOnto};
 use base::wide::wide;
-use base::{Dtype, Error, Op, Result, Scalar, Tensor, ops, try_vec};
+use base::{Error, Op, Result, Scalar, Tensor, by_float, ops, try_vec};
 use drivers::rows::{self, Margin, Wide};
 
 pub static OPS: &[Op] = ops! {
-    normalize(x[l.., d], b[d], gamma[], c[]; epsilon, ball: bool, eps) -> (y[x], m[d], v[]) = |t, s| {
-        wide(t, 4, |t| match t[0].dtype() {
-            Dtype::F64 => forward::<f64>(t, s),
-            _ => forward::<f32>(t, s),
-        })
-    };
+    normalize(x[l.., d], b[d], gamma[], c[]; epsilon, ball: bool, eps) -> (y[x], m[d], v[])
+        = |t, s| wide(t, 4, |t| by_float!(wide t[0], T => forward::<T>(t, s)));
     normalize_bwd(g[l.., d], gm[d], gv[], x[l.., d], b[d], gamma[], c[], m[d], v[]; epsilon, ball: bool)
-        -> (dx[x], db[b], dgamma[gamma], dc[c]) = |t, s| {
-        wide(t, 9, |t| match t[3].dtype() {
-            Dtype::F64 => backward::<f64>(t, s),
-            _ => backward::<f32>(t, s),
-        })
-    };
+        -> (dx[x], db[b], dgamma[gamma], dc[c])
+        = |t, s| wide(t, 9, |t| by_float!(wide t[3], T => backward::<T>(t, s)));
 };
-
-fn expect(name: &str, t: &Tensor, len: usize) -> Result<()> {
-    if t.len() == len {
-        return Ok(());
-    }
-    Err(Error::Value(format!("{name} must have {len} elements, got shape {:?}", t.shape())))
-}
 
 /// The sizes of x, checked against b.
 fn sizes(x: &Tensor, b: &Tensor) -> Result<(usize, usize)> {
@@ -39,7 +24,7 @@ fn sizes(x: &Tensor, b: &Tensor) -> Result<(usize, usize)> {
     if x.shape().is_empty() || n == 0 {
         return Err(Error::Value(format!("a batch of no points has no midpoint: x has shape {:?}", x.shape())));
     }
-    expect("b", b, d)?;
+    b.expect("b", d)?;
     Ok((n, d))
 }
 
@@ -47,7 +32,7 @@ fn forward<T: Wide>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     let &[x, b, gamma, c, y, m, v] = t else { return Err(Error::Type("wrong number of arrays".into())) };
     let (epsilon, ball, margin) = (s[0].float(), s[1].bool(), Margin::of(s[2].float())?);
     let (n, d) = sizes(&x, &b)?;
-    expect("m", &m, d)?;
+    m.expect("m", d)?;
     midpoint::middle::<T>(&x, &c, !ball, m.slice_mut()?, margin)?;
     let mut squares = try_vec(n, 0.0)?;
     rows::run(&Spread(ball), &[x, m, c, Tensor::of(&mut squares)])?;
@@ -64,7 +49,7 @@ fn backward<T: Wide>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     let (epsilon, ball) = (s[0].float(), s[1].bool());
     let (n, d) = sizes(&x, &b)?;
     for (name, t, len) in [("g", &g, n * d), ("gm", &gm, d), ("m", &m, d), ("dx", &dx, n * d)] {
-        expect(name, t, len)?;
+        t.expect(name, len)?;
     }
     let spread = v.number()? + epsilon;
     let gamma = gamma.number()?;

@@ -8,33 +8,22 @@ mod slopes;
 
 use base::pool::Shared;
 use base::wide::wide;
-use base::{Dtype, Error, Op, Result, Scalar, Tensor, ops, try_vec};
+use base::{Error, Op, Result, Scalar, Tensor, by_float, ops, try_vec};
 use drivers::pairs::{All, Columns, Hyperbolic, LogSumExp, Mix, Number, Reduce, Stacks, TopK, Write};
 use slopes::{Side, Slopes, Upstream};
-
-/// The kernel for f64 or f32 data; 16-bit data comes as f32.
-macro_rules! typed {
-    ($f:ident, $inputs:literal, $t:expr, $s:expr; $at:literal) => {
-        wide($t, $inputs, |t| match t[$at].dtype() {
-            Dtype::F64 => $f::<f64>(t, $s),
-            Dtype::F32 => $f::<f32>(t, $s),
-            other => Err(Error::Type(format!("a float type is needed, got {}", other.name()))),
-        })
-    };
-}
 
 /// The tables of this part of the family.
 pub static TABLES: &[&[Op]] = &[OPS];
 
 pub static OPS: &[Op] = ops! {
-    cdist(x[b.., n, d], y[b.., m, d], c[]) -> (d[b.., n, m]) = |t, s| typed!(cdist, 3, t, s; 0);
+    cdist(x[b.., n, d], y[b.., m, d], c[]) -> (d[b.., n, m]) = |t, s| wide(t, 3, |t| by_float!(wide t[0], T => cdist::<T>(t, s)));
     cdist_bwd(g[b.., n, m], x[b.., n, d], y[b.., m, d], c[]; needs: needs)
-        -> (dx[x]?, dy[y]?, dc[c]?) = |t, s| typed!(cdist_bwd, 4, t, s; 1);
+        -> (dx[x]?, dy[y]?, dc[c]?) = |t, s| wide(t, 4, |t| by_float!(wide t[1], T => cdist_bwd::<T>(t, s)));
     knn(x[b.., n, d], y[b.., m, d], c[]; k: int)
-        -> (d[b.., n, k], indices[b.., n, k]: int64) = |t, s| typed!(knn, 3, t, s; 0);
-    softmin_dist(x[b.., n, d], y[b.., m, d], beta[], c[]) -> (s[b.., n]) = |t, s| typed!(softmin, 4, t, s; 0);
+        -> (d[b.., n, k], indices[b.., n, k]: int64) = |t, s| wide(t, 3, |t| by_float!(wide t[0], T => knn::<T>(t, s)));
+    softmin_dist(x[b.., n, d], y[b.., m, d], beta[], c[]) -> (s[b.., n]) = |t, s| wide(t, 4, |t| by_float!(wide t[0], T => softmin::<T>(t, s)));
     softmin_dist_bwd(g[b.., n], x[b.., n, d], y[b.., m, d], beta[], c[]; needs: needs)
-        -> (dx[x]?, dy[y]?, dbeta[beta]?, dc[c]?) = |t, s| typed!(softmin_bwd, 5, t, s; 1);
+        -> (dx[x]?, dy[y]?, dbeta[beta]?, dc[c]?) = |t, s| wide(t, 5, |t| by_float!(wide t[1], T => softmin_bwd::<T>(t, s)));
 };
 
 /// The bits of `needs`: which gradients are wanted; those of numbers follow.
@@ -67,17 +56,10 @@ impl<'a, T> std::ops::Deref for Points<'a, T> {
     }
 }
 
-fn expect(name: &str, t: &Tensor, len: usize) -> Result<()> {
-    if t.len() == len {
-        return Ok(());
-    }
-    Err(Error::Value(format!("{name} must have {len} elements, got shape {:?}", t.shape())))
-}
-
 /// d
 fn cdist<T: Number>(t: &[Tensor], _: &[Scalar]) -> Result<()> {
     let p = Points::<T>::new(&t[0], &t[1], &t[2])?;
-    expect("d", &t[3], p.batch * p.n * p.m)?;
+    t[3].expect("d", p.batch * p.n * p.m)?;
     let (out, size) = (Shared(t[3].slice_mut::<T>()?.as_mut_ptr()), p.n * p.m);
     // SAFETY: the output has a part for each pair of stacks.
     p.each(|i| p.run(i, &Write::new(p.n, p.m, unsafe { out.part(i * size, size) })?))?;
@@ -92,8 +74,8 @@ fn knn<T: Number>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
         return Err(Error::Value(format!("k must be between 0 and the {} rows of y, got {}", p.m, s[0].int())));
     };
     let size = p.n * k;
-    expect("d", &t[3], p.batch * size)?;
-    expect("indices", &t[4], p.batch * size)?;
+    t[3].expect("d", p.batch * size)?;
+    t[4].expect("indices", p.batch * size)?;
     let (d, indices) = (Shared(t[3].slice_mut::<T>()?.as_mut_ptr()), Shared(t[4].slice_mut::<i64>()?.as_mut_ptr()));
     p.each(|i| {
         // SAFETY: both outputs have a part for each pair of stacks.
@@ -123,7 +105,7 @@ fn sharpness(t: &Tensor) -> Result<f64> {
 /// s = −1/β log Σ exp(−β d)
 fn softmin<T: Number>(t: &[Tensor], _: &[Scalar]) -> Result<()> {
     let (p, beta) = (Points::<T>::new(&t[0], &t[1], &t[3])?, sharpness(&t[2])?);
-    expect("s", &t[4], p.batch * p.n)?;
+    t[4].expect("s", p.batch * p.n)?;
     let out = t[4].slice_mut::<T>()?;
     for (out, sum) in out.iter_mut().zip(log_sums(&p, beta)?) {
         *out = T::from_f64(0.0 - sum / beta);
@@ -133,7 +115,7 @@ fn softmin<T: Number>(t: &[Tensor], _: &[Scalar]) -> Result<()> {
 
 fn cdist_bwd<T: Number>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     let p = Points::<T>::new(&t[1], &t[2], &t[3])?;
-    expect("g", &t[0], p.batch * p.n * p.m)?;
+    t[0].expect("g", p.batch * p.n * p.m)?;
     let g = t[0].slice::<T>()?;
     let size = p.n * p.m;
     let up = |i: usize, turned: bool| Upstream::Matrix {
@@ -147,7 +129,7 @@ fn cdist_bwd<T: Number>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
 /// ds/dd = e^(−β(d − s)), the share of a pair; ds/dβ = (Σ share d − s)/β
 fn softmin_bwd<T: Number>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     let (p, beta) = (Points::<T>::new(&t[1], &t[2], &t[4])?, sharpness(&t[3])?);
-    expect("g", &t[0], p.batch * p.n)?;
+    t[0].expect("g", p.batch * p.n)?;
     let g = t[0].slice::<T>()?;
     let sums = log_sums(&p, beta)?;
     let up = |i: usize, turned: bool| {
@@ -176,7 +158,7 @@ fn gradients<'a, T: Number>(
     let (nd, md) = (p.n * p.d, p.m * p.d);
     for (bits, t, len) in [(DX, dx, p.batch * nd), (DY, dy, p.batch * md)] {
         if needs & bits != 0 {
-            expect("a gradient", t, len)?;
+            t.expect("a gradient", len)?;
         }
     }
     let into = |bits: i64, t: &Tensor| -> Result<Option<Shared<T>>> {

@@ -123,6 +123,7 @@ def _plain(op: Op, *args: Any) -> None:
             y.copy_(made_y.sum_to_size(y.shape))
 
 
+HALVES = (torch.float16, torch.bfloat16)
 #: numbers as the kernels take them, and the tensor that stands for None: kept, since for a few rows making them is the call
 _NUMBERS: dict[float, torch.Tensor] = {}
 with _disable_current_modes():
@@ -159,8 +160,9 @@ def _tensor(op: Op, name: str, x: Any, device: torch.device) -> torch.Tensor:
 def public(op: Op) -> Callable[..., Any]:
     """The operator's torch entry: arguments made whole, then one autograd node if a gradient is recorded."""
     raw = _func.raw(op)
-    n, v, inputs = op.n, op.vectors, op.inputs
-    # looked up once: for a few rows, this is what a call costs
+    n, v, inputs, wider = op.n, op.vectors, op.inputs, op.signature.wider
+    # looked up once: for a few rows, this is what a call costs; the dispatcher itself, without a call of Python before it
+    direct = getattr(raw, "_op", raw)
     compiling, recording, tensor = torch.compiler.is_compiling, torch.is_grad_enabled, torch.Tensor
     transforms = _func.active
 
@@ -218,10 +220,6 @@ def public(op: Op) -> Callable[..., Any]:
     # what follows the rows, made whole: by what was given of it, numbers or nothing
     rests: dict[tuple[Any, ...], tuple[Any, ...]] = {}
 
-    def brief(given: tuple[Any, ...]) -> bool:
-        """Whether nothing but a number, or nothing, follows the rows: what is kept in `rests`."""
-        return not given or (len(given) == 1 and type(given[0]) is float)
-
     def ready(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """The short way: the arguments as the kernel takes them, or None where anything needs thought."""
         if len(args) < first:
@@ -237,14 +235,16 @@ def public(op: Op) -> Callable[..., Any]:
                 if y.shape != shape and y.shape != shape[-1:]:  # one row for all, a weight say, needs no thought either
                     return None
         given = args[first:]
-        rest = rests.get(given) if brief(given) else None
+        # what follows is kept where it is a number or nothing
+        brief = not given or (len(given) == 1 and type(given[0]) is float)
+        rest = rests.get(given) if brief else None
         if rest is None:
-            rest = complete(given, x)
+            rest = complete(given, x, brief)
             if rest is None:
                 return None
         return args[:first] + rest
 
-    def complete(given: tuple[Any, ...], x: torch.Tensor) -> tuple[Any, ...] | None:
+    def complete(given: tuple[Any, ...], x: torch.Tensor, brief: bool) -> tuple[Any, ...] | None:
         """What follows the rows, with its defaults, numbers and nothing as tensors."""
         at = first + len(given)
         tail = tails[at] if at <= total else None
@@ -267,7 +267,7 @@ def public(op: Op) -> Callable[..., Any]:
                 return None
         if any(isinstance(a, str) for a in rest):
             return None
-        if kept and brief(given):
+        if kept and brief:
             if len(rests) >= 1024:
                 rests.clear()
             rests[given] = tuple(rest)
@@ -275,11 +275,16 @@ def public(op: Op) -> Callable[..., Any]:
 
     def fits(i: int, a: torch.Tensor, x: torch.Tensor) -> bool:
         """Whether input `i` is as the kernel takes it beside x: a number, one for each row, or of an operator without rows."""
+        if i < v:
+            alike = a.dtype == x.dtype or (inputs[i] in wider and beside(a, x))
+            return alike and (a.shape == x.shape or a.shape == x.shape[-1:])
         if a.ndim > AXES or not (exempt[i] or a.dtype == x.dtype or not a.is_floating_point()):
             return False
-        if i < v:
-            return a.dtype == x.dtype and (a.shape == x.shape or a.shape == x.shape[-1:])
         return not v or (not a.ndim if exempt[i] else a.shape == x.shape[:-1])
+
+    def beside(a: torch.Tensor, x: torch.Tensor) -> bool:
+        """Whether a weight is float32 beside 16 bits; autocast would make them one."""
+        return a.dtype == torch.float32 and x.dtype in HALVES and _autocast.autocast_type(x) is None
 
     def every_of(*whole: Any) -> Any:
         return every(whole)
@@ -295,7 +300,7 @@ def public(op: Op) -> Callable[..., Any]:
                 for x in whole[:n]:
                     if x.requires_grad:
                         return function(*whole)
-            return raw(*whole)
+            return direct(*whole)
         except (RuntimeError, AssertionError) as e:
             # torch's C ABI raises RuntimeError only: give back the exception that was meant
             meant = _core.translate(str(e)) if "[tersor:" in str(e) else None

@@ -67,3 +67,28 @@ def test_launcher(op, dtype, lead, d, rows, c):
 def test_interpreter_is_on():
     assert several(1) == (1,)
     assert CASES
+
+
+@pytest.mark.parametrize(
+    "op", [op for op in ALL if op.signature.needs is not None and launcher(op)], ids=lambda op: op.key
+)
+def test_gradients_that_nobody_needs(op):
+    args = inputs(op, Draw(7, "float32", (3,), 5, 0.9))
+    at = op.n + op.signature.needs
+    for needs in range(args[at] + 1):
+        want, got = on_gpu(op, (*args[:at], needs, *args[at + 1 :]))
+        for g, w in zip(got, want, strict=True):
+            assert_close(g.double().numpy(), np.asarray(w, np.float64), 16 * EPS["float32"], scale=1.0)
+
+
+@pytest.mark.parametrize("op", [op for op in ALL if op.signature.wider and launcher(op)], ids=lambda op: op.key)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_weight_of_float32_beside_16_bits(op, dtype):
+    args = list(inputs(op, Draw(7, dtype, (3,), 5, 0.9)))
+    for k in op.signature.wider:
+        i = op.inputs.index(k)
+        args[i] = np.random.default_rng(0).uniform(-2, 2, 5).astype(np.float32)
+    want, got = on_gpu(op, args)
+    for g, w in zip(got, want, strict=True):
+        assert g.dtype == tensor(w).dtype
+        assert_close(g.double().numpy(), np.asarray(w, np.float64), 16 * EPS[dtype], scale=1.0)

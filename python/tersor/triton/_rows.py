@@ -13,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
+from tersor._arrays import dtype_name
 from tersor._signature import SIGNATURES
 from tersor.triton._dots import add, dot, gap, get
 
@@ -185,7 +186,7 @@ def launcher(family, name, dots, solve, combine=none, inside=False, wide=False, 
         xs, cs, out = args[:v], args[v:n], args[n : n + len(rules)]
         scalars = args[n + len(rules) :]
         dtype = xs[0].dtype
-        rows, d = _shape(name, xs, cs)
+        rows, d = _shape(signature, xs, cs)
         by_value = tuple(c.device.type == "cpu" and c.ndim == 0 for c in cs)
         if curved and by_value[-1] and not 0 <= float(cs[-1]) < math.inf:
             raise ValueError(f"{name}: curvature must be finite and not negative, got {float(cs[-1])}")
@@ -250,12 +251,12 @@ def _rows(x):
     return math.prod(x.shape[:-1])
 
 
-def _shape(name, xs, cs):
+def _shape(signature, xs, cs):
     """Rows and their length, checked: a kernel reads where these say."""
-    d = xs[0].shape[-1]
+    name, d = signature.name, xs[0].shape[-1]
     rows = 1
-    for x in xs:
-        if x.dtype != xs[0].dtype or x.dtype not in EPS:
+    for k, x in zip(signature.inputs, xs, strict=False):
+        if x.dtype not in EPS or not signature.fits(k, dtype_name(x.dtype), dtype_name(xs[0].dtype)):
             raise TypeError(f"{name}: arrays of {xs[0].dtype} and {x.dtype} in one call")
         own = _rows(x)
         if x.shape[-1] != d or (own != rows and 1 not in (own, rows)):

@@ -32,6 +32,8 @@ TYPES: dict[str, tuple[str, ...]] = {
     "Mask": ("bool",),
     "Words": ("uint32",),
 }
+#: those that autocast makes one
+DATA = ("Array", "Weight")
 #: those that may be a number instead
 NUMBERS = ("Number", "Level")
 #: arrays beside the rows of a function, which may be one number for all
@@ -163,9 +165,9 @@ class Door:
             elif is_tensor(x) != is_tensor(first[1]):
                 like = "torch tensor" if is_tensor(first[1]) else "NumPy array"
                 raise TypeError(f"{self.name}: {k} must be a {like} like {first[0]}, got {type(x).__name__}")
-            elif kind == "Array" and x.ndim and x.dtype != first[1].dtype and first[1].ndim:
+            elif kind in DATA and x.ndim and x.dtype != first[1].dtype and first[1].ndim:
                 unlike = _unlike(first[1], x)
-                if not unlike:
+                if not unlike and kind == "Array":
                     raise TypeError(
                         f"{self.name}: {k} is {dtype_name(x.dtype)}, {first[0]} is {dtype_name(first[1].dtype)}; "
                         "tersor does not convert silently"
@@ -181,9 +183,9 @@ class Door:
         given, named, kind = list(args), dict(kwargs), ""
         for at, k, of, _ in self.arrays:
             x = given[at] if at < len(given) else named.get(k)
-            if x is None or ((of != "SparseMatrix" or k == "pattern") and (of != "Array" or not x.ndim)):
+            if x is None or ((of != "SparseMatrix" or k == "pattern") and (of not in DATA or not x.ndim)):
                 continue
-            kind = x.device.type if of == "Array" else kind
+            kind = x.device.type if of in DATA else kind
             (x,) = _autocast.alike([x])
             if at < len(given):
                 given[at] = x

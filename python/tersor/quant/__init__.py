@@ -13,16 +13,21 @@ from tersor.quant._encoded import Encoded
 from tersor.quant.affine import dequantize, quantize
 from tersor.quant.encode import decode, encode
 from tersor.quant.fake import fake_quantize
+from tersor.quant.gptq import GPTQ, gptq
+from tersor.quant.hessian import hessian
 from tersor.quant.packing import pack, unpack
 from tersor.quant.qparams import choose_qparams
 
 __all__ = [
+    "GPTQ",
     "Encoded",
     "choose_qparams",
     "decode",
     "dequantize",
     "encode",
     "fake_quantize",
+    "gptq",
+    "hessian",
     "pack",
     "quantize",
     "unpack",

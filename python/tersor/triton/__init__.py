@@ -27,6 +27,7 @@ ABSENT = {
     "fake_quantize_lsq": _UNWRITTEN,
     "fake_quantize_lsq_bwd": _UNWRITTEN,
     "knn": _PAIRS,
+    "ldlq": "columns follow one another; weights and their Hessian are moved to the CPU, where rows are decided side by side",
     "lorentz_dist": PLAIN,
     "lorentz_dist_bwd": PLAIN,
     "magnitude_split": "a sample tells where the threshold is on the CPU alone; elsewhere digits are searched",

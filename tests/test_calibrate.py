@@ -1,6 +1,7 @@
 """Models quantized by what they see. The one rule: what a calibrated module gives, the folder that was written gives too."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -30,6 +31,20 @@ def rounded(module, scheme):
 def loss(module, like, x):
     with torch.no_grad():
         return float((module(x) - like(x)).square().mean())
+
+
+@pytest.mark.parametrize("scheme", ["int4-g32", "int8-row", "uint4-g32", "int3-row"])
+def test_layers_are_made_of_the_codes(scheme):
+    from tersor.nn import QuantLinear
+
+    module, x = net(), seen(100)
+    made = quant.calibrate(module, [x], f"{scheme}-gptq")
+    for name in made.layers:
+        e = made.encoded(name)
+        layer = module.get_submodule(name)
+        assert e.scheme == scheme and torch.equal(quant.decode(e), layer.weight)
+        y = torch.randn(3, layer.in_features)
+        torch.testing.assert_close(QuantLinear(e, layer.bias)(y), layer(y))
 
 
 @pytest.mark.parametrize(("scheme", "nearest"), [("int4-g32-gptq", "int4-g32"), ("int3-row-gptq", "int3-row")])
@@ -202,7 +217,7 @@ def test_after_an_error_the_weights_are_as_they_were():
         (ValueError, "x has squares beyond float32", lambda: quant.calibrate(module, [infinite], "int4-row-gptq")),
         (TypeError, "calibrate: module must be", lambda: quant.calibrate(x, [x])),
         (TypeError, "calibrate: '7' is no torch.nn.Linear", lambda: quant.calibrate(module, [x], layers=["7"])),
-        (Late, "", lambda: quant.calibrate(module, [x], "int4-g32-gptq", progress=late)),
+        (Late, None, lambda: quant.calibrate(module, [x], "int4-g32-gptq", progress=late)),
     ]:  # fmt: skip
         with pytest.raises(error, match=said):
             call()
@@ -310,6 +325,13 @@ def test_a_folder_that_cannot_be_run_is_refused(tmp_path, prepare, said):
     with pytest.raises(ValueError, match=said):
         convert.quantize_safetensors(tmp_path / "source", tmp_path / "out", "int4-g32-gptq", calibration=TEXTS)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_package_is_said_with_what_installs_it(tmp_path, monkeypatch):
+    folder(tmp_path / "source", "bert base")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ValueError, match=r"needs transformers: pip install 'tersor\[models\]'"):
+        convert.quantize_safetensors(tmp_path / "source", tmp_path / "out", "int4-g32-gptq", calibration=TEXTS)
 
 
 def test_calibration_and_scheme_go_together(tmp_path):

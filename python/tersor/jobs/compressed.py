@@ -45,7 +45,8 @@ class Scheme:
         found = re.fullmatch(_SCHEME, name)
         if not found:
             near = re.search(r"(?<!\d)[48](?!\d)", name)  # int4, W4A16, q8_0
-            meant = name.lower() if re.fullmatch(_SCHEME, name.lower()) else near and _USUAL[near[0]]
+            usual = near and _USUAL[near[0]] + ("-gptq" if "gptq" in name.lower() else "")
+            meant = name.lower() if re.fullmatch(_SCHEME, name.lower()) else usual
             hint = (
                 f", did you mean {meant}?"
                 if meant

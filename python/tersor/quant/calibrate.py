@@ -7,21 +7,39 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tersor.quant._encoded import Scheme
+from tersor._arrays import dtype_name
+from tersor.quant._encoded import Encoded, Scheme
 from tersor.quant._encoded import scheme as find_scheme
 from tersor.quant.affine import dequantize
 from tersor.quant.gptq import GPTQ, gptq
 from tersor.quant.hessian import hessian
+from tersor.quant.packing import pack
 
 #: how codes are found; the only one of the grammar yet
 SOLVERS = ("gptq",)
 
 
 class Calibrated(NamedTuple):
-    """What `calibrate` did: the codes of each layer, by name, and why the others were left as they are."""
+    """What `calibrate` did.
+
+    Attributes
+    ----------
+    layers : the codes of each layer, by name
+    left : why the others were left as they are, by name
+    scheme : of the codes, as `encode` names it
+    """
 
     layers: dict[str, GPTQ]
     left: dict[str, str]
+    scheme: str
+
+    def encoded(self, name: str) -> Encoded:
+        """The weight of a layer as `decode` and `tersor.nn.QuantLinear` take it."""
+        how, found = find_scheme(self.scheme), self.layers[name]
+        data = found.codes if how.raw else pack(found.codes, how.bits)
+        zero = None if found.zero_point is None else found.zero_point.to(found.codes.dtype)
+        kind = dtype_name(found.scale.dtype)
+        return Encoded(data, found.scale, zero, self.scheme, tuple(found.codes.shape), kind)
 
 
 def recipe(name: str, who: str) -> Scheme:
@@ -75,8 +93,8 @@ def calibrate(
     Returns
     -------
     Calibrated
-        ``layers`` has the codes by name; ``left`` says why others were left as they are: never called, no rows, shared with
-        another module, or rows that groups do not divide.
+        ``layers`` has the codes by name, ``encoded(name)`` packs them for `tersor.nn.QuantLinear`; ``left`` says why others
+        were left as they are: never called, no rows, shared with another module, or rows that groups do not divide.
 
     Raises
     ------
@@ -146,7 +164,7 @@ def calibrate(
     finally:
         for m in training:
             m.training = True
-    return Calibrated(made, left)
+    return Calibrated(made, left, scheme.rpartition("-")[0])
 
 
 def _mask(batch: Any) -> Any:

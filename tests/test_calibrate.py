@@ -66,7 +66,7 @@ def test_a_block_is_solved_with_what_the_ones_before_give_in_their_codes():
     for name, found in made.layers.items():
         with torch.no_grad():
             given = plain[: int(name)](x)
-        want = quant.gptq(plain[int(name)].weight.detach(), quant.hessian(given), "int4", act_order=True)
+        want = quant.gptq(plain[int(name)].weight.detach(), quant.hessian(given), "int4")
         assert torch.equal(want.codes, found.codes)
         plain[int(name)].weight.data = quant.dequantize(found.codes, found.scale)
 
@@ -131,7 +131,7 @@ def test_blocks_are_left_out_only_where_that_changes_nothing(back, inplace):
             hook.remove()
         for k in names:
             layer = plain.get_submodule(k)
-            want = quant.gptq(layer.weight.detach(), grams[layer], "int4", group=32, act_order=True)
+            want = quant.gptq(layer.weight.detach(), grams[layer], "int4", group=32)
             assert torch.equal(want.codes, made.layers[k].codes), k
             layer.weight.data = quant.dequantize(want.codes, want.scale)
     assert made.left == {f"blocks.{i}": "never called" for i in range(4)}
@@ -182,7 +182,7 @@ def test_padding_does_not_count():
     mask = (torch.arange(20) < torch.tensor([[20], [7], [12]])).long()
     spoiled = torch.where(mask[..., None] > 0, x, 50 * torch.randn_like(x))
     made = quant.calibrate(Masked(), [{"x": spoiled, "attention_mask": mask}], "int4-row-gptq").layers["layer"]
-    want = quant.gptq(Masked().layer.weight.detach(), quant.hessian(x[mask > 0]), "int4", act_order=True)
+    want = quant.gptq(Masked().layer.weight.detach(), quant.hessian(x[mask > 0]), "int4")
     assert torch.equal(made.codes, want.codes)
     every = quant.calibrate(
         Masked(),
@@ -293,20 +293,26 @@ def test_what_is_read_back_is_what_was_calibrated(tmp_path, name, dtype):
 
 
 @pytest.mark.serial
-def test_what_the_model_never_runs_is_rounded_and_said(tmp_path):
-    """T5's decoder is given what is decoded; a head that no text reaches is rounded to the nearest."""
-    model = folder(tmp_path / "source", "bert base")
-    arrays = convert.load(tmp_path / "source")
-    del model
+@pytest.mark.parametrize(
+    ("name", "said", "left"),
+    [
+        ("mixtral", {"no linear layer while the model runs"}, "*.q_proj"),
+        ("mobilebert", {"never called"}, "*.0.*"),
+        ("rwkv", set(), "*.0.*"),
+    ],
+)
+def test_what_the_model_never_runs_is_rounded_and_said(tmp_path, name, said, left):
+    """Experts that run as one tensor, a pooler that nobody asks: as without calibration, but for their scales' range."""
+    folder(tmp_path / "source", name)
     made = convert.quantize_safetensors(
-        tmp_path / "source", tmp_path / "out", "int4-g32-gptq", calibration=TEXTS, exclude=["*.query"]
+        tmp_path / "source", tmp_path / "out", "int4-g32-gptq", calibration=TEXTS[:20], exclude=[left]
     )
-    assert "encoder.layer.0.attention.self.query.weight" in made.choice.dense
-    back = convert.load(tmp_path / "out")
-    assert np.array_equal(
-        back["encoder.layer.0.attention.self.query.weight"], arrays["encoder.layer.0.attention.self.query.weight"]
-    )
-    assert convert.load(tmp_path / "out").keys() == arrays.keys()
+    convert.quantize_safetensors(tmp_path / "source", tmp_path / "nearest", "int4-g32", exclude=[left])
+    assert set(made.rounded.values()) == said and any(why == "excluded" for why in made.choice.dense.values())
+    arrays, out, nearest = (convert.load(tmp_path / k) for k in ("source", "out", "nearest"))
+    for k in arrays:
+        same = k in made.rounded or k in made.choice.dense or k not in made.choice.quantized
+        assert np.array_equal(out[k], nearest[k]) == same, k
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def _batches(tokens: list[list[int]], config: Any) -> list[dict[str, Any]]:
     batches = []
     for texts in some:
         wide = max(map(len, texts))
-        ids = torch.full((len(texts), wide), config.get_text_config().pad_token_id or 0)
+        ids = torch.full((len(texts), wide), getattr(config.get_text_config(), "pad_token_id", None) or 0)
         mask = torch.zeros_like(ids)
         for row, text in enumerate(texts):
             ids[row, : len(text)] = torch.tensor(text)

@@ -61,7 +61,7 @@ def calibrate(
     layers: Sequence[str] | None = None,
     weights: Callable[[Any], Any] | None = None,
     scales: Callable[[str, Any], tuple[Any, Any]] | None = None,
-    act_order: bool = True,
+    act_order: bool = False,
     damp: float = 0.01,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibrated:

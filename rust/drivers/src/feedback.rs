@@ -33,9 +33,9 @@ pub trait Decide<L: Lane>: Sync {
     type Rows: Send;
     /// Of the rows from `first` on, one a lane; lanes without a row may hold anything that divides.
     fn rows(&self, first: usize, lanes: usize) -> Result<Self::Rows>;
-    /// What becomes of the numbers `x`, a row each, of column `column`: numbers and codes. `#[inline(always)]` in every
-    /// implementation.
-    fn decide(&self, rows: &Self::Rows, column: usize, x: &[L], y: &mut [L], codes: &mut [u8]);
+    /// What becomes of the numbers `x`, a row each, of column `column`: numbers, and codes as whole numbers that fit a byte.
+    /// `#[inline(always)]` in every implementation.
+    fn decide<S: Simd>(&self, s: S, rows: &Self::Rows, column: usize, x: L::V<S>) -> [L::V<S>; 2];
 }
 
 /// What decided numbers send to those that follow.
@@ -190,8 +190,8 @@ impl<T: Stored, D: Decide<T::Lane>> Block<'_, T, D> {
         let (n, lanes) = (self.factor.order.len(), T::Lane::LANES);
         let sent = &mut self.sent[group * n * lanes..][..n * lanes];
         let first = group * lanes;
-        let count = lanes.min(self.errors.len() - first);
-        let zero = T::Lane::of(0.0);
+        let (zero, damp) = (T::Lane::of(0.0), self.factor.damp);
+        let mut errors = [0.0; LANES];
         for (t, at) in (from..to).step_by(TILE).enumerate() {
             let panel = &self.panels[t * (to - from) * TILE..][..(to - from) * TILE];
             let sums = &self.sums[(group * STRIP + t * TILE) * lanes..][..TILE * lanes];
@@ -200,22 +200,32 @@ impl<T: Stored, D: Decide<T::Lane>> Block<'_, T, D> {
             let mut sum = add::<S, T::Lane>(s, taken(s, sums), done, &panel[..before * TILE]);
             for j in 0..TILE.min(to - at) {
                 let (w, k) = (load::<S, T::Lane>(s, &rest[j * lanes..]), self.factor.order[at + j]);
-                let (mut x, mut y, mut codes) = ([zero; LANES], [zero; LANES], [0; LANES]);
-                store::<S, T::Lane>(w + sum[j], &mut x);
-                self.d.decide(&self.with[group], k, &x[..lanes], &mut y[..lanes], &mut codes[..lanes]);
-                let e = w - load::<S, T::Lane>(s, &y);
+                let x = w + sum[j];
+                let [y, code] = self.d.decide(s, &self.with[group], k, x);
+                let e = w - y;
                 store::<S, T::Lane>(e, &mut rest[j * lanes..]);
                 let m = &panel[(before + j) * TILE..][..TILE];
                 for i in j + 1..TILE {
                     sum[i] = e.mul_add(<T::Lane as Lane>::V::<S>::splat(s, m[i]), sum[i]);
                 }
                 let weight = self.factor.ldl[(at + j) * (n + 1)].to_f64();
-                for lane in 0..count {
-                    let (r, e) = (x[lane].to_f64() - y[lane].to_f64(), rest[j * lanes + lane].to_f64());
-                    self.errors[first + lane] += r * r * weight - e * e * self.factor.damp;
-                    self.codes[(first + lane) * n + k] = codes[lane];
+                let (mut r, mut moved, mut codes, mut octets) =
+                    ([zero; LANES], [zero; LANES], [zero; LANES], [0; LANES]);
+                store::<S, T::Lane>(x - y, &mut r);
+                store::<S, T::Lane>(e, &mut moved);
+                store::<S, T::Lane>(code, &mut codes);
+                for lane in 0..T::Lane::LANES {
+                    let (r, e) = (r[lane].to_f64(), moved[lane].to_f64());
+                    errors[lane] += r * r * weight - e * e * damp;
+                    octets[lane] = codes[lane].to_f32() as i32 as u8;
+                }
+                for (row, octet) in self.codes[first * n..].chunks_exact_mut(n).zip(&octets[..lanes]) {
+                    row[k] = *octet;
                 }
             }
+        }
+        for (error, more) in self.errors[first..].iter_mut().zip(&errors[..lanes]) {
+            *error += more;
         }
     }
 }

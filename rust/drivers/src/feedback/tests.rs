@@ -13,11 +13,10 @@ impl<L: Lane> Decide<L> for Halves {
         Ok(first)
     }
     #[inline(always)]
-    fn decide(&self, _: &usize, _: usize, x: &[L], y: &mut [L], codes: &mut [u8]) {
-        for ((x, y), code) in x.iter().zip(y).zip(codes) {
-            let q = (x.to_f64() * 2.0).round_ties_even().clamp(-8.0, 8.0);
-            (*y, *code) = (L::of(q / 2.0), q as i32 as u8);
-        }
+    fn decide<S: Simd>(&self, s: S, _: &usize, _: usize, x: L::V<S>) -> [L::V<S>; 2] {
+        let of = |v| L::V::<S>::splat(s, L::of(v));
+        let q = (x * of(2.0)).round_ties_even().max(of(-8.0)).min(of(8.0));
+        [q * of(0.5), q]
     }
 }
 

@@ -4,9 +4,10 @@
 //! With H = R Rᵀ, R upper triangular, M = R / diag R and D = diag R², these are the codes of GPTQ (Frantar et al. 2022) without
 //! the inverse of H: LDLQ (Chee et al. 2023, "QuIP", theorem 6). tr(ΔHΔᵀ) of Δ = W − Ŵ is Σ_k (x_k − ŵ_k)² D_k.
 
-use super::affine::{Affine, Range};
+use super::affine::Range;
 use super::scales::{Form, Scales};
-use base::lane::Lane;
+use base::lane::{Lane, load};
+use base::simd::*;
 use base::{Dtype, Error, Result, Scalar, Tensor, by_float, try_vec};
 use drivers::feedback::{self, Decide, Factor};
 use drivers::flat::{Compute, Real};
@@ -19,6 +20,15 @@ struct Grid<'a, T: Real> {
     /// Rows and columns that share a scale, scales in a row.
     share: [usize; 2],
     wide: usize,
+}
+
+impl<T: Real + Lane> Grid<'_, T> {
+    /// The scales and zero points of a column.
+    #[inline(always)]
+    fn of<S: Simd>(&self, s: S, rows: &[Vec<T>; 2], column: usize) -> [T::V<S>; 2] {
+        let at = column / self.share[1] * T::LANES;
+        [load::<S, T>(s, &rows[0][at..]), load::<S, T>(s, &rows[1][at..])]
+    }
 }
 
 impl<'a, T: Real> Grid<'a, T> {
@@ -44,12 +54,6 @@ impl<'a, T: Real> Grid<'a, T> {
         }
         Ok([s, z])
     }
-
-    #[inline(always)]
-    fn of<'b>(&self, rows: &'b [Vec<T>; 2], column: usize, lanes: usize) -> [&'b [T]; 2] {
-        let at = column / self.share[1] * lanes;
-        [&rows[0][at..at + lanes], &rows[1][at..at + lanes]]
-    }
 }
 
 /// q = clamp(rne(x/s) + z, lo, hi)
@@ -61,14 +65,15 @@ impl<T: Real + Lane> Decide<T> for Integers<'_, T> {
         self.0.rows(first, lanes)
     }
     #[inline(always)]
-    fn decide(&self, rows: &Self::Rows, column: usize, x: &[T], y: &mut [T], codes: &mut [u8]) {
-        let [s, z] = self.0.of(rows, column, x.len());
-        for i in 0..x.len() {
-            let a = Affine::new(s[i], z[i], self.1, Form::Divide);
-            let v = a.divided(x[i]);
-            y[i] = ((v + T::MAGIC) - T::MAGIC) * s[i];
-            codes[i] = a.code(v);
-        }
+    fn decide<S: Simd>(&self, s: S, rows: &Self::Rows, column: usize, x: T::V<S>) -> [T::V<S>; 2] {
+        let [step, zero] = self.0.of(s, rows, column);
+        let [lo, hi] = [self.1.lo, self.1.hi].map(
+            #[inline(always)]
+            |end| T::V::<S>::splat(s, T::int(end)) - zero,
+        );
+        // clamped first, between integers, as in `affine`
+        let q = (x / step).max(lo).min(hi).round_ties_even();
+        [q * step, q + zero]
     }
 }
 
@@ -81,18 +86,17 @@ impl<T: Real + Lane> Decide<T> for Entries<'_, T> {
         self.0.rows(first, lanes)
     }
     #[inline(always)]
-    fn decide(&self, rows: &Self::Rows, column: usize, x: &[T], y: &mut [T], codes: &mut [u8]) {
-        let [s, _] = self.0.of(rows, column, x.len());
-        for i in 0..x.len() {
-            let v = x[i] / s[i];
-            let (mut best, mut code) = (self.1[0], 0);
-            for (c, &entry) in self.1.iter().enumerate() {
-                if (v - entry).abs() < (v - best).abs() {
-                    (best, code) = (entry, c as u8);
-                }
-            }
-            (y[i], codes[i]) = (best * s[i], code);
+    fn decide<S: Simd>(&self, s: S, rows: &Self::Rows, column: usize, x: T::V<S>) -> [T::V<S>; 2] {
+        let [step, _] = self.0.of(s, rows, column);
+        let v = x / step;
+        let (mut best, mut code) = (T::V::<S>::splat(s, self.1[0]), T::V::<S>::splat(s, T::ZERO));
+        for (c, &entry) in self.1.iter().enumerate() {
+            let entry = T::V::<S>::splat(s, entry);
+            let nearer = (v - entry).abs().simd_lt((v - best).abs());
+            best = nearer.select(entry, best);
+            code = nearer.select(T::V::<S>::splat(s, T::int(c as i32)), code);
         }
+        [best * step, code]
     }
 }
 

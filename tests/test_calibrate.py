@@ -66,7 +66,7 @@ def test_a_block_is_solved_with_what_the_ones_before_give_in_their_codes():
     for name, found in made.layers.items():
         with torch.no_grad():
             given = plain[: int(name)](x)
-        want = quant.gptq(plain[int(name)].weight.detach(), quant.hessian(given), "int4")
+        want = quant.gptq(plain[int(name)].weight.detach(), quant.hessian(given), "int4", method="mse", act_order=True)
         assert torch.equal(want.codes, found.codes)
         plain[int(name)].weight.data = quant.dequantize(found.codes, found.scale)
 
@@ -131,7 +131,7 @@ def test_blocks_are_left_out_only_where_that_changes_nothing(back, inplace):
             hook.remove()
         for k in names:
             layer = plain.get_submodule(k)
-            want = quant.gptq(layer.weight.detach(), grams[layer], "int4", group=32)
+            want = quant.gptq(layer.weight.detach(), grams[layer], "int4", group=32, method="mse", act_order=True)
             assert torch.equal(want.codes, made.layers[k].codes), k
             layer.weight.data = quant.dequantize(want.codes, want.scale)
     assert made.left == {f"blocks.{i}": "never called" for i in range(4)}
@@ -182,7 +182,7 @@ def test_padding_does_not_count():
     mask = (torch.arange(20) < torch.tensor([[20], [7], [12]])).long()
     spoiled = torch.where(mask[..., None] > 0, x, 50 * torch.randn_like(x))
     made = quant.calibrate(Masked(), [{"x": spoiled, "attention_mask": mask}], "int4-row-gptq").layers["layer"]
-    want = quant.gptq(Masked().layer.weight.detach(), quant.hessian(x[mask > 0]), "int4")
+    want = quant.gptq(Masked().layer.weight.detach(), quant.hessian(x[mask > 0]), "int4", method="mse", act_order=True)
     assert torch.equal(made.codes, want.codes)
     every = quant.calibrate(
         Masked(),

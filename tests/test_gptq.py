@@ -205,3 +205,38 @@ def test_shapes_at_the_edge():
         w, x = np.ones((n, k)), np.random.default_rng(0).standard_normal((5, k))
         made = quant.gptq(w, quant.hessian(x) if k else np.zeros((0, 0)), "int4")
         assert made.codes.shape == (n, k) and made.error.shape == (n,)
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("grain", [{"group": 32}, {"axis": 0}, {"axis": 1}, {}], ids=str)
+@pytest.mark.parametrize(("name", "symmetric"), [("int4", True), ("uint4", False)])
+def test_the_share_of_the_range_with_the_least_error(name, symmetric, grain, library):
+    w = np.random.default_rng(0).standard_normal((24, 128)) ** 3
+    w[3] = 0
+    x = w if library == "numpy" else torch.from_numpy(w)
+    options = {"symmetric": symmetric, **grain}
+    whole, zero = (np.asarray(a) for a in quant.choose_qparams(x, name, **options))
+    scale, same = (np.asarray(a) for a in quant.choose_qparams(x, name, method="mse", **options))
+    np.testing.assert_array_equal(same, zero)
+
+    def errors(s):
+        d = (w - quant.dequantize(quant.quantize(w, s, zero, name), s, zero)) ** 2
+        cut = [size for n, m in zip(d.shape, s.shape or (1, 1), strict=True) for size in (m, n // m)]
+        return d.reshape(cut).sum((1, 3)).reshape(s.shape)
+
+    tried = np.stack([errors(whole * (1 - 0.025 * i)) for i in range(20)])
+    np.testing.assert_allclose(errors(scale), tried.min(0), rtol=1e-9)
+    np.testing.assert_allclose(scale, whole * (1 - 0.025 * tried.argmin(0)), rtol=1e-12)
+    assert errors(scale).sum() < 0.99 * errors(whole).sum()
+    with pytest.raises(ValueError, match="choose_qparams: compat='ct' has no method='mse'"):
+        quant.choose_qparams(x, name, method="mse", compat="ct", **options)
+
+
+def test_what_is_not_finite_has_no_say_in_the_share():
+    w = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)
+    w[0, 3], w[1, 5] = np.inf, np.nan
+    scale, _ = quant.choose_qparams(w, "int4", axis=0, method="mse", nan="zero")
+    w[0, 3] = w[1, 5] = 0
+    np.testing.assert_array_equal(scale, quant.choose_qparams(w, "int4", axis=0, method="mse")[0])
+    tiny = np.full((1, 8), 1e-45, np.float32)
+    assert quant.choose_qparams(tiny, "int4", axis=0, method="mse")[0] > 0

@@ -235,6 +235,7 @@ def scales(rows: np.ndarray, dtype: str, scheme: Scheme) -> tuple[np.ndarray, np
     from tersor import quant
 
     grain: dict[str, Any] = {"group": scheme.group} if scheme.group else {"axis": 0}
+    grain["method"] = "mse" if scheme.calibrated else "minmax"
     scale = np.asarray(quant.choose_qparams(rows, f"int{scheme.bits}", **grain)[0]).reshape(len(rows), -1)
     # calibrated codes use the whole range
     return _stored(scale, dtype, (1 << (scheme.bits - 1)) - (not scheme.calibrated))

@@ -61,7 +61,8 @@ def calibrate(
     layers: Sequence[str] | None = None,
     weights: Callable[[Any], Any] | None = None,
     scales: Callable[[str, Any], tuple[Any, Any]] | None = None,
-    act_order: bool = False,
+    method: str = "mse",
+    act_order: bool = True,
     damp: float = 0.01,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibrated:
@@ -85,7 +86,7 @@ def calibrate(
         an ``attention_mask`` of a mapping does, so that padding does not count.
     scales : callable, optional
         ``scales(name, weight)`` gives a layer's scale and zero point (or None); if absent, as in `gptq`.
-    act_order, damp
+    method, act_order, damp
         As of `gptq`.
     progress : callable, optional
         Called as ``progress(done, total)``, in layers.
@@ -152,7 +153,9 @@ def calibrate(
                     left[k] = "no rows" if grams.empty(k) else "all inputs are 0"
                 else:
                     before[k] = layer.weight.detach().clone()
-                    made[k] = _solve(k, layer, grams.of.pop(k), how, scales, act_order=act_order, damp=damp)
+                    made[k] = _solve(
+                        k, layer, grams.of.pop(k), how, scales, method=method, act_order=act_order, damp=damp
+                    )
                 if progress:
                     progress(len(made) + len(left.keys() & chosen.keys()), len(chosen))
             walk.leave(block)

@@ -8,6 +8,7 @@ import shutil
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,17 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 from sentences import GRADES, SENTENCES
-from tersor import summary
+from tersor import checkpoint, summary
 from tersor.bench.__main__ import run
 from tersor.checkpoint import Model
 from tersor.convert import load, quantize_safetensors
 from tersor.nn import QuantLinear, SparseLinear
 from tersor.prune import prune_safetensors
+from tersor.quant import Encoded
+from torch import nn
 
-OUT = Path(__file__).parent.parent / "demo"
+HERE = Path(__file__).parent
+OUT = HERE.parent / "demo"
 console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
 
 
@@ -46,6 +50,18 @@ def megabytes(path: Path) -> str:
 
 def similarities(x: np.ndarray) -> np.ndarray:
     return (x[::2] * x[1::2]).sum(1)
+
+
+def packed(path: Path, scheme: str) -> Callable[[str, nn.Linear], QuantLinear]:
+    """Makes layers of the codes and scales that a file of 4 bits holds, as they lie there."""
+    arrays = checkpoint.load(path)
+
+    def make(name: str, linear: nn.Linear) -> QuantLinear:
+        words, scale, shape = (torch.from_numpy(arrays[f"{name}.weight_{k}"]) for k in ("packed", "scale", "shape"))
+        code = Encoded(words.view(torch.uint8), scale, None, scheme, tuple(shape.tolist()), "float32")
+        return QuantLinear(code, linear.bias)
+
+    return make
 
 
 def latencies(embedders: dict[str, Embedder], rounds: int = 9) -> dict[str, float]:
@@ -85,6 +101,11 @@ def main() -> None:
             embedders[name] = Embedder(path, load(path))
             embedders[name].model.replace(lambda _, linear, scheme=scheme: QuantLinear.from_float(linear, scheme))
             sizes[name] = megabytes(path)
+    name, texts = "int4-g128-gptq", (HERE / "calibration.txt").read_text().splitlines()
+    quantize_safetensors(source, OUT / name, name, calibration=texts)
+    embedders[name] = Embedder(OUT / name, load(OUT / name))
+    embedders[name].model.replace(packed(OUT / name, "int4-g128"))
+    sizes[name] = megabytes(OUT / name)
 
     vectors = {name: embedder(SENTENCES) for name, embedder in embedders.items()}
     seconds = latencies(embedders)
@@ -115,6 +136,7 @@ def main() -> None:
         )
     console.print(table)
     console.print(
+        f"int4-g128-gptq was calibrated on {len(texts)} sentences that are not among these.\n"
         "rank: Spearman's correlation of the similarities of the 30 pairs, with those of the dense model and with the grades\n"
         "a person gave. Half of this model is its table of word vectors, which stays dense unless --embeddings is given.\n"
     )

@@ -533,6 +533,7 @@ def test_help_says_what_to_give(tmp_path):
         ("int4", "did you mean int4-g128?"),
         ("W4A16", "did you mean int4-g128?"),
         ("q8_0", "did you mean int8-row?"),
+        ("gptq-4bit", "did you mean int4-g128-gptq?"),
         ("int3-row", "int8-g<N>"),
         ("int16", "int8-g<N>"),
     ],
@@ -540,6 +541,42 @@ def test_help_says_what_to_give(tmp_path):
 def test_an_unknown_scheme_is_answered_by_what_was_meant(file, tmp_path, scheme, meant):
     done = tersor("quantize", file, "-o", tmp_path / "o.safetensors", "--scheme", scheme)
     assert done.returncode == 2 and meant in done.stderr
+
+
+def test_calibration_comes_with_a_scheme_that_asks_for_it(file, tmp_path):
+    texts, nothing, odd = tmp_path / "texts.txt", tmp_path / "nothing.txt", tmp_path / "odd.txt"
+    texts.write_text("A man is tuning a guitar.\n")
+    nothing.write_text(" \n\n")
+    odd.write_bytes(b"caf\xe9\n")
+    out = tmp_path / "o.safetensors"
+    for scheme, given, status, said in [
+        ("int4-g128-gptq", [], 2, "int4-g128-gptq needs --calibration TEXTS"),
+        ("int4-g128", ["--calibration", texts], 2, "takes no --calibration"),
+        ("int4-g128-gptq", ["--calibration", tmp_path / "none.txt"], 2, "none.txt"),
+        ("int4-g128-gptq", ["--calibration", nothing], 1, "nothing.txt: holds no text"),
+        ("int4-g128-gptq", ["--calibration", odd], 1, "odd.txt: is not UTF-8 text"),
+        ("int4-g128-gptq", ["--calibration", texts], 2, "a model, which is a folder"),
+    ]:
+        done = tersor("quantize", file, "-o", out, "--scheme", scheme, *given)
+        assert done.returncode == status and said in " ".join(done.stderr.split()), done.stderr
+        assert not out.exists()
+
+
+@pytest.mark.serial
+def test_calibrated_codes_lose_less_of_a_real_model(tmp_path):
+    """On other sentences than the three that are embedded."""
+    source, texts = model_folder(), tmp_path / "texts.txt"
+    sentences = (Path(__file__).parent.parent / "examples/calibration.txt").read_text().splitlines()
+    texts.write_text("\n".join(sentences[::2]))
+    for scheme, given in (("int4-g128", []), ("int4-g128-gptq", ["--calibration", texts])):
+        done = tersor("quantize", source, "-o", tmp_path / scheme, "--scheme", scheme, *given)
+        assert done.returncode == 0 and not done.stderr, done.stderr
+        assert f"37 weights in {scheme}, chosen by" in done.stdout and "rounded" not in done.stdout
+    want, nearest, calibrated = (embed(p) for p in (source, tmp_path / "int4-g128", tmp_path / "int4-g128-gptq"))
+    lost = [1 - (want * got).sum(1).mean() for got in (nearest, calibrated)]
+    assert lost[1] < 0.6 * lost[0], lost
+    sizes = [(tmp_path / k / "model.safetensors").stat().st_size for k in ("int4-g128", "int4-g128-gptq")]
+    assert abs(sizes[0] - sizes[1]) < 100
 
 
 def test_groups_that_no_row_fills(file, tmp_path):

@@ -34,6 +34,9 @@ APART = {
     "prune.global_threshold",
     "prune.prune_safetensors",
     "project.jl_dim",
+    "quant.calibrate",
+    "quant.gptq",
+    "quant.hessian",
     "sparse.from_scipy",
     "sparse.from_torch",
 }

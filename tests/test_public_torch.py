@@ -114,6 +114,9 @@ CONSTANT = {
 }
 #: functions that one of the cases calls beside its own, and those that take no tensors or have tests of their own
 ELSEWHERE = {
+    "quant.calibrate",
+    "quant.gptq",
+    "quant.hessian",
     "quant.decode",
     "quant.quantize",
     "quant.unpack",

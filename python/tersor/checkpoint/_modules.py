@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ class Tree:
     """The class that was asked, and the part that each tensor plays: `LINEAR`, `TABLE`, or why it is neither.
 
     Where the configuration names no class that is known, that is the base class of its ``model_type``.
+    ``targets`` has the parameter that each tensor becomes.
     ``merged`` has the tensors that readers put together, by what becomes of them: all of one are quantized or none is read.
     ``unread`` says why readers cannot take a quantized model of this class at all.
     """
@@ -30,6 +31,7 @@ class Tree:
     parts: Mapping[str, str]
     merged: Mapping[str, list[str]]
     unread: str | None
+    targets: Mapping[str, str] = field(default_factory=dict)
 
 
 def rule_of(tree: Tree | None) -> str:
@@ -38,7 +40,7 @@ def rule_of(tree: Tree | None) -> str:
 
 
 @contextlib.contextmanager
-def _quiet(name: str) -> Iterator[None]:
+def quiet(name: str) -> Iterator[None]:
     log = logging.getLogger(name)
     before = log.level
     log.setLevel(logging.ERROR)
@@ -57,11 +59,11 @@ def tree(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -> Tree 
         from transformers.core_model_loading import rename_source_key
     except ImportError:
         return None
-    head, named = _class(transformers, config)
+    head, named = class_of(transformers, config)
     if head is None:
         return None
     try:  # whatever a class does with an odd configuration: names are then left to decide
-        with _quiet("transformers"), torch.device("meta"):
+        with quiet("transformers"), torch.device("meta"):
             settings = head.config_class.from_pretrained(folder, local_files_only=True)
             if hasattr(settings, "quantization_config"):
                 del settings.quantization_config
@@ -74,9 +76,11 @@ def tree(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -> Tree 
             tied = getattr(model, "all_tied_weights_keys", None) or {}
             tied = {*tied, *(tied.values() if isinstance(tied, dict) else ())}
             parts: dict[str, str] = {}
+            targets: dict[str, str] = {}
             into: dict[str, list[str]] = {}
             for name in names:
                 target, pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, states)
+                targets[name] = target
                 parts[name] = _part(target, pattern is not None, modules, states, tied, torch.nn)
                 if pattern is not None:
                     into.setdefault(target, []).append(name)
@@ -93,10 +97,10 @@ def tree(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -> Tree 
         unread = f"transformers splits {split[0].source_patterns[0]!r} on the way in, and then cannot decode"
     elif swapped:
         unread = f"transformers puts other modules, with other weights, in the place of {swapped[0]}"
-    return Tree(head.__name__, parts, merged, unread)
+    return Tree(head.__name__, parts, merged, unread, targets)
 
 
-def _class(transformers: Any, config: Mapping[str, Any]) -> tuple[Any, bool]:
+def class_of(transformers: Any, config: Mapping[str, Any]) -> tuple[Any, bool]:
     """The class that a configuration names, or else the base class of its type, which is what `AutoModel` takes; whether it
     is the named one."""
     classes = config.get("architectures")

@@ -18,10 +18,19 @@ def chosen(rule: str, source: Path) -> str:
 
 def dense(reasons: Mapping[str, str]) -> None:
     """Says which tensors were left as they are, and why."""
+    _by_reason("left as it is", reasons)
+
+
+def rounded(reasons: Mapping[str, str]) -> None:
+    """Says which tensors calibration had nothing to say of, and why."""
+    _by_reason("rounded to the nearest", reasons)
+
+
+def _by_reason(what: str, reasons: Mapping[str, str]) -> None:
     for why in sorted(set(reasons.values())):
         names = [shown(name) for name, reason in reasons.items() if reason == why]
         more = ", …" if len(names) > 3 else ""
-        console().print(f"left as it is, {why}: {len(names)} ({', '.join(names[:3])}{more})", markup=False)
+        console().print(f"{what}, {why}: {len(names)} ({', '.join(names[:3])}{more})", markup=False)
 
 
 def left(names: tuple[str, ...], untouched: tuple[str, ...]) -> None:

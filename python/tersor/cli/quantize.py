@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from tersor.cli._console import console, progress, several, size
+from tersor.cli._console import console, counting, progress, several, size
 from tersor.cli._options import EMBEDDINGS, EXCLUDE, INCLUDE, OUTPUT, SOURCE
-from tersor.cli._said import chosen, dense, left
+from tersor.cli._said import chosen, dense, left, rounded
 
 
 @click.command()
@@ -18,13 +18,26 @@ from tersor.cli._said import chosen, dense, left
     "--scheme",
     required=True,
     metavar="SCHEME",
-    help="int8-row, int4-row, int8-g<N> or int4-g<N>: bits, and a scale per row or per N weights of it (int4-g128).",
+    help="int8-row, int4-row, int8-g<N> or int4-g<N>: bits, and a scale per row or per N weights of it (int4-g128). "
+    "With -gptq after it, codes are found by what the layers are given of the texts of --calibration.",
+)
+@click.option(
+    "--calibration",
+    metavar="TEXTS",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A text file, a sentence or a document a line: what the model is run on, for a scheme that ends in -gptq.",
 )
 @EMBEDDINGS
 @INCLUDE
 @EXCLUDE
 def quantize(
-    source: Path, output: str, scheme: str, embeddings: bool, include: tuple[str, ...], exclude: tuple[str, ...]
+    source: Path,
+    output: str,
+    scheme: str,
+    calibration: Path | None,
+    embeddings: bool,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
 ) -> None:
     """Write the matrices as codes of 8 or 4 bits with scales.
 
@@ -33,22 +46,36 @@ def quantize(
 
     \b
     tersor quantize model/ -o small/ --scheme int4-g128
+    tersor quantize model/ -o small/ --scheme int4-g128-gptq --calibration texts.txt
     tersor quantize in.safetensors -o out.safetensors --scheme int8-row --exclude lm_head
     """
     from tersor.checkpoint import Model
     from tersor.jobs import compressed
+    from tersor.jobs.calibrate import read_texts
     from tersor.jobs.quantize import quantize_safetensors
 
     try:
-        compressed.Scheme.parse(scheme)
+        how = compressed.Scheme.parse(scheme)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--scheme") from None
+    if how.calibrated != (calibration is not None):
+        what = "needs --calibration TEXTS" if how.calibrated else "takes no --calibration: schemes that end in -gptq do"
+        raise click.UsageError(f"--scheme {scheme} {what}")
+    texts = None if calibration is None else read_texts(calibration)
     with Model(source) as model:
         if model.folder and Path(output).exists() and model.folder.samefile(output):
             raise click.UsageError("a folder is quantized into another folder: OUT is IN")
-    with progress("quantizing") as show:
+    with counting("calibrating", texts) as count, progress("quantizing") as show:
         made = quantize_safetensors(
-            source, output, scheme, include=include, exclude=exclude, embeddings=embeddings, progress=show
+            source,
+            output,
+            scheme,
+            include=include,
+            exclude=exclude,
+            embeddings=embeddings,
+            calibration=texts,
+            progress=show,
+            calibrating=count,
         )
     out = console()
     out.print(
@@ -57,4 +84,5 @@ def quantize(
         markup=False,
     )
     dense(made.choice.dense)
+    rounded(made.rounded)
     left(made.left, made.untouched)

@@ -26,29 +26,41 @@ LARGEST = {"F16": 65504.0, "BF16": 3.3895313892515355e38}
 _TRANSPOSED = {"gpt2", "openai-gpt", "imagegpt", "decision_transformer"}
 
 
-_SCHEME = r"int([48])-(?:row|g([1-9]\d*))"
+_SCHEME = r"int([48])-(?:row|g([1-9]\d*))(-gptq)?"
 # what most mean by so many bits
 _USUAL = {"8": "int8-row", "4": "int4-g128"}
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """``int8-row``, ``int4-g128``: the bits of a code, and how many weights of a row share a scale (None: all)."""
+    """``int8-row``, ``int4-g128-gptq``: the bits of a code, how many weights of a row share a scale (None: all), and whether
+    codes are found by what the layers are given, not by rounding to the nearest."""
 
     bits: int
     group: int | None
+    calibrated: bool = False
 
     @classmethod
     def parse(cls, name: str) -> Scheme:
         found = re.fullmatch(_SCHEME, name)
         if not found:
             near = re.search(r"(?<!\d)[48](?!\d)", name)  # int4, W4A16, q8_0
-            meant = name.lower() if re.fullmatch(_SCHEME, name.lower()) else near and _USUAL[near[0]]
-            hint = f", did you mean {meant}?" if meant else ": int8-row, int4-row, int8-g<N> and int4-g<N> are known"
+            usual = near and _USUAL[near[0]] + ("-gptq" if "gptq" in name.lower() else "")
+            meant = name.lower() if re.fullmatch(_SCHEME, name.lower()) else usual
+            hint = (
+                f", did you mean {meant}?"
+                if meant
+                else ": int8-row, int4-row, int8-g<N> and int4-g<N> are known, each with -gptq too"
+            )
             raise ValueError(f"scheme {name!r} is unknown{hint}")
-        return cls(int(found[1]), int(found[2]) if found[2] else None)
+        return cls(int(found[1]), int(found[2]) if found[2] else None, bool(found[3]))
 
     def __str__(self) -> str:
+        return self.codes + ("-gptq" if self.calibrated else "")
+
+    @property
+    def codes(self) -> str:
+        """The scheme without how codes are found."""
         return f"int{self.bits}-{f'g{self.group}' if self.group else 'row'}"
 
     def words(self, k: int) -> int:
@@ -210,14 +222,30 @@ def encode(rows: np.ndarray, dtype: str, scheme: Scheme) -> tuple[np.ndarray, np
 
     n, k = rows.shape
     if dtype in ("F32", "F64") and (scheme.bits == 8 or k % 8 == 0):
-        e = quant.encode(rows, str(scheme))
+        e = quant.encode(rows, scheme.codes)
         # 4-bit rows that fill words are packed as theirs are
         words = pack(np.asarray(e.data), 8) if scheme.bits == 8 else np.asarray(e.data).reshape(n, -1).view("<i4")
         return words, np.asarray(e.scale).reshape(n, -1)
-    grain: dict[str, Any] = {"group": scheme.group} if scheme.group else {"axis": 0}
-    scale = np.asarray(quant.choose_qparams(rows, f"int{scheme.bits}", **grain)[0]).reshape(n, -1)
-    kept, exact = _stored(scale, dtype, (1 << (scheme.bits - 1)) - 1)
+    kept, exact = scales(rows, dtype, scheme)
     return pack(quant.quantize(rows, exact, None, f"int{scheme.bits}"), scheme.bits), kept
+
+
+def scales(rows: np.ndarray, dtype: str, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
+    """The scales of some rows as a file of ``dtype`` keeps them, and as float32."""
+    from tersor import quant
+
+    grain: dict[str, Any] = {"group": scheme.group} if scheme.group else {"axis": 0}
+    grain["method"] = "mse" if scheme.calibrated else "minmax"
+    scale = np.asarray(quant.choose_qparams(rows, f"int{scheme.bits}", **grain)[0]).reshape(len(rows), -1)
+    # calibrated codes use the whole range
+    return _stored(scale, dtype, (1 << (scheme.bits - 1)) - (not scheme.calibrated))
+
+
+def stored(scale: np.ndarray, dtype: str) -> np.ndarray:
+    """Scales that a file of ``dtype`` holds exactly, as it keeps them: 16-bit words of bfloat16."""
+    if dtype == "BF16":
+        return (scale.view(np.uint32) >> 16).astype(np.uint16)
+    return scale.astype(np.float16) if dtype == "F16" else scale
 
 
 def configuration(scheme: Scheme, choice: Choice) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from tersor.checkpoint._format import BITS, Misuse, StrPath
 from tersor.checkpoint._modules import tree
 from tersor.checkpoint._quantized import evidence, settings
 from tersor.checkpoint.reader import CHUNK
-from tersor.jobs import compressed, restore
+from tersor.jobs import calibrate, compressed, restore
 
 Progress = Callable[[int, int], None]
 Step = Callable[[int], None]
@@ -30,7 +30,8 @@ Step = Callable[[int], None]
 class Summary:
     """What was done: the choice of tensors, bytes of weights before and after, and what a folder was not given.
 
-    ``untouched`` names the files of weights in subfolders, parts of their own that went along as they are.
+    ``untouched`` names the files of weights in subfolders, parts of their own that went along as they are; ``rounded`` the
+    tensors that calibration had nothing to say of, with the reason: they are rounded to the nearest.
     """
 
     choice: compressed.Choice
@@ -38,6 +39,7 @@ class Summary:
     after: int
     left: tuple[str, ...] = ()
     untouched: tuple[str, ...] = ()
+    rounded: Mapping[str, str] = field(default_factory=dict)
 
 
 def quantize_safetensors(
@@ -48,7 +50,9 @@ def quantize_safetensors(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     embeddings: bool = False,
+    calibration: Sequence[str] | None = None,
     progress: Progress | None = None,
+    calibrating: Progress | None = None,
 ) -> Summary:
     """Quantizes the matrices of a safetensors file or a model folder into another one.
 
@@ -56,11 +60,15 @@ def quantize_safetensors(
     ----------
     src : a ``.safetensors`` file, a model folder, or the index of a sharded one
     dst : a file for a file, a folder for a folder
-    scheme : ``int8-row``, ``int4-g128`` or another of 8 or 4 bits, per row or per group
+    scheme : ``int8-row``, ``int4-g128`` or another of 8 or 4 bits, per row or per group; with ``-gptq`` after it, codes are
+        found by what the layers are given of the texts in ``calibration``
     include, exclude : shell patterns on names of tensors or of their modules; what is included is quantized even if it is a
         table of embeddings or a router
     embeddings : quantize tables of embeddings too
+    calibration : texts, a sentence or a document each, which the model (a folder that transformers knows, with its tokenizer)
+        is run on; what it never gives to a layer, that layer's weight is rounded to the nearest
     progress : called as ``progress(done, total)``, in bytes, after every chunk
+    calibrating : called as ``calibrating(done, total)``, in layers
 
     Returns
     -------
@@ -71,8 +79,8 @@ def quantize_safetensors(
     FormatError
         If a file is malformed.
     ValueError
-        If a weight is not finite, nothing is there to quantize, it is quantized already, a pattern matches nothing, or a
-        folder would replace itself.
+        If a weight is not finite, nothing is there to quantize, it is quantized already, a pattern matches nothing, a
+        folder would replace itself, the scheme and ``calibration`` do not go together, or the model cannot be run on texts.
     TypeError
         If include or exclude is a string.
     OSError
@@ -84,6 +92,8 @@ def quantize_safetensors(
     in place whole, and so is a folder: what was there under its name goes, the files of an earlier run among it.
     """
     how = compressed.Scheme.parse(scheme)
+    if how.calibrated != (calibration is not None):
+        raise Misuse(f"scheme {scheme}: " + ("needs texts for calibration" if how.calibrated else "is not calibrated"))
     with Model(src) as model:
         config = model.config
         if found := evidence(model):
@@ -96,7 +106,7 @@ def quantize_safetensors(
             exclude=exclude,
             embeddings=embeddings,
             model_type=config.get("model_type"),
-            tree=tree(model.folder, config, [name for name, _, _ in shapes]) if model.folder else None,
+            tree=(modules := tree(model.folder, config, [name for name, _, _ in shapes]) if model.folder else None),
         )
         if not choice.quantized:
             reasons = "; ".join(sorted({f"{name}: {why}" for name, why in choice.dense.items()})[:3])
@@ -104,6 +114,13 @@ def quantize_safetensors(
             raise ValueError(f"{os.fspath(src)}: no weight to quantize" + (f" ({reasons}{rows})" if reasons else ""))
         if model.folder and Path(dst).exists() and model.folder.samefile(dst):
             raise Misuse(f"{os.fspath(dst)}: a folder is quantized into another folder, this one is both")
+        solved: calibrate.Solved = {}
+        rounded: dict[str, str] = {}
+        if calibration is not None:
+            if model.folder is None:
+                raise Misuse(f"{os.fspath(src)}: calibration runs a model, which is a folder")
+            kinds = {name: dtype for name, dtype, _ in shapes if name in frozenset(choice.quantized)}
+            solved, rounded = calibrate.solve(model.folder, config, modules, kinds, how, calibration, calibrating)
         names: dict[str, str] = {}
         after = read = 0
         before = sum(e.nbytes for _, e in model.tensors())
@@ -119,7 +136,7 @@ def quantize_safetensors(
         with model.output(dst) as target:
             for file, reader in model.readers.items():
                 path = target.path / file if model.folder else target.path
-                written = _file(reader, path, how, frozenset(choice.quantized), step)
+                written = _file(reader, path, how, frozenset(choice.quantized), solved, step)
                 names |= dict.fromkeys(written, file)
                 after += sum(written.values())
             if model.folder:
@@ -128,7 +145,7 @@ def quantize_safetensors(
                     _json(target.path / model.index, model.index_of(names, after))
                 said = compressed.configuration(how, choice)
                 _json(target.path / "config.json", config | {"quantization_config": said})
-        return Summary(choice, before, after, left, untouched)
+        return Summary(choice, before, after, left, untouched, rounded)
 
 
 def _json(path: Path, value: Any) -> None:
@@ -137,9 +154,14 @@ def _json(path: Path, value: Any) -> None:
 
 
 def _file(
-    reader: Reader, path: Path, scheme: compressed.Scheme, quantized: frozenset[str], step: Step
+    reader: Reader,
+    path: Path,
+    scheme: compressed.Scheme,
+    quantized: frozenset[str],
+    solved: calibrate.Solved,
+    step: Step,
 ) -> dict[str, int]:
-    """One file quantized into another; the names that it now holds, with their bytes."""
+    """One file quantized into another, where codes are ``solved`` with these; the names that it now holds, with their bytes."""
     parts: list[tuple[str, str, Sequence[int], Entry]] = []
     for e in reader.entries.values():
         if e.name in quantized:
@@ -157,6 +179,10 @@ def _file(
                     step(piece.nbytes)
             elif name.endswith("weight_shape"):
                 out.write(np.array(e.shape, "<i8"))
+            elif name.endswith("weight_packed") and e.name in solved:
+                words, scales[e.name] = solved.pop(e.name)
+                out.write(words)
+                step(e.nbytes)
             elif name.endswith("weight_packed"):
                 scales[e.name] = _rows(reader, e, scheme, out, step)
             else:

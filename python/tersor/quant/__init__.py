@@ -11,18 +11,26 @@ once in float64 for float64 data and in float32 for all other. Scales may have a
 
 from tersor.quant._encoded import Encoded
 from tersor.quant.affine import dequantize, quantize
+from tersor.quant.calibrate import Calibrated, calibrate
 from tersor.quant.encode import decode, encode
 from tersor.quant.fake import fake_quantize
+from tersor.quant.gptq import GPTQ, gptq
+from tersor.quant.hessian import hessian
 from tersor.quant.packing import pack, unpack
 from tersor.quant.qparams import choose_qparams
 
 __all__ = [
+    "GPTQ",
+    "Calibrated",
     "Encoded",
+    "calibrate",
     "choose_qparams",
     "decode",
     "dequantize",
     "encode",
     "fake_quantize",
+    "gptq",
+    "hessian",
     "pack",
     "quantize",
     "unpack",

@@ -37,6 +37,7 @@ ABSENT = {
     "quant.encode_affine": _UNWRITTEN,
     "quant.fake_quantize_lsq": _UNWRITTEN,
     "quant.fake_quantize_lsq_bwd": _UNWRITTEN,
+    "quant.ldlq": "columns follow one another: weights and Hessian go to the CPU, where rows are decided side by side",
     "quant.pack": _UNWRITTEN,
     "quant.quantize": _UNWRITTEN,
     "quant.unpack": _UNWRITTEN,

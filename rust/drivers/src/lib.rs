@@ -3,6 +3,7 @@
 
 pub mod butterfly;
 pub mod csr;
+pub mod feedback;
 pub mod flat;
 pub mod index;
 pub mod pairs;

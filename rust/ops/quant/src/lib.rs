@@ -6,6 +6,7 @@ mod encode;
 mod fake;
 mod grain;
 mod layout;
+mod ldlq;
 mod range;
 mod scales;
 #[cfg(test)]
@@ -36,6 +37,8 @@ pub static OPS: &[Op] = ops! {
         = encode::affine;
     decode(data[b.., w], scale[*], zero_point[*]?; bits: int, last: int, dtype: int)
         -> (x[b.., last]: float(dtype)) = encode::decode;
+    ldlq(w[n, k], ldl[k, k], order[k], scale[*], zero_point[*]?, codebook[c]?; lo: int, hi: int, damp)
+        -> (q[w]: lo < 0 ? int8 : uint8, error[n]: float64) = ldlq::ldlq;
     pack(q[b.., k]; bits: int, words: bool)
         -> (w[b.., words ? (k * bits + 31) / 32 : (k * bits + 7) / 8]: words ? int32 : uint8) = layout::pack;
     unpack(w[b.., n]; bits: int, last: int, signed: bool) -> (q[b.., last]: signed ? int8 : uint8) = layout::unpack;

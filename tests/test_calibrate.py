@@ -1,0 +1,351 @@
+"""Models quantized by what they see. The one rule: what a calibrated module gives, the folder that was written gives too."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from tersor import quant
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+
+
+def net(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(64, 96), nn.GELU(), nn.Linear(96, 64), nn.GELU(), nn.Linear(64, 10)).eval()
+
+
+def seen(n=400, seed=1):
+    torch.manual_seed(seed)
+    return torch.randn(n, 64) @ (torch.eye(64) + torch.randn(64, 64) / 8)
+
+
+def rounded(module, scheme):
+    for m in module.modules():
+        if isinstance(m, nn.Linear):
+            m.weight.data = quant.decode(quant.encode(m.weight.data, scheme))
+    return module
+
+
+def loss(module, like, x):
+    with torch.no_grad():
+        return float((module(x) - like(x)).square().mean())
+
+
+@pytest.mark.parametrize("scheme", ["int4-g32", "int8-row", "uint4-g32", "int3-row"])
+def test_layers_are_made_of_the_codes(scheme):
+    from tersor.nn import QuantLinear
+
+    module, x = net(), seen(100)
+    made = quant.calibrate(module, [x], f"{scheme}-gptq")
+    for name in made.layers:
+        e = made.encoded(name)
+        layer = module.get_submodule(name)
+        assert e.scheme == scheme and torch.equal(quant.decode(e), layer.weight)
+        y = torch.randn(3, layer.in_features)
+        torch.testing.assert_close(QuantLinear(e, layer.bias)(y), layer(y))
+
+
+@pytest.mark.parametrize(("scheme", "nearest"), [("int4-g32-gptq", "int4-g32"), ("int3-row-gptq", "int3-row")])
+def test_less_is_lost_than_by_rounding_and_the_weights_are_the_codes(scheme, nearest):
+    module, x = net(), seen()
+    told = []
+    made = quant.calibrate(module, [x[:150], (x[150:200],)], scheme, progress=lambda *n: told.append(n))
+    assert made.left == {} and list(made.layers) == ["0", "2", "4"] and told == [(1, 3), (2, 3), (3, 3)]
+    for name, found in made.layers.items():
+        numbers = quant.dequantize(found.codes, found.scale, found.zero_point)
+        assert torch.equal(module.get_submodule(name).weight, numbers)
+    assert loss(module, net(), x[200:]) < 0.75 * loss(rounded(net(), nearest), net(), x[200:])
+
+
+def test_a_block_is_solved_with_what_the_ones_before_give_in_their_codes():
+    module, x = net(), seen()
+    made = quant.calibrate(module, [x], "int4-row-gptq")
+    plain = net()
+    for name, found in made.layers.items():
+        with torch.no_grad():
+            given = plain[: int(name)](x)
+        want = quant.gptq(plain[int(name)].weight.detach(), quant.hessian(given), "int4", method="mse", act_order=True)
+        assert torch.equal(want.codes, found.codes)
+        plain[int(name)].weight.data = quant.dequantize(found.codes, found.scale)
+
+
+class Chain(nn.Module):
+    """Blocks in a list, with what a test wants of them: sums in place, results as tuples, a look back at the first one."""
+
+    def __init__(self, back=False, inplace=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = nn.ModuleList(nn.Linear(64, 64) for _ in range(4))
+        self.layers = nn.ModuleList(Part(inplace) for _ in range(4))
+        self.head = nn.Linear(64, 8)
+        self.back = back
+        self.runs = [0] * 4
+
+    def forward(self, x, *, shift=0.0):
+        first = None
+        for i, layer in enumerate(self.layers):
+            (x,) = layer(x + 0.0, shift=shift * i)
+            first = x if first is None else first
+            if self.back and i == 2:
+                x = x + first
+        return self.head(x)
+
+
+class Part(nn.Module):
+    def __init__(self, inplace):
+        super().__init__()
+        self.up, self.down = nn.Linear(64, 32), nn.Linear(32, 64)
+        self.inplace = inplace
+        self.runs = 0
+
+    def forward(self, x, *, shift):
+        self.runs += 1
+        y = self.down(torch.relu(self.up(x) + shift))
+        if self.inplace:
+            return (x.add_(y),)
+        return (x + y,)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("back", [False, True])
+def test_blocks_are_left_out_only_where_that_changes_nothing(back, inplace):
+    module, x = Chain(back, inplace).eval(), seen()
+    batches = [{"x": x[at : at + 100], "shift": 0.1 * at} for at in range(0, 400, 100)]
+    made = quant.calibrate(module, batches, "int4-g32-gptq")
+    runs = [part.runs for part in module.layers]
+    # one layer after another, each from the beginning
+    plain = Chain(back, inplace).eval()
+    for names in [*([f"layers.{i}.up", f"layers.{i}.down"] for i in range(4)), ["head"]]:
+        grams = {}
+
+        def see(layer, args, grams=grams):
+            grams[layer] = quant.hessian(args[0], onto=grams.get(layer))
+
+        hooks = [plain.get_submodule(k).register_forward_pre_hook(see) for k in names]
+        with torch.no_grad():
+            for batch in batches:
+                plain(**batch)
+        for hook in hooks:
+            hook.remove()
+        for k in names:
+            layer = plain.get_submodule(k)
+            want = quant.gptq(layer.weight.detach(), grams[layer], "int4", group=32, method="mse", act_order=True)
+            assert torch.equal(want.codes, made.layers[k].codes), k
+            layer.weight.data = quant.dequantize(want.codes, want.scale)
+    assert made.left == {f"blocks.{i}": "never called" for i in range(4)}
+    # blocks that are done are run again for the first batch alone, unless somebody looks back at them
+    assert (max(runs) > 20) == back, runs
+
+
+def test_what_cannot_be_calibrated_is_said_by_name():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.tied, self.unused = nn.Embedding(8, 64), nn.Linear(64, 8, bias=False), nn.Linear(64, 8)
+            self.ragged, self.empty, self.zeros, self.good = (nn.Linear(k, 8) for k in (40, 64, 64, 64))
+            self.tied.weight = self.table.weight
+
+        def forward(self, x):
+            self.empty(x[:0])
+            self.zeros(0 * x)
+            return self.tied(x) + self.ragged(x[:, :40]) + self.good(x)
+
+    module = Odd().train()
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    made = quant.calibrate(module, [seen(50)], "int4-g32-gptq")
+    assert list(made.layers) == ["good"] and module.training
+    assert made.left == {
+        "tied": "shared with table",
+        "unused": "never called",
+        "ragged": "rows of 40 do not divide into groups of 32",
+        "empty": "no rows",
+        "zeros": "all inputs are 0",
+    }
+    changed = {k for k, v in module.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == {"good.weight"}
+    assert list(quant.calibrate(Odd(), [seen(50)], "int4-row-gptq", layers=["ragged"]).layers) == ["ragged"]
+
+
+def test_padding_does_not_count():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.layer = nn.Linear(64, 32)
+
+        def forward(self, x, attention_mask):
+            return self.layer(x)
+
+    x = seen(60).reshape(3, 20, 64)
+    mask = (torch.arange(20) < torch.tensor([[20], [7], [12]])).long()
+    spoiled = torch.where(mask[..., None] > 0, x, 50 * torch.randn_like(x))
+    made = quant.calibrate(Masked(), [{"x": spoiled, "attention_mask": mask}], "int4-row-gptq").layers["layer"]
+    want = quant.gptq(Masked().layer.weight.detach(), quant.hessian(x[mask > 0]), "int4", method="mse", act_order=True)
+    assert torch.equal(made.codes, want.codes)
+    every = quant.calibrate(
+        Masked(),
+        [{"x": spoiled, "attention_mask": mask}],
+        "int4-row-gptq",
+        weights=lambda batch: torch.ones_like(batch["attention_mask"]),
+    )
+    assert not torch.equal(every.layers["layer"].codes, want.codes)
+
+
+def test_after_an_error_the_weights_are_as_they_were():
+    module, x = net(), seen()
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    infinite = x.clone()
+    infinite[3] = 3e38  # finite, and beyond float32 once squared
+    broken = net()
+    broken[2].weight.data[0, 0] = np.nan
+
+    class Late(Exception):
+        pass
+
+    def late(done, total):
+        if done == 2:
+            raise Late
+
+    for error, said, call in [
+        (ValueError, "calibrate: there are no batches", lambda: quant.calibrate(module, [])),
+        (ValueError, "says no way to calibrate", lambda: quant.calibrate(module, [x], "int4-g32")),
+        (ValueError, "calibrate: scheme 'int9-row' is unknown", lambda: quant.calibrate(module, [x], "int9-row-gptq")),
+        (ValueError, "per row", lambda: quant.calibrate(module, [x], "int4-tensor-gptq")),
+        (ValueError, "2.weight holds non-finite", lambda: quant.calibrate(broken, [x], "int4-g32-gptq")),
+        (ValueError, "x has squares beyond float32", lambda: quant.calibrate(module, [infinite], "int4-row-gptq")),
+        (TypeError, "calibrate: module must be", lambda: quant.calibrate(x, [x])),
+        (TypeError, "calibrate: '7' is no torch.nn.Linear", lambda: quant.calibrate(module, [x], layers=["7"])),
+        (Late, None, lambda: quant.calibrate(module, [x], "int4-g32-gptq", progress=late)),
+    ]:  # fmt: skip
+        with pytest.raises(error, match=said):
+            call()
+        assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+        assert not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in module.modules())
+
+
+transformers = pytest.importorskip("transformers")
+tokenizers = pytest.importorskip("tokenizers")
+pytest.importorskip("compressed_tensors")
+
+from architectures import build, inputs  # noqa: E402
+from tersor import convert  # noqa: E402
+
+WORDS = [f"w{i}" for i in range(90)]
+TEXTS = [" ".join(np.random.default_rng(i).choice(WORDS, 4 + i % 13)) for i in range(60)]
+
+
+def folder(path, name, dtype=None):
+    """A small model with a tokenizer of ninety words."""
+    model = build(name)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(0, 0.08)
+    (model if dtype is None else model.to(dtype)).save_pretrained(path)
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel({w: 3 + i for i, w in enumerate(WORDS)}, unk_token="w0"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=made).save_pretrained(path)
+    return model
+
+
+def read(path):
+    transformers.logging.set_verbosity_error()
+    return transformers.AutoModel.from_pretrained(path, local_files_only=True, dtype=torch.float32)
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16], ids=["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["bert base", "llama", "t5"])
+def test_what_is_read_back_is_what_was_calibrated(tmp_path, name, dtype):
+    source = tmp_path / "source"
+    folder(source, name, dtype)
+    scheme = "int4-g32-gptq"
+    told = []
+    made = convert.quantize_safetensors(
+        source, tmp_path / "out", scheme, calibration=TEXTS, calibrating=lambda *n: told.append(n)
+    )
+    convert.quantize_safetensors(source, tmp_path / "nearest", "int4-g32")
+    assert made.choice.quantized and not made.rounded
+    assert told[-1] == (len(made.choice.quantized),) * 2
+    said = json.loads((tmp_path / "out/config.json").read_text())["quantization_config"]
+    assert said == json.loads((tmp_path / "nearest/config.json").read_text())["quantization_config"]
+    sizes = [(tmp_path / k / "model.safetensors").stat().st_size for k in ("out", "nearest")]
+    assert abs(sizes[0] - sizes[1]) < 100  # the name of the scheme
+    ids = torch.tensor(np.random.default_rng(99).integers(3, 93, (20, 12)))
+    ids = dict.fromkeys(inputs(name), ids)
+    with torch.no_grad():
+        want, got, nearest = (read(tmp_path / k)(**ids)[0] for k in ("source", "out", "nearest"))
+    decoded = convert.load(tmp_path / "out")
+    with torch.no_grad():
+        plain = read(source)
+        tree = dict(plain.named_parameters())
+        for k, v in decoded.items():
+            for prefix in ("", "model."):
+                if k.removeprefix(prefix) in tree:
+                    tree[k.removeprefix(prefix)].copy_(torch.from_numpy(np.array(v, np.float32)))
+        same = plain(**ids)[0]
+    tolerance = 1e-4 if dtype is None else 0.05
+    assert torch.allclose(same, got, rtol=tolerance, atol=tolerance * float(got.abs().max()))
+    assert (got - want).norm() < 0.95 * (nearest - want).norm()
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize(
+    ("name", "said", "left"),
+    [
+        ("mixtral", {"no linear layer while the model runs"}, "*.q_proj"),
+        ("mobilebert", {"never called"}, "*.0.*"),
+        ("rwkv", set(), "*.0.*"),
+    ],
+)
+def test_what_the_model_never_runs_is_rounded_and_said(tmp_path, name, said, left):
+    """Experts that run as one tensor, a pooler that nobody asks: as without calibration, but for their scales' range."""
+    folder(tmp_path / "source", name)
+    made = convert.quantize_safetensors(
+        tmp_path / "source", tmp_path / "out", "int4-g32-gptq", calibration=TEXTS[:20], exclude=[left]
+    )
+    convert.quantize_safetensors(tmp_path / "source", tmp_path / "nearest", "int4-g32", exclude=[left])
+    assert set(made.rounded.values()) == said and any(why == "excluded" for why in made.choice.dense.values())
+    arrays, out, nearest = (convert.load(tmp_path / k) for k in ("source", "out", "nearest"))
+    for k in arrays:
+        same = k in made.rounded or k in made.choice.dense or k not in made.choice.quantized
+        assert np.array_equal(out[k], nearest[k]) == same, k
+
+
+@pytest.mark.parametrize(
+    ("prepare", "said"),
+    [
+        (lambda p: (p / "tokenizer.json").unlink(), "its tokenizer cannot be read"),
+        (
+            lambda p: (p / "config.json").write_text('{"architectures": ["Other"], "model_type": "none"}'),
+            "does not know",
+        ),
+    ],
+)
+def test_a_folder_that_cannot_be_run_is_refused(tmp_path, prepare, said):
+    folder(tmp_path / "source", "bert base")
+    prepare(tmp_path / "source")
+    with pytest.raises(ValueError, match=said):
+        convert.quantize_safetensors(tmp_path / "source", tmp_path / "out", "int4-g32-gptq", calibration=TEXTS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_package_is_said_with_what_installs_it(tmp_path, monkeypatch):
+    folder(tmp_path / "source", "bert base")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ValueError, match=r"needs transformers: pip install 'tersor\[models\]'"):
+        convert.quantize_safetensors(tmp_path / "source", tmp_path / "out", "int4-g32-gptq", calibration=TEXTS)
+
+
+def test_calibration_and_scheme_go_together(tmp_path):
+    folder(tmp_path / "source", "bert base")
+    for scheme, texts, said in [("int4-g32-gptq", None, "needs texts"), ("int4-g32", TEXTS, "is not calibrated")]:
+        with pytest.raises(ValueError, match=said):
+            convert.quantize_safetensors(tmp_path / "source", tmp_path / "out", scheme, calibration=texts)
+    one = tmp_path / "source/model.safetensors"
+    with pytest.raises(ValueError, match="runs a model, which is a folder"):
+        convert.quantize_safetensors(one, tmp_path / "out.safetensors", "int4-g32-gptq", calibration=TEXTS)
+    assert {p.name for p in tmp_path.iterdir()} == {"source"}

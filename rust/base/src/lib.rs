@@ -16,6 +16,7 @@ pub mod simd;
 pub mod store;
 pub mod stream;
 pub mod tail;
+pub mod tiles;
 pub mod vector;
 pub mod wide;
 

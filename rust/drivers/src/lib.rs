@@ -6,6 +6,7 @@ pub mod csr;
 pub mod feedback;
 pub mod flat;
 pub mod index;
+pub mod packed;
 pub mod pairs;
 pub mod rows;
 pub mod segments;

@@ -1,0 +1,21 @@
+//! Products with packed weights: y = Σ x (q − z) s with the codes of the weights decoded as they are met. The one rule: the
+//! weights are laid out once, in the order in which they are read (see `layout`), and what is computed is exact in the codes:
+//! activations are f32, summed in f32, or integers, summed in integers.
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+mod gradient;
+mod kernel;
+mod lanes;
+mod layout;
+mod linear;
+mod lines;
+mod product;
+#[cfg(test)]
+mod tests;
+
+pub use gradient::gradient;
+pub use kernel::Weights;
+pub use lanes::LANES;
+pub use layout::Layout;
+pub use linear::{Activations, linear, matmul};

@@ -1,0 +1,77 @@
+//! Tiles of AMX: sixteen rows times sixteen outputs. The one rule: a unit's state is asked for once, put in force by who
+//! multiplies, and given back.
+
+pub mod floats;
+pub mod integers;
+
+pub use base::tiles::allowed;
+
+/// Rows of a tile, and of two beside each other.
+const HIGH: usize = 16;
+const PAIR: usize = 2 * HIGH;
+/// Bytes of a tile, and of a row of it.
+const TILE: usize = 1024;
+const LINE: usize = 64;
+/// Rows whose sums stay in the nearest cache.
+const BLOCK: usize = 256;
+/// Rows under which tiles are mostly empty.
+const FEW: usize = 9;
+
+/// Sums as tiles are stored.
+#[repr(C, align(64))]
+struct Aligned<T>(T);
+
+/// How tiles are cut: the operand of `ldtilecfg`.
+#[repr(C, align(64))]
+struct Shapes {
+    palette: u8,
+    start: u8,
+    rest: [u8; 14],
+    bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+impl Shapes {
+    /// Two tiles of rows, one below the other.
+    fn new(first: usize, second: usize) -> Shapes {
+        let (a, b) = (first as u8, second as u8);
+        let mut shapes = Shapes { palette: 1, start: 0, rest: [0; 14], bytes: [0; 16], rows: [0; 16] };
+        shapes.bytes[..8].fill(LINE as u16);
+        shapes.rows[..8].copy_from_slice(&[a, a, b, b, a, b, 16, 16]);
+        shapes
+    }
+}
+
+/// The shapes in force; the state of the unit, which otherwise is saved at every switch of threads, is given back in the end.
+struct Force(usize);
+
+impl Force {
+    fn new() -> Force {
+        Force(0)
+    }
+
+    /// Puts tiles of `left` rows, at most two below each other, in force where others are: this takes as long as some products
+    /// do. Returns where the second begins, which is the first again where there is none.
+    ///
+    /// # Safety
+    /// Tiles are permitted.
+    unsafe fn rows(&mut self, from: usize, left: usize) -> usize {
+        let (first, second) = (left.min(HIGH), left.saturating_sub(HIGH));
+        if self.0 != left {
+            let shapes = Shapes::new(first, if second > 0 { second } else { first });
+            // SAFETY: reads the 64 bytes of the shapes.
+            unsafe { std::arch::asm!("ldtilecfg [{}]", in(reg) &raw const shapes, options(nostack, readonly)) };
+            self.0 = left;
+        }
+        if second > 0 { from + HIGH } else { from }
+    }
+}
+
+impl Drop for Force {
+    fn drop(&mut self) {
+        if self.0 > 0 {
+            // SAFETY: tiles are in force.
+            unsafe { std::arch::asm!("tilerelease", options(nomem, nostack)) };
+        }
+    }
+}

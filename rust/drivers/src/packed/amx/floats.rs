@@ -1,0 +1,259 @@
+//! Sums of floats in tiles, 32 inputs at a time. The one rule: a number is the sum of its parts of 8 bits, so that products of
+//! parts and codes are exact and what is rounded is a sum of float32, as everywhere.
+//!
+//! x = h + m + l with parts of bf16, as many as the type of x has bits for; codes less their zero point are integers below
+//! 256, which bf16 holds. The unit takes denormals for 0, so a row is brought to a largest number between 1 and 2 first; where
+//! rows hold numbers that are not finite, or 2^100 times smaller than their largest, it is not used.
+
+use super::{Aligned, BLOCK, FEW, Force, HIGH, LINE, PAIR, TILE, allowed};
+use crate::packed::kernel::{Decode, Weights};
+use crate::packed::lanes::{LANES, Lanes};
+use crate::packed::layout::STEP;
+use crate::packed::lines::Lines;
+use crate::packed::product::{Take, give};
+use base::Result;
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+/// Inputs of a tile.
+const DEEP: usize = LINE / 2;
+/// Inputs that are decoded together: their tiles of two panels stay in the nearest cache.
+const RUN: usize = 256;
+/// How much smaller than the largest number of a row one may be.
+const SPREAD: f32 = 1.0 / (1u128 << 100) as f32;
+
+/// Whether a product is one for tiles: tables hold numbers of more bits.
+pub fn fits(w: &Weights, rows: usize) -> bool {
+    rows >= FEW
+        && w.layout.groups() > 0
+        && w.layout.filled().is_multiple_of(DEEP)
+        && w.decode() != Decode::Table
+        && allowed()
+}
+
+/// Rows as parts: `[row][block of 32 inputs][part][32]`, and by how much each row was multiplied.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    pub rows: usize,
+    pub parts: usize,
+    pub numbers: &'a [u16],
+    /// In numbers.
+    pub stride: usize,
+}
+
+/// Numbers from the beginning of a row to that of the next: an odd number of cache lines.
+pub fn stride(width: usize, parts: usize) -> usize {
+    ((width * parts / DEEP) | 1) * DEEP
+}
+
+/// A row as parts, and what it has to be multiplied with again; None where it has to be summed in another way.
+#[target_feature(enable = "avx512f,avx2,fma")]
+pub fn split(x: &[f32], parts: usize, out: &mut [u16]) -> Option<f32> {
+    // the bits of a number without its sign order as the numbers do, NaN above all; those of 0, less one, are above all too
+    let (mut most, mut least) = (0u32, u32::MAX);
+    for &v in x {
+        let bits = v.to_bits() & 0x7FFF_FFFF;
+        most = most.max(bits);
+        least = least.min(bits.wrapping_sub(1));
+    }
+    if most == 0 {
+        out[..x.len() * parts].fill(0);
+        return Some(1.0);
+    }
+    let (most, least) = (f32::from_bits(most), f32::from_bits(least + 1));
+    // powers of two whose inverse is a number too
+    let back = f32::from_bits((most.to_bits() & 0x7F80_0000).clamp(0x0100_0000, 0x7E00_0000));
+    let scale = 1.0 / back;
+    if !most.is_finite() || least * scale < SPREAD {
+        return None;
+    }
+    for (x, out) in x.as_chunks::<DEEP>().0.iter().zip(out.chunks_exact_mut(DEEP * parts)) {
+        let mut rest = [0f32; DEEP];
+        for i in 0..DEEP {
+            rest[i] = x[i] * scale;
+        }
+        for part in out.as_chunks_mut::<DEEP>().0 {
+            for i in 0..DEEP {
+                // to the nearest, ties to even: finite, and far from the largest
+                let bits = rest[i].to_bits();
+                let high = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000;
+                part[i] = (high >> 16) as u16;
+                rest[i] -= f32::from_bits(high);
+            }
+        }
+    }
+    Some(back)
+}
+
+macro_rules! part {
+    ($at:literal) => {
+        concat!(
+            "tileloadd tmm4, [{a0} + {stride} + ",
+            $at,
+            "]\n",
+            "tdpbf16ps tmm0, tmm4, tmm6\n",
+            "tdpbf16ps tmm1, tmm4, tmm7\n",
+            "tileloadd tmm5, [{a1} + {stride} + ",
+            $at,
+            "]\n",
+            "tdpbf16ps tmm2, tmm5, tmm6\n",
+            "tdpbf16ps tmm3, tmm5, tmm7\n",
+        )
+    };
+}
+
+macro_rules! multiply {
+    ($rows:ident, $stride:ident, $codes:ident, $steps:ident, $out:ident, $parts:literal: $($part:expr),*) => {
+        std::arch::asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "2:",
+            "tileloadd tmm6, [{b} + {line}]",
+            "tileloadd tmm7, [{b} + {line} + 1024]",
+            $($part,)*
+            "add {a0}, {deep}",
+            "add {a1}, {deep}",
+            "add {b}, 2048",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{out} + {line}], tmm0",
+            "tilestored [{out} + {line} + 1024], tmm1",
+            "tilestored [{out} + {line} + 2048], tmm2",
+            "tilestored [{out} + {line} + 3072], tmm3",
+            a0 = inout(reg) $rows[0] => _,
+            a1 = inout(reg) $rows[1] => _,
+            b = inout(reg) $codes => _,
+            stride = in(reg) $stride,
+            line = in(reg) LINE,
+            deep = const 64 * $parts,
+            steps = inout(reg) $steps => _,
+            out = in(reg) $out,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        )
+    };
+}
+
+/// Sums of the rows of two tiles and the outputs of two panels over `steps` · 32 inputs, as four tiles one after the other.
+///
+/// # Safety
+/// Tiles are in force (see [`Force`]); so many rows, and so many pairs of tiles of weights, are there; `out` has room for
+/// four tiles. `stride` is in bytes.
+unsafe fn multiply(rows: [*const u16; 2], parts: usize, stride: usize, codes: *const u32, steps: usize, out: *mut f32) {
+    // SAFETY: reads and writes what the caller promises.
+    unsafe {
+        match parts {
+            1 => multiply!(rows, stride, codes, steps, out, 1: part!("0")),
+            2 => multiply!(rows, stride, codes, steps, out, 2: part!("0"), part!("64")),
+            _ => multiply!(rows, stride, codes, steps, out, 3: part!("0"), part!("64"), part!("128")),
+        }
+    }
+}
+
+/// Pairs of tiles `[block of 32 inputs][panel][pair of inputs][output]` of some inputs of a group, two inputs a word.
+#[inline(always)]
+unsafe fn weights<const D: u8>(codes: [*const u8; 2], less: [__m512; 2], inputs: usize, out: *mut u32) {
+    // SAFETY: the codes of so many inputs are there, and room for so many words of sixteen outputs each.
+    unsafe {
+        let table = _mm512_setzero_ps();
+        let bytes = if D == Decode::Eight as u8 { 2 * 4 * LANES } else { 4 * LANES };
+        for step in 0..inputs / STEP {
+            let (block, at) = (step * STEP / DEEP, step * STEP % DEEP / 2);
+            for i in 0..2 {
+                let p = codes[i].add(step * bytes);
+                base::fetch(p.wrapping_add(2048));
+                let v = crate::packed::kernel::decoded::<__m512, D>(p, less[i], table);
+                for pair in 0..STEP / 2 {
+                    let low = _mm512_srli_epi32::<16>(_mm512_castps_si512(v[2 * pair]));
+                    let high = _mm512_and_si512(_mm512_castps_si512(v[2 * pair + 1]), _mm512_set1_epi32(-65536));
+                    let to = out.add((block * 2 + i) * TILE / 4 + (at + pair) * LANES);
+                    _mm512_storeu_si512(to.cast(), _mm512_or_si512(low, high));
+                }
+            }
+        }
+    }
+}
+
+/// As `product::floats`, of some panels.
+///
+/// # Safety
+/// [`fits`] said so; the panels are there.
+#[target_feature(enable = "avx512f,avx512vnni,avx2,fma")]
+pub unsafe fn floats(w: &Weights, panels: Range<usize>, x: &Rows, take: &Take) -> Result<()> {
+    let mut scratch = Lines::zeros(RUN / DEEP * 2 * TILE / 4)?;
+    let mut y = Lines::zeros(x.rows.min(BLOCK) * 2 * LANES)?;
+    let mut force = Force::new();
+    for panel in panels.clone().step_by(2) {
+        let z = (panels.end - panel).min(2);
+        for first in (0..x.rows).step_by(BLOCK) {
+            let block = first..x.rows.min(first + BLOCK);
+            let y = &mut y[..block.len() * z * LANES];
+            y.fill(0.0);
+            // SAFETY: the caller's promise.
+            unsafe { rows(w, panel, z, x, block.clone(), &mut force, &mut scratch, y) };
+            give(w, block, panel, z, y, take);
+        }
+    }
+    Ok(())
+}
+
+/// The same for some of the rows.
+#[target_feature(enable = "avx512f,avx512vnni,avx2,fma")]
+unsafe fn rows(
+    w: &Weights,
+    panel: usize,
+    z: usize,
+    x: &Rows,
+    block: Range<usize>,
+    force: &mut Force,
+    scratch: &mut [u32],
+    y: &mut [f32],
+) {
+    let (l, both) = (&w.layout, z == 2);
+    let (width, eight) = (l.filled(), l.bits == 8);
+    let mut sums = Aligned([0f32; 4 * TILE / 4]);
+    let sums = &mut sums.0;
+    for g in 0..l.groups() {
+        let at = |i: usize| w.panel(panel + if both { i } else { 0 })[g * l.group_bytes()..].as_ptr();
+        let heads = [at(0), at(1)];
+        for from in (0..width).step_by(RUN) {
+            let inputs = RUN.min(width - from);
+            // SAFETY: scales, zero points and codes of a group; `scratch` holds a run of two panels.
+            let scales = unsafe {
+                let middle = <__m512 as Lanes>::same(i32::from(l.middle()));
+                let zeros =
+                    |i: usize| if l.affine { <__m512 as Lanes>::words(heads[i].add(4 * LANES)) } else { middle };
+                let less = [<__m512 as Lanes>::less(zeros(0)), <__m512 as Lanes>::less(zeros(1))];
+                let codes = heads.map(|head| head.add(l.head() + from * l.bits * LANES / 8));
+                if eight {
+                    weights::<{ Decode::Eight as u8 }>(codes, less, inputs, scratch.as_mut_ptr());
+                } else {
+                    weights::<{ Decode::Four as u8 }>(codes, less, inputs, scratch.as_mut_ptr());
+                }
+                heads.map(|head| <__m512 as Lanes>::load(head.cast()))
+            };
+            for first in block.clone().step_by(PAIR) {
+                let left = (block.end - first).min(PAIR);
+                let row = |r: usize| x.numbers[r * x.stride + (g * width + from) * x.parts..].as_ptr();
+                // SAFETY: rows of x, tiles of weights; `sums` are four tiles.
+                unsafe {
+                    let second = force.rows(first, left);
+                    let (a, steps) = ([row(first), row(second)], inputs / DEEP);
+                    multiply(a, x.parts, 2 * x.stride, scratch.as_ptr(), steps, sums.as_mut_ptr());
+                    for r in 0..left {
+                        for i in 0..z {
+                            let part = <__m512 as Lanes>::load(
+                                sums[(r / HIGH * 2 + i) * TILE / 4 + r % HIGH * LANES..].as_ptr(),
+                            );
+                            let y = y[((first - block.start + r) * z + i) * LANES..].as_mut_ptr();
+                            part.fused(scales[i], <__m512 as Lanes>::load(y)).store(y);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

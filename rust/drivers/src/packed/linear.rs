@@ -1,0 +1,337 @@
+//! A linear layer of packed weights in the types of its data, y = x Ŵᵀ + b. The one rule: a sum is scaled, given its bias and
+//! rounded once, when it is complete.
+
+#[cfg(target_arch = "x86_64")]
+use super::amx;
+use super::kernel::Weights;
+use super::lanes::LANES;
+use super::lines::Lines;
+use super::product::{self, Path, Tiles};
+use crate::flat::{Compute, Real};
+#[cfg(target_arch = "x86_64")]
+use base::Dtype;
+use base::pool::{self, Shared};
+use base::simd::{Kernel, Simd, dispatch};
+use base::store::{STEP, Store};
+use base::{Result, try_vec};
+use std::ops::Range;
+
+/// What rows are multiplied as.
+#[derive(Clone, Copy)]
+pub enum Activations<'a, T> {
+    /// As they are.
+    Float,
+    /// As codes of int8, which the function makes of a row; it returns their scale.
+    Codes(&'a (dyn Fn(&[T], &mut [u8]) -> T + Sync)),
+}
+
+/// `y[rows, outs] = x[rows, inputs] Ŵᵀ + b`.
+pub fn linear<A: Compute>(
+    w: &Weights,
+    activations: Activations<A::Real>,
+    x: &[A],
+    bias: Option<&[A]>,
+    y: &mut [A],
+) -> Result<()> {
+    let (inputs, outs) = (w.layout.inputs, w.layout.outs);
+    if y.is_empty() {
+        return Ok(());
+    }
+    let rows = y.len() / outs;
+    assert!(y.len() == rows * outs && x.len() == rows * inputs && bias.is_none_or(|b| b.len() == outs));
+    if size_of::<A::Real>() == size_of::<f64>() {
+        return wide(w, activations, x, bias, y);
+    }
+    let given = bias.unwrap_or_default();
+    let mut bias = try_vec(given.len(), 0f32)?;
+    bias.iter_mut().zip(given).for_each(|(b, g)| *b = g.to_f32());
+    let y = Shared(y.as_mut_ptr());
+    let give = |row: usize, at: Range<usize>, sums: &[f32], scale: f32| {
+        let bias = if bias.is_empty() { &[] } else { &bias[at.clone()] };
+        // SAFETY: each place of y is handed over once.
+        let y = unsafe { y.part(row * outs + at.start, at.len()) };
+        dispatch(Finish { sums, scale, bias, y });
+    };
+    let row = |r: usize| &x[r * inputs..][..inputs];
+    match activations {
+        Activations::Float => {
+            #[cfg(target_arch = "x86_64")]
+            if Path::current(true) == Path::Avx512
+                && amx::floats::fits(w, rows)
+                && let Some((x, back)) = parted(w, rows, x)?
+            {
+                return product::floats_in_tiles(w, &x.rows(rows), &|row: usize, at: Range<usize>, sums: &[f32]| {
+                    give(row, at, sums, back[row]);
+                });
+            }
+            let tiles = Tiles::new(Path::current(false), rows);
+            let laid = tiles.lay(w.layout.width(), |r, out: &mut [f32]| {
+                filled(w, row(r), out, |from, to| dispatch(Read(from, to)));
+                Ok(())
+            })?;
+            product::floats(w, &tiles, &laid, &|row: usize, at: Range<usize>, sums: &[f32]| give(row, at, sums, 1.0))
+        }
+        Activations::Codes(code) => {
+            let (codes, scales) = coded(w, rows, x, code)?;
+            integers(w, rows, &codes, false, &|row: usize, at: Range<usize>, sums: &[f32]| {
+                give(row, at, sums, scales[row].to_f32());
+            })
+        }
+    }
+}
+
+/// `y = A Bᵀ` of int8 codes `a[rows, inputs]`, exactly.
+pub fn matmul(w: &Weights, a: &[i8], y: &mut [i32]) -> Result<()> {
+    let (inputs, outs) = (w.layout.inputs, w.layout.outs);
+    if y.is_empty() {
+        return Ok(());
+    }
+    let rows = y.len() / outs;
+    assert!(y.len() == rows * outs && a.len() == rows * inputs);
+    let mut codes = Coded::new(w, rows)?;
+    for r in 0..rows {
+        let out = &mut codes.codes[r * codes.stride..][..w.layout.width()];
+        filled(w, &a[r * inputs..][..inputs], out, |from, to| {
+            to.iter_mut().zip(from).for_each(|(to, &from)| *to = from as u8);
+        });
+    }
+    let y = Shared(y.as_mut_ptr());
+    integers(w, rows, &codes, true, &|row: usize, at: Range<usize>, sums: &[f32]| {
+        // SAFETY: each place of y is handed over once.
+        let y = unsafe { y.part(row * outs + at.start, at.len()) };
+        y.iter_mut().zip(sums).for_each(|(y, v)| *y = v.to_bits() as i32);
+    })
+}
+
+/// A row with every group filled up by zeros.
+fn filled<A: Copy, B: Copy + Default>(w: &Weights, row: &[A], out: &mut [B], cast: impl Fn(&[A], &mut [B])) {
+    let (group, filled) = (w.layout.group, w.layout.filled());
+    if group == filled {
+        return cast(row, out);
+    }
+    for (x, out) in row.chunks(group).zip(out.chunks_mut(filled)) {
+        cast(x, &mut out[..group]);
+        out[group..].fill(B::default());
+    }
+}
+
+/// Codes of all rows, groups filled up, and the scale of each row.
+fn coded<A: Compute>(
+    w: &Weights,
+    rows: usize,
+    x: &[A],
+    code: &(dyn Fn(&[A::Real], &mut [u8]) -> A::Real + Sync),
+) -> Result<(Coded, Vec<A::Real>)> {
+    let (inputs, width) = (w.layout.inputs, w.layout.width());
+    let (mut codes, mut scales) = (Coded::new(w, rows)?, try_vec(rows, A::Real::ZERO)?);
+    let (to, at) = (Shared(codes.codes.as_mut_ptr()), Shared(scales.as_mut_ptr()));
+    pool::map(rows, x.len(), |r| {
+        let (mut wide, mut own) = (try_vec(inputs, A::Real::ZERO)?, try_vec(inputs, 0u8)?);
+        A::widen(&x[r * inputs..][..inputs], &mut wide);
+        // SAFETY: each row has its own place in both.
+        unsafe {
+            *at.at(r) = code(&wide, &mut own);
+            filled(w, &own, to.part(r * codes.stride, width), |from, to| to.copy_from_slice(from));
+        }
+        Ok(())
+    })?
+    .into_iter()
+    .collect::<Result<()>>()?;
+    Ok((codes, scales))
+}
+
+/// Rows of floats as parts of 8 bits, groups filled up.
+#[cfg(target_arch = "x86_64")]
+struct Parted {
+    numbers: Lines<u16>,
+    parts: usize,
+    stride: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Parted {
+    fn rows(&self, rows: usize) -> amx::floats::Rows<'_> {
+        amx::floats::Rows { rows, parts: self.parts, numbers: &self.numbers, stride: self.stride }
+    }
+}
+
+/// Rows as parts, and what each was divided by; None where some row has to be summed in another way.
+#[cfg(target_arch = "x86_64")]
+fn parted<A: Compute>(w: &Weights, rows: usize, x: &[A]) -> Result<Option<(Parted, Vec<f32>)>> {
+    let (inputs, width) = (w.layout.inputs, w.layout.width());
+    // the bits of a number, 8 a part
+    let parts = match A::DTYPE {
+        Dtype::Bf16 => 1,
+        Dtype::F16 => 2,
+        _ => 3,
+    };
+    let stride = amx::floats::stride(width, parts);
+    let (mut numbers, mut back) = (Lines::zeros(rows * stride)?, try_vec(rows, 0f32)?);
+    let (to, at) = (Shared(numbers.as_mut_ptr()), Shared(back.as_mut_ptr()));
+    let all = pool::map(rows, x.len(), |r| {
+        let mut wide = try_vec(width, 0f32)?;
+        filled(w, &x[r * inputs..][..inputs], &mut wide, |from, to| dispatch(Read(from, to)));
+        // SAFETY: each row has its own place in both; the path was asked for.
+        Ok(unsafe { amx::floats::split(&wide, parts, to.part(r * stride, stride)) }
+            .map(|b| unsafe { *at.at(r) = b })
+            .is_some())
+    })?
+    .into_iter()
+    .collect::<Result<Vec<bool>>>()?;
+    Ok(all.into_iter().all(|done| done).then_some((Parted { numbers, parts, stride }, back)))
+}
+
+/// Rows of codes, groups filled up: `stride` bytes from each other.
+struct Coded {
+    codes: Lines<u8>,
+    stride: usize,
+}
+
+impl Coded {
+    /// An odd number of cache lines apart: rows a power of two apart would fall into the same few sets of the cache.
+    fn new(w: &Weights, rows: usize) -> Result<Coded> {
+        let stride = (w.layout.width().div_ceil(64) | 1) * 64;
+        Ok(Coded { codes: Lines::zeros(rows * stride)?, stride })
+    }
+
+    fn row(&self, w: &Weights, r: usize) -> &[u8] {
+        &self.codes[r * self.stride..][..w.layout.width()]
+    }
+}
+
+/// Products of rows of codes.
+fn integers(w: &Weights, rows: usize, x: &Coded, whole: bool, take: &product::Take) -> Result<()> {
+    let totals = |r: usize, out: &mut [i32]| {
+        for (t, c) in out.iter_mut().zip(x.row(w, r).chunks_exact(w.layout.filled().max(1))) {
+            *t = c.iter().map(|&c| i32::from(c as i8)).sum();
+        }
+        Ok(())
+    };
+    let path = Path::current(true);
+    #[cfg(target_arch = "x86_64")]
+    if path == Path::Avx512 && amx::integers::fits(w, rows) {
+        let mut sums = try_vec(rows * w.layout.groups(), 0)?;
+        for (r, out) in sums.chunks_exact_mut(w.layout.groups()).enumerate() {
+            totals(r, out)?;
+        }
+        let x = amx::integers::Rows { rows, codes: &x.codes, stride: x.stride, totals: &sums };
+        return product::integers_in_tiles(w, &x, whole, take);
+    }
+    let tiles = Tiles::new(path, rows);
+    let words = tiles.lay(w.layout.width() / 4, |r, out: &mut [i32]| {
+        for (w, b) in out.iter_mut().zip(x.row(w, r).as_chunks().0) {
+            *w = i32::from_le_bytes(*b);
+        }
+        Ok(())
+    })?;
+    product::integers(w, &tiles, &words, &tiles.lay(w.layout.groups(), totals)?, whole, take)
+}
+
+/// Numbers as f32.
+struct Read<'a, A>(&'a [A], &'a mut [f32]);
+impl<A: Store> Kernel for Read<'_, A> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (x, y) in self.0.chunks(STEP).zip(self.1.chunks_mut(STEP)) {
+            f32::store_tail_f32(s, A::load_tail_f32(s, x), y);
+        }
+    }
+}
+
+/// Sums that are complete: scaled, with a bias, rounded once.
+struct Finish<'a, A> {
+    sums: &'a [f32],
+    scale: f32,
+    bias: &'a [f32],
+    y: &'a mut [A],
+}
+impl<A: Store> Kernel for Finish<'_, A> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Finish { sums, scale, bias, y } = self;
+        let mut done = [0f32; product::PANELS * LANES];
+        let done = &mut done[..sums.len()];
+        if bias.is_empty() {
+            done.iter_mut().zip(sums).for_each(|(d, &v)| *d = v * scale);
+        } else {
+            done.iter_mut().zip(sums).zip(bias).for_each(|((d, &v), &b)| *d = v.mul_add(scale, b));
+        }
+        for (d, y) in done.chunks(STEP).zip(y.chunks_mut(STEP)) {
+            A::store_tail_f32(s, f32::load_tail_f32(s, d), y);
+        }
+    }
+}
+
+/// The same in f64: right, and not fast.
+fn wide<A: Compute>(
+    w: &Weights,
+    activations: Activations<A::Real>,
+    x: &[A],
+    bias: Option<&[A]>,
+    y: &mut [A],
+) -> Result<()> {
+    let (l, outs) = (&w.layout, w.layout.outs);
+    let rows = y.len() / outs;
+    let (mut own, mut scales) = (try_vec(x.len(), A::Real::ZERO)?, try_vec(rows, A::Real::ONE)?);
+    let mut codes = try_vec(l.inputs, 0u8)?;
+    for r in 0..rows {
+        let at = r * l.inputs..(r + 1) * l.inputs;
+        let own = &mut own[at.clone()];
+        A::widen(&x[at], own);
+        if let Activations::Codes(code) = activations {
+            scales[r] = code(own, &mut codes);
+            own.iter_mut().zip(&codes).for_each(|(o, &c)| *o = A::Real::int(i32::from(c as i8)));
+        }
+    }
+    let y = Shared(y.as_mut_ptr());
+    let work = rows.saturating_mul(outs).saturating_mul(l.inputs);
+    pool::map(l.panels(), work, |panel| {
+        let lanes = LANES.min(outs - panel * LANES);
+        let mut numbers = try_vec(l.group * LANES, 0f32)?;
+        let mut sums = try_vec(rows, [A::Real::ZERO; LANES])?;
+        for group in 0..l.groups() {
+            let scale = l.numbers(w.panel(panel), group, w.table, &mut numbers);
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let x = &own[row * l.inputs + group * l.group..][..l.group];
+                dispatch(Add { x, w: &numbers, scale: &scale, sums });
+            }
+        }
+        for (row, sums) in sums.iter().enumerate() {
+            // SAFETY: each place of y belongs to one panel.
+            let y = unsafe { y.part(row * outs + panel * LANES, lanes) };
+            for (lane, y) in y.iter_mut().enumerate() {
+                let sum = sums[lane] * scales[row];
+                let done = bias.map_or(sum, |b| sum + A::Real::of(b[panel * LANES + lane].to_f64()));
+                A::narrow(&[done], std::slice::from_mut(y));
+            }
+        }
+        Ok(())
+    })?
+    .into_iter()
+    .collect()
+}
+
+/// Adds to the sums of sixteen outputs what a group of one row gives.
+struct Add<'a, T> {
+    x: &'a [T],
+    w: &'a [f32],
+    scale: &'a [f32; LANES],
+    sums: &'a mut [T; LANES],
+}
+impl<T: Real> Kernel for Add<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let mut group = [T::ZERO; LANES];
+        for (&x, w) in self.x.iter().zip(self.w.as_chunks::<LANES>().0) {
+            for lane in 0..LANES {
+                group[lane] = group[lane] + x * T::from_f32(w[lane]);
+            }
+        }
+        for lane in 0..LANES {
+            self.sums[lane] = self.sums[lane] + group[lane] * T::from_f32(self.scale[lane]);
+        }
+    }
+}

@@ -22,13 +22,15 @@ from tersor import checkpoint, summary
 from tersor.bench.__main__ import run
 from tersor.checkpoint import Model
 from tersor.convert import load, quantize_safetensors
-from tersor.nn import QuantLinear, SparseLinear
+from tersor.nn import QuantLinear, SparseLinear, convert
 from tersor.prune import prune_safetensors
 from tersor.quant import Encoded
 from torch import nn
 
 HERE = Path(__file__).parent
 OUT = HERE.parent / "demo"
+#: what is said of models whose activations are rounded too
+AS_INT8 = ", int8 activations"
 console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
 
 
@@ -52,14 +54,14 @@ def similarities(x: np.ndarray) -> np.ndarray:
     return (x[::2] * x[1::2]).sum(1)
 
 
-def packed(path: Path, scheme: str) -> Callable[[str, nn.Linear], QuantLinear]:
+def packed(path: Path, scheme: str, activations: str) -> Callable[[str, nn.Linear], QuantLinear]:
     """Makes layers of the codes and scales that a file of 4 bits holds, as they lie there."""
     arrays = checkpoint.load(path)
 
     def make(name: str, linear: nn.Linear) -> QuantLinear:
         words, scale, shape = (torch.from_numpy(arrays[f"{name}.weight_{k}"]) for k in ("packed", "scale", "shape"))
         code = Encoded(words.view(torch.uint8), scale, None, scheme, tuple(shape.tolist()), "float32")
-        return QuantLinear(code, linear.bias)
+        return QuantLinear(code, linear.bias, activations=activations)
 
     return make
 
@@ -98,14 +100,16 @@ def main() -> None:
             name = f"{scheme}{' --embeddings' if embeddings else ''}"
             path = OUT / name.replace(" --", "-")
             quantize_safetensors(source, path, scheme, embeddings=embeddings)
-            embedders[name] = Embedder(path, load(path))
-            embedders[name].model.replace(lambda _, linear, scheme=scheme: QuantLinear.from_float(linear, scheme))
-            sizes[name] = megabytes(path)
+            for activations in ("float",) if embeddings else ("float", "int8"):
+                shown = name + AS_INT8 * (activations == "int8")
+                embedders[shown], sizes[shown] = Embedder(path, load(path)), megabytes(path)
+                convert(embedders[shown].model, scheme, activations=activations)
     name, texts = "int4-g128-gptq", (HERE / "calibration.txt").read_text().splitlines()
     quantize_safetensors(source, OUT / name, name, calibration=texts)
-    embedders[name] = Embedder(OUT / name, load(OUT / name))
-    embedders[name].model.replace(packed(OUT / name, "int4-g128"))
-    sizes[name] = megabytes(OUT / name)
+    for activations in ("float", "int8"):
+        shown = name + AS_INT8 * (activations == "int8")
+        embedders[shown], sizes[shown] = Embedder(OUT / name, load(OUT / name)), megabytes(OUT / name)
+        embedders[shown].model.replace(packed(OUT / name, "int4-g128", activations))
 
     vectors = {name: embedder(SENTENCES) for name, embedder in embedders.items()}
     seconds = latencies(embedders)

@@ -1,6 +1,7 @@
 """What every public function says of wrong arguments. The one rule: in the caller's words: the function, the argument, and what
 was got; the good arguments are those of `test_public_torch`."""
 
+import dataclasses
 import importlib
 import inspect
 import re
@@ -37,6 +38,8 @@ APART = {
     "quant.calibrate",
     "quant.gptq",
     "quant.hessian",
+    "quant.int8_matmul",
+    "quant.prepack",
     "sparse.from_scipy",
     "sparse.from_torch",
 }
@@ -78,6 +81,8 @@ def of_numpy(v):
         return sparse.from_dense(v.to_dense().numpy())
     if isinstance(v, quant.Encoded):
         return quant.Encoded(*(of_numpy(x) for x in (v.data, v.scale, v.zero_point)), v.scheme, v.shape, v.dtype)
+    if isinstance(v, quant.Packed):
+        return dataclasses.replace(v, panels=of_numpy(v.panels))
     return v
 
 
@@ -313,6 +318,8 @@ def test_halves_of_numpy_are_those_of_torch(key, kind):
     def array(v):
         if isinstance(v, sparse.CSR):
             return sparse.from_dense(array(v.to_dense()))
+        if isinstance(v, quant.Packed):
+            return of_numpy(v)
         if not isinstance(v, torch.Tensor):
             return v
         return v.view(torch.int16).numpy().view(kind) if v.dtype == half else v.numpy()

@@ -25,6 +25,7 @@ X, Y, V, W = (some(3, 4) for _ in range(4))
 MATRIX = sparse.from_dense(torch.tensor([[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]], dtype=torch.float64))
 MASK = torch.arange(12).reshape(3, 4) % 2 == 0
 SCALE = torch.tensor(0.05, dtype=torch.float64)
+PACKED = quant.prepack(quant.encode(some(5, 4).float(), "int8-row"))
 
 #: name -> function of float tensors (all differentiable), and those tensors
 CASES = {
@@ -94,6 +95,7 @@ CASES = {
     "quant.dequantize": (lambda x: quant.dequantize(quant.quantize(x, SCALE), SCALE), (X,)),
     "quant.encode": (lambda x: quant.decode(quant.encode(x, "int8-row")), (some(2, 64),)),
     "quant.fake_quantize": (lambda x: quant.fake_quantize(x, SCALE), (X,)),
+    "quant.packed_linear": (lambda x: quant.packed_linear(x, PACKED), (X,)),
     "quant.pack": (lambda x: quant.unpack(quant.pack(quant.quantize(x, SCALE), 8), 8, (3, 4), dtype="int8"), (X,)),
     "prune.apply_mask": (lambda x: prune.apply_mask(x, MASK), (X,)),
     "prune.topk_rows": (lambda x: prune.topk_rows(x, 2)[0], (X,)),
@@ -118,6 +120,8 @@ ELSEWHERE = {
     "quant.gptq",
     "quant.hessian",
     "quant.decode",
+    "quant.int8_matmul",
+    "quant.prepack",
     "quant.quantize",
     "quant.unpack",
     "prune.global_masks",
@@ -188,7 +192,7 @@ def test_without_data(f, xs):
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         got = f(*[mode.from_tensor(x) for x in xs])
     assert (got.shape, got.dtype) == (want.shape, want.dtype)
-    if any(isinstance(v, torch.Tensor | sparse.CSR) for v in inspect.getclosurevars(f).globals.values()):
+    if any(isinstance(v, torch.Tensor | sparse.CSR | quant.Packed) for v in inspect.getclosurevars(f).globals.values()):
         return  # constants of these cases lie on the CPU
     got = f(*[x.to("meta") for x in xs])
     assert (got.shape, got.dtype, got.device.type) == (want.shape, want.dtype, "meta")

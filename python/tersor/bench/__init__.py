@@ -18,8 +18,10 @@ import numpy as np
 
 from tersor._op import OPS
 
-#: the families that have a table here
-FAMILIES = tuple(sorted(f for f in {op.family for op in OPS.values()} if importlib.util.find_spec(f"{__name__}.{f}")))
+#: the families that have a table here, and the compressed layers
+FAMILIES = tuple(
+    sorted(f for f in {op.family for op in OPS.values()} | {"layers"} if importlib.util.find_spec(f"{__name__}.{f}"))
+)
 
 Call = Callable[[], Any]
 

@@ -9,7 +9,7 @@ from tersor import hyperbolic
 from tersor._op import kernel
 from tersor.bench import Case, Target
 from tersor.bench import ball as table
-from tersor.bench.layers import CASES as LAYERS
+from tersor.bench.hyperbolic_layers import CASES as LAYERS
 
 
 def numpy_expmap0(x: np.ndarray, c: float) -> np.ndarray:

@@ -28,7 +28,7 @@ def info(ops: bool) -> None:
     level, levels = tersor._core.level()
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("tersor", tersor.__version__)
-    table.add_row("instruction set", f"{level} (of {', '.join(levels)})")
+    table.add_row("instruction set", f"{level} (of {', '.join(levels)})" + (", AMX" if tersor._core.tiles() else ""))
     table.add_row("threads", str(tersor.get_num_threads()))
     table.add_row("python", platform.python_version())
     for package in ("numpy", "torch", "triton"):

@@ -9,7 +9,9 @@ from tersor.nn.attention import PoincareAttention, attention
 from tersor.nn.batchnorm import PoincareBatchNorm
 from tersor.nn.beta import beta_concat, beta_ratio, beta_split
 from tersor.nn.conv import PoincareConv2d
+from tersor.nn.convert import Conversion, convert
 from tersor.nn.curvature import Curvature
+from tersor.nn.embedding import QuantEmbedding
 from tersor.nn.linear import PoincareLinear, PoincareMLR, identity_
 from tersor.nn.pool import PoincareAvgPool2d
 from tersor.nn.quant import QuantLinear
@@ -17,6 +19,7 @@ from tersor.nn.residual import PoincareResidual, tangent_add
 from tersor.nn.sparse import SparseLinear
 
 __all__ = [
+    "Conversion",
     "Curvature",
     "PoincareActivation",
     "PoincareAttention",
@@ -27,12 +30,14 @@ __all__ = [
     "PoincareMLR",
     "PoincareReLU",
     "PoincareResidual",
+    "QuantEmbedding",
     "QuantLinear",
     "SparseLinear",
     "attention",
     "beta_concat",
     "beta_ratio",
     "beta_split",
+    "convert",
     "identity_",
     "tangent_add",
 ]

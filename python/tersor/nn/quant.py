@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tersor import quant
+from tersor import _core, quant
 from tersor._arrays import dtype_name
 from tersor.nn._cast import accept, lowered
+from tersor.nn._coded import Coded
 from tersor.nn._linear import parts_of
 from tersor.quant import Encoded
-from tersor.quant._encoded import check_parts
 from tersor.quant._encoded import scheme as find_scheme
+from tersor.quant.product import GROUP, Packed
+from tersor.quant.qparams import least
 
+#: types that are multiplied with packed codes on a CPU
+_PACKED = (torch.float32, torch.float16, torch.bfloat16)
+#: float rows from which, without tiles of AMX, a product with the decoded weight takes less time, decoding included
+MANY = 96
 #: per thread, the memory that weights are decoded into where no gradient has to find them later
 _SCRATCH = threading.local()
 
@@ -33,63 +39,64 @@ def _scratch(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -
     return memory[:n].view(shape)
 
 
-class QuantLinear(nn.Module):
-    r"""A linear layer whose weight is kept encoded, :math:`y = x\hat W^\top + b` with :math:`\hat W` decoded as it is used.
+class QuantLinear(Coded):
+    r"""A linear layer whose weight is kept encoded, :math:`y = x\hat W^\top + b`, and multiplied as it is.
 
     Parameters
     ----------
     weight : Encoded of tensors [out, in]
         What ``tersor.quant.encode`` made of the weight.
     bias : tensor [out], optional
+    activations : "float" or "int8"
+        x as it is; or rounded to int8 by rows at every call (see `tersor.quant.packed_linear`), which is faster, and costs
+        about as much accuracy as int8 weights do. Its gradient passes straight through.
 
     Attributes
     ----------
     data, scale, zero_point : buffers, as in `Encoded`
     encoding : uint8 buffer, the scheme and the shape as text: what the codes of a state mean
+    panels : uint8 buffer that no state holds, the same codes as products on a CPU read them, or None
     bias : [out] parameter or None
 
     Notes
     -----
     Codes and scales are buffers: they are saved and moved with the module and are not trained. The gradient flows to x and
-    to the bias. The weight is decoded in the dtype of x, so ``layer.to(torch.bfloat16)`` changes the bias and nothing else:
-    scales keep their precision. Without a gradient to record, all layers of a thread decode into the same memory. A state of
+    to the bias. ``layer.to(torch.bfloat16)`` changes the bias and nothing else: scales keep their precision. A state of
     another scheme or shape is an error of ``load_state_dict``.
+
+    On a CPU rows of float32, float16 and bfloat16 are multiplied with the codes as `panels` hold them
+    (`tersor.quant.packed_linear`), which takes the memory of the codes once more. Elsewhere the weight is decoded, in the
+    dtype of x, and multiplied by torch's own product: for more than `MANY` rows of floats where the processor has no AMX, on a
+    GPU, for float64 and under the transforms of ``torch.func``. There, without a gradient to record, all layers of a thread
+    decode into the same memory.
     """
 
-    data: Tensor
-    scale: Tensor
-    zero_point: Tensor | None
-    encoding: Tensor
+    panels: Tensor | None
 
-    def __init__(self, weight: Encoded, bias: Tensor | None = None) -> None:
-        super().__init__()
-        if not isinstance(weight, Encoded) or not isinstance(weight.data, Tensor):
-            kind = "an Encoded of NumPy arrays" if isinstance(weight, Encoded) else type(weight).__name__
-            raise TypeError(f"QuantLinear: weight must be an Encoded of tensors, got {kind}")
-        if len(weight.shape) != 2:
-            raise ValueError(f"QuantLinear: weight must be [out, in], got shape {weight.shape}")
-        check_parts("QuantLinear", weight)
-        self.scheme, self.shape, self.dtype = weight.scheme, weight.shape, weight.dtype
+    def __init__(self, weight: Encoded, bias: Tensor | None = None, *, activations: str = "float") -> None:
+        super().__init__(weight)
+        if activations not in ("float", "int8"):
+            raise ValueError(f"QuantLinear: activations must be 'float' or 'int8', got {activations!r}")
         self.out_features, self.in_features = weight.shape
         if bias is not None and not isinstance(bias, Tensor):
             raise TypeError(f"QuantLinear: bias must be a tensor, got {type(bias).__name__}")
         if bias is not None and tuple(bias.shape) != (self.out_features,):
             raise ValueError(f"QuantLinear: bias must have shape ({self.out_features},), got {tuple(bias.shape)}")
-        self.register_buffer("data", weight.data)
-        self.register_buffer("scale", weight.scale)
-        self.register_buffer("zero_point", weight.zero_point)
-        self.register_buffer("encoding", self._text())
+        self.register_buffer("panels", None, persistent=False)
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        self.activations = activations
+        self._packed_of: tuple[Any, ...] = ()
+        self._changed()
 
     @classmethod
-    def from_float(cls, linear: nn.Linear, scheme: str) -> QuantLinear:
+    def from_float(cls, linear: nn.Linear, scheme: str, activations: str = "float") -> QuantLinear:
         """The layer ``linear`` with its weight encoded by ``scheme`` ("int8-row", "int4-g128", …).
 
         The weight is that of a forward pass in ``eval`` mode, also under ``torch.nn.utils.prune``; a layer with a forward of
         its own, or with hooks that would be lost, is a TypeError.
         """
         weight, bias = parts_of("QuantLinear.from_float", linear)
-        return cls(quant.encode(weight, scheme), bias)
+        return cls(quant.encode(weight, scheme), bias, activations=activations)
 
     @classmethod
     def empty(
@@ -101,6 +108,7 @@ class QuantLinear(nn.Module):
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        activations: str = "float",
     ) -> QuantLinear:
         """A layer of weights 0, for a state of this scheme to be loaded into."""
         how, dtype = find_scheme(scheme), dtype or torch.get_default_dtype()
@@ -114,26 +122,16 @@ class QuantLinear(nn.Module):
         steps = torch.zeros(shape, dtype=kind, device=device)
         zero = torch.zeros(shape, dtype=torch.uint8, device=device) if how.affine else None
         e = Encoded(codes, steps, zero, scheme, (out_features, in_features), dtype_name(dtype))
-        return cls(e, torch.zeros(out_features, device=device, dtype=dtype) if bias else None)
-
-    def _text(self) -> Tensor:
-        text = f"{self.scheme} {self.out_features}x{self.in_features}"
-        return torch.tensor(list(text.encode()), dtype=torch.uint8, device=self.data.device)
-
-    @property
-    def encoded(self) -> Encoded:
-        """The weight as `tersor.quant.decode` takes it."""
-        return Encoded(self.data, self.scale, self.zero_point, self.scheme, self.shape, self.dtype)
-
-    @property
-    def weight(self) -> Tensor:
-        """The weight that the codes stand for."""
-        decoded: Tensor = quant.decode(self.encoded)
-        return decoded
+        return cls(e, torch.zeros(out_features, device=device, dtype=dtype) if bias else None, activations=activations)
 
     def forward(self, x: Tensor) -> Tensor:
         accept(self, x, self.in_features, like=self.bias)
         x, bias = lowered(x, self.bias)
+        if (packed := self._packed(x)) is not None:
+            y: Tensor = quant.packed_linear(x, packed, bias, activations=self.activations)
+            return y
+        if self.activations == "int8":
+            x = _rounded(x)
         e = replace(self.encoded, dtype=dtype_name(x.dtype))
         # what a backward will read must not be overwritten by the next layer
         if (torch.is_grad_enabled() and x.requires_grad) or not _plain(x, self.data):
@@ -142,47 +140,69 @@ class QuantLinear(nn.Module):
             weight = quant.decode(e, out=_scratch(self.shape, x.dtype, x.device))
         return torch.nn.functional.linear(x, weight, bias)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantLinear:
-        exact = self.scale
-        super()._apply(fn, recurse)
-        if self.scale.dtype != exact.dtype:
-            self.scale = exact.to(self.scale.device)
-        self.encoding = self._text()  # `to_empty` leaves buffers as the memory was
-        return self
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, metadata: dict[str, Any], strict: bool, *rest: list[str]
-    ) -> None:
-        missing, _, errors = rest
-        key, mine = prefix + "encoding", f"{self.scheme} {self.out_features}x{self.in_features}"
-        given, names = (
-            state_dict.get(key),
-            [prefix + k for k in ("data", "scale", "zero_point") if getattr(self, k) is not None],
+    def _key(self) -> tuple[tuple[int, int, int], ...]:
+        """What tells whether the codes are those that the panels were made of."""
+        parts = (self.data, self.scale, self.zero_point)
+        return tuple(
+            (id(t), 0 if t.device.type == "meta" else t.data_ptr(), 0 if t.is_inference() else t._version)
+            for t in parts
+            if t is not None
         )
-        if given is not None and given.device.type != "meta":
-            text = bytes(given.tolist()).decode(errors="replace")
-            if text != mine:
-                errors.append(f"QuantLinear: {prefix}data is encoded as {text}, the layer as {mine}")
-                return
-        for k in names:
-            own, other = getattr(self, k.removeprefix(prefix)), state_dict.get(k)
-            # a copy converts in silence
-            if other is not None and not own.is_floating_point() and other.dtype != own.dtype:
-                kinds = dtype_name(other.dtype), dtype_name(own.dtype)
-                errors.append(f"QuantLinear: {k} is {kinds[0]}, the layer ({mine}) has {kinds[1]}")
-                return
-        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *rest)
-        if given is None and prefix + "data" in state_dict and key in missing:
-            missing.remove(key)  # saved by an earlier version: shapes and types are what there is to check
+
+    def _pack(self) -> None:
+        """Lays the codes out for products, where these are made of codes."""
+        here = _plain(self.data, self.scale) and self.data.device.type == "cpu"
+        whole = self.scale.dtype == torch.float32 and self.in_features // max(self._groups(), 1) <= GROUP
+        self.panels = None
+        self._packed_of = self._key()
+        if here and whole:
+            # zero points that are no codes, as memory may hold before a state is loaded: what they mean is decoded all the same
+            with contextlib.suppress(ValueError):
+                self.panels = quant.prepack(self.encoded).panels
+
+    def _groups(self) -> int:
+        return self.scale.shape[1] if self.scale.ndim == 2 else 1
+
+    def _packed(self, x: Tensor) -> Packed | None:
+        """The panels, if x is to be multiplied with them."""
+        if x.dtype not in _PACKED or x.device.type != "cpu" or torch._C._are_functorch_transforms_active():
+            return None
+        if not torch.compiler.is_compiling():
+            if not _plain(x, self.data):
+                return None
+            if self._packed_of != self._key():
+                self._pack()
+            if self.activations == "float" and x.numel() > MANY * self.in_features and not _core.tiles():
+                return None
+        if self.panels is None:
+            return None
+        how = find_scheme(self.scheme)
+        return Packed(self.panels, None, self.shape, 4 if how.bits <= 4 else 8, self._groups(), how.affine)
+
+    def _changed(self) -> None:
+        if self._packed_of != self._key():
+            self._pack()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if "encoding" not in self._buffers:  # pickled by an earlier version
+        if "panels" not in self._buffers:  # pickled by an earlier version
             self.out_features, self.in_features = self.shape
-            self.register_buffer("encoding", self._text())
+            self.register_buffer("panels", None, persistent=False)
+            self.activations = "float"
+        self._packed_of = ()
 
     def extra_repr(self) -> str:
-        return f"{self.shape[1]}, {self.shape[0]}, {self.scheme}, bias={self.bias is not None}"
+        return f"{self.shape[1]}, {self.shape[0]}, {self.scheme}, bias={self.bias is not None}" + (
+            "" if self.activations == "float" else f", activations={self.activations}"
+        )
+
+
+def _rounded(x: Tensor) -> Tensor:
+    """x rounded to int8 by rows, as `tersor.quant.packed_linear` rounds it; the gradient passes straight through."""
+    wide = x.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+    amax = wide.abs().amax(-1, keepdim=True) if x.shape[-1] else wide.new_zeros(*x.shape[:-1], 1)
+    step = least(torch, amax / 127, amax, 127)
+    return x + ((wide / step).round() * step - wide).to(x.dtype)
 
 
 def _plain(*xs: Tensor) -> bool:

@@ -17,12 +17,14 @@ from tersor.quant.fake import fake_quantize
 from tersor.quant.gptq import GPTQ, gptq
 from tersor.quant.hessian import hessian
 from tersor.quant.packing import pack, unpack
+from tersor.quant.product import Packed, int8_matmul, packed_linear, prepack
 from tersor.quant.qparams import choose_qparams
 
 __all__ = [
     "GPTQ",
     "Calibrated",
     "Encoded",
+    "Packed",
     "calibrate",
     "choose_qparams",
     "decode",
@@ -31,7 +33,10 @@ __all__ = [
     "fake_quantize",
     "gptq",
     "hessian",
+    "int8_matmul",
     "pack",
+    "packed_linear",
+    "prepack",
     "quantize",
     "unpack",
 ]

@@ -9,6 +9,7 @@ _UNWRITTEN = "not written yet"
 _PAIRS = "not written yet: pairs are walked tile by tile with a running reducer, on the CPU alone"
 _STRUCTURE = "the structure of a matrix is made on the CPU, once, and kept where its values are"
 _PLAIN = "torch's own functions do it where `CSR` meets a tensor on a GPU"
+_PACKED = "a layout for the CPU: on a GPU the weight is decoded and multiplied by torch's own product"
 
 #: operators whose launcher here is made of torch's own operations: no kernel of ours, and no reference
 COMPOSED = frozenset({"loss.info_nce", "loss.info_nce_bwd"})
@@ -39,6 +40,10 @@ ABSENT = {
     "quant.fake_quantize_lsq_bwd": _UNWRITTEN,
     "quant.ldlq": "columns follow one another: weights and Hessian go to the CPU, where rows are decided side by side",
     "quant.pack": _UNWRITTEN,
+    "quant.packed_int8": _PACKED,
+    "quant.packed_linear": _PACKED,
+    "quant.packed_linear_bwd": _PACKED,
+    "quant.panels": _PACKED,
     "quant.quantize": _UNWRITTEN,
     "quant.unpack": _UNWRITTEN,
     "random.philox4x32": "kernels draw with tl.philox, which makes the same words",

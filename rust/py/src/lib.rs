@@ -291,6 +291,12 @@ mod _core {
         (simd::level_name(), simd::available())
     }
 
+    /// Whether products of packed weights use tiles of AMX.
+    #[pyfunction]
+    fn tiles() -> bool {
+        base::tiles::allowed()
+    }
+
     /// Forces an instruction set by name (None: the best); for tests.
     #[pyfunction]
     #[pyo3(signature = (name=None))]

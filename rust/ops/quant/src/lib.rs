@@ -7,6 +7,7 @@ mod fake;
 mod grain;
 mod layout;
 mod ldlq;
+mod product;
 mod range;
 mod scales;
 #[cfg(test)]
@@ -41,6 +42,14 @@ pub static OPS: &[Op] = ops! {
         -> (q[w]: lo < 0 ? int8 : uint8, error[n]: float64) = ldlq::ldlq;
     pack(q[b.., k]; bits: int, words: bool)
         -> (w[b.., words ? (k * bits + 31) / 32 : (k * bits + 7) / 8]: words ? int32 : uint8) = layout::pack;
+    panels(q[o, k], scale[o, g], zero_point[*]?; bits: int, affine: bool)
+        -> (w[(o + 15) / 16, k ? g * ((affine ? 128 : 64) + (k / g + 7) / 8 * 16 * bits) : 0]: uint8) = product::panels;
+    packed_linear(x[b.., k], w[p, t], bias[*]?, table[*]?;
+        outs: int, inputs: int, bits: int, groups: int, affine: bool, integers: bool) -> (y[b.., outs]) = product::linear;
+    packed_linear_bwd(g[b.., o], w[p, t], bias[*]?, table[*]?;
+        outs: int, inputs: int, bits: int, groups: int, affine: bool, integers: bool, needs: needs)
+        -> (dx[b.., inputs]?, dbias[bias]?) = product::linear_bwd;
+    packed_int8(a[b.., k], w[p, t]; outs: int, inputs: int) -> (y[b.., outs]: int32) = product::int8;
     unpack(w[b.., n]; bits: int, last: int, signed: bool) -> (q[b.., last]: signed ? int8 : uint8) = layout::unpack;
 };
 

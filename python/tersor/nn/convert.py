@@ -1,0 +1,161 @@
+"""A whole model's layers exchanged. The one rule: what is not exchanged is said, with its reason, and the same call brings the
+layers back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from tersor.checkpoint._parts import held
+from tersor.checkpoint._patterns import Patterns
+from tersor.nn.quant import QuantLinear
+
+#: what brings layers back
+DENSE = "dense"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `convert` did.
+
+    Attributes
+    ----------
+    converted : names of the modules that were exchanged
+    left : name of a module -> why it was not
+    """
+
+    converted: tuple[str, ...]
+    left: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        rest = "".join(f"\n  {name}: {why}" for name, why in self.left.items())
+        return f"{len(self.converted)} layers converted, {len(self.left)} left{':' if rest else ''}{rest}"
+
+
+def convert(
+    model: nn.Module,
+    scheme: str,
+    *,
+    activations: str = "float",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> Conversion:
+    r"""Exchanges the linear layers of a model for `QuantLinear` ones, in place, or brings them back.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Modules of its own classes stay; each ``torch.nn.Linear`` in it is exchanged, once, also where it stands at several
+        names.
+    scheme : str
+        "int8-row", "int4-g128" or another of `tersor.quant.encode`; or "dense", which makes a ``torch.nn.Linear`` of the
+        decoded weight of each `QuantLinear`.
+    activations : "float" or "int8"
+        See `QuantLinear`.
+    include, exclude : shell patterns on names of modules
+        What is included is exchanged even if it is a router or shares its weight; one that names nothing is an error.
+
+    Returns
+    -------
+    Conversion
+        The names, and the reason for every linear layer that was left: excluded; a router; a weight that another module uses
+        too (a head tied to its table of embeddings); a forward or hooks of its own; groups that do not divide its rows.
+
+    Raises
+    ------
+    TypeError
+        If model is not a module, or is a linear layer itself, which cannot be exchanged in place (see
+        ``QuantLinear.from_float``).
+    ValueError
+        If the scheme is unknown or a pattern names nothing.
+
+    Notes
+    -----
+    Each weight is encoded by itself, rounded to the nearest. Training state is lost: codes are not trained.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tersor import nn as tnn
+    >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8))
+    >>> tnn.convert(model, "int8-row", activations="int8", exclude=["2"])
+    1 layers converted, 1 left:
+      2: excluded
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"convert: model must be a torch.nn.Module, got {type(model).__name__}")
+    back = scheme == DENSE
+    kind: Any = QuantLinear if back else nn.Linear
+    if isinstance(model, (nn.Linear, QuantLinear)):
+        raise TypeError(
+            f"convert: model is a {type(model).__name__} itself; use QuantLinear.from_float, or put it in a module"
+        )
+    if not back:
+        QuantLinear.empty(0, 0, scheme, bias=False, activations=activations)  # refuses what it does not know
+    found = {name: m for name, m in model.named_modules() if isinstance(m, kind)}
+    patterns = Patterns(include, exclude)
+    patterns.check(f"{name}.weight" for name in found)
+    shared = {} if back else _shared(model)
+    made: dict[str, nn.Module] = {}
+    left: dict[str, str] = {}
+    for name, module in found.items():
+        why = _left(name, module, patterns, shared)
+        if why is None:
+            try:
+                made[name] = _dense(module) if back else QuantLinear.from_float(module, scheme, activations)
+                continue
+            except (TypeError, ValueError) as error:
+                why = str(error)
+        left[name] = why
+    _exchange(model, {id(found[name]): new for name, new in made.items()})
+    return Conversion(tuple(made), left)
+
+
+def _left(name: str, module: nn.Module, patterns: Patterns, shared: Mapping[int, str]) -> str | None:
+    """Why a layer is not even tried."""
+    tensor = f"{name}.weight"
+    if patterns.excluded(tensor):
+        return "excluded"
+    if patterns.included(tensor):
+        return None
+    if patterns.include:
+        return "not included"
+    parameter = module._parameters.get("weight")
+    if parameter is not None and (other := shared.get(id(parameter))):
+        return f"its weight is also that of {other}"
+    return held(tensor, "")
+
+
+def _shared(model: nn.Module) -> dict[int, str]:
+    """Parameters that modules of other kinds use too, by the first of these."""
+    others: dict[int, str] = {}
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear):
+            for parameter in module._parameters.values():
+                if parameter is not None:
+                    others.setdefault(id(parameter), name)
+    return others
+
+
+@torch.no_grad()
+def _dense(layer: Any) -> nn.Linear:
+    bias = layer.bias
+    kind = layer.scale.dtype if bias is None else bias.dtype
+    linear = nn.Linear(layer.in_features, layer.out_features, bias is not None, device="meta")
+    linear.weight = nn.Parameter(layer.weight.to(kind))
+    if bias is not None:
+        linear.bias = nn.Parameter(bias.detach().clone())
+    return linear.train(layer.training)
+
+
+def _exchange(model: nn.Module, made: Mapping[int, nn.Module]) -> None:
+    """Puts new modules wherever the old ones stand."""
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child is not None and id(child) in made:
+                setattr(parent, name, made[id(child)].train(child.training))

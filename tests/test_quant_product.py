@@ -1,0 +1,257 @@
+"""Products with packed weights. The one rule: what is claimed of them is asked of every scheme, against float64."""
+
+import numpy as np
+import pytest
+import tersor
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tersor import nn as tnn
+from tersor import quant
+from tersor.quant import _panels
+from torch import nn
+
+SCHEMES = (
+    "int8-row",
+    "int8-g8",
+    "int4-row",
+    "int4-g16",
+    "uint4-g8",
+    "uint8-row",
+    "int3-g24",
+    "uint2-row",
+    "int6-row",
+    "int8-tensor",
+)
+EPS = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+
+
+def weight(scheme, outs=37, inputs=48, seed=0):
+    w = np.random.default_rng(seed).standard_normal((outs, inputs)).astype(np.float32)
+    e = quant.encode(w, scheme)
+    return e, quant.decode(e).astype(np.float64), quant.prepack(e)
+
+
+def rows(n, inputs=48, dtype="float32", seed=1):
+    x = np.random.default_rng(seed).standard_normal((n, inputs))
+    return torch.tensor(x).to(getattr(torch, dtype))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_panels_hold_the_weights(scheme):
+    e, w, packed = weight(scheme)
+    sizes = packed.shape[0], packed.shape[1], packed.bits, packed.groups, packed.affine
+    np.testing.assert_allclose(_panels.weights(packed.panels, None, *sizes), w, rtol=1e-6)
+    assert packed.nbytes <= -(-37 // 16) * 16 * (48 * packed.bits // 8 + packed.groups * 8 + 64)
+    again = quant.prepack(quant.encode(torch.tensor(quant.decode(e)), scheme))
+    assert isinstance(again.panels, torch.Tensor)
+
+
+@pytest.mark.parametrize("dtype", EPS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("n", [1, 3, 5, 40])
+def test_float_activations_are_right_to_rounding(scheme, dtype, n):
+    _, w, packed = weight(scheme)
+    x, b = rows(n, dtype=dtype), rows(1, 37, dtype)[0]
+    wide = x.double().numpy()
+    packed = quant.Packed(
+        torch.tensor(packed.panels), None, *(getattr(packed, k) for k in ("shape", "bits", "groups", "affine"))
+    )
+    y = quant.packed_linear(x, packed, b)
+    assert y.dtype == x.dtype
+    want, size = wide @ w.T + b.double().numpy(), np.abs(wide) @ np.abs(w).T
+    # the sum is float32's, the result is rounded once
+    bound = 4 * 2.0**-23 * np.sqrt(48) * size + EPS[dtype] * np.abs(want)
+    assert (np.abs(y.double().numpy() - want) <= bound).all()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("n", [1, 7, 40])
+def test_int8_activations_are_those_of_encode(scheme, n):
+    _, w, packed = weight(scheme)
+    x = rows(n).numpy()
+    wide = quant.decode(quant.encode(x, "int8-row")).astype(np.float64)
+    y = quant.packed_linear(x, packed, activations="int8")
+    assert (np.abs(y - wide @ w.T) <= 4e-7 * (np.abs(wide) @ np.abs(w).T)).all()
+
+
+@given(n=st.integers(0, 40), outs=st.integers(0, 40), inputs=st.integers(0, 200), seed=st.integers(0, 99))
+def test_int8_matmul_is_exact(n, outs, inputs, seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(-128, 128, (n, inputs), np.int8), rng.integers(-128, 128, (outs, inputs), np.int8)
+    want = a.astype(np.int64) @ b.T.astype(np.int64)
+    np.testing.assert_array_equal(quant.int8_matmul(a, b), want)
+    z = int(rng.integers(0, 256))
+    u = a.view(np.uint8)
+    np.testing.assert_array_equal(
+        quant.int8_matmul(u, b, zero_point_a=z), (u.astype(np.int64) - z) @ b.T.astype(np.int64)
+    )
+    tensor = quant.int8_matmul(
+        torch.tensor(a), torch.tensor(b), scale_a=0.5, scale_b=torch.ones(outs), bias=torch.ones(outs)
+    )
+    np.testing.assert_allclose(tensor.numpy(), 0.5 * want + 1, rtol=1e-6)
+
+
+def test_int8_matmul_at_the_ends_of_the_range():
+    for inputs in (64, 131071):
+        for a, b in ((-128, -128), (127, -128), (-128, 127)):
+            y = quant.int8_matmul(np.full((9, inputs), a, np.int8), np.full((2, inputs), b, np.int8))
+            assert (y == a * b * inputs).all()
+    with pytest.raises(ValueError, match="int8_matmul: 131072 products may not fit 32 bits: at most 131071"):
+        quant.int8_matmul(np.zeros((1, 131072), np.int8), np.zeros((1, 131072), np.int8))
+    with pytest.raises(ValueError, match="at most 65792"):
+        quant.int8_matmul(np.zeros((1, 70000), np.int8), np.zeros((1, 70000), np.int8), zero_point_a=1)
+
+
+@pytest.mark.parametrize("activations", ["float", "int8"])
+def test_a_row_does_not_depend_on_the_rows_beside_it(activations):
+    for scheme in ("int8-row", "int4-g128"):
+        _, _, packed = weight(scheme, 50, 256)
+        x = rows(96, 256).numpy()
+        whole = quant.packed_linear(x, packed, activations=activations)
+        few = quant.packed_linear(x[:8], packed, activations=activations)
+        for n in (1, 2, 3, 5, 13, 40):
+            # tiles of AMX, which nine rows or more are summed in, round elsewhere than chains
+            want = few if n < 9 else whole
+            assert np.array_equal(quant.packed_linear(x[:n], packed, activations=activations), want[:n])
+        if activations == "int8" or not tersor._core.tiles():
+            assert np.array_equal(few, whole[:8])
+
+
+def test_what_is_not_finite_stays_in_its_row():
+    _, _, packed = weight("int8-row")
+    x = rows(20).numpy()
+    clean = {a: quant.packed_linear(x, packed, activations=a) for a in ("float", "int8")}
+    x[3, 5], x[7, 0] = np.nan, np.inf
+    for a, want in clean.items():
+        y = quant.packed_linear(x, packed, activations=a)
+        assert np.isnan(y[3]).all() and not np.isfinite(y[7]).any()
+        keep = [i for i in range(20) if i not in (3, 7)]
+        assert np.array_equal(y[keep], want[keep])
+
+
+def test_denormals_and_large_numbers():
+    _, w, packed = weight("int4-g16")
+    for scale in (1e-42, 1e-38, 1e36):
+        x = rows(9).numpy() * np.float32(scale)
+        want, size = x.astype(np.float64) @ w.T, np.abs(x.astype(np.float64)) @ np.abs(w).T
+        y = quant.packed_linear(x, packed)
+        assert (np.abs(y - want) <= 4 * 2.0**-23 * 7 * size + 48 * 2.0**-149).all()
+        xq = quant.decode(quant.encode(x, "int8-row")).astype(np.float64)
+        assert (np.abs(quant.packed_linear(x, packed, activations="int8") - xq @ w.T) <= 4e-7 * size + 1e-43).all()
+
+
+def test_what_does_not_go_together_is_refused():
+    e, _, packed = weight("int8-row")
+    x = rows(2).numpy()
+    for call, error, said in [
+        (lambda: quant.prepack(x), TypeError, "weight must be an Encoded"),
+        (lambda: quant.prepack(quant.encode(x.astype(np.float64), "int8-row")), TypeError, "scales must be float32"),
+        (lambda: quant.prepack(quant.encode(x[0], "int8-row")), ValueError, r"\[out, in\]"),
+        (lambda: quant.packed_linear(x[:, 1:], packed), ValueError, "last axis of x must have 48"),
+        (lambda: quant.packed_linear(x, packed, x[0]), ValueError, "bias must have shape"),
+        (lambda: quant.packed_linear(x, x), TypeError, "Packed"),
+        (lambda: quant.packed_linear(x, packed, activations="int4"), ValueError, "activations must be one of"),
+        (lambda: quant.packed_linear(x.astype(np.int32), packed), TypeError, "x must be"),
+        (lambda: quant.int8_matmul(x, e.data), TypeError, "a must be"),
+        (lambda: quant.int8_matmul(e.data, e.data.astype(np.int16)), TypeError, "b must be int8"),
+        (
+            lambda: quant.int8_matmul(e.data, e.data, zero_point_a=128),
+            ValueError,
+            "zero_point_a must lie within -128 and 127",
+        ),
+    ]:
+        with pytest.raises(error, match=said):
+            call()
+    assert np.array_equal(quant.packed_linear(x, packed), quant.packed_linear(x, e))
+
+
+@pytest.mark.parametrize("activations", ["float", "int8"])
+@pytest.mark.parametrize("scheme", ["int8-row", "int4-g16", "uint4-g8"])
+def test_layers_multiply_with_their_codes(scheme, activations):
+    torch.manual_seed(0)
+    linear, x = nn.Linear(48, 37), torch.randn(5, 48)
+    layer = tnn.QuantLinear.from_float(linear, scheme, activations)
+    assert layer.panels is not None and "panels" not in layer.state_dict()
+    given = x if activations == "float" else quant.decode(quant.encode(x, "int8-row"))
+    want = torch.nn.functional.linear(given.double(), layer.weight.double(), linear.bias.double())
+    torch.testing.assert_close(layer(x).double(), want, rtol=1e-5, atol=1e-5)
+    # elsewhere the weight is decoded: the same layer
+    torch.testing.assert_close(torch.func.vmap(layer)(x[None])[0], layer(x), rtol=1e-5, atol=1e-5)
+    x.requires_grad_()
+    layer(x).square().sum().backward()
+    torch.testing.assert_close(x.grad, 2 * layer(x).detach() @ layer.weight, rtol=1e-5, atol=1e-5)
+
+
+def test_codes_that_change_are_packed_anew():
+    torch.manual_seed(0)
+    x = torch.randn(3, 16)
+    one, two = (tnn.QuantLinear.from_float(nn.Linear(16, 16), "int8-row") for _ in range(2))
+    for change in (
+        lambda layer: layer.load_state_dict(two.state_dict()),
+        lambda layer: layer.load_state_dict(two.state_dict(), assign=True),
+        lambda layer: [
+            own.copy_(other)
+            for own, other in zip(layer.buffers(), two.buffers(), strict=True)
+            if own is not layer.panels
+        ],
+        lambda layer: [setattr(layer, k, getattr(two, k).clone()) for k in ("data", "scale", "encoding")],
+    ):
+        layer = tnn.QuantLinear.from_float(nn.Linear(16, 16), "int8-row")
+        layer.bias = nn.Parameter(two.bias.detach().clone())
+        layer(x)
+        with torch.no_grad():
+            change(layer)
+        assert torch.equal(layer(x), two(x))
+    assert not torch.equal(one(x), two(x))
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(10, 32)
+        self.up, self.down = nn.Linear(32, 48), nn.Linear(48, 32)
+        self.router = nn.Linear(32, 4)
+        self.again = self.up
+        self.head = nn.Linear(32, 10, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, ids):
+        x = self.table(ids)
+        return self.head(x + self.down(torch.relu(self.again(x)))) + self.router(x).sum()
+
+
+def test_a_model_is_converted_and_brought_back():
+    torch.manual_seed(0)
+    model, ids = Net().eval(), torch.arange(10)
+    want = model(ids)
+    made = tnn.convert(model, "int8-row", activations="int8")
+    assert made.converted == ("up", "down")
+    assert made.left == {"router": "a router", "head": "its weight is also that of table"}
+    assert model.again is model.up and isinstance(model.up, tnn.QuantLinear)
+    got = model(ids)
+    assert 0.9995 < torch.cosine_similarity(got, want).min() < 1
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")(ids)
+    torch.testing.assert_close(compiled, got)
+    assert tnn.convert(model, "dense", exclude=["down"]).left == {"down": "excluded"}
+    assert type(model.up) is nn.Linear and model.again is model.up
+    tnn.convert(model, "dense")
+    assert torch.cosine_similarity(model(ids), want).min() > 0.9995
+    # what is asked for by name is converted whatever it is
+    assert tnn.convert(model, "int4-g16", include=["head", "router"]).converted == ("router", "head")
+
+
+def test_a_conversion_says_what_it_leaves():
+    model = nn.Sequential(nn.Linear(20, 8), nn.Linear(8, 8))
+    model[1].register_forward_hook(lambda *_: None)
+    made = tnn.convert(model, "int4-g16")
+    assert not made.converted and "groups of 16 do not divide" in made.left["0"] and "hook" in made.left["1"]
+    for call, error, said in [
+        (lambda: tnn.convert(nn.Linear(2, 2), "int8-row"), TypeError, "Linear itself"),
+        (lambda: tnn.convert(3, "int8-row"), TypeError, "convert: model must be"),
+        (lambda: tnn.convert(model, "int9-row"), ValueError, "int9-row"),
+        (lambda: tnn.convert(model, "int8-row", activations="int3"), ValueError, "activations must be"),
+        (lambda: tnn.convert(model, "int8-row", include=["nothing"]), ValueError, "no tensor and no module is called"),
+    ]:
+        with pytest.raises(error, match=said):
+            call()

@@ -1,5 +1,8 @@
 """Products with packed weights. The one rule: what is claimed of them is asked of every scheme, against float64."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import tersor
@@ -255,3 +258,95 @@ def test_a_conversion_says_what_it_leaves():
     ]:
         with pytest.raises(error, match=said):
             call()
+
+
+def test_second_derivatives():
+    e = quant.encode(torch.randn(5, 8, generator=torch.Generator().manual_seed(0)), "int4-g4")
+    packed = quant.prepack(e)
+    x, b = rows(3, 8, "float64").requires_grad_(), rows(1, 5, "float64")[0].requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x, b: quant.packed_linear(x, packed, b).square(), (x, b))
+    layer = tnn.QuantLinear(e, activations="int8")
+    x = rows(3, 8).requires_grad_()
+    (g,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+    (h,) = torch.autograd.grad(g.sum(), x)
+    torch.testing.assert_close(h, 2 * (layer.weight.T @ layer.weight).sum(0).expand(3, 8), rtol=1e-5, atol=1e-5)
+
+
+def test_inference_mode_leaves_no_trace():
+    torch.manual_seed(0)
+    x = torch.randn(3, 16)
+    one, two = (tnn.QuantLinear.from_float(nn.Linear(16, 16), "int8-row") for _ in range(2))
+    copied = copy.deepcopy(one)
+    with torch.inference_mode():
+        copied(x)
+        copied.data.copy_(one.data)
+        copied(x)
+    copied(x).sum().backward()
+    with torch.inference_mode():
+        made = tnn.QuantLinear.from_float(nn.Linear(16, 16), "int8-row")
+        made(x)
+        made.load_state_dict(two.state_dict())
+        assert torch.equal(made(x), two(x))
+    with torch.no_grad():
+        assert torch.equal(made(x), two(x))
+
+
+def test_a_layer_has_the_type_it_was_moved_to():
+    x = torch.randn(2, 3, 16)
+    for bias in (True, False):
+        model = nn.Sequential(nn.Linear(16, 16, bias=bias)).bfloat16()
+        tnn.convert(model, "int8-row")
+        assert model[0].weight.dtype == torch.bfloat16
+        model.float()
+        assert model[0].weight.dtype == torch.float32
+        model.bfloat16()
+        tnn.convert(model, "dense")
+        assert model[0].weight.dtype == torch.bfloat16 and model(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_what_torch_reads_by_itself_is_left():
+    model = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+    made = tnn.convert(model, "int8-row")
+    assert not made.converted and set(made.left) == {"self_attn.out_proj", "linear1", "linear2"}
+    model(torch.randn(2, 3, 16))
+
+
+def test_what_is_frozen_stays_frozen():
+    model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16).requires_grad_(False))
+    tnn.convert(model, "int8-row")
+    assert [p.requires_grad for p in model.parameters()] == [True, False]
+    tnn.convert(model, "dense")
+    assert [p.requires_grad for p in model[1].parameters()] == [False, False]
+
+
+def test_codes_overwritten_behind_a_tensor_are_packed_when_asked():
+    torch.manual_seed(0)
+    layer, x = tnn.QuantLinear.from_float(nn.Linear(16, 16, bias=False), "int8-row"), torch.randn(3, 16)
+    want = layer(x)
+    layer.scale.data.mul_(2)
+    layer.repack()
+    assert torch.equal(layer(x), 2 * want)
+    copied = pickle.loads(pickle.dumps(layer))
+    copied.panels.zero_()
+    assert torch.equal(pickle.loads(pickle.dumps(copied))(x), 2 * want)
+
+
+def test_scales_of_int8_matmul_are_those_of_rows_and_outputs():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(-9, 9, (3, 8), np.int8), rng.integers(-9, 9, (3, 8), np.int8)
+    want = a.astype(np.int64) @ b.T.astype(np.int64)
+    y = quant.int8_matmul(a, b, scale_a=np.full((3, 1), 0.5), scale_b=np.ones((3, 1)), bias=np.ones(3))
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(y, 0.5 * want + 1)
+    for wrong in ({"scale_a": np.ones(3)}, {"scale_b": np.ones((1, 3))}, {"bias": np.ones((3, 1))}):
+        (who,) = wrong
+        with pytest.raises(ValueError, match=f"int8_matmul: {who} must have shape"):
+            quant.int8_matmul(a, b, **wrong)
+
+
+def test_patterns_mean_any_name_of_any_module():
+    model = Net()
+    assert "up" in tnn.convert(model, "int8-row", exclude=["again"]).left
+    assert tnn.convert(model, "int8-row", include=["table", "up"]).left["table"] == "a Embedding is not exchanged"
+    empty = quant.prepack(quant.encode(np.zeros((3, 0), np.float32), "int4-g32"))
+    assert quant.packed_linear(np.zeros((2, 0), np.float32), empty).tolist() == [[0.0] * 3] * 2

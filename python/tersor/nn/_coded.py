@@ -57,16 +57,22 @@ class Coded(nn.Module):
         decoded: Tensor = quant.decode(self.encoded)
         return decoded
 
-    def _changed(self) -> None:
-        """Called when buffers were exchanged or overwritten as a whole."""
+    def repack(self) -> None:
+        """Makes anew what is made of the codes: to be called when they were overwritten where no tensor can notice.
+
+        That is through ``.data``, NumPy or a collective of ``torch.distributed``, by another process that shares the memory,
+        and in place before a call of what was compiled or exported.
+        """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        exact = self.scale
+        exact, kind = self.scale, getattr(torch, self.dtype)
         super()._apply(fn, recurse)
         if self.scale.dtype != exact.dtype:
             self.scale = exact.to(self.scale.device)
+        # the type of what is decoded goes with the module, as that of a dense weight does
+        self.dtype = dtype_name(fn(torch.zeros(1, dtype=kind, device=exact.device)).dtype)
         self.encoding = self._text()  # `to_empty` leaves buffers as the memory was
-        self._changed()
+        self.repack()
         return self
 
     def _load_from_state_dict(
@@ -93,7 +99,7 @@ class Coded(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, *rest)
         if given is None and prefix + "data" in state_dict and key in missing:
             missing.remove(key)  # saved by an earlier version: shapes and types are what there is to check
-        self._changed()
+        self.repack()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

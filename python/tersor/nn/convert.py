@@ -64,7 +64,8 @@ def convert(
     -------
     Conversion
         The names, and the reason for every linear layer that was left: excluded; a router; a weight that another module uses
-        too (a head tied to its table of embeddings); a forward or hooks of its own; groups that do not divide its rows.
+        too (a head tied to its table of embeddings), or that torch's own attention and encoder layer read by themselves; a
+        forward or hooks of its own; groups that do not divide its rows.
 
     Raises
     ------
@@ -76,7 +77,8 @@ def convert(
 
     Notes
     -----
-    Each weight is encoded by itself, rounded to the nearest. Training state is lost: codes are not trained.
+    Each weight is encoded by itself, rounded to the nearest (calibrated codes are made by ``tersor quantize``). Training
+    state is lost: codes are not trained. A bias stays trainable or frozen.
 
     Examples
     --------
@@ -97,14 +99,21 @@ def convert(
         )
     if not back:
         QuantLinear.empty(0, 0, scheme, bias=False, activations=activations)  # refuses what it does not know
+    names: dict[int, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        names.setdefault(id(module), []).append(name)
     found = {name: m for name, m in model.named_modules() if isinstance(m, kind)}
     patterns = Patterns(include, exclude)
-    patterns.check(f"{name}.weight" for name in found)
+    patterns.check(f"{name}.weight" for every in names.values() for name in every)
     shared = {} if back else _shared(model)
     made: dict[str, nn.Module] = {}
     left: dict[str, str] = {}
-    for name, module in found.items():
-        why = _left(name, module, patterns, shared)
+    for name, module in model.named_modules():
+        if not isinstance(module, kind):
+            if name and not any(True for _ in module.children()) and patterns.included(f"{name}.weight"):
+                left[name] = f"a {type(module).__name__} is not exchanged"
+            continue
+        why = _left(names[id(module)], module, patterns, shared)
         if why is None:
             try:
                 made[name] = _dense(module) if back else QuantLinear.from_float(module, scheme, activations)
@@ -116,25 +125,33 @@ def convert(
     return Conversion(tuple(made), left)
 
 
-def _left(name: str, module: nn.Module, patterns: Patterns, shared: Mapping[int, str]) -> str | None:
-    """Why a layer is not even tried."""
-    tensor = f"{name}.weight"
-    if patterns.excluded(tensor):
+def _left(names: Sequence[str], module: nn.Module, patterns: Patterns, shared: Mapping[int, str]) -> str | None:
+    """Why a layer that stands at these names is not even tried."""
+    tensors = [f"{name}.weight" for name in names]
+    if any(map(patterns.excluded, tensors)):
         return "excluded"
-    if patterns.included(tensor):
+    if any(map(patterns.included, tensors)):
         return None
     if patterns.include:
         return "not included"
+    if why := shared.get(id(module)):
+        return why
     parameter = module._parameters.get("weight")
     if parameter is not None and (other := shared.get(id(parameter))):
         return f"its weight is also that of {other}"
-    return held(tensor, "")
+    return next(filter(None, (held(tensor, "") for tensor in tensors)), None)
 
 
 def _shared(model: nn.Module) -> dict[int, str]:
-    """Parameters that modules of other kinds use too, by the first of these."""
+    """Parameters that modules of other kinds use too, by the first of these, and layers whose weight torch reads by itself."""
     others: dict[int, str] = {}
     for name, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            others[id(module.out_proj)] = "torch's attention reads its weight itself"
+        elif isinstance(module, nn.TransformerEncoderLayer):
+            others |= dict.fromkeys(
+                map(id, (module.linear1, module.linear2)), "torch's encoder layer reads its weight itself"
+            )
         if not isinstance(module, nn.Linear):
             for parameter in module._parameters.values():
                 if parameter is not None:
@@ -145,11 +162,11 @@ def _shared(model: nn.Module) -> dict[int, str]:
 @torch.no_grad()
 def _dense(layer: Any) -> nn.Linear:
     bias = layer.bias
-    kind = layer.scale.dtype if bias is None else bias.dtype
+    kind = getattr(torch, layer.dtype)
     linear = nn.Linear(layer.in_features, layer.out_features, bias is not None, device="meta")
-    linear.weight = nn.Parameter(layer.weight.to(kind))
+    linear.weight = nn.Parameter(layer.weight.to(kind), requires_grad=bias is None or bias.requires_grad)
     if bias is not None:
-        linear.bias = nn.Parameter(bias.detach().clone())
+        linear.bias = nn.Parameter(bias.detach().clone(), requires_grad=bias.requires_grad)
     return linear.train(layer.training)
 
 

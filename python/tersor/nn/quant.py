@@ -67,8 +67,9 @@ class QuantLinear(Coded):
     On a CPU rows of float32, float16 and bfloat16 are multiplied with the codes as `panels` hold them
     (`tersor.quant.packed_linear`), which takes the memory of the codes once more. Elsewhere the weight is decoded, in the
     dtype of x, and multiplied by torch's own product: for more than `MANY` rows of floats where the processor has no AMX, on a
-    GPU, for float64 and under the transforms of ``torch.func``. There, without a gradient to record, all layers of a thread
-    decode into the same memory.
+    GPU, for float64 and under the transforms of ``torch.func`` (of which those in forward mode are refused). There, without a
+    gradient to record, all layers of a thread decode into the same memory. What reads `weight` by itself, as torch's own
+    attention does, decodes it at every call. `repack` says when codes were overwritten behind a tensor's back.
     """
 
     panels: Tensor | None
@@ -85,8 +86,7 @@ class QuantLinear(Coded):
         self.register_buffer("panels", None, persistent=False)
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
         self.activations = activations
-        self._packed_of: tuple[Any, ...] = ()
-        self._changed()
+        self.repack()
 
     @classmethod
     def from_float(cls, linear: nn.Linear, scheme: str, activations: str = "float") -> QuantLinear:
@@ -96,7 +96,10 @@ class QuantLinear(Coded):
         its own, or with hooks that would be lost, is a TypeError.
         """
         weight, bias = parts_of("QuantLinear.from_float", linear)
-        return cls(quant.encode(weight, scheme), bias, activations=activations)
+        layer = cls(quant.encode(weight, scheme), bias, activations=activations)
+        if layer.bias is not None and bias is not None:
+            layer.bias.requires_grad_(bias.requires_grad)
+        return layer
 
     @classmethod
     def empty(
@@ -149,19 +152,19 @@ class QuantLinear(Coded):
             if t is not None
         )
 
-    def _pack(self) -> None:
-        """Lays the codes out for products, where these are made of codes."""
+    def repack(self) -> None:
         here = _plain(self.data, self.scale) and self.data.device.type == "cpu"
-        whole = self.scale.dtype == torch.float32 and self.in_features // max(self._groups(), 1) <= GROUP
-        self.panels = None
-        self._packed_of = self._key()
+        groups = self.scale.shape[1] if self.scale.ndim == 2 else 1
+        whole = self.scale.dtype == torch.float32 and self.in_features // max(groups, 1) <= GROUP
+        key, made = self._key(), None
         if here and whole:
             # zero points that are no codes, as memory may hold before a state is loaded: what they mean is decoded all the same
-            with contextlib.suppress(ValueError):
-                self.panels = quant.prepack(self.encoded).panels
-
-    def _groups(self) -> int:
-        return self.scale.shape[1] if self.scale.ndim == 2 else 1
+            with contextlib.suppress(ValueError), torch.inference_mode(False):
+                made = quant.prepack(self.encoded)
+        # the key last: whoever finds it finds the panels
+        self.panels = None if made is None else made.panels
+        self._layout = None if made is None else (made.bits, made.groups, made.affine)
+        self._packed_of = key
 
     def _packed(self, x: Tensor) -> Packed | None:
         """The panels, if x is to be multiplied with them."""
@@ -171,17 +174,11 @@ class QuantLinear(Coded):
             if not _plain(x, self.data):
                 return None
             if self._packed_of != self._key():
-                self._pack()
+                self.repack()
             if self.activations == "float" and x.numel() > MANY * self.in_features and not _core.tiles():
                 return None
-        if self.panels is None:
-            return None
-        how = find_scheme(self.scheme)
-        return Packed(self.panels, None, self.shape, 4 if how.bits <= 4 else 8, self._groups(), how.affine)
-
-    def _changed(self) -> None:
-        if self._packed_of != self._key():
-            self._pack()
+        panels, layout = self.panels, self._layout
+        return None if panels is None or layout is None else Packed(panels, None, self.shape, *layout)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -189,7 +186,7 @@ class QuantLinear(Coded):
             self.out_features, self.in_features = self.shape
             self.register_buffer("panels", None, persistent=False)
             self.activations = "float"
-        self._packed_of = ()
+        self.repack()  # those of another version may lie in another way
 
     def extra_repr(self) -> str:
         return f"{self.shape[1]}, {self.shape[0]}, {self.scheme}, bias={self.bias is not None}" + (

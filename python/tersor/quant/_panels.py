@@ -69,7 +69,7 @@ def weights(w: Array, table: Array, outs: int, inputs: int, bits: int, groups: i
         codes = codes[:, :, :, None]
     # [panel, group, step, half, lane, byte] -> [panel, lane, group, input]
     u = codes.transpose(0, 4, 1, 2, 3, 5).reshape(len(w), LANES, groups, -1)[..., : inputs // groups]
-    if table is not None and np.size(table):
+    if table is not None and tuple(table.shape) != (0,):
         v = np.asarray(table, np.float64)[u]
     else:
         v = u - (head(1, np.int32) if affine else float(1 << bits - 1))

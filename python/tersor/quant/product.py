@@ -221,12 +221,14 @@ def prepack(weight: Encoded) -> Packed:
     if dtype_name(weight.scale.dtype) != "float32":
         raise TypeError(f"{who}: scales must be float32, got {dtype_name(weight.scale.dtype)}; encode a float32 weight")
     outs, inputs = weight.shape
-    groups = inputs // how.group if how.group else 1
+    groups = inputs // how.group if how.group and inputs else 1
     q = weight.data if how.raw else unpack(weight.data, how.bits, weight.shape, dtype="uint8" if how.affine else "int8")
     scale, zero = weight.scale, weight.zero_point
     if how.group is None:
         scale = scale.reshape(1, 1) + _zeros(scale, outs)
         zero = None if zero is None else zero.reshape(1, 1) + _zeros(zero, outs)
+    elif not inputs:
+        scale, zero = _zeros(scale, outs), None if zero is None else _zeros(zero, outs)
     if zero is not None:
         zero = zero.astype(np.float32) if isinstance(zero, np.ndarray) else zero.float()
     bits = 4 if how.bits <= 4 else 8
@@ -269,7 +271,8 @@ def packed_linear(
 
     Notes
     -----
-    With float activations an output is right to 4 ε √in of Σ|x ŵ|. With int8 activations the sums of groups are exact. What
+    With float activations an output is right to 4 ε √in of Σ|x ŵ|, unless numbers are so large that the sum of x times the
+    codes, before the scale, is over 3e38: it is infinite then. With int8 activations the sums of groups are exact. What
     is not finite goes the way of IEEE; with int8 activations such a row is NaN throughout. Each output is summed in one fixed
     order: the same bits for any number of threads, and for any other rows beside it, except that float rows are summed in
     tiles of AMX where there are nine or more and the processor has it. O(rows · in · out), one read of the codes for up to 96
@@ -374,12 +377,30 @@ def int8_matmul(
         y = y - zero * _packed_int8(ones, b.panels, outs, inputs).reshape(outs)
     if scale_a is None and scale_b is None and bias is None:
         return y
-    y = y.astype(np.float32) if isinstance(y, np.ndarray) else y.float()
-    if scale_b is not None:
-        y = y * (scale_b.reshape(-1) if getattr(scale_b, "ndim", 0) else scale_b)
-    if scale_a is not None:
-        y = y * scale_a
-    return y if bias is None else y + bias
+    lead = tuple(a.shape[:-1])
+    y = _single(y)
+    for who, scale, shapes in (
+        ("scale_b", scale_b, ((), (outs,), (outs, 1))),
+        ("scale_a", scale_a, ((), (*lead, 1))),
+        ("bias", bias, ((outs,),)),
+    ):
+        if scale is None:
+            continue
+        shape = tuple(getattr(scale, "shape", ()))
+        if shape not in shapes:
+            said = " or ".join(map(str, shapes))
+            raise ValueError(f"{name}: {who} must have shape {said}, got {shape}")
+        v = _single(scale) if hasattr(scale, "dtype") else scale
+        if who == "bias":
+            y = y + v
+        else:
+            y = y * (v.reshape(-1) if who == "scale_b" and shape else v)
+    return y
+
+
+def _single(x: Array) -> Array:
+    """Numbers as float32."""
+    return x.astype(np.float32) if isinstance(x, (np.ndarray, np.generic)) else x.float()
 
 
 def _signed(a: Array) -> Array:

@@ -11,6 +11,7 @@ mod layout;
 mod linear;
 mod lines;
 mod product;
+mod take;
 #[cfg(test)]
 mod tests;
 

@@ -4,7 +4,12 @@
 pub mod floats;
 pub mod integers;
 
+use super::kernel::Weights;
+use super::take::Take;
+use base::Result;
+use base::pool;
 pub use base::tiles::allowed;
+use std::ops::Range;
 
 /// Rows of a tile, and of two beside each other.
 const HIGH: usize = 16;
@@ -74,4 +79,30 @@ impl Drop for Force {
             unsafe { std::arch::asm!("tilerelease", options(nomem, nostack)) };
         }
     }
+}
+
+/// Panels in a task of tiles: putting their shapes in force takes as long as some products.
+const MANY: usize = 8;
+
+fn in_tiles(w: &Weights, rows: usize, task: impl Fn(Range<usize>) -> Result<()> + Sync) -> Result<()> {
+    assert!(w.panels.len() == w.layout.panels() * w.layout.panel_bytes());
+    let panels = w.layout.panels();
+    let work = rows.saturating_mul(w.layout.outs).saturating_mul(w.layout.inputs);
+    pool::map(panels.div_ceil(MANY), work / 32, |i| task(i * MANY..panels.min((i + 1) * MANY)))?.into_iter().collect()
+}
+
+/// As `product::integers`.
+pub fn sums_of_integers(w: &Weights, x: &integers::Rows, whole: bool, take: &Take) -> Result<()> {
+    assert!(x.stride >= w.layout.width() && x.codes.len() >= x.rows * x.stride);
+    assert!(x.totals.len() == x.rows * w.layout.groups() && integers::fits(w, x.rows));
+    // SAFETY: as asked above.
+    in_tiles(w, x.rows, |panels| unsafe { integers::integers(w, panels, x, whole, take) })
+}
+
+/// As `product::floats`.
+pub fn sums_of_floats(w: &Weights, x: &floats::Rows, take: &Take) -> Result<()> {
+    assert!(x.stride >= w.layout.width() * x.parts && x.numbers.len() >= x.rows * x.stride);
+    assert!((1..=3).contains(&x.parts) && floats::fits(w, x.rows));
+    // SAFETY: as asked above.
+    in_tiles(w, x.rows, |panels| unsafe { floats::floats(w, panels, x, take) })
 }

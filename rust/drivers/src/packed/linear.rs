@@ -7,6 +7,7 @@ use super::kernel::Weights;
 use super::lanes::LANES;
 use super::lines::Lines;
 use super::product::{self, Path, Tiles};
+use super::take::Take;
 use crate::flat::{Compute, Real};
 #[cfg(target_arch = "x86_64")]
 use base::Dtype;
@@ -60,7 +61,7 @@ pub fn linear<A: Compute>(
                 && amx::floats::fits(w, rows)
                 && let Some((x, back)) = parted(w, rows, x)?
             {
-                return product::floats_in_tiles(w, &x.rows(rows), &|row: usize, at: Range<usize>, sums: &[f32]| {
+                return amx::sums_of_floats(w, &x.rows(rows), &|row: usize, at: Range<usize>, sums: &[f32]| {
                     give(row, at, sums, back[row]);
                 });
             }
@@ -200,7 +201,7 @@ impl Coded {
 }
 
 /// Products of rows of codes.
-fn integers(w: &Weights, rows: usize, x: &Coded, whole: bool, take: &product::Take) -> Result<()> {
+fn integers(w: &Weights, rows: usize, x: &Coded, whole: bool, take: &Take) -> Result<()> {
     let totals = |r: usize, out: &mut [i32]| {
         for (t, c) in out.iter_mut().zip(x.row(w, r).chunks_exact(w.layout.filled().max(1))) {
             *t = c.iter().map(|&c| i32::from(c as i8)).sum();
@@ -215,7 +216,7 @@ fn integers(w: &Weights, rows: usize, x: &Coded, whole: bool, take: &product::Ta
             totals(r, out)?;
         }
         let x = amx::integers::Rows { rows, codes: &x.codes, stride: x.stride, totals: &sums };
-        return product::integers_in_tiles(w, &x, whole, take);
+        return amx::sums_of_integers(w, &x, whole, take);
     }
     let tiles = Tiles::new(path, rows);
     let words = tiles.lay(w.layout.width() / 4, |r, out: &mut [i32]| {

@@ -3,10 +3,9 @@
 //! Rows are dealt evenly to tiles of as many as the registers hold, and lie in a tile input by input, so that what a panel is
 //! multiplied with is read in order. A task is a few panels and all rows.
 
-#[cfg(target_arch = "x86_64")]
-use super::amx;
 use super::kernel::{self, Decode, FEW, RUN, Weights};
 use super::lanes::{LANES, Lanes, Plain};
+use super::take::{Take, give};
 use base::pool::{self, Shared};
 use base::vector::{Isa, Set};
 use base::{Result, try_vec};
@@ -154,10 +153,6 @@ impl Tiles {
     }
 }
 
-/// What is done with the sums of a row and some of its outputs; it gets each once. Not a type of its own: kernels are compiled
-/// once, here.
-pub type Take<'a> = dyn Fn(usize, Range<usize>, &[f32]) + Sync + 'a;
-
 struct Task<'a> {
     w: &'a Weights<'a>,
     tiles: &'a Tiles,
@@ -168,14 +163,6 @@ struct Task<'a> {
 impl Task<'_> {
     fn give(&self, rows: Range<usize>, panel: usize, z: usize, y: &[f32]) {
         give(self.w, rows, panel, z, y, self.take);
-    }
-}
-
-/// Hands over the sums `y[row][z · 16 + lane]` of some rows, of panels from one on.
-pub fn give(w: &Weights, rows: Range<usize>, panel: usize, z: usize, y: &[f32], take: &Take) {
-    let outs = panel * LANES..((panel + z) * LANES).min(w.layout.outs);
-    for (row, y) in rows.zip(y.chunks_exact(z * LANES)) {
-        take(row, outs.clone(), &y[..outs.len()]);
     }
 }
 
@@ -396,34 +383,4 @@ pub fn integers(w: &Weights, tiles: &Tiles, x: &[i32], totals: &[i32], whole: bo
             run(tiles.path, &Integers::<false> { task, x, totals, whole });
         }
     })
-}
-
-/// Panels in a task of tiles: putting their shapes in force takes as long as some products.
-#[cfg(target_arch = "x86_64")]
-const MANY: usize = 8;
-
-#[cfg(target_arch = "x86_64")]
-fn in_tiles(w: &Weights, rows: usize, task: impl Fn(Range<usize>) -> Result<()> + Sync) -> Result<()> {
-    assert!(w.panels.len() == w.layout.panels() * w.layout.panel_bytes());
-    let panels = w.layout.panels();
-    let work = rows.saturating_mul(w.layout.outs).saturating_mul(w.layout.inputs);
-    pool::map(panels.div_ceil(MANY), work / 32, |i| task(i * MANY..panels.min((i + 1) * MANY)))?.into_iter().collect()
-}
-
-/// As [`integers`], in tiles of AMX.
-#[cfg(target_arch = "x86_64")]
-pub fn integers_in_tiles(w: &Weights, x: &amx::integers::Rows, whole: bool, take: &Take) -> Result<()> {
-    assert!(x.stride >= w.layout.width() && x.codes.len() >= x.rows * x.stride);
-    assert!(x.totals.len() == x.rows * w.layout.groups() && amx::integers::fits(w, x.rows));
-    // SAFETY: as asked above.
-    in_tiles(w, x.rows, |panels| unsafe { amx::integers::integers(w, panels, x, whole, take) })
-}
-
-/// As [`floats`], in tiles of AMX.
-#[cfg(target_arch = "x86_64")]
-pub fn floats_in_tiles(w: &Weights, x: &amx::floats::Rows, take: &Take) -> Result<()> {
-    assert!(x.stride >= w.layout.width() * x.parts && x.numbers.len() >= x.rows * x.stride);
-    assert!((1..=3).contains(&x.parts) && amx::floats::fits(w, x.rows));
-    // SAFETY: as asked above.
-    in_tiles(w, x.rows, |panels| unsafe { amx::floats::floats(w, panels, x, take) })
 }

@@ -2,8 +2,6 @@
 
 use super::kernel::Decode;
 use super::product::{Path, Tiles, floats, integers};
-#[cfg(target_arch = "x86_64")]
-use super::product::{floats_in_tiles, integers_in_tiles};
 use super::*;
 use base::random::{Source, tag};
 use std::sync::Mutex;
@@ -244,7 +242,7 @@ fn tiles_give_the_same_bits() {
                             integers(&w, &tiles, &laid, &by_tile, whole, &take).unwrap();
                         } else {
                             let rows = amx::integers::Rows { rows, codes: &codes, stride, totals: &totals };
-                            integers_in_tiles(&w, &rows, whole, &take).unwrap();
+                            amx::sums_of_integers(&w, &rows, whole, &take).unwrap();
                         }
                         y.into_inner().unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>()
                     });
@@ -279,7 +277,7 @@ fn tiles_of_parts_give_sums_that_are_right() {
                     .collect();
                 let y = Mutex::new(vec![f32::NAN; rows * outs]);
                 let given = amx::floats::Rows { rows, parts, numbers: &numbers, stride };
-                floats_in_tiles(&w, &given, &|row: usize, at: std::ops::Range<usize>, v: &[f32]| {
+                amx::sums_of_floats(&w, &given, &|row: usize, at: std::ops::Range<usize>, v: &[f32]| {
                     y.lock().unwrap()[row * outs..][at].iter_mut().zip(v).for_each(|(y, v)| *y = v * back[row]);
                 })
                 .unwrap();

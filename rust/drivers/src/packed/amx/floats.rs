@@ -10,7 +10,7 @@ use crate::packed::kernel::{Decode, Weights};
 use crate::packed::lanes::{LANES, Lanes};
 use crate::packed::layout::STEP;
 use crate::packed::lines::Lines;
-use crate::packed::product::{Take, give};
+use crate::packed::take::{Take, give};
 use base::Result;
 use std::arch::x86_64::*;
 use std::ops::Range;

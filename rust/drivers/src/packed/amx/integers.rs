@@ -8,7 +8,7 @@ use super::{Aligned, BLOCK, FEW, Force, HIGH, LINE, PAIR, TILE, allowed};
 use crate::packed::kernel::Weights;
 use crate::packed::lanes::{LANES, Lanes};
 use crate::packed::lines::Lines;
-use crate::packed::product::{Take, give};
+use crate::packed::take::{Take, give};
 use base::Result;
 use std::arch::x86_64::*;
 use std::ops::Range;

@@ -35,7 +35,7 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
     if chosen.brief:
         measured = [bench.measure(bench.headline(f)(), chosen.seconds) for f in chosen.families or bench.FAMILIES]
-        console.print(bench.brief(measured, "five slices against their peers, one thread"))
+        console.print(bench.brief(measured, f"{len(measured)} slices against their peers, one thread"))
         return
     for family in chosen.families or bench.FAMILIES:
         results = []

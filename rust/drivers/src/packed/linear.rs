@@ -7,15 +7,14 @@ use super::kernel::Weights;
 use super::lanes::LANES;
 use super::lines::Lines;
 use super::product::{self, Path, Tiles};
-use super::take::Take;
+use super::take::{Block, Take};
 use crate::flat::{Compute, Real};
 #[cfg(target_arch = "x86_64")]
 use base::Dtype;
 use base::pool::{self, Shared};
-use base::simd::{Kernel, Simd, dispatch};
+use base::simd::{Kernel, Simd, SimdFloat, dispatch};
 use base::store::{STEP, Store};
 use base::{Result, try_vec};
-use std::ops::Range;
 
 /// What rows are multiplied as.
 #[derive(Clone, Copy)]
@@ -47,12 +46,7 @@ pub fn linear<A: Compute>(
     let mut bias = try_vec(given.len(), 0f32)?;
     bias.iter_mut().zip(given).for_each(|(b, g)| *b = g.to_f32());
     let y = Shared(y.as_mut_ptr());
-    let give = |row: usize, at: Range<usize>, sums: &[f32], scale: f32| {
-        let bias = if bias.is_empty() { &[] } else { &bias[at.clone()] };
-        // SAFETY: each place of y is handed over once.
-        let y = unsafe { y.part(row * outs + at.start, at.len()) };
-        dispatch(Finish { sums, scale, bias, y });
-    };
+    let give = |block: Block, scales: Option<&[f32]>| dispatch(Finish { block, scales, bias: &bias, y, outs });
     let row = |r: usize| &x[r * inputs..][..inputs];
     match activations {
         Activations::Float => {
@@ -61,22 +55,20 @@ pub fn linear<A: Compute>(
                 && amx::floats::fits(w, rows)
                 && let Some((x, back)) = parted(w, rows, x)?
             {
-                return amx::sums_of_floats(w, &x.rows(rows), &|row: usize, at: Range<usize>, sums: &[f32]| {
-                    give(row, at, sums, back[row]);
-                });
+                return amx::sums_of_floats(w, &x.rows(rows), &|block| give(block, Some(&back)));
             }
             let tiles = Tiles::new(Path::current(false), rows);
             let laid = tiles.lay(w.layout.width(), |r, out: &mut [f32]| {
                 filled(w, row(r), out, |from, to| dispatch(Read(from, to)));
                 Ok(())
             })?;
-            product::floats(w, &tiles, &laid, &|row: usize, at: Range<usize>, sums: &[f32]| give(row, at, sums, 1.0))
+            product::floats(w, &tiles, &laid, &|block| give(block, None))
         }
         Activations::Codes(code) => {
             let (codes, scales) = coded(w, rows, x, code)?;
-            integers(w, rows, &codes, false, &|row: usize, at: Range<usize>, sums: &[f32]| {
-                give(row, at, sums, scales[row].to_f32());
-            })
+            let mut factors = try_vec(rows, 0f32)?;
+            factors.iter_mut().zip(&scales).for_each(|(f, s)| *f = s.to_f32());
+            integers(w, rows, &codes, false, &|block| give(block, Some(&factors)))
         }
     }
 }
@@ -97,10 +89,12 @@ pub fn matmul(w: &Weights, a: &[i8], y: &mut [i32]) -> Result<()> {
         });
     }
     let y = Shared(y.as_mut_ptr());
-    integers(w, rows, &codes, true, &|row: usize, at: Range<usize>, sums: &[f32]| {
-        // SAFETY: each place of y is handed over once.
-        let y = unsafe { y.part(row * outs + at.start, at.len()) };
-        y.iter_mut().zip(sums).for_each(|(y, v)| *y = v.to_bits() as i32);
+    integers(w, rows, &codes, true, &|block| {
+        for (row, sums) in block.rows() {
+            // SAFETY: each place of y is handed over once.
+            let y = unsafe { y.part(row * outs + block.outs.start, sums.len()) };
+            y.iter_mut().zip(sums).for_each(|(y, v)| *y = v.to_bits() as i32);
+        }
     })
 }
 
@@ -242,25 +236,38 @@ impl<A: Store> Kernel for Read<'_, A> {
 
 /// Sums that are complete: scaled, with a bias, rounded once.
 struct Finish<'a, A> {
-    sums: &'a [f32],
-    scale: f32,
+    block: Block<'a>,
+    /// One of every row.
+    scales: Option<&'a [f32]>,
     bias: &'a [f32],
-    y: &'a mut [A],
+    y: Shared<A>,
+    outs: usize,
 }
 impl<A: Store> Kernel for Finish<'_, A> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Finish { sums, scale, bias, y } = self;
-        let mut done = [0f32; product::PANELS * LANES];
-        let done = &mut done[..sums.len()];
-        if bias.is_empty() {
-            done.iter_mut().zip(sums).for_each(|(d, &v)| *d = v * scale);
-        } else {
-            done.iter_mut().zip(sums).zip(bias).for_each(|((d, &v), &b)| *d = v.mul_add(scale, b));
-        }
-        for (d, y) in done.chunks(STEP).zip(y.chunks_mut(STEP)) {
-            A::store_tail_f32(s, f32::load_tail_f32(s, d), y);
+        let Finish { block, scales, bias, y, outs } = self;
+        let bias = if bias.is_empty() { bias } else { &bias[block.outs.clone()] };
+        for (row, sums) in block.rows() {
+            let scale = scales.map_or(1.0, |scales| scales[row]);
+            // SAFETY: each place of y is handed over once.
+            let y = unsafe { y.part(row * outs + block.outs.start, sums.len()) };
+            for (i, (v, y)) in sums.chunks(STEP).zip(y.chunks_mut(STEP)).enumerate() {
+                let whole = v.len() == STEP;
+                let v = if whole { f32::load16_f32(s, v) } else { f32::load_tail_f32(s, v) };
+                let v = if bias.is_empty() {
+                    v * scale
+                } else {
+                    let b = &bias[i * STEP..][..y.len()];
+                    v.mul_add(scale, if whole { f32::load16_f32(s, b) } else { f32::load_tail_f32(s, b) })
+                };
+                if whole {
+                    A::store16_f32(s, v, y);
+                } else {
+                    A::store_tail_f32(s, v, y);
+                }
+            }
         }
     }
 }

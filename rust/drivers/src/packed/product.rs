@@ -5,7 +5,7 @@
 
 use super::kernel::{self, Decode, FEW, RUN, Weights};
 use super::lanes::{LANES, Lanes, Plain};
-use super::take::{Take, give};
+use super::take::{Block, Take};
 use base::pool::{self, Shared};
 use base::vector::{Isa, Set};
 use base::{Result, try_vec};
@@ -162,7 +162,7 @@ struct Task<'a> {
 
 impl Task<'_> {
     fn give(&self, rows: Range<usize>, panel: usize, z: usize, y: &[f32]) {
-        give(self.w, rows, panel, z, y, self.take);
+        (self.take)(Block::new(self.w, rows, panel, z, y));
     }
 }
 

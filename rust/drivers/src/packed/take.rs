@@ -4,14 +4,26 @@ use super::kernel::Weights;
 use super::lanes::LANES;
 use std::ops::Range;
 
-/// What is done with the sums of a row and some of its outputs; it gets each once. Not a type of its own: kernels are compiled
-/// once, here.
-pub type Take<'a> = dyn Fn(usize, Range<usize>, &[f32]) + Sync + 'a;
+/// Sums of some rows and some outputs beside each other: `sums[row][stride]`, of which the first are those of the outputs.
+pub struct Block<'a> {
+    pub rows: Range<usize>,
+    pub outs: Range<usize>,
+    pub sums: &'a [f32],
+    pub stride: usize,
+}
 
-/// Hands over the sums `y[row][z · 16 + lane]` of some rows, of panels from one on.
-pub fn give(w: &Weights, rows: Range<usize>, panel: usize, z: usize, y: &[f32], take: &Take) {
-    let outs = panel * LANES..((panel + z) * LANES).min(w.layout.outs);
-    for (row, y) in rows.zip(y.chunks_exact(z * LANES)) {
-        take(row, outs.clone(), &y[..outs.len()]);
+impl<'a> Block<'a> {
+    /// The sums of some rows of z panels from one on, of which the last may have fewer outputs than lanes.
+    pub fn new(w: &Weights, rows: Range<usize>, panel: usize, z: usize, sums: &'a [f32]) -> Block<'a> {
+        let outs = panel * LANES..((panel + z) * LANES).min(w.layout.outs);
+        Block { rows, outs, sums, stride: z * LANES }
+    }
+
+    /// Row by row.
+    pub fn rows(&self) -> impl Iterator<Item = (usize, &'a [f32])> {
+        self.rows.clone().zip(self.sums.chunks_exact(self.stride).map(|sums| &sums[..self.outs.len()]))
     }
 }
+
+/// What is done with sums; not a type of its own, so that kernels are compiled once.
+pub type Take<'a> = dyn Fn(Block) + Sync + 'a;

@@ -2,6 +2,7 @@
 
 use super::kernel::Decode;
 use super::product::{Path, Tiles, floats, integers};
+use super::take::Block;
 use super::*;
 use base::random::{Source, tag};
 use std::sync::Mutex;
@@ -79,8 +80,9 @@ fn floats_of(c: &Case, path: Path, decode: Decode, x: &[f32], rows: usize) -> Ve
         })
         .unwrap();
     let y = Mutex::new(vec![f32::NAN; rows * c.layout.outs]);
-    floats(&c.weights(decode), &tiles, &laid, &|row: usize, outs: std::ops::Range<usize>, v: &[f32]| {
-        y.lock().unwrap()[row * c.layout.outs..][outs].copy_from_slice(v);
+    floats(&c.weights(decode), &tiles, &laid, &|block| {
+        let mut y = y.lock().unwrap();
+        block.rows().for_each(|(row, v)| y[row * c.layout.outs..][block.outs.clone()].copy_from_slice(v));
     })
     .unwrap();
     y.into_inner().unwrap()
@@ -166,8 +168,9 @@ fn integers_are_exact_on_every_path_and_in_every_company() {
                             Ok(())
                         });
                         let y = Mutex::new(vec![f32::NAN; rows * outs]);
-                        let take = |row: usize, at: std::ops::Range<usize>, v: &[f32]| {
-                            y.lock().unwrap()[row * outs..][at].copy_from_slice(v);
+                        let take = |block: Block| {
+                            let mut y = y.lock().unwrap();
+                            block.rows().for_each(|(row, v)| y[row * outs..][block.outs.clone()].copy_from_slice(v));
                         };
                         integers(&c.weights(Decode::Eight), &tiles, &laid.unwrap(), &totals.unwrap(), whole, &take)
                             .unwrap();
@@ -235,8 +238,9 @@ fn tiles_give_the_same_bits() {
                 for whole in [false, true] {
                     let both = [0, 1].map(|way| {
                         let y = Mutex::new(vec![f32::NAN; rows * outs]);
-                        let take = |row: usize, at: std::ops::Range<usize>, v: &[f32]| {
-                            y.lock().unwrap()[row * outs..][at].copy_from_slice(v);
+                        let take = |block: Block| {
+                            let mut y = y.lock().unwrap();
+                            block.rows().for_each(|(row, v)| y[row * outs..][block.outs.clone()].copy_from_slice(v));
                         };
                         if way == 0 {
                             integers(&w, &tiles, &laid, &by_tile, whole, &take).unwrap();
@@ -277,8 +281,12 @@ fn tiles_of_parts_give_sums_that_are_right() {
                     .collect();
                 let y = Mutex::new(vec![f32::NAN; rows * outs]);
                 let given = amx::floats::Rows { rows, parts, numbers: &numbers, stride };
-                amx::sums_of_floats(&w, &given, &|row: usize, at: std::ops::Range<usize>, v: &[f32]| {
-                    y.lock().unwrap()[row * outs..][at].iter_mut().zip(v).for_each(|(y, v)| *y = v * back[row]);
+                amx::sums_of_floats(&w, &given, &|block| {
+                    let mut y = y.lock().unwrap();
+                    for (row, v) in block.rows() {
+                        let y = &mut y[row * outs..][block.outs.clone()];
+                        y.iter_mut().zip(v).for_each(|(y, v)| *y = v * back[row]);
+                    }
                 })
                 .unwrap();
                 let y = y.into_inner().unwrap();

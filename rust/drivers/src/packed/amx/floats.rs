@@ -10,7 +10,7 @@ use crate::packed::kernel::{Decode, Weights};
 use crate::packed::lanes::{LANES, Lanes};
 use crate::packed::layout::STEP;
 use crate::packed::lines::Lines;
-use crate::packed::take::{Take, give};
+use crate::packed::take::{Block, Take};
 use base::Result;
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -194,7 +194,7 @@ pub unsafe fn floats(w: &Weights, panels: Range<usize>, x: &Rows, take: &Take) -
             y.fill(0.0);
             // SAFETY: the caller's promise.
             unsafe { rows(w, panel, z, x, block.clone(), &mut force, &mut scratch, y) };
-            give(w, block, panel, z, y, take);
+            take(Block::new(w, block, panel, z, y));
         }
     }
     Ok(())

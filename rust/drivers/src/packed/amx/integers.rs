@@ -8,7 +8,7 @@ use super::{Aligned, BLOCK, FEW, Force, HIGH, LINE, PAIR, TILE, allowed};
 use crate::packed::kernel::Weights;
 use crate::packed::lanes::{LANES, Lanes};
 use crate::packed::lines::Lines;
-use crate::packed::take::{Take, give};
+use crate::packed::take::{Block, Take};
 use base::Result;
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -158,7 +158,7 @@ pub unsafe fn integers(w: &Weights, panels: Range<usize>, x: &Rows, whole: bool,
             y.fill(0.0);
             // SAFETY: the caller's promise.
             unsafe { rows(w, panel, z, x, block.clone(), whole, &mut force, &mut bytes, y) };
-            give(w, block, panel, z, y, take);
+            take(Block::new(w, block, panel, z, y));
         }
     }
     Ok(())

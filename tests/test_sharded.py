@@ -468,6 +468,7 @@ REFUSED = {
     "prune.apply_mask": "its mask is plain",
     "quant.choose_qparams": "a range over the rows",
     "quant.encode": "codes are no DTensors",
+    "quant.packed_linear": "its weight is plain",
     "sparse.sddmm": "takes plain tensors",
     "sparse.spmm": "takes plain tensors",
 }

@@ -38,6 +38,11 @@ def dot(x: Array, y: Array) -> Array:
     return (x * y).sum(-1, keepdims=True)
 
 
+def there(x: Array) -> bool:
+    """Whether an input that may be absent is there; absent is None, or an array of shape [0]."""
+    return x is not None and tuple(x.shape) != (0,)
+
+
 def wide(x: Array) -> Array:
     """`x` in float64."""
     return x.astype(np.float64) if isinstance(x, np.ndarray) else x.double()

@@ -14,7 +14,7 @@ import numpy as np
 
 from tersor._arrays import Weight, dtype_name
 from tersor._op import op
-from tersor._reference import Array, dot
+from tersor._reference import Array, dot, there
 from tersor._sample import Draw
 
 __all__ = ["rms_norm"]
@@ -39,10 +39,6 @@ def _sample(*kinds: str, **scalars: int) -> Any:
     return draw_all
 
 
-def _given(weight: Array) -> bool:
-    return weight is not None and tuple(weight.shape) != (0,)
-
-
 def _scale(x: Array, eps: float) -> Array:
     return 1 / (dot(x, x) / x.shape[-1] + eps) ** 0.5
 
@@ -51,13 +47,13 @@ def _scale(x: Array, eps: float) -> Array:
 def _rms_norm(x: Array, weight: Array = None, eps: float = 1e-6) -> Array:
     """w x/√(mean x² + ε) of rows."""
     y = x * _scale(x, eps)
-    return weight * y if _given(weight) else y
+    return weight * y if there(weight) else y
 
 
 @op(sample=_sample("g", "x", "weight", needs=3), tensors=True)
 def _rms_norm_bwd(g: Array, x: Array, weight: Array = None, eps: float = 1e-6, needs: int = 3) -> tuple[Array, Array]:
     r"""Gradient of `rms_norm`: :math:`dx = r(wg - r^2\overline{wgx}\,x)`, :math:`dw = \sum r g x`, r the scale of the row."""
-    given, nothing = _given(weight), x.reshape(-1)[:0]
+    given, nothing = there(weight), x.reshape(-1)[:0]
     r, up = _scale(x, eps), g * weight if given else g
     dx = r * (up - r * r * dot(up, x) / x.shape[-1] * x) if needs & 1 else nothing
     if not given or not needs & 2:

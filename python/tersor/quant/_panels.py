@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tersor._reference import there
+
 Array = Any
 
 LANES = 16
@@ -69,7 +71,7 @@ def weights(w: Array, table: Array, outs: int, inputs: int, bits: int, groups: i
         codes = codes[:, :, :, None]
     # [panel, group, step, half, lane, byte] -> [panel, lane, group, input]
     u = codes.transpose(0, 4, 1, 2, 3, 5).reshape(len(w), LANES, groups, -1)[..., : inputs // groups]
-    if table is not None and tuple(table.shape) != (0,):
+    if there(table):
         v = np.asarray(table, np.float64)[u]
     else:
         v = u - (head(1, np.int32) if affine else float(1 << bits - 1))

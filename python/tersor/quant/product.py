@@ -12,6 +12,7 @@ import numpy as np
 
 from tersor._arrays import Codes, Number, dtype_name, is_tensor, whole
 from tersor._op import op
+from tersor._reference import there
 from tersor._sample import Draw
 from tersor.quant import _panels as lay
 from tersor.quant import _plain
@@ -115,7 +116,7 @@ def _packed_linear(
     """x Ŵᵀ + b, with x or its rounding to int8 by rows."""
     numbers = lay.weights(w, table, outs, inputs, bits, groups, affine)
     y = (_codes(x) if integers else np.asarray(x, np.float64)) @ numbers.T
-    return y if bias is None or np.shape(bias) == (0,) else y + np.asarray(bias, np.float64)
+    return y + np.asarray(bias, np.float64) if there(bias) else y
 
 
 @op(sample=_sample("g", "w", "bias", "table"), tensors=True, exempt=("table",))
@@ -134,9 +135,8 @@ def _packed_linear_bwd(
 ) -> tuple[Array, Array]:
     """dx = g Ŵ, db = Σ g; the rounding of x is passed straight through."""
     none = g.reshape(-1)[:0]
-    given = bias is not None and tuple(bias.shape) != (0,)
     dx = g @ _like(lay.weights(w, table, outs, inputs, bits, groups, affine), g) if needs & 1 else none
-    return dx, g.reshape(-1, outs).sum(0) if given and outs and needs & 2 else none
+    return dx, g.reshape(-1, outs).sum(0) if there(bias) and outs and needs & 2 else none
 
 
 @op(sample=_sample_int8, integer=True, native=True)

@@ -1,6 +1,6 @@
 # Every target makes the environment it needs: .venv, the packages of its group in pyproject.toml, the extension.
 .DEFAULT_GOAL := help
-.PHONY: demo dev test test-full lint bench docs wheel help python rust
+.PHONY: demo dev test test-full systems lint bench docs wheel help python rust
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
@@ -36,6 +36,10 @@ test-full: $(VENV)/.test | rust ## test, and what takes hours: all 2^32 inputs, 
 	@$(MAKE) --no-print-directory lint cargo-test PROFILE=full
 	@$(BUILD) checked
 	@$(MAKE) --no-print-directory pytest PROFILE=full SELECT="full or not full"
+
+systems: $(VENV)/.test | rust ## published systems in small, each held to its claims; writes the table of docs/systems.md
+	@$(BUILD) release
+	@$(PY) -m examples.systems
 
 .PHONY: cargo-test pytest
 cargo-test:

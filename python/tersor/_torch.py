@@ -265,7 +265,7 @@ def public(op: Op) -> Callable[..., Any]:
                 rest[i], kept = _ABSENT, False
             else:
                 return None
-        if any(isinstance(a, str) for a in rest):
+        if str in map(type, rest):
             return None
         if kept and brief:
             if len(rests) >= 1024:

@@ -18,11 +18,13 @@ from tersor.nn._coded import Coded
 from tersor.nn._linear import parts_of
 from tersor.quant import Encoded
 from tersor.quant._encoded import scheme as find_scheme
-from tersor.quant.product import GROUP, Packed
+from tersor.quant.product import GROUP, _packed_linear
 from tersor.quant.qparams import least
 
 #: types that are multiplied with packed codes on a CPU
 _PACKED = (torch.float32, torch.float16, torch.bfloat16)
+#: tensors with memory of their own, unlike those of a trace, say
+_OWN = (Tensor, nn.Parameter)
 #: float rows from which, without tiles of AMX, a product with the decoded weight takes less time, decoding included
 MANY = 96
 #: per thread, the memory that weights are decoded into where no gradient has to find them later
@@ -130,8 +132,9 @@ class QuantLinear(Coded):
     def forward(self, x: Tensor) -> Tensor:
         accept(self, x, self.in_features, like=self.bias)
         x, bias = lowered(x, self.bias)
-        if (packed := self._packed(x)) is not None:
-            y: Tensor = quant.packed_linear(x, packed, bias, activations=self.activations)
+        if (panels := self._laid_out(x)) is not None and self._sizes is not None:
+            # the operator itself: what the public function asks of its arguments holds here
+            y: Tensor = _packed_linear(x, panels, bias, None, *self._sizes, self.activations == "int8")
             return y
         if self.activations == "int8":
             x = _rounded(x)
@@ -143,14 +146,10 @@ class QuantLinear(Coded):
             weight = quant.decode(e, out=_scratch(self.shape, x.dtype, x.device))
         return torch.nn.functional.linear(x, weight, bias)
 
-    def _key(self) -> tuple[tuple[int, int, int], ...]:
+    def _key(self) -> tuple[Any, ...]:
         """What tells whether the codes are those that the panels were made of."""
-        parts = (self.data, self.scale, self.zero_point)
-        return tuple(
-            (id(t), 0 if t.device.type == "meta" else t.data_ptr(), 0 if t.is_inference() else t._version)
-            for t in parts
-            if t is not None
-        )
+        parts = self._buffers  # a call looks here every time: not by the way of attributes that a module does not have
+        return _mark(parts["data"]), _mark(parts["scale"]), _mark(parts["zero_point"])
 
     def repack(self) -> None:
         here = _plain(self.data, self.scale) and self.data.device.type == "cpu"
@@ -163,22 +162,21 @@ class QuantLinear(Coded):
                 made = quant.prepack(self.encoded)
         # the key last: whoever finds it finds the panels
         self.panels = None if made is None else made.panels
-        self._layout = None if made is None else (made.bits, made.groups, made.affine)
+        self._sizes = None if made is None else (*made.shape, made.bits, made.groups, made.affine)
         self._packed_of = key
 
-    def _packed(self, x: Tensor) -> Packed | None:
+    def _laid_out(self, x: Tensor) -> Tensor | None:
         """The panels, if x is to be multiplied with them."""
         if x.dtype not in _PACKED or x.device.type != "cpu" or torch._C._are_functorch_transforms_active():
             return None
         if not torch.compiler.is_compiling():
-            if not _plain(x, self.data):
+            if type(x) not in _OWN or type(self._buffers["data"]) not in _OWN:
                 return None
             if self._packed_of != self._key():
                 self.repack()
             if self.activations == "float" and x.numel() > MANY * self.in_features and not _core.tiles():
                 return None
-        panels, layout = self.panels, self._layout
-        return None if panels is None or layout is None else Packed(panels, None, self.shape, *layout)
+        return self.panels
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -202,10 +200,17 @@ def _rounded(x: Tensor) -> Tensor:
     return x + ((wide / step).round() * step - wide).to(x.dtype)
 
 
+def _mark(t: Tensor | None) -> tuple[int, int, int] | None:
+    """Which memory a tensor is and how often it was written, as far as a tensor can notice."""
+    if t is None:
+        return None
+    return id(t), 0 if t.device.type == "meta" else t.data_ptr(), 0 if t.is_inference() else t._version
+
+
 def _plain(*xs: Tensor) -> bool:
     """Whether tensors have memory of their own that a kernel may write and read at once."""
     return (
         not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
-        and all(type(x) in (Tensor, nn.Parameter) and x.device.type != "meta" for x in xs)
+        and all(type(x) in _OWN and x.device.type != "meta" for x in xs)
     )

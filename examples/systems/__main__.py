@@ -1,0 +1,5 @@
+"""``python -m examples.systems``."""
+
+from examples.systems import main
+
+main()

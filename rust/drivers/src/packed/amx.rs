@@ -12,7 +12,7 @@ pub use base::tiles::allowed;
 use std::ops::Range;
 
 /// Rows of a tile, and of two beside each other.
-const HIGH: usize = 16;
+pub const HIGH: usize = 16;
 const PAIR: usize = 2 * HIGH;
 /// Bytes of a tile, and of a row of it.
 const TILE: usize = 1024;
@@ -101,7 +101,7 @@ pub fn sums_of_integers(w: &Weights, x: &integers::Rows, whole: bool, take: &Tak
 
 /// As `product::floats`.
 pub fn sums_of_floats(w: &Weights, x: &floats::Rows, take: &Take) -> Result<()> {
-    assert!(x.stride >= w.layout.width() * x.parts && x.numbers.len() >= x.rows * x.stride);
+    assert!(x.numbers.len() >= x.rows.div_ceil(HIGH) * floats::high(w.layout.width(), x.parts));
     assert!((1..=3).contains(&x.parts) && floats::fits(w, x.rows));
     // SAFETY: as asked above.
     in_tiles(w, x.rows, |panels| unsafe { floats::floats(w, panels, x, take) })

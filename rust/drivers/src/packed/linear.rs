@@ -140,13 +140,12 @@ fn coded<A: Compute>(
 struct Parted {
     numbers: Lines<u16>,
     parts: usize,
-    stride: usize,
 }
 
 #[cfg(target_arch = "x86_64")]
 impl Parted {
     fn rows(&self, rows: usize) -> amx::floats::Rows<'_> {
-        amx::floats::Rows { rows, parts: self.parts, numbers: &self.numbers, stride: self.stride }
+        amx::floats::Rows { rows, parts: self.parts, numbers: &self.numbers }
     }
 }
 
@@ -160,20 +159,27 @@ fn parted<A: Compute>(w: &Weights, rows: usize, x: &[A]) -> Result<Option<(Parte
         Dtype::F16 => 2,
         _ => 3,
     };
-    let stride = amx::floats::stride(width, parts);
-    let (mut numbers, mut back) = (Lines::zeros(rows * stride)?, try_vec(rows, 0f32)?);
+    let high = amx::floats::high(width, parts);
+    let (mut numbers, mut back) = (Lines::zeros(rows.div_ceil(amx::HIGH) * high)?, try_vec(rows, 0f32)?);
     let (to, at) = (Shared(numbers.as_mut_ptr()), Shared(back.as_mut_ptr()));
-    let all = pool::map(rows, x.len(), |r| {
+    let all = pool::map(rows.div_ceil(amx::HIGH), x.len(), |tile| {
         let mut wide = try_vec(width, 0f32)?;
-        filled(w, &x[r * inputs..][..inputs], &mut wide, |from, to| dispatch(Read(from, to)));
-        // SAFETY: each row has its own place in both; the path was asked for.
-        Ok(unsafe { amx::floats::split(&wide, parts, to.part(r * stride, stride)) }
-            .map(|b| unsafe { *at.at(r) = b })
-            .is_some())
+        // SAFETY: each tile of rows has its own place.
+        let numbers = unsafe { to.part(tile * high, high) };
+        for r in tile * amx::HIGH..rows.min((tile + 1) * amx::HIGH) {
+            filled(w, &x[r * inputs..][..inputs], &mut wide, |from, to| dispatch(Read(from, to)));
+            // SAFETY: the path was asked for.
+            match unsafe { amx::floats::split(&wide, parts, r % amx::HIGH, numbers) } {
+                // SAFETY: and so has each row.
+                Some(b) => unsafe { *at.at(r) = b },
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
     })?
     .into_iter()
     .collect::<Result<Vec<bool>>>()?;
-    Ok(all.into_iter().all(|done| done).then_some((Parted { numbers, parts, stride }, back)))
+    Ok(all.into_iter().all(|done| done).then_some((Parted { numbers, parts }, back)))
 }
 
 /// Rows of codes, groups filled up: `stride` bytes from each other.

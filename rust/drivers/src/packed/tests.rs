@@ -273,14 +273,15 @@ fn tiles_of_parts_give_sums_that_are_right() {
                 let bits = [0xFF00_0000, 0xFFF0_0000, 0xFFFF_FF00][parts - 1];
                 let number = |w: u32| (w & bits) as i32 as f32 * 2f32.powi(-31 - (w % 60) as i32);
                 let x: Vec<f32> = words(rows * inputs, 9).into_iter().map(number).collect();
-                let stride = amx::floats::stride(inputs, parts);
-                let mut numbers = vec![0; rows * stride];
+                let high = amx::floats::high(inputs, parts);
+                let mut numbers = vec![0; rows.div_ceil(amx::HIGH) * high];
                 // SAFETY: the machine has tiles, so it has these vectors.
-                let back: Vec<f32> = (numbers.chunks_mut(stride).zip(x.chunks(inputs)))
-                    .map(|(out, x)| unsafe { amx::floats::split(x, parts, out).unwrap() })
-                    .collect();
+                let split = |(r, x)| unsafe {
+                    amx::floats::split(x, parts, r % amx::HIGH, &mut numbers[r / amx::HIGH * high..][..high]).unwrap()
+                };
+                let back: Vec<f32> = x.chunks(inputs).enumerate().map(split).collect();
                 let y = Mutex::new(vec![f32::NAN; rows * outs]);
-                let given = amx::floats::Rows { rows, parts, numbers: &numbers, stride };
+                let given = amx::floats::Rows { rows, parts, numbers: &numbers };
                 amx::sums_of_floats(&w, &given, &|block| {
                     let mut y = y.lock().unwrap();
                     for (row, v) in block.rows() {
@@ -313,9 +314,10 @@ fn parts_are_the_number() {
         return;
     }
     let split = |x: &[f32]| {
-        let mut out = vec![0; 96];
+        let mut tile = vec![0; amx::floats::high(32, 3)];
         // SAFETY: as above.
-        unsafe { amx::floats::split(x, 3, &mut out) }.map(|back| (back, out))
+        let back = unsafe { amx::floats::split(x, 3, 5, &mut tile) };
+        back.map(|back| (back, tile.chunks(512).flat_map(|part| part[5 * 32..][..32].to_vec()).collect::<Vec<_>>()))
     };
     for top in [1.0, f32::MAX, 1e-30, f32::MIN_POSITIVE] {
         let x: Vec<f32> = words(32, 3).into_iter().map(|w| w as i32 as f32 / 2147483648.0 * top).collect();

@@ -4,6 +4,9 @@
 //! x = h + m + l with parts of bf16, as many as the type of x has bits for; codes less their zero point are integers below
 //! 256, which bf16 holds. The unit takes denormals for 0, so a row is brought to a largest number between 1 and 2 first; where
 //! rows hold numbers that are not finite, or 2^100 times smaller than their largest, it is not used.
+//!
+//! Tiles of sixteen rows lie whole, one after the other, and are multiplied with all panels of a task while they are near: the
+//! unit waits for memory more than for anything else, and parts are three times what the numbers were.
 
 use super::{Aligned, BLOCK, FEW, Force, HIGH, LINE, PAIR, TILE, allowed};
 use crate::packed::kernel::{Decode, Weights};
@@ -17,8 +20,10 @@ use std::ops::Range;
 
 /// Inputs of a tile.
 const DEEP: usize = LINE / 2;
-/// Inputs that are decoded together: their tiles of two panels stay in the nearest cache.
+/// Inputs that are decoded together: two tiles of rows stay in the nearest cache, and those of the weights near it.
 const RUN: usize = 256;
+/// Numbers of a tile.
+const NUMBERS: usize = TILE / 2;
 /// How much smaller than the largest number of a row one may be.
 const SPREAD: f32 = 1.0 / (1u128 << 100) as f32;
 
@@ -31,24 +36,23 @@ pub fn fits(w: &Weights, rows: usize) -> bool {
         && allowed()
 }
 
-/// Rows as parts: `[row][block of 32 inputs][part][32]`, and by how much each row was multiplied.
+/// Rows as parts, in tiles of sixteen: `[tile of rows][block of 32 inputs][part][row][32]`.
 #[derive(Clone, Copy)]
 pub struct Rows<'a> {
     pub rows: usize,
     pub parts: usize,
     pub numbers: &'a [u16],
-    /// In numbers.
-    pub stride: usize,
 }
 
-/// Numbers from the beginning of a row to that of the next: an odd number of cache lines.
-pub fn stride(width: usize, parts: usize) -> usize {
-    ((width * parts / DEEP) | 1) * DEEP
+/// Numbers of a tile of rows, of which the last may be filled in part.
+pub fn high(width: usize, parts: usize) -> usize {
+    HIGH * width * parts
 }
 
-/// A row as parts, and what it has to be multiplied with again; None where it has to be summed in another way.
+/// Makes a row of a tile of rows, and says what it has to be multiplied with again; None where it has to be summed in another
+/// way.
 #[target_feature(enable = "avx512f,avx2,fma")]
-pub fn split(x: &[f32], parts: usize, out: &mut [u16]) -> Option<f32> {
+pub fn split(x: &[f32], parts: usize, row: usize, tile: &mut [u16]) -> Option<f32> {
     // the bits of a number without its sign order as the numbers do, NaN above all; those of 0, less one, are above all too
     let (mut most, mut least) = (0u32, u32::MAX);
     for &v in x {
@@ -57,7 +61,9 @@ pub fn split(x: &[f32], parts: usize, out: &mut [u16]) -> Option<f32> {
         least = least.min(bits.wrapping_sub(1));
     }
     if most == 0 {
-        out[..x.len() * parts].fill(0);
+        for part in tile.as_chunks_mut::<NUMBERS>().0 {
+            part[row * DEEP..][..DEEP].fill(0);
+        }
         return Some(1.0);
     }
     let (most, least) = (f32::from_bits(most), f32::from_bits(least + 1));
@@ -67,12 +73,13 @@ pub fn split(x: &[f32], parts: usize, out: &mut [u16]) -> Option<f32> {
     if !most.is_finite() || least * scale < SPREAD {
         return None;
     }
-    for (x, out) in x.as_chunks::<DEEP>().0.iter().zip(out.chunks_exact_mut(DEEP * parts)) {
+    for (x, block) in x.as_chunks::<DEEP>().0.iter().zip(tile.chunks_exact_mut(NUMBERS * parts)) {
         let mut rest = [0f32; DEEP];
         for i in 0..DEEP {
             rest[i] = x[i] * scale;
         }
-        for part in out.as_chunks_mut::<DEEP>().0 {
+        for part in block.as_chunks_mut::<NUMBERS>().0 {
+            let part = &mut part[row * DEEP..][..DEEP];
             for i in 0..DEEP {
                 // to the nearest, ties to even: finite, and far from the largest
                 let bits = rest[i].to_bits();
@@ -85,17 +92,30 @@ pub fn split(x: &[f32], parts: usize, out: &mut [u16]) -> Option<f32> {
     Some(back)
 }
 
+/// Asks for the tile of rows that follows by `deep` bytes.
+macro_rules! fetch {
+    ($rows:literal, $at:literal; $($line:literal)*) => {
+        concat!($("prefetcht0 [{", $rows, "} + {deep} + ", $at, " + ", $line, "]\n",)*)
+    };
+    ($rows:literal, $at:literal) => {
+        fetch!($rows, $at; 0 64 128 192 256 320 384 448 512 576 640 704 768 832 896 960)
+    };
+}
+
+/// A part of two tiles of rows, the outputs of two panels.
 macro_rules! part {
     ($at:literal) => {
         concat!(
-            "tileloadd tmm4, [{a0} + {stride} + ",
+            "tileloadd tmm4, [{a0} + {line} + ",
             $at,
             "]\n",
+            fetch!("a0", $at),
             "tdpbf16ps tmm0, tmm4, tmm6\n",
             "tdpbf16ps tmm1, tmm4, tmm7\n",
-            "tileloadd tmm5, [{a1} + {stride} + ",
+            "tileloadd tmm5, [{a1} + {line} + ",
             $at,
             "]\n",
+            fetch!("a1", $at),
             "tdpbf16ps tmm2, tmm5, tmm6\n",
             "tdpbf16ps tmm3, tmm5, tmm7\n",
         )
@@ -103,7 +123,7 @@ macro_rules! part {
 }
 
 macro_rules! multiply {
-    ($rows:ident, $stride:ident, $codes:ident, $steps:ident, $out:ident, $parts:literal: $($part:expr),*) => {
+    ($rows:ident, $codes:ident, $steps:ident, $out:ident, $parts:literal: $($part:expr),*) => {
         std::arch::asm!(
             "tilezero tmm0",
             "tilezero tmm1",
@@ -125,9 +145,8 @@ macro_rules! multiply {
             a0 = inout(reg) $rows[0] => _,
             a1 = inout(reg) $rows[1] => _,
             b = inout(reg) $codes => _,
-            stride = in(reg) $stride,
             line = in(reg) LINE,
-            deep = const 64 * $parts,
+            deep = const TILE * $parts,
             steps = inout(reg) $steps => _,
             out = in(reg) $out,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
@@ -140,15 +159,15 @@ macro_rules! multiply {
 /// Sums of the rows of two tiles and the outputs of two panels over `steps` · 32 inputs, as four tiles one after the other.
 ///
 /// # Safety
-/// Tiles are in force (see [`Force`]); so many rows, and so many pairs of tiles of weights, are there; `out` has room for
-/// four tiles. `stride` is in bytes.
-unsafe fn multiply(rows: [*const u16; 2], parts: usize, stride: usize, codes: *const u32, steps: usize, out: *mut f32) {
-    // SAFETY: reads and writes what the caller promises.
+/// Tiles are in force (see [`Force`]); so many tiles of rows, and so many pairs of tiles of weights, are there; `out` has room
+/// for four tiles.
+unsafe fn multiply(rows: [*const u16; 2], parts: usize, codes: *const u32, steps: usize, out: *mut f32) {
+    // SAFETY: reads and writes what the caller promises; what is asked for beyond is not read.
     unsafe {
         match parts {
-            1 => multiply!(rows, stride, codes, steps, out, 1: part!("0")),
-            2 => multiply!(rows, stride, codes, steps, out, 2: part!("0"), part!("64")),
-            _ => multiply!(rows, stride, codes, steps, out, 3: part!("0"), part!("64"), part!("128")),
+            1 => multiply!(rows, codes, steps, out, 1: part!("0")),
+            2 => multiply!(rows, codes, steps, out, 2: part!("0"), part!("1024")),
+            _ => multiply!(rows, codes, steps, out, 3: part!("0"), part!("1024"), part!("2048")),
         }
     }
 }
@@ -177,79 +196,86 @@ unsafe fn weights<const D: u8>(codes: [*const u8; 2], less: [__m512; 2], inputs:
     }
 }
 
+/// Words of a pair of panels over a run of inputs.
+const WORDS: usize = RUN / DEEP * 2 * TILE / 4;
+
 /// As `product::floats`, of some panels.
 ///
 /// # Safety
 /// [`fits`] said so; the panels are there.
 #[target_feature(enable = "avx512f,avx512vnni,avx2,fma")]
 pub unsafe fn floats(w: &Weights, panels: Range<usize>, x: &Rows, take: &Take) -> Result<()> {
-    let mut scratch = Lines::zeros(RUN / DEEP * 2 * TILE / 4)?;
-    let mut y = Lines::zeros(x.rows.min(BLOCK) * 2 * LANES)?;
+    let z = panels.len();
+    let mut scratch = Lines::zeros(z.div_ceil(2) * WORDS)?;
+    let mut y = Lines::zeros(x.rows.min(BLOCK) * z * LANES)?;
     let mut force = Force::new();
-    for panel in panels.clone().step_by(2) {
-        let z = (panels.end - panel).min(2);
-        for first in (0..x.rows).step_by(BLOCK) {
-            let block = first..x.rows.min(first + BLOCK);
-            let y = &mut y[..block.len() * z * LANES];
-            y.fill(0.0);
-            // SAFETY: the caller's promise.
-            unsafe { rows(w, panel, z, x, block.clone(), &mut force, &mut scratch, y) };
-            take(Block::new(w, block, panel, z, y));
-        }
+    for first in (0..x.rows).step_by(BLOCK) {
+        let block = first..x.rows.min(first + BLOCK);
+        let y = &mut y[..block.len() * z * LANES];
+        y.fill(0.0);
+        // SAFETY: the caller's promise.
+        unsafe { rows(w, panels.clone(), x, block.clone(), &mut force, &mut scratch, y) };
+        take(Block::new(w, block, panels.start, z, y));
     }
     Ok(())
 }
 
-/// The same for some of the rows.
+/// The same for some of the rows: sums `[row][panel][output]`.
 #[target_feature(enable = "avx512f,avx512vnni,avx2,fma")]
 unsafe fn rows(
     w: &Weights,
-    panel: usize,
-    z: usize,
+    panels: Range<usize>,
     x: &Rows,
     block: Range<usize>,
     force: &mut Force,
     scratch: &mut [u32],
     y: &mut [f32],
 ) {
-    let (l, both) = (&w.layout, z == 2);
+    let (l, z) = (&w.layout, panels.len());
     let (width, eight) = (l.filled(), l.bits == 8);
     let mut sums = Aligned([0f32; 4 * TILE / 4]);
     let sums = &mut sums.0;
+    // SAFETY: the vectors are there.
+    let middle = unsafe { <__m512 as Lanes>::same(i32::from(l.middle())) };
     for g in 0..l.groups() {
-        let at = |i: usize| w.panel(panel + if both { i } else { 0 })[g * l.group_bytes()..].as_ptr();
-        let heads = [at(0), at(1)];
+        // the last of an odd number stands in for the one beside it
+        let head = |panel: usize| w.panel(panel.min(panels.end - 1))[g * l.group_bytes()..].as_ptr();
         for from in (0..width).step_by(RUN) {
             let inputs = RUN.min(width - from);
-            // SAFETY: scales, zero points and codes of a group; `scratch` holds a run of two panels.
-            let scales = unsafe {
-                let middle = <__m512 as Lanes>::same(i32::from(l.middle()));
-                let zeros =
-                    |i: usize| if l.affine { <__m512 as Lanes>::words(heads[i].add(4 * LANES)) } else { middle };
-                let less = [<__m512 as Lanes>::less(zeros(0)), <__m512 as Lanes>::less(zeros(1))];
-                let codes = heads.map(|head| head.add(l.head() + from * l.bits * LANES / 8));
-                if eight {
-                    weights::<{ Decode::Eight as u8 }>(codes, less, inputs, scratch.as_mut_ptr());
-                } else {
-                    weights::<{ Decode::Four as u8 }>(codes, less, inputs, scratch.as_mut_ptr());
+            for (panel, words) in panels.clone().step_by(2).zip(scratch.chunks_exact_mut(WORDS)) {
+                let heads = [head(panel), head(panel + 1)];
+                // SAFETY: zero points and codes of a group; `words` holds a run of two panels.
+                unsafe {
+                    let zeros =
+                        |i: usize| if l.affine { <__m512 as Lanes>::words(heads[i].add(4 * LANES)) } else { middle };
+                    let less = [<__m512 as Lanes>::less(zeros(0)), <__m512 as Lanes>::less(zeros(1))];
+                    let codes = heads.map(|head| head.add(l.head() + from * l.bits * LANES / 8));
+                    if eight {
+                        weights::<{ Decode::Eight as u8 }>(codes, less, inputs, words.as_mut_ptr());
+                    } else {
+                        weights::<{ Decode::Four as u8 }>(codes, less, inputs, words.as_mut_ptr());
+                    }
                 }
-                heads.map(|head| <__m512 as Lanes>::load(head.cast()))
-            };
+            }
             for first in block.clone().step_by(PAIR) {
                 let left = (block.end - first).min(PAIR);
-                let row = |r: usize| x.numbers[r * x.stride + (g * width + from) * x.parts..].as_ptr();
-                // SAFETY: rows of x, tiles of weights; `sums` are four tiles.
-                unsafe {
-                    let second = force.rows(first, left);
-                    let (a, steps) = ([row(first), row(second)], inputs / DEEP);
-                    multiply(a, x.parts, 2 * x.stride, scratch.as_ptr(), steps, sums.as_mut_ptr());
-                    for r in 0..left {
-                        for i in 0..z {
-                            let part = <__m512 as Lanes>::load(
-                                sums[(r / HIGH * 2 + i) * TILE / 4 + r % HIGH * LANES..].as_ptr(),
-                            );
-                            let y = y[((first - block.start + r) * z + i) * LANES..].as_mut_ptr();
-                            part.fused(scales[i], <__m512 as Lanes>::load(y)).store(y);
+                let row = |r: usize| {
+                    x.numbers[r / HIGH * high(l.width(), x.parts) + (g * width + from) * x.parts * HIGH..].as_ptr()
+                };
+                // SAFETY: tiles are permitted.
+                let a = [row(first), row(unsafe { force.rows(first, left) })];
+                for (panel, words) in panels.clone().step_by(2).zip(scratch.chunks_exact(WORDS)) {
+                    // SAFETY: tiles of rows and of weights; `sums` are four tiles; a scale is the head of a group.
+                    unsafe {
+                        multiply(a, x.parts, words.as_ptr(), inputs / DEEP, sums.as_mut_ptr());
+                        for i in 0..(panels.end - panel).min(2) {
+                            let scale = <__m512 as Lanes>::load(head(panel + i).cast());
+                            for r in 0..left {
+                                let part = sums[(r / HIGH * 2 + i) * TILE / 4 + r % HIGH * LANES..].as_ptr();
+                                let y = y[((first - block.start + r) * z + panel - panels.start + i) * LANES..]
+                                    .as_mut_ptr();
+                                <__m512 as Lanes>::load(part).fused(scale, <__m512 as Lanes>::load(y)).store(y);
+                            }
                         }
                     }
                 }

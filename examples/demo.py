@@ -8,24 +8,21 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from minilm import Embedder, folder
+from minilm import Embedder, MiniLM, folder
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 from sentences import GRADES, SENTENCES
-from tersor import checkpoint, summary
+from tersor import summary
 from tersor.bench.__main__ import run
 from tersor.checkpoint import Model
-from tersor.convert import load, quantize_safetensors
-from tersor.nn import QuantLinear, SparseLinear, convert
+from tersor.convert import load, load_encoded, quantize_safetensors
+from tersor.nn import SparseLinear, convert
 from tersor.prune import prune_safetensors
-from tersor.quant import Encoded
-from torch import nn
 
 HERE = Path(__file__).parent
 OUT = HERE.parent / "demo"
@@ -52,18 +49,6 @@ def megabytes(path: Path) -> str:
 
 def similarities(x: np.ndarray) -> np.ndarray:
     return (x[::2] * x[1::2]).sum(1)
-
-
-def packed(path: Path, scheme: str, activations: str) -> Callable[[str, nn.Linear], QuantLinear]:
-    """Makes layers of the codes and scales that a file of 4 bits holds, as they lie there."""
-    arrays = checkpoint.load(path)
-
-    def make(name: str, linear: nn.Linear) -> QuantLinear:
-        words, scale, shape = (torch.from_numpy(arrays[f"{name}.weight_{k}"]) for k in ("packed", "scale", "shape"))
-        code = Encoded(words.view(torch.uint8), scale, None, scheme, tuple(shape.tolist()), "float32")
-        return QuantLinear(code, linear.bias, activations=activations)
-
-    return make
 
 
 def latencies(embedders: dict[str, Embedder], rounds: int = 9) -> dict[str, float]:
@@ -109,7 +94,8 @@ def main() -> None:
     for activations in ("float", "int8"):
         shown = name + AS_INT8 * (activations == "int8")
         embedders[shown], sizes[shown] = Embedder(OUT / name, load(OUT / name)), megabytes(OUT / name)
-        embedders[shown].model.replace(packed(OUT / name, "int4-g128", activations))
+        codes = {MiniLM.module_name(k): code for k, code in load_encoded(OUT / name).items()}
+        convert(embedders[shown].model, codes, activations=activations)
 
     vectors = {name: embedder(SENTENCES) for name, embedder in embedders.items()}
     seconds = latencies(embedders)

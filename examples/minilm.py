@@ -6,6 +6,7 @@ The one rule: the mathematics is torch's own, and every linear layer can be repl
 import importlib.util
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -91,6 +92,13 @@ class MiniLM(nn.Module):
             "norm": "LayerNorm",
         }
         return ".".join(["embeddings", inside[head], *rest])
+
+    @staticmethod
+    def module_name(name: str) -> str:
+        """The other way, for a weight of a layer: its name here, or the name it has if it is none of a layer."""
+        found = re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)\.weight", name)
+        mine = {there: here for here, there in NAMES.items()}
+        return f"layers.{found[1]}.{mine[found[2]]}.weight" if found and found[2] in mine else name
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> "MiniLM":
         with torch.no_grad():

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,10 +20,12 @@ from tersor.checkpoint._format import BITS, Misuse, StrPath
 from tersor.checkpoint._modules import tree
 from tersor.checkpoint._quantized import evidence, settings
 from tersor.checkpoint.reader import CHUNK
-from tersor.jobs import calibrate, compressed, restore
+from tersor.jobs import calibrate, compressed, encoded, restore
+from tersor.quant import Encoded
 
 Progress = Callable[[int, int], None]
 Step = Callable[[int], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -227,6 +229,34 @@ def load(path: StrPath) -> dict[str, np.ndarray]:
     FormatError
         If a file is malformed, the parts of a weight do not fit, or it is in a format that is not read (GPTQ, AWQ, …).
     """
+    return _read(path, restore.dense)
+
+
+def load_encoded(path: StrPath) -> dict[str, Encoded]:
+    """The quantized weights of a file or model folder as the codes it holds, by the names of the dense ones.
+
+    What ``tersor.nn.convert(model, load_encoded(path))`` makes layers of: codes that were calibrated stay what they are, where
+    rounding the decoded weights again would move some.
+
+    Parameters
+    ----------
+    path : a ``.safetensors`` file, a folder, or the index of a sharded one
+
+    Returns
+    -------
+    dict of `tersor.quant.Encoded` of NumPy arrays
+        Symmetric codes of 2 to 8 bits with scales by row, group or tensor as ``int<b>-…``, codes with zero points as
+        ``uint<b>-…``. Tensors that are not quantized are not in it.
+
+    Raises
+    ------
+    FormatError
+        As `load`; and if a weight is quantized otherwise: 8-bit floats, scales by blocks of rows, columns in another order.
+    """
+    return _read(path, encoded.encoded)
+
+
+def _read(path: StrPath, weights: Callable[..., Iterable[tuple[str, T]]]) -> dict[str, T]:
     with Model(path) as model:
         where = {e.name: reader for reader, e in model.tensors()}
         entries = {e.name: e for _, e in model.tensors()}
@@ -234,7 +264,7 @@ def load(path: StrPath) -> dict[str, np.ndarray]:
         try:
             restore.check(said, entries)
             known = restore.known(said) or _schemes(model)
-            return dict(restore.dense(entries, lambda name: where[name].array(name), known))
+            return dict(weights(entries, lambda name: where[name].array(name), known))
         except FormatError as error:
             raise FormatError(f"{os.fspath(path)}: {error}") from None
 

@@ -219,8 +219,10 @@ def _block(
     return found[0], found[1]
 
 
-def packed(stem: str, names: Mapping[str, Any], get: Get, said: list[Known], file: Callable[[], Lengths]) -> np.ndarray:
-    """The float32 weight of packed codes."""
+def unpacked(
+    stem: str, names: Mapping[str, Any], get: Get, said: list[Known]
+) -> tuple[np.ndarray, np.ndarray | None, int]:
+    """Packed codes, less the middle of their range, their zero points likewise, and the bits of a code."""
     from tersor import quant
 
     name = stem + "weight_packed"
@@ -241,6 +243,12 @@ def packed(stem: str, names: Mapping[str, Any], get: Get, said: list[Known], fil
             zero = quant.unpack(zero, bits, (shape[0], columns), "ct_dense", axis=0)
         elif zero.dtype not in (np.int8, np.uint8):
             raise FormatError(f"{stem}weight_zero_point: {zero.dtype} {zero.shape} is not that of {bits}-bit codes")
+    return codes, zero, bits
+
+
+def packed(stem: str, names: Mapping[str, Any], get: Get, said: list[Known], file: Callable[[], Lengths]) -> np.ndarray:
+    """The float32 weight of packed codes."""
+    codes, zero, _ = unpacked(stem, names, get, said)
     return _restored(stem, codes, zero, names, get, said, file)
 
 
@@ -285,9 +293,8 @@ def _file_lengths(names: Mapping[str, Entry], stems: Iterable[str]) -> Lengths:
     return high, wide
 
 
-def dense(names: Mapping[str, Entry], get: Get, groups: list[Known]) -> Iterator[tuple[str, np.ndarray]]:
-    """All tensors, by name, with what is quantized restored; ``names`` says the type and shape of each, ``groups`` what a
-    configuration says."""
+def quantized(names: Mapping[str, Entry]) -> tuple[set[str], set[str]]:
+    """What the names of packed weights begin with, and those of weights with a byte for a code."""
     stems = {n.removesuffix("weight_packed") for n in names if n.rpartition(".")[2] == "weight_packed"}
     coded = {
         n.removesuffix("weight")
@@ -295,6 +302,13 @@ def dense(names: Mapping[str, Entry], get: Get, groups: list[Known]) -> Iterator
         if n.rpartition(".")[2] == "weight" and (e.dtype in ("I8", "U8") or e.dtype.startswith("F8"))
         and (n + "_scale" in names or n + "_scale_inv" in names)
     }  # fmt: skip
+    return stems, coded
+
+
+def dense(names: Mapping[str, Entry], get: Get, groups: list[Known]) -> Iterator[tuple[str, np.ndarray]]:
+    """All tensors, by name, with what is quantized restored; ``names`` says the type and shape of each, ``groups`` what a
+    configuration says."""
+    stems, coded = quantized(names)
     file = cache(lambda: _file_lengths(names, coded))
     for name in names:
         module, dot, part = name.rpartition(".")

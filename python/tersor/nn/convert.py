@@ -14,6 +14,7 @@ from torch import nn
 from tersor.checkpoint._parts import held
 from tersor.checkpoint._patterns import Patterns
 from tersor.nn.quant import QuantLinear
+from tersor.quant import Encoded
 
 #: what brings layers back
 DENSE = "dense"
@@ -39,7 +40,7 @@ class Conversion:
 
 def convert(
     model: nn.Module,
-    scheme: str,
+    scheme: str | Mapping[str, Encoded],
     *,
     activations: str = "float",
     include: Sequence[str] = (),
@@ -52,9 +53,11 @@ def convert(
     model : torch.nn.Module
         Modules of its own classes stay; each ``torch.nn.Linear`` in it is exchanged, once, also where it stands at several
         names.
-    scheme : str
+    scheme : str, or a mapping of names to Encoded
         "int8-row", "int4-g128" or another of `tersor.quant.encode`; or "dense", which makes a ``torch.nn.Linear`` of the
-        decoded weight of each `QuantLinear`.
+        decoded weight of each `QuantLinear`; or the codes of the weights themselves by name, as `tersor.convert.load_encoded`
+        reads them from a file: a name is that of a layer, or one ends with the other and with no other's, so that a head or
+        a prefix more on either side does not matter.
     activations : "float" or "int8"
         See `QuantLinear`.
     include, exclude : shell patterns on names of modules
@@ -65,7 +68,8 @@ def convert(
     Conversion
         The names, and the reason for every linear layer that was left: excluded; a router; a weight that another module uses
         too (a head tied to its table of embeddings), or that torch's own attention and encoder layer read by themselves; a
-        forward or hooks of its own; groups that do not divide its rows.
+        forward or hooks of its own; groups that do not divide its rows; no codes among those given. Codes that no linear layer
+        goes by the name of are there too.
 
     Raises
     ------
@@ -73,12 +77,14 @@ def convert(
         If model is not a module, or is a linear layer itself, which cannot be exchanged in place (see
         ``QuantLinear.from_float``).
     ValueError
-        If the scheme is unknown or a pattern names nothing.
+        If the scheme is unknown or a pattern names nothing; if codes are of another shape than their layer, or none of them
+        is of a layer of the model.
 
     Notes
     -----
-    Each weight is encoded by itself, rounded to the nearest (calibrated codes are made by ``tersor quantize``). Training
-    state is lost: codes are not trained. A bias stays trainable or frozen.
+    By a scheme each weight is encoded by itself, rounded to the nearest. Calibrated codes are made by ``tersor quantize`` and
+    come in by ``convert(model, tersor.convert.load_encoded(path))``; the model's own weights of these layers play no part.
+    Training state is lost: codes are not trained. A bias stays trainable or frozen.
 
     Examples
     --------
@@ -91,14 +97,15 @@ def convert(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"convert: model must be a torch.nn.Module, got {type(model).__name__}")
+    codes, scheme = (None, scheme) if isinstance(scheme, str) else (dict(scheme), "int8-row")
     back = scheme == DENSE
     kind: Any = QuantLinear if back else nn.Linear
     if isinstance(model, (nn.Linear, QuantLinear)):
         raise TypeError(
             f"convert: model is a {type(model).__name__} itself; use QuantLinear.from_float, or put it in a module"
         )
-    if not back:
-        QuantLinear.empty(0, 0, scheme, bias=False, activations=activations)  # refuses what it does not know
+    if not back:  # refuses what it does not know
+        QuantLinear.empty(0, 0, scheme, bias=False, activations=activations)
     names: dict[int, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(id(module), []).append(name)
@@ -108,21 +115,58 @@ def convert(
     shared = {} if back else _shared(model)
     made: dict[str, nn.Module] = {}
     left: dict[str, str] = {}
+    own = {} if codes is None else _paired(found, codes, left)
     for name, module in model.named_modules():
         if not isinstance(module, kind):
             if name and not any(True for _ in module.children()) and patterns.included(f"{name}.weight"):
                 left[name] = f"a {type(module).__name__} is not exchanged"
             continue
         why = _left(names[id(module)], module, patterns, shared)
+        if why is None and codes is not None and name not in own:
+            why = "there are no codes of it"
         if why is None:
             try:
-                made[name] = _dense(module) if back else QuantLinear.from_float(module, scheme, activations)
+                if back:
+                    made[name] = _dense(module)
+                elif codes is not None:
+                    made[name] = QuantLinear.of(own[name], module, activations)
+                else:
+                    made[name] = QuantLinear.from_float(module, scheme, activations)
                 continue
             except (TypeError, ValueError) as error:
                 why = str(error)
         left[name] = why
     _exchange(model, {id(found[name]): new for name, new in made.items()})
     return Conversion(tuple(made), left)
+
+
+def _paired(layers: Mapping[str, Any], codes: Mapping[str, Encoded], left: dict[str, str]) -> dict[str, Encoded]:
+    """The codes of each layer; what is of none is said in `left`."""
+    found: dict[str, Encoded] = {}
+    for name, code in codes.items():
+        if not isinstance(code, Encoded):
+            raise TypeError(f"convert: {name!r} must be an Encoded, got {type(code).__name__}")
+        stem = name.removesuffix(".weight")
+        alike = (
+            [stem]
+            if stem in layers
+            else [k for k in layers if f".{k}".endswith(f".{stem}") or f".{stem}".endswith(f".{k}")]
+        )
+        if len(alike) != 1:
+            left[name] = f"codes that may be of {' or '.join(alike)}" if alike else "codes of no linear layer"
+            continue
+        layer = layers[alike[0]]
+        if tuple(code.shape) != (layer.out_features, layer.in_features):
+            raise ValueError(
+                f"convert: codes {name!r} are of shape {tuple(code.shape)}, the layer {alike[0]!r} is "
+                f"{(layer.out_features, layer.in_features)}"
+            )
+        found[alike[0]] = code
+    if not found:
+        raise ValueError(
+            f"convert: none of the codes is of a linear layer of the model; they are of {', '.join(codes) or 'nothing'}"
+        )
+    return found
 
 
 def _left(names: Sequence[str], module: nn.Module, patterns: Patterns, shared: Mapping[int, str]) -> str | None:

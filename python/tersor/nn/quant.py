@@ -98,10 +98,31 @@ class QuantLinear(Coded):
         its own, or with hooks that would be lost, is a TypeError.
         """
         weight, bias = parts_of("QuantLinear.from_float", linear)
-        layer = cls(quant.encode(weight, scheme), bias, activations=activations)
-        if layer.bias is not None and bias is not None:
-            layer.bias.requires_grad_(bias.requires_grad)
-        return layer
+        return cls(quant.encode(weight, scheme), bias, activations=activations)._as_frozen(bias)
+
+    @classmethod
+    def of(cls, weight: Encoded, linear: nn.Linear, activations: str = "float") -> QuantLinear:
+        """The layer ``linear`` with these codes (of tensors or of NumPy arrays) for its weight, and its own bias.
+
+        As `from_float`, but that nothing is encoded: for codes that were calibrated, say, or read from a file.
+        """
+        dense, bias = parts_of("QuantLinear.of", linear)
+        if not isinstance(weight, Encoded):
+            raise TypeError(f"QuantLinear.of: weight must be an Encoded, got {type(weight).__name__}")
+        parts = {
+            k: torch.as_tensor(v).to(dense.device)
+            for k in ("data", "scale", "zero_point")
+            if (v := getattr(weight, k)) is not None
+        }
+        return cls(replace(weight, **parts, dtype=dtype_name(dense.dtype)), bias, activations=activations)._as_frozen(
+            bias
+        )
+
+    def _as_frozen(self, bias: Tensor | None) -> QuantLinear:
+        """This layer, its bias trainable if that of the dense one was."""
+        if self.bias is not None and bias is not None:
+            self.bias.requires_grad_(bias.requires_grad)
+        return self
 
     @classmethod
     def empty(

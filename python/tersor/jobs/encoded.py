@@ -1,0 +1,63 @@
+"""Quantized folders read as the codes that they hold. The one rule: no code is made anew, and what no `Encoded` can hold is
+refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from tersor._op import FormatError
+from tersor.checkpoint._format import Entry
+from tersor.jobs.restore import Get, Known, of, quantized, unpacked
+from tersor.quant import Encoded, pack
+
+_DENSE = "; tersor.convert.load reads it as a dense weight"
+
+
+def encoded(names: Mapping[str, Entry], get: Get, groups: list[Known]) -> Iterator[tuple[str, Encoded]]:
+    """The weights in codes, by the name that a dense weight would have."""
+    stems, coded = quantized(names)
+    for stem in sorted(stems):
+        codes, zero, bits = unpacked(stem, names, get, of(stem.removesuffix("."), groups))
+        yield f"{stem}weight", _encoded(stem, codes, zero, bits, names, get)
+    for stem in sorted(coded):
+        name = f"{stem}weight"
+        codes = get(name)
+        if codes.dtype != np.int8 or codes.ndim != 2:
+            raise FormatError(f"{name}: {names[name].dtype} {codes.shape} holds no codes of a linear layer{_DENSE}")
+        zero = get(f"{name}_zero_point") if f"{name}_zero_point" in names else None
+        yield name, _encoded(stem, codes, zero, 8, names, get)
+
+
+def _encoded(
+    stem: str, codes: np.ndarray, zero: np.ndarray | None, bits: int, names: Mapping[str, Entry], get: Get
+) -> Encoded:
+    name, (n, k) = f"{stem}weight", codes.shape
+    if f"{name}_g_idx" in names and (get(f"{name}_g_idx") >= 0).any():
+        raise FormatError(f"{name}: its columns are assigned to groups one by one{_DENSE}")
+    scale = get(f"{name}_scale").astype(np.float32)
+    if scale.ndim == 1 and scale.size == n:
+        scale = scale[:, None]
+    if scale.shape == (n, 1) and n:
+        grain = "row"
+    elif scale.size == 1:
+        grain, scale = "tensor", scale.reshape(())
+    elif scale.ndim == 2 and scale.shape[0] == n and scale.shape[1] and not k % scale.shape[1]:
+        grain = f"g{k // scale.shape[1]}"
+    else:
+        raise FormatError(f"{name}: scales {scale.shape} are not by row, nor by groups that divide rows of {k}{_DENSE}")
+    if zero is not None and zero.dtype == np.int8 and not zero.any():
+        zero = None
+    middle = 1 << bits - 1
+    if zero is None and bits == 8:
+        return Encoded(codes, scale, None, f"int8-{grain}", (n, k), "float32")
+    low = codes.astype(np.int16) + middle if codes.dtype == np.int8 else codes
+    data = pack(low.astype(np.uint8), bits)
+    if zero is None:
+        return Encoded(data, scale, None, f"int{bits}-{grain}", (n, k), "float32")
+    if zero.size != scale.size:
+        raise FormatError(f"{name}: zero points {zero.shape} do not go with scales {scale.shape}")
+    zero = (zero.astype(np.int16) + (middle if zero.dtype == np.int8 else 0)).reshape(scale.shape).astype(np.uint8)
+    return Encoded(data, scale, zero, f"uint{bits}-{grain}", (n, k), "float32")

@@ -1,0 +1,116 @@
+"""Codes of files as layers: what a file holds is what is multiplied."""
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from safetensors.numpy import save_file  # noqa: E402
+from tersor import FormatError, quant  # noqa: E402
+from tersor import nn as tnn  # noqa: E402
+from tersor.convert import load, load_encoded, quantize_safetensors  # noqa: E402
+from torch import nn  # noqa: E402
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down, self.norm = nn.Linear(64, 48), nn.Linear(48, 64, bias=False), nn.LayerNorm(64)
+
+    def forward(self, x):
+        return self.norm(x + self.down(self.up(x).relu()))
+
+
+def written(path, model, scheme, prefix=""):
+    path.mkdir()
+    save_file({prefix + k: v.numpy() for k, v in model.state_dict().items()}, path / "model.safetensors")
+    (path / "config.json").write_text(json.dumps({"architectures": ["Net"]}))
+    quantize_safetensors(path, path.parent / "out", scheme)
+    return path.parent / "out"
+
+
+@pytest.mark.parametrize("scheme", ["int8-row", "int4-g16", "int4-row", "int8-g8"])
+@pytest.mark.parametrize(("prefix", "wraps"), [("", False), ("net.", False), ("", True)])
+def test_layers_are_made_of_the_codes_of_a_file(tmp_path, scheme, prefix, wraps):
+    torch.manual_seed(0)
+    model, x = Net(), torch.randn(5, 64)
+    out = written(tmp_path / "m", model, scheme, prefix)
+    dense, codes = load(out), load_encoded(out)
+    assert sorted(codes) == [f"{prefix}down.weight", f"{prefix}up.weight"]
+    for name, e in codes.items():
+        assert e.scheme == scheme
+        np.testing.assert_array_equal(quant.decode(e), dense[name])
+    want = Net()
+    want.load_state_dict({k.removeprefix(prefix): torch.from_numpy(v) for k, v in dense.items()})
+    holder = nn.ModuleDict({"inner": model}) if wraps else model
+    made = tnn.convert(holder, codes)
+    assert set(made.converted) == ({"inner.up", "inner.down"} if wraps else {"up", "down"})
+    torch.testing.assert_close(model(x), want(x), rtol=1e-5, atol=1e-5)
+    tnn.convert(holder, "dense")
+    assert torch.equal(model.up.weight, want.up.weight)
+
+
+def test_what_does_not_go_together_is_said():
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"a": Net(), "b": Net()})
+    code = quant.encode(np.ones((48, 64), np.float32), "int8-row")
+    table = quant.encode(np.ones((9, 64), np.float32), "int8-row")
+    with pytest.raises(ValueError, match="none of the codes"):
+        tnn.convert(model, {"up": code})  # of which of the two?
+    made = tnn.convert(model, {"a.up.weight": code, "table": table}, include=["a.*"])
+    assert made.converted == ("a.up",)
+    assert made.left["table"] == "codes of no linear layer" and made.left["a.down"] == "there are no codes of it"
+    assert made.left["b.up"] == "not included"
+    assert torch.equal(model["a"].up.weight, torch.ones(48, 64))
+    for codes, error, said in [
+        ({}, ValueError, "none of the codes"),
+        ({"b.up": table}, ValueError, r"codes 'b.up' are of shape \(9, 64\), the layer 'b.up' is \(48, 64\)"),
+        ({"b.up": np.ones(3)}, TypeError, "'b.up' must be an Encoded"),
+    ]:
+        with pytest.raises(error, match=said):
+            tnn.convert(model, codes)
+    assert isinstance(model["b"].up, nn.Linear)
+    with pytest.raises(TypeError, match="of: weight must be an Encoded"):
+        tnn.QuantLinear.of(np.ones((48, 64)), model["b"].up)
+
+
+def test_codes_keep_their_zero_points_and_their_lowest_code(tmp_path):
+    """Codes as other writers make them: −8 and an odd zero point, scales for a tensor, and of 16 bits."""
+    q = np.array([[-8, 7, 0, 3] * 8, [1, -8, 2, 7] * 8], np.int8)
+    words = quant.pack(q, 4, "ct_dense")
+    shape = np.array([2, 32], np.int64)
+    zero = np.array([[-3], [2]], np.int8)
+    tensors = {
+        "a.weight_packed": words,
+        "a.weight_shape": shape,
+        "a.weight_scale": np.array([[0.5], [0.25]], np.float16),
+        "a.weight_zero_point": zero,
+        "b.weight": q,
+        "b.weight_scale": np.array([0.5], np.float32),
+    }
+    save_file(tensors, tmp_path / "x.safetensors")
+    codes, dense = load_encoded(tmp_path / "x.safetensors"), load(tmp_path / "x.safetensors")
+    assert {k: e.scheme for k, e in codes.items()} == {"a.weight": "uint4-row", "b.weight": "int8-tensor"}
+    for name, e in codes.items():
+        np.testing.assert_array_equal(quant.decode(e), dense[name])
+    layer = tnn.QuantLinear.of(codes["a.weight"], nn.Linear(32, 2).bfloat16())
+    assert layer.bias.dtype == torch.bfloat16 and layer(torch.ones(1, 32).bfloat16()).dtype == torch.bfloat16
+    assert torch.equal(layer.weight.float(), torch.from_numpy(dense["a.weight"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"w.weight_scale": np.ones((1, 2), np.float32)}, "w.weight: scales"),
+        ({"w.weight_scale": np.ones((4, 3), np.float32)}, "w.weight: scales"),
+        ({"w.weight_g_idx": np.arange(8, dtype=np.int32) % 2}, "one by one"),
+        ({"w.weight": np.ones((4, 8), np.uint8)}, "holds no codes"),
+        ({"w.weight_zero_point": np.ones((2, 1), np.int8)}, "zero points"),
+    ],
+)
+def test_what_no_layer_holds_is_refused(tmp_path, change, said):
+    tensors = {"w.weight": np.ones((4, 8), np.int8), "w.weight_scale": np.ones((4, 2), np.float32)}
+    save_file(tensors | change, tmp_path / "x.safetensors")
+    with pytest.raises(FormatError, match=said):
+        load_encoded(tmp_path / "x.safetensors")

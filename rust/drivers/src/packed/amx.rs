@@ -3,12 +3,16 @@
 
 pub mod floats;
 pub mod integers;
+mod walk;
 
 use super::kernel::Weights;
+use super::lanes::Lanes;
+use super::layout::Layout;
 use super::take::Take;
 use base::Result;
 use base::pool;
 pub use base::tiles::allowed;
+use std::arch::x86_64::{__m512, __m512i};
 use std::ops::Range;
 
 /// Rows of a tile, and of two beside each other.
@@ -17,8 +21,8 @@ const PAIR: usize = 2 * HIGH;
 /// Bytes of a tile, and of a row of it.
 const TILE: usize = 1024;
 const LINE: usize = 64;
-/// Rows whose sums stay in the nearest cache.
-const BLOCK: usize = 256;
+/// Rows whose sums with all panels of a task stay near, and which weights that were laid out anew meet.
+const BLOCK: usize = 128;
 /// Rows under which tiles are mostly empty.
 const FEW: usize = 9;
 
@@ -81,7 +85,7 @@ impl Drop for Force {
     }
 }
 
-/// Panels in a task of tiles: putting their shapes in force takes as long as some products.
+/// Panels in a task of tiles: each reads the rows again, and putting shapes in force takes as long as some products.
 const MANY: usize = 8;
 
 fn in_tiles(w: &Weights, rows: usize, task: impl Fn(Range<usize>) -> Result<()> + Sync) -> Result<()> {
@@ -91,18 +95,30 @@ fn in_tiles(w: &Weights, rows: usize, task: impl Fn(Range<usize>) -> Result<()> 
     pool::map(panels.div_ceil(MANY), work / 32, |i| task(i * MANY..panels.min((i + 1) * MANY)))?.into_iter().collect()
 }
 
+/// The zero points of a group that begins there.
+///
+/// # Safety
+/// The group is there; the vectors are.
+#[inline(always)]
+unsafe fn zeros(l: &Layout, head: *const u8) -> __m512i {
+    // SAFETY: they follow the scales.
+    unsafe {
+        if l.affine { <__m512 as Lanes>::words(head.add(LINE)) } else { <__m512 as Lanes>::same(i32::from(l.middle())) }
+    }
+}
+
 /// As `product::integers`.
-pub fn sums_of_integers(w: &Weights, x: &integers::Rows, whole: bool, take: &Take) -> Result<()> {
+pub fn sums_of_integers(w: &Weights, x: integers::Rows, whole: bool, take: &Take) -> Result<()> {
     assert!(x.stride >= w.layout.width() && x.codes.len() >= x.rows * x.stride);
     assert!(x.totals.len() == x.rows * w.layout.groups() && integers::fits(w, x.rows));
     // SAFETY: as asked above.
-    in_tiles(w, x.rows, |panels| unsafe { integers::integers(w, panels, x, whole, take) })
+    in_tiles(w, x.rows, |panels| unsafe { walk::product(integers::Product { rows: x, whole }, w, panels, take) })
 }
 
 /// As `product::floats`.
-pub fn sums_of_floats(w: &Weights, x: &floats::Rows, take: &Take) -> Result<()> {
+pub fn sums_of_floats(w: &Weights, x: floats::Rows, take: &Take) -> Result<()> {
     assert!(x.numbers.len() >= x.rows.div_ceil(HIGH) * floats::high(w.layout.width(), x.parts));
     assert!((1..=3).contains(&x.parts) && floats::fits(w, x.rows));
     // SAFETY: as asked above.
-    in_tiles(w, x.rows, |panels| unsafe { floats::floats(w, panels, x, take) })
+    in_tiles(w, x.rows, |panels| unsafe { walk::product(x, w, panels, take) })
 }

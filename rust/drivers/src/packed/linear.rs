@@ -16,6 +16,9 @@ use base::simd::{Kernel, Simd, SimdFloat, dispatch};
 use base::store::{STEP, Store};
 use base::{Result, try_vec};
 
+/// Rows that are made ready in the same memory.
+const TOGETHER: usize = 16;
+
 /// What rows are multiplied as.
 #[derive(Clone, Copy)]
 pub enum Activations<'a, T> {
@@ -55,7 +58,7 @@ pub fn linear<A: Compute>(
                 && amx::floats::fits(w, rows)
                 && let Some((x, back)) = parted(w, rows, x)?
             {
-                return amx::sums_of_floats(w, &x.rows(rows), &|block| give(block, Some(&back)));
+                return amx::sums_of_floats(w, x.rows(rows), &|block| give(block, Some(&back)));
             }
             let tiles = Tiles::new(Path::current(false), rows);
             let laid = tiles.lay(w.layout.width(), |r, out: &mut [f32]| {
@@ -120,13 +123,15 @@ fn coded<A: Compute>(
     let (inputs, width) = (w.layout.inputs, w.layout.width());
     let (mut codes, mut scales) = (Coded::new(w, rows)?, try_vec(rows, A::Real::ZERO)?);
     let (to, at) = (Shared(codes.codes.as_mut_ptr()), Shared(scales.as_mut_ptr()));
-    pool::map(rows, x.len(), |r| {
+    pool::map(rows.div_ceil(TOGETHER), x.len(), |some| {
         let (mut wide, mut own) = (try_vec(inputs, A::Real::ZERO)?, try_vec(inputs, 0u8)?);
-        A::widen(&x[r * inputs..][..inputs], &mut wide);
-        // SAFETY: each row has its own place in both.
-        unsafe {
-            *at.at(r) = code(&wide, &mut own);
-            filled(w, &own, to.part(r * codes.stride, width), |from, to| to.copy_from_slice(from));
+        for r in some * TOGETHER..rows.min((some + 1) * TOGETHER) {
+            A::widen(&x[r * inputs..][..inputs], &mut wide);
+            // SAFETY: each row has its own place in both.
+            unsafe {
+                *at.at(r) = code(&wide, &mut own);
+                filled(w, &own, to.part(r * codes.stride, width), |from, to| to.copy_from_slice(from));
+            }
         }
         Ok(())
     })?
@@ -216,7 +221,7 @@ fn integers(w: &Weights, rows: usize, x: &Coded, whole: bool, take: &Take) -> Re
             totals(r, out)?;
         }
         let x = amx::integers::Rows { rows, codes: &x.codes, stride: x.stride, totals: &sums };
-        return amx::sums_of_integers(w, &x, whole, take);
+        return amx::sums_of_integers(w, x, whole, take);
     }
     let tiles = Tiles::new(path, rows);
     let words = tiles.lay(w.layout.width() / 4, |r, out: &mut [i32]| {

@@ -246,7 +246,7 @@ fn tiles_give_the_same_bits() {
                             integers(&w, &tiles, &laid, &by_tile, whole, &take).unwrap();
                         } else {
                             let rows = amx::integers::Rows { rows, codes: &codes, stride, totals: &totals };
-                            amx::sums_of_integers(&w, &rows, whole, &take).unwrap();
+                            amx::sums_of_integers(&w, rows, whole, &take).unwrap();
                         }
                         y.into_inner().unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>()
                     });
@@ -282,7 +282,7 @@ fn tiles_of_parts_give_sums_that_are_right() {
                 let back: Vec<f32> = x.chunks(inputs).enumerate().map(split).collect();
                 let y = Mutex::new(vec![f32::NAN; rows * outs]);
                 let given = amx::floats::Rows { rows, parts, numbers: &numbers };
-                amx::sums_of_floats(&w, &given, &|block| {
+                amx::sums_of_floats(&w, given, &|block| {
                     let mut y = y.lock().unwrap();
                     for (row, v) in block.rows() {
                         let y = &mut y[row * outs..][block.outs.clone()];

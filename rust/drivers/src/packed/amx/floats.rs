@@ -5,18 +5,15 @@
 //! 256, which bf16 holds. The unit takes denormals for 0, so a row is brought to a largest number between 1 and 2 first; where
 //! rows hold numbers that are not finite, or 2^100 times smaller than their largest, it is not used.
 //!
-//! Tiles of sixteen rows lie whole, one after the other, and are multiplied with all panels of a task while they are near: the
-//! unit waits for memory more than for anything else, and parts are three times what the numbers were.
+//! Tiles of sixteen rows lie whole, one after the other: the unit waits for memory more than for anything else, and parts are
+//! three times what the numbers were.
 
-use super::{Aligned, BLOCK, FEW, Force, HIGH, LINE, PAIR, TILE, allowed};
+use super::walk::{Run, Unit};
+use super::{FEW, HIGH, LINE, TILE, allowed, zeros};
 use crate::packed::kernel::{Decode, Weights};
 use crate::packed::lanes::{LANES, Lanes};
-use crate::packed::layout::STEP;
-use crate::packed::lines::Lines;
-use crate::packed::take::{Block, Take};
-use base::Result;
+use crate::packed::layout::{Layout, STEP};
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 /// Inputs of a tile.
 const DEEP: usize = LINE / 2;
@@ -196,90 +193,45 @@ unsafe fn weights<const D: u8>(codes: [*const u8; 2], less: [__m512; 2], inputs:
     }
 }
 
-/// Words of a pair of panels over a run of inputs.
-const WORDS: usize = RUN / DEEP * 2 * TILE / 4;
-
-/// As `product::floats`, of some panels.
-///
-/// # Safety
-/// [`fits`] said so; the panels are there.
-#[target_feature(enable = "avx512f,avx512vnni,avx2,fma")]
-pub unsafe fn floats(w: &Weights, panels: Range<usize>, x: &Rows, take: &Take) -> Result<()> {
-    let z = panels.len();
-    let mut scratch = Lines::zeros(z.div_ceil(2) * WORDS)?;
-    let mut y = Lines::zeros(x.rows.min(BLOCK) * z * LANES)?;
-    let mut force = Force::new();
-    for first in (0..x.rows).step_by(BLOCK) {
-        let block = first..x.rows.min(first + BLOCK);
-        let y = &mut y[..block.len() * z * LANES];
-        y.fill(0.0);
-        // SAFETY: the caller's promise.
-        unsafe { rows(w, panels.clone(), x, block.clone(), &mut force, &mut scratch, y) };
-        take(Block::new(w, block, panels.start, z, y));
+impl Unit for Rows<'_> {
+    type Sum = f32;
+    #[inline(always)]
+    fn rows(&self) -> usize {
+        self.rows
     }
-    Ok(())
-}
-
-/// The same for some of the rows: sums `[row][panel][output]`.
-#[target_feature(enable = "avx512f,avx512vnni,avx2,fma")]
-unsafe fn rows(
-    w: &Weights,
-    panels: Range<usize>,
-    x: &Rows,
-    block: Range<usize>,
-    force: &mut Force,
-    scratch: &mut [u32],
-    y: &mut [f32],
-) {
-    let (l, z) = (&w.layout, panels.len());
-    let (width, eight) = (l.filled(), l.bits == 8);
-    let mut sums = Aligned([0f32; 4 * TILE / 4]);
-    let sums = &mut sums.0;
-    // SAFETY: the vectors are there.
-    let middle = unsafe { <__m512 as Lanes>::same(i32::from(l.middle())) };
-    for g in 0..l.groups() {
-        // the last of an odd number stands in for the one beside it
-        let head = |panel: usize| w.panel(panel.min(panels.end - 1))[g * l.group_bytes()..].as_ptr();
-        for from in (0..width).step_by(RUN) {
-            let inputs = RUN.min(width - from);
-            for (panel, words) in panels.clone().step_by(2).zip(scratch.chunks_exact_mut(WORDS)) {
-                let heads = [head(panel), head(panel + 1)];
-                // SAFETY: zero points and codes of a group; `words` holds a run of two panels.
-                unsafe {
-                    let zeros =
-                        |i: usize| if l.affine { <__m512 as Lanes>::words(heads[i].add(4 * LANES)) } else { middle };
-                    let less = [<__m512 as Lanes>::less(zeros(0)), <__m512 as Lanes>::less(zeros(1))];
-                    let codes = heads.map(|head| head.add(l.head() + from * l.bits * LANES / 8));
-                    if eight {
-                        weights::<{ Decode::Eight as u8 }>(codes, less, inputs, words.as_mut_ptr());
-                    } else {
-                        weights::<{ Decode::Four as u8 }>(codes, less, inputs, words.as_mut_ptr());
-                    }
-                }
+    #[inline(always)]
+    fn run(&self, _: usize) -> usize {
+        RUN
+    }
+    fn room(_: &Layout, run: usize) -> usize {
+        run / DEEP * 2 * TILE
+    }
+    #[inline(always)]
+    unsafe fn weights(self, l: &Layout, heads: [*const u8; 2], run: Run, room: *mut u8) -> [*const u8; 2] {
+        // SAFETY: zero points and codes of a group; the room is of a run of two panels.
+        unsafe {
+            let less = heads.map(|head| <__m512 as Lanes>::less(zeros(l, head)));
+            let codes = heads.map(|head| head.add(l.head() + run.from * l.bits * LANES / 8));
+            if l.bits == 8 {
+                weights::<{ Decode::Eight as u8 }>(codes, less, run.inputs, room.cast());
+            } else {
+                weights::<{ Decode::Four as u8 }>(codes, less, run.inputs, room.cast());
             }
-            for first in block.clone().step_by(PAIR) {
-                let left = (block.end - first).min(PAIR);
-                let row = |r: usize| {
-                    x.numbers[r / HIGH * high(l.width(), x.parts) + (g * width + from) * x.parts * HIGH..].as_ptr()
-                };
-                // SAFETY: tiles are permitted.
-                let a = [row(first), row(unsafe { force.rows(first, left) })];
-                for (panel, words) in panels.clone().step_by(2).zip(scratch.chunks_exact(WORDS)) {
-                    // SAFETY: tiles of rows and of weights; `sums` are four tiles; a scale is the head of a group.
-                    unsafe {
-                        multiply(a, x.parts, words.as_ptr(), inputs / DEEP, sums.as_mut_ptr());
-                        for i in 0..(panels.end - panel).min(2) {
-                            let scale = <__m512 as Lanes>::load(head(panel + i).cast());
-                            for r in 0..left {
-                                let part = sums[(r / HIGH * 2 + i) * TILE / 4 + r % HIGH * LANES..].as_ptr();
-                                let y = y[((first - block.start + r) * z + panel - panels.start + i) * LANES..]
-                                    .as_mut_ptr();
-                                <__m512 as Lanes>::load(part).fused(scale, <__m512 as Lanes>::load(y)).store(y);
-                            }
-                        }
-                    }
-                }
-            }
+            [room, room.add(TILE)]
         }
+    }
+    #[inline(always)]
+    unsafe fn multiply(self, l: &Layout, rows: [usize; 2], run: Run, weights: [*const u8; 2], out: *mut f32) {
+        let row = |r: usize| {
+            let input = run.group * l.filled() + run.from;
+            self.numbers[r / HIGH * high(l.width(), self.parts) + input * self.parts * HIGH..].as_ptr()
+        };
+        // SAFETY: as the caller promises.
+        unsafe { multiply(rows.map(row), self.parts, weights[0].cast(), run.inputs / DEEP, out) }
+    }
+    #[inline(always)]
+    unsafe fn add(self, _: &Layout, sums: *const f32, _: usize, _: Run, head: *const u8, y: __m512) -> __m512 {
+        // SAFETY: sixteen sums; a group begins with its scales.
+        unsafe { <__m512 as Lanes>::load(sums).fused(<__m512 as Lanes>::load(head.cast()), y) }
     }
 }

@@ -4,14 +4,12 @@
 //! The codes of a panel lie as the unit reads them: for every four inputs sixteen outputs of four bytes. Those of 4 bits are
 //! spread to bytes first, a group at a time, for all rows that follow.
 
-use super::{Aligned, BLOCK, FEW, Force, HIGH, LINE, PAIR, TILE, allowed};
+use super::walk::{Run, Unit};
+use super::{FEW, LINE, allowed, zeros};
 use crate::packed::kernel::Weights;
 use crate::packed::lanes::{LANES, Lanes};
-use crate::packed::lines::Lines;
-use crate::packed::take::{Block, Take};
-use base::Result;
+use crate::packed::layout::Layout;
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 /// Inputs of a tile.
 const DEEP: usize = LINE;
@@ -125,99 +123,60 @@ unsafe fn spread(codes: *const u8, inputs: usize, out: *mut u8) {
     }
 }
 
-/// Adds sixteen sums of a row, less those of its zero points, scaled or as integers.
-#[inline(always)]
-unsafe fn add(sums: *const i32, zeros: __m512i, total: i32, scale: __m512, whole: bool, y: *mut f32) {
-    type L = __m512;
-    // SAFETY: sixteen numbers lie in both.
-    unsafe {
-        let sums = L::add(L::words(sums.cast()), L::negated_product(zeros, total));
-        if whole {
-            L::store_words(L::add(L::words(y.cast()), sums), y.cast());
-        } else {
-            L::floats(sums).fused(scale, <L as Lanes>::load(y)).store(y);
-        }
-    }
+/// Rows, and whether their sums stay integers.
+#[derive(Clone, Copy)]
+pub struct Product<'a> {
+    pub rows: Rows<'a>,
+    pub whole: bool,
 }
 
-/// As `product::integers`, of some panels.
-///
-/// # Safety
-/// [`fits`] said so; the panels are there.
-#[target_feature(enable = "avx512f,avx512vnni,avx2,fma")]
-pub unsafe fn integers(w: &Weights, panels: Range<usize>, x: &Rows, whole: bool, take: &Take) -> Result<()> {
-    let l = &w.layout;
-    let mut bytes = Lines::zeros(if l.bits == 4 { 2 * l.filled() * LANES } else { 0 })?;
-    let mut y = Lines::zeros(x.rows.min(BLOCK) * 2 * LANES)?;
-    let mut force = Force::new();
-    for panel in panels.clone().step_by(2) {
-        let z = (panels.end - panel).min(2);
-        for first in (0..x.rows).step_by(BLOCK) {
-            let block = first..x.rows.min(first + BLOCK);
-            let y = &mut y[..block.len() * z * LANES];
-            y.fill(0.0);
-            // SAFETY: the caller's promise.
-            unsafe { rows(w, panel, z, x, block.clone(), whole, &mut force, &mut bytes, y) };
-            take(Block::new(w, block, panel, z, y));
-        }
+impl Unit for Product<'_> {
+    type Sum = i32;
+    #[inline(always)]
+    fn rows(&self) -> usize {
+        self.rows.rows
     }
-    Ok(())
-}
-
-/// The same for some of the rows.
-#[target_feature(enable = "avx512f,avx512vnni,avx2,fma")]
-unsafe fn rows(
-    w: &Weights,
-    panel: usize,
-    z: usize,
-    x: &Rows,
-    block: Range<usize>,
-    whole: bool,
-    force: &mut Force,
-    bytes: &mut [u8],
-    y: &mut [f32],
-) {
-    let (l, both) = (&w.layout, z == 2);
-    let width = l.filled();
-    let mut sums = Aligned([0i32; 4 * TILE / 4]);
-    let sums = &mut sums.0;
-    for g in 0..l.groups() {
-        let at = |i: usize| w.panel(panel + if both { i } else { 0 })[g * l.group_bytes()..].as_ptr();
-        let heads = [at(0), at(1)];
-        // SAFETY: the codes follow the head of a group, the zero points its scales.
-        let (codes, zeros) = unsafe {
-            let mut codes = [heads[0].add(l.head()), heads[1].add(l.head())];
-            if l.bits == 4 {
-                for (i, codes) in codes.iter_mut().enumerate().take(z) {
-                    let out = bytes.as_mut_ptr().add(i * width * LANES);
-                    spread(*codes, width, out);
-                    *codes = out;
-                }
-                if !both {
-                    codes[1] = codes[0];
-                }
+    /// All of them: the sums of a group are integers.
+    #[inline(always)]
+    fn run(&self, filled: usize) -> usize {
+        filled
+    }
+    fn room(l: &Layout, run: usize) -> usize {
+        if l.bits == 4 { 2 * run * LANES } else { 0 }
+    }
+    #[inline(always)]
+    unsafe fn weights(self, l: &Layout, heads: [*const u8; 2], run: Run, room: *mut u8) -> [*const u8; 2] {
+        // SAFETY: the codes follow the head of a group; the room is of two panels.
+        unsafe {
+            let codes = heads.map(|head| head.add(l.head()));
+            if l.bits == 8 {
+                return codes;
             }
-            let middle = <__m512 as Lanes>::same(i32::from(l.middle()));
-            let zeros = |i: usize| if l.affine { <__m512 as Lanes>::words(heads[i].add(4 * LANES)) } else { middle };
-            (codes, [zeros(0), zeros(1)])
-        };
-        for from in block.clone().step_by(PAIR) {
-            let left = (block.end - from).min(PAIR);
-            let row = |r: usize| x.codes[r * x.stride + g * width..].as_ptr();
-            // SAFETY: rows of x, tiles of codes; `sums` are four tiles.
-            unsafe {
-                let second = force.rows(from, left);
-                multiply([row(from), row(second)], x.stride, codes, width / DEEP, sums.as_mut_ptr());
-                let scales = [<__m512 as Lanes>::load(heads[0].cast()), <__m512 as Lanes>::load(heads[1].cast())];
-                for r in 0..left {
-                    let total = x.totals[(from + r) * l.groups() + g];
-                    for i in 0..z {
-                        let tile = r / HIGH * 2 + i;
-                        let part = sums.as_ptr().add(tile * TILE / 4 + r % HIGH * LANES);
-                        let y = y.as_mut_ptr().add(((from - block.start + r) * z + i) * LANES);
-                        add(part, zeros[i], total, scales[i], whole, y);
-                    }
-                }
+            let rooms = [room, room.add(run.inputs * LANES)];
+            for i in 0..2 {
+                spread(codes[i], run.inputs, rooms[i]);
+            }
+            rooms.map(<*mut u8>::cast_const)
+        }
+    }
+    #[inline(always)]
+    unsafe fn multiply(self, l: &Layout, rows: [usize; 2], run: Run, weights: [*const u8; 2], out: *mut i32) {
+        let x = self.rows;
+        let row = |r: usize| x.codes[r * x.stride + run.group * l.filled()..].as_ptr();
+        // SAFETY: as the caller promises.
+        unsafe { multiply(rows.map(row), x.stride, weights, run.inputs / DEEP, out) }
+    }
+    #[inline(always)]
+    unsafe fn add(self, l: &Layout, sums: *const i32, row: usize, run: Run, head: *const u8, y: __m512) -> __m512 {
+        type L = __m512;
+        let total = self.rows.totals[row * l.groups() + run.group];
+        // SAFETY: sixteen sums; a group begins with its scales.
+        unsafe {
+            let sums = L::add(L::words(sums.cast()), L::negated_product(zeros(l, head), total));
+            if self.whole {
+                _mm512_castsi512_ps(L::add(_mm512_castps_si512(y), sums))
+            } else {
+                L::floats(sums).fused(<L as Lanes>::load(head.cast()), y)
             }
         }
     }

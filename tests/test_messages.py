@@ -35,6 +35,7 @@ APART = {
     "prune.global_threshold",
     "prune.prune_safetensors",
     "project.jl_dim",
+    "quant.bit_allocate",
     "quant.calibrate",
     "quant.gptq",
     "quant.hessian",

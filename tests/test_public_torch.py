@@ -116,6 +116,7 @@ CONSTANT = {
 }
 #: functions that one of the cases calls beside its own, and those that take no tensors or have tests of their own
 ELSEWHERE = {
+    "quant.bit_allocate",
     "quant.calibrate",
     "quant.gptq",
     "quant.hessian",

@@ -11,6 +11,7 @@ once in float64 for float64 data and in float32 for all other. Scales may have a
 
 from tersor.quant._encoded import Encoded
 from tersor.quant.affine import dequantize, quantize
+from tersor.quant.allocate import Allocation, bit_allocate
 from tersor.quant.calibrate import Calibrated, calibrate
 from tersor.quant.encode import decode, encode
 from tersor.quant.fake import fake_quantize
@@ -22,9 +23,11 @@ from tersor.quant.qparams import choose_qparams
 
 __all__ = [
     "GPTQ",
+    "Allocation",
     "Calibrated",
     "Encoded",
     "Packed",
+    "bit_allocate",
     "calibrate",
     "choose_qparams",
     "decode",

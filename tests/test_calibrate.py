@@ -139,6 +139,43 @@ def test_blocks_are_left_out_only_where_that_changes_nothing(back, inplace):
     assert (max(runs) > 20) == back, runs
 
 
+def test_widths_go_where_they_are_felt():
+    """A layer of which nothing comes out has the fewest bits, one that all depends on the most."""
+
+    class Uneven(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.loud, self.soft, self.mute = (nn.Linear(64, 64) for _ in range(3))
+
+        def forward(self, x):
+            return {"y": 3 * self.loud(x) + 0.2 * self.soft(x) + 0 * self.mute(x), "n": torch.arange(3)}
+
+    module, x = Uneven().eval(), seen()
+    told = []
+    made = quant.calibrate(
+        module, [x[:200]], "int-g32-gptq", bits="auto", budget=5.0, progress=lambda *n: told.append(n)
+    )
+    assert made.widths["mute"] == 2 < made.widths["soft"] < made.widths["loud"] and made.scheme == "int-g32"
+    assert sum(made.widths.values()) + 3 * 1 <= 3 * 5.0 and told[-1] == (3, 3)
+    for name, bits in made.widths.items():
+        e = made.encoded(name)
+        assert e.scheme == f"int{bits}-g32" and torch.equal(quant.decode(e), module.get_submodule(name).weight)
+    uniform = Uneven().eval()
+    quant.calibrate(uniform, [x[:200]], "int4-g32-gptq")
+    with torch.no_grad():
+        lost = [float((m(x[200:])["y"] - Uneven()(x[200:])["y"]).square().mean()) for m in (module, uniform)]
+    assert lost[0] < 0.25 * lost[1]
+    # of one width there is nothing to choose; and what layers cost may be said
+    one = Uneven().eval()
+    assert set(quant.calibrate(one, [x[:200]], "int-g32-gptq", bits=[4], budget=5.0).widths.values()) == {4}
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), uniform.parameters(), strict=True))
+    dear = quant.calibrate(
+        Uneven(), [x], "int-g32-gptq", bits=(2, 8), budget=5.0, cost=lambda k, b: 64 * 64 * b * (1 + (k == "loud"))
+    )
+    assert dear.widths == {"loud": 2, "soft": 8, "mute": 2}
+
+
 def test_what_cannot_be_calibrated_is_said_by_name():
     class Odd(nn.Module):
         def __init__(self):
@@ -193,6 +230,17 @@ def test_padding_does_not_count():
     assert not torch.equal(every.layers["layer"].codes, want.codes)
 
 
+class Cut(nn.Module):
+    """What comes out has no gradient."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return self.module(x).detach()
+
+
 def test_after_an_error_the_weights_are_as_they_were():
     module, x = net(), seen()
     before = {k: v.clone() for k, v in module.state_dict().items()}
@@ -215,6 +263,14 @@ def test_after_an_error_the_weights_are_as_they_were():
         (ValueError, "per row", lambda: quant.calibrate(module, [x], "int4-tensor-gptq")),
         (ValueError, "2.weight holds non-finite", lambda: quant.calibrate(broken, [x], "int4-g32-gptq")),
         (ValueError, "x has squares beyond float32", lambda: quant.calibrate(module, [infinite], "int4-row-gptq")),
+        (ValueError, "has no width: name one", lambda: quant.calibrate(module, [x], "int-g32-gptq")),
+        (ValueError, "has its width", lambda: quant.calibrate(module, [x], "int4-g32-gptq", bits="auto", budget=5)),
+        (ValueError, "bits and budget go together", lambda: quant.calibrate(module, [x], "int-g32-gptq", budget=5)),
+        (ValueError, "widths of 2 to 8", lambda: quant.calibrate(module, [x], "int-g32-gptq", bits=[1, 4], budget=5)),
+        (ValueError, "budget 2.5 is below the 3 bits a weight that 2 bits take",
+         lambda: quant.calibrate(module, [x], "int-g32-gptq", bits="auto", budget=2.5)),
+        (ValueError, "no gradient leads",
+         lambda: quant.calibrate(Cut(module), [x], "int-g32-gptq", bits="auto", budget=5)),
         (TypeError, "calibrate: module must be", lambda: quant.calibrate(x, [x])),
         (TypeError, "calibrate: '7' is no torch.nn.Linear", lambda: quant.calibrate(module, [x], layers=["7"])),
         (Late, None, lambda: quant.calibrate(module, [x], "int4-g32-gptq", progress=late)),
@@ -290,6 +346,51 @@ def test_what_is_read_back_is_what_was_calibrated(tmp_path, name, dtype):
     tolerance = 1e-4 if dtype is None else 0.05
     assert torch.allclose(same, got, rtol=tolerance, atol=tolerance * float(got.abs().max()))
     assert (got - want).norm() < 0.95 * (nearest - want).norm()
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["bert base", "bert", "llama"])
+def test_widths_that_differ_are_read_by_name(tmp_path, name, dtype):
+    """By the class that was saved and by the base of it, whose modules have other names."""
+    folder(tmp_path / "source", name, dtype)
+    made = convert.quantize_safetensors(
+        tmp_path / "source", tmp_path / "out", "int-g32-gptq", calibration=TEXTS[:20], bits="auto", budget=5.0
+    )
+    assert len(set(made.widths.values())) > 2 and set(made.widths) == set(made.choice.quantized)
+    assert 4.7 < made.bits <= 5.0 and not made.unread
+    files = [(p / "model.safetensors").stat().st_size for p in (tmp_path / "source", tmp_path / "out")]
+    weights = sum(np.prod(a.shape) for k, a in convert.load(tmp_path / "source").items() if k in made.widths)
+    assert abs(files[0] - files[1] - weights * ((32 if dtype is None else 16) - made.bits) / 8) < 8000  # headers
+    decoded = convert.load(tmp_path / "out")
+    ids = dict.fromkeys(inputs(name), torch.tensor(np.random.default_rng(99).integers(3, 93, (20, 12))))
+    config = json.loads((tmp_path / "source/config.json").read_text())
+    for head in (transformers.AutoModel, getattr(transformers, config["architectures"][0])):
+        plain = head.from_pretrained(tmp_path / "source", dtype=torch.float32).eval()
+        tree, at = dict(plain.named_parameters()), plain.base_model_prefix
+        with torch.no_grad():
+            for k, v in decoded.items():
+                for called in {k, k.removeprefix(f"{at}."), f"{at}.{k}"} & tree.keys():
+                    tree[called].copy_(torch.from_numpy(np.array(v, np.float32)))
+            want = plain(**ids)[0]
+            got = head.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()(**ids)[0]
+        assert torch.allclose(want, got, rtol=1e-4, atol=1e-4 * float(got.abs().max()))
+
+
+def test_a_folder_that_transformers_does_not_read_is_said_to_be_one(tmp_path):
+    folder(tmp_path / "source", "t5")
+    made = convert.quantize_safetensors(
+        tmp_path / "source", tmp_path / "out", "int-g32-gptq", calibration=TEXTS[:20], bits=(3, 4), budget=4.5
+    )
+    assert "has no attribute 'weight'" in made.unread
+    assert convert.load(tmp_path / "out").keys() == convert.load(tmp_path / "source").keys()
+    folder(tmp_path / "experts", "mixtral")
+    with pytest.raises(ValueError, match="widths cannot differ: transformers puts"):
+        convert.quantize_safetensors(
+            tmp_path / "experts", tmp_path / "no", "int-g32-gptq", calibration=TEXTS[:20], bits="auto", budget=5.0
+        )
+    with pytest.raises(ValueError, match="goes with bits and budget"):
+        convert.quantize_safetensors(tmp_path / "source", tmp_path / "no", "int-g32-gptq", calibration=TEXTS)
 
 
 @pytest.mark.serial

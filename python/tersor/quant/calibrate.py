@@ -4,19 +4,26 @@ what cannot be solved is left as it is and said by name.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from tersor._arrays import dtype_name
 from tersor.quant._encoded import Encoded, Scheme
 from tersor.quant._encoded import scheme as find_scheme
 from tersor.quant.affine import dequantize
-from tersor.quant.gptq import GPTQ, gptq
+from tersor.quant.allocate import bit_allocate
+from tersor.quant.gptq import GPTQ, Factor, factored, gptq
 from tersor.quant.hessian import hessian
 from tersor.quant.packing import pack
 
 #: how codes are found; the only one of the grammar yet
 SOLVERS = ("gptq",)
+#: the widths that ``bits="auto"`` chooses from
+WIDTHS = (2, 3, 4, 5, 6, 8)
 
 
 class Calibrated(NamedTuple):
@@ -26,31 +33,60 @@ class Calibrated(NamedTuple):
     ----------
     layers : the codes of each layer, by name
     left : why the others were left as they are, by name
-    scheme : of the codes, as `encode` names it
+    scheme : of the codes, as `encode` names it; without a width ("int-g128") where it was chosen
+    widths : the bits of each layer's codes, where they were chosen
     """
 
     layers: dict[str, GPTQ]
     left: dict[str, str]
     scheme: str
+    widths: Mapping[str, int] = {}
 
     def encoded(self, name: str) -> Encoded:
         """The weight of a layer as `decode` and `tersor.nn.QuantLinear` take it."""
-        how, found = find_scheme(self.scheme), self.layers[name]
+        scheme, found = self.scheme, self.layers[name]
+        if self.widths:
+            scheme = scheme.replace("int", f"int{self.widths[name]}")
+        how = find_scheme(scheme)
         data = found.codes if how.raw else pack(found.codes, how.bits)
         zero = None if found.zero_point is None else found.zero_point.to(found.codes.dtype)
         kind = dtype_name(found.scale.dtype)
-        return Encoded(data, found.scale, zero, self.scheme, tuple(found.codes.shape), kind)
+        return Encoded(data, found.scale, zero, scheme, tuple(found.codes.shape), kind)
 
 
-def recipe(name: str, who: str) -> Scheme:
-    """``int4-g128-gptq``: the scheme of the codes, after which comes how they are found."""
+def recipe(name: str, who: str, widths: Sequence[int] = ()) -> Scheme:
+    """``int4-g128-gptq``: the scheme of the codes, after which comes how they are found. With ``widths`` to choose from its
+    code has none: ``int-g128-gptq`` is told as that of the widest."""
     codes, _, solver = name.rpartition("-") if isinstance(name, str) else (name, "", "")
     if solver not in SOLVERS:
         raise ValueError(f"{who}: scheme {name!r} says no way to calibrate: <code>-row-gptq or <code>-g<G>-gptq")
+    code, _, grain = codes.partition("-")
+    if code in ("int", "uint"):
+        if not widths:
+            raise ValueError(f"{who}: scheme {name!r} has no width: name one (int4-g128-gptq), or give bits and budget")
+        codes = f"{code}{max(widths)}-{grain}"
+    elif widths:
+        raise ValueError(
+            f"{who}: scheme {name!r} has its width, bits={list(widths)} are others: int-g128-gptq has none"
+        )
     how = find_scheme(codes, who)
     if how.group is None:
         raise ValueError(f"{who}: scheme {name!r}: a scale per row (-row) or per group (-g<G>), not one for all")
     return how
+
+
+def widths_of(bits: str | Sequence[int] | None, budget: float | None, who: str) -> tuple[int, ...]:
+    """The widths to choose from, none where there is nothing to choose."""
+    if (bits is None) != (budget is None):
+        raise ValueError(f"{who}: bits and budget go together, got bits={bits!r} and budget={budget!r}")
+    if bits is None:
+        return ()
+    if isinstance(bits, str) and bits != "auto":
+        raise ValueError(f'{who}: bits must be "auto" or some widths, got {bits!r}')
+    found = WIDTHS if isinstance(bits, str) else tuple(bits)
+    if not found or not all(isinstance(b, int) and 2 <= b <= 8 for b in found):
+        raise ValueError(f'{who}: bits must be "auto" or widths of 2 to 8, got {bits!r}')
+    return tuple(sorted(set(found)))
 
 
 def calibrate(
@@ -60,7 +96,10 @@ def calibrate(
     *,
     layers: Sequence[str] | None = None,
     weights: Callable[[Any], Any] | None = None,
-    scales: Callable[[str, Any], tuple[Any, Any]] | None = None,
+    scales: Callable[..., tuple[Any, Any]] | None = None,
+    bits: str | Sequence[int] | None = None,
+    budget: float | None = None,
+    cost: Callable[[str, int], float] | None = None,
     method: str = "mse",
     act_order: bool = True,
     damp: float = 0.01,
@@ -85,7 +124,17 @@ def calibrate(
         ``weights(batch)`` gives what each token of a batch counts, shaped like the leading axes of a layer's input. If absent,
         an ``attention_mask`` of a mapping does, so that padding does not count.
     scales : callable, optional
-        ``scales(name, weight)`` gives a layer's scale and zero point (or None); if absent, as in `gptq`.
+        ``scales(name, weight)`` gives a layer's scale and zero point (or None); if absent, as in `gptq`. With widths to choose
+        it is ``scales(name, weight, bits)``.
+    bits : "auto" or sequence of int, optional
+        Widths that each layer's codes may have ("auto": 2, 3, 4, 5, 6 and 8); the scheme has none, as "int-g128-gptq". They are
+        chosen by `bit_allocate` for the least sum of what the errors of each layer do to what the module gives: its error by
+        `gptq` in the norm of its Hessian, output by output, times the squared effect of that output, which one backward pass
+        of random signs says for each batch.
+    budget : float, optional
+        With bits: the average bits a weight may take, over all layers that are quantized, scales among them.
+    cost : callable, optional
+        With bits: ``cost(name, bits)`` gives the bits that a layer takes in all; if absent, its codes and 32 a scale.
     method, act_order, damp
         As of `gptq`.
     progress : callable, optional
@@ -102,18 +151,20 @@ def calibrate(
     TypeError
         If module is no torch module, or a name is no linear layer.
     ValueError
-        If there are no batches, the scheme is unknown, or a weight or an input holds non-finite values. The weights are then
-        as they were.
+        If there are no batches, the scheme is unknown, a weight or an input holds non-finite values, or the budget is below
+        what the fewest bits take. The weights are then as they were.
 
     Notes
     -----
     Memory beyond the module: the batches, the results of one block for all of them, one Hessian (K² float64) for each layer of
     a block, the codes, the weights as they were. Each block is run twice, and what stands outside of lists of blocks once more
     for each; a module whose blocks are given more than what the last one gave (as the first batch shows) is run from its
-    beginning for each block.
+    beginning for each block. Widths to choose cost all of it once more, with a backward pass, and the codes of every layer in
+    each width, from one factor of its Hessian.
     """
     name = "calibrate"
-    how = recipe(scheme, name)
+    among = widths_of(bits, budget, name)
+    how = recipe(scheme, name, among)
     import torch
 
     from tersor.quant._walk import Walk, shared
@@ -136,12 +187,20 @@ def calibrate(
             raise ValueError(f"{name}: {k}.weight holds non-finite values")
     chosen = {k: layer for k, layer in chosen.items() if k not in left}
     counts = weights or _mask
+    options = {"method": method, "act_order": act_order, "damp": damp}
     made: dict[str, GPTQ] = {}
+    widths: dict[str, int] = {}
     before: dict[str, Any] = {}
     training = [m for m in module.modules() if m.training]
     module.eval()
     try:
         walk = Walk(module, batches, chosen)
+        if among:
+            prices = cost or _cost(how, chosen)
+            widths = _widths(
+                walk, chosen, counts, replace(how, bits=0), among, float(budget or 0), prices, scales, options
+            )
+            walk = Walk(module, batches, chosen)
         for block in walk.blocks:
             walk.enter(block)
             grams = _Grams(batches, counts)
@@ -153,9 +212,12 @@ def calibrate(
                     left[k] = "no rows" if grams.empty(k) else "all inputs are 0"
                 else:
                     before[k] = layer.weight.detach().clone()
-                    made[k] = _solve(
-                        k, layer, grams.of.pop(k), how, scales, method=method, act_order=act_order, damp=damp
-                    )
+                    own = replace(how, bits=widths[k]) if among else how
+                    of = scales and (functools.partial(scales, bits=own.bits) if among else scales)
+                    made[k] = _solve(k, layer, grams.of.pop(k), own, of, options)
+                    numbers = dequantize(made[k].codes, made[k].scale, made[k].zero_point, dtype=layer.weight.dtype)
+                    with torch.no_grad():
+                        layer.weight.copy_(numbers)
                 if progress:
                     progress(len(made) + len(left.keys() & chosen.keys()), len(chosen))
             walk.leave(block)
@@ -167,7 +229,7 @@ def calibrate(
     finally:
         for m in training:
             m.training = True
-    return Calibrated(made, left, scheme.rpartition("-")[0])
+    return Calibrated(made, left, scheme.rpartition("-")[0], {k: widths[k] for k in made} if among else {})
 
 
 def _mask(batch: Any) -> Any:
@@ -201,18 +263,73 @@ class _Grams:
         return not self._rows[name]
 
 
-def _solve(name: str, layer: Any, h: Any, how: Scheme, scales: Callable[..., Any] | None, **options: Any) -> GPTQ:
-    """The codes of a layer, whose weight becomes their numbers; on the CPU, where the kernel is."""
-    import torch
+def _cost(how: Scheme, layers: Mapping[str, Any]) -> Callable[[str, int], float]:
+    def cost(name: str, bits: int) -> float:
+        n, k = layers[name].weight.shape
+        return float(n * (k * bits + 32 * (k // how.elements(k)) * (2 if how.affine else 1)))
 
+    return cost
+
+
+def _widths(
+    walk: Any,
+    layers: Mapping[str, Any],
+    counts: Callable[[Any], Any],
+    how: Scheme,
+    among: Sequence[int],
+    budget: float,
+    cost: Callable[[str, int], float],
+    scales: Callable[..., Any] | None,
+    options: Mapping[str, Any],
+) -> dict[str, int]:
+    """The bits of each layer, of what it is given while nothing is changed."""
+    from tersor.quant._sensitivity import gains
+
+    gain = gains(walk.module, walk.call, len(walk.batches), layers, lambda batch: counts(walk.batches[batch]))
+    losses: dict[str, list[float]] = {}
+    for block in walk.blocks:
+        walk.enter(block)
+        grams = _Grams(walk.batches, counts)
+        walk.run(block, grams)
+        for k, layer in block.layers.items():
+            if k not in grams.of or not bool(grams.of[k].diagonal().any()):
+                continue  # is left, and said to be
+            h = factored(grams.of.pop(k).cpu(), layer.in_features, name=f"calibrate: {k}", **_of_factor(options))
+            losses[k] = []
+            for b in among:
+                of = scales and functools.partial(scales, bits=b)
+                errors = _solve(k, layer, h, replace(how, bits=b), of, options).error
+                losses[k].append(float(errors @ gain[k]))
+        walk.leave(block)
+    if losses and not any(map(any, losses.values())):
+        raise ValueError(
+            "calibrate: no gradient leads from what the module gives to its layers: no width can be chosen"
+        )
+    costs = [[cost(k, b) for b in among] for k in losses]
+    allowed = budget * sum(layers[k].weight.numel() for k in losses)
+    if losses and sum(map(min, costs)) > allowed:
+        least = sum(map(min, costs)) / sum(layers[k].weight.numel() for k in losses)
+        raise ValueError(
+            f"calibrate: budget {budget:g} is below the {least:g} bits a weight that {min(among)} bits take"
+        )
+    shape = (len(losses), len(among))
+    choice = bit_allocate(np.reshape(list(losses.values()), shape), np.reshape(costs, shape), allowed).choice
+    return {k: among[i] for k, i in zip(losses, choice, strict=True)}
+
+
+def _of_factor(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: options[k] for k in ("act_order", "damp")}
+
+
+def _solve(
+    name: str, layer: Any, h: Any, how: Scheme, scales: Callable[..., Any] | None, options: Mapping[str, Any]
+) -> GPTQ:
+    """The codes of a layer; on the CPU, where the kernel is."""
     weight = layer.weight.detach()
     scale, zero = scales(name, weight) if scales else (None, None)
     grain = {"scale": scale.cpu(), "zero_point": zero} if scale is not None else {"group": how.group or None}
     try:
-        solved = gptq(weight.cpu(), h.cpu(), how.codes, symmetric=not how.affine, **grain, **options)
+        h = h if isinstance(h, Factor) else h.cpu()
+        return gptq(weight.cpu(), h, how.codes, symmetric=not how.affine, **grain, **options)
     except ValueError as error:
         raise ValueError(f"calibrate: {name}: {str(error).removeprefix('gptq: ')}") from None
-    with torch.no_grad():
-        numbers = dequantize(solved.codes, solved.scale, solved.zero_point, dtype=weight.dtype)
-        layer.weight.copy_(numbers)
-    return solved

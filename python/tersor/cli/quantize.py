@@ -26,7 +26,7 @@ def _widths(_: click.Context, __: click.Parameter, value: str | None) -> str | t
 @click.option(
     "--scheme",
     metavar="SCHEME",
-    help="int8-row, int4-row, int8-g<N>, int4-g<N> or another of 2 to 8 bits: a scale per row or per N weights of it. "
+    help="int8-row, int4-row, int8-g<N> or int4-g<N>: bits, and a scale per row or per N weights of it (int4-g128). "
     "With -gptq after it, codes are found by what the layers are given of the texts of --calibration.",
 )
 @click.option(
@@ -62,7 +62,7 @@ def quantize(
     include: tuple[str, ...],
     exclude: tuple[str, ...],
 ) -> None:
-    """Write the matrices as codes of 2 to 8 bits with scales.
+    """Write the matrices as codes of a few bits with scales.
 
     As compressed-tensors and transformers read them. IN is a safetensors file, a model folder, or the index of a sharded one.
     Weights of linear layers are quantized, as the model's own modules tell them where transformers is installed.

@@ -28,7 +28,7 @@ LARGEST = {"F16": 65504.0, "BF16": 3.3895313892515355e38}
 _TRANSPOSED = {"gpt2", "openai-gpt", "imagegpt", "decision_transformer"}
 
 
-_SCHEME = r"int([2-8]?)-(?:row|g([1-9]\d*))(-gptq)?"
+_SCHEME = r"int([48]?)-(?:row|g([1-9]\d*))(-gptq)?"
 # what most mean by so many bits
 _USUAL = {"8": "int8-row", "4": "int4-g128"}
 
@@ -53,7 +53,7 @@ class Scheme:
             hint = (
                 f", did you mean {meant}?"
                 if meant
-                else ": int<b>-row and int<b>-g<N> of 2 to 8 bits are known, each with -gptq too"
+                else ": int8-row, int4-row, int8-g<N> and int4-g<N> are known, each with -gptq too"
             )
             raise ValueError(f"scheme {name!r} is unknown{hint}")
         if not found[1] and not found[3]:

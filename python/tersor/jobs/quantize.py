@@ -67,8 +67,8 @@ def quantize_safetensors(
     ----------
     src : a ``.safetensors`` file, a model folder, or the index of a sharded one
     dst : a file for a file, a folder for a folder
-    scheme : ``int8-row``, ``int4-g128`` or another of 2 to 8 bits, per row or per group; with ``-gptq`` after it, codes are
-        found by what the layers are given of the texts in ``calibration``; ``int-g128-gptq`` has ``bits`` for each weight
+    scheme : ``int8-row``, ``int4-g128`` or another of 8 or 4 bits, per row or per group; with ``-gptq`` after it, codes are
+        found by what the layers are given of the texts in ``calibration``; ``int-g128-gptq`` goes with ``bits``
     include, exclude : shell patterns on names of tensors or of their modules; what is included is quantized even if it is a
         table of embeddings or a router
     embeddings : quantize tables of embeddings too

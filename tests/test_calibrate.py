@@ -205,6 +205,73 @@ def test_what_cannot_be_calibrated_is_said_by_name():
     assert list(quant.calibrate(Odd(), [seen(50)], "int4-row-gptq", layers=["ragged"]).layers) == ["ragged"]
 
 
+class Attended(nn.Module):
+    """A block with a norm before its attention (or after it, whose result then goes two ways), a few inputs far larger."""
+
+    def __init__(self, post, bias=True):
+        super().__init__()
+        self.norm, self.other = nn.LayerNorm(64, bias=bias), nn.LayerNorm(64, bias=bias)
+        self.q, self.k, self.v, self.o = (nn.Linear(64, 64, bias=bias) for _ in range(4))
+        self.gate, self.up, self.down = (nn.Linear(*size, bias=bias) for size in ((64, 96), (64, 96), (96, 64)))
+        self.post = post
+        with torch.no_grad():
+            self.q.weight.mul_(0.1)
+            for weight in (self.norm.weight, self.other.weight, self.v.weight):
+                weight[[3, 9]] *= 25
+
+    def forward(self, x):
+        y = self.norm(x)
+        mixed = torch.softmax(self.q(y) @ self.k(y).mT / 8, -1) @ self.v(y)
+        x = (y if self.post else x) + self.o(mixed)
+        y = self.other(x)
+        return x + self.down(torch.relu(self.gate(y)) * self.up(y))
+
+
+def attended(post=False, bias=True):
+    torch.manual_seed(0)
+    return nn.Sequential(Attended(post, bias), Attended(post, bias)).eval()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("post", [False, True])
+def test_scales_go_where_they_change_nothing(post, bias):
+    x = seen(480).reshape(40, 12, 64)
+    module, want = attended(post, bias), attended(post, bias)
+    made = quant.calibrate(module, [x[:30]], "int4-g32-awq")
+    asked = ("q", "k", "v")
+    for i in range(2):
+        for name in (*asked, "o", "gate", "up", "down"):
+            at = f"{i}.{name}"
+            if post and name in asked:
+                assert made.unscaled[at] == "nothing before it takes its scales"
+            else:
+                source = {"o": "v", "down": "up", "gate": "other", "up": "other"}.get(name, "norm")
+                assert made.folded.get(at) == f"{i}.{source}" or made.unscaled[at] == "no scales are better than none"
+    assert made.left == {} and not made.folded.keys() & made.unscaled.keys() and len(made.folded) > 6
+    # the weights that the codes stand for are those of a module that gives the same as before, rounded to the nearest
+    for name in made.layers:
+        assert torch.equal(quant.decode(made.encoded(name)), module.get_submodule(name).weight)
+    held = x[30:]
+    if not post:
+        assert loss(module, want, held) < 0.9 * loss(rounded(attended(bias=bias), "int4-g32"), want, held)
+    fine = attended(post, bias)
+    quant.calibrate(fine, [x[:30]], "int8-g32-awq")
+    assert loss(fine, want, held) < 0.03 * loss(module, want, held)
+
+
+def test_where_nothing_takes_scales_weights_are_rounded():
+    module, x = net(), seen(100)
+    made = quant.calibrate(module, [x], "int4-g32-awq", method="minmax")
+    assert set(made.unscaled.values()) == {"no block around it that is run once"} and not made.folded
+    for name, found in made.layers.items():
+        weight = net().get_submodule(name).weight.detach()
+        scale, _ = quant.choose_qparams(weight, "int4", group=32)
+        assert torch.equal(found.codes, quant.quantize(weight, scale, None, "int4"))
+        delta = quant.dequantize(found.codes, found.scale) - weight
+        if name == "0":
+            np.testing.assert_allclose(found.error, (delta @ x.T).square().sum(1), rtol=1e-3)
+
+
 def test_padding_does_not_count():
     class Masked(nn.Module):
         def __init__(self):
@@ -244,6 +311,8 @@ class Cut(nn.Module):
 def test_after_an_error_the_weights_are_as_they_were():
     module, x = net(), seen()
     before = {k: v.clone() for k, v in module.state_dict().items()}
+    blocks, given = attended(), x.reshape(50, 8, 64)
+    before |= {f"blocks.{k}": v.clone() for k, v in blocks.state_dict().items()}
     infinite = x.clone()
     infinite[3] = 3e38  # finite, and beyond float32 once squared
     broken = net()
@@ -273,11 +342,15 @@ def test_after_an_error_the_weights_are_as_they_were():
          lambda: quant.calibrate(Cut(module), [x], "int-g32-gptq", bits="auto", budget=5)),
         (TypeError, "calibrate: module must be", lambda: quant.calibrate(x, [x])),
         (TypeError, "calibrate: '7' is no torch.nn.Linear", lambda: quant.calibrate(module, [x], layers=["7"])),
+        (ValueError, "widths are chosen with -gptq",
+         lambda: quant.calibrate(module, [x], "int-g32-awq", bits="auto", budget=5)),
+        (Late, None, lambda: quant.calibrate(blocks, [given], "int4-g32-awq", progress=lambda *_: late(2, 2))),
         (Late, None, lambda: quant.calibrate(module, [x], "int4-g32-gptq", progress=late)),
     ]:  # fmt: skip
         with pytest.raises(error, match=said):
             call()
         assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+        assert all(torch.equal(v, before[f"blocks.{k}"]) for k, v in blocks.state_dict().items())
         assert not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in module.modules())
 
 
@@ -375,6 +448,31 @@ def test_widths_that_differ_are_read_by_name(tmp_path, name, dtype):
             want = plain(**ids)[0]
             got = head.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()(**ids)[0]
         assert torch.allclose(want, got, rtol=1e-4, atol=1e-4 * float(got.abs().max()))
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["bert base", "llama", "gemma"])
+def test_scales_are_in_the_file(tmp_path, name, dtype):
+    model = folder(tmp_path / "source", name, dtype)
+    with torch.no_grad():  # a few inputs far larger
+        for k, parameter in model.named_parameters():
+            if "norm" in k.lower() and k.endswith("weight"):
+                parameter[[3, 9]] += 20
+    model.save_pretrained(tmp_path / "source")
+    scheme = "int4-g32-awq"
+    made = convert.quantize_safetensors(tmp_path / "source", tmp_path / "out", scheme, calibration=TEXTS)
+    convert.quantize_safetensors(tmp_path / "source", tmp_path / "nearest", "int4-g32")
+    assert not made.rounded and set(made.unscaled) < set(made.choice.quantized)
+    out, source = convert.load(tmp_path / "out"), convert.load(tmp_path / "source")
+    changed = {k for k in source.keys() - set(made.choice.quantized) if not np.array_equal(out[k], source[k])}
+    norms = {k for k in changed if "norm" in k.lower()}
+    assert bool(norms) == (name != "bert base")  # whose norms give to what comes after, too
+    ids = torch.tensor(np.random.default_rng(99).integers(3, 93, (20, 12)))
+    ids = dict.fromkeys(inputs(name), ids)
+    with torch.no_grad():
+        want, got, nearest = (read(tmp_path / k)(**ids)[0] for k in ("source", "out", "nearest"))
+    assert (got - want).norm() < 0.95 * (nearest - want).norm()
 
 
 def test_a_folder_that_transformers_does_not_read_is_said_to_be_one(tmp_path):

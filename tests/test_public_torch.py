@@ -116,6 +116,7 @@ CONSTANT = {
 }
 #: functions that one of the cases calls beside its own, and those that take no tensors or have tests of their own
 ELSEWHERE = {
+    "quant.awq_search",
     "quant.bit_allocate",
     "quant.calibrate",
     "quant.gptq",
@@ -123,6 +124,7 @@ ELSEWHERE = {
     "quant.decode",
     "quant.int8_matmul",
     "quant.prepack",
+    "quant.smooth_scales",
     "quant.quantize",
     "quant.unpack",
     "prune.global_masks",

@@ -8,7 +8,7 @@ import click
 
 from tersor.cli._console import console, counting, progress, several, shown, size
 from tersor.cli._options import EMBEDDINGS, EXCLUDE, INCLUDE, OUTPUT, SOURCE
-from tersor.cli._said import chosen, dense, left, rounded
+from tersor.cli._said import chosen, dense, left, rounded, unscaled
 
 
 def _widths(_: click.Context, __: click.Parameter, value: str | None) -> str | tuple[int, ...] | None:
@@ -27,13 +27,14 @@ def _widths(_: click.Context, __: click.Parameter, value: str | None) -> str | t
     "--scheme",
     metavar="SCHEME",
     help="int8-row, int4-row, int8-g<N> or int4-g<N>: bits, and a scale per row or per N weights of it (int4-g128). "
-    "With -gptq after it, codes are found by what the layers are given of the texts of --calibration.",
+    "With -gptq after it, codes are found by what the layers are given of the texts of --calibration; with -awq, inputs are "
+    "scaled by it.",
 )
 @click.option(
     "--calibration",
     metavar="TEXTS",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A text file, a sentence or a document a line: what the model is run on, for a scheme that ends in -gptq.",
+    help="A text file, a sentence or a document a line: what the model is run on, for a scheme that ends in -gptq or -awq.",
 )
 @click.option(
     "--bits",
@@ -95,7 +96,11 @@ def quantize(
         )
         raise click.UsageError(f"--scheme {scheme} {what}")
     if how.calibrated != (calibration is not None):
-        what = "needs --calibration TEXTS" if how.calibrated else "takes no --calibration: schemes that end in -gptq do"
+        what = (
+            "needs --calibration TEXTS"
+            if how.calibrated
+            else "takes no --calibration: schemes that end in -gptq or -awq do"
+        )
         raise click.UsageError(f"--scheme {scheme} {what}")
     texts = None if calibration is None else read_texts(calibration)
     with Model(source) as model:
@@ -132,4 +137,5 @@ def quantize(
         out.print(shown(why), markup=False)
     dense(made.choice.dense)
     rounded(made.rounded)
+    unscaled(made.unscaled)
     left(made.left, made.untouched)

@@ -20,7 +20,7 @@ from tersor.jobs import compressed
 LENGTH = 2048
 BATCH = 4096
 
-#: packed words and scales by the tensor's name
+#: by the tensor's name, packed words and scales
 Codes = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
@@ -30,7 +30,8 @@ class Solved:
 
     ``codes`` of tensors; ``rounded``, why there are none of others; ``widths``, the bits of every tensor where they were to be
     chosen, and ``modules``, the same by the names that the classes that read them may have for their modules; ``unread`` says
-    of a folder why transformers does not read it back to the same model, or None.
+    of a folder why transformers does not read it back to the same model, or None. ``changed`` has the tensors without codes
+    that took scales, ``unscaled`` why inputs of others have none.
     """
 
     codes: Codes = field(default_factory=dict)
@@ -38,6 +39,8 @@ class Solved:
     widths: dict[str, int] = field(default_factory=dict)
     modules: dict[str, int] = field(default_factory=dict)
     unread: Callable[[Path], str | None] = lambda _: None
+    changed: dict[str, np.ndarray] = field(default_factory=dict)
+    unscaled: dict[str, str] = field(default_factory=dict)
 
 
 def read_texts(path: StrPath) -> list[str]:
@@ -56,7 +59,8 @@ def solve(
     folder: Path,
     config: Mapping[str, Any],
     tree: Tree | None,
-    names: Mapping[str, tuple[str, Sequence[int]]],
+    every: Mapping[str, tuple[str, Sequence[int]]],
+    chosen: Sequence[str],
     scheme: compressed.Scheme,
     texts: Sequence[str],
     *,
@@ -64,7 +68,8 @@ def solve(
     budget: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Solved:
-    """Codes and scales of the tensors ``names`` (with their safetensors dtypes and shapes), and why there are none of some.
+    """Codes and scales of the tensors ``chosen`` of ``every`` one (with their safetensors dtypes and shapes), and why there are
+    none of some.
 
     With ``bits`` to choose from, all of them together take ``budget`` bits a weight at most.
 
@@ -83,6 +88,7 @@ def solve(
     from tersor import quant
     from tersor.quant.calibrate import widths_of
 
+    names = {name: every[name] for name in chosen}
     if tree is None:
         raise ValueError(f"{folder}: calibration runs the model, and transformers does not know it")
     if isinstance(texts, str) or not texts or not all(isinstance(text, str) for text in texts):
@@ -134,6 +140,13 @@ def solve(
         words = compressed.pack(found.codes.numpy(), width)
         solved.codes[name] = words, compressed.stored(found.scale.numpy(), names[name][0])
         solved.widths[name] = width
+    solved.unscaled = {modules[target]: why for target, why in made.unscaled.items()}
+    touched = {f"{source}.{p}" for source in made.folded.values() for p in ("weight", "bias")}
+    solved.changed = {
+        name: _kept(model.get_parameter(target), every[name][0])
+        for name, target in tree.targets.items()
+        if target in touched and name not in solved.codes
+    }
     if bits is None:
         return solved
     for name in left:  # as wide as the budget lets each of them be
@@ -170,6 +183,15 @@ def _unread(transformers: Any, head: Any, folder: Path, batch: Mapping[str, Any]
         return " ".join(str(error).split())[:200]
     same = want is None or bool((got - want).norm() <= 1e-3 * want.norm())
     return None if same else f"{head.__name__} gives other results"
+
+
+def _kept(parameter: Any, dtype: str) -> np.ndarray:
+    """A parameter as a file of ``dtype`` keeps it: 16-bit words of bfloat16."""
+    import torch
+
+    kinds = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    found = parameter.detach().to(kinds[dtype])
+    return np.asarray((found.view(torch.int16) if dtype == "BF16" else found).numpy())
 
 
 def _called(name: str, tree: Tree, prefix: str) -> set[str]:

@@ -28,40 +28,47 @@ LARGEST = {"F16": 65504.0, "BF16": 3.3895313892515355e38}
 _TRANSPOSED = {"gpt2", "openai-gpt", "imagegpt", "decision_transformer"}
 
 
-_SCHEME = r"int([48]?)-(?:row|g([1-9]\d*))(-gptq)?"
+_SCHEME = r"int([48]?)-(?:row|g([1-9]\d*))(?:-(gptq|awq))?"
 # what most mean by so many bits
 _USUAL = {"8": "int8-row", "4": "int4-g128"}
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """``int8-row``, ``int4-g128-gptq``: the bits of a code, how many weights of a row share a scale (None: all), and whether
-    codes are found by what the layers are given, not by rounding to the nearest. ``int-g128-gptq`` has 0 bits: those of each
-    weight are still to be chosen."""
+    """``int8-row``, ``int4-g128-gptq``: the bits of a code, how many weights of a row share a scale (None: all), and how codes
+    are found by what the layers are given ("gptq", "awq"), if not by rounding to the nearest alone. ``int-g128-gptq`` has 0
+    bits: those of each weight are still to be chosen."""
 
     bits: int
     group: int | None
-    calibrated: bool = False
+    solver: str = ""
 
     @classmethod
     def parse(cls, name: str) -> Scheme:
         found = re.fullmatch(_SCHEME, name)
         if not found:
             near = re.search(r"(?<!\d)[48](?!\d)", name)  # int4, W4A16, q8_0
-            usual = near and _USUAL[near[0]] + ("-gptq" if "gptq" in name.lower() else "")
+            usual = near and _USUAL[near[0]] + "".join(
+                f"-{solver}" for solver in ("gptq", "awq") if solver in name.lower()
+            )
             meant = name.lower() if re.fullmatch(_SCHEME, name.lower()) else usual
             hint = (
                 f", did you mean {meant}?"
                 if meant
-                else ": int8-row, int4-row, int8-g<N> and int4-g<N> are known, each with -gptq too"
+                else ": int8-row, int4-row, int8-g<N> and int4-g<N> are known, each with -gptq or -awq too"
             )
             raise ValueError(f"scheme {name!r} is unknown{hint}")
-        if not found[1] and not found[3]:
+        if not found[1] and found[3] != "gptq":
             raise ValueError(f"scheme {name!r} has no width; widths are chosen by calibration alone: {name}-gptq")
-        return cls(int(found[1] or 0), int(found[2]) if found[2] else None, bool(found[3]))
+        return cls(int(found[1] or 0), int(found[2]) if found[2] else None, found[3] or "")
 
     def __str__(self) -> str:
-        return self.codes + ("-gptq" if self.calibrated else "")
+        return self.codes + (f"-{self.solver}" if self.solver else "")
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether codes are found by what the layers are given."""
+        return bool(self.solver)
 
     @property
     def codes(self) -> str:

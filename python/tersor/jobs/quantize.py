@@ -33,7 +33,8 @@ class Summary:
     ``untouched`` names the files of weights in subfolders, parts of their own that went along as they are; ``rounded`` the
     tensors that calibration had nothing to say of, with the reason: they are rounded to the nearest. ``widths`` has the bits of
     each tensor where they were to be chosen, ``bits`` what a quantized weight takes on average, its share of scales with it.
-    ``unread`` says why transformers cannot read the folder by itself (`load` can), if it cannot.
+    ``unscaled`` has the tensors whose inputs took no scales (``-awq``), with the reason. ``unread`` says why transformers
+    cannot read the folder by itself (`load` can), if it cannot.
     """
 
     choice: compressed.Choice
@@ -45,6 +46,7 @@ class Summary:
     widths: Mapping[str, int] = field(default_factory=dict)
     bits: float = 0.0
     unread: str | None = None
+    unscaled: Mapping[str, str] = field(default_factory=dict)
 
 
 def quantize_safetensors(
@@ -67,8 +69,8 @@ def quantize_safetensors(
     ----------
     src : a ``.safetensors`` file, a model folder, or the index of a sharded one
     dst : a file for a file, a folder for a folder
-    scheme : ``int8-row``, ``int4-g128`` or another of 8 or 4 bits, per row or per group; with ``-gptq`` after it, codes are
-        found by what the layers are given of the texts in ``calibration``; ``int-g128-gptq`` goes with ``bits``
+    scheme : ``int8-row``, ``int4-g128`` or another of 8 or 4 bits, per row or per group; with ``-gptq`` or ``-awq`` after it,
+        codes are found by what the layers are given of the texts in ``calibration``; ``int-g128-gptq`` goes with ``bits``
     include, exclude : shell patterns on names of tensors or of their modules; what is included is quantized even if it is a
         table of embeddings or a router
     embeddings : quantize tables of embeddings too
@@ -132,9 +134,18 @@ def quantize_safetensors(
         if calibration is not None:
             if model.folder is None:
                 raise Misuse(f"{os.fspath(src)}: calibration runs a model, which is a folder")
-            kinds = {name: (dtype, shape) for name, dtype, shape in shapes if name in frozenset(choice.quantized)}
+            kinds = {name: (dtype, shape) for name, dtype, shape in shapes}
             solved = calibrate.solve(
-                model.folder, config, modules, kinds, how, calibration, bits=bits, budget=budget, progress=calibrating
+                model.folder,
+                config,
+                modules,
+                kinds,
+                choice.quantized,
+                how,
+                calibration,
+                bits=bits,
+                budget=budget,
+                progress=calibrating,
             )
         schemes = {name: replace(how, bits=solved.widths.get(name, how.bits)) for name in choice.quantized}
         names: dict[str, str] = {}
@@ -153,7 +164,7 @@ def quantize_safetensors(
         with model.output(dst) as target:
             for file, reader in model.readers.items():
                 path = target.path / file if model.folder else target.path
-                written = _file(reader, path, how, schemes, solved.codes, step)
+                written = _file(reader, path, how, schemes, solved, step)
                 names |= dict.fromkeys(written, file)
                 after += sum(written.values())
             if model.folder:
@@ -166,7 +177,7 @@ def quantize_safetensors(
         sizes = {name: (schemes[name].size(shape, dtype), shape) for name, dtype, shape in shapes if name in schemes}
         average = sum(size for size, _ in sizes.values()) / sum(n * k for _, (n, k) in sizes.values())
         widths = {} if how.bits else solved.widths
-        return Summary(choice, before, after, left, untouched, solved.rounded, widths, average, unread)
+        return Summary(choice, before, after, left, untouched, solved.rounded, widths, average, unread, solved.unscaled)
 
 
 def _json(path: Path, value: Any) -> None:
@@ -179,10 +190,10 @@ def _file(
     path: Path,
     scheme: compressed.Scheme,
     schemes: Mapping[str, compressed.Scheme],
-    solved: calibrate.Codes,
+    solved: calibrate.Solved,
     step: Step,
 ) -> dict[str, int]:
-    """One file quantized into another, where codes are ``solved`` with these; the names that it now holds, with their bytes."""
+    """One file quantized into another, with what is ``solved``; the names that it now holds, with their bytes."""
     parts: list[tuple[str, str, Sequence[int], Entry]] = []
     for e in reader.entries.values():
         if e.name in schemes:
@@ -194,14 +205,17 @@ def _file(
     metadata = {"format": "pt"} | (reader.metadata or {}) | {"tersor.scheme": str(scheme)}
     with Writer(path, [part[:3] for part in parts], metadata) as out:
         for name, _, _, e in parts:
-            if e.name not in schemes:
+            if e.name in solved.changed:
+                out.write(solved.changed[e.name])
+                step(e.nbytes)
+            elif e.name not in schemes:
                 for piece in reader.chunks(e):
                     out.write(piece)
                     step(piece.nbytes)
             elif name.endswith("weight_shape"):
                 out.write(np.array(e.shape, "<i8"))
-            elif name.endswith("weight_packed") and e.name in solved:
-                words, scales[e.name] = solved.pop(e.name)
+            elif name.endswith("weight_packed") and e.name in solved.codes:
+                words, scales[e.name] = solved.codes.pop(e.name)
                 out.write(words)
                 step(e.nbytes)
             elif name.endswith("weight_packed"):

@@ -12,6 +12,7 @@ once in float64 for float64 data and in float32 for all other. Scales may have a
 from tersor.quant._encoded import Encoded
 from tersor.quant.affine import dequantize, quantize
 from tersor.quant.allocate import Allocation, bit_allocate
+from tersor.quant.awq import Scaled, awq_search, smooth_scales
 from tersor.quant.calibrate import Calibrated, calibrate
 from tersor.quant.encode import decode, encode
 from tersor.quant.fake import fake_quantize
@@ -27,6 +28,8 @@ __all__ = [
     "Calibrated",
     "Encoded",
     "Packed",
+    "Scaled",
+    "awq_search",
     "bit_allocate",
     "calibrate",
     "choose_qparams",
@@ -41,5 +44,6 @@ __all__ = [
     "packed_linear",
     "prepack",
     "quantize",
+    "smooth_scales",
     "unpack",
 ]

@@ -155,23 +155,28 @@ class Walk:
                 hooks.enter_context(self._answering(batch, self._short))
                 self._call(batch)
 
-    def leave(self, block: Block) -> None:
-        """Keeps what a block gives now, unless nothing comes after it or it is no link of a chain."""
-        if block.chain is None or block.calls != 1 or block is self.blocks[-1] or "forward" in vars(block.module):
-            return
+    def result(self, block: Block, batch: int) -> list[Any]:
+        """What each call of a block gives for a batch, up to the first one's end where it is called once."""
         kept: list[Any] = []
 
         def keep(_: Any, __: Any, result: Any) -> None:
             kept.append(result)
-            raise _Stop
+            if block.calls == 1:
+                raise _Stop
 
         hook = block.module.register_forward_hook(keep)
         try:
-            for batch in range(len(self.batches)):
-                with self._answering(batch, self._short):
-                    self._call(batch)
+            with self._answering(batch, self._short):
+                self._call(batch)
         finally:
             hook.remove()
+        return kept
+
+    def leave(self, block: Block) -> None:
+        """Keeps what a block gives now, unless nothing comes after it or it is no link of a chain."""
+        if block.chain is None or block.calls != 1 or block is self.blocks[-1] or "forward" in vars(block.module):
+            return
+        kept = [result for batch in range(len(self.batches)) for result in self.result(block, batch)]
         if len(kept) == len(self.batches):
             self._done.setdefault(block.chain, []).append(block.module)
             self._kept[block.chain] = kept

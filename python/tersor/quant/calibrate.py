@@ -14,14 +14,16 @@ import numpy as np
 from tersor._arrays import dtype_name
 from tersor.quant._encoded import Encoded, Scheme
 from tersor.quant._encoded import scheme as find_scheme
-from tersor.quant.affine import dequantize
+from tersor.quant.affine import dequantize, quantize
 from tersor.quant.allocate import bit_allocate
+from tersor.quant.awq import awq_search
 from tersor.quant.gptq import GPTQ, Factor, factored, gptq
 from tersor.quant.hessian import hessian
 from tersor.quant.packing import pack
+from tersor.quant.qparams import choose_qparams, torch_module
 
-#: how codes are found; the only one of the grammar yet
-SOLVERS = ("gptq",)
+#: how codes are found: with each other's errors made up for; to the nearest, with inputs scaled
+SOLVERS = ("gptq", "awq")
 #: the widths that ``bits="auto"`` chooses from
 WIDTHS = (2, 3, 4, 5, 6, 8)
 
@@ -35,12 +37,16 @@ class Calibrated(NamedTuple):
     left : why the others were left as they are, by name
     scheme : of the codes, as `encode` names it; without a width ("int-g128") where it was chosen
     widths : the bits of each layer's codes, where they were chosen
+    folded : of each layer with scaled inputs ("-awq") the name of the module that divides them, whose parameters have changed
+    unscaled : why the other layers have none
     """
 
     layers: dict[str, GPTQ]
     left: dict[str, str]
     scheme: str
     widths: Mapping[str, int] = {}
+    folded: Mapping[str, str] = {}
+    unscaled: Mapping[str, str] = {}
 
     def encoded(self, name: str) -> Encoded:
         """The weight of a layer as `decode` and `tersor.nn.QuantLinear` take it."""
@@ -59,12 +65,16 @@ def recipe(name: str, who: str, widths: Sequence[int] = ()) -> Scheme:
     code has none: ``int-g128-gptq`` is told as that of the widest."""
     codes, _, solver = name.rpartition("-") if isinstance(name, str) else (name, "", "")
     if solver not in SOLVERS:
-        raise ValueError(f"{who}: scheme {name!r} says no way to calibrate: <code>-row-gptq or <code>-g<G>-gptq")
+        raise ValueError(
+            f"{who}: scheme {name!r} says no way to calibrate: <code>-row or <code>-g<G>, then -gptq or -awq"
+        )
     code, _, grain = codes.partition("-")
     if code in ("int", "uint"):
         if not widths:
             raise ValueError(f"{who}: scheme {name!r} has no width: name one (int4-g128-gptq), or give bits and budget")
         codes = f"{code}{max(widths)}-{grain}"
+        if solver != "gptq":
+            raise ValueError(f"{who}: scheme {name!r}: widths are chosen with -gptq")
     elif widths:
         raise ValueError(
             f"{who}: scheme {name!r} has its width, bits={list(widths)} are others: int-g128-gptq has none"
@@ -110,14 +120,20 @@ def calibrate(
     Block after block: the batches are run as far as the block, the inputs of its layers are gathered into their Hessians, its
     weights become codes by `gptq`, and what the block gives from now on is what the next one is given.
 
+    With ``-awq`` codes are those of rounding to the nearest, after inputs are scaled by `awq_search`. The scales go into the
+    norm or the linear layer that gives the inputs, where the block then gives the same as before; where nothing takes them, the
+    layer is rounded as it is.
+
     Parameters
     ----------
     module : torch.nn.Module
-        Its weights become the numbers of their codes, in place; all else is as it was. It is run without dropout.
+        Its weights become the numbers of their codes, in place; all else is as it was, but for what takes scales ("-awq"). It
+        is run without dropout.
     batches : iterable
         What the module is called with: a mapping as keywords, a tuple or list as arguments, a tensor as the only one.
     scheme : str
-        ``<code>-row-gptq`` or ``<code>-g<G>-gptq``; codes as of `encode` ("int4-g128-gptq"). Signed ones use their whole range.
+        ``<code>-row`` or ``<code>-g<G>``, then ``-gptq`` or ``-awq``; codes as of `encode` ("int4-g128-gptq"). Signed ones use
+        their whole range.
     layers : sequence of str, optional
         Names of the `torch.nn.Linear` modules; all if absent.
     weights : callable, optional
@@ -164,7 +180,7 @@ def calibrate(
     """
     name = "calibrate"
     among = widths_of(bits, budget, name)
-    how = recipe(scheme, name, among)
+    how, solver = recipe(scheme, name, among), scheme.rpartition("-")[2]
     import torch
 
     from tersor.quant._walk import Walk, shared
@@ -190,7 +206,9 @@ def calibrate(
     options = {"method": method, "act_order": act_order, "damp": damp}
     made: dict[str, GPTQ] = {}
     widths: dict[str, int] = {}
-    before: dict[str, Any] = {}
+    folded: dict[str, str] = {}
+    unscaled: dict[str, str] = {}
+    before: list[tuple[Any, Any]] = []
     training = [m for m in module.modules() if m.training]
     module.eval()
     try:
@@ -203,18 +221,20 @@ def calibrate(
             walk = Walk(module, batches, chosen)
         for block in walk.blocks:
             walk.enter(block)
-            grams = _Grams(batches, counts)
+            grams = _Grams(batches, counts, reach=solver == "awq")
             walk.run(block, grams)
+            if solver == "awq":
+                _scale(walk, block, grams, how, folded, unscaled, before)
             for k, layer in block.layers.items():
                 if k not in grams.of:
                     left[k] = "never called"
                 elif not bool(grams.of[k].diagonal().any()):
                     left[k] = "no rows" if grams.empty(k) else "all inputs are 0"
                 else:
-                    before[k] = layer.weight.detach().clone()
+                    before.append((layer.weight, layer.weight.detach().clone()))
                     own = replace(how, bits=widths[k]) if among else how
                     of = scales and (functools.partial(scales, bits=own.bits) if among else scales)
-                    made[k] = _solve(k, layer, grams.of.pop(k), own, of, options)
+                    made[k] = _solve(k, layer, grams.of.pop(k), own, of, {**options, "nearest": solver == "awq"})
                     numbers = dequantize(made[k].codes, made[k].scale, made[k].zero_point, dtype=layer.weight.dtype)
                     with torch.no_grad():
                         layer.weight.copy_(numbers)
@@ -223,13 +243,14 @@ def calibrate(
             walk.leave(block)
     except BaseException:
         with torch.no_grad():
-            for k, weight in before.items():
-                chosen[k].weight.copy_(weight)
+            for parameter, value in reversed(before):
+                parameter.copy_(value)
         raise
     finally:
         for m in training:
             m.training = True
-    return Calibrated(made, left, scheme.rpartition("-")[0], {k: widths[k] for k in made} if among else {})
+    taken = {k: widths[k] for k in made} if among else {}
+    return Calibrated(made, left, scheme.rpartition("-")[0], taken, folded, unscaled)
 
 
 def _mask(batch: Any) -> Any:
@@ -239,8 +260,11 @@ def _mask(batch: Any) -> Any:
 class _Grams:
     """The Hessians of some layers; those that are given the same tensor one after another share its products."""
 
-    def __init__(self, batches: Sequence[Any], counts: Callable[[Any], Any]) -> None:
+    def __init__(self, batches: Sequence[Any], counts: Callable[[Any], Any], reach: bool = False) -> None:
         self.of: dict[str, Any] = {}
+        #: sums of magnitudes of the inputs, if asked for
+        self.reach: dict[str, Any] = {}
+        self._far = reach
         self._rows: dict[str, int] = {}
         self._batches, self._counts = batches, counts
         self._last: tuple[Any, int, Any] = (None, 0, None)
@@ -256,11 +280,58 @@ class _Grams:
             self.of[name] += gram
         else:
             self.of[name] = gram.clone()
+        if self._far:
+            size = x.abs().double() if count is None else x.abs().double() * count[..., None]
+            size = size.reshape(-1, x.shape[-1]).sum(0)
+            self.reach[name] = self.reach[name] + size if name in self.reach else size
         rows = x[..., 0].numel() if count is None else int((count > 0).sum())
         self._rows[name] = self._rows.get(name, 0) + rows
 
     def empty(self, name: str) -> bool:
         return not self._rows[name]
+
+
+def _scale(
+    walk: Any,
+    block: Any,
+    grams: _Grams,
+    how: Scheme,
+    folded: dict[str, str],
+    unscaled: dict[str, str],
+    before: list[tuple[Any, Any]],
+) -> None:
+    """Scales the inputs of the layers of a block where something takes the scales."""
+    from tersor.quant._fold import fold, inputs
+
+    seen = [k for k in block.layers if k in grams.of and bool(grams.of[k].diagonal().any())]
+    if block.calls != 1 or block.module in block.layers.values():
+        unscaled |= dict.fromkeys(seen, "no block around it that is run once")
+        return
+    names = {m: k for k, m in walk.module.named_modules()}
+    owners: dict[Any, int] = {}
+    for m in names:
+        for p in m.parameters(recurse=False):
+            owners[p] = owners.get(p, 0) + 1
+    shared = {p: "shared" for p, n in owners.items() if n > 1}
+    for alike, sources in inputs(walk, block):
+        if not set(alike) <= set(seen):
+            unscaled |= {k: "its inputs are another layer's too, which is left" for k in alike if k in seen}
+            continue
+        h = grams.of[alike[0]].cpu()
+        w = torch_module().cat([block.layers[k].weight.detach().cpu() for k in alike])
+        s, _ = awq_search(
+            w, h, grams.reach[alike[0]].cpu(), dtype=how.codes, group=how.group or None, symmetric=not how.affine
+        )
+        if bool((s == 1).all()):
+            unscaled |= dict.fromkeys(alike, "no scales are better than none")
+            continue
+        source = fold(walk, block, alike, sources, s, shared, before)
+        if source is None:
+            unscaled |= dict.fromkeys(alike, "nothing before it takes its scales")
+            continue
+        folded |= dict.fromkeys(alike, names[source])
+        for k in alike:
+            grams.of[k] /= s.to(grams.of[k]) * s.to(grams.of[k])[:, None]
 
 
 def _cost(how: Scheme, layers: Mapping[str, Any]) -> Callable[[str, int], float]:
@@ -325,11 +396,26 @@ def _solve(
     name: str, layer: Any, h: Any, how: Scheme, scales: Callable[..., Any] | None, options: Mapping[str, Any]
 ) -> GPTQ:
     """The codes of a layer; on the CPU, where the kernel is."""
-    weight = layer.weight.detach()
+    weight, nearest = layer.weight.detach(), options.get("nearest")
+    options = {k: v for k, v in options.items() if k != "nearest"}
     scale, zero = scales(name, weight) if scales else (None, None)
+    if nearest:
+        return _rounded(weight.cpu(), h.cpu(), how, scale, zero, options["method"])
     grain = {"scale": scale.cpu(), "zero_point": zero} if scale is not None else {"group": how.group or None}
     try:
         h = h if isinstance(h, Factor) else h.cpu()
         return gptq(weight.cpu(), h, how.codes, symmetric=not how.affine, **grain, **options)
     except ValueError as error:
         raise ValueError(f"calibrate: {name}: {str(error).removeprefix('gptq: ')}") from None
+
+
+def _rounded(weight: Any, h: Any, how: Scheme, scale: Any, zero: Any, method: str) -> GPTQ:
+    """The nearest codes, with their errors."""
+    if scale is None:
+        grain: dict[str, Any] = {"group": how.group} if how.group else {"axis": 0}
+        scale, zero = choose_qparams(weight, how.codes, symmetric=not how.affine, method=method, **grain)
+        scale = scale.reshape(len(weight), -1)
+        zero = zero.reshape(len(weight), -1) if how.affine else None
+    codes = quantize(weight, scale, zero, how.codes)
+    delta = (dequantize(codes, scale, zero) - weight).double()
+    return GPTQ(codes, scale, zero, ((delta @ h) * delta).sum(1))

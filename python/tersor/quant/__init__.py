@@ -18,9 +18,11 @@ from tersor.quant.encode import decode, encode
 from tersor.quant.fake import fake_quantize
 from tersor.quant.gptq import GPTQ, gptq
 from tersor.quant.hessian import hessian
+from tersor.quant.measures import kl_rows, layer_cosine, qat_fraction, zd_score
 from tersor.quant.packing import pack, unpack
 from tersor.quant.product import Packed, int8_matmul, packed_linear, prepack
 from tersor.quant.qparams import choose_qparams
+from tersor.quant.reparam import Reparametrized, bias_correction, bn_distill_loss, repq_reparam
 
 __all__ = [
     "GPTQ",
@@ -28,9 +30,12 @@ __all__ = [
     "Calibrated",
     "Encoded",
     "Packed",
+    "Reparametrized",
     "Scaled",
     "awq_search",
+    "bias_correction",
     "bit_allocate",
+    "bn_distill_loss",
     "calibrate",
     "choose_qparams",
     "decode",
@@ -40,10 +45,15 @@ __all__ = [
     "gptq",
     "hessian",
     "int8_matmul",
+    "kl_rows",
+    "layer_cosine",
     "pack",
     "packed_linear",
     "prepack",
+    "qat_fraction",
     "quantize",
+    "repq_reparam",
     "smooth_scales",
     "unpack",
+    "zd_score",
 ]

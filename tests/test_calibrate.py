@@ -139,6 +139,43 @@ def test_blocks_are_left_out_only_where_that_changes_nothing(back, inplace):
     assert (max(runs) > 20) == back, runs
 
 
+def test_widths_go_where_they_are_felt():
+    """A layer of which nothing comes out has the fewest bits, one that all depends on the most."""
+
+    class Uneven(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.loud, self.soft, self.mute = (nn.Linear(64, 64) for _ in range(3))
+
+        def forward(self, x):
+            return {"y": 3 * self.loud(x) + 0.2 * self.soft(x) + 0 * self.mute(x), "n": torch.arange(3)}
+
+    module, x = Uneven().eval(), seen()
+    told = []
+    made = quant.calibrate(
+        module, [x[:200]], "int-g32-gptq", bits="auto", budget=5.0, progress=lambda *n: told.append(n)
+    )
+    assert made.widths["mute"] == 2 < made.widths["soft"] < made.widths["loud"] and made.scheme == "int-g32"
+    assert sum(made.widths.values()) + 3 * 1 <= 3 * 5.0 and told[-1] == (3, 3)
+    for name, bits in made.widths.items():
+        e = made.encoded(name)
+        assert e.scheme == f"int{bits}-g32" and torch.equal(quant.decode(e), module.get_submodule(name).weight)
+    uniform = Uneven().eval()
+    quant.calibrate(uniform, [x[:200]], "int4-g32-gptq")
+    with torch.no_grad():
+        lost = [float((m(x[200:])["y"] - Uneven()(x[200:])["y"]).square().mean()) for m in (module, uniform)]
+    assert lost[0] < 0.25 * lost[1]
+    # of one width there is nothing to choose; and what layers cost may be said
+    one = Uneven().eval()
+    assert set(quant.calibrate(one, [x[:200]], "int-g32-gptq", bits=[4], budget=5.0).widths.values()) == {4}
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), uniform.parameters(), strict=True))
+    dear = quant.calibrate(
+        Uneven(), [x], "int-g32-gptq", bits=(2, 8), budget=5.0, cost=lambda k, b: 64 * 64 * b * (1 + (k == "loud"))
+    )
+    assert dear.widths == {"loud": 2, "soft": 8, "mute": 2}
+
+
 def test_what_cannot_be_calibrated_is_said_by_name():
     class Odd(nn.Module):
         def __init__(self):
@@ -168,6 +205,73 @@ def test_what_cannot_be_calibrated_is_said_by_name():
     assert list(quant.calibrate(Odd(), [seen(50)], "int4-row-gptq", layers=["ragged"]).layers) == ["ragged"]
 
 
+class Attended(nn.Module):
+    """A block with a norm before its attention (or after it, whose result then goes two ways), a few inputs far larger."""
+
+    def __init__(self, post, bias=True):
+        super().__init__()
+        self.norm, self.other = nn.LayerNorm(64, bias=bias), nn.LayerNorm(64, bias=bias)
+        self.q, self.k, self.v, self.o = (nn.Linear(64, 64, bias=bias) for _ in range(4))
+        self.gate, self.up, self.down = (nn.Linear(*size, bias=bias) for size in ((64, 96), (64, 96), (96, 64)))
+        self.post = post
+        with torch.no_grad():
+            self.q.weight.mul_(0.1)
+            for weight in (self.norm.weight, self.other.weight, self.v.weight):
+                weight[[3, 9]] *= 25
+
+    def forward(self, x):
+        y = self.norm(x)
+        mixed = torch.softmax(self.q(y) @ self.k(y).mT / 8, -1) @ self.v(y)
+        x = (y if self.post else x) + self.o(mixed)
+        y = self.other(x)
+        return x + self.down(torch.relu(self.gate(y)) * self.up(y))
+
+
+def attended(post=False, bias=True):
+    torch.manual_seed(0)
+    return nn.Sequential(Attended(post, bias), Attended(post, bias)).eval()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("post", [False, True])
+def test_scales_go_where_they_change_nothing(post, bias):
+    x = seen(480).reshape(40, 12, 64)
+    module, want = attended(post, bias), attended(post, bias)
+    made = quant.calibrate(module, [x[:30]], "int4-g32-awq")
+    asked = ("q", "k", "v")
+    for i in range(2):
+        for name in (*asked, "o", "gate", "up", "down"):
+            at = f"{i}.{name}"
+            if post and name in asked:
+                assert made.unscaled[at] == "nothing before it takes its scales"
+            else:
+                source = {"o": "v", "down": "up", "gate": "other", "up": "other"}.get(name, "norm")
+                assert made.folded.get(at) == f"{i}.{source}" or made.unscaled[at] == "no scales are better than none"
+    assert made.left == {} and not made.folded.keys() & made.unscaled.keys() and len(made.folded) > 6
+    # the weights that the codes stand for are those of a module that gives the same as before, rounded to the nearest
+    for name in made.layers:
+        assert torch.equal(quant.decode(made.encoded(name)), module.get_submodule(name).weight)
+    held = x[30:]
+    if not post:
+        assert loss(module, want, held) < 0.9 * loss(rounded(attended(bias=bias), "int4-g32"), want, held)
+    fine = attended(post, bias)
+    quant.calibrate(fine, [x[:30]], "int8-g32-awq")
+    assert loss(fine, want, held) < 0.03 * loss(module, want, held)
+
+
+def test_where_nothing_takes_scales_weights_are_rounded():
+    module, x = net(), seen(100)
+    made = quant.calibrate(module, [x], "int4-g32-awq", method="minmax")
+    assert set(made.unscaled.values()) == {"no block around it that is run once"} and not made.folded
+    for name, found in made.layers.items():
+        weight = net().get_submodule(name).weight.detach()
+        scale, _ = quant.choose_qparams(weight, "int4", group=32)
+        assert torch.equal(found.codes, quant.quantize(weight, scale, None, "int4"))
+        delta = quant.dequantize(found.codes, found.scale) - weight
+        if name == "0":
+            np.testing.assert_allclose(found.error, (delta @ x.T).square().sum(1), rtol=1e-3)
+
+
 def test_padding_does_not_count():
     class Masked(nn.Module):
         def __init__(self):
@@ -193,9 +297,22 @@ def test_padding_does_not_count():
     assert not torch.equal(every.layers["layer"].codes, want.codes)
 
 
+class Cut(nn.Module):
+    """What comes out has no gradient."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return self.module(x).detach()
+
+
 def test_after_an_error_the_weights_are_as_they_were():
     module, x = net(), seen()
     before = {k: v.clone() for k, v in module.state_dict().items()}
+    blocks, given = attended(), x.reshape(50, 8, 64)
+    before |= {f"blocks.{k}": v.clone() for k, v in blocks.state_dict().items()}
     infinite = x.clone()
     infinite[3] = 3e38  # finite, and beyond float32 once squared
     broken = net()
@@ -215,13 +332,25 @@ def test_after_an_error_the_weights_are_as_they_were():
         (ValueError, "per row", lambda: quant.calibrate(module, [x], "int4-tensor-gptq")),
         (ValueError, "2.weight holds non-finite", lambda: quant.calibrate(broken, [x], "int4-g32-gptq")),
         (ValueError, "x has squares beyond float32", lambda: quant.calibrate(module, [infinite], "int4-row-gptq")),
+        (ValueError, "has no width: name one", lambda: quant.calibrate(module, [x], "int-g32-gptq")),
+        (ValueError, "has its width", lambda: quant.calibrate(module, [x], "int4-g32-gptq", bits="auto", budget=5)),
+        (ValueError, "bits and budget go together", lambda: quant.calibrate(module, [x], "int-g32-gptq", budget=5)),
+        (ValueError, "widths of 2 to 8", lambda: quant.calibrate(module, [x], "int-g32-gptq", bits=[1, 4], budget=5)),
+        (ValueError, "budget 2.5 is below the 3 bits a weight that 2 bits take",
+         lambda: quant.calibrate(module, [x], "int-g32-gptq", bits="auto", budget=2.5)),
+        (ValueError, "no gradient leads",
+         lambda: quant.calibrate(Cut(module), [x], "int-g32-gptq", bits="auto", budget=5)),
         (TypeError, "calibrate: module must be", lambda: quant.calibrate(x, [x])),
         (TypeError, "calibrate: '7' is no torch.nn.Linear", lambda: quant.calibrate(module, [x], layers=["7"])),
+        (ValueError, "widths are chosen with -gptq",
+         lambda: quant.calibrate(module, [x], "int-g32-awq", bits="auto", budget=5)),
+        (Late, None, lambda: quant.calibrate(blocks, [given], "int4-g32-awq", progress=lambda *_: late(2, 2))),
         (Late, None, lambda: quant.calibrate(module, [x], "int4-g32-gptq", progress=late)),
     ]:  # fmt: skip
         with pytest.raises(error, match=said):
             call()
         assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+        assert all(torch.equal(v, before[f"blocks.{k}"]) for k, v in blocks.state_dict().items())
         assert not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in module.modules())
 
 
@@ -290,6 +419,76 @@ def test_what_is_read_back_is_what_was_calibrated(tmp_path, name, dtype):
     tolerance = 1e-4 if dtype is None else 0.05
     assert torch.allclose(same, got, rtol=tolerance, atol=tolerance * float(got.abs().max()))
     assert (got - want).norm() < 0.95 * (nearest - want).norm()
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["bert base", "bert", "llama"])
+def test_widths_that_differ_are_read_by_name(tmp_path, name, dtype):
+    """By the class that was saved and by the base of it, whose modules have other names."""
+    folder(tmp_path / "source", name, dtype)
+    made = convert.quantize_safetensors(
+        tmp_path / "source", tmp_path / "out", "int-g32-gptq", calibration=TEXTS[:20], bits="auto", budget=5.0
+    )
+    assert len(set(made.widths.values())) > 2 and set(made.widths) == set(made.choice.quantized)
+    assert 4.7 < made.bits <= 5.0 and not made.unread
+    files = [(p / "model.safetensors").stat().st_size for p in (tmp_path / "source", tmp_path / "out")]
+    weights = sum(np.prod(a.shape) for k, a in convert.load(tmp_path / "source").items() if k in made.widths)
+    assert abs(files[0] - files[1] - weights * ((32 if dtype is None else 16) - made.bits) / 8) < 8000  # headers
+    decoded = convert.load(tmp_path / "out")
+    ids = dict.fromkeys(inputs(name), torch.tensor(np.random.default_rng(99).integers(3, 93, (20, 12))))
+    config = json.loads((tmp_path / "source/config.json").read_text())
+    for head in (transformers.AutoModel, getattr(transformers, config["architectures"][0])):
+        plain = head.from_pretrained(tmp_path / "source", dtype=torch.float32).eval()
+        tree, at = dict(plain.named_parameters()), plain.base_model_prefix
+        with torch.no_grad():
+            for k, v in decoded.items():
+                for called in {k, k.removeprefix(f"{at}."), f"{at}.{k}"} & tree.keys():
+                    tree[called].copy_(torch.from_numpy(np.array(v, np.float32)))
+            want = plain(**ids)[0]
+            got = head.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()(**ids)[0]
+        assert torch.allclose(want, got, rtol=1e-4, atol=1e-4 * float(got.abs().max()))
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["bert base", "llama", "gemma"])
+def test_scales_are_in_the_file(tmp_path, name, dtype):
+    model = folder(tmp_path / "source", name, dtype)
+    with torch.no_grad():  # a few inputs far larger
+        for k, parameter in model.named_parameters():
+            if "norm" in k.lower() and k.endswith("weight"):
+                parameter[[3, 9]] += 20
+    model.save_pretrained(tmp_path / "source")
+    scheme = "int4-g32-awq"
+    made = convert.quantize_safetensors(tmp_path / "source", tmp_path / "out", scheme, calibration=TEXTS)
+    convert.quantize_safetensors(tmp_path / "source", tmp_path / "nearest", "int4-g32")
+    assert not made.rounded and set(made.unscaled) < set(made.choice.quantized)
+    out, source = convert.load(tmp_path / "out"), convert.load(tmp_path / "source")
+    changed = {k for k in source.keys() - set(made.choice.quantized) if not np.array_equal(out[k], source[k])}
+    norms = {k for k in changed if "norm" in k.lower()}
+    assert bool(norms) == (name != "bert base")  # whose norms give to what comes after, too
+    ids = torch.tensor(np.random.default_rng(99).integers(3, 93, (20, 12)))
+    ids = dict.fromkeys(inputs(name), ids)
+    with torch.no_grad():
+        want, got, nearest = (read(tmp_path / k)(**ids)[0] for k in ("source", "out", "nearest"))
+    assert (got - want).norm() < 0.95 * (nearest - want).norm()
+
+
+def test_a_folder_that_transformers_does_not_read_is_said_to_be_one(tmp_path):
+    folder(tmp_path / "source", "t5")
+    made = convert.quantize_safetensors(
+        tmp_path / "source", tmp_path / "out", "int-g32-gptq", calibration=TEXTS[:20], bits=(3, 4), budget=4.5
+    )
+    assert "has no attribute 'weight'" in made.unread
+    assert convert.load(tmp_path / "out").keys() == convert.load(tmp_path / "source").keys()
+    folder(tmp_path / "experts", "mixtral")
+    with pytest.raises(ValueError, match="widths cannot differ: transformers puts"):
+        convert.quantize_safetensors(
+            tmp_path / "experts", tmp_path / "no", "int-g32-gptq", calibration=TEXTS[:20], bits="auto", budget=5.0
+        )
+    with pytest.raises(ValueError, match="goes with bits and budget"):
+        convert.quantize_safetensors(tmp_path / "source", tmp_path / "no", "int-g32-gptq", calibration=TEXTS)
 
 
 @pytest.mark.serial

@@ -729,3 +729,22 @@ def test_without_transformers_the_rule_says_what_would_decide_better(tmp_path, m
     assert "pip install 'tersor[models]'" in chosen("names", tmp_path)
     assert chosen("names", tmp_path / "model.safetensors") == "names"
     assert chosen("the modules of BertModel", tmp_path) == "the modules of BertModel"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--bits", "auto"), "--bits and --budget go together"),
+        (("--budget", "4.25", "--scheme", "int8-row"), "--bits and --budget go together"),
+        (("--bits", "4;8", "--budget", "5"), "auto, or widths with commas between (4,8), not '4;8'"),
+        (("--bits", "auto", "--budget", "5", "--scheme", "int4-g32-gptq"), "wants one without: int-g32-gptq"),
+        (("--scheme", "int-g32-gptq"), "has no width: give --bits and --budget"),
+        (("--scheme", "int-g32"), "widths are chosen by calibration alone: int-g32-gptq"),
+        (("--bits", "auto", "--budget", "5"), "needs --calibration TEXTS"),
+        ((), "Missing option '--scheme'"),
+    ],
+)
+def test_widths_want_a_budget_and_texts(file, tmp_path, options, said):
+    result = tersor("quantize", file, "-o", tmp_path / "out", *options)
+    assert result.returncode == 2 and said in result.stderr, result.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,5 +1,5 @@
-"""Quantizers against the formula in torch, eager and compiled. The one rule: every contender makes the same codes, and
-reads float32 weights of 4096×4096."""
+"""Quantizers against the formula in torch, eager and compiled, and widths against an integer program. The one rule: every
+contender gives the same; what is quantized are float32 weights of 4096×4096."""
 
 import numpy as np
 
@@ -104,6 +104,38 @@ def fake_quantize_row() -> Case:
     )
 
 
-CASES = [encode_int8_row, encode_int4_g128, fake_quantize_row]
+def integer_program(loss, cost, budget):
+    """The least loss by CBC."""
+    import pulp
+
+    layers, levels = loss.shape
+    program = pulp.LpProblem("widths", pulp.LpMinimize)
+    x = [[pulp.LpVariable(f"x{i}_{k}", cat="Binary") for k in range(levels)] for i in range(layers)]
+    every = [(i, k) for i in range(layers) for k in range(levels)]
+    program += pulp.lpSum(loss[i, k] * x[i][k] for i, k in every)
+    program += pulp.lpSum(cost[i, k] * x[i][k] for i, k in every) <= budget
+    for one in x:
+        program += pulp.lpSum(one) == 1
+    program.solve(pulp.PULP_CBC_CMD(msg=False))
+    return pulp.value(program.objective)
+
+
+def bit_allocate() -> Case:
+    rng, bits = np.random.default_rng(0), np.arange(2, 8)
+    loss = rng.lognormal(0, 2, (300, 1)) * 4.0**-bits * rng.uniform(0.7, 1.3, (300, 6))
+    cost = rng.uniform(1e4, 1e7, (300, 1)) * (bits + rng.uniform(0, 0.3, (300, 1)))
+    budget = 2 * cost[:, 0].sum()
+    return Case(
+        "widths of 300 layers of 6 levels",
+        {
+            "tersor": lambda: quant.bit_allocate(loss, cost, budget),
+            "tersor lagrangian": lambda: quant.bit_allocate(loss, cost, budget, method="lagrangian"),
+            "PuLP + CBC": lambda: integer_program(loss, cost, budget),
+        },
+        targets=[Target("tersor", ("PuLP + CBC",), 1 / 15)],
+    )
+
+
+CASES = [encode_int8_row, encode_int4_g128, fake_quantize_row, bit_allocate]
 
 HEADLINE = encode_int8_row

@@ -26,6 +26,11 @@ def rounded(reasons: Mapping[str, str]) -> None:
     _by_reason("rounded to the nearest", reasons)
 
 
+def unscaled(reasons: Mapping[str, str]) -> None:
+    """Says which layers have inputs that are not scaled, and why."""
+    _by_reason("inputs not scaled", reasons)
+
+
 def _by_reason(what: str, reasons: Mapping[str, str]) -> None:
     for why in sorted(set(reasons.values())):
         names = [shown(name) for name, reason in reasons.items() if reason == why]

@@ -6,9 +6,18 @@ from pathlib import Path
 
 import click
 
-from tersor.cli._console import console, counting, progress, several, size
+from tersor.cli._console import console, counting, progress, several, shown, size
 from tersor.cli._options import EMBEDDINGS, EXCLUDE, INCLUDE, OUTPUT, SOURCE
-from tersor.cli._said import chosen, dense, left, rounded
+from tersor.cli._said import chosen, dense, left, rounded, unscaled
+
+
+def _widths(_: click.Context, __: click.Parameter, value: str | None) -> str | tuple[int, ...] | None:
+    if value is None or value == "auto":
+        return value
+    try:
+        return tuple(int(b) for b in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"auto, or widths with commas between (4,8), not {value!r}") from None
 
 
 @click.command()
@@ -16,16 +25,29 @@ from tersor.cli._said import chosen, dense, left, rounded
 @OUTPUT
 @click.option(
     "--scheme",
-    required=True,
     metavar="SCHEME",
     help="int8-row, int4-row, int8-g<N> or int4-g<N>: bits, and a scale per row or per N weights of it (int4-g128). "
-    "With -gptq after it, codes are found by what the layers are given of the texts of --calibration.",
+    "With -gptq after it, codes are found by what the layers are given of the texts of --calibration; with -awq, inputs are "
+    "scaled by it.",
 )
 @click.option(
     "--calibration",
     metavar="TEXTS",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A text file, a sentence or a document a line: what the model is run on, for a scheme that ends in -gptq.",
+    help="A text file, a sentence or a document a line: what the model is run on, for a scheme that ends in -gptq or -awq.",
+)
+@click.option(
+    "--bits",
+    metavar="WIDTHS",
+    callback=_widths,
+    help="auto, or widths to choose from for each weight (4,8): those that lose least within --budget. The scheme then has "
+    "none (int-g128-gptq, the default with --bits).",
+)
+@click.option(
+    "--budget",
+    type=float,
+    metavar="BITS",
+    help="Bits a weight on average, scales among them, for --bits: 4.25 is int4-g128.",
 )
 @EMBEDDINGS
 @INCLUDE
@@ -33,13 +55,15 @@ from tersor.cli._said import chosen, dense, left, rounded
 def quantize(
     source: Path,
     output: str,
-    scheme: str,
+    scheme: str | None,
     calibration: Path | None,
+    bits: str | tuple[int, ...] | None,
+    budget: float | None,
     embeddings: bool,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
 ) -> None:
-    """Write the matrices as codes of 8 or 4 bits with scales.
+    """Write the matrices as codes of a few bits with scales.
 
     As compressed-tensors and transformers read them. IN is a safetensors file, a model folder, or the index of a sharded one.
     Weights of linear layers are quantized, as the model's own modules tell them where transformers is installed.
@@ -47,6 +71,7 @@ def quantize(
     \b
     tersor quantize model/ -o small/ --scheme int4-g128
     tersor quantize model/ -o small/ --scheme int4-g128-gptq --calibration texts.txt
+    tersor quantize model/ -o small/ --bits auto --budget 4.25 --calibration texts.txt
     tersor quantize in.safetensors -o out.safetensors --scheme int8-row --exclude lm_head
     """
     from tersor.checkpoint import Model
@@ -54,12 +79,28 @@ def quantize(
     from tersor.jobs.calibrate import read_texts
     from tersor.jobs.quantize import quantize_safetensors
 
+    if (bits is None) != (budget is None):
+        raise click.UsageError("--bits and --budget go together")
+    scheme = scheme or ("int-g128-gptq" if bits else None)
+    if scheme is None:
+        raise click.UsageError("Missing option '--scheme'.")
     try:
         how = compressed.Scheme.parse(scheme)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--scheme") from None
+    if (bits is None) != bool(how.bits):
+        what = (
+            f"has its width, --bits wants one without: int{scheme[4:]}"
+            if bits
+            else "has no width: give --bits and --budget"
+        )
+        raise click.UsageError(f"--scheme {scheme} {what}")
     if how.calibrated != (calibration is not None):
-        what = "needs --calibration TEXTS" if how.calibrated else "takes no --calibration: schemes that end in -gptq do"
+        what = (
+            "needs --calibration TEXTS"
+            if how.calibrated
+            else "takes no --calibration: schemes that end in -gptq or -awq do"
+        )
         raise click.UsageError(f"--scheme {scheme} {what}")
     texts = None if calibration is None else read_texts(calibration)
     with Model(source) as model:
@@ -74,6 +115,8 @@ def quantize(
             exclude=exclude,
             embeddings=embeddings,
             calibration=texts,
+            bits=bits,
+            budget=budget,
             progress=show,
             calibrating=count,
         )
@@ -83,6 +126,16 @@ def quantize(
         f"chosen by {chosen(made.choice.rule, source)}",
         markup=False,
     )
+    if made.widths:
+        some = [
+            f"{several(list(made.widths.values()).count(b), 'weight')} of {b}"
+            for b in sorted(set(made.widths.values()))
+        ]
+        out.print(f"{made.bits:.2f} bits a weight: {', '.join(some)}", markup=False)
+    if made.unread:
+        why = f"transformers does not read it by itself ({made.unread}); tersor.convert.load does"
+        out.print(shown(why), markup=False)
     dense(made.choice.dense)
     rounded(made.rounded)
+    unscaled(made.unscaled)
     left(made.left, made.untouched)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,27 @@ from tersor.jobs import compressed
 LENGTH = 2048
 BATCH = 4096
 
-#: packed words and scales by the tensor's name
-Solved = dict[str, tuple[np.ndarray, np.ndarray]]
+#: by the tensor's name, packed words and scales
+Codes = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass
+class Solved:
+    """What calibration found.
+
+    ``codes`` of tensors; ``rounded``, why there are none of others; ``widths``, the bits of every tensor where they were to be
+    chosen, and ``modules``, the same by the names that the classes that read them may have for their modules; ``unread`` says
+    of a folder why transformers does not read it back to the same model, or None. ``changed`` has the tensors without codes
+    that took scales, ``unscaled`` why inputs of others have none.
+    """
+
+    codes: Codes = field(default_factory=dict)
+    rounded: dict[str, str] = field(default_factory=dict)
+    widths: dict[str, int] = field(default_factory=dict)
+    modules: dict[str, int] = field(default_factory=dict)
+    unread: Callable[[Path], str | None] = lambda _: None
+    changed: dict[str, np.ndarray] = field(default_factory=dict)
+    unscaled: dict[str, str] = field(default_factory=dict)
 
 
 def read_texts(path: StrPath) -> list[str]:
@@ -39,12 +59,19 @@ def solve(
     folder: Path,
     config: Mapping[str, Any],
     tree: Tree | None,
-    names: Mapping[str, str],
+    every: Mapping[str, tuple[str, Sequence[int]]],
+    chosen: Sequence[str],
     scheme: compressed.Scheme,
     texts: Sequence[str],
+    *,
+    bits: str | Sequence[int] | None = None,
+    budget: float | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Solved, dict[str, str]]:
-    """Codes and scales of the tensors ``names`` (with their safetensors dtypes), and why there are none of some.
+) -> Solved:
+    """Codes and scales of the tensors ``chosen`` of ``every`` one (with their safetensors dtypes and shapes), and why there are
+    none of some.
+
+    With ``bits`` to choose from, all of them together take ``budget`` bits a weight at most.
 
     Raises
     ------
@@ -59,11 +86,17 @@ def solve(
     except ImportError as missing:
         raise Misuse(f"calibration needs {missing.name}: pip install 'tersor[models]'") from None
     from tersor import quant
+    from tersor.quant.calibrate import widths_of
 
+    names = {name: every[name] for name in chosen}
     if tree is None:
         raise ValueError(f"{folder}: calibration runs the model, and transformers does not know it")
     if isinstance(texts, str) or not texts or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{folder}: calibration wants some texts, got {texts!r:.60}")
+    if bits is not None and (merged := next((t for t, some in tree.merged.items() if names.keys() & set(some)), None)):
+        raise ValueError(
+            f"{folder}: widths cannot differ: transformers puts {merged} together and decodes it as of one width"
+        )
     head, _ = class_of(transformers, config)
     with quiet("transformers"), _no_bars(transformers):
         model = head.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
@@ -80,18 +113,95 @@ def solve(
         else:
             left[name] = "no linear layer while the model runs"
 
-    def scales(target: str, weight: Any) -> tuple[Any, None]:
-        _, exact = compressed.scales(weight.numpy(), names[modules[target]], scheme)
+    def scales(target: str, weight: Any, bits: int = scheme.bits) -> tuple[Any, None]:
+        _, exact = compressed.scales(weight.numpy(), names[modules[target]][0], replace(scheme, bits=bits))
         return torch.from_numpy(exact), None
 
-    made = quant.calibrate(model, batches, str(scheme), layers=list(modules), scales=scales, progress=progress)
-    solved: Solved = {}
-    for target, found in made.layers.items():
-        dtype = names[modules[target]]
-        codes = found.codes.numpy()
-        solved[modules[target]] = compressed.pack(codes, scheme.bits), compressed.stored(found.scale.numpy(), dtype)
+    def cost(name: str, bits: int) -> int:
+        dtype, shape = names[name]
+        return replace(scheme, bits=bits).size(shape, dtype)
+
+    made = quant.calibrate(
+        model,
+        batches,
+        str(scheme),
+        layers=list(modules),
+        scales=scales,
+        bits=bits,
+        budget=budget,
+        cost=lambda target, b: cost(modules[target], b),
+        progress=progress,
+    )
     left |= {modules[target]: why for target, why in made.left.items()}
-    return solved, left
+    solved = Solved(rounded=left)
+    for target, found in made.layers.items():
+        name = modules[target]
+        width = made.widths.get(target, scheme.bits)
+        words = compressed.pack(found.codes.numpy(), width)
+        solved.codes[name] = words, compressed.stored(found.scale.numpy(), names[name][0])
+        solved.widths[name] = width
+    solved.unscaled = {modules[target]: why for target, why in made.unscaled.items()}
+    touched = {f"{source}.{p}" for source in made.folded.values() for p in ("weight", "bias")}
+    solved.changed = {
+        name: _kept(model.get_parameter(target), every[name][0])
+        for name, target in tree.targets.items()
+        if target in touched and name not in solved.codes
+    }
+    if bits is None:
+        return solved
+    for name in left:  # as wide as the budget lets each of them be
+        among = widths_of(bits, budget, "calibrate") or (scheme.bits,)
+        fit = [b for b in among if cost(name, b) <= (budget or 0) * np.prod(names[name][1], dtype=float)]
+        solved.widths[name] = max(fit, default=min(among))
+    for name, width in solved.widths.items():
+        for called in _called(name, tree, model.base_model_prefix):
+            solved.modules[called] = width
+    want = None if left else _first(model, batches[0])
+    solved.unread = lambda path: _unread(transformers, head, path, batches[0], want)
+    return solved
+
+
+def _first(model: Any, batch: Mapping[str, Any]) -> Any:
+    import torch
+
+    from tersor.quant._sensitivity import results
+
+    with torch.no_grad():
+        return results(model(**batch))[0]
+
+
+def _unread(transformers: Any, head: Any, folder: Path, batch: Mapping[str, Any], want: Any) -> str | None:
+    """Why a folder is not read back to the model that gave ``want`` (None: not known), if it is not."""
+    import torch
+
+    try:
+        with quiet("transformers"), _no_bars(transformers):
+            got = _first(head.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval(), batch)
+    except ImportError:
+        return None  # of compressed-tensors: nothing is known
+    except Exception as error:  # whatever a model's own code says of weights that are still packed
+        return " ".join(str(error).split())[:200]
+    same = want is None or bool((got - want).norm() <= 1e-3 * want.norm())
+    return None if same else f"{head.__name__} gives other results"
+
+
+def _kept(parameter: Any, dtype: str) -> np.ndarray:
+    """A parameter as a file of ``dtype`` keeps it: 16-bit words of bfloat16."""
+    import torch
+
+    kinds = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    found = parameter.detach().to(kinds[dtype])
+    return np.asarray((found.view(torch.int16) if dtype == "BF16" else found).numpy())
+
+
+def _called(name: str, tree: Tree, prefix: str) -> set[str]:
+    """What readers may call the module of a tensor: as the file does, as the class does, and as its base or its heads do."""
+    found = {name.removesuffix(".weight"), tree.targets[name].removesuffix(".weight")}
+    if prefix:
+        found |= {module.removeprefix(f"{prefix}.") for module in found} | {
+            f"{prefix}.{module}" for module in found if not module.startswith(f"{prefix}.")
+        }
+    return found
 
 
 @contextlib.contextmanager

@@ -19,6 +19,8 @@ from tersor.checkpoint._parts import ROUTER, held, is_table
 from tersor.checkpoint._patterns import Patterns
 
 FLOATS = ("F64", "F32", "F16", "BF16")
+#: bits of a scale, by the type of the weight
+SCALE = {"F64": 32, "F32": 32, "F16": 16, "BF16": 16}
 #: the largest finite numbers of 16-bit floats
 LARGEST = {"F16": 65504.0, "BF16": 3.3895313892515355e38}
 
@@ -26,42 +28,52 @@ LARGEST = {"F16": 65504.0, "BF16": 3.3895313892515355e38}
 _TRANSPOSED = {"gpt2", "openai-gpt", "imagegpt", "decision_transformer"}
 
 
-_SCHEME = r"int([48])-(?:row|g([1-9]\d*))(-gptq)?"
+_SCHEME = r"int([48]?)-(?:row|g([1-9]\d*))(?:-(gptq|awq))?"
 # what most mean by so many bits
 _USUAL = {"8": "int8-row", "4": "int4-g128"}
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """``int8-row``, ``int4-g128-gptq``: the bits of a code, how many weights of a row share a scale (None: all), and whether
-    codes are found by what the layers are given, not by rounding to the nearest."""
+    """``int8-row``, ``int4-g128-gptq``: the bits of a code, how many weights of a row share a scale (None: all), and how codes
+    are found by what the layers are given ("gptq", "awq"), if not by rounding to the nearest alone. ``int-g128-gptq`` has 0
+    bits: those of each weight are still to be chosen."""
 
     bits: int
     group: int | None
-    calibrated: bool = False
+    solver: str = ""
 
     @classmethod
     def parse(cls, name: str) -> Scheme:
         found = re.fullmatch(_SCHEME, name)
         if not found:
             near = re.search(r"(?<!\d)[48](?!\d)", name)  # int4, W4A16, q8_0
-            usual = near and _USUAL[near[0]] + ("-gptq" if "gptq" in name.lower() else "")
+            usual = near and _USUAL[near[0]] + "".join(
+                f"-{solver}" for solver in ("gptq", "awq") if solver in name.lower()
+            )
             meant = name.lower() if re.fullmatch(_SCHEME, name.lower()) else usual
             hint = (
                 f", did you mean {meant}?"
                 if meant
-                else ": int8-row, int4-row, int8-g<N> and int4-g<N> are known, each with -gptq too"
+                else ": int8-row, int4-row, int8-g<N> and int4-g<N> are known, each with -gptq or -awq too"
             )
             raise ValueError(f"scheme {name!r} is unknown{hint}")
-        return cls(int(found[1]), int(found[2]) if found[2] else None, bool(found[3]))
+        if not found[1] and found[3] != "gptq":
+            raise ValueError(f"scheme {name!r} has no width; widths are chosen by calibration alone: {name}-gptq")
+        return cls(int(found[1] or 0), int(found[2]) if found[2] else None, found[3] or "")
 
     def __str__(self) -> str:
-        return self.codes + ("-gptq" if self.calibrated else "")
+        return self.codes + (f"-{self.solver}" if self.solver else "")
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether codes are found by what the layers are given."""
+        return bool(self.solver)
 
     @property
     def codes(self) -> str:
         """The scheme without how codes are found."""
-        return f"int{self.bits}-{f'g{self.group}' if self.group else 'row'}"
+        return f"int{self.bits or ''}-{f'g{self.group}' if self.group else 'row'}"
 
     def words(self, k: int) -> int:
         """32-bit words in a packed row of ``k`` codes."""
@@ -69,6 +81,11 @@ class Scheme:
 
     def scales(self, k: int) -> int:
         return k // self.group if self.group else 1
+
+    def size(self, shape: Sequence[int], dtype: str) -> int:
+        """Bits that the codes and scales of a weight take."""
+        n, k = shape
+        return int(n) * (32 * self.words(k) + SCALE[dtype] * self.scales(k))
 
 
 @dataclass(frozen=True)
@@ -168,13 +185,9 @@ def layout(name: str, dtype: str, shape: Sequence[int], scheme: Scheme) -> list[
 
 def pack(codes: np.ndarray, bits: int) -> np.ndarray:
     """Signed codes [n, k], one per byte, to words [n, ceil(k·bits/32)]."""
-    n, k = codes.shape
-    per_word = 32 // bits
-    offset = np.zeros((n, -(-k // per_word) * per_word), np.uint8)
-    np.add(codes.view(np.uint8), np.uint8(1 << (bits - 1)), out=offset[:, :k])
-    if bits == 4:
-        offset = (offset[:, 0::2] & 15) | (offset[:, 1::2] << 4)
-    return np.ascontiguousarray(offset).view("<i4")
+    from tersor import quant
+
+    return np.asarray(quant.pack(codes, bits, "ct_dense"))
 
 
 def widen(octets: np.ndarray, dtype: str) -> np.ndarray:
@@ -221,9 +234,9 @@ def encode(rows: np.ndarray, dtype: str, scheme: Scheme) -> tuple[np.ndarray, np
     from tersor import quant
 
     n, k = rows.shape
-    if dtype in ("F32", "F64") and (scheme.bits == 8 or k % 8 == 0):
+    if dtype in ("F32", "F64") and (scheme.bits == 8 or k * scheme.bits % 32 == 0):
         e = quant.encode(rows, scheme.codes)
-        # 4-bit rows that fill words are packed as theirs are
+        # rows that fill words are packed as theirs are
         words = pack(np.asarray(e.data), 8) if scheme.bits == 8 else np.asarray(e.data).reshape(n, -1).view("<i4")
         return words, np.asarray(e.scale).reshape(n, -1)
     kept, exact = scales(rows, dtype, scheme)
@@ -248,28 +261,38 @@ def stored(scale: np.ndarray, dtype: str) -> np.ndarray:
     return scale.astype(np.float16) if dtype == "F16" else scale
 
 
-def configuration(scheme: Scheme, choice: Choice) -> dict[str, Any]:
+def configuration(scheme: Scheme, choice: Choice, widths: Mapping[str, int] | None = None) -> dict[str, Any]:
     """``quantization_config`` of ``config.json``.
 
     ``dequantize`` makes transformers keep its layers dense and decode every weight that comes packed, whatever the class that
-    reads calls its modules; by ``targets`` and ``ignore`` alone, a layer under another name would be left without a weight.
+    reads calls its modules; by ``targets`` and ``ignore`` alone, a layer under another name would be left without a weight. It
+    knows one width only. Where there are several (``widths``, bits by the name of a module), the modules of each are named: a
+    layer of another name is dense, and one that is named stays packed until it is first used.
     """
+    if widths and len(set(widths.values())) > 1:
+        groups = {
+            f"group_{i}": {
+                "targets": sorted(m for m, b in widths.items() if b == bits),
+                "weights": _weights(scheme, bits),
+            }
+            for i, bits in enumerate(sorted(set(widths.values())))
+        }
+        return {**_SAID, "ignore": choice.ignore, "config_groups": groups}
     tables = any(is_table(name) for name in choice.quantized)
-    weights = {
-        "num_bits": scheme.bits,
+    bits = next(iter(widths.values())) if widths else scheme.bits
+    group = {"targets": ["Linear", "Embedding"] if tables else ["Linear"], "weights": _weights(scheme, bits)}
+    return {**_SAID, "ignore": choice.ignore, "dequantize": True, "config_groups": {"group_0": group}}
+
+
+_SAID = {"quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed"}
+
+
+def _weights(scheme: Scheme, bits: int) -> dict[str, Any]:
+    return {
+        "num_bits": bits,
         "type": "int",
         "symmetric": True,
         "dynamic": False,
         "strategy": "group" if scheme.group else "channel",
         "group_size": scheme.group,
-    }
-    return {
-        "quant_method": "compressed-tensors",
-        "format": "pack-quantized",
-        "quantization_status": "compressed",
-        "ignore": choice.ignore,
-        "dequantize": True,
-        "config_groups": {
-            "group_0": {"targets": ["Linear", "Embedding"] if tables else ["Linear"], "weights": weights}
-        },
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,7 +33,10 @@ class Summary:
     """What was done: the choice of tensors, bytes of weights before and after, and what a folder was not given.
 
     ``untouched`` names the files of weights in subfolders, parts of their own that went along as they are; ``rounded`` the
-    tensors that calibration had nothing to say of, with the reason: they are rounded to the nearest.
+    tensors that calibration had nothing to say of, with the reason: they are rounded to the nearest. ``widths`` has the bits of
+    each tensor where they were to be chosen, ``bits`` what a quantized weight takes on average, its share of scales with it.
+    ``unscaled`` has the tensors whose inputs took no scales (``-awq``), with the reason. ``unread`` says why transformers
+    cannot read the folder by itself (`load` can), if it cannot.
     """
 
     choice: compressed.Choice
@@ -42,6 +45,10 @@ class Summary:
     left: tuple[str, ...] = ()
     untouched: tuple[str, ...] = ()
     rounded: Mapping[str, str] = field(default_factory=dict)
+    widths: Mapping[str, int] = field(default_factory=dict)
+    bits: float = 0.0
+    unread: str | None = None
+    unscaled: Mapping[str, str] = field(default_factory=dict)
 
 
 def quantize_safetensors(
@@ -53,6 +60,8 @@ def quantize_safetensors(
     exclude: Sequence[str] = (),
     embeddings: bool = False,
     calibration: Sequence[str] | None = None,
+    bits: str | Sequence[int] | None = None,
+    budget: float | None = None,
     progress: Progress | None = None,
     calibrating: Progress | None = None,
 ) -> Summary:
@@ -62,13 +71,15 @@ def quantize_safetensors(
     ----------
     src : a ``.safetensors`` file, a model folder, or the index of a sharded one
     dst : a file for a file, a folder for a folder
-    scheme : ``int8-row``, ``int4-g128`` or another of 8 or 4 bits, per row or per group; with ``-gptq`` after it, codes are
-        found by what the layers are given of the texts in ``calibration``
+    scheme : ``int8-row``, ``int4-g128`` or another of 8 or 4 bits, per row or per group; with ``-gptq`` or ``-awq`` after it,
+        codes are found by what the layers are given of the texts in ``calibration``; ``int-g128-gptq`` goes with ``bits``
     include, exclude : shell patterns on names of tensors or of their modules; what is included is quantized even if it is a
         table of embeddings or a router
     embeddings : quantize tables of embeddings too
     calibration : texts, a sentence or a document each, which the model (a folder that transformers knows, with its tokenizer)
         is run on; what it never gives to a layer, that layer's weight is rounded to the nearest
+    bits, budget : ``"auto"``, or the widths that a weight may have, and the average bits a weight that all of them together may
+        take, scales among them: those are chosen that lose least (`tersor.quant.calibrate`)
     progress : called as ``progress(done, total)``, in bytes, after every chunk
     calibrating : called as ``calibrating(done, total)``, in layers
 
@@ -94,6 +105,11 @@ def quantize_safetensors(
     in place whole, and so is a folder: what was there under its name goes, the files of an earlier run among it.
     """
     how = compressed.Scheme.parse(scheme)
+    if (bits is None) != (budget is None) or (bits is None) != bool(how.bits):
+        raise Misuse(
+            f"scheme {scheme}: a scheme without a width (int-g128-gptq) goes with bits and budget, one with a width without; "
+            f"got bits={bits!r} and budget={budget!r}"
+        )
     if how.calibrated != (calibration is not None):
         raise Misuse(f"scheme {scheme}: " + ("needs texts for calibration" if how.calibrated else "is not calibrated"))
     with Model(src) as model:
@@ -116,13 +132,24 @@ def quantize_safetensors(
             raise ValueError(f"{os.fspath(src)}: no weight to quantize" + (f" ({reasons}{rows})" if reasons else ""))
         if model.folder and Path(dst).exists() and model.folder.samefile(dst):
             raise Misuse(f"{os.fspath(dst)}: a folder is quantized into another folder, this one is both")
-        solved: calibrate.Solved = {}
-        rounded: dict[str, str] = {}
+        solved = calibrate.Solved()
         if calibration is not None:
             if model.folder is None:
                 raise Misuse(f"{os.fspath(src)}: calibration runs a model, which is a folder")
-            kinds = {name: dtype for name, dtype, _ in shapes if name in frozenset(choice.quantized)}
-            solved, rounded = calibrate.solve(model.folder, config, modules, kinds, how, calibration, calibrating)
+            kinds = {name: (dtype, shape) for name, dtype, shape in shapes}
+            solved = calibrate.solve(
+                model.folder,
+                config,
+                modules,
+                kinds,
+                choice.quantized,
+                how,
+                calibration,
+                bits=bits,
+                budget=budget,
+                progress=calibrating,
+            )
+        schemes = {name: replace(how, bits=solved.widths.get(name, how.bits)) for name in choice.quantized}
         names: dict[str, str] = {}
         after = read = 0
         before = sum(e.nbytes for _, e in model.tensors())
@@ -134,20 +161,25 @@ def quantize_safetensors(
                 progress(read, before)
 
         left: tuple[str, ...] = ()
+        unread: str | None = None
         untouched = model.weights_of_others()
         with model.output(dst) as target:
             for file, reader in model.readers.items():
                 path = target.path / file if model.folder else target.path
-                written = _file(reader, path, how, frozenset(choice.quantized), solved, step)
+                written = _file(reader, path, how, schemes, solved, step)
                 names |= dict.fromkeys(written, file)
                 after += sum(written.values())
             if model.folder:
                 left = model.carry(target, skip=("config.json",))
                 if model.index:
                     _json(target.path / model.index, model.index_of(names, after))
-                said = compressed.configuration(how, choice)
+                said = compressed.configuration(how, choice, None if how.bits else solved.modules)
                 _json(target.path / "config.json", config | {"quantization_config": said})
-        return Summary(choice, before, after, left, untouched, rounded)
+                unread = solved.unread(target.path)
+        sizes = {name: (schemes[name].size(shape, dtype), shape) for name, dtype, shape in shapes if name in schemes}
+        average = sum(size for size, _ in sizes.values()) / sum(n * k for _, (n, k) in sizes.values())
+        widths = {} if how.bits else solved.widths
+        return Summary(choice, before, after, left, untouched, solved.rounded, widths, average, unread, solved.unscaled)
 
 
 def _json(path: Path, value: Any) -> None:
@@ -159,15 +191,15 @@ def _file(
     reader: Reader,
     path: Path,
     scheme: compressed.Scheme,
-    quantized: frozenset[str],
+    schemes: Mapping[str, compressed.Scheme],
     solved: calibrate.Solved,
     step: Step,
 ) -> dict[str, int]:
-    """One file quantized into another, where codes are ``solved`` with these; the names that it now holds, with their bytes."""
+    """One file quantized into another, with what is ``solved``; the names that it now holds, with their bytes."""
     parts: list[tuple[str, str, Sequence[int], Entry]] = []
     for e in reader.entries.values():
-        if e.name in quantized:
-            parts += [(*part, e) for part in compressed.layout(e.name, e.dtype, e.shape, scheme)]
+        if e.name in schemes:
+            parts += [(*part, e) for part in compressed.layout(e.name, e.dtype, e.shape, schemes[e.name])]
         else:
             parts.append((e.name, e.dtype, e.shape, e))
     parts.sort(key=lambda part: -BITS[part[1]])  # the widest first: all stay aligned
@@ -175,18 +207,21 @@ def _file(
     metadata = {"format": "pt"} | (reader.metadata or {}) | {"tersor.scheme": str(scheme)}
     with Writer(path, [part[:3] for part in parts], metadata) as out:
         for name, _, _, e in parts:
-            if e.name not in quantized:
+            if e.name in solved.changed:
+                out.write(solved.changed[e.name])
+                step(e.nbytes)
+            elif e.name not in schemes:
                 for piece in reader.chunks(e):
                     out.write(piece)
                     step(piece.nbytes)
             elif name.endswith("weight_shape"):
                 out.write(np.array(e.shape, "<i8"))
-            elif name.endswith("weight_packed") and e.name in solved:
-                words, scales[e.name] = solved.pop(e.name)
+            elif name.endswith("weight_packed") and e.name in solved.codes:
+                words, scales[e.name] = solved.codes.pop(e.name)
                 out.write(words)
                 step(e.nbytes)
             elif name.endswith("weight_packed"):
-                scales[e.name] = _rows(reader, e, scheme, out, step)
+                scales[e.name] = _rows(reader, e, schemes[e.name], out, step)
             else:
                 out.write(scales.pop(e.name))
     return {name: int(np.prod(shape, dtype=object)) * BITS[dtype] // 8 for name, dtype, shape, _ in parts}
@@ -273,4 +308,4 @@ def _schemes(model: Model) -> list[restore.Known]:
     """What its files say they were written with."""
     said = {(reader.metadata or {}).get("tersor.scheme") for reader in model.readers.values()}
     schemes = [compressed.Scheme.parse(scheme) for scheme in sorted(filter(None, said))]
-    return [restore.Known(bits=scheme.bits, shared=(1, scheme.group)) for scheme in schemes]
+    return [restore.Known(bits=scheme.bits or None, shared=(1, scheme.group)) for scheme in schemes]

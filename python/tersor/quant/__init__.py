@@ -11,20 +11,31 @@ once in float64 for float64 data and in float32 for all other. Scales may have a
 
 from tersor.quant._encoded import Encoded
 from tersor.quant.affine import dequantize, quantize
+from tersor.quant.allocate import Allocation, bit_allocate
+from tersor.quant.awq import Scaled, awq_search, smooth_scales
 from tersor.quant.calibrate import Calibrated, calibrate
 from tersor.quant.encode import decode, encode
 from tersor.quant.fake import fake_quantize
 from tersor.quant.gptq import GPTQ, gptq
 from tersor.quant.hessian import hessian
+from tersor.quant.measures import kl_rows, layer_cosine, qat_fraction, zd_score
 from tersor.quant.packing import pack, unpack
 from tersor.quant.product import Packed, int8_matmul, packed_linear, prepack
 from tersor.quant.qparams import choose_qparams
+from tersor.quant.reparam import Reparametrized, bias_correction, bn_distill_loss, repq_reparam
 
 __all__ = [
     "GPTQ",
+    "Allocation",
     "Calibrated",
     "Encoded",
     "Packed",
+    "Reparametrized",
+    "Scaled",
+    "awq_search",
+    "bias_correction",
+    "bit_allocate",
+    "bn_distill_loss",
     "calibrate",
     "choose_qparams",
     "decode",
@@ -34,9 +45,15 @@ __all__ = [
     "gptq",
     "hessian",
     "int8_matmul",
+    "kl_rows",
+    "layer_cosine",
     "pack",
     "packed_linear",
     "prepack",
+    "qat_fraction",
     "quantize",
+    "repq_reparam",
+    "smooth_scales",
     "unpack",
+    "zd_score",
 ]

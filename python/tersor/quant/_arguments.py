@@ -61,6 +61,11 @@ def detached(name: str, x: Array) -> Array:
     raise TypeError(f"{name}: x must be a NumPy array or a torch tensor, got {type(x).__name__}")
 
 
+def like(y: Array, x: Array) -> Array:
+    """A result in the type of an argument."""
+    return y.to(x.dtype) if is_tensor(y) else np.asarray(y, x.dtype)
+
+
 def within(name: str, zero_point: Array, lo: int, hi: int) -> None:
     """Refuses a zero point that is no code: 0 could not be coded, and a reader takes it modulo the width.
 

@@ -79,19 +79,21 @@ class Walk:
                     called.append(block)
 
                 hooks.callback(block.module.register_forward_pre_hook(count).remove)
-            self._call(self.batches[0])
+            self._call(0)
         # what the first batch does not reach is looked for in all of them, together
         rest = Block(self.module, {k: m for block in blocks if not block.calls for k, m in block.layers.items()})
         return [*dict.fromkeys(called), *([rest] if rest.layers else [])]
 
-    def _call(self, batch: Any) -> None:
+    def call(self, batch: int) -> Any:
+        """What the module gives for a batch."""
+        given = self.batches[batch]
+        if isinstance(given, Mapping):
+            return self.module(**given)
+        return self.module(*given) if isinstance(given, (tuple, list)) else self.module(given)
+
+    def _call(self, batch: int) -> None:
         with torch.no_grad(), contextlib.suppress(_Stop):
-            if isinstance(batch, Mapping):
-                self.module(**batch)
-            elif isinstance(batch, (tuple, list)):
-                self.module(*batch)
-            else:
-                self.module(batch)
+            self.call(batch)
 
     @contextlib.contextmanager
     def _answering(self, batch: int, short: bool) -> Iterator[None]:
@@ -119,7 +121,7 @@ class Walk:
         with self._answering(batch, short):
             hook = block.module.register_forward_pre_hook(see, with_kwargs=True)
             try:
-                self._call(self.batches[batch])
+                self._call(batch)
             finally:
                 hook.remove()
         return found
@@ -151,25 +153,30 @@ class Walk:
                 if block.calls == 1:
                     hooks.callback(block.module.register_forward_hook(_stop).remove)
                 hooks.enter_context(self._answering(batch, self._short))
-                self._call(self.batches[batch])
+                self._call(batch)
+
+    def result(self, block: Block, batch: int) -> list[Any]:
+        """What each call of a block gives for a batch, up to the first one's end where it is called once."""
+        kept: list[Any] = []
+
+        def keep(_: Any, __: Any, result: Any) -> None:
+            kept.append(result)
+            if block.calls == 1:
+                raise _Stop
+
+        hook = block.module.register_forward_hook(keep)
+        try:
+            with self._answering(batch, self._short):
+                self._call(batch)
+        finally:
+            hook.remove()
+        return kept
 
     def leave(self, block: Block) -> None:
         """Keeps what a block gives now, unless nothing comes after it or it is no link of a chain."""
         if block.chain is None or block.calls != 1 or block is self.blocks[-1] or "forward" in vars(block.module):
             return
-        kept: list[Any] = []
-
-        def keep(_: Any, __: Any, result: Any) -> None:
-            kept.append(result)
-            raise _Stop
-
-        hook = block.module.register_forward_hook(keep)
-        try:
-            for batch in range(len(self.batches)):
-                with self._answering(batch, self._short):
-                    self._call(self.batches[batch])
-        finally:
-            hook.remove()
+        kept = [result for batch in range(len(self.batches)) for result in self.result(block, batch)]
         if len(kept) == len(self.batches):
             self._done.setdefault(block.chain, []).append(block.module)
             self._kept[block.chain] = kept

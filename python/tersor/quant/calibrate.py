@@ -4,19 +4,28 @@ what cannot be solved is left as it is and said by name.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from tersor._arrays import dtype_name
 from tersor.quant._encoded import Encoded, Scheme
 from tersor.quant._encoded import scheme as find_scheme
-from tersor.quant.affine import dequantize
-from tersor.quant.gptq import GPTQ, gptq
+from tersor.quant.affine import dequantize, quantize
+from tersor.quant.allocate import bit_allocate
+from tersor.quant.awq import awq_search
+from tersor.quant.gptq import GPTQ, Factor, factored, gptq
 from tersor.quant.hessian import hessian
 from tersor.quant.packing import pack
+from tersor.quant.qparams import choose_qparams, torch_module
 
-#: how codes are found; the only one of the grammar yet
-SOLVERS = ("gptq",)
+#: how codes are found: with each other's errors made up for; to the nearest, with inputs scaled
+SOLVERS = ("gptq", "awq")
+#: the widths that ``bits="auto"`` chooses from
+WIDTHS = (2, 3, 4, 5, 6, 8)
 
 
 class Calibrated(NamedTuple):
@@ -26,31 +35,68 @@ class Calibrated(NamedTuple):
     ----------
     layers : the codes of each layer, by name
     left : why the others were left as they are, by name
-    scheme : of the codes, as `encode` names it
+    scheme : of the codes, as `encode` names it; without a width ("int-g128") where it was chosen
+    widths : the bits of each layer's codes, where they were chosen
+    folded : of each layer with scaled inputs ("-awq") the name of the module that divides them, whose parameters have changed
+    unscaled : why the other layers have none
     """
 
     layers: dict[str, GPTQ]
     left: dict[str, str]
     scheme: str
+    widths: Mapping[str, int] = {}
+    folded: Mapping[str, str] = {}
+    unscaled: Mapping[str, str] = {}
 
     def encoded(self, name: str) -> Encoded:
         """The weight of a layer as `decode` and `tersor.nn.QuantLinear` take it."""
-        how, found = find_scheme(self.scheme), self.layers[name]
+        scheme, found = self.scheme, self.layers[name]
+        if self.widths:
+            scheme = scheme.replace("int", f"int{self.widths[name]}")
+        how = find_scheme(scheme)
         data = found.codes if how.raw else pack(found.codes, how.bits)
         zero = None if found.zero_point is None else found.zero_point.to(found.codes.dtype)
         kind = dtype_name(found.scale.dtype)
-        return Encoded(data, found.scale, zero, self.scheme, tuple(found.codes.shape), kind)
+        return Encoded(data, found.scale, zero, scheme, tuple(found.codes.shape), kind)
 
 
-def recipe(name: str, who: str) -> Scheme:
-    """``int4-g128-gptq``: the scheme of the codes, after which comes how they are found."""
+def recipe(name: str, who: str, widths: Sequence[int] = ()) -> Scheme:
+    """``int4-g128-gptq``: the scheme of the codes, after which comes how they are found. With ``widths`` to choose from its
+    code has none: ``int-g128-gptq`` is told as that of the widest."""
     codes, _, solver = name.rpartition("-") if isinstance(name, str) else (name, "", "")
     if solver not in SOLVERS:
-        raise ValueError(f"{who}: scheme {name!r} says no way to calibrate: <code>-row-gptq or <code>-g<G>-gptq")
+        raise ValueError(
+            f"{who}: scheme {name!r} says no way to calibrate: <code>-row or <code>-g<G>, then -gptq or -awq"
+        )
+    code, _, grain = codes.partition("-")
+    if code in ("int", "uint"):
+        if not widths:
+            raise ValueError(f"{who}: scheme {name!r} has no width: name one (int4-g128-gptq), or give bits and budget")
+        codes = f"{code}{max(widths)}-{grain}"
+        if solver != "gptq":
+            raise ValueError(f"{who}: scheme {name!r}: widths are chosen with -gptq")
+    elif widths:
+        raise ValueError(
+            f"{who}: scheme {name!r} has its width, bits={list(widths)} are others: int-g128-gptq has none"
+        )
     how = find_scheme(codes, who)
     if how.group is None:
         raise ValueError(f"{who}: scheme {name!r}: a scale per row (-row) or per group (-g<G>), not one for all")
     return how
+
+
+def widths_of(bits: str | Sequence[int] | None, budget: float | None, who: str) -> tuple[int, ...]:
+    """The widths to choose from, none where there is nothing to choose."""
+    if (bits is None) != (budget is None):
+        raise ValueError(f"{who}: bits and budget go together, got bits={bits!r} and budget={budget!r}")
+    if bits is None:
+        return ()
+    if isinstance(bits, str) and bits != "auto":
+        raise ValueError(f'{who}: bits must be "auto" or some widths, got {bits!r}')
+    found = WIDTHS if isinstance(bits, str) else tuple(bits)
+    if not found or not all(isinstance(b, int) and 2 <= b <= 8 for b in found):
+        raise ValueError(f'{who}: bits must be "auto" or widths of 2 to 8, got {bits!r}')
+    return tuple(sorted(set(found)))
 
 
 def calibrate(
@@ -60,7 +106,10 @@ def calibrate(
     *,
     layers: Sequence[str] | None = None,
     weights: Callable[[Any], Any] | None = None,
-    scales: Callable[[str, Any], tuple[Any, Any]] | None = None,
+    scales: Callable[..., tuple[Any, Any]] | None = None,
+    bits: str | Sequence[int] | None = None,
+    budget: float | None = None,
+    cost: Callable[[str, int], float] | None = None,
     method: str = "mse",
     act_order: bool = True,
     damp: float = 0.01,
@@ -71,21 +120,37 @@ def calibrate(
     Block after block: the batches are run as far as the block, the inputs of its layers are gathered into their Hessians, its
     weights become codes by `gptq`, and what the block gives from now on is what the next one is given.
 
+    With ``-awq`` codes are those of rounding to the nearest, after inputs are scaled by `awq_search`. The scales go into the
+    norm or the linear layer that gives the inputs, where the block then gives the same as before; where nothing takes them, the
+    layer is rounded as it is.
+
     Parameters
     ----------
     module : torch.nn.Module
-        Its weights become the numbers of their codes, in place; all else is as it was. It is run without dropout.
+        Its weights become the numbers of their codes, in place; all else is as it was, but for what takes scales ("-awq"). It
+        is run without dropout.
     batches : iterable
         What the module is called with: a mapping as keywords, a tuple or list as arguments, a tensor as the only one.
     scheme : str
-        ``<code>-row-gptq`` or ``<code>-g<G>-gptq``; codes as of `encode` ("int4-g128-gptq"). Signed ones use their whole range.
+        ``<code>-row`` or ``<code>-g<G>``, then ``-gptq`` or ``-awq``; codes as of `encode` ("int4-g128-gptq"). Signed ones use
+        their whole range.
     layers : sequence of str, optional
         Names of the `torch.nn.Linear` modules; all if absent.
     weights : callable, optional
         ``weights(batch)`` gives what each token of a batch counts, shaped like the leading axes of a layer's input. If absent,
         an ``attention_mask`` of a mapping does, so that padding does not count.
     scales : callable, optional
-        ``scales(name, weight)`` gives a layer's scale and zero point (or None); if absent, as in `gptq`.
+        ``scales(name, weight)`` gives a layer's scale and zero point (or None); if absent, as in `gptq`. With widths to choose
+        it is ``scales(name, weight, bits)``.
+    bits : "auto" or sequence of int, optional
+        Widths that each layer's codes may have ("auto": 2, 3, 4, 5, 6 and 8); the scheme has none, as "int-g128-gptq". They are
+        chosen by `bit_allocate` for the least sum of what the errors of each layer do to what the module gives: its error by
+        `gptq` in the norm of its Hessian, output by output, times the squared effect of that output, which one backward pass
+        of random signs says for each batch.
+    budget : float, optional
+        With bits: the average bits a weight may take, over all layers that are quantized, scales among them.
+    cost : callable, optional
+        With bits: ``cost(name, bits)`` gives the bits that a layer takes in all; if absent, its codes and 32 a scale.
     method, act_order, damp
         As of `gptq`.
     progress : callable, optional
@@ -102,18 +167,20 @@ def calibrate(
     TypeError
         If module is no torch module, or a name is no linear layer.
     ValueError
-        If there are no batches, the scheme is unknown, or a weight or an input holds non-finite values. The weights are then
-        as they were.
+        If there are no batches, the scheme is unknown, a weight or an input holds non-finite values, or the budget is below
+        what the fewest bits take. The weights are then as they were.
 
     Notes
     -----
     Memory beyond the module: the batches, the results of one block for all of them, one Hessian (K² float64) for each layer of
     a block, the codes, the weights as they were. Each block is run twice, and what stands outside of lists of blocks once more
     for each; a module whose blocks are given more than what the last one gave (as the first batch shows) is run from its
-    beginning for each block.
+    beginning for each block. Widths to choose cost all of it once more, with a backward pass, and the codes of every layer in
+    each width, from one factor of its Hessian.
     """
     name = "calibrate"
-    how = recipe(scheme, name)
+    among = widths_of(bits, budget, name)
+    how, solver = recipe(scheme, name, among), scheme.rpartition("-")[2]
     import torch
 
     from tersor.quant._walk import Walk, shared
@@ -136,38 +203,54 @@ def calibrate(
             raise ValueError(f"{name}: {k}.weight holds non-finite values")
     chosen = {k: layer for k, layer in chosen.items() if k not in left}
     counts = weights or _mask
+    options = {"method": method, "act_order": act_order, "damp": damp}
     made: dict[str, GPTQ] = {}
-    before: dict[str, Any] = {}
+    widths: dict[str, int] = {}
+    folded: dict[str, str] = {}
+    unscaled: dict[str, str] = {}
+    before: list[tuple[Any, Any]] = []
     training = [m for m in module.modules() if m.training]
     module.eval()
     try:
         walk = Walk(module, batches, chosen)
+        if among:
+            prices = cost or _cost(how, chosen)
+            widths = _widths(
+                walk, chosen, counts, replace(how, bits=0), among, float(budget or 0), prices, scales, options
+            )
+            walk = Walk(module, batches, chosen)
         for block in walk.blocks:
             walk.enter(block)
-            grams = _Grams(batches, counts)
+            grams = _Grams(batches, counts, reach=solver == "awq")
             walk.run(block, grams)
+            if solver == "awq":
+                _scale(walk, block, grams, how, folded, unscaled, before)
             for k, layer in block.layers.items():
                 if k not in grams.of:
                     left[k] = "never called"
                 elif not bool(grams.of[k].diagonal().any()):
                     left[k] = "no rows" if grams.empty(k) else "all inputs are 0"
                 else:
-                    before[k] = layer.weight.detach().clone()
-                    made[k] = _solve(
-                        k, layer, grams.of.pop(k), how, scales, method=method, act_order=act_order, damp=damp
-                    )
+                    before.append((layer.weight, layer.weight.detach().clone()))
+                    own = replace(how, bits=widths[k]) if among else how
+                    of = scales and (functools.partial(scales, bits=own.bits) if among else scales)
+                    made[k] = _solve(k, layer, grams.of.pop(k), own, of, {**options, "nearest": solver == "awq"})
+                    numbers = dequantize(made[k].codes, made[k].scale, made[k].zero_point, dtype=layer.weight.dtype)
+                    with torch.no_grad():
+                        layer.weight.copy_(numbers)
                 if progress:
                     progress(len(made) + len(left.keys() & chosen.keys()), len(chosen))
             walk.leave(block)
     except BaseException:
         with torch.no_grad():
-            for k, weight in before.items():
-                chosen[k].weight.copy_(weight)
+            for parameter, value in reversed(before):
+                parameter.copy_(value)
         raise
     finally:
         for m in training:
             m.training = True
-    return Calibrated(made, left, scheme.rpartition("-")[0])
+    taken = {k: widths[k] for k in made} if among else {}
+    return Calibrated(made, left, scheme.rpartition("-")[0], taken, folded, unscaled)
 
 
 def _mask(batch: Any) -> Any:
@@ -177,8 +260,11 @@ def _mask(batch: Any) -> Any:
 class _Grams:
     """The Hessians of some layers; those that are given the same tensor one after another share its products."""
 
-    def __init__(self, batches: Sequence[Any], counts: Callable[[Any], Any]) -> None:
+    def __init__(self, batches: Sequence[Any], counts: Callable[[Any], Any], reach: bool = False) -> None:
         self.of: dict[str, Any] = {}
+        #: sums of magnitudes of the inputs, if asked for
+        self.reach: dict[str, Any] = {}
+        self._far = reach
         self._rows: dict[str, int] = {}
         self._batches, self._counts = batches, counts
         self._last: tuple[Any, int, Any] = (None, 0, None)
@@ -194,6 +280,10 @@ class _Grams:
             self.of[name] += gram
         else:
             self.of[name] = gram.clone()
+        if self._far:
+            size = x.abs().double() if count is None else x.abs().double() * count[..., None]
+            size = size.reshape(-1, x.shape[-1]).sum(0)
+            self.reach[name] = self.reach[name] + size if name in self.reach else size
         rows = x[..., 0].numel() if count is None else int((count > 0).sum())
         self._rows[name] = self._rows.get(name, 0) + rows
 
@@ -201,18 +291,131 @@ class _Grams:
         return not self._rows[name]
 
 
-def _solve(name: str, layer: Any, h: Any, how: Scheme, scales: Callable[..., Any] | None, **options: Any) -> GPTQ:
-    """The codes of a layer, whose weight becomes their numbers; on the CPU, where the kernel is."""
-    import torch
+def _scale(
+    walk: Any,
+    block: Any,
+    grams: _Grams,
+    how: Scheme,
+    folded: dict[str, str],
+    unscaled: dict[str, str],
+    before: list[tuple[Any, Any]],
+) -> None:
+    """Scales the inputs of the layers of a block where something takes the scales."""
+    from tersor.quant._fold import fold, inputs
 
-    weight = layer.weight.detach()
+    seen = [k for k in block.layers if k in grams.of and bool(grams.of[k].diagonal().any())]
+    if block.calls != 1 or block.module in block.layers.values():
+        unscaled |= dict.fromkeys(seen, "no block around it that is run once")
+        return
+    names = {m: k for k, m in walk.module.named_modules()}
+    owners: dict[Any, int] = {}
+    for m in names:
+        for p in m.parameters(recurse=False):
+            owners[p] = owners.get(p, 0) + 1
+    shared = {p: "shared" for p, n in owners.items() if n > 1}
+    for alike, sources in inputs(walk, block):
+        if not set(alike) <= set(seen):
+            unscaled |= {k: "its inputs are another layer's too, which is left" for k in alike if k in seen}
+            continue
+        h = grams.of[alike[0]].cpu()
+        w = torch_module().cat([block.layers[k].weight.detach().cpu() for k in alike])
+        s, _ = awq_search(
+            w, h, grams.reach[alike[0]].cpu(), dtype=how.codes, group=how.group or None, symmetric=not how.affine
+        )
+        if bool((s == 1).all()):
+            unscaled |= dict.fromkeys(alike, "no scales are better than none")
+            continue
+        source = fold(walk, block, alike, sources, s, shared, before)
+        if source is None:
+            unscaled |= dict.fromkeys(alike, "nothing before it takes its scales")
+            continue
+        folded |= dict.fromkeys(alike, names[source])
+        for k in alike:
+            grams.of[k] /= s.to(grams.of[k]) * s.to(grams.of[k])[:, None]
+
+
+def _cost(how: Scheme, layers: Mapping[str, Any]) -> Callable[[str, int], float]:
+    def cost(name: str, bits: int) -> float:
+        n, k = layers[name].weight.shape
+        return float(n * (k * bits + 32 * (k // how.elements(k)) * (2 if how.affine else 1)))
+
+    return cost
+
+
+def _widths(
+    walk: Any,
+    layers: Mapping[str, Any],
+    counts: Callable[[Any], Any],
+    how: Scheme,
+    among: Sequence[int],
+    budget: float,
+    cost: Callable[[str, int], float],
+    scales: Callable[..., Any] | None,
+    options: Mapping[str, Any],
+) -> dict[str, int]:
+    """The bits of each layer, of what it is given while nothing is changed."""
+    from tersor.quant._sensitivity import gains
+
+    gain = gains(walk.module, walk.call, len(walk.batches), layers, lambda batch: counts(walk.batches[batch]))
+    losses: dict[str, list[float]] = {}
+    for block in walk.blocks:
+        walk.enter(block)
+        grams = _Grams(walk.batches, counts)
+        walk.run(block, grams)
+        for k, layer in block.layers.items():
+            if k not in grams.of or not bool(grams.of[k].diagonal().any()):
+                continue  # is left, and said to be
+            h = factored(grams.of.pop(k).cpu(), layer.in_features, name=f"calibrate: {k}", **_of_factor(options))
+            losses[k] = []
+            for b in among:
+                of = scales and functools.partial(scales, bits=b)
+                errors = _solve(k, layer, h, replace(how, bits=b), of, options).error
+                losses[k].append(float(errors @ gain[k]))
+        walk.leave(block)
+    if losses and not any(map(any, losses.values())):
+        raise ValueError(
+            "calibrate: no gradient leads from what the module gives to its layers: no width can be chosen"
+        )
+    costs = [[cost(k, b) for b in among] for k in losses]
+    allowed = budget * sum(layers[k].weight.numel() for k in losses)
+    if losses and sum(map(min, costs)) > allowed:
+        least = sum(map(min, costs)) / sum(layers[k].weight.numel() for k in losses)
+        raise ValueError(
+            f"calibrate: budget {budget:g} is below the {least:g} bits a weight that {min(among)} bits take"
+        )
+    shape = (len(losses), len(among))
+    choice = bit_allocate(np.reshape(list(losses.values()), shape), np.reshape(costs, shape), allowed).choice
+    return {k: among[i] for k, i in zip(losses, choice, strict=True)}
+
+
+def _of_factor(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: options[k] for k in ("act_order", "damp")}
+
+
+def _solve(
+    name: str, layer: Any, h: Any, how: Scheme, scales: Callable[..., Any] | None, options: Mapping[str, Any]
+) -> GPTQ:
+    """The codes of a layer; on the CPU, where the kernel is."""
+    weight, nearest = layer.weight.detach(), options.get("nearest")
+    options = {k: v for k, v in options.items() if k != "nearest"}
     scale, zero = scales(name, weight) if scales else (None, None)
+    if nearest:
+        return _rounded(weight.cpu(), h.cpu(), how, scale, zero, options["method"])
     grain = {"scale": scale.cpu(), "zero_point": zero} if scale is not None else {"group": how.group or None}
     try:
-        solved = gptq(weight.cpu(), h.cpu(), how.codes, symmetric=not how.affine, **grain, **options)
+        h = h if isinstance(h, Factor) else h.cpu()
+        return gptq(weight.cpu(), h, how.codes, symmetric=not how.affine, **grain, **options)
     except ValueError as error:
         raise ValueError(f"calibrate: {name}: {str(error).removeprefix('gptq: ')}") from None
-    with torch.no_grad():
-        numbers = dequantize(solved.codes, solved.scale, solved.zero_point, dtype=weight.dtype)
-        layer.weight.copy_(numbers)
-    return solved
+
+
+def _rounded(weight: Any, h: Any, how: Scheme, scale: Any, zero: Any, method: str) -> GPTQ:
+    """The nearest codes, with their errors."""
+    if scale is None:
+        grain: dict[str, Any] = {"group": how.group} if how.group else {"axis": 0}
+        scale, zero = choose_qparams(weight, how.codes, symmetric=not how.affine, method=method, **grain)
+        scale = scale.reshape(len(weight), -1)
+        zero = zero.reshape(len(weight), -1) if how.affine else None
+    codes = quantize(weight, scale, zero, how.codes)
+    delta = (dequantize(codes, scale, zero) - weight).double()
+    return GPTQ(codes, scale, zero, ((delta @ h) * delta).sum(1))

@@ -79,6 +79,40 @@ class GPTQ(NamedTuple):
     error: Any
 
 
+class Factor(NamedTuple):
+    """What of a Hessian the codes are decided by; `gptq` takes it in its place, for several widths of one layer."""
+
+    ldl: Any
+    #: λ
+    weight: float
+    order: Any
+    #: columns whose inputs were all 0 and become 0, or None
+    dead: Any
+
+
+def factored(
+    h: Number, k: int, *, act_order: bool, damp: float, compat: str | None = None, name: str = "gptq"
+) -> Factor:
+    """The factor of a Hessian [k, k] of finite numbers."""
+    h = detached(name, h)
+    xp = np if isinstance(h, np.ndarray) else torch_module()
+    h = cast(xp, h, "float64")
+    diagonal, dead = xp.diagonal(h), None
+    if not bool(xp.isfinite(h).all()):
+        raise ValueError(f"{name}: h holds non-finite values")
+    if k and float(diagonal.min()) < 0:
+        raise ValueError(f"{name}: h is no Gram matrix: {float(diagonal.min()):g} on its diagonal")
+    if compat == "gptq":
+        dead = diagonal == 0
+        h = h + xp.diag(cast(xp, dead, "float64"))
+        diagonal = xp.diagonal(h)
+    order = xp.arange(k, **({} if xp is np else {"device": h.device}))
+    if act_order:
+        order = np.argsort(-diagonal, kind="stable") if xp is np else xp.argsort(diagonal, descending=True, stable=True)
+        h = h[order][:, order]
+    return Factor(*_factor(xp, h, float(damp)), order, dead)
+
+
 def gptq(
     w: Array,
     h: Number,
@@ -146,7 +180,8 @@ def gptq(
     al., "GPTQ" (2022); Chee et al., "QuIP" (2023), for the form without the inverse.
     """
     name = "gptq"
-    w, h = detached(name, w), detached(name, h)
+    w = detached(name, w)
+    h = h if isinstance(h, Factor) else detached(name, h)
     xp = np if isinstance(w, np.ndarray) else torch_module()
     kind = dtype_name(w.dtype)
     if kind not in FLOATS:
@@ -156,10 +191,11 @@ def gptq(
     n, k = w.shape
     if not bool(xp.isfinite(w).all()):
         raise ValueError(f"{name}: w holds non-finite values")
-    if dtype_name(h.dtype) not in ("float64", "float32"):
-        raise TypeError(f"{name}: h must be float64 or float32, got {dtype_name(h.dtype)}")
-    if tuple(h.shape) != (k, k):
-        raise ValueError(f"{name}: h must have shape {(k, k)} for w of shape {(n, k)}, got {tuple(h.shape)}")
+    if not isinstance(h, Factor):
+        if dtype_name(h.dtype) not in ("float64", "float32"):
+            raise TypeError(f"{name}: h must be float64 or float32, got {dtype_name(h.dtype)}")
+        if tuple(h.shape) != (k, k):
+            raise ValueError(f"{name}: h must have shape {(k, k)} for w of shape {(n, k)}, got {tuple(h.shape)}")
     if not (isinstance(damp, (int, float)) and 0 <= damp < math.inf):
         raise ValueError(f"{name}: damp must be finite and not negative, got {damp}")
     one_of(name, "compat", compat, (None, "gptq"))
@@ -189,23 +225,11 @@ def gptq(
     if scale is not None and getattr(scale, "ndim", 0) == 1 and group is None and tuple(scale.shape) == (n,):
         scale = scale.reshape(n, 1)
         zero_point = zero_point.reshape(n, 1) if zero_point is not None and zero_point.ndim else zero_point
-    h = cast(xp, h, "float64")
-    diagonal = xp.diagonal(h)
-    if not bool(xp.isfinite(h).all()):
-        raise ValueError(f"{name}: h holds non-finite values")
-    if k and float(diagonal.min()) < 0:
-        raise ValueError(f"{name}: h is no Gram matrix: {float(diagonal.min()):g} on its diagonal")
-    if compat == "gptq":
-        dead = diagonal == 0
-        h, w = h + xp.diag(cast(xp, dead, "float64")), xp.where(dead, xp.zeros_like(w), w)
-        diagonal = xp.diagonal(h)
-    place = {} if xp is np else {"device": w.device}
-    order = xp.arange(k, **place)
-    if act_order:
-        order = np.argsort(-diagonal, kind="stable") if xp is np else xp.argsort(diagonal, descending=True, stable=True)
-        h = h[order][:, order]
-    ldl, weight = _factor(xp, h, float(damp))
-    codes, error = _ldlq(w, cast(xp, ldl, compute), order, scale, zero_point, codebook, lo, hi, weight)
+    made = h if isinstance(h, Factor) else factored(h, k, act_order=act_order, damp=damp, compat=compat)
+    if made.dead is not None:
+        w = xp.where(made.dead, xp.zeros_like(w), w)
+    ldl = cast(xp, made.ldl, compute)
+    codes, error = _ldlq(w, ldl, made.order, scale, zero_point, codebook, lo, hi, made.weight)
     if not bool(xp.isfinite(error).all()):
         raise ValueError(f"{name}: errors grow beyond {compute}: h is too near to singular for damp={damp:g}")
     return GPTQ(codes, scale, zero_point, xp.clip(error, 0.0, None))

@@ -34,6 +34,7 @@ ABSENT = {
     "project.materialise": "a matrix that is to be seen is made where it is looked at",
     "project.project_csr": _UNWRITTEN,
     "prune.magnitude_split": "a sample tells where the threshold is on the CPU alone; elsewhere digits are searched",
+    "quant.bit_allocate": "a choice among a few hundred levels, one after another, on the CPU",
     "quant.dequantize": _UNWRITTEN,
     "quant.encode_affine": _UNWRITTEN,
     "quant.fake_quantize_lsq": _UNWRITTEN,

@@ -2,6 +2,7 @@
 //! compute type, and the shape of a scale says to which elements it belongs.
 
 mod affine;
+mod allocate;
 mod encode;
 mod fake;
 mod grain;
@@ -40,6 +41,8 @@ pub static OPS: &[Op] = ops! {
         -> (x[b.., last]: float(dtype)) = encode::decode;
     ldlq(w[n, k], ldl[k, k], order[k], scale[*], zero_point[*]?, codebook[c]?; lo: int, hi: int, damp)
         -> (q[w]: lo < 0 ? int8 : uint8, error[n]: float64) = ldlq::ldlq;
+    bit_allocate(loss[l, k], cost[l, k]; budget, exact: bool) -> (choice[l]: int32, sums[3]: float64)
+        = allocate::bit_allocate;
     pack(q[b.., k]; bits: int, words: bool)
         -> (w[b.., words ? (k * bits + 31) / 32 : (k * bits + 7) / 8]: words ? int32 : uint8) = layout::pack;
     panels(q[o, k], scale[o, g], zero_point[*]?; bits: int, affine: bool)

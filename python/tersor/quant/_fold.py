@@ -1,0 +1,106 @@
+"""Scales of the inputs of layers, folded into what gives these inputs. The one rule: a fold stands only if the block gives the
+same as before it; what has another reader, or something between that scales do not pass, is found out so and put back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from tersor.quant._sensitivity import results
+from tersor.quant._walk import Block, Walk
+
+#: linear layers before one that are tried, the last called first: the values of an attention, the gated half of a perceptron
+_TRIED = 3
+
+
+def inputs(walk: Walk, block: Block) -> list[tuple[list[str], list[Any]]]:
+    """The layers of a block that are given the same tensor, in the order of their calls, and the modules that it may come from:
+    the one whose result it is, then linear layers before them of as many outputs."""
+    given: list[tuple[Any, list[str]]] = []
+    before: list[list[Any]] = []
+    linears: list[Any] = []
+    made: list[tuple[Any, Any]] = []
+    own = {layer: name for name, layer in block.layers.items()}
+
+    def see(module: Any, args: Any) -> None:
+        x = args[0]
+        at = next((i for i, (y, _) in enumerate(given) if y is x), None)
+        if at is None:
+            given.append((x, []))
+            source = [m for m, y in reversed(made) if y is x]
+            past = [m for m in reversed(linears) if m.out_features == module.in_features]
+            before.append(list(dict.fromkeys([*source, *past[:_TRIED]])))
+        given[at if at is not None else -1][1].append(own[module])
+
+    def gave(module: Any, _: Any, result: Any) -> None:
+        if isinstance(result, torch.Tensor) and isinstance(getattr(module, "weight", None), torch.Tensor):
+            made.append((module, result))
+            if isinstance(module, torch.nn.Linear):
+                linears.append(module)
+
+    hooks = [layer.register_forward_pre_hook(see) for layer in block.layers.values()]
+    hooks += [module.register_forward_hook(gave) for module in block.module.modules() if module is not block.module]
+    try:
+        walk.result(block, 0)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [(names, sources) for (_, names), sources in zip(given, before, strict=True)]
+
+
+def _divided(module: Any, s: Any) -> Iterator[Callable[[], None]]:
+    """The ways in which what a module gives may be divided by s: a norm multiplies with its weight, or with one more."""
+    weight, bias = module.weight, getattr(module, "bias", None)
+
+    def divide(one: float) -> None:
+        by = s.to(weight) if weight.ndim == 1 else s.to(weight)[:, None]
+        weight.copy_((weight + one) / by - one)
+        if bias is not None:
+            bias.div_(s.to(bias))
+
+    if weight.shape[0] == len(s):
+        yield lambda: divide(0.0)
+        if weight.ndim == 1 and bias is None:
+            yield lambda: divide(1.0)
+
+
+def fold(
+    walk: Walk,
+    block: Block,
+    names: list[str],
+    sources: list[Any],
+    s: Any,
+    forbidden: Mapping[Any, str],
+    before: list[Any],
+) -> Any:
+    """The module that takes the scales s of the inputs of these layers, or None; ``before`` is told what was there."""
+    layers = [block.layers[name] for name in names]
+    (want,) = walk.result(block, 0)
+    for source in sources:
+        if any(p in forbidden for p in source.parameters(recurse=False)) or any(source is layer for layer in layers):
+            continue
+        for divide in _divided(source, s):
+            touched = [*source.parameters(recurse=False), *(layer.weight for layer in layers)]
+            saved = [(p, p.detach().clone()) for p in touched]
+            with torch.no_grad():
+                divide()
+                for layer in layers:
+                    layer.weight.mul_(s.to(layer.weight))
+            (got,) = walk.result(block, 0)
+            if _same(want, got):
+                before.extend(saved)
+                return source
+            with torch.no_grad():
+                for p, value in saved:
+                    p.copy_(value)
+    return None
+
+
+def _same(want: Any, got: Any) -> bool:
+    pairs = list(zip(results(want), results(got), strict=True))
+    return bool(pairs) and all(
+        bool((a - b).norm() <= min(1e3 * torch.finfo(a.dtype).eps, 0.05) * a.norm()) for a, b in pairs
+    )

@@ -1,0 +1,322 @@
+//! One of several levels for each of many layers, within a budget: min Σ_l loss[l, k_l] subject to Σ_l cost[l, k_l] ≤ budget.
+//! The one rule: nothing is cut off that could still be the best, whatever its sums were rounded to.
+//!
+//! The multiple-choice knapsack (Kellerer, Pferschy, Pisinger, "Knapsack Problems", 2004, ch. 11). What is left of a choice is
+//! bounded by its relaxation: on the lower convex hull of each layer's levels, steps are taken in the order of what they gain
+//! for their cost, the last one in part. That is the best bound that a multiplier gives, and the steps taken whole are a choice.
+//! The exact method adds layer after layer to partial choices of which none is as cheap and as good as another, and leaves
+//! out those whose bound is beyond the best choice known. Sums are kept in twice the digits, so equal ones are equal.
+
+use base::{Error, Result, Scalar, Tensor, by_float, try_vec};
+use std::cmp::Ordering;
+
+/// Partial choices that are remembered at most, in all layers.
+const MOST: usize = 1 << 23;
+
+/// hi + lo, hi being the sum rounded once.
+#[derive(Clone, Copy, PartialEq, PartialOrd, Debug, Default)]
+struct Sum {
+    hi: f64,
+    lo: f64,
+}
+
+impl Sum {
+    fn of(hi: f64) -> Self {
+        Sum { hi, lo: 0.0 }
+    }
+
+    /// AccurateDWPlusDW of Joldes, Muller, Popescu (2017).
+    fn plus(self, other: Self) -> Self {
+        let two = |a: f64, b: f64| {
+            let hi = a + b;
+            let part = hi - a;
+            Sum { hi, lo: (a - (hi - part)) + (b - part) }
+        };
+        let fast = |a: f64, b: f64| {
+            let hi = a + b;
+            Sum { hi, lo: b - (hi - a) }
+        };
+        let (s, t) = (two(self.hi, other.hi), two(self.lo, other.lo));
+        let v = fast(s.hi, s.lo + t.hi);
+        fast(v.hi, t.lo + v.lo)
+    }
+
+    fn minus(self, other: Self) -> Self {
+        self.plus(Sum { hi: -other.hi, lo: -other.lo })
+    }
+
+    fn order(&self, other: &Self) -> Ordering {
+        self.hi.total_cmp(&other.hi).then(self.lo.total_cmp(&other.lo))
+    }
+}
+
+/// A level of a layer.
+#[derive(Clone, Copy)]
+struct Level {
+    cost: f64,
+    loss: f64,
+    index: usize,
+}
+
+/// The levels that no other one of the layer is as cheap and as good as, the cheapest first; of equal ones the lowest index.
+fn front(loss: &[f64], cost: &[f64]) -> Vec<Level> {
+    // + 0.0: one zero, not two
+    let mut all: Vec<Level> = loss
+        .iter()
+        .zip(cost)
+        .enumerate()
+        .map(|(index, (&loss, &cost))| Level { cost: cost + 0.0, loss: loss + 0.0, index })
+        .collect();
+    all.sort_by(|a, b| a.cost.total_cmp(&b.cost).then(a.loss.total_cmp(&b.loss)));
+    let mut least = f64::INFINITY;
+    all.retain(|level| {
+        level.loss < least && {
+            least = level.loss;
+            true
+        }
+    });
+    all
+}
+
+/// A step from a level of a layer to the next one of its lower hull.
+struct Step {
+    layer: usize,
+    level: Level,
+    cost: Sum,
+    loss: Sum,
+    /// What is gained for its cost.
+    rate: f64,
+}
+
+/// The steps of the lower hull of a front, whose rates fall.
+fn hull(layer: usize, front: &[Level]) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    let mut at = vec![front[0]];
+    for &level in &front[1..] {
+        loop {
+            let from = at[at.len() - 1];
+            let (cost, loss) = (level.cost - from.cost, level.loss - from.loss);
+            let rate = -loss / cost;
+            if steps.last().is_some_and(|last| last.rate <= rate) {
+                steps.pop();
+                at.pop();
+                continue;
+            }
+            let apart = |a: f64, b: f64| Sum::of(a).minus(Sum::of(b));
+            steps.push(Step {
+                layer,
+                level,
+                cost: apart(level.cost, from.cost),
+                loss: apart(level.loss, from.loss),
+                rate,
+            });
+            at.push(level);
+            break;
+        }
+    }
+    steps
+}
+
+/// The relaxation of the layers before one of them: sums of the cheapest levels, then of more and more steps.
+struct Relaxed {
+    cost: Vec<Sum>,
+    loss: Vec<Sum>,
+    rate: Vec<f64>,
+}
+
+impl Relaxed {
+    fn of<'a>(base: (Sum, Sum), steps: impl Iterator<Item = &'a Step>) -> Result<Self> {
+        let (mut cost, mut loss, mut rate) = (vec![base.0], vec![base.1], Vec::new());
+        let mut sums = base;
+        for step in steps {
+            sums = (sums.0.plus(step.cost), sums.1.plus(step.loss));
+            for (list, sum) in [(&mut cost, sums.0), (&mut loss, sums.1)] {
+                list.try_reserve(1).map_err(|_| Error::Memory(list.len() * size_of::<Sum>()))?;
+                list.push(sum);
+            }
+            rate.push(step.rate);
+        }
+        Ok(Relaxed { cost, loss, rate })
+    }
+
+    /// How many whole steps fit beside `cost`, counted down from `from`; None where not even the cheapest levels do.
+    fn fits(&self, cost: Sum, budget: f64, from: usize) -> Option<usize> {
+        let mut at = from;
+        while self.cost[at].plus(cost).hi > budget {
+            at = at.checked_sub(1)?;
+        }
+        Some(at)
+    }
+
+    /// A loss that nothing with `cost` and `loss` before it, and `at` whole steps in it, can be below; rounded down.
+    fn bound(&self, cost: Sum, loss: Sum, budget: f64, at: usize) -> f64 {
+        let whole = loss.plus(self.loss[at]).hi;
+        let Some(&rate) = self.rate.get(at) else { return whole };
+        // a sum that is rounded to the budget may be half an ulp beyond it
+        let left = Sum::of(budget.next_up()).minus(cost).minus(self.cost[at]).hi;
+        let part = rate * left;
+        let rounded = 8.0 * f64::EPSILON * (whole.abs() + part.abs() + loss.hi.abs() + self.loss[at].hi.abs());
+        whole - part - rounded
+    }
+}
+
+/// A choice for the layers from some one on.
+#[derive(Clone, Copy)]
+struct Partial {
+    cost: Sum,
+    loss: Sum,
+}
+
+/// How a partial choice was made: the level of its layer, and the place of what came before among those of the next layer.
+#[derive(Clone, Copy)]
+struct Made {
+    level: u32,
+    rest: u32,
+}
+
+/// The best choice, into `choice`, and its sums. Layers are added from the last to the first, so that of equal choices the one
+/// with the lower level in the earlier layer is met first.
+fn exact(
+    fronts: &[Vec<Level>],
+    steps: &[Step],
+    bases: &[(Sum, Sum)],
+    budget: f64,
+    choice: &mut [i32],
+) -> Result<[Sum; 2]> {
+    let mut partial = vec![Partial { cost: Sum::default(), loss: Sum::default() }];
+    let mut made: Vec<Vec<Made>> = Vec::new();
+    let (mut best, mut kept) = (f64::INFINITY, 0usize);
+    for (layer, front) in fronts.iter().enumerate().rev() {
+        let relaxed = Relaxed::of(bases[layer], steps.iter().filter(|step| step.layer < layer))?;
+        let mut fit = relaxed.rate.len();
+        let (mut next, mut how): (Vec<Partial>, Vec<Made>) = (Vec::new(), Vec::new());
+        // of each level, the partial choice that is to be met with it, and their sum
+        let sum = |level: &Level, at: usize| {
+            partial
+                .get(at)
+                .map(|p| Partial { cost: p.cost.plus(Sum::of(level.cost)), loss: p.loss.plus(Sum::of(level.loss)) })
+        };
+        let mut heads: Vec<(usize, Option<Partial>)> = front.iter().map(|level| (0, sum(level, 0))).collect();
+        let mut least: Option<Sum> = None;
+        loop {
+            let mut first: Option<(usize, Partial)> = None;
+            for (i, (_, head)) in heads.iter().enumerate() {
+                let Some(p) = head else { continue };
+                let before = first.is_none_or(|(j, q)| {
+                    let order = p.cost.order(&q.cost).then(p.loss.order(&q.loss));
+                    order.then(front[i].index.cmp(&front[j].index)).is_lt()
+                });
+                if before {
+                    first = Some((i, *p));
+                }
+            }
+            let Some((i, p)) = first else { break };
+            let rest = heads[i].0;
+            heads[i] = (rest + 1, sum(&front[i], rest + 1));
+            if least.is_some_and(|least| p.loss.order(&least).is_ge()) {
+                continue;
+            }
+            least = Some(p.loss);
+            // costs rise, and fewer and fewer steps fit beside them
+            let Some(fits) = relaxed.fits(p.cost, budget, fit) else { break };
+            fit = fits;
+            best = best.min(p.loss.plus(relaxed.loss[fit]).hi);
+            if relaxed.bound(p.cost, p.loss, budget, fit) > best {
+                continue;
+            }
+            if kept + next.len() >= MOST {
+                return Err(Error::Value(format!(
+                    "more than {MOST} partial choices are open at layer {layer} of {}: method='lagrangian' has none",
+                    fronts.len()
+                )));
+            }
+            next.try_reserve(1).map_err(|_| Error::Memory(next.len() * size_of::<Partial>()))?;
+            how.try_reserve(1).map_err(|_| Error::Memory(how.len() * size_of::<Made>()))?;
+            next.push(p);
+            how.push(Made { level: i as u32, rest: rest as u32 });
+        }
+        kept += how.len();
+        (partial, made) = (next, {
+            made.push(how);
+            made
+        });
+    }
+    // the dearest that fits is the best: losses fall
+    let Some(last) = partial.last() else { return Err(Error::Value("no choice is left".into())) };
+    let mut at = partial.len() - 1;
+    for (layer, how) in made.iter().rev().enumerate() {
+        let Made { level, rest } = how[at];
+        choice[layer] = fronts[layer][level as usize].index as i32;
+        at = rest as usize;
+    }
+    Ok([last.loss, last.cost])
+}
+
+fn numbers(t: &Tensor, name: &str) -> Result<Vec<f64>> {
+    let mut out = try_vec(t.len(), 0.0)?;
+    by_float!(t, A => {
+        for (o, v) in out.iter_mut().zip(t.slice::<A>()?) {
+            *o = base::store::Store::to_f64(*v);
+        }
+        Ok::<(), Error>(())
+    })?;
+    match out.iter().find(|v| !v.is_finite()) {
+        Some(v) => Err(Error::Value(format!("{name} holds non-finite values, {v} among them"))),
+        None => Ok(out),
+    }
+}
+
+/// bit_allocate(loss, cost) -> choice, sums; budget, exact. The sums are the choice's loss, its cost and the bound.
+pub fn bit_allocate(t: &[Tensor], k: &[Scalar]) -> Result<()> {
+    let [loss, cost, choice, sums] = t else { return Err(super::arrays(4, t)) };
+    let (budget, exactly) = (k[0].float(), k[1].bool());
+    if loss.shape() != cost.shape() {
+        return Err(super::shapes("cost", cost, loss));
+    }
+    let (layers, levels) = loss.rows();
+    if levels == 0 {
+        return Err(Error::Value(format!("{layers} layers have no level to choose")));
+    }
+    let (losses, costs) = (numbers(loss, "loss")?, numbers(cost, "cost")?);
+    for (name, values) in [("loss", &losses), ("cost", &costs)] {
+        if !values.iter().map(|v| v.abs()).sum::<f64>().is_finite() {
+            return Err(Error::Value(format!("sums of {name} are beyond float64")));
+        }
+    }
+    let fronts: Vec<Vec<Level>> = losses.chunks(levels).zip(costs.chunks(levels)).map(|(v, c)| front(v, c)).collect();
+    // of the layers before each, and of all
+    let mut bases = vec![(Sum::default(), Sum::default())];
+    for (i, front) in fronts.iter().enumerate() {
+        let (c, v) = bases[i];
+        bases.push((c.plus(Sum::of(front[0].cost)), v.plus(Sum::of(front[0].loss))));
+    }
+    let least = bases[layers].0.hi;
+    if budget.is_nan() || least > budget {
+        return Err(Error::Value(format!("budget {budget} is below the least cost, {least}")));
+    }
+    // what is beyond all of them may be infinite
+    let dearest = fronts.iter().fold(Sum::default(), |sum, front| sum.plus(Sum::of(front[front.len() - 1].cost)));
+    let budget = budget.min(dearest.hi.next_up());
+    let mut steps: Vec<Step> = fronts.iter().enumerate().flat_map(|(layer, front)| hull(layer, front)).collect();
+    steps.sort_by(|a, b| b.rate.total_cmp(&a.rate).then(a.layer.cmp(&b.layer)));
+    let choice = choice.slice_mut::<i32>()?;
+    let sums = sums.slice_mut::<f64>()?;
+    let ([loss, cost], bound) = if exactly {
+        let found = exact(&fronts, &steps, &bases, budget, choice)?;
+        (found, found[0].hi)
+    } else {
+        let relaxed = Relaxed::of(bases[layers], steps.iter())?;
+        // the cheapest levels fit
+        let taken = relaxed.fits(Sum::default(), budget, steps.len()).unwrap_or(0);
+        for (c, front) in choice.iter_mut().zip(&fronts) {
+            *c = front[0].index as i32;
+        }
+        for step in &steps[..taken] {
+            choice[step.layer] = step.level.index as i32;
+        }
+        let bound = relaxed.bound(Sum::default(), Sum::default(), budget, taken);
+        ([relaxed.loss[taken], relaxed.cost[taken]], bound)
+    };
+    sums.copy_from_slice(&[loss.hi, cost.hi, bound]);
+    Ok(())
+}

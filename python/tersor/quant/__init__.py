@@ -14,6 +14,7 @@ from tersor.quant.affine import dequantize, quantize
 from tersor.quant.calibrate import Calibrated, calibrate
 from tersor.quant.encode import decode, encode
 from tersor.quant.fake import fake_quantize
+from tersor.quant.floats import float_decode, float_encode
 from tersor.quant.gptq import GPTQ, gptq
 from tersor.quant.hessian import hessian
 from tersor.quant.packing import pack, unpack
@@ -31,6 +32,8 @@ __all__ = [
     "dequantize",
     "encode",
     "fake_quantize",
+    "float_decode",
+    "float_encode",
     "gptq",
     "hessian",
     "int8_matmul",

@@ -53,7 +53,7 @@ def convert(
         Modules of its own classes stay; each ``torch.nn.Linear`` in it is exchanged, once, also where it stands at several
         names.
     scheme : str
-        "int8-row", "int4-g128" or another of `tersor.quant.encode`; or "dense", which makes a ``torch.nn.Linear`` of the
+        "int8-row", "int4-g128", "nf4" or another of `tersor.quant.encode`; or "dense", which makes a ``torch.nn.Linear`` of the
         decoded weight of each `QuantLinear`.
     activations : "float" or "int8"
         See `QuantLinear`.

@@ -59,7 +59,7 @@ class Scheme:
     @property
     def raw(self) -> bool:
         """Codes that are kept as int8 instead of packed."""
-        return self.bits == 8 and not (self.affine or self.block or self.numbers is not None)
+        return self.bits == 8 and not (self.affine or self.block or self.places)
 
     @property
     def outer(self) -> bool:
@@ -67,9 +67,9 @@ class Scheme:
         return self.name.startswith("nvfp4")
 
     @property
-    def numbers(self) -> Any:
-        """What codes are places in, float32; None of integers."""
-        return TABLES[self.table] if self.table else SMALL[self.small].numbers if self.small else None
+    def places(self) -> str:
+        """The name of the numbers that codes are places in; nothing of integers."""
+        return self.table or self.small
 
 
 def scheme(name: str, who: str = "encode", block: int | None = None) -> Scheme:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tersor._arrays import is_tensor
 from tersor.quant._plain import real, uniform
 
 Array = Any
@@ -100,6 +101,25 @@ TABLES = {
 }
 
 
+#: the numbers of scales that are powers of two, float32; the last byte is NaN
+POWERS = np.append(np.ldexp(np.float32(1), np.arange(-127, 128)), np.float32(np.nan)).astype(np.float32)
+
+
+#: the numbers of codes, by the name of their table: of small floats, of scales that are powers of two, of 4 bits
+NUMBERS = TABLES | {name: small.numbers for name, small in SMALL.items()} | {"e8m0": POWERS}
+#: the same as Python's, of which torch makes tensors also where it traces
+_LISTS = {name: numbers.tolist() for name, numbers in NUMBERS.items()}
+
+
+def like(name: str, x: Array) -> Array:
+    """The table of a name in the library of x, on its device."""
+    if not is_tensor(x):
+        return NUMBERS[name]
+    import torch
+
+    return torch.tensor(_LISTS[name], dtype=torch.float32, device=x.device)
+
+
 def table_scale(amax: np.ndarray, peer: bool) -> tuple[np.ndarray, np.ndarray]:
     """max|x|, and what x is divided by, or multiplied with."""
     one = amax.dtype.type(1)
@@ -135,6 +155,5 @@ def micro_power(amax: np.ndarray, small: Small, scaling: int) -> np.ndarray:
 def byte_scales(scale: Array, outer: Array, kind: Any) -> np.ndarray:
     """What scales of one byte stand for: powers of two, or, with an outer scale, e4m3 times that."""
     if outer is None or np.size(outer) == 0:
-        s = np.ldexp(1.0, scale.astype(np.int64) - 127)
-        return np.where(scale == 255, np.nan, s).astype(kind)
+        return POWERS[scale].astype(kind)
     return SMALL["e4m3"].numbers[scale].astype(kind) * real(outer).reshape(()).astype(kind)

@@ -48,7 +48,7 @@ def recipe(name: str, who: str) -> Scheme:
     if solver not in SOLVERS:
         raise ValueError(f"{who}: scheme {name!r} says no way to calibrate: <code>-row-gptq or <code>-g<G>-gptq")
     how = find_scheme(codes, who)
-    if how.numbers is not None or how.block:
+    if how.places or how.block:
         raise ValueError(f"{who}: scheme {name!r}: codes are calibrated that are integers, with scales of their own")
     if how.group is None:
         raise ValueError(f"{who}: scheme {name!r}: a scale per row (-row) or per group (-g<G>), not one for all")

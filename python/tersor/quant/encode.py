@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, dtype_name, into, is_tensor
+from tersor._arrays import FLOATS, dtype_name, into
 from tersor._op import OPS, op
 from tersor._sample import Quantized
 from tersor.quant import _plain as plain
@@ -17,7 +17,7 @@ from tersor.quant._arguments import Array, detached, one_of
 from tersor.quant._blocks import _decode_gguf, _decode_table, _encode_float, _encode_gguf, _encode_table
 from tersor.quant._encoded import Encoded, Scheme, check_parts
 from tersor.quant._encoded import scheme as find_scheme
-from tersor.quant._grids import SMALL
+from tersor.quant._grids import SMALL, like
 from tersor.quant.affine import quantize
 from tersor.quant.packing import pack
 from tersor.quant.qparams import _value_range as choose_range
@@ -169,7 +169,7 @@ def _made(
         return {"data": _encode_gguf(x, how.block.number, how.block.bytes, saturate, **keywords)}
     group = how.group
     if how.table:
-        made = _encode_table(x, like(how.numbers, x), group or 0, peer, saturate, **keywords)
+        made = _encode_table(x, like(how.places, x), group or 0, peer, saturate, **keywords)
     elif how.small:
         small, outer = SMALL[how.small], None
         if how.outer:
@@ -190,11 +190,6 @@ def _over(x: Array, most: float, saturate: bool) -> Array:
     amax = cast(xp, xp.clip(xp.maximum(-low, high).reshape(()), None, float(np.finfo(np.float32).max)), "float32")
     amax = np.asarray(amax) if xp is np else amax
     return xp.asarray(least(xp, amax / xp.full_like(amax, most), amax, most))
-
-
-def like(table: np.ndarray, x: Array) -> Array:
-    """A table of the library of x, on its device."""
-    return torch_module().tensor(table.tolist(), device=x.device) if is_tensor(x) else table
 
 
 def _target(out: Any, scheme: str, x: Array) -> tuple[Array, ...]:
@@ -230,6 +225,17 @@ def _in_two_reads(x: Array, how: Any, nan: str) -> tuple[Array, ...]:
     return data, scale, cast(np if isinstance(x, np.ndarray) else torch_module(), zero, "uint8")
 
 
+def float_scales(e: Encoded, how: Scheme) -> Array:
+    """The scales of an `Encoded` as floats: those of one byte are places in a table too."""
+    if not how.small:
+        return e.scale
+    if e.outer is None:
+        table, outer = like("e8m0", e.scale), like("e8m0", e.scale)[127]
+    else:
+        table, outer = like("e4m3", e.scale), e.outer
+    return _decode_table(e.scale, outer, table, None, 8, e.scale.shape[-1], FLOATS.index("float32"))
+
+
 def decode(e: Encoded, *, out: Array = None) -> Array:
     r"""The numbers of an `Encoded`, :math:`\hat x = (q - z)\,s`, or the number that q is the code of times s.
 
@@ -261,6 +267,6 @@ def decode(e: Encoded, *, out: Array = None) -> Array:
     last, dtype = e.shape[-1], FLOATS.index(e.dtype)
     if how.block:
         return _decode_gguf(e.data, how.block.number, last, dtype, **keywords)
-    if how.numbers is not None:
-        return _decode_table(e.data, e.scale, like(how.numbers, e.data), e.outer, how.bits, last, dtype, **keywords)
+    if how.places:
+        return _decode_table(e.data, e.scale, like(how.places, e.data), e.outer, how.bits, last, dtype, **keywords)
     return _decode(e.data, e.scale, e.zero_point, how.bits, last, dtype, **keywords)

@@ -18,6 +18,8 @@ from tersor.quant import _panels as lay
 from tersor.quant import _plain
 from tersor.quant._arguments import Array, detached, one_of
 from tersor.quant._encoded import Encoded, check_parts
+from tersor.quant._grids import like
+from tersor.quant.encode import float_scales
 from tersor.quant.packing import unpack
 from tersor.quant.qparams import least
 
@@ -187,7 +189,8 @@ def prepack(weight: Encoded) -> Packed:
     Parameters
     ----------
     weight : Encoded of ``[out, in]``
-        Of any scheme of `encode`. Codes of up to 4 bits lie in 4 bits, others in 8.
+        Of any scheme of integers of `encode`, or of codes of 4 bits that are places in a table: nf4, fp4, mxfp4, nvfp4.
+        Codes of up to 4 bits lie in 4 bits, others in 8.
 
     Returns
     -------
@@ -198,7 +201,8 @@ def prepack(weight: Encoded) -> Packed:
     TypeError
         If weight is not an Encoded, or its scales are float64 (encode the weight as float32).
     ValueError
-        If its parts do not fit, or it is not ``[out, in]``.
+        If its parts do not fit, or it is not ``[out, in]``; if its scheme is one of small floats of more than 4 bits, or of
+        GGUF.
 
     Notes
     -----
@@ -218,12 +222,16 @@ def prepack(weight: Encoded) -> Packed:
     how = check_parts(who, weight)
     if len(weight.shape) != 2:
         raise ValueError(f"{who}: weight must be [out, in], got shape {tuple(weight.shape)}")
-    if dtype_name(weight.scale.dtype) != "float32":
-        raise TypeError(f"{who}: scales must be float32, got {dtype_name(weight.scale.dtype)}; encode a float32 weight")
+    if how.block or (how.places and how.bits != 4):
+        raise ValueError(f"{who}: codes of {weight.scheme} are not multiplied as they are; decode them")
+    scale, zero = float_scales(weight, how), weight.zero_point
+    if dtype_name(scale.dtype) != "float32":
+        raise TypeError(f"{who}: scales must be float32, got {dtype_name(scale.dtype)}; encode a float32 weight")
     outs, inputs = weight.shape
     groups = inputs // how.group if how.group and inputs else 1
-    q = weight.data if how.raw else unpack(weight.data, how.bits, weight.shape, dtype="uint8" if how.affine else "int8")
-    scale, zero = weight.scale, weight.zero_point
+    table = like(how.places, scale) if how.places else None
+    plain = how.affine or table is not None
+    q = weight.data if how.raw else unpack(weight.data, how.bits, weight.shape, dtype="uint8" if plain else "int8")
     if how.group is None:
         scale = scale.reshape(1, 1) + _zeros(scale, outs)
         zero = None if zero is None else zero.reshape(1, 1) + _zeros(zero, outs)
@@ -232,7 +240,7 @@ def prepack(weight: Encoded) -> Packed:
     if zero is not None:
         zero = zero.astype(np.float32) if isinstance(zero, np.ndarray) else zero.float()
     bits = 4 if how.bits <= 4 else 8
-    return Packed(_panels(q, scale, zero, bits, how.affine), None, (outs, inputs), bits, groups, how.affine)
+    return Packed(_panels(q, scale, zero, bits, how.affine), table, (outs, inputs), bits, groups, how.affine)
 
 
 def _zeros(like: Array, n: int) -> Array:

@@ -6,14 +6,14 @@
 //! `least`); the scale of zeros is the smallest normal number.
 
 use super::affine::{Affine, Dequantize, Range};
-use super::layout::{Rows, width};
+use super::layout::width;
 use super::range::Extent;
 use super::scales::{Form, Scales};
 use base::fetch;
 use base::pool::{self, Shared};
 use base::simd::{Kernel, Simd, dispatch};
 use base::{Dtype, Element, Error, Result, Scalar, Tensor, bits, by_float, try_vec};
-use drivers::flat::{BLOCK, CHUNK, Compute, Real};
+use drivers::flat::{self, BLOCK, CHUNK, Compute, Real};
 
 /// Elements between two requests for memory; loops over so many are compiled for the number.
 const TURN: usize = 128;
@@ -343,47 +343,20 @@ pub fn decode(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     let [data, scale, zero, x] = t else { return Err(super::arrays(4, t)) };
     let bits = width(k[0].int())?;
     let signed = data.dtype() == Dtype::I8;
-    let rows = Rows::of(x);
-    if data.len() != rows.rows * bits::bytes(rows.len, bits) || data.dtype().size() != 1 || (signed && bits != 8) {
-        return Err(Error::Value(format!(
-            "{} rows of {} codes of {bits} bits are {} bytes, got {} of {}",
-            rows.rows,
-            rows.len,
-            rows.rows * bits::bytes(rows.len, bits),
-            data.len(),
-            data.dtype().name()
-        )));
+    if signed && bits != 8 {
+        return Err(Error::Value(format!("int8 codes have 8 bits, not {bits}")));
     }
     by_float!(x, A => {
         let offset = if signed || !zero.is_empty() { 0 } else { 1 << (bits - 1) };
         let scales = &Scales::<<A as Compute>::Real>::new(x, scale, zero, Form::Divide)?.without(offset);
-        let x = Shared(x.slice_mut::<A>()?.as_mut_ptr());
         let p = &Dequantize { scales, most: A::MOST, signed };
-        pool::run(rows.blocks(), rows.rows.saturating_mul(rows.len), |block| {
+        flat::from_bytes::<A>(data, x, |n| bits::bytes(n, bits), |at, packed, y| {
             let mut codes = [0u8; CHUNK];
-            let mut scratch = [<A as Compute>::Real::ZERO; CHUNK];
-            rows.each(block, |row, from, to| {
-                for at in (from..to).step_by(CHUNK) {
-                    let n = CHUNK.min(to - at);
-                    let (first, len) = (row * bits::bytes(rows.len, bits) + bits::bytes(at, bits), bits::bytes(n, bits));
-                    // SAFETY: the bytes of these codes, within the array.
-                    let packed = unsafe { std::slice::from_raw_parts(data.as_ptr().add(first), len) };
-                    let codes = if bits == 8 { packed } else {
-                        bits::unpack(packed, bits, &mut codes[..n]);
-                        &codes[..n]
-                    };
-                    // SAFETY: the numbers of this block.
-                    let y = unsafe { x.part(row * rows.len + at, n) };
-                    if A::SAME {
-                        // SAFETY: the same type by the promise of `SAME`.
-                        let y = unsafe { std::slice::from_raw_parts_mut(y.as_mut_ptr().cast(), n) };
-                        p.write(row * rows.len + at, codes, y);
-                    } else {
-                        p.write(row * rows.len + at, codes, &mut scratch[..n]);
-                        A::narrow(&scratch[..n], y);
-                    }
-                }
-            });
+            let codes = if bits == 8 { packed } else {
+                bits::unpack(packed, bits, &mut codes[..y.len()]);
+                &codes[..y.len()]
+            };
+            p.write(at, codes, y);
         })
     })
 }

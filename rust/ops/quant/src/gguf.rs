@@ -4,11 +4,10 @@
 //! Codes of 4 bits: byte j holds number j in its low half and number j + 16 in its high half. Where the reference would write an
 //! infinite f16 scale, there is an error.
 
-use base::pool::{self, Shared};
 use base::simd::{Kernel, Simd, dispatch};
 use base::store::{Bf16, F16, Store};
 use base::{Dtype, Error, Result, Scalar, Tensor};
-use drivers::flat::{BLOCK, CHUNK, Compute, Real};
+use drivers::flat::{self, Compute, Real};
 
 /// Numbers of a block.
 const N: usize = 32;
@@ -265,48 +264,30 @@ macro_rules! by_single {
     };
 }
 
-/// How many numbers and bytes there are, or what is wrong with them.
-fn sizes(x: &Tensor, data: &Tensor, kind: Kind) -> Result<usize> {
+/// Bytes of numbers, after checking that a row is whole blocks.
+fn bytes(x: &Tensor, kind: Kind) -> Result<impl Fn(usize) -> usize + Sync> {
     let last = x.rows().1;
     if x.shape().is_empty() || !last.is_multiple_of(N) {
         return Err(Error::Value(format!("blocks of {N} do not divide a last axis of {last}")));
     }
-    if data.dtype() != Dtype::U8 || data.len() != x.len() / N * kind.bytes() {
-        return Err(Error::Value(format!(
-            "{} numbers are {} bytes of uint8, got {} of {}",
-            x.len(),
-            x.len() / N * kind.bytes(),
-            data.len(),
-            data.dtype().name()
-        )));
-    }
-    Ok(x.len())
+    Ok(move |n| n / N * kind.bytes())
 }
 
 /// encode_gguf(x) -> data; kind, bytes (of a block, in data's shape), saturate
 pub fn encode_gguf(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     let [x, data] = t else { return Err(super::arrays(2, t)) };
     let kind = Kind::of(k[0].int())?;
-    let n = sizes(x, data, kind)?;
+    let bytes = bytes(x, kind)?;
     by_single!(x, A => {
-        let x = x.slice::<A>()?;
-        let out = Shared(data.slice_mut::<u8>()?.as_mut_ptr());
-        let odd = pool::map(n.div_ceil(BLOCK), n, |i| {
-            let (mut scratch, mut odd) = ([0f32; CHUNK], Odd::default());
-            for from in (i * BLOCK..n.min((i + 1) * BLOCK)).step_by(CHUNK) {
-                let len = CHUNK.min(n - from);
-                A::widen(&x[from..from + len], &mut scratch[..len]);
-                // SAFETY: the bytes of these blocks, which are within the array and nobody else's.
-                let out = unsafe { out.part(from / N * kind.bytes(), len / N * kind.bytes()) };
-                let new = dispatch(Encode { kind, x: &scratch[..len], out });
-                odd = Odd { non_finite: odd.non_finite | new.non_finite, too_large: odd.too_large | new.too_large };
-            }
-            odd
-        })?;
-        if odd.iter().any(|o| o.non_finite) && !k[2].bool() {
+        let join = |a: Odd, b: Odd| Odd {
+            non_finite: a.non_finite | b.non_finite,
+            too_large: a.too_large | b.too_large,
+        };
+        let odd = flat::to_bytes::<A, Odd>(x, data, bytes, |x, out| dispatch(Encode { kind, x, out }), join)?;
+        if odd.non_finite && !k[2].bool() {
             return Err(super::non_finite());
         }
-        if odd.iter().any(|o| o.too_large) {
+        if odd.too_large {
             return Err(Error::Value("x holds numbers so large that their scale is no float16".into()));
         }
         Ok(())
@@ -317,19 +298,9 @@ pub fn encode_gguf(t: &[Tensor], k: &[Scalar]) -> Result<()> {
 pub fn decode_gguf(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     let [data, x] = t else { return Err(super::arrays(2, t)) };
     let kind = Kind::of(k[0].int())?;
-    let n = sizes(x, data, kind)?;
-    let data = data.slice::<u8>()?;
+    let bytes = bytes(x, kind)?;
     by_single!(x, A => {
-        let y = Shared(x.slice_mut::<A>()?.as_mut_ptr());
-        pool::run(n.div_ceil(BLOCK), n, |i| {
-            let mut scratch = [0f32; CHUNK];
-            for from in (i * BLOCK..n.min((i + 1) * BLOCK)).step_by(CHUNK) {
-                let len = CHUNK.min(n - from);
-                let data = &data[from / N * kind.bytes()..][..len / N * kind.bytes()];
-                dispatch(Decode { kind, data, y: &mut scratch[..len], most: <A as Compute>::MOST });
-                // SAFETY: the numbers of these blocks, which are within the array and nobody else's.
-                A::narrow(&scratch[..len], unsafe { y.part(from, len) });
-            }
-        })
+        let most = <A as Compute>::MOST;
+        flat::from_bytes::<A>(data, x, bytes, |_, data, y| dispatch(Decode { kind, data, y, most }))
     })
 }

@@ -3,14 +3,12 @@
 
 use super::affine::{clamp, end};
 use super::grain::Piece;
-use super::layout::{Rows, width};
+use super::layout::width;
 use super::micro::one;
 use super::scales::{Form, Scales};
-use base::pool::{self, Shared};
 use base::simd::{Kernel, Simd, dispatch};
-use base::stream;
 use base::{Dtype, Error, Result, Scalar, Tensor, bits, by_float};
-use drivers::flat::{CHUNK, Compute, Real};
+use drivers::flat::{self, CHUNK, Compute, Real};
 
 struct Lookup<'a, T: Real> {
     scales: &'a Scales<'a, T>,
@@ -95,16 +93,8 @@ impl<T: Real> Kernel for Write<'_, T> {
 pub fn decode_table(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     let [data, scale, table, outer, x] = t else { return Err(super::arrays(5, t)) };
     let bits = width(k[0].int())?;
-    let rows = Rows::of(x);
-    if data.len() != rows.rows * bits::bytes(rows.len, bits) || data.dtype() != Dtype::U8 {
-        return Err(Error::Value(format!(
-            "{} rows of {} codes of {bits} bits are {} bytes of uint8, got {} of {}",
-            rows.rows,
-            rows.len,
-            rows.rows * bits::bytes(rows.len, bits),
-            data.len(),
-            data.dtype().name()
-        )));
+    if data.dtype() != Dtype::U8 {
+        return Err(Error::Type(format!("packed codes are uint8, got {}", data.dtype().name())));
     }
     let table = table.slice::<f32>()?;
     if table.len() != 1 << bits {
@@ -124,31 +114,6 @@ pub fn decode_table(t: &[Tensor], k: &[Scalar]) -> Result<()> {
             return Err(Error::Value("an outer scale lies over scales of one byte".into()));
         };
         let p = &Lookup::new(scales, A::MOST, bits, table);
-        let past = A::SAME && x.bytes() >= stream::LARGE;
-        let x = Shared(x.slice_mut::<A>()?.as_mut_ptr());
-        pool::run(rows.blocks(), rows.rows.saturating_mul(rows.len), |block| {
-            let mut scratch = [<A as Compute>::Real::ZERO; CHUNK];
-            rows.each(block, |row, from, to| {
-                for at in (from..to).step_by(CHUNK) {
-                    let n = CHUNK.min(to - at);
-                    let (first, len) = (row * bits::bytes(rows.len, bits) + bits::bytes(at, bits), bits::bytes(n, bits));
-                    // SAFETY: the bytes of these codes, within the array.
-                    let packed = unsafe { std::slice::from_raw_parts(data.as_ptr().add(first), len) };
-                    // SAFETY: the numbers of this block.
-                    let y = unsafe { x.part(row * rows.len + at, n) };
-                    dispatch(Write { p, at: row * rows.len + at, packed, y: &mut scratch[..n] });
-                    if past {
-                        // SAFETY: the same type by the promise of `SAME`.
-                        let y = unsafe { std::slice::from_raw_parts_mut(y.as_mut_ptr().cast(), n) };
-                        stream::copy(&scratch[..n], y);
-                    } else {
-                        A::narrow(&scratch[..n], y);
-                    }
-                }
-            });
-            if past {
-                stream::fence();
-            }
-        })
+        flat::from_bytes::<A>(data, x, |n| bits::bytes(n, bits), |at, packed, y| dispatch(Write { p, at, packed, y }))
     })
 }

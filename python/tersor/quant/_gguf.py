@@ -107,7 +107,7 @@ def decode(data: Array, kind: Kind) -> np.ndarray:
     codes = b[:, -N // 2 :]
     q = np.concatenate([codes & 15, codes >> 4], -1)
     if kind.number == 4:
-        v = np.where(q < 8, _TWICE[q & 7], -_TWICE[q & 7])
+        v = np.where(q < 8, _TWICE[q & 7], 0 - _TWICE[q & 7])
         return (v * _half_scale(b[:, :1])).reshape(shape)
     if kind.bits == 5:
         q = q + (np.unpackbits(b[:, 2:6], axis=-1, bitorder="little") << 4)

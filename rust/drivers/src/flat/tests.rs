@@ -219,7 +219,7 @@ fn rows_beside_their_bytes() {
         let (x, y) =
             (of(x.as_mut_ptr().cast(), &[rows, len], A::DTYPE), of(y.as_mut_ptr().cast(), &[rows, len], A::DTYPE));
         let data = of(data.as_mut_ptr(), &[rows, bytes(len)], Dtype::U8);
-        let all = to_bytes::<A, u8>(&x, &data, bytes, |x, out| put(x, out), |a, b| a | b).unwrap();
+        let all = to_bytes::<A, u8>(&x, &data, bytes, put, |a, b| a | b).unwrap();
         assert_eq!(all, (0..rows * len).map(code).fold(0, |a, b| a | b));
         from_bytes::<A>(&data, &y, bytes, |_, data, y| take(data, y)).unwrap();
         assert!(y.slice::<A>().unwrap().iter().enumerate().all(|(i, y)| y.to_f64() == f64::from(code(i))));

@@ -35,6 +35,19 @@ pub(super) trait Scheme<T: Real>: Copy + Sync {
     fn solve(self, e: Extent<T>) -> (Self::Kept, u8, Self::Step);
     /// The code of a number or an infinity.
     fn code(self, step: &Self::Step, x: T) -> u8;
+    /// The codes of some of them, [`TURN`] at most.
+    #[inline(always)]
+    fn codes(self, step: &Self::Step, x: &[T], codes: &mut [u8]) {
+        if let (Ok(x), Ok(codes)) = (<&[T; TURN]>::try_from(x), <&mut [u8; TURN]>::try_from(&mut *codes)) {
+            for i in 0..TURN {
+                codes[i] = self.code(step, x[i]);
+            }
+            return;
+        }
+        for (c, &x) in codes.iter_mut().zip(x) {
+            *c = self.code(step, x);
+        }
+    }
 }
 
 /// A scale s of numbers that reach over `extent` in n steps. Among denormals a quotient has few digits: where it was rounded
@@ -201,16 +214,14 @@ impl<T: Real, Q: Scheme<T>> Kernel for Encode<'_, T, Q> {
                     let n = codes.len();
                     ahead.fetch(tile.len() / 2, g * group + at, n);
                     let x = &x[at..at + n];
-                    match (<&[T; TURN]>::try_from(x), <&mut [u8; TURN]>::try_from(&mut *codes)) {
-                        (Ok(x), Ok(codes)) if finite => (0..TURN).for_each(
-                            #[inline(always)]
-                            |i| codes[i] = q.code(step, x[i]),
-                        ),
-                        _ => {
-                            for (c, &x) in codes.iter_mut().zip(x) {
-                                *c = q.code(step, if x == x { x } else { T::ZERO });
-                            }
+                    if finite {
+                        q.codes(step, x, codes);
+                    } else {
+                        let mut own = [T::ZERO; TURN];
+                        for (own, &x) in own.iter_mut().zip(x) {
+                            *own = if x == x { x } else { T::ZERO };
                         }
+                        q.codes(step, &own[..n], codes);
                     }
                     at += n;
                 }

@@ -86,13 +86,15 @@ fn codes(x: &[f32; N], less: f32, id: f32, centre: f32, most: f32) -> [u8; N] {
     let mut q = [0; N];
     for (q, &x) in q.iter_mut().zip(x) {
         let v = (x - less) * id + (centre + 0.5);
-        *q = (if v < most { v } else { most }) as u8;
+        let v = if v > 0.0 { v } else { 0.0 };
+        *q = ((if v < most { v } else { most }).trunc() + f32::MAGIC).low() as u8;
     }
     q
 }
 
-/// Twice the numbers of e2m1.
+/// Twice the numbers of e2m1, and of all codes: there is no −0.
 const TWICE: [f32; 8] = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0];
+const SIGNED: [f32; 16] = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0];
 
 /// 2^(e − 128), also where that is no normal number.
 #[inline(always)]
@@ -134,11 +136,12 @@ fn block(kind: Kind, x: &[f32; N], out: &mut [u8], odd: &mut Odd) {
             let id = inverse(d);
             for (o, &x) in out[2..].iter_mut().zip(x) {
                 let v = x * id;
+                let v = if v == v { v } else { 0.0 };
                 let v = if v < 127.0 { v } else { 127.0 };
                 let v = if v > -127.0 { v } else { -127.0 };
                 let r = v.trunc();
                 let away = if v < 0.0 { -1.0 } else { 1.0 };
-                *o = (if (v - r).abs() >= 0.5 { r + away } else { r }) as i8 as u8;
+                *o = ((if (v - r).abs() >= 0.5 { r + away } else { r }) + f32::MAGIC).low() as u8;
             }
         }
         Mxfp4 => {
@@ -209,22 +212,18 @@ impl Kernel for Decode<'_> {
                 }
             } else {
                 for j in 0..N / 2 {
-                    (y[j], y[j + N / 2]) = (f32::from(codes[j] & 15), f32::from(codes[j] >> 4));
+                    let (low, high) = (codes[j] & 15, codes[j] >> 4);
+                    (y[j], y[j + N / 2]) = if matches!(kind, Mxfp4) {
+                        (SIGNED[usize::from(low)], SIGNED[usize::from(high)])
+                    } else {
+                        (f32::from(low), f32::from(high))
+                    };
                 }
-                match kind {
-                    Q5_0 => {
-                        let top = u32::from_le_bytes([b[2], b[3], b[4], b[5]]);
-                        for (j, y) in y.iter_mut().enumerate() {
-                            *y += (top >> j & 1) as f32 * 16.0;
-                        }
+                if matches!(kind, Q5_0) {
+                    let top = u32::from_le_bytes([b[2], b[3], b[4], b[5]]);
+                    for (j, y) in y.iter_mut().enumerate() {
+                        *y += (top >> j & 1) as f32 * 16.0;
                     }
-                    Mxfp4 => {
-                        for y in y.iter_mut() {
-                            let c = *y as usize;
-                            *y = if c < 8 { TWICE[c] } else { -TWICE[c - 8] };
-                        }
-                    }
-                    _ => {}
                 }
                 for y in y.iter_mut() {
                     *y = (*y - less) * d;

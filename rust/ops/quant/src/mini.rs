@@ -121,6 +121,7 @@ impl<T: Real> Mini<T> {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Encode<T> {
     mini: Mini<T>,
     /// What is NaN: its code without the sign, or 0 for the code 0.
@@ -131,14 +132,9 @@ struct Encode<T> {
 impl<T: Real> Encode<T> {
     /// The code of a number whose code would be `c` if it were one.
     #[inline(always)]
-    fn or_nan(&self, x: T, c: u8) -> u8 {
-        if x == x {
-            c
-        } else if self.nan == 0 {
-            0
-        } else {
-            self.mini.signed(x, i32::from(self.nan))
-        }
+    fn or_nan(self, x: T, c: u8) -> u8 {
+        let odd = if self.nan == 0 { 0 } else { self.mini.signed(x, i32::from(self.nan)) };
+        if x == x { c } else { odd }
     }
 }
 
@@ -159,11 +155,15 @@ impl<T: Real> Pass<T, 1, 0, 0, 1> for Encode<T> {
         _: [&mut [T]; 0],
         [c]: [&mut [u8]; 1],
     ) {
-        let Some(source) = self.random else {
+        // a copy: codes are bytes, which could lie anywhere as far as a compiler knows
+        let own = *self;
+        let Some(source) = own.random else {
+            let mut odd = false;
             for (c, &x) in c.iter_mut().zip(x) {
-                *bad |= !x.is_finite();
-                *c = self.or_nan(x, self.mini.code(x));
+                odd |= !x.is_finite();
+                *c = own.or_nan(x, own.mini.code(x));
             }
+            *bad |= odd;
             return;
         };
         let mut t = [T::ZERO; 256];
@@ -171,7 +171,7 @@ impl<T: Real> Pass<T, 1, 0, 0, 1> for Encode<T> {
             uniform(s, source, at + i * 256, &mut t[..x.len()]);
             for ((c, &x), &t) in c.iter_mut().zip(x).zip(&t) {
                 *bad |= !x.is_finite();
-                *c = self.or_nan(x, self.mini.code_over(x, t));
+                *c = own.or_nan(x, own.mini.code_over(x, t));
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Codes that are places in a table of sixteen numbers: s = max|x| of a group, q the place of the number nearest to x/s, of two
 //! the lower one. The one rule: a table may be in any order; what decides is the quotient, rounded once.
 //!
-//! NF4: Dettmers et al., "QLoRA" (2023), appendix E. A code is counted up: it begins as that of the lowest number, and whatever
-//! threshold the quotient is above adds the difference to the next code, so that no order costs more than another.
+//! NF4: Dettmers et al., "QLoRA" (2023), appendix E. The thresholds between the sorted numbers that a quotient is above are
+//! counted, fifteen comparisons that need no branch, and the count is the place in the sorted table.
 
 use super::encode::{Scheme, encode};
 use super::range::Extent;
@@ -11,17 +11,15 @@ use drivers::flat::Real;
 
 pub const PLACES: usize = 16;
 
-#[derive(Clone, Copy)]
-struct Thresholds<T> {
-    above: [T; PLACES - 1],
-    add: [i32; PLACES - 1],
-    first: i32,
-}
+type Thresholds<T> = [T; PLACES - 1];
 
 #[derive(Clone, Copy)]
 struct Table {
     single: Thresholds<f32>,
     double: Thresholds<f64>,
+    /// Where the sorted numbers stand in the table, and whether that is where they are.
+    places: [u8; PLACES],
+    sorted: bool,
     /// x·(1/s) instead of x/s, and 1/s at most 1e38.
     recip: bool,
 }
@@ -60,18 +58,17 @@ impl Table {
         if !peer {
             order.dedup_by(|b, a| numbers[*a] == numbers[*b]);
         }
-        let first = order[0] as i32;
-        let mut single = Thresholds { above: [f32::INFINITY; PLACES - 1], add: [0; PLACES - 1], first };
-        let mut double = Thresholds { above: [f64::INFINITY; PLACES - 1], add: [0; PLACES - 1], first };
+        let (mut single, mut double) = ([f32::INFINITY; PLACES - 1], [f64::INFINITY; PLACES - 1]);
         for (i, pair) in order.windows(2).enumerate() {
             let (a, b) = (numbers[pair[0]], numbers[pair[1]]);
             let middle = f64::midpoint(f64::from(a), f64::from(b));
-            single.above[i] = if peer { f32::midpoint(a, b) } else { down(middle) };
-            double.above[i] = if peer { f64::from(single.above[i]) } else { middle };
-            single.add[i] = pair[1] as i32 - pair[0] as i32;
+            single[i] = if peer { f32::midpoint(a, b) } else { down(middle) };
+            double[i] = if peer { f64::from(single[i]) } else { middle };
         }
-        double.add = single.add;
-        Ok(Table { single, double, recip: peer })
+        let mut places = [0; PLACES];
+        places.iter_mut().zip(&order).for_each(|(p, &i)| *p = i as u8);
+        let sorted = order.iter().enumerate().all(|(i, &at)| i == at);
+        Ok(Table { single, double, places, sorted, recip: peer })
     }
 }
 
@@ -93,12 +90,38 @@ impl<T: Typed> Scheme<T> for &Table {
     }
     #[inline(always)]
     fn code(self, &s: &T, x: T) -> u8 {
-        let (v, t) = (if self.recip { x * s } else { x / s }, T::thresholds(self));
-        let mut c = t.first;
-        for k in 0..PLACES - 1 {
-            c += if v > t.above[k] { t.add[k] } else { 0 };
+        let v = if self.recip { x * s } else { x / s };
+        self.places[T::thresholds(self).iter().filter(|&&t| v > t).count()]
+    }
+    /// Threshold after threshold for some numbers that stay in registers.
+    #[inline(always)]
+    fn codes(self, step: &T, x: &[T], codes: &mut [u8]) {
+        const SOME: usize = 32;
+        let (above, s) = (*T::thresholds(self), *step);
+        let (mut xs, mut cs) = (x.chunks_exact(SOME), codes.chunks_exact_mut(SOME));
+        for (x, codes) in xs.by_ref().zip(cs.by_ref()) {
+            let mut v = [T::ZERO; SOME];
+            for i in 0..SOME {
+                v[i] = if self.recip { x[i] * s } else { x[i] / s };
+            }
+            let mut count = [0; SOME];
+            for above in above {
+                for i in 0..SOME {
+                    count[i] += i32::from(v[i] > above);
+                }
+            }
+            for i in 0..SOME {
+                codes[i] = count[i] as u8;
+            }
+            if !self.sorted {
+                for c in codes.iter_mut() {
+                    *c = self.places[usize::from(*c & 15)];
+                }
+            }
         }
-        c as u8
+        for (c, &x) in cs.into_remainder().iter_mut().zip(xs.remainder()) {
+            *c = self.code(step, x);
+        }
     }
 }
 

@@ -223,6 +223,28 @@ def test_layers_of_places_in_a_table(scheme):
         tnn.QuantLinear.from_float(linear, scheme, "int8")
 
 
+@pytest.mark.parametrize("library", [np.asarray, torch.as_tensor])
+def test_any_table(library):
+    rng = np.random.default_rng(0)
+    table = np.sort(rng.standard_normal(16)).astype(np.float32)
+    q, scale = rng.integers(0, 16, (24, 32), np.uint8), rng.uniform(0.5, 2, (24, 4)).astype(np.float32)
+    x = rng.standard_normal((5, 32)).astype(np.float32)
+    want = x.astype(np.float64) @ (table[q] * np.repeat(scale, 8, 1)).astype(np.float64).T
+    for scheme in ("nf4-g8", "int4-g8"):
+        e = quant.Encoded(library(quant.pack(q, 4)), library(scale), None, scheme, q.shape, "float32")
+        y = quant.packed_linear(library(x), quant.prepack(e, library(table)))
+        np.testing.assert_allclose(np.asarray(y), want, rtol=1e-4, atol=1e-4)
+    for bad, error, text in (
+        (table[:15], ValueError, "16 finite numbers"),
+        (np.append(table[:15], np.float32(np.inf)), ValueError, "16 finite numbers"),
+        (table.astype(np.float64), TypeError, "table must be float32"),
+    ):
+        with pytest.raises(error, match=text):
+            quant.prepack(e, library(bad))
+    with pytest.raises(ValueError, match="a table goes with codes of 4 bits"):
+        quant.prepack(quant.encode(library(x), "int8-row"), library(table))
+
+
 def test_a_model_of_nf4():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 100), nn.Linear(100, 8))

@@ -188,7 +188,7 @@ def float_decode(q, x, exponent, mantissa, dtype):
     odd = q.new_zeros(programs, dtype=torch.int8)
     table = torch.tensor(small_float.numbers.tolist(), device=q.device)
     bits = small_float.bits
-    _float_numbers[(programs,)](q, table, x, odd, n, BITS=bits, B=BLOCK, num_warps=4)
+    _float_numbers[(programs,)](q, table, x, odd, n, BITS=bits, B=BLOCK, num_warps=4, enable_fp_fusion=False)
     if bits < 8 and bool(odd.any()):
         raise ValueError(
             f"float_decode: q holds codes that are not within 0 and {(1 << bits) - 1}: more than {bits} bits"
@@ -225,7 +225,9 @@ def _measure(x, group):
     kind, groups = work(x), x.numel() // group
     amax, odd = x.new_empty(groups, dtype=kind), x.new_zeros(groups, dtype=torch.int8)
     block = min(BLOCK, triton.next_power_of_2(group))
-    _measured[(groups,)](x, amax, odd, group, T=type_of(kind), B=block, num_warps=1 if group <= 128 else 4)
+    _measured[(groups,)](
+        x, amax, odd, group, T=type_of(kind), B=block, num_warps=1 if group <= 128 else 4, enable_fp_fusion=False
+    )
     return amax, odd
 
 

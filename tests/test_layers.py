@@ -38,6 +38,9 @@ ROWS, IMAGE, SEQUENCE = (5, DIM), (2, DIM, 6, 6), (2, 4, DIM)
 LAYERS = {
     "QuantLinear int8-row": (lambda: _quant("int8-row"), ROWS),
     "QuantLinear int4-g4": (lambda: _quant("int4-g4"), ROWS),
+    "QuantLinear nf4-g4": (lambda: _quant("nf4-g4"), ROWS),
+    "QuantLinear nvfp4-g4": (lambda: _quant("nvfp4-g4"), ROWS),
+    "QuantLinear mxfp8_e4m3-g4": (lambda: _quant("mxfp8_e4m3-g4"), ROWS),
     "QuantLinear uint4-row": (lambda: _quant("uint4-row"), ROWS),
     "QuantLinear int8-row rounded": (lambda: _quant("int8-row", "int8"), ROWS),
     "SparseLinear": (_sparse, ROWS),

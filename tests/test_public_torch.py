@@ -97,6 +97,7 @@ CASES = {
     "quant.fake_quantize": (lambda x: quant.fake_quantize(x, SCALE), (X,)),
     "quant.kl_rows": (quant.kl_rows, (X, Y)),
     "quant.layer_cosine": (quant.layer_cosine, (X, Y)),
+    "quant.float_encode": (lambda x: quant.float_decode(quant.float_encode(x, "e4m3"), "e4m3", dtype=x.dtype), (X,)),
     "quant.packed_linear": (lambda x: quant.packed_linear(x, PACKED), (X,)),
     "quant.pack": (lambda x: quant.unpack(quant.pack(quant.quantize(x, SCALE), 8), 8, (3, 4), dtype="int8"), (X,)),
     "prune.apply_mask": (lambda x: prune.apply_mask(x, MASK), (X,)),
@@ -114,6 +115,7 @@ CONSTANT = {
     "quant.choose_qparams": "a choice",
     "quant.dequantize": "codes have no gradient",
     "quant.encode": "codes have no gradient",
+    "quant.float_encode": "codes have no gradient",
     "quant.pack": "codes have no gradient",
 }
 #: functions that one of the cases calls beside its own, and those that take no tensors or have tests of their own
@@ -129,6 +131,7 @@ ELSEWHERE = {
     "quant.gptq",
     "quant.hessian",
     "quant.decode",
+    "quant.float_decode",
     "quant.int8_matmul",
     "quant.prepack",
     "quant.smooth_scales",

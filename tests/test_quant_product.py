@@ -26,6 +26,8 @@ SCHEMES = (
     "int6-row",
     "int8-tensor",
 )
+#: codes that are places in a table
+PLACES = ("nf4-g16", "nf4-row", "fp4-g24", "mxfp4-g8", "nvfp4")
 EPS = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
@@ -40,25 +42,26 @@ def rows(n, inputs=48, dtype="float32", seed=1):
     return torch.tensor(x).to(getattr(torch, dtype))
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", SCHEMES + PLACES)
 def test_panels_hold_the_weights(scheme):
     e, w, packed = weight(scheme)
     sizes = packed.shape[0], packed.shape[1], packed.bits, packed.groups, packed.affine
-    np.testing.assert_allclose(_panels.weights(packed.panels, None, *sizes), w, rtol=1e-6)
+    np.testing.assert_allclose(_panels.weights(packed.panels, packed.table, *sizes), w, rtol=1e-6)
     assert packed.nbytes <= -(-37 // 16) * 16 * (48 * packed.bits // 8 + packed.groups * 8 + 64)
     again = quant.prepack(quant.encode(torch.tensor(quant.decode(e)), scheme))
     assert isinstance(again.panels, torch.Tensor)
 
 
 @pytest.mark.parametrize("dtype", EPS)
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", SCHEMES + PLACES)
 @pytest.mark.parametrize("n", [1, 3, 5, 40])
 def test_float_activations_are_right_to_rounding(scheme, dtype, n):
     _, w, packed = weight(scheme)
     x, b = rows(n, dtype=dtype), rows(1, 37, dtype)[0]
     wide = x.double().numpy()
+    table = None if packed.table is None else torch.tensor(packed.table)
     packed = quant.Packed(
-        torch.tensor(packed.panels), None, *(getattr(packed, k) for k in ("shape", "bits", "groups", "affine"))
+        torch.tensor(packed.panels), table, *(getattr(packed, k) for k in ("shape", "bits", "groups", "affine"))
     )
     y = quant.packed_linear(x, packed, b)
     assert y.dtype == x.dtype
@@ -184,6 +187,84 @@ def test_layers_multiply_with_their_codes(scheme, activations):
     x.requires_grad_()
     layer(x).square().sum().backward()
     torch.testing.assert_close(x.grad, 2 * layer(x).detach() @ layer.weight, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("scheme", ["nf4", "nf4-g32", "fp4", "mxfp4", "nvfp4", "mxfp8_e4m3", "mxfp6_e2m3"])
+def test_layers_of_places_in_a_table(scheme):
+    torch.manual_seed(0)
+    linear = nn.Linear(128, 24)
+    layer = tnn.QuantLinear.from_float(linear, scheme)
+    assert (layer.panels is None) == ("8" in scheme or "6" in scheme)
+    assert layer.scheme == scheme and torch.equal(
+        layer.weight, quant.decode(quant.encode(linear.weight.detach(), scheme))
+    )
+    weight = copy.deepcopy(layer).double().weight
+    for dtype, near in ((torch.float32, 1e-5), (torch.float64, 1e-12), (torch.bfloat16, 0.05)):
+        x = torch.randn(5, 128, dtype=dtype, requires_grad=True)
+        moved = copy.deepcopy(layer).to(dtype)
+        y = moved(x)
+        want = nn.functional.linear(x.double(), weight, linear.bias.double())
+        torch.testing.assert_close(y.double(), want, rtol=near, atol=near)
+        (dx,) = torch.autograd.grad(y.sum(), x)
+        torch.testing.assert_close(dx.double(), weight.sum(0).expand(5, -1), rtol=near, atol=near)
+        for name in ("scale", "outer"):
+            kept, was = getattr(moved, name), getattr(layer, name)
+            assert kept is was is None or torch.equal(kept, was)
+    empty = tnn.QuantLinear.empty(128, 24, scheme)
+    empty.load_state_dict(layer.state_dict())
+    x = torch.randn(3, 128)
+    assert torch.equal(empty(x), layer(x)) and set(layer.state_dict()) >= {"data", "scale", "encoding", "bias"}
+    assert not {"panels", "table"} & set(layer.state_dict())
+    assert torch.equal(pickle.loads(pickle.dumps(layer))(x), layer(x))
+    other = tnn.QuantLinear.empty(128, 24, "fp4-g16")
+    with pytest.raises(RuntimeError, match=rf"is encoded as {scheme} 24x128, the layer as fp4-g16"):
+        other.load_state_dict(layer.state_dict())
+    with pytest.raises(ValueError, match="int8 activations go with integer weights"):
+        tnn.QuantLinear.from_float(linear, scheme, "int8")
+
+
+@pytest.mark.parametrize("library", [np.asarray, torch.as_tensor])
+def test_any_table(library):
+    rng = np.random.default_rng(0)
+    table = np.sort(rng.standard_normal(16)).astype(np.float32)
+    q, scale = rng.integers(0, 16, (24, 32), np.uint8), rng.uniform(0.5, 2, (24, 4)).astype(np.float32)
+    x = rng.standard_normal((5, 32)).astype(np.float32)
+    want = x.astype(np.float64) @ (table[q] * np.repeat(scale, 8, 1)).astype(np.float64).T
+    for scheme in ("nf4-g8", "int4-g8"):
+        e = quant.Encoded(library(quant.pack(q, 4)), library(scale), None, scheme, q.shape, "float32")
+        y = quant.packed_linear(library(x), quant.prepack(e, library(table)))
+        np.testing.assert_allclose(np.asarray(y), want, rtol=1e-4, atol=1e-4)
+    for bad, error, text in (
+        (table[:15], ValueError, "16 finite numbers"),
+        (np.append(table[:15], np.float32(np.inf)), ValueError, "16 finite numbers"),
+        (table.astype(np.float64), TypeError, "table must be float32"),
+    ):
+        with pytest.raises(error, match=text):
+            quant.prepack(e, library(bad))
+    with pytest.raises(ValueError, match="a table goes with codes of 4 bits"):
+        quant.prepack(quant.encode(library(x), "int8-row"), library(table))
+
+
+def test_a_model_of_nf4():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 100), nn.Linear(100, 8))
+    x = torch.randn(4, 128)
+    want = model(x)
+    done = tnn.convert(model, "nf4")
+    assert done.converted == ("0", "2") and "groups of 64 do not divide a last axis of 100" in done.left["3"]
+    y = model(x)
+    assert torch.nn.functional.cosine_similarity(y, want).min() > 0.98
+    tnn.convert(model, "dense")
+    torch.testing.assert_close(model(x), y, rtol=1e-4, atol=1e-5)
+    table = tnn.QuantEmbedding.from_float(nn.Embedding(10, 64), "nvfp4")
+    assert torch.equal(table(torch.tensor([[3, 7]])), table.weight[[3, 7]][None])
+    for scheme in ("q4_0", "gguf_mxfp4"):
+        with pytest.raises(ValueError, match="layout of files"):
+            tnn.QuantLinear.from_float(nn.Linear(64, 8), scheme)
+        with pytest.raises(ValueError, match="prepack: codes of"):
+            quant.prepack(quant.encode(np.ones((2, 32), np.float32), scheme))
+        with pytest.raises(ValueError, match="layout of files"):
+            tnn.convert(model, scheme)
 
 
 def test_codes_that_change_are_packed_anew():

@@ -1,10 +1,13 @@
 """Quantizers against the formula in torch, eager and compiled, and widths against an integer program. The one rule: every
 contender gives the same; what is quantized are float32 weights of 4096×4096."""
 
+import functools
+
 import numpy as np
 
 from tersor import quant
 from tersor.bench import Case, Target
+from tersor.quant._grids import NUMBERS
 
 N = 4096
 
@@ -136,6 +139,97 @@ def bit_allocate() -> Case:
     )
 
 
-CASES = [encode_int8_row, encode_int4_g128, fake_quantize_row, bit_allocate]
+def torch_nf4(x, middles):
+    import torch
+
+    blocks = x.unflatten(-1, (-1, 64))
+    scale = blocks.abs().amax(-1, keepdim=True)
+    codes = torch.bucketize(blocks / scale, middles, out_int32=True).to(torch.uint8).flatten(-2)
+    return codes[..., ::2] | (codes[..., 1::2] << 4), scale.squeeze(-1)
+
+
+def torch_nf4_back(data, scale, table):
+    import torch
+
+    codes = torch.stack([data & 15, data >> 4], -1).flatten(-2)
+    return (table[codes.int()].unflatten(-1, (-1, 64)) * scale.unsqueeze(-1)).flatten(-2)
+
+
+def encode_nf4() -> Case:
+    import torch
+
+    w = weights()
+    t, table = torch.from_numpy(w), torch.from_numpy(NUMBERS["nf4"])
+    middles = (table[1:] + table[:-1]) / 2
+    out = quant.encode(w, "nf4")
+    return Case(
+        f"encode nf4 f32 {N}×{N}",
+        {
+            "tersor out=": lambda: quant.encode(w, "nf4", out=out),
+            "tersor out= nan=zero": lambda: quant.encode(w, "nf4", nan="zero", out=out),
+            "tersor": lambda: quant.encode(w, "nf4"),
+            "torch eager": lambda: torch_nf4(t, middles),
+        },
+        traffic=w.nbytes + w.size // 2 + w.size // 16,
+        targets=[Target("tersor out= nan=zero", ("copy",), 2.3)],
+    )
+
+
+def decode_nf4() -> Case:
+    import torch
+
+    w = weights()
+    e, out, table = quant.encode(w, "nf4"), np.empty_like(w), torch.from_numpy(NUMBERS["nf4"])
+    data, scale = torch.from_numpy(e.data), torch.from_numpy(e.scale)
+    return Case(
+        f"decode nf4 f32 {N}×{N}",
+        {
+            "tersor out=": lambda: quant.decode(e, out=out),
+            "tersor": lambda: quant.decode(e),
+            "torch eager": lambda: torch_nf4_back(data, scale, table),
+        },
+        traffic=w.nbytes + w.size // 2 + w.size // 16,
+        targets=[Target("tersor out=", ("copy",), 1.5)],
+    )
+
+
+def encode_blocks() -> Case:
+    w = weights()
+    made = {s: quant.encode(w, s) for s in ("mxfp4", "mxfp6_e2m3", "mxfp8_e4m3", "nvfp4", "q4_0", "q8_0", "gguf_mxfp4")}
+    return Case(
+        f"encode in blocks f32 {N}×{N}",
+        {s: functools.partial(quant.encode, w, s, nan="zero", out=e) for s, e in made.items()},
+        traffic=w.nbytes + w.size // 2,
+        targets=[Target("mxfp4", ("copy",), 2.3)],
+    )
+
+
+def float_encode_e4m3() -> Case:
+    import torch
+
+    w = weights()
+    t, out = torch.from_numpy(w), np.empty(w.shape, np.uint8)
+    return Case(
+        f"float_encode e4m3 f32 {N}×{N}",
+        {
+            "tersor out= nan=zero": lambda: quant.float_encode(w, "e4m3", nan="zero", out=out),
+            "tersor": lambda: quant.float_encode(w, "e4m3"),
+            "torch cast": lambda: t.to(torch.float8_e4m3fn),
+        },
+        traffic=w.nbytes + w.size,
+        targets=[Target("tersor out= nan=zero", ("copy",), 1.5)],
+    )
+
+
+CASES = [
+    encode_int8_row,
+    encode_int4_g128,
+    fake_quantize_row,
+    bit_allocate,
+    encode_nf4,
+    decode_nf4,
+    encode_blocks,
+    float_encode_e4m3,
+]
 
 HEADLINE = encode_int8_row

@@ -22,6 +22,7 @@ class Coded(nn.Module):
     data: Tensor
     scale: Tensor
     zero_point: Tensor | None
+    outer: Tensor | None
     encoding: Tensor
 
     def __init__(self, weight: Encoded) -> None:
@@ -33,11 +34,17 @@ class Coded(nn.Module):
         if len(weight.shape) != 2:
             axes = "[out, in]" if who == "QuantLinear" else "of two axes"
             raise ValueError(f"{who}: weight must be {axes}, got shape {weight.shape}")
-        check_parts(who, weight)
+        if check_parts(who, weight).block:
+            raise ValueError(f"{who}: {weight.scheme} is a layout of files; decode it and encode it by another scheme")
         self.scheme, self.shape, self.dtype = weight.scheme, weight.shape, weight.dtype
         self.register_buffer("data", weight.data)
         self.register_buffer("scale", weight.scale)
         self.register_buffer("zero_point", weight.zero_point)
+        # a buffer only where there is one: torch.export counts those that are None
+        if weight.outer is None:
+            self.outer = None
+        else:
+            self.register_buffer("outer", weight.outer)
         self.register_buffer("encoding", self._text())
 
     def _said(self) -> str:
@@ -49,7 +56,7 @@ class Coded(nn.Module):
     @property
     def encoded(self) -> Encoded:
         """The weight as `tersor.quant.decode` takes it."""
-        return Encoded(self.data, self.scale, self.zero_point, self.scheme, self.shape, self.dtype)
+        return Encoded(self.data, self.scale, self.zero_point, self.scheme, self.shape, self.dtype, self.outer)
 
     @property
     def weight(self) -> Tensor:
@@ -65,12 +72,13 @@ class Coded(nn.Module):
         """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        exact, kind = self.scale, getattr(torch, self.dtype)
+        exact, kind = {"scale": self.scale, "outer": self.outer}, getattr(torch, self.dtype)
         super()._apply(fn, recurse)
-        if self.scale.dtype != exact.dtype:
-            self.scale = exact.to(self.scale.device)
+        for name, scale in exact.items():
+            if scale is not None and getattr(self, name).dtype != scale.dtype:
+                setattr(self, name, scale.to(getattr(self, name).device))
         # the type of what is decoded goes with the module, as that of a dense weight does
-        self.dtype = dtype_name(fn(torch.zeros(1, dtype=kind, device=exact.device)).dtype)
+        self.dtype = dtype_name(fn(torch.zeros(1, dtype=kind, device=exact["scale"].device)).dtype)
         self.encoding = self._text()  # `to_empty` leaves buffers as the memory was
         self.repack()
         return self
@@ -82,7 +90,7 @@ class Coded(nn.Module):
         who, key, mine = type(self).__name__, prefix + "encoding", self._said()
         given, names = (
             state_dict.get(key),
-            [prefix + k for k in ("data", "scale", "zero_point") if getattr(self, k) is not None],
+            [prefix + k for k in ("data", "scale", "zero_point", "outer") if getattr(self, k) is not None],
         )
         if given is not None and given.device.type != "meta":
             text = bytes(given.tolist()).decode(errors="replace")
@@ -103,5 +111,7 @@ class Coded(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if "encoding" not in self._buffers:  # pickled by an earlier version
+        if not hasattr(self, "outer"):  # pickled by an earlier version
+            self.outer = None
+        if "encoding" not in self._buffers:  # by one before that
             self.register_buffer("encoding", self._text())

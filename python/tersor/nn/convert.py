@@ -54,7 +54,7 @@ def convert(
         Modules of its own classes stay; each ``torch.nn.Linear`` in it is exchanged, once, also where it stands at several
         names.
     scheme : str, or a mapping of names to Encoded
-        "int8-row", "int4-g128" or another of `tersor.quant.encode`; or "dense", which makes a ``torch.nn.Linear`` of the
+        "int8-row", "int4-g128", "nf4" or another of `tersor.quant.encode`; or "dense", which makes a ``torch.nn.Linear`` of the
         decoded weight of each `QuantLinear`; or the codes of the weights themselves by name, as `tersor.convert.load_encoded`
         reads them from a file: a name is that of a layer, or one ends with the other and with no other's, so that a head or
         a prefix more on either side does not matter.

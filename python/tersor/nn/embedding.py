@@ -71,6 +71,7 @@ class QuantEmbedding(Coded):
             self.scheme,
             (rows.shape[0], self.embedding_dim),
             self.dtype,
+            self.outer,
         )
         decoded: Tensor = quant.decode(e)
         return decoded.reshape(*x.shape, self.embedding_dim)

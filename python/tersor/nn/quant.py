@@ -55,9 +55,10 @@ class QuantLinear(Coded):
 
     Attributes
     ----------
-    data, scale, zero_point : buffers, as in `Encoded`
+    data, scale, zero_point, outer : buffers, as in `Encoded`
     encoding : uint8 buffer, the scheme and the shape as text: what the codes of a state mean
-    panels : uint8 buffer that no state holds, the same codes as products on a CPU read them, or None
+    panels, table : buffers that no state holds, the same codes as products on a CPU read them and the numbers that they are
+        places in, or None
     bias : [out] parameter or None
 
     Notes
@@ -75,6 +76,7 @@ class QuantLinear(Coded):
     """
 
     panels: Tensor | None
+    table: Tensor | None
 
     def __init__(self, weight: Encoded, bias: Tensor | None = None, *, activations: str = "float") -> None:
         super().__init__(weight)
@@ -86,13 +88,19 @@ class QuantLinear(Coded):
         if bias is not None and tuple(bias.shape) != (self.out_features,):
             raise ValueError(f"QuantLinear: bias must have shape ({self.out_features},), got {tuple(bias.shape)}")
         self.register_buffer("panels", None, persistent=False)
+        if not find_scheme(weight.scheme).places:
+            self.table = None
+        elif activations == "int8":
+            raise ValueError(f"QuantLinear: int8 activations go with integer weights, {weight.scheme} are no integers")
+        else:
+            self.register_buffer("table", None, persistent=False)
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
         self.activations = activations
         self.repack()
 
     @classmethod
     def from_float(cls, linear: nn.Linear, scheme: str, activations: str = "float") -> QuantLinear:
-        """The layer ``linear`` with its weight encoded by ``scheme`` ("int8-row", "int4-g128", …).
+        """The layer ``linear`` with its weight encoded by ``scheme`` ("int8-row", "int4-g128", "nf4", …).
 
         The weight is that of a forward pass in ``eval`` mode, also under ``torch.nn.utils.prune``; a layer with a forward of
         its own, or with hooks that would be lost, is a TypeError.
@@ -111,7 +119,7 @@ class QuantLinear(Coded):
             raise TypeError(f"QuantLinear.of: weight must be an Encoded, got {type(weight).__name__}")
         parts = {
             k: torch.as_tensor(v).to(dense.device)
-            for k in ("data", "scale", "zero_point")
+            for k in ("data", "scale", "zero_point", "outer")
             if (v := getattr(weight, k)) is not None
         }
         return cls(replace(weight, **parts, dtype=dtype_name(dense.dtype)), bias, activations=activations)._as_frozen(
@@ -140,14 +148,17 @@ class QuantLinear(Coded):
         how, dtype = find_scheme(scheme), dtype or torch.get_default_dtype()
         if how.group and in_features % how.group:
             raise ValueError(f"QuantLinear.empty: groups of {how.group} do not divide in_features = {in_features}")
-        shape = () if how.group is None else (out_features, in_features // how.group if how.group else 1)
+        if how.block:
+            raise ValueError(f"QuantLinear.empty: {scheme} is a layout of files, which no layer keeps")
+        shape = how.steps((out_features, in_features))
         codes = torch.zeros(
             out_features, how.bytes(in_features), dtype=torch.int8 if how.raw else torch.uint8, device=device
         )
-        kind = torch.float64 if dtype == torch.float64 else torch.float32
+        kind = torch.uint8 if how.small else torch.float64 if dtype == torch.float64 else torch.float32
         steps = torch.zeros(shape, dtype=kind, device=device)
         zero = torch.zeros(shape, dtype=torch.uint8, device=device) if how.affine else None
-        e = Encoded(codes, steps, zero, scheme, (out_features, in_features), dtype_name(dtype))
+        outer = torch.zeros((), device=device) if how.outer else None
+        e = Encoded(codes, steps, zero, how.name, (out_features, in_features), dtype_name(dtype), outer)
         return cls(e, torch.zeros(out_features, device=device, dtype=dtype) if bias else None, activations=activations)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -155,7 +166,7 @@ class QuantLinear(Coded):
         x, bias = lowered(x, self.bias)
         if (panels := self._laid_out(x)) is not None and self._sizes is not None:
             # the operator itself: what the public function asks of its arguments holds here
-            y: Tensor = _packed_linear(x, panels, bias, None, *self._sizes, self.activations == "int8")
+            y: Tensor = _packed_linear(x, panels, bias, self.table, *self._sizes, self.activations == "int8")
             return y
         if self.activations == "int8":
             x = _rounded(x)
@@ -170,19 +181,19 @@ class QuantLinear(Coded):
     def _key(self) -> tuple[Any, ...]:
         """What tells whether the codes are those that the panels were made of."""
         parts = self._buffers  # a call looks here every time: not by the way of attributes that a module does not have
-        return _mark(parts["data"]), _mark(parts["scale"]), _mark(parts["zero_point"])
+        return _mark(parts["data"]), _mark(parts["scale"]), _mark(parts["zero_point"]), _mark(parts.get("outer"))
 
     def repack(self) -> None:
         here = _plain(self.data, self.scale) and self.data.device.type == "cpu"
         groups = self.scale.shape[1] if self.scale.ndim == 2 else 1
-        whole = self.scale.dtype == torch.float32 and self.in_features // max(groups, 1) <= GROUP
+        whole = self.scale.dtype != torch.float64 and self.in_features // max(groups, 1) <= GROUP
         key, made = self._key(), None
         if here and whole:
-            # zero points that are no codes, as memory may hold before a state is loaded: what they mean is decoded all the same
+            # codes that no product takes; and zero points that are no codes, as memory may hold before a state is loaded
             with contextlib.suppress(ValueError), torch.inference_mode(False):
                 made = quant.prepack(self.encoded)
         # the key last: whoever finds it finds the panels
-        self.panels = None if made is None else made.panels
+        self.panels, self.table = (None, None) if made is None else (made.panels, made.table)
         self._sizes = None if made is None else (*made.shape, made.bits, made.groups, made.affine)
         self._packed_of = key
 
@@ -201,7 +212,9 @@ class QuantLinear(Coded):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if "panels" not in self._buffers:  # pickled by an earlier version
+        if not hasattr(self, "table"):  # pickled by an earlier version
+            self.table = None
+        if "panels" not in self._buffers:  # by one before that
             self.out_features, self.in_features = self.shape
             self.register_buffer("panels", None, persistent=False)
             self.activations = "float"

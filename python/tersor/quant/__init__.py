@@ -16,6 +16,7 @@ from tersor.quant.awq import Scaled, awq_search, smooth_scales
 from tersor.quant.calibrate import Calibrated, calibrate
 from tersor.quant.encode import decode, encode
 from tersor.quant.fake import fake_quantize
+from tersor.quant.floats import float_decode, float_encode
 from tersor.quant.gptq import GPTQ, gptq
 from tersor.quant.hessian import hessian
 from tersor.quant.measures import kl_rows, layer_cosine, qat_fraction, zd_score
@@ -42,6 +43,8 @@ __all__ = [
     "dequantize",
     "encode",
     "fake_quantize",
+    "float_decode",
+    "float_encode",
     "gptq",
     "hessian",
     "int8_matmul",

@@ -11,18 +11,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from tersor._arrays import FLOATS, dtype_name
+from tersor.quant._gguf import KINDS, Kind, N
+from tersor.quant._grids import SMALL, TABLES
 
-_GRAMMAR = re.compile(r"(u?)int([1-8])-(row|tensor|g[1-9]\d*)")
+_GRAIN = r"(?:-(row|tensor|g[1-9]\d*))?"
+_GRAMMAR = re.compile(r"(u?)int([1-8])" + _GRAIN)
+_NAMED = re.compile(r"(nf4|fp4|nvfp4|mx(?:fp4|fp6_e2m3|fp6_e3m2|fp8_e4m3|fp8_e5m2))" + _GRAIN)
+#: elements that share a scale where it is not said
+_GROUPS = {"nf4": 64, "fp4": 64, "nvfp4": 16}
+_MICRO = 32
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """``int4-g128``: bits of a code, whether codes have a zero point, and how many elements of a row share a scale."""
+    """``int4-g128``: what a code is, its bits, whether there are zero points, and how many elements of a row share a scale."""
 
+    name: str
     bits: int
-    affine: bool
+    affine: bool = False
     #: elements of a group; 0 is a whole row, None the whole array
-    group: int | None
+    group: int | None = 0
+    #: what codes are places in: the name of a table, or of a small float
+    table: str = ""
+    small: str = ""
+    #: the block of a GGUF file, which holds its scales itself
+    block: Kind | None = None
 
     def elements(self, last: int) -> int:
         """How many elements of a row of `last` share a scale."""
@@ -30,7 +43,13 @@ class Scheme:
 
     def bytes(self, last: int) -> int:
         """Bytes of a packed row."""
-        return -(-last * self.bits // 8)
+        return last // N * self.block.bytes if self.block else -(-last * self.bits // 8)
+
+    def steps(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the scales of an array of this shape."""
+        if self.group is None:
+            return ()
+        return (*shape[:-1], shape[-1] // self.group if self.group else 1)
 
     @property
     def codes(self) -> str:
@@ -40,21 +59,48 @@ class Scheme:
     @property
     def raw(self) -> bool:
         """Codes that are kept as int8 instead of packed."""
-        return self.bits == 8 and not self.affine
+        return self.bits == 8 and not (self.affine or self.block or self.places)
+
+    @property
+    def outer(self) -> bool:
+        """Whether one more scale lies over all others."""
+        return self.name.startswith("nvfp4")
+
+    @property
+    def places(self) -> str:
+        """The name of the numbers that codes are places in; nothing of integers."""
+        return self.table or self.small
 
 
-def scheme(name: str, who: str = "encode") -> Scheme:
-    """The scheme of a name."""
-    found = _GRAMMAR.fullmatch(name) if isinstance(name, str) else None
-    if not found or (found[2] == "1" and not found[1]):
+def scheme(name: str, who: str = "encode", block: int | None = None) -> Scheme:
+    """The scheme of a name; `block` is how many elements share a scale where the name leaves it open."""
+    text = name if isinstance(name, str) else ""
+    whole, named = _GRAMMAR.fullmatch(text), _NAMED.fullmatch(text)
+    if text in KINDS:
+        if block not in (None, N):
+            raise ValueError(f"{who}: a block of {text} has {N} elements, got block = {block}")
+        return Scheme(text, KINDS[text].bits, group=N, block=KINDS[text])
+    grain = whole[3] if whole else named[2] if named else None
+    if block is not None and grain:
+        raise ValueError(f"{who}: {text} says itself how many elements share a scale, got block = {block} too")
+    usual = None if not named else _GROUPS.get(named[1], _MICRO)
+    if grain is None and (block is not None or usual is not None):
+        grain = f"g{usual if block is None else block}"
+    if grain is None or (whole and whole[2] == "1" and not whole[1]) or (named and grain == "tensor"):
         raise ValueError(
-            f"{who}: scheme {name!r} is unknown: <code>-row, <code>-tensor or <code>-g<G>, "
-            "where <code> is int2 to int8 (symmetric) or uint1 to uint8 (with a zero point)"
+            f"{who}: scheme {name!r} is unknown: <code>-row, <code>-tensor or <code>-g<G>, where <code> is int2 to int8 "
+            "(symmetric) or uint1 to uint8 (with a zero point); nf4, fp4, nvfp4, mxfp4, mxfp6_e2m3, mxfp6_e3m2, mxfp8_e4m3 "
+            f"or mxfp8_e5m2, with or without -row or -g<G>; {', '.join(KINDS)}"
         )
-    grain = found[3]
-    return Scheme(
-        int(found[2]), bool(found[1]), {"row": 0, "tensor": None}.get(grain) if grain[0] != "g" else int(grain[1:])
-    )
+    group = {"row": 0, "tensor": None}.get(grain) if grain[0] != "g" else int(grain[1:])
+    if whole:
+        return Scheme(f"{whole[1]}int{whole[2]}-{grain}", int(whole[2]), bool(whole[1]), group)
+    code = named[1] if named else ""
+    full = code if group == usual else f"{code}-{grain}"
+    if code in TABLES:
+        return Scheme(full, 4, group=group, table=code)
+    small = code.partition("_")[2] or "e2m1"
+    return Scheme(full, SMALL[small].bits, group=group, small=small)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +110,14 @@ class Encoded:
     Attributes
     ----------
     data : int8 ``[..., K]`` for 8 symmetric bits, else uint8 ``[..., ceil(K b / 8)]``
-        Codes side by side from the lowest bit of the first byte, symmetric ones plus :math:`2^{b-1}`. Where a row is a
-        whole number of 32-bit words, the same bytes are the layout of compressed-tensors.
+        Codes side by side from the lowest bit of the first byte, symmetric integers plus :math:`2^{b-1}`. Where a row is a
+        whole number of 32-bit words, the same bytes are the layout of compressed-tensors. Of a GGUF scheme, its blocks.
     scale : float64 or float32 ``[..., 1]``, ``[..., K/G]`` or ``[]``
-    zero_point : uint8 like scale, or None for symmetric codes
+        uint8 of the mx schemes (powers of two, plus 127) and of nvfp4 (e4m3); None of GGUF schemes.
+    zero_point : uint8 like scale, or None for codes without
     scheme : str
     shape, dtype : of the array that `decode` gives back
+    outer : float32 ``[]``, what all scales are multiplied by, of nvfp4; or None
     """
 
     data: Any
@@ -78,11 +126,18 @@ class Encoded:
     scheme: str
     shape: tuple[int, ...]
     dtype: str
+    outer: Any = None
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The arrays that are there, by name."""
+        every = {k: getattr(self, k) for k in ("data", "scale", "zero_point", "outer")}
+        return {k: v for k, v in every.items() if v is not None}
 
     @property
     def nbytes(self) -> int:
         """Bytes of the codes, scales and zero points."""
-        return sum(math.prod(a.shape) * a.itemsize for a in (self.data, self.scale, self.zero_point) if a is not None)
+        return sum(math.prod(a.shape) * a.itemsize for a in self.parts.values())
 
     def __repr__(self) -> str:
         kind = dtype_name(self.dtype)
@@ -100,12 +155,16 @@ def check_parts(who: str, e: Encoded) -> Scheme:
     *lead, last = shape
     if how.group and last % how.group:
         raise ValueError(f"{who}: groups of {how.group} do not divide a last axis of {last}")
-    steps = () if how.group is None else (*lead, last // how.group if how.group else 1)
-    if (e.zero_point is not None) != how.affine:
-        raise ValueError(f"{who}: {e.scheme} has {'a' if how.affine else 'no'} zero_point")
-    kind = "int8" if how.raw else "uint8"
-    wanted = [("data", e.data, kind, (*lead, how.bytes(last))), ("scale", e.scale, "", steps)]
-    for name, x, dtype, want in [*wanted, ("zero_point", e.zero_point, "uint8", steps)][: 3 if how.affine else 2]:
+    if how.block and e.dtype == "float64":
+        raise ValueError(f"{who}: {e.scheme} stands for float32 numbers, got dtype float64")
+    for name, there in (("scale", not how.block), ("zero_point", how.affine), ("outer", how.outer)):
+        if (getattr(e, name) is not None) != there:
+            raise ValueError(f"{who}: {e.scheme} has {'a' if there else 'no'} {name}")
+    steps = how.steps(shape)
+    kinds = {"data": "int8" if how.raw else "uint8", "scale": "uint8" if how.small else "", "zero_point": "uint8"}
+    shapes = {"data": (*lead, how.bytes(last)), "outer": ()}
+    for name, x in e.parts.items():
+        want, dtype = shapes.get(name, steps), kinds.get(name, "float32")
         if not hasattr(x, "shape"):
             raise TypeError(f"{who}: {name} must be an array, got {type(x).__name__}")
         if tuple(x.shape) != want:

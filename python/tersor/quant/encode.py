@@ -1,7 +1,10 @@
-"""Range, codes and packing in one read, and back. The one rule: an `Encoded` is what the separate steps would give."""
+"""Range, codes and packing in one read, and back. The one rule: an `Encoded` is what the separate steps would give; how its
+codes are made is its scheme's.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -11,14 +14,20 @@ from tersor._op import OPS, op
 from tersor._sample import Quantized
 from tersor.quant import _plain as plain
 from tersor.quant._arguments import Array, detached, one_of
-from tersor.quant._encoded import Encoded, check_parts
+from tersor.quant._blocks import _decode_gguf, _decode_table, _encode_float, _encode_gguf, _encode_table
+from tersor.quant._encoded import Encoded, Scheme, check_parts
 from tersor.quant._encoded import scheme as find_scheme
+from tersor.quant._grids import SMALL, like
 from tersor.quant.affine import quantize
 from tersor.quant.packing import pack
+from tersor.quant.qparams import _value_range as choose_range
 from tersor.quant.qparams import affine_params, cast, choose_qparams, least, torch_module
 
 #: elements of a group above which a group no longer fits the caches near a core: it is read twice, by all threads
 _WIDE = 1 << 19
+#: operators whose names users do not know
+_INNER = re.compile("encode_(affine|symmetric|table|float|gguf)|value_range|choose_qparams|quantize")
+SCALINGS = {"floor": 0, "even": 1, "ceil": 2, "rceil": 3}
 
 
 @op(sample=Quantized("x", bits=4), native=True, integer=True)
@@ -51,7 +60,16 @@ def _decode(data: Array, scale: Array, zero_point: Array = None, bits: int = 8, 
     return OPS["quant.dequantize"].reference(q, scale, zero_point, dtype)
 
 
-def encode(x: Array, scheme: str, *, nan: str = "raise", out: Encoded | None = None) -> Encoded:
+def encode(
+    x: Array,
+    scheme: str,
+    *,
+    block: int | None = None,
+    scaling: str = "floor",
+    compat: str | None = None,
+    nan: str = "raise",
+    out: Encoded | None = None,
+) -> Encoded:
     r"""Range, codes and packing in one read of x.
 
     Parameters
@@ -61,6 +79,26 @@ def encode(x: Array, scheme: str, *, nan: str = "raise", out: Encoded | None = N
         ``<code>-row``, ``<code>-g<G>`` or ``<code>-tensor``: one scale per row of the last axis, per G elements of it, or
         for all. ``<code>`` is int2 to int8, symmetric with :math:`s = \max|x|/(2^{b-1} - 1)`, or uint1 to uint8, with a zero
         point. "int8-row" and "int4-g128" are the usual ones.
+
+        "nf4" and "fp4": places in a table of 16 numbers, of two that are equally near the lower one, with
+        :math:`s = \max|x|` of 64 elements.
+
+        "mxfp4", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp8_e4m3" and "mxfp8_e5m2" of OCP: small floats with a power of two for 32
+        elements; "nvfp4": e2m1 with an e4m3 for 16 elements, and one float32 over all, max|x|/2688. With ``-row`` or
+        ``-g<G>`` after them these share a scale among so many.
+
+        "q4_0", "q4_1", "q5_0", "q8_0" and "gguf_mxfp4": the blocks of 32 elements of GGUF files (the last is not mxfp4:
+        ties go to the smaller number, and there is no -0), of float32 and 16-bit arrays.
+    block : int, optional
+        How many elements share a scale, where the scheme does not say it.
+    scaling : "floor", "even", "ceil" or "rceil"
+        Of the mx schemes, the exponent of a scale: :math:`\lfloor\log_2\max|x|\rfloor - \lfloor\log_2 m\rfloor` with the
+        largest small float m, as OCP has it, which cuts off up to 25 % of the largest elements (e2m1; 12.5 % e4m3, 6 %
+        e2m3); the same of max|x| rounded to the digits of the codes; the same with :math:`\lceil\log_2\max|x|\rceil`; or
+        :math:`\lceil\log_2(\max|x|/m)\rceil`, the least that cuts nothing off.
+    compat : "bnb", optional
+        The codes of bitsandbytes for nf4 and fp4: x times 1/s instead of x/s, and fp4's two codes for zero. Its bytes hold
+        the same codes in the other order, ``pack(codes, 4, "bnb")``.
     nan : "raise" or "zero"
         What is not finite is an error; or it has no say in the range, NaN is the code of 0 and infinities are the ends.
     out : Encoded, optional
@@ -76,38 +114,82 @@ def encode(x: Array, scheme: str, *, nan: str = "raise", out: Encoded | None = N
     TypeError
         If x is not a float array, or out is of another dtype.
     ValueError
-        If x holds non-finite values or is 0-d, the scheme is unknown, or its groups do not divide the last axis.
+        If x holds non-finite values or is 0-d, the scheme is unknown, or its groups do not divide the last axis; if block,
+        scaling or compat do not go with the scheme; if the scale of a GGUF block is beyond float16.
 
     Notes
     -----
-    Groups are measured and coded while they are in cache. Groups of more than 2^19 elements are read twice.
+    Groups are measured and coded while they are in cache. Groups of integers of more than 2^19 elements, and all of nvfp4,
+    are read twice. nf4: Dettmers et al., "QLoRA" (2023). mx: OCP, "Microscaling Formats" 1.0 (2023).
     """
     name = "encode"
-    how, x = find_scheme(scheme), detached(name, x)
+    how, x = find_scheme(scheme, name, block), detached(name, x)
     saturate = one_of(name, "nan", nan, {"raise": False, "zero": True})
+    number = one_of(name, "scaling", scaling, SCALINGS)
+    peer = one_of(name, "compat", compat, {None: False, "bnb": True})
+    if number and (not how.small or how.outer):
+        raise ValueError(f"{name}: scaling={scaling!r} goes with mx schemes, got {scheme}")
+    if peer and not how.table:
+        raise ValueError(f"{name}: compat='bnb' goes with nf4 and fp4, got {scheme}")
     if x.ndim == 0:
         raise ValueError(f"{name}: x needs a last axis, got a 0-d array")
     last, kind = x.shape[-1], dtype_name(x.dtype)
     if kind not in FLOATS:
         raise TypeError(f"{name}: x must be a float array, got {kind}")
+    if how.block and kind == "float64":
+        raise TypeError(f"{name}: {scheme} is made of float32 or 16-bit arrays, got float64")
     if how.group and last % how.group:
         raise ValueError(f"{name}: groups of {how.group} do not divide a last axis of {last}")
-    target = None if out is None else _target(out, scheme, x)
+    target = None if out is None else _target(out, how.name, x)
     shape = tuple(x.shape)
-    if how.group is None or how.elements(last) > _WIDE or last == 0:
-        made = _in_two_reads(x, how, nan)
-    else:
-        keywords: dict[str, Any] = {"out": target} if target and saturate else {}
-        try:
-            made = (_encode_affine if how.affine else _encode_symmetric)(x, how.bits, how.group, saturate, **keywords)
-        except ValueError as e:
-            raise ValueError(str(e).replace("encode_affine", name, 1).replace("encode_symmetric", name, 1)) from None
+    keywords: dict[str, Any] = {}
+    if target and saturate:
+        keywords["out"] = target if len(target) > 1 else target[0]
+    try:
+        parts = _made(x, how, saturate, number, peer, keywords)
+    except ValueError as e:
+        raise ValueError(_INNER.sub(name, str(e), count=1)) from None
     if out is None or target is None:
-        data, steps, *zero = made
-        return Encoded(data, steps, zero[0] if zero else None, scheme, shape, kind)
-    if made[0] is not target[0]:
-        into(name, target, made)
+        return Encoded(
+            parts["data"], parts.get("scale"), parts.get("zero_point"), how.name, shape, kind, parts.get("outer")
+        )
+    if parts["data"] is not target[0]:
+        into(name, list(out.parts.values()), [parts[k] for k in out.parts])
+    elif how.outer:
+        into(name, [out.outer], [parts["outer"]])
     return out
+
+
+def _made(
+    x: Array, how: Scheme, saturate: bool, scaling: int, peer: bool, keywords: dict[str, Any]
+) -> dict[str, Array]:
+    """The parts of an `Encoded`, by name."""
+    made: tuple[Array, ...]
+    if how.block:
+        return {"data": _encode_gguf(x, how.block.number, how.block.bytes, saturate, **keywords)}
+    group = how.group
+    if how.table:
+        made = _encode_table(x, like(how.places, x), group or 0, peer, saturate, **keywords)
+    elif how.small:
+        small, outer = SMALL[how.small], None
+        if how.outer:
+            outer = _over(x, 448 * small.most, saturate)
+        made = _encode_float(x, outer, small.exponent, small.mantissa, group or 0, scaling, saturate, **keywords)
+        return {"data": made[0], "scale": made[1]} | ({} if outer is None else {"outer": outer})
+    elif group is None or how.elements(x.shape[-1]) > _WIDE or x.shape[-1] == 0:
+        made = _in_two_reads(x, how, "zero" if saturate else "raise")
+    else:
+        made = (_encode_affine if how.affine else _encode_symmetric)(x, how.bits, group, saturate, **keywords)
+    return dict(zip(("data", "scale", "zero_point"), made, strict=False))
+
+
+def _over(x: Array, most: float, saturate: bool) -> Array:
+    """max|x| over what the codes and scales of one byte reach, as a float32 that is positive and finite."""
+    xp: Any = np if isinstance(x, np.ndarray) else torch_module()
+    low, high = choose_range(x, 0, 0, saturate)
+    amax = cast(xp, xp.clip(xp.maximum(-low, high).reshape(()), None, float(np.finfo(np.float32).max)), "float32")
+    amax = np.asarray(amax) if xp is np else amax
+    return xp.asarray(least(xp, amax / xp.full_like(amax, most), amax, most))
 
 
 def _target(out: Any, scheme: str, x: Array) -> tuple[Array, ...]:
@@ -116,11 +198,11 @@ def _target(out: Any, scheme: str, x: Array) -> tuple[Array, ...]:
         raise TypeError(f"encode: out must be an Encoded, got {type(out).__name__}")
     if out.dtype != dtype_name(x.dtype):
         raise TypeError(f"encode: out is of {out.dtype}, x of {dtype_name(x.dtype)}")
-    if out.scheme != scheme or out.shape != tuple(x.shape):
+    if out.scheme != scheme or tuple(out.shape) != tuple(x.shape):
         raise ValueError(f"encode: out is {out.scheme} of {out.shape}, x is to be {scheme} of {tuple(x.shape)}")
     if isinstance(out.data, np.ndarray) != isinstance(x, np.ndarray):
         raise TypeError("encode: out and x must be of the same library")
-    return (out.data, out.scale) if out.zero_point is None else (out.data, out.scale, out.zero_point)
+    return tuple(v for k, v in out.parts.items() if k != "outer")
 
 
 def _in_two_reads(x: Array, how: Any, nan: str) -> tuple[Array, ...]:
@@ -143,8 +225,19 @@ def _in_two_reads(x: Array, how: Any, nan: str) -> tuple[Array, ...]:
     return data, scale, cast(np if isinstance(x, np.ndarray) else torch_module(), zero, "uint8")
 
 
+def float_scales(e: Encoded, how: Scheme) -> Array:
+    """The scales of an `Encoded` as floats: those of one byte are places in a table too."""
+    if not how.small:
+        return e.scale
+    if e.outer is None:
+        table, outer = like("e8m0", e.scale), like("e8m0", e.scale)[127]
+    else:
+        table, outer = like("e4m3", e.scale), e.outer
+    return _decode_table(e.scale, outer, table, None, 8, e.scale.shape[-1], FLOATS.index("float32"))
+
+
 def decode(e: Encoded, *, out: Array = None) -> Array:
-    r"""The numbers of an `Encoded`, :math:`\hat x = (q - z)\,s`.
+    r"""The numbers of an `Encoded`, :math:`\hat x = (q - z)\,s`, or the number that q is the code of times s.
 
     Parameters
     ----------
@@ -171,4 +264,9 @@ def decode(e: Encoded, *, out: Array = None) -> Array:
         raise TypeError(f"{name}: e must be an Encoded, got {type(e).__name__}")
     how = check_parts(name, e)
     keywords = {} if out is None else {"out": out}
-    return _decode(e.data, e.scale, e.zero_point, how.bits, e.shape[-1], FLOATS.index(e.dtype), **keywords)
+    last, dtype = e.shape[-1], FLOATS.index(e.dtype)
+    if how.block:
+        return _decode_gguf(e.data, how.block.number, last, dtype, **keywords)
+    if how.places:
+        return _decode_table(e.data, e.scale, like(how.places, e.data), e.outer, how.bits, last, dtype, **keywords)
+    return _decode(e.data, e.scale, e.zero_point, how.bits, last, dtype, **keywords)

@@ -13,6 +13,9 @@ from tersor._values import float_name
 from tersor.quant import _plain as plain
 from tersor.quant._arguments import Array, detached, one_of
 
+#: whether rows are whole words
+LAYOUTS = {"dense": False, "ct_dense": True, "bnb": False}
+
 
 @op(sample=Quantized("q", bits=4), native=True, integer=True)
 def _pack(q: Array, bits: int = 8, words: bool = False) -> Array:
@@ -44,6 +47,13 @@ def _width(name: str, bits: Any) -> int:
     return bits
 
 
+def _turned(name: str, w: Array, bits: int, last: int) -> Array:
+    """Bytes with their halves exchanged."""
+    if bits != 4 or last % 2:
+        raise ValueError(f'{name}: layout "bnb" holds pairs of codes of 4 bits, got {bits} bits and an axis of {last}')
+    return w >> 4 | w << 4
+
+
 def pack(q: Codes, bits: int, layout: str = "dense", *, axis: int = -1) -> Array:
     r"""Codes side by side: code i lies at bits i·b to i·b + b - 1 of its row, from the lowest bit of the first byte.
 
@@ -54,9 +64,10 @@ def pack(q: Codes, bits: int, layout: str = "dense", *, axis: int = -1) -> Array
     q : int8 or uint8 array or tensor
     bits : int
         1 to 8.
-    layout : "dense" or "ct_dense"
-        Rows in whole bytes, uint8 ``[..., ceil(K b / 8)]``; or in 32-bit words, int32 ``[..., ceil(K b / 32)]``, as
-        compressed-tensors packs them.
+    layout : "dense", "ct_dense" or "bnb"
+        Rows in whole bytes, uint8 ``[..., ceil(K b / 8)]``; in 32-bit words, int32 ``[..., ceil(K b / 32)]``, as
+        compressed-tensors packs them; or two codes of 4 bits a byte, of an even K, the first in the high half, as
+        bitsandbytes packs them.
     axis : int
         The axis that is packed.
 
@@ -72,10 +83,11 @@ def pack(q: Codes, bits: int, layout: str = "dense", *, axis: int = -1) -> Array
         If a code does not fit the bits, or the layout is unknown.
     """
     q = detached("pack", q)
-    words = one_of("pack", "layout", layout, {"dense": False, "ct_dense": True})
+    words = one_of("pack", "layout", layout, LAYOUTS)
     axis = _axis("pack", axis, q.ndim)
     bits = _width("pack", bits)
-    return _moved(_pack(_moved(q, axis, -1), bits, words), -1, axis)
+    w = _pack(_moved(q, axis, -1), bits, words)
+    return _moved(_turned("pack", w, bits, q.shape[axis]) if layout == "bnb" else w, -1, axis)
 
 
 def unpack(
@@ -90,11 +102,11 @@ def unpack(
         1 to 8.
     shape : tuple of int
         Of the codes.
-    layout : "dense" or "ct_dense"
+    layout : "dense", "ct_dense" or "bnb"
     axis : int
         The axis that was packed.
     dtype : "int8" or "uint8", or the type, optional
-        Signed or unsigned codes; unsigned for "dense", signed for "ct_dense" if it is not said.
+        Signed or unsigned codes; unsigned for "dense" and "bnb", signed for "ct_dense" if it is not said.
 
     Returns
     -------
@@ -108,7 +120,7 @@ def unpack(
         If w does not hold so many codes.
     """
     w = detached("unpack", w)
-    words = one_of("unpack", "layout", layout, {"dense": False, "ct_dense": True})
+    words = one_of("unpack", "layout", layout, LAYOUTS)
     kind = ("int8" if words else "uint8") if dtype is None else float_name(dtype)
     signed = one_of("unpack", "dtype", kind, {"int8": True, "uint8": False})
     bits = _width("unpack", bits)
@@ -118,4 +130,6 @@ def unpack(
     axis = _axis("unpack", axis, w.ndim)
     if len(shape) != w.ndim or any(shape[i] != w.shape[i] for i in range(-w.ndim, 0) if i != axis):
         raise ValueError(f"unpack: w of shape {tuple(w.shape)} does not hold codes of shape {shape}")
-    return _moved(_unpack(_moved(w, axis, -1), bits, int(shape[axis]), signed), -1, axis)
+    w = _moved(w, axis, -1)
+    w = _turned("unpack", w, bits, int(shape[axis])) if layout == "bnb" else w
+    return _moved(_unpack(w, bits, int(shape[axis]), signed), -1, axis)

@@ -17,7 +17,9 @@ from tersor._sample import Draw
 from tersor.quant import _panels as lay
 from tersor.quant import _plain
 from tersor.quant._arguments import Array, detached, one_of
-from tersor.quant._encoded import Encoded, check_parts
+from tersor.quant._encoded import Encoded, Scheme, check_parts
+from tersor.quant._grids import like
+from tersor.quant.encode import float_scales
 from tersor.quant.packing import unpack
 from tersor.quant.qparams import least
 
@@ -181,13 +183,17 @@ class Packed:
         return f"Packed({self.bits} bits, {self.shape}, {self.groups} groups, {self.nbytes} bytes)"
 
 
-def prepack(weight: Encoded) -> Packed:
+def prepack(weight: Encoded, table: Number = None) -> Packed:
     r"""Lays encoded weights out for `packed_linear`, once: codes in the order in which a product reads them.
 
     Parameters
     ----------
     weight : Encoded of ``[out, in]``
-        Of any scheme of `encode`. Codes of up to 4 bits lie in 4 bits, others in 8.
+        Of any scheme of integers of `encode`, or of codes of 4 bits that are places in a table: nf4, fp4, mxfp4, nvfp4.
+        Codes of up to 4 bits lie in 4 bits, others in 8.
+    table : float32 array or tensor [16], optional
+        The numbers that codes of 4 bits are places in, instead of those of the scheme: of nf4 and its like, or of int4, whose
+        place 0 is the code -8. With `gptq(codebook=)` these are the codebook.
 
     Returns
     -------
@@ -196,9 +202,11 @@ def prepack(weight: Encoded) -> Packed:
     Raises
     ------
     TypeError
-        If weight is not an Encoded, or its scales are float64 (encode the weight as float32).
+        If weight is not an Encoded, or its scales are float64 (encode the weight as float32); if a table is not float32.
     ValueError
-        If its parts do not fit, or it is not ``[out, in]``.
+        If its parts do not fit, it is not ``[out, in]``, or a table is given that is not 16 finite numbers for codes of 4 bits
+        without zero points; if its scheme is one of small floats of more than 4 bits, or of
+        GGUF.
 
     Notes
     -----
@@ -218,12 +226,19 @@ def prepack(weight: Encoded) -> Packed:
     how = check_parts(who, weight)
     if len(weight.shape) != 2:
         raise ValueError(f"{who}: weight must be [out, in], got shape {tuple(weight.shape)}")
-    if dtype_name(weight.scale.dtype) != "float32":
-        raise TypeError(f"{who}: scales must be float32, got {dtype_name(weight.scale.dtype)}; encode a float32 weight")
+    if how.block or (how.places and how.bits != 4):
+        raise ValueError(f"{who}: codes of {weight.scheme} are not multiplied as they are; decode them")
+    scale, zero = float_scales(weight, how), weight.zero_point
+    if dtype_name(scale.dtype) != "float32":
+        raise TypeError(f"{who}: scales must be float32, got {dtype_name(scale.dtype)}; encode a float32 weight")
     outs, inputs = weight.shape
     groups = inputs // how.group if how.group and inputs else 1
-    q = weight.data if how.raw else unpack(weight.data, how.bits, weight.shape, dtype="uint8" if how.affine else "int8")
-    scale, zero = weight.scale, weight.zero_point
+    if table is not None:
+        table = _sixteen(who, table, how, scale)
+    elif how.places:
+        table = like(how.places, scale)
+    plain = how.affine or table is not None
+    q = weight.data if how.raw else unpack(weight.data, how.bits, weight.shape, dtype="uint8" if plain else "int8")
     if how.group is None:
         scale = scale.reshape(1, 1) + _zeros(scale, outs)
         zero = None if zero is None else zero.reshape(1, 1) + _zeros(zero, outs)
@@ -232,7 +247,18 @@ def prepack(weight: Encoded) -> Packed:
     if zero is not None:
         zero = zero.astype(np.float32) if isinstance(zero, np.ndarray) else zero.float()
     bits = 4 if how.bits <= 4 else 8
-    return Packed(_panels(q, scale, zero, bits, how.affine), None, (outs, inputs), bits, groups, how.affine)
+    return Packed(_panels(q, scale, zero, bits, how.affine), table, (outs, inputs), bits, groups, how.affine)
+
+
+def _sixteen(who: str, table: Array, how: Scheme, like: Array) -> Array:
+    """A table that somebody gave, checked."""
+    if how.bits != 4 or how.affine:
+        raise ValueError(f"{who}: a table goes with codes of 4 bits without zero points, got {how.name}")
+    if is_tensor(table) != is_tensor(like) or dtype_name(getattr(table, "dtype", "")) != "float32":
+        raise TypeError(f"{who}: table must be float32 of the library of weight, got {type(table).__name__}")
+    if tuple(table.shape) != (16,) or not bool(abs(table).max() < float("inf")):
+        raise ValueError(f"{who}: table must be 16 finite numbers, got shape {tuple(table.shape)}: {table}")
+    return table
 
 
 def _zeros(like: Array, n: int) -> Array:

@@ -9,6 +9,7 @@ _UNWRITTEN = "not written yet"
 _PAIRS = "not written yet: pairs are walked tile by tile with a running reducer, on the CPU alone"
 _STRUCTURE = "the structure of a matrix is made on the CPU, once, and kept where its values are"
 _PLAIN = "torch's own functions do it where `CSR` meets a tensor on a GPU"
+_FILES = "blocks of files, which are read and written on the CPU"
 _PACKED = "a layout for the CPU: on a GPU the weight is decoded and multiplied by torch's own product"
 
 #: operators whose launcher here is made of torch's own operations: no kernel of ours, and no reference
@@ -36,7 +37,9 @@ ABSENT = {
     "prune.magnitude_split": "a sample tells where the threshold is on the CPU alone; elsewhere digits are searched",
     "quant.bit_allocate": "a choice among a few hundred levels, one after another, on the CPU",
     "quant.dequantize": _UNWRITTEN,
+    "quant.decode_gguf": _FILES,
     "quant.encode_affine": _UNWRITTEN,
+    "quant.encode_gguf": _FILES,
     "quant.fake_quantize_lsq": _UNWRITTEN,
     "quant.fake_quantize_lsq_bwd": _UNWRITTEN,
     "quant.ldlq": "columns follow one another: weights and Hessian go to the CPU, where rows are decided side by side",

@@ -5,6 +5,7 @@
 //! handed over as they lie; 16-bit types, and an output that is the memory of an input, go through a scratch of
 //! [`CHUNK`] elements that stays in the first cache, and so do results that no cache would hold, on their way past.
 
+mod beside;
 mod real;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ mod tests;
 use base::simd::{Kernel, Simd, dispatch};
 use base::stream;
 use base::{Error, Result, Tensor, pool};
+pub use beside::{Rows, from_bytes, to_bytes};
 pub use real::{Compute, Real};
 use std::marker::PhantomData;
 

@@ -4,7 +4,19 @@ The rule: a code is decided in float64 for float64 data and in float32 for all o
 the results are the bits of the CPU.
 """
 
+from tersor.triton.quant.blocks import decode_table, encode_float, encode_table, float_decode, float_encode
 from tersor.triton.quant.encode import decode, encode_symmetric, value_range
 from tersor.triton.quant.fake import fake_quantize, fake_quantize_bwd
 
-__all__ = ["decode", "encode_symmetric", "fake_quantize", "fake_quantize_bwd", "value_range"]
+__all__ = [
+    "decode",
+    "decode_table",
+    "encode_float",
+    "encode_symmetric",
+    "encode_table",
+    "fake_quantize",
+    "fake_quantize_bwd",
+    "float_decode",
+    "float_encode",
+    "value_range",
+]

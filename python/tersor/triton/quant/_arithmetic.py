@@ -100,3 +100,23 @@ def scale_at(
     if HAS_ZERO:
         z = tl.load(zero + (index * 0 if ONE_ZERO else index), live, 0).to(T)
     return s, z
+
+
+@triton.jit
+def small(v, most, LEAST: tl.constexpr, MANTISSA: tl.constexpr, SIGN: tl.constexpr):
+    """The code of the nearest small float, half to even, with the sign at bit SIGN: see `mini.rs`; of NaN the largest."""
+    a = tl.abs(v)
+    a = tl.where(a < most, a, most)
+    if v.dtype == tl.float64:
+        b = v.to(tl.int64, bitcast=True)
+        low = tl.full([1], (1023 + LEAST) << 52, tl.int64)
+        p = tl.maximum(a.to(tl.int64, bitcast=True) >> 52 << 52, low)
+        r = nearest(a * ((2046 << 52) - p).to(tl.float64, bitcast=True) * (1 << MANTISSA))
+        up = (p - low) >> (52 - MANTISSA)
+    else:
+        b = v.to(tl.int32, bitcast=True)
+        low = tl.full([1], (127 + LEAST) << 23, tl.int32)
+        p = tl.maximum(a.to(tl.int32, bitcast=True) >> 23 << 23, low)
+        r = nearest(a * ((254 << 23) - p).to(tl.float32, bitcast=True) * (1 << MANTISSA))
+        up = (p - low) >> (23 - MANTISSA)
+    return r.to(tl.int32) + up.to(tl.int32) + ((b < 0).to(tl.int32) << SIGN)

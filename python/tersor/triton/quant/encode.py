@@ -34,6 +34,18 @@ def _extent(
 
 
 @triton.jit
+def largest(x, group, T: tl.constexpr, B: tl.constexpr):
+    """The largest finite magnitude of a group, and whether something in it is not finite."""
+    top, bad = tl.zeros([B], T), tl.zeros([B], tl.int32)
+    for i in range(0, group, B):
+        at = i + tl.arange(0, B)
+        v = tl.load(x + at, at < group, 0).to(T)
+        bad |= (finite(v) == 0).to(tl.int32)
+        top = tl.maximum(top, tl.abs(tl.where(finite(v), v, 0)))
+    return tl.zeros([1], T) + tl.max(top, 0), tl.max(bad, 0).to(tl.int8)
+
+
+@triton.jit
 def _codes(x, at, live, s, most, SATURATE: tl.constexpr, T: tl.constexpr):
     v = tl.load(x + at, live, 0).to(T)
     if SATURATE:
@@ -60,17 +72,10 @@ def _symmetric(
     """A group: its largest magnitude, then its codes, four of eight bits or two of four side by side."""
     pid = tl.program_id(0).to(tl.int64)
     base = x + pid * group
-    top = tl.zeros([B], T)
-    bad = tl.zeros([B], tl.int32)
-    for i in range(0, group, B):
-        at = i + tl.arange(0, B)
-        v = tl.load(base + at, at < group, 0).to(T)
-        bad |= (finite(v) == 0).to(tl.int32)
-        top = tl.maximum(top, tl.abs(tl.where(finite(v), v, 0)))
-    amax = tl.zeros([1], T) + tl.max(top, 0)
+    amax, bad = largest(base, group, T, B)
     s = least(divide(amax, tl.full([1], most, T)), amax, tl.full([1], most, T))
     tl.store(scale + pid + tl.arange(0, 1), s)
-    tl.store(odd + pid, tl.max(bad, 0).to(tl.int8))
+    tl.store(odd + pid, bad)
     if BITS == 8:
         for i in range(0, group, B):
             at = i + tl.arange(0, B)
@@ -117,7 +122,7 @@ def _decode(
     tl.store(x + at, ends(out, s, x.dtype.element_ty).to(x.dtype.element_ty), live)
 
 
-def _refuse_odd(name, odd):
+def refuse_odd(name, odd):
     if bool(odd.any()):
         raise ValueError(f"{name}: x holds non-finite values (nan='zero' takes NaN for 0 and infinities for the ends)")
 
@@ -148,7 +153,7 @@ def value_range(x, low, high, axes, group, saturate):
         enable_fp_fusion=False,
     )
     if not saturate:
-        _refuse_odd("value_range", parts[2])
+        refuse_odd("value_range", parts[2])
     low.copy_(parts[0].amin(1).reshape(low.shape))
     high.copy_(parts[1].amax(1).reshape(high.shape))
 
@@ -184,7 +189,7 @@ def encode_symmetric(x, data, scale, bits, group, saturate):
         enable_fp_fusion=False,
     )
     if not saturate:
-        _refuse_odd("encode_symmetric", odd)
+        refuse_odd("encode_symmetric", odd)
 
 
 def decode(data, scale, zero_point, x, bits, last, dtype):

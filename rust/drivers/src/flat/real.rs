@@ -33,6 +33,16 @@ pub trait Real:
     fn up(self) -> Self;
     /// The low 32 bits of the representation.
     fn low(self) -> i32;
+    /// Whether the sign is set, of zeros and NaN too.
+    fn negative(self) -> bool;
+    /// The power of two at or below the magnitude of a normal number; of 0 and denormals 0.
+    #[must_use]
+    fn power(self) -> Self;
+    /// 1/p of a power of two p within 2^±100, without a division.
+    #[must_use]
+    fn inverse(self) -> Self;
+    /// 2^m (log2 p − log2 q) of powers of two p and q.
+    fn steps(self, q: Self, m: u32) -> i32;
     fn is_finite(self) -> bool;
     /// The largest |x|; NaN above infinity above every number. With `FINITE`, what is not finite counts as 0.
     fn amax<const FINITE: bool>(x: &[Self]) -> Self;
@@ -92,6 +102,23 @@ macro_rules! real {
             #[inline(always)]
             fn low(self) -> i32 {
                 self.to_bits() as i32
+            }
+            #[inline(always)]
+            fn negative(self) -> bool {
+                self.is_sign_negative()
+            }
+            #[inline(always)]
+            fn power(self) -> Self {
+                <$t>::from_bits(self.to_bits() & <$t>::INFINITY.to_bits())
+            }
+            #[inline(always)]
+            fn inverse(self) -> Self {
+                const TWICE: $u = 2 * (1.0 as $t).to_bits();
+                <$t>::from_bits(TWICE.wrapping_sub(self.to_bits()))
+            }
+            #[inline(always)]
+            fn steps(self, q: Self, m: u32) -> i32 {
+                (self.to_bits().wrapping_sub(q.to_bits()) >> (<$t>::MANTISSA_DIGITS - 1 - m)) as i32
             }
             #[inline(always)]
             fn is_finite(self) -> bool {

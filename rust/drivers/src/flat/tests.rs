@@ -191,3 +191,43 @@ fn ranges() {
     check::<f32>();
     check::<f64>();
 }
+
+/// Codes that are the numbers themselves, two a byte; a row of an odd number of them ends within one.
+#[test]
+fn rows_beside_their_bytes() {
+    fn bytes(n: usize) -> usize {
+        n.div_ceil(2)
+    }
+    fn put<T: Real>(x: &[T], out: &mut [u8]) -> u8 {
+        for (o, x) in out.iter_mut().zip(x.chunks(2)) {
+            let code = |i: usize| x.get(i).map_or(0, |v| v.to_f64() as u8);
+            *o = code(0) | code(1) << 4;
+        }
+        x.iter().fold(0, |all, v| all | v.to_f64() as u8)
+    }
+    fn take<T: Real>(data: &[u8], y: &mut [T]) {
+        for (i, y) in y.iter_mut().enumerate() {
+            *y = T::int(i32::from(data[i / 2] >> (i % 2 * 4) & 15));
+        }
+    }
+    fn check<A: Compute>(rows: usize, len: usize) {
+        let code = |i: usize| (i % 13 + i / 17 % 3) as u8;
+        let mut x: Vec<A> = (0..rows * len).map(|i| A::from_f64(f64::from(code(i)))).collect();
+        let (mut data, mut y) = (vec![0xffu8; rows * bytes(len)], vec![A::from_f64(-1.0); rows * len]);
+        // SAFETY: the arrays themselves.
+        let of = |at: *mut u8, shape: &[usize], kind| unsafe { Tensor::new(at, shape, kind, true).unwrap() };
+        let (x, y) =
+            (of(x.as_mut_ptr().cast(), &[rows, len], A::DTYPE), of(y.as_mut_ptr().cast(), &[rows, len], A::DTYPE));
+        let data = of(data.as_mut_ptr(), &[rows, bytes(len)], Dtype::U8);
+        let all = to_bytes::<A, u8>(&x, &data, bytes, put, |a, b| a | b).unwrap();
+        assert_eq!(all, (0..rows * len).map(code).fold(0, |a, b| a | b));
+        from_bytes::<A>(&data, &y, bytes, |_, data, y| take(data, y)).unwrap();
+        assert!(y.slice::<A>().unwrap().iter().enumerate().all(|(i, y)| y.to_f64() == f64::from(code(i))));
+        assert!(from_bytes::<A>(&data, &y, |n| n, |_, _, _| ()).is_err() || bytes(len) == len || rows == 0);
+    }
+    for (rows, len) in [(0, 5), (3, 0), (1, 1), (5, 7), (2, 2049), (3, 4096), (1, 70_001), (9000, 300)] {
+        check::<f32>(rows, len);
+        check::<f64>(rows, len);
+        check::<Bf16>(rows, len);
+    }
+}

@@ -6,14 +6,14 @@
 //! `least`); the scale of zeros is the smallest normal number.
 
 use super::affine::{Affine, Dequantize, Range};
-use super::layout::{Rows, width};
+use super::layout::width;
 use super::range::Extent;
 use super::scales::{Form, Scales};
 use base::fetch;
 use base::pool::{self, Shared};
 use base::simd::{Kernel, Simd, dispatch};
-use base::{Dtype, Error, Result, Scalar, Tensor, bits, by_float, try_vec};
-use drivers::flat::{BLOCK, CHUNK, Compute, Real};
+use base::{Dtype, Element, Error, Result, Scalar, Tensor, bits, by_float, try_vec};
+use drivers::flat::{self, BLOCK, CHUNK, Compute, Real};
 
 /// Elements between two requests for memory; loops over so many are compiled for the number.
 const TURN: usize = 128;
@@ -25,11 +25,29 @@ const AHEAD: usize = 16 * 1024;
 const FARTHEST: usize = 256 * 1024;
 
 /// How a group's numbers become a scale and codes.
-trait Scheme: Copy + Sync {
-    fn see<T: Real, const FINITE: bool>(self, x: &[T]) -> Extent<T>;
-    /// The scale and the zero point in the codes as they are stored.
-    fn solve<T: Real>(self, e: Extent<T>) -> (T, T);
-    fn range(self) -> Range;
+pub(super) trait Scheme<T: Real>: Copy + Sync {
+    /// A scale as it is stored.
+    type Kept: Element;
+    /// What a scale means for the codes of its group.
+    type Step: Copy;
+    fn see<const FINITE: bool>(self, x: &[T]) -> Extent<T>;
+    /// The scale, the zero point in the codes as they are stored, and the step.
+    fn solve(self, e: Extent<T>) -> (Self::Kept, u8, Self::Step);
+    /// The code of a number or an infinity.
+    fn code(self, step: &Self::Step, x: T) -> u8;
+    /// The codes of some of them, [`TURN`] at most.
+    #[inline(always)]
+    fn codes(self, step: &Self::Step, x: &[T], codes: &mut [u8]) {
+        if let (Ok(x), Ok(codes)) = (<&[T; TURN]>::try_from(x), <&mut [u8; TURN]>::try_from(&mut *codes)) {
+            for i in 0..TURN {
+                codes[i] = self.code(step, x[i]);
+            }
+            return;
+        }
+        for (c, &x) in codes.iter_mut().zip(x) {
+            *c = self.code(step, x);
+        }
+    }
 }
 
 /// A scale s of numbers that reach over `extent` in n steps. Among denormals a quotient has few digits: where it was rounded
@@ -53,20 +71,23 @@ struct Symmetric {
     /// What is added to a code: 2^(b − 1) where codes are packed, 0 where they are int8.
     offset: i32,
 }
-impl Scheme for Symmetric {
+impl<T: Real> Scheme<T> for Symmetric {
+    type Kept = T;
+    type Step = Affine<T>;
     #[inline(always)]
-    fn see<T: Real, const FINITE: bool>(self, x: &[T]) -> Extent<T> {
+    fn see<const FINITE: bool>(self, x: &[T]) -> Extent<T> {
         Extent { low: T::ZERO, high: T::amax::<FINITE>(x) }
     }
     #[inline(always)]
-    fn solve<T: Real>(self, e: Extent<T>) -> (T, T) {
-        let most = T::int(self.range().hi - self.offset);
-        (least(e.high / most, e.high, most), T::int(self.offset))
+    fn solve(self, e: Extent<T>) -> (T, u8, Affine<T>) {
+        let most = (1 << (self.bits - 1)) - 1;
+        let s = least(e.high / T::int(most), e.high, T::int(most));
+        let range = Range { lo: self.offset - most, hi: self.offset + most };
+        (s, self.offset as u8, Affine::new(s, T::int(self.offset), range, Form::Divide))
     }
     #[inline(always)]
-    fn range(self) -> Range {
-        let most = (1 << (self.bits - 1)) - 1;
-        Range { lo: self.offset - most, hi: self.offset + most }
+    fn code(self, a: &Affine<T>, x: T) -> u8 {
+        a.code(a.divided(x))
     }
 }
 
@@ -74,23 +95,27 @@ impl Scheme for Symmetric {
 struct Asymmetric {
     bits: u32,
 }
-impl Scheme for Asymmetric {
+impl<T: Real> Scheme<T> for Asymmetric {
+    type Kept = T;
+    type Step = Affine<T>;
     #[inline(always)]
-    fn see<T: Real, const FINITE: bool>(self, x: &[T]) -> Extent<T> {
+    fn see<const FINITE: bool>(self, x: &[T]) -> Extent<T> {
         let (low, high) = T::range::<FINITE>(x);
         Extent { low, high }
     }
     #[inline(always)]
-    fn solve<T: Real>(self, e: Extent<T>) -> (T, T) {
-        let (low, high, n) = (e.low.to_f64(), e.high.to_f64(), f64::from(self.range().hi));
+    fn solve(self, e: Extent<T>) -> (T, u8, Affine<T>) {
+        let range = Range { lo: 0, hi: (1 << self.bits) - 1 };
+        let (low, high, n) = (e.low.to_f64(), e.high.to_f64(), f64::from(range.hi));
         // one step over the whole of the type is longer than its largest number
         let (s, most) = (T::of(high / n - low / n), T::MOST);
         let s = least(if s < most { s } else { most }, e.high - e.low, T::of(n));
-        (s, T::of((-low / s.to_f64()).round_ties_even().min(n)))
+        let z = (-low / s.to_f64()).round_ties_even().min(n);
+        (s, z as u8, Affine::new(s, T::of(z), range, Form::Divide))
     }
     #[inline(always)]
-    fn range(self) -> Range {
-        Range { lo: 0, hi: (1 << self.bits) - 1 }
+    fn code(self, a: &Affine<T>, x: T) -> u8 {
+        a.code(a.divided(x))
     }
 }
 
@@ -135,11 +160,11 @@ impl Sink<'_> {
 }
 
 /// Some units of x, with the places of what is made of them.
-struct Encode<'a, T, Q> {
+struct Encode<'a, T: Real, Q: Scheme<T>> {
     q: Q,
     x: &'a [T],
     data: &'a mut [u8],
-    scale: &'a mut [T],
+    scale: &'a mut [Q::Kept],
     zero: Option<&'a mut [u8]>,
     bits: usize,
     group: usize,
@@ -150,7 +175,7 @@ struct Encode<'a, T, Q> {
     ahead: bool,
 }
 
-impl<T: Real, Q: Scheme> Kernel for Encode<'_, T, Q> {
+impl<T: Real, Q: Scheme<T>> Kernel for Encode<'_, T, Q> {
     type Output = bool;
     /// True if all numbers are finite.
     #[inline(always)]
@@ -159,7 +184,7 @@ impl<T: Real, Q: Scheme> Kernel for Encode<'_, T, Q> {
         let mut sink = Sink { bits, out: data, codes: [0; CHUNK], held: 0 };
         let tile = (TILE / group).clamp(1, GROUPS);
         let unit_is_whole = unit % 8 * bits % 8 == 0;
-        let mut affine = [Affine::new(T::ONE, T::ZERO, q.range(), Form::Divide); GROUPS];
+        let mut steps = [q.solve(Extent::NONE).2; GROUPS];
         let (mut finite, mut done) = (true, 0);
         for tile in x.chunks(tile * group) {
             let ahead = if ahead { Ahead::of(tile) } else { Ahead(None) };
@@ -168,38 +193,35 @@ impl<T: Real, Q: Scheme> Kernel for Encode<'_, T, Q> {
                 for (i, x) in x.chunks(TURN).enumerate() {
                     ahead.fetch(0, g * group + i * TURN, x.len());
                     e = e.join(match <&[T; TURN]>::try_from(x) {
-                        Ok(x) => q.see::<T, false>(x),
-                        Err(_) => q.see::<T, false>(x),
+                        Ok(x) => q.see::<false>(x),
+                        Err(_) => q.see::<false>(x),
                     });
                 }
                 if !e.finite() {
                     finite = false;
-                    e = if saturate { q.see::<T, true>(x) } else { Extent::NONE };
+                    e = if saturate { q.see::<true>(x) } else { Extent::NONE };
                 }
-                let (s, z) = q.solve(e);
-                scale[done + g] = s;
+                let (s, z, step) = q.solve(e);
+                (scale[done + g], steps[g]) = (s, step);
                 if let Some(zero) = &mut zero {
-                    zero[done + g] = z.to_f64() as u8;
+                    zero[done + g] = z;
                 }
-                affine[g] = Affine::new(s, z, q.range(), Form::Divide);
             }
             for (g, x) in tile.chunks_exact(group).enumerate() {
-                let (a, mut at) = (affine[g], 0);
+                let (step, mut at) = (&steps[g], 0);
                 while at < group {
                     let codes = sink.room(TURN.min(group - at));
                     let n = codes.len();
                     ahead.fetch(tile.len() / 2, g * group + at, n);
                     let x = &x[at..at + n];
-                    match (<&[T; TURN]>::try_from(x), <&mut [u8; TURN]>::try_from(&mut *codes)) {
-                        (Ok(x), Ok(codes)) if finite => (0..TURN).for_each(
-                            #[inline(always)]
-                            |i| codes[i] = a.code(a.divided(x[i])),
-                        ),
-                        _ => {
-                            for (c, &x) in codes.iter_mut().zip(x) {
-                                *c = a.code(a.divided(if x == x { x } else { T::ZERO }));
-                            }
+                    if finite {
+                        q.codes(step, x, codes);
+                    } else {
+                        let mut own = [T::ZERO; TURN];
+                        for (own, &x) in own.iter_mut().zip(x) {
+                            *own = if x == x { x } else { T::ZERO };
                         }
+                        q.codes(step, &own[..n], codes);
                     }
                     at += n;
                 }
@@ -234,14 +256,24 @@ impl<T> Ahead<T> {
     }
 }
 
-fn encode<Q: Scheme>(q: Q, t: [&Tensor; 3], zero: Option<&Tensor>, k: &[Scalar]) -> Result<()> {
+/// `t`: x, data, scale; a group of 0 is the last axis.
+pub(super) fn encode<Q>(
+    q: Q,
+    t: [&Tensor; 3],
+    zero: Option<&Tensor>,
+    bits: usize,
+    group: i64,
+    saturate: bool,
+) -> Result<()>
+where
+    Q: Scheme<f32> + Scheme<f64>,
+{
     let [x, data, scale] = t;
-    let bits = width(k[0].int())?;
     let (rows, len) = x.rows();
     if x.shape().is_empty() {
         return Err(Error::Value("x needs a last axis, got a 0-d array".into()));
     }
-    let group = if k[1].int() == 0 { len } else { usize::try_from(k[1].int()).unwrap_or(usize::MAX) };
+    let group = if group == 0 { len } else { usize::try_from(group).unwrap_or(usize::MAX) };
     if x.is_empty() {
         return Ok(());
     }
@@ -249,7 +281,7 @@ fn encode<Q: Scheme>(q: Q, t: [&Tensor; 3], zero: Option<&Tensor>, k: &[Scalar])
         return Err(Error::Value(format!("groups of {group} do not divide a last axis of {len}")));
     }
     let groups = x.len() / group;
-    let unit = if group % 8 * bits % 8 == 0 { group } else { len };
+    let unit = if (group % 8 * bits).is_multiple_of(8) { group } else { len };
     if data.len() != rows * bits::bytes(len, bits) || data.dtype().size() != 1 || !data.writable() {
         return Err(Error::Value(format!("data must be {} writable bytes", rows * bits::bytes(len, bits))));
     }
@@ -257,10 +289,9 @@ fn encode<Q: Scheme>(q: Q, t: [&Tensor; 3], zero: Option<&Tensor>, k: &[Scalar])
         return Err(Error::Value(format!("{} scales for {groups} groups", scale.len())));
     }
     let zero = zero.map(base::Tensor::slice_mut::<u8>).transpose()?.map(|z| Shared(z.as_mut_ptr()));
-    let saturate = k[2].bool();
     by_float!(x, A => {
         let x = x.slice::<A>()?;
-        let scale = Shared(scale.slice_mut::<<A as Compute>::Real>()?.as_mut_ptr());
+        let scale = Shared(scale.slice_mut::<<Q as Scheme<<A as Compute>::Real>>::Kept>()?.as_mut_ptr());
         let codes = Shared(data.as_ptr());
         let units = x.len() / unit;
         let (each, bytes) = ((BLOCK / unit).max(1), bits::bytes(unit, bits));
@@ -308,14 +339,14 @@ pub fn symmetric(t: &[Tensor], k: &[Scalar]) -> Result<()> {
         return Err(Error::Value("symmetric codes have at least 2 bits".into()));
     }
     let offset = if data.dtype() == Dtype::I8 { 0 } else { 1 << (bits - 1) };
-    encode(Symmetric { bits, offset }, [x, data, scale], None, k)
+    encode(Symmetric { bits, offset }, [x, data, scale], None, bits as usize, k[1].int(), k[2].bool())
 }
 
 /// encode_affine(x) -> data, scale, zero_point; bits, group (0: the last axis), saturate
 pub fn affine(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     let [x, data, scale, zero] = t else { return Err(super::arrays(4, t)) };
     let bits = width(k[0].int())? as u32;
-    encode(Asymmetric { bits }, [x, data, scale], Some(zero), k)
+    encode(Asymmetric { bits }, [x, data, scale], Some(zero), bits as usize, k[1].int(), k[2].bool())
 }
 
 /// decode(data, scale, zero_point) -> x; bits, last (the size of x's last axis, in its shape), dtype (in its dtype)
@@ -323,47 +354,20 @@ pub fn decode(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     let [data, scale, zero, x] = t else { return Err(super::arrays(4, t)) };
     let bits = width(k[0].int())?;
     let signed = data.dtype() == Dtype::I8;
-    let rows = Rows::of(x);
-    if data.len() != rows.rows * bits::bytes(rows.len, bits) || data.dtype().size() != 1 || (signed && bits != 8) {
-        return Err(Error::Value(format!(
-            "{} rows of {} codes of {bits} bits are {} bytes, got {} of {}",
-            rows.rows,
-            rows.len,
-            rows.rows * bits::bytes(rows.len, bits),
-            data.len(),
-            data.dtype().name()
-        )));
+    if signed && bits != 8 {
+        return Err(Error::Value(format!("int8 codes have 8 bits, not {bits}")));
     }
     by_float!(x, A => {
         let offset = if signed || !zero.is_empty() { 0 } else { 1 << (bits - 1) };
         let scales = &Scales::<<A as Compute>::Real>::new(x, scale, zero, Form::Divide)?.without(offset);
-        let x = Shared(x.slice_mut::<A>()?.as_mut_ptr());
         let p = &Dequantize { scales, most: A::MOST, signed };
-        pool::run(rows.blocks(), rows.rows.saturating_mul(rows.len), |block| {
+        flat::from_bytes::<A>(data, x, |n| bits::bytes(n, bits), |at, packed, y| {
             let mut codes = [0u8; CHUNK];
-            let mut scratch = [<A as Compute>::Real::ZERO; CHUNK];
-            rows.each(block, |row, from, to| {
-                for at in (from..to).step_by(CHUNK) {
-                    let n = CHUNK.min(to - at);
-                    let (first, len) = (row * bits::bytes(rows.len, bits) + bits::bytes(at, bits), bits::bytes(n, bits));
-                    // SAFETY: the bytes of these codes, within the array.
-                    let packed = unsafe { std::slice::from_raw_parts(data.as_ptr().add(first), len) };
-                    let codes = if bits == 8 { packed } else {
-                        bits::unpack(packed, bits, &mut codes[..n]);
-                        &codes[..n]
-                    };
-                    // SAFETY: the numbers of this block.
-                    let y = unsafe { x.part(row * rows.len + at, n) };
-                    if A::SAME {
-                        // SAFETY: the same type by the promise of `SAME`.
-                        let y = unsafe { std::slice::from_raw_parts_mut(y.as_mut_ptr().cast(), n) };
-                        p.write(row * rows.len + at, codes, y);
-                    } else {
-                        p.write(row * rows.len + at, codes, &mut scratch[..n]);
-                        A::narrow(&scratch[..n], y);
-                    }
-                }
-            });
+            let codes = if bits == 8 { packed } else {
+                bits::unpack(packed, bits, &mut codes[..y.len()]);
+                &codes[..y.len()]
+            };
+            p.write(at, codes, y);
         })
     })
 }

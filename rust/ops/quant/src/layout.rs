@@ -4,37 +4,7 @@
 use base::pool::{self, Shared};
 use base::simd::{Kernel, Simd, dispatch};
 use base::{Dtype, Error, Result, Scalar, Tensor, bits};
-use drivers::flat::{BLOCK, CHUNK};
-
-/// Rows cut into pieces of at most a block, each a whole number of bytes at any width.
-#[derive(Clone, Copy)]
-pub struct Rows {
-    pub rows: usize,
-    pub len: usize,
-    per_block: usize,
-    pieces: usize,
-}
-
-impl Rows {
-    pub fn of(t: &Tensor) -> Rows {
-        let (rows, len) = t.rows();
-        let pieces = len.div_ceil(BLOCK).max(1);
-        Rows { rows, len, per_block: if pieces > 1 { 1 } else { (BLOCK / len.max(1)).max(1) }, pieces }
-    }
-
-    pub fn blocks(self) -> usize {
-        self.rows.div_ceil(self.per_block) * self.pieces
-    }
-
-    /// Calls `f(row, from, to)` for the pieces of a block.
-    #[inline(always)]
-    pub fn each(self, block: usize, mut f: impl FnMut(usize, usize, usize)) {
-        let (first, piece) = (block / self.pieces * self.per_block, block % self.pieces);
-        for row in first..(first + self.per_block).min(self.rows) {
-            f(row, piece * BLOCK, ((piece + 1) * BLOCK).min(self.len));
-        }
-    }
-}
+use drivers::flat::{CHUNK, Rows};
 
 /// 1 to 8.
 pub fn width(bits: i64) -> Result<usize> {

@@ -5,12 +5,17 @@ mod affine;
 mod allocate;
 mod encode;
 mod fake;
+mod gguf;
 mod grain;
 mod layout;
 mod ldlq;
+mod lookup;
+mod micro;
+mod mini;
 mod product;
 mod range;
 mod scales;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +28,8 @@ pub static OPS: &[Op] = ops! {
     quantize(x[*], scale[*], zero_point[*]?; lo: int, hi: int, form: int, rounding: int, seed: int, saturate: bool)
         -> (q[x]: lo < 0 ? int8 : uint8) = affine::quantize;
     dequantize(q[*], scale[*], zero_point[*]?; dtype: int) -> (x[q]: float(dtype)) = affine::dequantize;
+    float_encode(x[*]; exponent: int, mantissa: int, rounding: int, seed: int, nan: int) -> (q[x]: uint8) = mini::encode;
+    float_decode(q[*]; exponent: int, mantissa: int, dtype: int) -> (x[q]: float(dtype)) = mini::decode;
     fake_quantize(x[*], scale[*], zero_point[*]?; lo: int, hi: int, form: int) -> (y[x]) in place = fake::forward;
     fake_quantize_bwd(g[*], x[*], scale[*], zero_point[*]?; lo: int, hi: int, form: int) -> (dx[x]) in place = fake::backward;
     fake_quantize_lsq(x[*], scale[*], zero_point[*]?; lo: int, hi: int, form: int, factor) -> (y[x]) in place = fake::forward;
@@ -37,8 +44,17 @@ pub static OPS: &[Op] = ops! {
         -> (data[b.., (k * bits + 7) / 8]: uint8, scale[b.., group ? k / group : 1]: compute,
             zero_point[b.., group ? k / group : 1]: uint8)
         = encode::affine;
+    encode_table(x[b.., k], table[c]; group: int, peer: bool, saturate: bool)
+        -> (data[b.., (k + 1) / 2]: uint8, scale[b.., group ? k / group : 1]: compute) = table::encode_table;
+    encode_float(x[b.., k], outer[*]?; exponent: int, mantissa: int, group: int, scaling: int, saturate: bool)
+        -> (data[b.., (k * (1 + exponent + mantissa) + 7) / 8]: uint8, scale[b.., group ? k / group : 1]: uint8)
+        = micro::encode_float;
     decode(data[b.., w], scale[*], zero_point[*]?; bits: int, last: int, dtype: int)
         -> (x[b.., last]: float(dtype)) = encode::decode;
+    decode_table(data[b.., w], scale[*], table[c], outer[*]?; bits: int, last: int, dtype: int)
+        -> (x[b.., last]: float(dtype)) = lookup::decode_table;
+    encode_gguf(x[b.., k]; kind: int, bytes: int, saturate: bool) -> (data[b.., k / 32 * bytes]: uint8) = gguf::encode_gguf;
+    decode_gguf(data[b.., w]; kind: int, last: int, dtype: int) -> (x[b.., last]: float(dtype)) = gguf::decode_gguf;
     ldlq(w[n, k], ldl[k, k], order[k], scale[*], zero_point[*]?, codebook[c]?; lo: int, hi: int, damp)
         -> (q[w]: lo < 0 ? int8 : uint8, error[n]: float64) = ldlq::ldlq;
     bit_allocate(loss[l, k], cost[l, k]; budget, exact: bool) -> (choice[l]: int32, sums[3]: float64)

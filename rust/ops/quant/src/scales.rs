@@ -2,6 +2,7 @@
 //! in the order of their array, and as many as the grain says.
 
 use super::grain::Grain;
+use super::mini::{Format, power};
 use base::store::Store;
 use base::{Dtype, Error, Result, Tensor, by_float, try_vec};
 use drivers::flat::Real;
@@ -56,6 +57,18 @@ impl<'a, T: Real> Scales<'a, T> {
             numbers(scale)?
         };
         Ok(Scales { grain, s, z, missing: T::ZERO })
+    }
+
+    /// Scales of one byte: 2^(c − 127), 255 being NaN; or, with an outer scale, the e4m3 of c times that.
+    pub fn of_bytes(x: &Tensor, scale: &Tensor, outer: Option<f32>) -> Result<Self> {
+        let grain = Grain::new(x, scale)?;
+        let inner = Format::new(4, 3)?.numbers();
+        let s = convert(scale.slice::<u8>()?, |c| match outer {
+            Some(outer) => (T::from_f32(inner[usize::from(c)]) * T::from_f32(outer)).to_f64(),
+            None if c == u8::MAX => f64::NAN,
+            None => power(i32::from(c) - 127),
+        })?;
+        Ok(Scales { grain, s: Cow::Owned(s), z: Vec::new(), missing: T::ZERO })
     }
 
     /// Refuses scales that decide nothing: zero, negative, infinite or NaN.

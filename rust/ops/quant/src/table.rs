@@ -1,0 +1,133 @@
+//! Codes that are places in a table of sixteen numbers: s = max|x| of a group, q the place of the number nearest to x/s, of two
+//! the lower one. The one rule: a table may be in any order; what decides is the quotient, rounded once.
+//!
+//! NF4: Dettmers et al., "QLoRA" (2023), appendix E. The thresholds between the sorted numbers that a quotient is above are
+//! counted, fifteen comparisons that need no branch, and the count is the place in the sorted table.
+
+use super::encode::{Scheme, encode};
+use super::range::Extent;
+use base::{Error, Result, Scalar, Tensor};
+use drivers::flat::Real;
+
+pub const PLACES: usize = 16;
+
+type Thresholds<T> = [T; PLACES - 1];
+
+#[derive(Clone, Copy)]
+struct Table {
+    single: Thresholds<f32>,
+    double: Thresholds<f64>,
+    /// Where the sorted numbers stand in the table, and whether that is where they are.
+    places: [u8; PLACES],
+    sorted: bool,
+    /// x·(1/s) instead of x/s, and 1/s at most 1e38.
+    recip: bool,
+}
+
+/// The thresholds of a type.
+trait Typed: Real {
+    fn thresholds(t: &Table) -> &Thresholds<Self>;
+}
+impl Typed for f32 {
+    #[inline(always)]
+    fn thresholds(t: &Table) -> &Thresholds<f32> {
+        &t.single
+    }
+}
+impl Typed for f64 {
+    #[inline(always)]
+    fn thresholds(t: &Table) -> &Thresholds<f64> {
+        &t.double
+    }
+}
+
+/// The largest f32 that is not above v: who is an f32 is above both or neither.
+fn down(v: f64) -> f32 {
+    let f = v as f32;
+    if f64::from(f) > v { f.next_down() } else { f }
+}
+
+impl Table {
+    /// With `peer`, the form of bitsandbytes: thresholds rounded to f32, equal numbers each with a place of its own.
+    fn new(numbers: &[f32], peer: bool) -> Result<Table> {
+        if numbers.len() != PLACES || numbers.iter().any(|v| !v.is_finite()) {
+            return Err(Error::Value(format!("a table holds {PLACES} finite numbers, got {numbers:?}")));
+        }
+        let mut order: Vec<usize> = (0..PLACES).collect();
+        order.sort_by(|&a, &b| numbers[a].partial_cmp(&numbers[b]).unwrap_or(std::cmp::Ordering::Equal));
+        if !peer {
+            order.dedup_by(|b, a| numbers[*a] == numbers[*b]);
+        }
+        let (mut single, mut double) = ([f32::INFINITY; PLACES - 1], [f64::INFINITY; PLACES - 1]);
+        for (i, pair) in order.windows(2).enumerate() {
+            let (a, b) = (numbers[pair[0]], numbers[pair[1]]);
+            let middle = f64::midpoint(f64::from(a), f64::from(b));
+            single[i] = if peer { f32::midpoint(a, b) } else { down(middle) };
+            double[i] = if peer { f64::from(single[i]) } else { middle };
+        }
+        let mut places = [0; PLACES];
+        places.iter_mut().zip(&order).for_each(|(p, &i)| *p = i as u8);
+        let sorted = order.iter().enumerate().all(|(i, &at)| i == at);
+        Ok(Table { single, double, places, sorted, recip: peer })
+    }
+}
+
+impl<T: Typed> Scheme<T> for &Table {
+    type Kept = T;
+    type Step = T;
+    #[inline(always)]
+    fn see<const FINITE: bool>(self, x: &[T]) -> Extent<T> {
+        Extent { low: T::ZERO, high: T::amax::<FINITE>(x) }
+    }
+    #[inline(always)]
+    fn solve(self, e: Extent<T>) -> (T, u8, T) {
+        let s = e.high;
+        if self.recip {
+            let tiny = T::from_f32(1e-38);
+            return (s, 0, T::ONE / if s > tiny { s } else { tiny });
+        }
+        (s, 0, if s > T::ZERO { s } else { T::ONE })
+    }
+    #[inline(always)]
+    fn code(self, &s: &T, x: T) -> u8 {
+        let v = if self.recip { x * s } else { x / s };
+        self.places[T::thresholds(self).iter().filter(|&&t| v > t).count()]
+    }
+    /// Threshold after threshold for some numbers that stay in registers.
+    #[inline(always)]
+    fn codes(self, step: &T, x: &[T], codes: &mut [u8]) {
+        const SOME: usize = 32;
+        let (above, s) = (*T::thresholds(self), *step);
+        let (mut xs, mut cs) = (x.chunks_exact(SOME), codes.chunks_exact_mut(SOME));
+        for (x, codes) in xs.by_ref().zip(cs.by_ref()) {
+            let mut v = [T::ZERO; SOME];
+            for i in 0..SOME {
+                v[i] = if self.recip { x[i] * s } else { x[i] / s };
+            }
+            let mut count = [0; SOME];
+            for above in above {
+                for i in 0..SOME {
+                    count[i] += i32::from(v[i] > above);
+                }
+            }
+            for i in 0..SOME {
+                codes[i] = count[i] as u8;
+            }
+            if !self.sorted {
+                for c in codes.iter_mut() {
+                    *c = self.places[usize::from(*c & 15)];
+                }
+            }
+        }
+        for (c, &x) in cs.into_remainder().iter_mut().zip(xs.remainder()) {
+            *c = self.code(step, x);
+        }
+    }
+}
+
+/// encode_table(x, table) -> data, scale; group (0: the last axis), peer, saturate
+pub fn encode_table(t: &[Tensor], k: &[Scalar]) -> Result<()> {
+    let [x, table, data, scale] = t else { return Err(super::arrays(4, t)) };
+    let table = Table::new(table.slice::<f32>()?, k[1].bool())?;
+    encode(&table, [x, data, scale], None, 4, k[0].int(), k[2].bool())
+}

@@ -16,6 +16,7 @@ from tersor.quant.encode import decode, encode
 from tersor.quant.fake import fake_quantize
 from tersor.quant.gptq import GPTQ, gptq
 from tersor.quant.hessian import hessian
+from tersor.quant.log import dequantize_log, fake_quantize_log, quantize_log
 from tersor.quant.packing import pack, unpack
 from tersor.quant.product import Packed, int8_matmul, packed_linear, prepack
 from tersor.quant.qparams import choose_qparams
@@ -29,8 +30,10 @@ __all__ = [
     "choose_qparams",
     "decode",
     "dequantize",
+    "dequantize_log",
     "encode",
     "fake_quantize",
+    "fake_quantize_log",
     "gptq",
     "hessian",
     "int8_matmul",
@@ -38,5 +41,6 @@ __all__ = [
     "packed_linear",
     "prepack",
     "quantize",
+    "quantize_log",
     "unpack",
 ]

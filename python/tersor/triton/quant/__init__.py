@@ -6,5 +6,16 @@ the results are the bits of the CPU.
 
 from tersor.triton.quant.encode import decode, encode_symmetric, value_range
 from tersor.triton.quant.fake import fake_quantize, fake_quantize_bwd
+from tersor.triton.quant.log import dequantize_log, fake_quantize_log, fake_quantize_log_bwd, quantize_log
 
-__all__ = ["decode", "encode_symmetric", "fake_quantize", "fake_quantize_bwd", "value_range"]
+__all__ = [
+    "decode",
+    "dequantize_log",
+    "encode_symmetric",
+    "fake_quantize",
+    "fake_quantize_bwd",
+    "fake_quantize_log",
+    "fake_quantize_log_bwd",
+    "quantize_log",
+    "value_range",
+]

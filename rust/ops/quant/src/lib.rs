@@ -7,6 +7,7 @@ mod fake;
 mod grain;
 mod layout;
 mod ldlq;
+mod log;
 mod product;
 mod range;
 mod scales;
@@ -27,6 +28,10 @@ pub static OPS: &[Op] = ops! {
     fake_quantize_lsq(x[*], scale[*], zero_point[*]?; lo: int, hi: int, form: int, factor) -> (y[x]) in place = fake::forward;
     fake_quantize_lsq_bwd(g[*], x[*], scale[*], zero_point[*]?; lo: int, hi: int, form: int, factor)
         -> (dx[x], dscale[scale], dzero_point[zero_point]) in place = fake::backward_lsq;
+    quantize_log(x[*], scale[*]; bits: int, half: bool, saturate: bool) -> (q[x]: uint8) = log::quantize;
+    dequantize_log(q[*], scale[*]; bits: int, half: bool, dtype: int) -> (x[q]: float(dtype)) = log::dequantize;
+    fake_quantize_log(x[*], scale[*]; bits: int, half: bool) -> (y[x]) in place = log::fake;
+    fake_quantize_log_bwd(g[*], x[*], scale[*]; bits: int, half: bool) -> (dx[x]) in place = log::backward;
     value_range(x[*]; axes: int, group: int, saturate: bool)
         -> (low[grain(x, axes, group)]: compute, high[grain(x, axes, group)]: compute) = range::value_range;
     encode_symmetric(x[b.., k]; bits: int, group: int, saturate: bool)

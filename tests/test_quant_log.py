@@ -125,7 +125,11 @@ def test_what_is_refused():
     q = quant.quantize_log(x, 1.0)
     for error, match, call in [
         (ValueError, "quantize_log: bits must lie within 1 and 8, got 9", lambda: quant.quantize_log(x, 1.0, 9)),
-        (ValueError, "quantize_log: base must be one of 'sqrt2', 2, got 10", lambda: quant.quantize_log(x, 1.0, base=10)),
+        (
+            ValueError,
+            "quantize_log: base must be one of 'sqrt2', 2, got 10",
+            lambda: quant.quantize_log(x, 1.0, base=10),
+        ),
         (ValueError, "fake_quantize_log: bits must", lambda: quant.fake_quantize_log(x, 1.0, 0)),
         (ValueError, "quantize_log: a scale is positive and finite", lambda: quant.quantize_log(x, 0.0)),
         (ValueError, "quantize_log: a scale of shape", lambda: quant.quantize_log(x, np.ones((2, 3), np.float32))),

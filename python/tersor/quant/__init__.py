@@ -12,10 +12,14 @@ once in float64 for float64 data and in float32 for all other. Scales may have a
 from tersor.quant._encoded import Encoded
 from tersor.quant.affine import dequantize, quantize
 from tersor.quant.calibrate import Calibrated, calibrate
+from tersor.quant.codebook import Codebook, Groups, codebook_assign, codebook_ema, kmeans, kmeans_1d
 from tersor.quant.encode import decode, encode
 from tersor.quant.fake import fake_quantize
+from tersor.quant.fixed import fixed_point, pow2_scale, push_down, push_up
 from tersor.quant.gptq import GPTQ, gptq
 from tersor.quant.hessian import hessian
+from tersor.quant.integers import dyadic, int_layernorm, requantize, shift_exp, shift_gelu, shiftmax
+from tersor.quant.l1 import l1_normalize
 from tersor.quant.log import dequantize_log, fake_quantize_log, quantize_log
 from tersor.quant.packing import pack, unpack
 from tersor.quant.product import Packed, int8_matmul, packed_linear, prepack
@@ -24,23 +28,40 @@ from tersor.quant.qparams import choose_qparams
 __all__ = [
     "GPTQ",
     "Calibrated",
+    "Codebook",
     "Encoded",
+    "Groups",
     "Packed",
     "calibrate",
     "choose_qparams",
+    "codebook_assign",
+    "codebook_ema",
     "decode",
     "dequantize",
     "dequantize_log",
+    "dyadic",
     "encode",
     "fake_quantize",
     "fake_quantize_log",
+    "fixed_point",
     "gptq",
     "hessian",
     "int8_matmul",
+    "int_layernorm",
+    "kmeans",
+    "kmeans_1d",
+    "l1_normalize",
     "pack",
     "packed_linear",
+    "pow2_scale",
     "prepack",
+    "push_down",
+    "push_up",
     "quantize",
     "quantize_log",
+    "requantize",
+    "shift_exp",
+    "shift_gelu",
+    "shiftmax",
     "unpack",
 ]

@@ -212,9 +212,7 @@ def dequantize_log(
     return _dequantize_log(q, scale, _bits(name, bits), one_of(name, "base", base, BASES), number, **keywords)
 
 
-def fake_quantize_log(
-    x: Array, scale: Number, bits: int = 4, *, base: str | int = "sqrt2", out: Array = None
-) -> Array:
+def fake_quantize_log(x: Array, scale: Number, bits: int = 4, *, base: str | int = "sqrt2", out: Array = None) -> Array:
     r"""The numbers that x becomes as logarithmic codes, with a gradient: `dequantize_log` of `quantize_log`, bit for bit.
 
     The gradient is straight-through: 1 where x has a code of its own,

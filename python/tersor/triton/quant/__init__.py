@@ -6,6 +6,7 @@ the results are the bits of the CPU.
 
 from tersor.triton.quant.encode import decode, encode_symmetric, value_range
 from tersor.triton.quant.fake import fake_quantize, fake_quantize_bwd
+from tersor.triton.quant.fixed import fixed_point, fixed_point_bwd
 from tersor.triton.quant.log import dequantize_log, fake_quantize_log, fake_quantize_log_bwd, quantize_log
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "fake_quantize_bwd",
     "fake_quantize_log",
     "fake_quantize_log_bwd",
+    "fixed_point",
+    "fixed_point_bwd",
     "quantize_log",
     "value_range",
 ]

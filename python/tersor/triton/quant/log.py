@@ -204,7 +204,9 @@ def quantize_log(x, scale, q, bits, half, saturate):
     odd = q.new_zeros(triton.cdiv(x.numel(), BLOCK))
     _elementwise("quantize_log", _quantize, (x,), scale, (q, odd), bits, half, work(x))
     if not saturate and bool(odd.any()):
-        raise ValueError("quantize_log: x holds negative or non-finite values (nan='zero' takes them for 0 or the scale)")
+        raise ValueError(
+            "quantize_log: x holds negative or non-finite values (nan='zero' takes them for 0 or the scale)"
+        )
 
 
 def dequantize_log(q, scale, x, bits, half, dtype):

@@ -153,7 +153,7 @@ impl<T: Real> Quantize<'_, T> {
 
 /// u = (w >> 8)·2⁻²⁴ of word i mod 2^34 of column ⌊i / 2^34⌋, for the indices from `at` on.
 #[inline(always)]
-fn uniform<S: Simd, T: Real>(s: S, source: Source, at: usize, u: &mut [T]) {
+pub fn uniform<S: Simd, T: Real>(s: S, source: Source, at: usize, u: &mut [T]) {
     let (mut i, mut u) = (at as u64, u);
     while !u.is_empty() {
         let first = (i % 64) as usize;

@@ -2,9 +2,14 @@
 //! compute type, and the shape of a scale says to which elements it belongs.
 
 mod affine;
+mod codebook;
 mod encode;
 mod fake;
+mod fixed;
 mod grain;
+mod integers;
+mod kmeans;
+mod l1;
 mod layout;
 mod ldlq;
 mod log;
@@ -14,7 +19,8 @@ mod scales;
 #[cfg(test)]
 mod tests;
 
-use base::{Error, Op, Tensor, ops};
+use base::wide::wide;
+use base::{Error, Op, Tensor, by_float, ops};
 
 /// The tables of the family.
 pub static TABLES: &[&[Op]] = &[OPS];
@@ -55,6 +61,20 @@ pub static OPS: &[Op] = ops! {
         outs: int, inputs: int, bits: int, groups: int, affine: bool, integers: bool, needs: needs)
         -> (dx[b.., inputs]?, dbias[bias]?) = product::linear_bwd;
     packed_int8(a[b.., k], w[p, t]; outs: int, inputs: int) -> (y[b.., outs]: int32) = product::int8;
+    shift_exp(q[*]; s, n: int) -> (e[q]: int64) = integers::shift_exp;
+    shiftmax(q[b.., d]; s, bits: int) -> (p[q]: int32) = integers::shiftmax;
+    shift_gelu(q[b.., d]; s, bits: int) -> (y[q]: int32) = integers::shift_gelu;
+    int_layernorm(q[b.., d]; newton: bool) -> (y[q]: int32) = integers::layernorm;
+    requantize(z[*], m[*], e[*]; lo: int, hi: int, size: int)
+        -> (q[z]: size == 4 ? int32 : size == 2 ? int16 : lo < 0 ? int8 : uint8) = integers::requantize;
+    fixed_point(x[*]; wl: int, fl: int, random: bool, seed: int) -> (y[x]) in place = fixed::forward;
+    fixed_point_bwd(g[*], x[*]; wl: int, fl: int) -> (dx[x]) in place = fixed::backward;
+    l1_normalize(x[b.., d]) -> (y[x]) in place = |t, _| l1::forward(t);
+    l1_normalize_bwd(g[b.., d], x[b.., d]) -> (dx[x]) in place = |t, _| l1::backward(t);
+    codebook_assign(x[n, d], c[m, d]; top: int, metric: int) -> (labels[n, top]: int64)
+        = |t, s| wide(t, 2, |t| by_float!(wide t[0], T => codebook::assign::<T>(t, s)));
+    codebook_sums(x[n, d], labels[n]; k: int) -> (total[k, d]: float64, size[k]: float64) = codebook::sums;
+    kmeans_1d(x[n], weights[n]?; k: int) -> (labels[n]: int64, centers[k]: float64, inertia[]: float64) = kmeans::kmeans;
     unpack(w[b.., n]; bits: int, last: int, signed: bool) -> (q[b.., last]: signed ? int8 : uint8) = layout::unpack;
 };
 

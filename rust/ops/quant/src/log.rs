@@ -53,8 +53,7 @@ impl<T: Real> Steps<T> {
         let root = T::of(std::f64::consts::SQRT_2);
         let (next, after, up) =
             if half { (above(QUARTER), above(THREE_QUARTERS), root) } else { (above(HALF), T::of(2.0), T::of(2.0)) };
-        let mut steps =
-            Steps { k: 1 + i32::from(half), n, next, after, root, up, zero: n.min(255), least: T::ZERO };
+        let mut steps = Steps { k: 1 + i32::from(half), n, next, after, root, up, zero: n.min(255), least: T::ZERO };
         steps.least = if bits == 8 { steps.level(255) } else { T::ZERO };
         Ok(steps)
     }

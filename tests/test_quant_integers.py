@@ -164,7 +164,7 @@ def test_what_they_stand_for():
     assert np.abs(quant.shiftmax(q, s, 16) / 2.0**15 - soft).max() < 0.01
     assert np.abs(quant.shiftmax(q, s) / 2.0**7 - soft).max() < 0.024
     gelu = x / (1 + np.exp(-1.702 * x))
-    assert np.abs(quant.shift_gelu(q, s) * s / 2.0**7 - gelu).max() < 0.1
+    assert (np.abs(quant.shift_gelu(q, s) * s / 2.0**7 - gelu) <= 0.04 * np.abs(x) + 0.06).all()
     norm = (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
     assert np.abs(quant.int_layernorm(q) * math.sqrt(197) / 2.0**30 - norm).max() < 0.02
 
@@ -179,7 +179,11 @@ def test_what_is_refused():
         (ValueError, "int_layernorm: root must be one of", lambda: quant.int_layernorm(q, root="fast")),
         (ValueError, "shiftmax: integers of 32 bits are taken, got", lambda: quant.shiftmax(q + np.int64(2**40), 0.1)),
         (ValueError, "dyadic: ratio must be positive and finite", lambda: quant.dyadic(0.0)),
-        (ValueError, "requantize: .*2 and 2 factors", lambda: quant.requantize(q, np.ones(2, np.int64), np.ones(2, int))),
+        (
+            ValueError,
+            "requantize: .*2 and 2 factors",
+            lambda: quant.requantize(q, np.ones(2, np.int64), np.ones(2, int)),
+        ),
         (ValueError, "requantize: m must lie within", lambda: quant.requantize(q, 2**40, 3)),
         (TypeError, "requantize: m must be", lambda: quant.requantize(q, 0.5, 3)),
     ]:

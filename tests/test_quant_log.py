@@ -105,7 +105,7 @@ def test_beyond_the_codes():
     np.testing.assert_array_equal(quant.quantize_log(bad, 0.5, nan="zero"), [16, 16, 0, 2])
     for i in range(3):
         out = np.full(1, 77, np.uint8)
-        with pytest.raises(ValueError, match="quantize_log: .*negative or non-finite"):
+        with pytest.raises(ValueError, match=r"quantize_log: .*negative or non-finite"):
             quant.quantize_log(bad[i : i + 1], 0.5, out=out)
         assert out[0] == 77
 

@@ -1,5 +1,5 @@
-"""Codebooks: the codes of rows, and codebooks of rows. The one rule: of equally near codes the first is taken, and no array of all
-rows and all codes is made.
+"""Codebooks: the codes of rows, and codebooks of rows. The one rule: of equally near codes the first is taken, and no array of
+all rows and all codes is made.
 """
 
 from __future__ import annotations
@@ -133,9 +133,7 @@ class Codebook(NamedTuple):
     total: Any
 
 
-def codebook_ema(
-    code: Array, size: Array, total: Array, x: Array, *, decay: float = 0.99, eps: float = 1e-5
-) -> Codebook:
+def codebook_ema(code: Any, size: Array, total: Array, x: Array, *, decay: float = 0.99, eps: float = 1e-5) -> Codebook:
     r"""A codebook that follows the means of its rows: one step of exponential averages.
 
     With :math:`n_j` rows of x nearest to code j: :math:`size_j \leftarrow \lambda\,size_j + (1 - \lambda) n_j`,
@@ -153,8 +151,8 @@ def codebook_ema(
     decay : float
         :math:`\lambda`, within 0 and 1.
     eps : float
-        What keeps a code without rows from a division by 0: its code moves towards 0, unless its size and eps are 0, where a given
-        codebook keeps its code.
+        What keeps a code without rows from a division by 0: its code moves towards 0, unless its size and eps are 0, where a
+        given codebook keeps its code.
 
     Returns
     -------
@@ -314,9 +312,10 @@ def kmeans(x: Array, k: int, *, seed: int = 0, iterations: int = 100) -> Groups:
         if before is not None and bool((before == labels).all()):
             break
         total, size = _codebook_sums(x, labels, k)
-        if bool((size == 0).any()):
+        lost = [j for j, n in enumerate(size.tolist()) if n == 0]
+        if lost:
             away = ((wide - _wide(centers)[labels]) ** 2).sum(-1)
-            for j in (size == 0).nonzero()[0].reshape(-1):
+            for j in lost:
                 i = int(away.argmax())
                 total[j], size[j], away[i] = wide[i], 1, -1
         centers = _like(total / size[:, None], x)

@@ -1,5 +1,5 @@
-"""Fixed point, and scales that are powers of two of one another. The one rule: a power of two is multiplied with exactly, so what is
-rounded is the number itself.
+"""Fixed point, and scales that are powers of two of one another. The one rule: a power of two is multiplied with exactly, so
+what is rounded is the number itself.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def _fixed_point_bwd(g: Array, x: Array, wl: int = 8, fl: int = 4) -> Array:
 
 
 def fixed_point(x: Array, wl: int, fl: int, *, rounding: str = "stochastic", seed: int = 0, out: Array = None) -> Array:
-    r"""The numbers that x becomes as words of fixed point, :math:`\mathrm{clamp}(\mathrm{round}(x 2^{fl}), -2^{wl - 1}, 2^{wl - 1} - 1)\,2^{-fl}`.
+    r"""The numbers that x becomes as words of fixed point, :math:`q\,2^{-fl}`,
+    :math:`q = \mathrm{clamp}(\mathrm{round}(x 2^{fl}), -2^{wl - 1}, 2^{wl - 1} - 1)`.
 
     The gradient is straight-through: 1 where x, rounded half to even, is a word, else 0, whatever was drawn.
 
@@ -167,7 +168,8 @@ LONGEST, ROOM = 32, 8
 def push_down(w: Array, *, resolution: int = 100, threshold: float = 1e-3, kl: str = "true") -> tuple[int, int]:
     r"""The shortest words of fixed point that keep the distribution of w: first the least fl, then with it the least wl.
 
-    Both are found by bisection, for a divergence of the histograms of w and of its words (half to even) of at most the threshold.
+    Both are found by bisection, for a divergence of the histograms of w and of its words (half to even) of at most the
+    threshold.
 
     Parameters
     ----------
@@ -177,8 +179,8 @@ def push_down(w: Array, *, resolution: int = 100, threshold: float = 1e-3, kl: s
     threshold : float
         In nats.
     kl : "true" or "adapt_compat"
-        With p the shares of w and q those of its words: the divergence :math:`\sum p \ln (p/q)`, infinite where q lacks a bin of w;
-        or what AdaPT computes, the mean of :math:`e^q (q - p)`, accepted where it is at most 0 whatever the threshold.
+        With p the shares of w and q those of its words: the divergence :math:`\sum p \ln (p/q)`, infinite where q lacks a bin
+        of w; or what AdaPT computes, the mean of :math:`e^q (q - p)`, accepted where it is at most 0 whatever the threshold.
 
     Returns
     -------
@@ -194,8 +196,8 @@ def push_down(w: Array, *, resolution: int = 100, threshold: float = 1e-3, kl: s
 
     Notes
     -----
-    At most ten passes over w. Kummer et al., "Adaptive Precision Training" (2021), algorithm PushDown; its code tests the lower end
-    of a bisection in place of the middle, which is not repeated.
+    At most ten passes over w. Kummer et al., "Adaptive Precision Training" (2021), algorithm PushDown; its code tests the lower
+    end of a bisection in place of the middle, which is not repeated.
     """
     name = "push_down"
     w = detached(name, w)
@@ -249,7 +251,8 @@ STRATEGIES = {"min": min, "mean": lambda a, b: math.ceil((a + b) / 2), "max": ma
 
 def push_up(wl: int, fl: int, *, diversity: float, strategy: str = "min") -> tuple[int, int]:
     r"""Longer words where gradients point everywhere: with :math:`L = \ln g - 1 > 0`, fractions grow by
-    :math:`s_1 = \max(\lceil 1/L^2 \rceil, 1)`, :math:`s_2 = \max(\min(\lceil 32 L^2 \rceil, 32) - fl, 0)`, or between, and else by 1.
+    :math:`s_1 = \max(\lceil 1/L^2 \rceil, 1)`, :math:`s_2 = \max(\min(\lceil 32 L^2 \rceil, 32) - fl, 0)`, or between, and else
+    by 1.
 
     Parameters
     ----------

@@ -54,7 +54,7 @@ def _l1_normalize_bwd(g: Array, x: Array) -> Array:
 
 
 def l1_normalize(x: Array) -> Array:
-    r"""Rows less their mean, divided by their mean deviation: :math:`y = (x - \mu) / \overline{|x - \mu|}`, without squares and roots.
+    r"""Rows less their mean, divided by their mean deviation: :math:`y = (x - \mu) / \overline{|x - \mu|}`.
 
     Parameters
     ----------
@@ -73,8 +73,9 @@ def l1_normalize(x: Array) -> Array:
 
     Notes
     -----
-    One read and one write of x; the gradient reads twice and writes once. Sums are float64. It is linear in the row up to the
-    divisor, so that integer kernels need no square root: the normalization of ShiftQuant (Guo et al., 2024).
+    One read and one write of x; the gradient reads twice and writes once. Sums are float64. No squares, no roots: it is linear
+    in the row up to the divisor, so that integer kernels need no square root: the normalization of ShiftQuant (Guo et al.,
+    2024).
     """
     detached("l1_normalize", x)
     return _l1_normalize(x)

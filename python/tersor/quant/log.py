@@ -153,9 +153,9 @@ def quantize_log(
 
     Notes
     -----
-    One read of x, one write of the codes. Exact on the quotient, which is divided once in float64 for float64 data and in float32
-    for all other: thresholds are irrational, so there are no ties. Li, Xiao, Yang, Gu, "RepQ-ViT" (2023), equations 11 to 13;
-    Miyashita, Lee, Murmann, "Convolutional Neural Networks using Logarithmic Data Representation" (2016), for base 2.
+    One read of x, one write of the codes. Exact on the quotient, which is divided once in float64 for float64 data and in
+    float32 for all other: thresholds are irrational, so there are no ties. Li, Xiao, Yang, Gu, "RepQ-ViT" (2023), equations 11
+    to 13; Miyashita, Lee, Murmann, "Convolutional Neural Networks using Logarithmic Data Representation" (2016), for base 2.
     """
     name = "quantize_log"
     x = detached(name, x)

@@ -1,4 +1,4 @@
-"""Words of fixed point. The rule: a power of two is multiplied with exactly, and the words that are drawn are those of the CPU."""
+"""Words of fixed point. The rule: a power of two is multiplied with exactly, and words are drawn as on the CPU."""
 
 import torch
 import triton

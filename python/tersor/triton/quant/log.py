@@ -12,7 +12,7 @@ BLOCK = 1024
 @triton.jit
 def _power(e, T: tl.constexpr):
     """2^e, if that is a normal number."""
-    if T == tl.float64:
+    if tl.float64 == T:
         return ((e.to(tl.int64) + 1023) << 52).to(tl.float64, bitcast=True)
     return ((e + 127) << 23).to(tl.float32, bitcast=True)
 
@@ -21,7 +21,7 @@ def _power(e, T: tl.constexpr):
 def _place(v, HALF: tl.constexpr, T: tl.constexpr):
     """The code of a quotient before it is held, and its level."""
     v = clamp(v, tl.full([1], 0.0, T), tl.full([1], 4.0, T)) * 4294967296.0
-    if T == tl.float64:
+    if tl.float64 == T:
         e = (v.to(tl.int64, bitcast=True) >> 52).to(tl.int32) - 1023
         # the first float64 above 2^1/4, 2^1/2 and 2^3/4
         quarter = tl.full([1], 1.1892071150027212, T)
@@ -54,7 +54,7 @@ def _level(q, HALF: tl.constexpr, T: tl.constexpr):
     else:
         e = q
         odd = tl.full([1], 1.0, T)
-    if T == tl.float32:
+    if tl.float32 == T:
         e = tl.minimum(e, 160)
     return odd * _power(-(e >> 1), T) * _power(-(e - (e >> 1)), T)
 

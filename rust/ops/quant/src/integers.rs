@@ -178,7 +178,7 @@ fn root(v: u128, newton: bool) -> i64 {
     let mut k = 1u128 << 16;
     if newton {
         for _ in 0..10 {
-            k = (k + v / k) / 2;
+            k = (k + v / k) >> 1;
         }
         return k as i64;
     }
@@ -217,6 +217,16 @@ fn dyadic(z: i64, m: i64, e: i64) -> i64 {
     }
 }
 
+/// Codes of elements, told by their place and what they are.
+fn put<O: Element>(z: &Tensor, q: &Tensor, code: impl Fn(usize, i64) -> O + Sync) -> Result<()> {
+    flat(z, q, |at, z, q: &mut [O]| {
+        for (j, (q, &z)) in q.iter_mut().zip(&*z).enumerate() {
+            *q = code(at + j, z);
+        }
+        Ok(())
+    })
+}
+
 /// requantize(z, m, e) -> q; lo, hi: clamp(rne(z m/2^e), lo, hi), a factor for all, or one for each of the last axis
 pub fn requantize(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     let (z, lo, hi) = (&t[0], k[0].int(), k[1].int());
@@ -228,16 +238,14 @@ pub fn requantize(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     if let Some(m) = m.iter().find(|m| m.unsigned_abs() > 1 << 31) {
         return Err(Error::Value(format!("m must lie within -2^31 and 2^31, got {m}")));
     }
-    let put = |at: usize, z: &mut [i64], mut store: &mut dyn FnMut(usize, i64)| {
-        for (j, &z) in z.iter().enumerate() {
-            let i = if m.len() == 1 { 0 } else { (at + j) % columns };
-            (&mut store)(j, dyadic(z, m[i], e[i]).clamp(lo, hi));
-        }
+    let code = |at: usize, z: i64| {
+        let i = if m.len() == 1 { 0 } else { at % columns };
+        dyadic(z, m[i], e[i]).clamp(lo, hi)
     };
     match t[3].dtype() {
-        Dtype::I8 => flat(z, &t[3], |at, z, q: &mut [i8]| Ok(put(at, z, &mut |j, v| q[j] = v as i8))),
-        Dtype::U8 => flat(z, &t[3], |at, z, q: &mut [u8]| Ok(put(at, z, &mut |j, v| q[j] = v as u8))),
-        Dtype::I16 => flat(z, &t[3], |at, z, q: &mut [i16]| Ok(put(at, z, &mut |j, v| q[j] = v as i16))),
-        _ => flat(z, &t[3], |at, z, q: &mut [i32]| Ok(put(at, z, &mut |j, v| q[j] = v as i32))),
+        Dtype::I8 => put(z, &t[3], |at, z| code(at, z) as i8),
+        Dtype::U8 => put(z, &t[3], |at, z| code(at, z) as u8),
+        Dtype::I16 => put(z, &t[3], |at, z| code(at, z) as i16),
+        _ => put(z, &t[3], |at, z| code(at, z) as i32),
     }
 }

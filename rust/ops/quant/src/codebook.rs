@@ -1,18 +1,17 @@
 //! The codes of rows: the nearest entries of a codebook, and the sums over the rows of each. The one rule: no array of all pairs, and
 //! of equally near entries the first.
 
-use base::pool::{self, Shared};
 use base::store::Store;
 use base::{Error, Result, Scalar, Tensor, by_float, try_vec};
+use drivers::blocks::{self, BLOCK};
 use drivers::pairs::{All, Cosine, Dot, Number, Sides, SquaredDistance, TopK};
 
 /// Rows looked up together, so that their searches hide each other's waits.
 const SIDE: usize = 16;
-const BLOCK: usize = 1 << 14;
 
 fn finite<T: Store>(name: &str, x: &[T]) -> Result<()> {
-    let odd = |part: &[T]| part.iter().any(|v| !v.to_f64().is_finite());
-    let parts = pool::map(x.len().div_ceil(BLOCK), x.len(), |b| odd(&x[b * BLOCK..x.len().min((b + 1) * BLOCK)]))?;
+    let odd = |part: std::ops::Range<usize>| Ok(x[part].iter().any(|v| !v.to_f64().is_finite()));
+    let parts = blocks::map(x.len(), BLOCK, x.len(), odd)?;
     if parts.contains(&true) {
         return Err(Error::Value(format!("{name} holds non-finite values")));
     }
@@ -81,12 +80,8 @@ impl Buckets {
     }
 
     fn assign<T: Store>(&self, x: &[T], labels: &mut [i64]) -> Result<()> {
-        let out = Shared(labels.as_mut_ptr());
-        pool::run(x.len().div_ceil(BLOCK), x.len().saturating_mul(8), |b| {
-            let part = b * BLOCK..x.len().min((b + 1) * BLOCK);
-            // SAFETY: blocks are disjoint parts of the labels, which are as many as x.
-            let labels = unsafe { out.part(part.start, part.len()) };
-            for (x, labels) in x[part].chunks(SIDE).zip(labels.chunks_mut(SIDE)) {
+        blocks::fill(labels, 1, 8, |at, labels| {
+            for (x, labels) in x[at..at + labels.len()].chunks(SIDE).zip(labels.chunks_mut(SIDE)) {
                 let mut v = [0.0; SIDE];
                 for (v, x) in v.iter_mut().zip(x) {
                     *v = x.to_f64();
@@ -100,6 +95,7 @@ impl Buckets {
                     *label = if near < far || (near == far && b < a) { b } else { a };
                 }
             }
+            Ok(())
         })
     }
 }
@@ -116,9 +112,9 @@ pub fn sums(t: &[Tensor], _: &[Scalar]) -> Result<()> {
         let x = t[0].slice::<T>()?;
         // at most eight tables, whatever the threads
         let each = n.div_ceil(8).max(BLOCK);
-        let parts = pool::map(n.div_ceil(each), n.saturating_mul(d), |b| {
+        let parts = blocks::map(n, each, n.saturating_mul(d), |rows| {
             let (mut sum, mut count) = (try_vec(k * d, 0.0)?, try_vec(k, 0.0)?);
-            for i in b * each..n.min((b + 1) * each) {
+            for i in rows {
                 let label = labels[i] as usize;
                 count[label] += 1.0;
                 for (sum, x) in sum[label * d..(label + 1) * d].iter_mut().zip(&x[i * d..(i + 1) * d]) {
@@ -129,8 +125,7 @@ pub fn sums(t: &[Tensor], _: &[Scalar]) -> Result<()> {
         })?;
         total.fill(0.0);
         size.fill(0.0);
-        for part in parts {
-            let (sum, count) = part?;
+        for (sum, count) in parts {
             total.iter_mut().zip(sum).for_each(|(t, s)| *t += s);
             size.iter_mut().zip(count).for_each(|(t, s)| *t += s);
         }

@@ -4,13 +4,11 @@
 //! With u = ⌈1/s⌉ and x ← x + ⌊x/2⌋ − ⌊x/16⌋ (about x log₂ e), held at −n u: x = r − u p, −u < r ≤ 0, and
 //! e^(s x) ≈ ⌊(r/2 + u)·2^(n−p)⌋ in units of 1/(u 2^n). Li and Gu, "I-ViT" (2023), sections 3.3 to 3.5, where floats simulate it.
 
-use base::pool::{self, Shared};
 use base::{Dtype, Element, Error, Result, Scalar, Tensor, try_vec};
+use drivers::blocks;
 
 /// What sums of exponentials are held at, and what they divide.
 const ONE: i64 = (1 << 31) - 1;
-/// Elements in a block of rows.
-const BLOCK: usize = 1 << 14;
 
 /// ⌊a/b⌋ of |a| < 2^40 and 0 < b ≤ 2^31, by a division of f64: what is left to the next integer is never lost in rounding.
 #[inline(always)]
@@ -75,57 +73,37 @@ fn load(t: &Tensor, at: usize, into: &mut [i64]) -> Result<()> {
     }
 }
 
-/// Rows of `q`, each in 64 bits, to rows of `out`, which `f` may see for room; a row is `d` elements.
-fn rows<O: Element>(
-    q: &Tensor,
-    out: &Tensor,
-    d: usize,
-    f: impl Fn(usize, &mut [i64], &mut [O]) -> Result<()> + Sync,
-) -> Result<()> {
+/// Rows of `q`, each in 64 bits and free to be used as room, to rows of `out`.
+fn rows<O: Element>(q: &Tensor, out: &Tensor, f: impl Fn(&mut [i64], &mut [O]) -> Result<()> + Sync) -> Result<()> {
     out.expect_shape("the result", q.shape())?;
-    let (n, o) = (q.len() / d.max(1), Shared(out.slice_mut::<O>()?.as_mut_ptr()));
-    let each = (BLOCK / d.max(1)).max(1);
-    pool::map(n.div_ceil(each), q.len().saturating_mul(8), |b| {
+    let d = q.rows().1;
+    blocks::fill(out.slice_mut::<O>()?, d, 8, |first, part| {
         let mut row = try_vec(d, 0)?;
-        for i in b * each..n.min((b + 1) * each) {
-            load(q, i * d, &mut row)?;
-            // SAFETY: a row of the result is written by the block of this row alone.
-            f(i * d, &mut row, unsafe { o.part(i * d, d) })?;
+        for (i, out) in part.chunks_exact_mut(d).enumerate() {
+            load(q, (first + i) * d, &mut row)?;
+            f(&mut row, out)?;
         }
         Ok(())
-    })?
-    .into_iter()
-    .collect()
+    })
 }
 
-/// Elements one by one, as rows of a block.
-fn flat<O: Element>(
-    q: &Tensor,
-    out: &Tensor,
-    f: impl Fn(usize, &mut [i64], &mut [O]) -> Result<()> + Sync,
-) -> Result<()> {
+/// The same of elements, told by their place.
+fn flat<O: Element>(q: &Tensor, out: &Tensor, f: impl Fn(usize, i64) -> O + Sync) -> Result<()> {
     out.expect_shape("the result", q.shape())?;
-    let (n, o) = (q.len(), Shared(out.slice_mut::<O>()?.as_mut_ptr()));
-    pool::map(n.div_ceil(BLOCK), n.saturating_mul(4), |b| {
-        let (at, len) = (b * BLOCK, BLOCK.min(n - b * BLOCK));
-        let mut row = try_vec(len, 0)?;
-        load(q, at, &mut row)?;
-        // SAFETY: blocks are disjoint parts of the result, which has as many elements.
-        f(at, &mut row, unsafe { o.part(at, len) })
-    })?
-    .into_iter()
-    .collect()
+    blocks::fill(out.slice_mut::<O>()?, 1, 4, |at, part| {
+        let mut all = try_vec(part.len(), 0)?;
+        load(q, at, &mut all)?;
+        for (j, (o, &q)) in part.iter_mut().zip(&all).enumerate() {
+            *o = f(at + j, q);
+        }
+        Ok(())
+    })
 }
 
 /// shift_exp(q) -> e; s, n
 pub fn shift_exp(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     let exp = ShiftExp::new(k[0].float(), k[1].int())?;
-    flat(&t[0], &t[1], |_, q, out: &mut [i64]| {
-        for (o, &q) in out.iter_mut().zip(&*q) {
-            *o = exp.of(q);
-        }
-        Ok(())
-    })
+    flat(&t[0], &t[1], |_, q| exp.of(q))
 }
 
 fn code_bits(bits: i64) -> Result<u32> {
@@ -142,7 +120,7 @@ fn small(v: i64) -> Result<i32> {
 /// shiftmax(q) -> p; s, bits: e_i ⌊(2^31 − 1)/min(Σ e, 2^31 − 1)⌋ / 2^(32 − bits), e_i of q_i − max q
 pub fn shiftmax(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     let (exp, down) = (ShiftExp::new(k[0].float(), 15)?, code_bits(k[1].int())?);
-    rows(&t[0], &t[1], t[0].rows().1, |_, q, out: &mut [i32]| {
+    rows(&t[0], &t[1], |q, out: &mut [i32]| {
         let (top, mut sum) = (q.iter().copied().max().unwrap_or(0), 0);
         for q in &mut *q {
             *q = exp.of(*q - top);
@@ -161,7 +139,7 @@ pub fn shiftmax(t: &[Tensor], k: &[Scalar]) -> Result<()> {
 /// units of 1.702 s
 pub fn shift_gelu(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     let (exp, down) = (ShiftExp::new(k[0].float() * 1.702, 23)?, code_bits(k[1].int())?);
-    rows(&t[0], &t[1], t[0].rows().1, |_, q, out: &mut [i32]| {
+    rows(&t[0], &t[1], |q, out: &mut [i32]| {
         let top = q.iter().copied().max().unwrap_or(0);
         let other = exp.of(-top);
         for (o, &q) in out.iter_mut().zip(&*q) {
@@ -188,7 +166,7 @@ fn root(v: u128, newton: bool) -> i64 {
 /// int_layernorm(q) -> y; newton: ⌊(q − μ) ⌊(2^31 − 1)/k⌋ / 2⌋, k the root of Σ (q − μ)², in units of √d/2^30
 pub fn layernorm(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     let newton = k[0].bool();
-    rows(&t[0], &t[1], t[0].rows().1, |_, q, out: &mut [i32]| {
+    rows(&t[0], &t[1], |q, out: &mut [i32]| {
         let (n, sum) = (q.len() as i64, q.iter().sum::<i64>());
         let (floor, over) = (sum.div_euclid(n), 2 * sum.rem_euclid(n));
         let mean = floor + i64::from(over > n || (over == n && floor & 1 == 1));
@@ -217,16 +195,6 @@ fn dyadic(z: i64, m: i64, e: i64) -> i64 {
     }
 }
 
-/// Codes of elements, told by their place and what they are.
-fn put<O: Element>(z: &Tensor, q: &Tensor, code: impl Fn(usize, i64) -> O + Sync) -> Result<()> {
-    flat(z, q, |at, z, q: &mut [O]| {
-        for (j, (q, &z)) in q.iter_mut().zip(&*z).enumerate() {
-            *q = code(at + j, z);
-        }
-        Ok(())
-    })
-}
-
 /// requantize(z, m, e) -> q; lo, hi: clamp(rne(z m/2^e), lo, hi), a factor for all, or one for each of the last axis
 pub fn requantize(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     let (z, lo, hi) = (&t[0], k[0].int(), k[1].int());
@@ -243,9 +211,9 @@ pub fn requantize(t: &[Tensor], k: &[Scalar]) -> Result<()> {
         dyadic(z, m[i], e[i]).clamp(lo, hi)
     };
     match t[3].dtype() {
-        Dtype::I8 => put(z, &t[3], |at, z| code(at, z) as i8),
-        Dtype::U8 => put(z, &t[3], |at, z| code(at, z) as u8),
-        Dtype::I16 => put(z, &t[3], |at, z| code(at, z) as i16),
-        _ => put(z, &t[3], |at, z| code(at, z) as i32),
+        Dtype::I8 => flat(z, &t[3], |at, z| code(at, z) as i8),
+        Dtype::U8 => flat(z, &t[3], |at, z| code(at, z) as u8),
+        Dtype::I16 => flat(z, &t[3], |at, z| code(at, z) as i16),
+        _ => flat(z, &t[3], |at, z| code(at, z) as i32),
     }
 }

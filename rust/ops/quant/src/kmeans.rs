@@ -5,9 +5,9 @@
 //! running sums about the median, in pairs of f64. The best i does not fall as j grows, so a layer takes O(t log t) (Wu, 1991;
 //! Grønlund et al., "Fast exact k-means, k-medians and Bregman divergence clustering in 1D", 2017).
 
-use base::pool;
 use base::store::Store;
 use base::{Error, Result, Scalar, Tensor, by_float, try_vec};
+use drivers::blocks;
 use std::sync::Mutex;
 
 /// hi + lo.
@@ -155,14 +155,15 @@ fn groups<T: Store>(
     for l in 1..k {
         let work = Mutex::new((&mut costs, &mut cuts));
         // a block of the pool, so that an interrupt is heard between layers
-        pool::run(1, 0, |_| {
-            let Ok(mut work) = work.lock() else { return };
+        blocks::map(1, 1, 0, |_| {
+            let Ok(mut work) = work.lock() else { return Ok(()) };
             let (costs, cuts) = &mut *work;
             let (before, now) = costs.split_at_mut(1);
             now[0].fill(f64::INFINITY);
             let cuts = &mut cuts[l * (count + 1)..(l + 1) * (count + 1)];
             layer(&sums, &before[0], &mut now[0], cuts, [l + 1, count, l, count - 1]);
             std::mem::swap(&mut before[0], &mut now[0]);
+            Ok(())
         })?;
     }
     // the cuts from the last to the first

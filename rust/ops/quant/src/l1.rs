@@ -3,12 +3,9 @@
 //!
 //! With m = mean(g y): dx = (g − mean g − m (sign d − mean sign d))/a. The L1 normalization of ShiftQuant (Guo et al., 2024).
 
-use base::pool::{self, Shared};
 use base::store::Store;
 use base::{Result, Tensor, by_float, try_vec};
-
-/// Elements in a block of rows.
-const BLOCK: usize = 1 << 14;
+use drivers::blocks;
 
 fn mean(x: impl ExactSizeIterator<Item = f64>) -> f64 {
     let n = x.len() as f64;
@@ -43,26 +40,20 @@ fn rows<T: Store, const N: usize>(
     for (whole, t) in whole.iter_mut().zip(from) {
         *whole = t.slice::<T>()?;
     }
-    let out = Shared(to.slice_mut::<T>()?.as_mut_ptr());
-    let each = (BLOCK / d.max(1)).max(1);
-    let blocks = if d == 0 { 0 } else { n.div_ceil(each) };
-    pool::map(blocks, n.saturating_mul(d), |b| {
+    blocks::fill(to.slice_mut::<T>()?, d, N, |first, part| {
         let mut room = try_vec(N * d, 0.0)?;
-        for i in b * each..n.min((b + 1) * each) {
+        for (i, to) in part.chunks_exact_mut(d).enumerate() {
+            let at = (first + i) * d;
             for (row, whole) in room.chunks_exact_mut(d).zip(whole) {
-                for (row, v) in row.iter_mut().zip(&whole[i * d..(i + 1) * d]) {
+                for (row, v) in row.iter_mut().zip(&whole[at..at + d]) {
                     *row = v.to_f64();
                 }
             }
             let mut parts = room.chunks_exact_mut(d);
-            let parts = std::array::from_fn(|_| parts.next().unwrap_or_default());
-            // SAFETY: a row of the result is written by the block of this row alone, after it was read.
-            f(parts, unsafe { out.part(i * d, d) });
+            f(std::array::from_fn(|_| parts.next().unwrap_or_default()), to);
         }
         Ok(())
-    })?
-    .into_iter()
-    .collect()
+    })
 }
 
 /// l1_normalize(x) -> y

@@ -69,8 +69,8 @@ pub static OPS: &[Op] = ops! {
         -> (q[z]: size == 4 ? int32 : size == 2 ? int16 : lo < 0 ? int8 : uint8) = integers::requantize;
     fixed_point(x[*]; wl: int, fl: int, random: bool, seed: int) -> (y[x]) in place = fixed::forward;
     fixed_point_bwd(g[*], x[*]; wl: int, fl: int) -> (dx[x]) in place = fixed::backward;
-    l1_normalize(x[b.., d]) -> (y[x]) in place = |t, _| l1::forward(t);
-    l1_normalize_bwd(g[b.., d], x[b.., d]) -> (dx[x]) in place = |t, _| l1::backward(t);
+    l1_normalize(x[b.., d]) -> (y[x]) = |t, _| l1::forward(t);
+    l1_normalize_bwd(g[b.., d], x[b.., d]) -> (dx[x]) = |t, _| l1::backward(t);
     codebook_assign(x[n, d], c[m, d]; top: int, metric: int) -> (labels[n, top]: int64)
         = |t, s| wide(t, 2, |t| by_float!(wide t[0], T => codebook::assign::<T>(t, s)));
     codebook_sums(x[n, d], labels[n]; k: int) -> (total[k, d]: float64, size[k]: float64) = codebook::sums;

@@ -467,8 +467,10 @@ REFUSED = {
     "project.project": "takes plain tensors",
     "prune.apply_mask": "its mask is plain",
     "quant.choose_qparams": "a range over the rows",
+    "quant.codebook_assign": "all pairs",
     "quant.encode": "codes are no DTensors",
     "quant.packed_linear": "its weight is plain",
+    "quant.requantize": "its factors belong to columns",
     "sparse.sddmm": "takes plain tensors",
     "sparse.spmm": "takes plain tensors",
 }

@@ -20,6 +20,7 @@ Number = Any
 Weight = Any
 Level = Any
 Codes = Any
+Integers = Any
 Mask = Any
 Words = Any
 
@@ -27,6 +28,7 @@ Words = Any
 OUT_GRAPH = "out= does not support automatic differentiation; use torch.no_grad()"
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
+INTEGERS = ("int8", "uint8", "int16", "int32", "int64")
 
 
 def axes(x: Any) -> int:

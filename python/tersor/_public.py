@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from tersor._arrays import FLOATS, axes, check_order, dtype_name, integer, is_tensor, ordinary
+from tersor._arrays import FLOATS, INTEGERS, axes, check_order, dtype_name, integer, is_tensor, ordinary
 from tersor._op import OPS
 from tersor._values import out_of_range
 
@@ -27,8 +27,9 @@ TYPES: dict[str, tuple[str, ...]] = {
     "Array": FLOATS,
     "Number": FLOATS,
     "Weight": FLOATS,  # of the type of the data or wider: the operator says
-    "Level": (*FLOATS, "int8", "uint8", "int16", "int32", "int64"),
+    "Level": (*FLOATS, *INTEGERS),
     "Codes": ("int8", "uint8", "int32"),
+    "Integers": INTEGERS,
     "Mask": ("bool",),
     "Words": ("uint32",),
 }

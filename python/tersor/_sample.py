@@ -114,7 +114,8 @@ class Quantized:
 
     Parameters
     ----------
-    kinds : "x" (values), "g" (a gradient), "scale", "zero_point" (int32), "z" (a float zero point), "q" (codes 0 to 15) or
+    kinds : "x" (values), "x+" (magnitudes), "g" (a gradient), "scale", "zero_point" (int32), "z" (a float zero point), "q"
+    (codes 0 to 15) or
         "data" (packed codes of 4 bits), in the order of the operator's inputs.
     scalars : constants of the call; ``dtype=True`` stands for the number of the draw's dtype
     """
@@ -134,6 +135,7 @@ class Quantized:
             "z": lambda: np.asarray(draw.rng.integers(-3, 4, grain), kind),
             "none": lambda: None,
             "x": lambda: draw.cast(draw.rng.uniform(-12, 12, shape) * float(np.max(scale, initial=1e-3))),
+            "x+": lambda: draw.cast(draw.rng.uniform(0, 12, shape) * float(np.max(scale, initial=1e-3))),
             "g": lambda: draw.cast(draw.rng.standard_normal(shape)),
             "q": lambda: draw.rng.integers(0, 16, shape, np.uint8),
             "data": lambda: draw.rng.integers(0, 256, (*draw.lead, (draw.d + 1) // 2), np.uint8),

@@ -14,11 +14,16 @@ from tersor.quant.affine import dequantize, quantize
 from tersor.quant.allocate import Allocation, bit_allocate
 from tersor.quant.awq import Scaled, awq_search, smooth_scales
 from tersor.quant.calibrate import Calibrated, calibrate
+from tersor.quant.codebook import Codebook, Groups, codebook_assign, codebook_ema, kmeans, kmeans_1d
 from tersor.quant.encode import decode, encode
 from tersor.quant.fake import fake_quantize
+from tersor.quant.fixed import fixed_point, pow2_scale, push_down, push_up
 from tersor.quant.floats import float_decode, float_encode
 from tersor.quant.gptq import GPTQ, gptq
 from tersor.quant.hessian import hessian
+from tersor.quant.integers import dyadic, int_layernorm, requantize, shift_exp, shift_gelu, shiftmax
+from tersor.quant.l1 import l1_normalize
+from tersor.quant.log import dequantize_log, fake_quantize_log, quantize_log
 from tersor.quant.measures import kl_rows, layer_cosine, qat_fraction, zd_score
 from tersor.quant.packing import pack, unpack
 from tersor.quant.product import Packed, int8_matmul, packed_linear, prepack
@@ -29,7 +34,9 @@ __all__ = [
     "GPTQ",
     "Allocation",
     "Calibrated",
+    "Codebook",
     "Encoded",
+    "Groups",
     "Packed",
     "Reparametrized",
     "Scaled",
@@ -39,23 +46,41 @@ __all__ = [
     "bn_distill_loss",
     "calibrate",
     "choose_qparams",
+    "codebook_assign",
+    "codebook_ema",
     "decode",
     "dequantize",
+    "dequantize_log",
+    "dyadic",
     "encode",
     "fake_quantize",
+    "fake_quantize_log",
+    "fixed_point",
     "float_decode",
     "float_encode",
     "gptq",
     "hessian",
     "int8_matmul",
+    "int_layernorm",
     "kl_rows",
+    "kmeans",
+    "kmeans_1d",
+    "l1_normalize",
     "layer_cosine",
     "pack",
     "packed_linear",
+    "pow2_scale",
     "prepack",
+    "push_down",
+    "push_up",
     "qat_fraction",
     "quantize",
+    "quantize_log",
     "repq_reparam",
+    "requantize",
+    "shift_exp",
+    "shift_gelu",
+    "shiftmax",
     "smooth_scales",
     "unpack",
     "zd_score",

@@ -1,6 +1,7 @@
 //! The drivers: how data is walked. The one rule: dtype, blocks, threads, tails and instruction sets are said here, and what is
 //! computed is said by whoever calls.
 
+pub mod blocks;
 pub mod butterfly;
 pub mod csr;
 pub mod feedback;

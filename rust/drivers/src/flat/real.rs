@@ -44,6 +44,10 @@ pub trait Real:
     /// 2^m (log2 p − log2 q) of powers of two p and q.
     fn steps(self, q: Self, m: u32) -> i32;
     fn is_finite(self) -> bool;
+    /// ⌊log₂ v⌋ of a normal positive number.
+    fn exponent(self) -> i32;
+    /// 2^e, if that is a normal number.
+    fn power(e: i32) -> Self;
     /// The largest |x|; NaN above infinity above every number. With `FINITE`, what is not finite counts as 0.
     fn amax<const FINITE: bool>(x: &[Self]) -> Self;
     /// The least and the largest of x and 0; whatever is not finite shows in one of them, or, with `FINITE`, in none.
@@ -123,6 +127,14 @@ macro_rules! real {
             #[inline(always)]
             fn is_finite(self) -> bool {
                 self.is_finite()
+            }
+            #[inline(always)]
+            fn exponent(self) -> i32 {
+                (self.to_bits() >> (<$t>::MANTISSA_DIGITS - 1)) as i32 - (<$t>::MAX_EXP - 1)
+            }
+            #[inline(always)]
+            fn power(e: i32) -> Self {
+                <$t>::from_bits(((e + (<$t>::MAX_EXP - 1)) as $u) << (<$t>::MANTISSA_DIGITS - 1))
             }
             // the bits of a number without its sign order as the number does, and integer reductions become vectors
             #[inline(always)]

@@ -3,12 +3,18 @@
 
 mod affine;
 mod allocate;
+mod codebook;
 mod encode;
 mod fake;
+mod fixed;
 mod gguf;
 mod grain;
+mod integers;
+mod kmeans;
+mod l1;
 mod layout;
 mod ldlq;
+mod log;
 mod lookup;
 mod micro;
 mod mini;
@@ -19,7 +25,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use base::{Error, Op, Tensor, ops};
+use base::wide::wide;
+use base::{Error, Op, Tensor, by_float, ops};
 
 /// The tables of the family.
 pub static TABLES: &[&[Op]] = &[OPS];
@@ -35,6 +42,10 @@ pub static OPS: &[Op] = ops! {
     fake_quantize_lsq(x[*], scale[*], zero_point[*]?; lo: int, hi: int, form: int, factor) -> (y[x]) in place = fake::forward;
     fake_quantize_lsq_bwd(g[*], x[*], scale[*], zero_point[*]?; lo: int, hi: int, form: int, factor)
         -> (dx[x], dscale[scale], dzero_point[zero_point]) in place = fake::backward_lsq;
+    quantize_log(x[*], scale[*]; bits: int, half: bool, saturate: bool) -> (q[x]: uint8) = log::quantize;
+    dequantize_log(q[*], scale[*]; bits: int, half: bool, dtype: int) -> (x[q]: float(dtype)) = log::dequantize;
+    fake_quantize_log(x[*], scale[*]; bits: int, half: bool) -> (y[x]) in place = log::fake;
+    fake_quantize_log_bwd(g[*], x[*], scale[*]; bits: int, half: bool) -> (dx[x]) in place = log::backward;
     value_range(x[*]; axes: int, group: int, saturate: bool)
         -> (low[grain(x, axes, group)]: compute, high[grain(x, axes, group)]: compute) = range::value_range;
     encode_symmetric(x[b.., k]; bits: int, group: int, saturate: bool)
@@ -69,6 +80,20 @@ pub static OPS: &[Op] = ops! {
         outs: int, inputs: int, bits: int, groups: int, affine: bool, integers: bool, needs: needs)
         -> (dx[b.., inputs]?, dbias[bias]?) = product::linear_bwd;
     packed_int8(a[b.., k], w[p, t]; outs: int, inputs: int) -> (y[b.., outs]: int32) = product::int8;
+    shift_exp(q[*]; s, n: int) -> (e[q]: int64) = integers::shift_exp;
+    shiftmax(q[b.., d]; s, bits: int) -> (p[q]: int32) = integers::shiftmax;
+    shift_gelu(q[b.., d]; s, bits: int) -> (y[q]: int32) = integers::shift_gelu;
+    int_layernorm(q[b.., d]; newton: bool) -> (y[q]: int32) = integers::layernorm;
+    requantize(z[*], m[*], e[*]; lo: int, hi: int, size: int)
+        -> (q[z]: size == 4 ? int32 : size == 2 ? int16 : lo < 0 ? int8 : uint8) = integers::requantize;
+    fixed_point(x[*]; wl: int, fl: int, random: bool, seed: int) -> (y[x]) in place = fixed::forward;
+    fixed_point_bwd(g[*], x[*]; wl: int, fl: int) -> (dx[x]) in place = fixed::backward;
+    l1_normalize(x[b.., d]) -> (y[x]) = |t, _| l1::forward(t);
+    l1_normalize_bwd(g[b.., d], x[b.., d]) -> (dx[x]) = |t, _| l1::backward(t);
+    codebook_assign(x[n, d], c[m, d]; top: int, metric: int) -> (labels[n, top]: int64)
+        = |t, s| wide(t, 2, |t| by_float!(wide t[0], T => codebook::assign::<T>(t, s)));
+    codebook_sums(x[n, d], labels[n]; k: int) -> (total[k, d]: float64, size[k]: float64) = codebook::sums;
+    kmeans_1d(x[n], weights[n]?; k: int) -> (labels[n]: int64, centers[k]: float64, inertia[]: float64) = kmeans::kmeans;
     unpack(w[b.., n]; bits: int, last: int, signed: bool) -> (q[b.., last]: signed ? int8 : uint8) = layout::unpack;
 };
 

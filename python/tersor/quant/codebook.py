@@ -1,0 +1,340 @@
+"""Codebooks: the codes of rows, and codebooks of rows. The one rule: of equally near codes the first is taken, and no array of
+all rows and all codes is made.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tersor._arrays import FLOATS, Array, dtype_name, is_tensor, whole
+from tersor._op import op
+from tersor._sample import Draw
+from tersor.quant._arguments import detached, one_of
+from tersor.random import TAGS, words
+
+METRICS = {"l2": 0, "ip": 1, "cosine": 2}
+
+
+def _pairs(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
+    n = int(np.prod(draw.lead))
+    return [draw.normal(n, draw.d), draw.normal(7, draw.d)], {"top": 1 + draw.seed % 3, "metric": draw.seed % 3}
+
+
+def _labelled(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
+    n = int(np.prod(draw.lead))
+    return [draw.normal(n, draw.d), draw.rng.integers(0, 5, n)], {"k": 5}
+
+
+def _numbers(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
+    n = int(np.prod(draw.lead)) + 5
+    weights = draw.cast(draw.rng.uniform(0.5, 2, n)) if draw.seed % 2 else None
+    return [draw.normal(n), weights], {"k": 1 + draw.seed % 5}
+
+
+@op(sample=_pairs, native=True, integer=True)
+def _codebook_assign(x: Array, c: Array, top: int = 1, metric: int = 0) -> Array:
+    """The places of the `top` best rows of c for each row of x: least |x - c|^2, greatest <x, c>, greatest cosine."""
+    x, c = np.asarray(x, np.float64), np.asarray(c, np.float64)
+    if metric == 0:
+        scores = ((x[:, None] - c) ** 2).sum(-1)
+    else:
+        scores = -(x[:, None] * c).sum(-1)
+    if metric == 2:
+        size = np.sqrt((x * x).sum(-1))[:, None] * np.sqrt((c * c).sum(-1))
+        scores = np.where(size == 0, 0, scores / np.where(size == 0, 1, size))
+    return np.argsort(scores, 1, kind="stable")[:, :top]
+
+
+@op(sample=_labelled)
+def _codebook_sums(x: Array, labels: Array, k: int = 1) -> tuple[Array, Array]:
+    """The sum of the rows of each label, and how many they are."""
+    total, size = np.zeros((k, x.shape[1])), np.zeros(k)
+    np.add.at(total, labels, np.asarray(x, np.float64))
+    np.add.at(size, labels, 1.0)
+    return total, size
+
+
+@op(sample=_numbers, native=True, tolerance=dict.fromkeys(FLOATS, 2000.0))
+def _kmeans_1d(x: Array, weights: Array = None, k: int = 1) -> tuple[Array, Array, Array]:
+    """Groups of numbers in order, of the least sum of squares, by trying every cut."""
+    wide = np.asarray(x, np.float64)
+    heavy = np.ones(len(wide)) if weights is None or not np.size(weights) else np.asarray(weights, np.float64)
+    values, place = np.unique(wide, return_inverse=True)
+    mass = np.bincount(place, heavy)
+    n, groups = len(values), min(k, len(values))
+
+    def cost(i: int, j: int) -> float:
+        m = np.average(values[i:j], weights=mass[i:j])
+        return float((mass[i:j] * (values[i:j] - m) ** 2).sum())
+
+    best, cuts = [0.0] + [cost(0, j) for j in range(1, n + 1)], [[0] * (n + 1)]
+    for layer in range(1, groups):
+        tried = [[best[i] + cost(i, j) for i in range(layer, j)] for j in range(layer + 1, n + 1)]
+        cuts.append([0] * (layer + 1) + [layer + int(np.argmin(t)) for t in tried])
+        best = [np.inf] * (layer + 1) + [min(t) for t in tried]
+    centers, label, end, total = np.full(k, np.nan), np.zeros(n, np.int64), n, 0.0
+    for group in reversed(range(groups)):
+        start = cuts[group][end]
+        centers[group] = np.average(values[start:end], weights=mass[start:end])
+        label[start:end], total, end = group, total + cost(start, end), start
+    return label[place], centers, np.asarray(total)
+
+
+def codebook_assign(x: Array, c: Array, *, k: int = 1, metric: str = "l2") -> Array:
+    r"""The codes of rows: the places of the nearest rows of a codebook, without an array of all pairs.
+
+    Parameters
+    ----------
+    x : array or tensor ``[n, d]``
+    c : array or tensor ``[K, d]`` of x's dtype
+        The codebook.
+    k : int
+        How many codes a row is given, the best first.
+    metric : "l2", "ip" or "cosine"
+        The least distance, the greatest inner product or the greatest cosine; the cosine of a zero row is 0.
+
+    Returns
+    -------
+    int64 array or tensor, ``[n]`` for k = 1 and ``[n, k]`` else; of equally good codes the first
+
+    Raises
+    ------
+    TypeError
+        If x and c are not floats of one type.
+    ValueError
+        If shapes do not fit, x or c hold non-finite values, or k is not within 1 and K.
+
+    Notes
+    -----
+    2 n K d operations in tiles, scores summed in float64; for d = 1, k = 1 and distances a search in the codebook in order,
+    n log K. It has no gradient: see Guo et al., "Codebook Features" (2023), for a straight-through one.
+    """
+    name = "codebook_assign"
+    x, c = detached(name, x), _codebook(name, c, x)
+    labels = _codebook_assign(x, c, whole(f"{name}: k", k), one_of(name, "metric", metric, METRICS))
+    return labels.reshape(-1) if k == 1 else labels
+
+
+def _codebook(name: str, c: Array, x: Array) -> Array:
+    if not (isinstance(c, np.ndarray) or is_tensor(c)):
+        raise TypeError(
+            f"{name}: c must be a {'torch tensor' if is_tensor(x) else 'NumPy array'}, got {type(c).__name__}"
+        )
+    return c.detach() if is_tensor(c) else c
+
+
+class Codebook(NamedTuple):
+    """The state of a codebook that follows the mean of its rows."""
+
+    code: Any
+    size: Any
+    total: Any
+
+
+def codebook_ema(code: Any, size: Array, total: Array, x: Array, *, decay: float = 0.99, eps: float = 1e-5) -> Codebook:
+    r"""A codebook that follows the means of its rows: one step of exponential averages.
+
+    With :math:`n_j` rows of x nearest to code j: :math:`size_j \leftarrow \lambda\,size_j + (1 - \lambda) n_j`,
+    :math:`total_j \leftarrow \lambda\,total_j + (1 - \lambda) \sum x`, and :math:`code_j = total_j / \tilde n_j`,
+    :math:`\tilde n_j = (size_j + \epsilon)\,N / (N + K \epsilon)`, :math:`N = \sum size`.
+
+    Parameters
+    ----------
+    code : array or tensor ``[K, d]``
+        The codebook; or integers ``[n]``, the codes that the rows of x have been assigned already.
+    size : array or tensor ``[K]``
+    total : array or tensor ``[K, d]``
+        The averages so far.
+    x : array or tensor ``[n, d]``
+    decay : float
+        :math:`\lambda`, within 0 and 1.
+    eps : float
+        What keeps a code without rows from a division by 0: its code moves towards 0, unless its size and eps are 0, where a
+        given codebook keeps its code.
+
+    Returns
+    -------
+    Codebook(code, size, total), new arrays like the old ones, a code like total
+
+    Raises
+    ------
+    TypeError
+        If arrays are not of the kinds above.
+    ValueError
+        If shapes do not fit, x holds non-finite values, or decay or eps are out of range.
+
+    Notes
+    -----
+    Sums are float64, in one order whatever the threads. van den Oord, Vinyals, Kavukcuoglu, "Neural Discrete Representation
+    Learning" (2017), appendix A.1, with the smoothing of its authors' code.
+    """
+    name = "codebook_ema"
+    x, size, total = (detached(name, v) for v in (x, size, total))
+    if not 0 <= decay <= 1:
+        raise ValueError(f"{name}: decay must lie within 0 and 1, got {decay}")
+    if not eps >= 0:
+        raise ValueError(f"{name}: eps must not be negative, got {eps}")
+    if total.ndim != 2 or tuple(size.shape) != tuple(total.shape[:1]) or x.ndim != 2 or x.shape[1] != total.shape[1]:
+        shapes = f"size {tuple(size.shape)}, total {tuple(total.shape)}, x {tuple(x.shape)}"
+        raise ValueError(f"{name}: arrays [K], [K, d] and [n, d] are needed, got {shapes}")
+    assigned = hasattr(code, "dtype") and dtype_name(code.dtype) not in FLOATS
+    labels = code if assigned else codebook_assign(x, code)
+    sums, counts = _codebook_sums(x, _long(labels), int(size.shape[0]))
+    new_size = decay * _wide(size) + (1 - decay) * counts
+    new_total = decay * _wide(total) + (1 - decay) * sums
+    n = new_size.sum()
+    smooth = (new_size + eps) * (n / (n + new_size.shape[0] * eps)) if eps else new_size
+    empty = (smooth == 0)[:, None]
+    where = _library(x).where
+    codes = where(empty, 0.0 if assigned else _wide(code), new_total / where(empty, 1.0, smooth[:, None]))
+    return Codebook(_like(codes, total), _like(new_size, size), _like(new_total, total))
+
+
+def _library(x: Array) -> Any:
+    if is_tensor(x):
+        import torch
+
+        return torch
+    return np
+
+
+def _long(x: Array) -> Array:
+    return x.long() if is_tensor(x) else np.asarray(x, np.int64)
+
+
+def _wide(x: Array) -> Array:
+    return x.detach().double() if is_tensor(x) else np.asarray(x, np.float64)
+
+
+def _like(y: Array, x: Array) -> Array:
+    return y.to(x.dtype) if is_tensor(x) else y.astype(x.dtype)
+
+
+class Groups(NamedTuple):
+    """Rows or numbers in groups: the label of each, the means of the groups, and the sum of squares around them."""
+
+    labels: Any
+    centers: Any
+    inertia: Any
+
+
+def kmeans_1d(x: Array, k: int, *, weights: Array = None) -> Groups:
+    r"""The k groups of numbers with the least :math:`\sum w (x - c)^2`: the optimum, not a search for it.
+
+    Parameters
+    ----------
+    x : array or tensor ``[n]``
+    k : int
+        1 to n.
+    weights : array or tensor ``[n]`` of x's dtype, optional
+        Positive.
+
+    Returns
+    -------
+    labels : int64 ``[n]``
+        Groups are numbered by rising mean; equal numbers share one.
+    centers : ``[k]``, like x
+        With fewer than k different numbers there are as many groups, and the other centers are NaN.
+    inertia : float
+
+    Raises
+    ------
+    TypeError
+        If x and weights are not floats of one type.
+    ValueError
+        If k is not within 1 and n, or something is not finite or a weight not positive.
+
+    Notes
+    -----
+    Sorting and dynamic programming, O(n log n + k t log t) for t different numbers and 4 k t bytes; sums about the median, in
+    pairs of float64. Grønlund et al., "Fast exact k-means, k-medians and Bregman divergence clustering in 1D" (2017).
+    """
+    name = "kmeans_1d"
+    x = detached(name, x)
+    if weights is not None:
+        weights = detached(name, weights)
+    labels, centers, inertia = _kmeans_1d(x, weights, whole(f"{name}: k", k))
+    return Groups(labels, _like(centers, x), float(inertia))
+
+
+def kmeans(x: Array, k: int, *, seed: int = 0, iterations: int = 100) -> Groups:
+    r"""k groups of rows with a small :math:`\sum |x - c|^2`: Lloyd's iteration from centers far apart.
+
+    Parameters
+    ----------
+    x : array or tensor ``[n, d]``
+    k : int
+        1 to n.
+    seed : int
+        Of the first centers; the same bits on every machine and for any number of threads.
+    iterations : int
+        At most so many steps; fewer if no label changes.
+
+    Returns
+    -------
+    labels : int64 ``[n]``
+    centers : ``[k, d]``, like x
+    inertia : float
+        Of these centers; it never grows from step to step.
+
+    Raises
+    ------
+    TypeError
+        If x is not a float array.
+    ValueError
+        If k is not within 1 and n, or x holds non-finite values.
+
+    Notes
+    -----
+    2 n k d operations a step, and no array of all pairs. The first centers are rows drawn with the probability of their squared
+    distance from those before (k-means++: Arthur and Vassilvitskii, 2007), row j by word j of tag 32; a group that has lost its
+    rows takes the row farthest from its center, of equally far ones the first.
+    """
+    name = "kmeans"
+    x, k = detached(name, x), whole(f"{name}: k", k)
+    seed, iterations = whole(f"{name}: seed", seed), whole(f"{name}: iterations", iterations)
+    if x.ndim != 2:
+        raise ValueError(f"{name}: x must be [n, d], got shape {tuple(x.shape)}")
+    if not 1 <= k <= x.shape[0]:
+        raise ValueError(f"{name}: k must lie within 1 and the {x.shape[0]} rows of x, got {k}")
+    if iterations < 1:
+        raise ValueError(f"{name}: iterations must be at least 1, got {iterations}")
+    if not 0 <= seed < 1 << 64:
+        raise ValueError(f"{name}: seed must lie within 0 and 2^64 - 1, got {seed}")
+    wide = _wide(x)
+    if not bool(_library(x).isfinite(wide).all()):
+        raise ValueError(f"{name}: x holds non-finite values")
+    centers, labels = _like(_far_apart(wide, k, seed), x), None
+    for _ in range(iterations):
+        before, labels = labels, _codebook_assign(x, centers, 1, 0)[:, 0]
+        if before is not None and bool((before == labels).all()):
+            break
+        total, size = _codebook_sums(x, labels, k)
+        lost = [j for j, n in enumerate(size.tolist()) if n == 0]
+        if lost:
+            away = ((wide - _wide(centers)[labels]) ** 2).sum(-1)
+            for j in lost:
+                i = int(away.argmax())
+                total[j], size[j], away[i] = wide[i], 1, -1
+        centers = _like(total / size[:, None], x)
+    labels = _codebook_assign(x, centers, 1, 0)[:, 0]
+    return Groups(labels, centers, float(((wide - _wide(centers)[labels]) ** 2).sum()))
+
+
+def _far_apart(x: Array, k: int, seed: int) -> Array:
+    """k rows, each drawn with the probability of its squared distance from those before it."""
+    n = x.shape[0]
+    w = words(seed, TAGS["rounding"], 0, np.zeros(k, np.uint64), np.arange(k, dtype=np.uint64))
+    u = (w >> np.uint32(8)) * 2.0**-24
+    chosen = [int(u[0] * n)]
+    away = ((x - x[chosen[0]]) ** 2).sum(-1)
+    for j in range(1, k):
+        running = away.cumsum(0)
+        # the first row at which the running sum is beyond the drawn part of it; the next one not chosen if all are the same
+        i = int((running <= float(u[j]) * float(running[-1])).sum()) if float(running[-1]) > 0 else chosen[-1] + 1
+        chosen.append(min(i, n - 1))
+        nearer = ((x - x[chosen[-1]]) ** 2).sum(-1)
+        away = _library(x).minimum(away, nearer)
+    return x[chosen]

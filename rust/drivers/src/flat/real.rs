@@ -37,7 +37,7 @@ pub trait Real:
     fn negative(self) -> bool;
     /// The power of two at or below the magnitude of a normal number; of 0 and denormals 0.
     #[must_use]
-    fn power(self) -> Self;
+    fn binade(self) -> Self;
     /// 1/p of a power of two p within 2^±100, without a division.
     #[must_use]
     fn inverse(self) -> Self;
@@ -112,7 +112,7 @@ macro_rules! real {
                 self.is_sign_negative()
             }
             #[inline(always)]
-            fn power(self) -> Self {
+            fn binade(self) -> Self {
                 <$t>::from_bits(self.to_bits() & <$t>::INFINITY.to_bits())
             }
             #[inline(always)]

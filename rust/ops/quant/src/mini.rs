@@ -97,7 +97,7 @@ impl<T: Real> Mini<T> {
     fn quotient(self, x: T) -> (T, i32) {
         let a = x.abs();
         let a = if a < self.most { a } else { self.most };
-        let p = a.power();
+        let p = a.binade();
         let p = if p > self.least { p } else { self.least };
         (a * (self.unit * p.inverse()), p.steps(self.least, self.mantissa))
     }

@@ -5,6 +5,7 @@ the class that its configuration names, of transformers' own code, with the fold
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ class Solved:
     """What calibration found.
 
     ``codes`` of tensors; ``rounded``, why there are none of others; ``widths``, the bits of every tensor where they were to be
-    chosen, and ``modules``, the same by the names that the classes that read them may have for their modules; ``unread`` says
+    chosen, and ``modules``, the same by what the classes that read them may call their modules; ``unread`` says
     of a folder why transformers does not read it back to the same model, or None. ``changed`` has the tensors without codes
     that took scales, ``unscaled`` why inputs of others have none.
     """
@@ -195,13 +196,13 @@ def _kept(parameter: Any, dtype: str) -> np.ndarray:
 
 
 def _called(name: str, tree: Tree, prefix: str) -> set[str]:
-    """What readers may call the module of a tensor: as the file does, as the class does, and as its base or its heads do."""
-    found = {name.removesuffix(".weight"), tree.targets[name].removesuffix(".weight")}
-    if prefix:
-        found |= {module.removeprefix(f"{prefix}.") for module in found} | {
-            f"{prefix}.{module}" for module in found if not module.startswith(f"{prefix}.")
-        }
-    return found
+    """What readers may call the module of a tensor: as the file does, as the class does, and as its base or its heads do; as
+    compressed-tensors wants targets, whole names."""
+    found = {target.removesuffix(".weight") for target in (name, tree.targets[name])}
+    if not prefix:
+        return found
+    # one pattern for both, or readers warn of the name that they do not have
+    return {rf"re:^(?:{prefix}\.)?{re.escape(module.removeprefix(f'{prefix}.'))}$" for module in found}
 
 
 @contextlib.contextmanager

@@ -203,7 +203,7 @@ def test_who_is_refused_and_that_nothing_changed():
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 @pytest.mark.parametrize("options", [{"act_order": True}, {"act_order": False, "compat": "gptq"}], ids=str)
 def test_one_factor_serves_every_width(options, library):
-    from tersor.quant.gptq import factored
+    from tersor.quant.gptq import factored, gptq  # inside, where a factor may stand for the Hessian
 
     w, x = layer(40, 32)
     x[:, 5] = 0
@@ -212,7 +212,7 @@ def test_one_factor_serves_every_width(options, library):
         w, h = torch.from_numpy(w), torch.from_numpy(h)
     made = factored(h, 32, damp=0.01, **options)
     for bits in (2, 4, 8):
-        want, got = (quant.gptq(w, of, f"int{bits}", group=8, **options) for of in (h, made))
+        want, got = (gptq(w, of, f"int{bits}", group=8, **options) for of in (h, made))
         for a, b in zip(want, got, strict=True):
             assert (a is None and b is None) or np.array_equal(np.asarray(a), np.asarray(b))
 

@@ -176,6 +176,25 @@ def test_widths_go_where_they_are_felt():
     assert dear.widths == {"loud": 2, "soft": 8, "mute": 2}
 
 
+def test_what_is_reached_too_late_has_what_its_own_budget_allows():
+    class Turned(nn.Module):
+        """Goes another way as soon as a weight is quantized."""
+
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.blocks = nn.ModuleList(nn.Linear(64, 64) for _ in range(2))
+            self.late = nn.Linear(64, 64)
+            self.was = self.blocks[0].weight.detach().clone()
+
+        def forward(self, x):
+            y = self.blocks[1](self.blocks[0](x))
+            return y if torch.equal(self.blocks[0].weight, self.was) else self.late(y)
+
+    made = quant.calibrate(Turned(), [seen(100)], "int-g32-gptq", bits="auto", budget=4.9)
+    assert made.widths["late"] == 3 and not made.left
+
+
 def test_what_cannot_be_calibrated_is_said_by_name():
     class Odd(nn.Module):
         def __init__(self):

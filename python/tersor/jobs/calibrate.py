@@ -5,6 +5,7 @@ the class that its configuration names, of transformers' own code, with the fold
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -87,7 +88,7 @@ def solve(
     except ImportError as missing:
         raise Misuse(f"calibration needs {missing.name}: pip install 'tersor[models]'") from None
     from tersor import quant
-    from tersor.quant.calibrate import widths_of
+    from tersor.quant.calibrate import widest, widths_of
 
     names = {name: every[name] for name in chosen}
     if tree is None:
@@ -152,8 +153,8 @@ def solve(
         return solved
     for name in left:  # as wide as the budget lets each of them be
         among = widths_of(bits, budget, "calibrate") or (scheme.bits,)
-        fit = [b for b in among if cost(name, b) <= (budget or 0) * np.prod(names[name][1], dtype=float)]
-        solved.widths[name] = max(fit, default=min(among))
+        room = (budget or 0) * np.prod(names[name][1], dtype=float)
+        solved.widths[name] = widest(among, functools.partial(cost, name), room)
     for name, width in solved.widths.items():
         for called in _called(name, tree, model.base_model_prefix):
             solved.modules[called] = width

@@ -9,6 +9,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,7 +90,13 @@ def main() -> None:
                 shown = name + AS_INT8 * (activations == "int8")
                 embedders[shown], sizes[shown] = Embedder(path, load(path)), megabytes(path)
                 convert(embedders[shown].model, scheme, activations=activations)
-    name, texts = "int4-g128-gptq", (HERE / "calibration.txt").read_text().splitlines()
+    texts = (HERE / "calibration.txt").read_text().splitlines()
+    for name in ("int4-g128-awq", "int-g128-gptq"):
+        widths: dict[str, Any] = {"bits": "auto", "budget": 4.25} if name.startswith("int-") else {}
+        quantize_safetensors(source, OUT / name, name, calibration=texts, **widths)
+        shown = name + ", 4.25 bits" * bool(widths)
+        embedders[shown], sizes[shown] = Embedder(OUT / name, load(OUT / name)), megabytes(OUT / name)
+    name = "int4-g128-gptq"
     quantize_safetensors(source, OUT / name, name, calibration=texts)
     for activations in ("float", "int8"):
         shown = name + AS_INT8 * (activations == "int8")
@@ -126,7 +133,8 @@ def main() -> None:
         )
     console.print(table)
     console.print(
-        f"int4-g128-gptq was calibrated on {len(texts)} sentences that are not among these.\n"
+        f"-gptq and -awq were calibrated on {len(texts)} sentences that are not among these; int-g128-gptq has a width\n"
+        "for each weight. Both it and -awq are decoded here, and run as dense layers.\n"
         "rank: Spearman's correlation of the similarities of the 30 pairs, with those of the dense model and with the grades\n"
         "a person gave. Half of this model is its table of word vectors, which stays dense unless --embeddings is given.\n"
     )

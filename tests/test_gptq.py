@@ -200,6 +200,23 @@ def test_who_is_refused_and_that_nothing_changed():
     np.testing.assert_array_equal(total, h)
 
 
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("options", [{"act_order": True}, {"act_order": False, "compat": "gptq"}], ids=str)
+def test_one_factor_serves_every_width(options, library):
+    from tersor.quant.gptq import factored, gptq  # inside, where a factor may stand for the Hessian
+
+    w, x = layer(40, 32)
+    x[:, 5] = 0
+    h = quant.hessian(x)
+    if library == "torch":
+        w, h = torch.from_numpy(w), torch.from_numpy(h)
+    made = factored(h, 32, damp=0.01, **options)
+    for bits in (2, 4, 8):
+        want, got = (gptq(w, of, f"int{bits}", group=8, **options) for of in (h, made))
+        for a, b in zip(want, got, strict=True):
+            assert (a is None and b is None) or np.array_equal(np.asarray(a), np.asarray(b))
+
+
 def test_shapes_at_the_edge():
     for n, k in [(0, 8), (3, 0), (1, 1), (17, 97)]:
         w, x = np.ones((n, k)), np.random.default_rng(0).standard_normal((5, k))

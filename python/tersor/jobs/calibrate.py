@@ -5,6 +5,8 @@ the class that its configuration names, of transformers' own code, with the fold
 from __future__ import annotations
 
 import contextlib
+import functools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,7 +31,7 @@ class Solved:
     """What calibration found.
 
     ``codes`` of tensors; ``rounded``, why there are none of others; ``widths``, the bits of every tensor where they were to be
-    chosen, and ``modules``, the same by the names that the classes that read them may have for their modules; ``unread`` says
+    chosen, and ``modules``, the same by what the classes that read them may call their modules; ``unread`` says
     of a folder why transformers does not read it back to the same model, or None. ``changed`` has the tensors without codes
     that took scales, ``unscaled`` why inputs of others have none.
     """
@@ -86,7 +88,7 @@ def solve(
     except ImportError as missing:
         raise Misuse(f"calibration needs {missing.name}: pip install 'tersor[models]'") from None
     from tersor import quant
-    from tersor.quant.calibrate import widths_of
+    from tersor.quant.calibrate import widest, widths_of
 
     names = {name: every[name] for name in chosen}
     if tree is None:
@@ -151,8 +153,8 @@ def solve(
         return solved
     for name in left:  # as wide as the budget lets each of them be
         among = widths_of(bits, budget, "calibrate") or (scheme.bits,)
-        fit = [b for b in among if cost(name, b) <= (budget or 0) * np.prod(names[name][1], dtype=float)]
-        solved.widths[name] = max(fit, default=min(among))
+        room = (budget or 0) * np.prod(names[name][1], dtype=float)
+        solved.widths[name] = widest(among, functools.partial(cost, name), room)
     for name, width in solved.widths.items():
         for called in _called(name, tree, model.base_model_prefix):
             solved.modules[called] = width
@@ -195,13 +197,13 @@ def _kept(parameter: Any, dtype: str) -> np.ndarray:
 
 
 def _called(name: str, tree: Tree, prefix: str) -> set[str]:
-    """What readers may call the module of a tensor: as the file does, as the class does, and as its base or its heads do."""
-    found = {name.removesuffix(".weight"), tree.targets[name].removesuffix(".weight")}
-    if prefix:
-        found |= {module.removeprefix(f"{prefix}.") for module in found} | {
-            f"{prefix}.{module}" for module in found if not module.startswith(f"{prefix}.")
-        }
-    return found
+    """What readers may call the module of a tensor: as the file does, as the class does, and as its base or its heads do; as
+    compressed-tensors wants targets, whole names."""
+    found = {target.removesuffix(".weight") for target in (name, tree.targets[name])}
+    if not prefix:
+        return found
+    # one pattern for both, or readers warn of the name that they do not have
+    return {rf"re:^(?:{prefix}\.)?{re.escape(module.removeprefix(f'{prefix}.'))}$" for module in found}
 
 
 @contextlib.contextmanager

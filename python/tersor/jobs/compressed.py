@@ -277,7 +277,7 @@ def configuration(scheme: Scheme, choice: Choice, widths: Mapping[str, int] | No
             }
             for i, bits in enumerate(sorted(set(widths.values())))
         }
-        return {**_SAID, "ignore": choice.ignore, "config_groups": groups}
+        return {**_SAID, "ignore": [], "config_groups": groups}
     tables = any(is_table(name) for name in choice.quantized)
     bits = next(iter(widths.values())) if widths else scheme.bits
     group = {"targets": ["Linear", "Embedding"] if tables else ["Linear"], "weights": _weights(scheme, bits)}

@@ -101,6 +101,11 @@ def widths_of(bits: str | Sequence[int] | None, budget: float | None, who: str) 
     return tuple(sorted(set(found)))
 
 
+def widest(among: Sequence[int], cost: Callable[[int], float], budget: float) -> int:
+    """The most bits that the budget of one layer allows, by itself; the fewest there are if none."""
+    return max((b for b in among if cost(b) <= budget), default=min(among))
+
+
 def calibrate(
     module: Any,
     batches: Iterable[Any],
@@ -205,6 +210,7 @@ def calibrate(
             raise ValueError(f"{name}: {k}.weight holds non-finite values")
     chosen = {k: layer for k, layer in chosen.items() if k not in left}
     counts = weights or _mask
+    solve = _nearest if solver == "awq" else _solve
     options = {"method": method, "act_order": act_order, "damp": damp}
     made: dict[str, GPTQ] = {}
     widths: dict[str, int] = {}
@@ -236,7 +242,7 @@ def calibrate(
                     before.append((layer.weight, layer.weight.detach().clone()))
                     own = replace(how, bits=widths[k]) if among else how
                     of = scales and (functools.partial(scales, bits=own.bits) if among else scales)
-                    made[k] = _solve(k, layer, grams.of.pop(k), own, of, {**options, "nearest": solver == "awq"})
+                    made[k] = solve(k, layer, grams.of.pop(k), own, of, options)
                     numbers = dequantize(made[k].codes, made[k].scale, made[k].zero_point, dtype=layer.weight.dtype)
                     with torch.no_grad():
                         layer.weight.copy_(numbers)
@@ -387,7 +393,11 @@ def _widths(
         )
     shape = (len(losses), len(among))
     choice = bit_allocate(np.reshape(list(losses.values()), shape), np.reshape(costs, shape), allowed).choice
-    return {k: among[i] for k, i in zip(losses, choice, strict=True)}
+    found = {k: among[i] for k, i in zip(losses, choice, strict=True)}
+    # what only the quantized module reaches (an expert that was never chosen) is known too late
+    return {
+        k: widest(among, functools.partial(cost, k), budget * layer.weight.numel()) for k, layer in layers.items()
+    } | found
 
 
 def _of_factor(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -398,11 +408,8 @@ def _solve(
     name: str, layer: Any, h: Any, how: Scheme, scales: Callable[..., Any] | None, options: Mapping[str, Any]
 ) -> GPTQ:
     """The codes of a layer; on the CPU, where the kernel is."""
-    weight, nearest = layer.weight.detach(), options.get("nearest")
-    options = {k: v for k, v in options.items() if k != "nearest"}
+    weight = layer.weight.detach()
     scale, zero = scales(name, weight) if scales else (None, None)
-    if nearest:
-        return _rounded(weight.cpu(), h.cpu(), how, scale, zero, options["method"])
     grain = {"scale": scale.cpu(), "zero_point": zero} if scale is not None else {"group": how.group or None}
     try:
         h = h if isinstance(h, Factor) else h.cpu()
@@ -411,13 +418,17 @@ def _solve(
         raise ValueError(f"calibrate: {name}: {str(error).removeprefix('gptq: ')}") from None
 
 
-def _rounded(weight: Any, h: Any, how: Scheme, scale: Any, zero: Any, method: str) -> GPTQ:
-    """The nearest codes, with their errors."""
+def _nearest(
+    name: str, layer: Any, h: Any, how: Scheme, scales: Callable[..., Any] | None, options: Mapping[str, Any]
+) -> GPTQ:
+    """The nearest codes of a layer, with their errors."""
+    weight, h = layer.weight.detach().cpu(), h.cpu()
+    scale, zero = scales(name, layer.weight.detach()) if scales else (None, None)
     if scale is None:
         grain: dict[str, Any] = {"group": how.group} if how.group else {"axis": 0}
-        scale, zero = choose_qparams(weight, how.codes, symmetric=not how.affine, method=method, **grain)
+        scale, zero = choose_qparams(weight, how.codes, symmetric=not how.affine, method=options["method"], **grain)
         scale = scale.reshape(len(weight), -1)
         zero = zero.reshape(len(weight), -1) if how.affine else None
-    codes = quantize(weight, scale, zero, how.codes)
-    delta = (dequantize(codes, scale, zero) - weight).double()
+    codes = quantize(weight, scale.cpu(), zero, how.codes)
+    delta = (dequantize(codes, scale.cpu(), zero) - weight).double()
     return GPTQ(codes, scale, zero, ((delta @ h) * delta).sum(1))

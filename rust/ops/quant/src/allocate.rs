@@ -186,6 +186,11 @@ fn exact(
     let mut partial = vec![Partial { cost: Sum::default(), loss: Sum::default() }];
     let mut made: Vec<Vec<Made>> = Vec::new();
     let (mut best, mut kept) = (f64::INFINITY, 0usize);
+    // the multiplier of all of it: what a level costs beyond the best of its layer no choice with it can make good
+    let whole = Relaxed::of(bases[fronts.len()], steps.iter())?;
+    let taken = whole.fits(Sum::default(), budget, steps.len()).unwrap_or(0);
+    let (least, rate) =
+        (whole.bound(Sum::default(), Sum::default(), budget, taken), whole.rate.get(taken).copied().unwrap_or(0.0));
     for (layer, front) in fronts.iter().enumerate().rev() {
         let relaxed = Relaxed::of(bases[layer], steps.iter().filter(|step| step.layer < layer))?;
         let mut fit = relaxed.rate.len();
@@ -196,8 +201,17 @@ fn exact(
                 .get(at)
                 .map(|p| Partial { cost: p.cost.plus(Sum::of(level.cost)), loss: p.loss.plus(Sum::of(level.loss)) })
         };
-        let mut heads: Vec<(usize, Option<Partial>)> = front.iter().map(|level| (0, sum(level, 0))).collect();
-        let mut least: Option<Sum> = None;
+        let priced = |level: &Level| level.loss + rate * level.cost;
+        let cheapest = front.iter().map(priced).fold(f64::INFINITY, f64::min);
+        let mut heads: Vec<(usize, Option<Partial>)> = front
+            .iter()
+            .map(|level| {
+                let rounded = 8.0 * f64::EPSILON * (level.loss.abs() + (rate * level.cost).abs() + cheapest.abs());
+                let beyond = least + (priced(level) - cheapest - rounded) > best;
+                (0, if beyond { None } else { sum(level, 0) })
+            })
+            .collect();
+        let mut lowest: Option<Sum> = None;
         loop {
             let mut first: Option<(usize, Partial)> = None;
             for (i, (_, head)) in heads.iter().enumerate() {
@@ -213,10 +227,10 @@ fn exact(
             let Some((i, p)) = first else { break };
             let rest = heads[i].0;
             heads[i] = (rest + 1, sum(&front[i], rest + 1));
-            if least.is_some_and(|least| p.loss.order(&least).is_ge()) {
+            if lowest.is_some_and(|lowest| p.loss.order(&lowest).is_ge()) {
                 continue;
             }
-            least = Some(p.loss);
+            lowest = Some(p.loss);
             // costs rise, and fewer and fewer steps fit beside them
             let Some(fits) = relaxed.fits(p.cost, budget, fit) else { break };
             fit = fits;

@@ -27,7 +27,7 @@ SCHEMES = (
     "int8-tensor",
 )
 #: codes that are places in a table
-PLACES = ("nf4-g16", "nf4-row", "fp4-g24", "mxfp4-g8", "nvfp4")
+PLACES = ("nf4-g16", "nf4-row", "nf4-g16-nested", "fp4-g24", "mxfp4-g8", "nvfp4")
 EPS = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
@@ -189,7 +189,7 @@ def test_layers_multiply_with_their_codes(scheme, activations):
     torch.testing.assert_close(x.grad, 2 * layer(x).detach() @ layer.weight, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("scheme", ["nf4", "nf4-g32", "fp4", "mxfp4", "nvfp4", "mxfp8_e4m3", "mxfp6_e2m3"])
+@pytest.mark.parametrize("scheme", ["nf4", "nf4-g32", "fp4-nested", "mxfp4", "nvfp4", "mxfp8_e4m3", "mxfp6_e2m3"])
 def test_layers_of_places_in_a_table(scheme):
     torch.manual_seed(0)
     linear = nn.Linear(128, 24)
@@ -258,6 +258,8 @@ def test_a_model_of_nf4():
     torch.testing.assert_close(model(x), y, rtol=1e-4, atol=1e-5)
     table = tnn.QuantEmbedding.from_float(nn.Embedding(10, 64), "nvfp4")
     assert torch.equal(table(torch.tensor([[3, 7]])), table.weight[[3, 7]][None])
+    with pytest.raises(ValueError, match="not nested"):
+        tnn.QuantEmbedding.from_float(nn.Embedding(10, 64), "nf4-nested")
     for scheme in ("q4_0", "gguf_mxfp4"):
         with pytest.raises(ValueError, match="layout of files"):
             tnn.QuantLinear.from_float(nn.Linear(64, 8), scheme)

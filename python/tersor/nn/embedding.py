@@ -35,6 +35,10 @@ class QuantEmbedding(Coded):
         super().__init__(weight)
         if weight.scale.ndim != 2:
             raise ValueError(f"QuantEmbedding: scales must be by rows or groups, got {weight.scheme}")
+        if weight.scheme.endswith("-nested"):
+            raise ValueError(
+                f"QuantEmbedding: rows are looked up with their scales, which are not nested, got {weight.scheme}"
+            )
         self.num_embeddings, self.embedding_dim = weight.shape
         self.padding_idx = padding_idx
 

@@ -17,6 +17,7 @@ from tersor.nn._cast import accept, lowered
 from tersor.nn._coded import Coded
 from tersor.nn._linear import parts_of
 from tersor.quant import Encoded
+from tersor.quant._encoded import SCALES
 from tersor.quant._encoded import scheme as find_scheme
 from tersor.quant.product import GROUP, _packed_linear
 from tersor.quant.qparams import least
@@ -154,10 +155,11 @@ class QuantLinear(Coded):
         codes = torch.zeros(
             out_features, how.bytes(in_features), dtype=torch.int8 if how.raw else torch.uint8, device=device
         )
-        kind = torch.uint8 if how.small else torch.float64 if dtype == torch.float64 else torch.float32
+        kind = torch.uint8 if how.small or how.nested else torch.float64 if dtype == torch.float64 else torch.float32
         steps = torch.zeros(shape, dtype=kind, device=device)
         zero = torch.zeros(shape, dtype=torch.uint8, device=device) if how.affine else None
-        outer = torch.zeros((), device=device) if how.outer else None
+        over = () if not how.nested else (1 - -math.prod(shape) // SCALES,)
+        outer = torch.zeros(over, device=device) if how.outer else None
         e = Encoded(codes, steps, zero, how.name, (out_features, in_features), dtype_name(dtype), outer)
         return cls(e, torch.zeros(out_features, device=device, dtype=dtype) if bias else None, activations=activations)
 

@@ -41,7 +41,7 @@ def _numbers(draw: Draw) -> np.ndarray:
 
 def _sample_table(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
     peer = draw.seed % 4 == 1
-    table = TABLES["nf4" if draw.seed % 2 else "fp4"]
+    table = TABLES[("fp4", "nf4", "dynamic8")[draw.seed % 3]]
     return [_numbers(draw), table], {"group": _group(draw), "peer": peer}
 
 
@@ -105,7 +105,7 @@ def _encode_table(
     with np.errstate(all="ignore"):
         v = np.where(np.isnan(x), x.dtype.type(0), x)
         v = v * by if peer else v / by
-    return plain.pack(table_codes(v, table, peer), 4, False), s
+    return plain.pack(table_codes(v, table, peer), 4 if len(table) == 16 else 8, False), s
 
 
 @op(sample=_sample_float, exempt=("outer",), native=True, integer=True)

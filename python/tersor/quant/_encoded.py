@@ -16,10 +16,12 @@ from tersor.quant._grids import SMALL, TABLES
 
 _GRAIN = r"(?:-(row|tensor|g[1-9]\d*))?"
 _GRAMMAR = re.compile(r"(u?)int([1-8])" + _GRAIN)
-_NAMED = re.compile(r"(nf4|fp4|nvfp4|mx(?:fp4|fp6_e2m3|fp6_e3m2|fp8_e4m3|fp8_e5m2))" + _GRAIN)
+_NAMED = re.compile(r"(nf4|fp4|dynamic8|nvfp4|mx(?:fp4|fp6_e2m3|fp6_e3m2|fp8_e4m3|fp8_e5m2))" + _GRAIN + "(-nested)?")
 #: elements that share a scale where it is not said
-_GROUPS = {"nf4": 64, "fp4": 64, "nvfp4": 16}
+_GROUPS = {"nf4": 64, "fp4": 64, "dynamic8": 64, "nvfp4": 16}
 _MICRO = 32
+#: scales that share a scale, where scales are coded
+SCALES = 256
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Scheme:
     small: str = ""
     #: the block of a GGUF file, which holds its scales itself
     block: Kind | None = None
+    #: whether scales are coded, by dynamic8
+    nested: bool = False
 
     def elements(self, last: int) -> int:
         """How many elements of a row of `last` share a scale."""
@@ -63,8 +67,8 @@ class Scheme:
 
     @property
     def outer(self) -> bool:
-        """Whether one more scale lies over all others."""
-        return self.name.startswith("nvfp4")
+        """Whether there are scales over the scales."""
+        return self.nested or self.name.startswith("nvfp4")
 
     @property
     def places(self) -> str:
@@ -72,10 +76,12 @@ class Scheme:
         return self.table or self.small
 
 
-def scheme(name: str, who: str = "encode", block: int | None = None) -> Scheme:
+def scheme(name: str, who: str = "encode", block: int | None = None, nested: bool = False) -> Scheme:
     """The scheme of a name; `block` is how many elements share a scale where the name leaves it open."""
     text = name if isinstance(name, str) else ""
     whole, named = _GRAMMAR.fullmatch(text), _NAMED.fullmatch(text)
+    if nested and (not named or named[1] not in TABLES):
+        raise ValueError(f"{who}: nested goes with nf4, fp4 and dynamic8, got {text}")
     if text in KINDS:
         if block not in (None, N):
             raise ValueError(f"{who}: a block of {text} has {N} elements, got block = {block}")
@@ -86,11 +92,15 @@ def scheme(name: str, who: str = "encode", block: int | None = None) -> Scheme:
     usual = None if not named else _GROUPS.get(named[1], _MICRO)
     if grain is None and (block is not None or usual is not None):
         grain = f"g{usual if block is None else block}"
-    if grain is None or (whole and whole[2] == "1" and not whole[1]) or (named and grain == "tensor"):
+    if (
+        grain is None
+        or (whole and whole[2] == "1" and not whole[1])
+        or (named and (grain == "tensor" or (named[3] and named[1] not in TABLES)))
+    ):
         raise ValueError(
             f"{who}: scheme {name!r} is unknown: <code>-row, <code>-tensor or <code>-g<G>, where <code> is int2 to int8 "
-            "(symmetric) or uint1 to uint8 (with a zero point); nf4, fp4, nvfp4, mxfp4, mxfp6_e2m3, mxfp6_e3m2, mxfp8_e4m3 "
-            f"or mxfp8_e5m2, with or without -row or -g<G>; {', '.join(KINDS)}"
+            "(symmetric) or uint1 to uint8 (with a zero point); nf4, fp4, dynamic8, nvfp4, mxfp4, mxfp6_e2m3, mxfp6_e3m2, "
+            f"mxfp8_e4m3 or mxfp8_e5m2, with or without -row or -g<G>; {', '.join(KINDS)}"
         )
     group = {"row": 0, "tensor": None}.get(grain) if grain[0] != "g" else int(grain[1:])
     if whole:
@@ -98,7 +108,9 @@ def scheme(name: str, who: str = "encode", block: int | None = None) -> Scheme:
     code = named[1] if named else ""
     full = code if group == usual else f"{code}-{grain}"
     if code in TABLES:
-        return Scheme(full, 4, group=group, table=code)
+        nested = nested or bool(named and named[3])
+        bits = 4 if len(TABLES[code]) == 16 else 8
+        return Scheme(full + "-nested" * nested, bits, group=group, table=code, nested=nested)
     small = code.partition("_")[2] or "e2m1"
     return Scheme(full, SMALL[small].bits, group=group, small=small)
 
@@ -117,7 +129,9 @@ class Encoded:
     zero_point : uint8 like scale, or None for codes without
     scheme : str
     shape, dtype : of the array that `decode` gives back
-    outer : float32 ``[]``, what all scales are multiplied by, of nvfp4; or None
+    outer : None; or, of nvfp4, float32 ``[]``, what all scales are multiplied by; or, where scales are nested, float32
+        ``[1 + ceil(n / 256)]`` of n scales, whose codes are those of dynamic8: their mean, and the largest distance from it of
+        each 256 of them in a row
     """
 
     data: Any
@@ -159,10 +173,12 @@ def check_parts(who: str, e: Encoded) -> Scheme:
         raise ValueError(f"{who}: {e.scheme} stands for float32 numbers, got dtype float64")
     for name, there in (("scale", not how.block), ("zero_point", how.affine), ("outer", how.outer)):
         if (getattr(e, name) is not None) != there:
-            raise ValueError(f"{who}: {e.scheme} has {'a' if there else 'no'} {name}")
+            raise ValueError(f"{who}: {e.scheme} has {'no' if not there else 'an' if name == 'outer' else 'a'} {name}")
     steps = how.steps(shape)
-    kinds = {"data": "int8" if how.raw else "uint8", "scale": "uint8" if how.small else "", "zero_point": "uint8"}
-    shapes = {"data": (*lead, how.bytes(last)), "outer": ()}
+    coded = how.small or how.nested
+    kinds = {"data": "int8" if how.raw else "uint8", "scale": "uint8" if coded else "", "zero_point": "uint8"}
+    outer = (1 - -math.prod(steps) // SCALES,) if how.nested else ()
+    shapes = {"data": (*lead, how.bytes(last)), "outer": outer}
     for name, x in e.parts.items():
         want, dtype = shapes.get(name, steps), kinds.get(name, "float32")
         if not hasattr(x, "shape"):

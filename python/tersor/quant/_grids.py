@@ -94,8 +94,27 @@ NF4 = (
     1.0,
 )
 _TWELFTHS = (0, 0.0625, 8, 12, 4, 6, 2, 3)
-#: the numbers of a code of 4 bits, in the order of the codes
+
+
+def _dynamic() -> np.ndarray:
+    """Of each decade below 1 twice as many intervals as of the one below it, and their middles; 0 and 1.
+
+    Dettmers, "8-bit Approximations for Parallelism in Deep Learning" (2016).
+    """
+    half = []
+    for i in range(7):
+        # as files have it: ends in float32 from the nearer side, rounded once
+        n, k = 1 << i, np.arange((1 << i) + 1)
+        step = float(np.float32(np.float32(1) - np.float32(0.1)) / np.float32(n))
+        ends = np.where(k < (n + 1) // 2, float(np.float32(0.1)) + step * k, 1 - step * (n - k)).astype(np.float32)
+        half.append(np.float32(10.0 ** (i - 6)) * ((ends[1:] + ends[:-1]) / np.float32(2)))
+    positive = np.concatenate(half)
+    return np.sort(np.concatenate([positive, -positive, np.array([0, 1], np.float32)]))
+
+
+#: the numbers of codes of 4 and 8 bits, in the order of the codes
 TABLES = {
+    "dynamic8": _dynamic(),
     "nf4": np.array(NF4, np.float32),
     "fp4": np.array([s * v for s in (1, -1) for v in _TWELFTHS], np.float32) / np.float32(12),
 }
@@ -105,7 +124,7 @@ TABLES = {
 POWERS = np.append(np.ldexp(np.float32(1), np.arange(-127, 128)), np.float32(np.nan)).astype(np.float32)
 
 
-#: the numbers of codes, by the name of their table: of small floats, of scales that are powers of two, of 4 bits
+#: the numbers of codes, by the name of their table: of tables, of small floats, of scales that are powers of two
 NUMBERS = TABLES | {name: small.numbers for name, small in SMALL.items()} | {"e8m0": POWERS}
 #: the same as Python's, of which torch makes tensors also where it traces
 _LISTS = {name: numbers.tolist() for name, numbers in NUMBERS.items()}

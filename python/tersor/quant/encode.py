@@ -4,18 +4,19 @@ codes are made is its scheme's.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, dtype_name, into
+from tersor._arrays import FLOATS, dtype_name, flag, into
 from tersor._op import OPS, op
 from tersor._sample import Quantized
 from tersor.quant import _plain as plain
 from tersor.quant._arguments import Array, detached, one_of
 from tersor.quant._blocks import _decode_gguf, _decode_table, _encode_float, _encode_gguf, _encode_table
-from tersor.quant._encoded import Encoded, Scheme, check_parts
+from tersor.quant._encoded import SCALES, Encoded, Scheme, check_parts
 from tersor.quant._encoded import scheme as find_scheme
 from tersor.quant._grids import SMALL, like
 from tersor.quant.affine import quantize
@@ -66,6 +67,7 @@ def encode(
     *,
     block: int | None = None,
     scaling: str = "floor",
+    nested: bool = False,
     compat: str | None = None,
     nan: str = "raise",
     out: Encoded | None = None,
@@ -80,8 +82,8 @@ def encode(
         for all. ``<code>`` is int2 to int8, symmetric with :math:`s = \max|x|/(2^{b-1} - 1)`, or uint1 to uint8, with a zero
         point. "int8-row" and "int4-g128" are the usual ones.
 
-        "nf4" and "fp4": places in a table of 16 numbers, of two that are equally near the lower one, with
-        :math:`s = \max|x|` of 64 elements.
+        "nf4", "fp4" and "dynamic8": places in a table of 16 numbers, or of 256, of two that are equally near the lower one,
+        with :math:`s = \max|x|` of 64 elements.
 
         "mxfp4", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp8_e4m3" and "mxfp8_e5m2" of OCP: small floats with a power of two for 32
         elements; "nvfp4": e2m1 with an e4m3 for 16 elements, and one float32 over all, max|x|/2688. With ``-row`` or
@@ -96,9 +98,12 @@ def encode(
         largest small float m, as OCP has it, which cuts off up to 25 % of the largest elements (e2m1; 12.5 % e4m3, 6 %
         e2m3); the same of max|x| rounded to the digits of the codes; the same with :math:`\lceil\log_2\max|x|\rceil`; or
         :math:`\lceil\log_2(\max|x|/m)\rceil`, the least that cuts nothing off.
+    nested : bool
+        Of nf4, fp4 and dynamic8: scales are coded too, less their mean, by dynamic8 with one scale for 256 of them. The name
+        of such a scheme ends in ``-nested``. Codes are decided by the scales as they were.
     compat : "bnb", optional
-        The codes of bitsandbytes for nf4 and fp4: x times 1/s instead of x/s, and fp4's two codes for zero. Its bytes hold
-        the same codes in the other order, ``pack(codes, 4, "bnb")``.
+        The codes of bitsandbytes for nf4, fp4 and dynamic8: x times 1/s instead of x/s, and fp4's two codes for zero. Its
+        bytes of two codes hold them in the other order, ``pack(codes, 4, "bnb")``.
     nan : "raise" or "zero"
         What is not finite is an error; or it has no say in the range, NaN is the code of 0 and infinities are the ends.
     out : Encoded, optional
@@ -115,7 +120,7 @@ def encode(
         If x is not a float array, or out is of another dtype.
     ValueError
         If x holds non-finite values or is 0-d, the scheme is unknown, or its groups do not divide the last axis; if block,
-        scaling or compat do not go with the scheme; if the scale of a GGUF block is beyond float16.
+        scaling, nested or compat do not go with the scheme; if the scale of a GGUF block is beyond float16.
 
     Notes
     -----
@@ -123,14 +128,14 @@ def encode(
     are read twice. nf4: Dettmers et al., "QLoRA" (2023). mx: OCP, "Microscaling Formats" 1.0 (2023).
     """
     name = "encode"
-    how, x = find_scheme(scheme, name, block), detached(name, x)
+    how, x = find_scheme(scheme, name, block, flag(f"{name}: nested", nested)), detached(name, x)
     saturate = one_of(name, "nan", nan, {"raise": False, "zero": True})
     number = one_of(name, "scaling", scaling, SCALINGS)
     peer = one_of(name, "compat", compat, {None: False, "bnb": True})
     if number and (not how.small or how.outer):
         raise ValueError(f"{name}: scaling={scaling!r} goes with mx schemes, got {scheme}")
     if peer and not how.table:
-        raise ValueError(f"{name}: compat='bnb' goes with nf4 and fp4, got {scheme}")
+        raise ValueError(f"{name}: compat='bnb' goes with nf4, fp4 and dynamic8, got {scheme}")
     if x.ndim == 0:
         raise ValueError(f"{name}: x needs a last axis, got a 0-d array")
     last, kind = x.shape[-1], dtype_name(x.dtype)
@@ -143,7 +148,7 @@ def encode(
     target = None if out is None else _target(out, how.name, x)
     shape = tuple(x.shape)
     keywords: dict[str, Any] = {}
-    if target and saturate:
+    if target and saturate and not how.nested:
         keywords["out"] = target if len(target) > 1 else target[0]
     try:
         parts = _made(x, how, saturate, number, peer, keywords)
@@ -169,7 +174,9 @@ def _made(
         return {"data": _encode_gguf(x, how.block.number, how.block.bytes, saturate, **keywords)}
     group = how.group
     if how.table:
-        made = _encode_table(x, like(how.places, x), group or 0, peer, saturate, **keywords)
+        data, scale = _encode_table(x, like(how.places, x), group or 0, peer, saturate, **keywords)
+        made = (data, *nest(scale, peer)) if how.nested else (data, scale)
+        return dict(zip(("data", "scale", "outer"), made, strict=False))
     elif how.small:
         small, outer = SMALL[how.small], None
         if how.outer:
@@ -225,8 +232,35 @@ def _in_two_reads(x: Array, how: Any, nan: str) -> tuple[Array, ...]:
     return data, scale, cast(np if isinstance(x, np.ndarray) else torch_module(), zero, "uint8")
 
 
+def _runs(v: Array) -> Array:
+    """Scales in a row as runs of `SCALES`, the last filled up with 0."""
+    xp: Any = np if isinstance(v, np.ndarray) else torch_module()
+    n = math.prod(v.shape)
+    v = xp.concatenate([v.reshape(-1), xp.zeros_like(v.reshape(-1)[:1]).repeat(-n % SCALES)])
+    return v.reshape(-(-n // SCALES), SCALES)
+
+
+def nest(scale: Array, peer: bool) -> tuple[Array, Array]:
+    """Codes of scales, and their mean with the scales of those codes."""
+    xp: Any = np if isinstance(scale, np.ndarray) else torch_module()
+    n = math.prod(scale.shape)
+    flat = cast(xp, xp.clip(scale, None, float(np.finfo(np.float32).max)), "float32").reshape(-1)
+    mean = cast(xp, cast(xp, flat, "float64").sum() / max(n, 1), "float32").reshape(1)
+    codes, over = _encode_table(_runs(flat - mean), like("dynamic8", scale), SCALES, peer, False)
+    return codes.reshape(-1)[:n].reshape(scale.shape), xp.concatenate([mean, over.reshape(-1)])
+
+
+def unnested(codes: Array, outer: Array) -> Array:
+    """Scales of their codes, float32."""
+    kind = FLOATS.index("float32")
+    runs = _decode_table(_runs(codes), outer[1:].reshape(-1, 1), like("dynamic8", codes), None, 8, SCALES, kind)
+    return runs.reshape(-1)[: math.prod(codes.shape)].reshape(codes.shape) + outer[0]
+
+
 def float_scales(e: Encoded, how: Scheme) -> Array:
     """The scales of an `Encoded` as floats: those of one byte are places in a table too."""
+    if how.nested:
+        return unnested(e.scale, e.outer)
     if not how.small:
         return e.scale
     if e.outer is None:
@@ -268,5 +302,6 @@ def decode(e: Encoded, *, out: Array = None) -> Array:
     if how.block:
         return _decode_gguf(e.data, how.block.number, last, dtype, **keywords)
     if how.places:
-        return _decode_table(e.data, e.scale, like(how.places, e.data), e.outer, how.bits, last, dtype, **keywords)
+        scale, outer = (float_scales(e, how), None) if how.nested else (e.scale, e.outer)
+        return _decode_table(e.data, scale, like(how.places, e.data), outer, how.bits, last, dtype, **keywords)
     return _decode(e.data, e.scale, e.zero_point, how.bits, last, dtype, **keywords)

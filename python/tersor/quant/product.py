@@ -189,7 +189,8 @@ def prepack(weight: Encoded, table: Number = None) -> Packed:
     Parameters
     ----------
     weight : Encoded of ``[out, in]``
-        Of any scheme of integers of `encode`, or of codes of 4 bits that are places in a table: nf4, fp4, mxfp4, nvfp4.
+        Of any scheme of integers of `encode`, or of codes of 4 bits that are places in a table: nf4, fp4, mxfp4, nvfp4,
+        nested or not.
         Codes of up to 4 bits lie in 4 bits, others in 8.
     table : float32 array or tensor [16], optional
         The numbers that codes of 4 bits are places in, instead of those of the scheme: of nf4 and its like, or of int4, whose

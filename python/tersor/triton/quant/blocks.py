@@ -49,12 +49,13 @@ def _float_numbers(q, table, x, odd, n, BITS: tl.constexpr, B: tl.constexpr):
 
 
 @triton.jit
-def _place(v, above, add, first):
+def _place(v, above, places, BITS: tl.constexpr):
     """The place of the number nearest to v: see `table.rs`."""
-    c = (v > 0).to(tl.int32) * 0 + tl.load(first)
-    for k in range(15):
-        c += tl.where(v > tl.load(above + k), tl.load(add + k), 0)
-    return c
+    c = (v > 0).to(tl.int32) * 0
+    for i in tl.static_range(BITS):
+        step: tl.constexpr = 1 << BITS - 1 - i
+        c += tl.where(v > tl.load(above + c + (step - 1)), step, 0)
+    return tl.load(places + c)
 
 
 @triton.jit
@@ -64,19 +65,19 @@ def _one(
     live,
     by,
     above,
-    add,
-    first,
+    places,
     most,
     RECIP: tl.constexpr,
     LEAST: tl.constexpr,
     MANTISSA: tl.constexpr,
+    BITS: tl.constexpr,
     T: tl.constexpr,
 ):
     v = tl.load(x + at, live, 0).to(T)
     v = tl.where(v == v, v, 0)
     v = v * by if RECIP else divide(v, by)
     if MANTISSA == 0:
-        c = _place(v, above, add, first)
+        c = _place(v, above, places, BITS)
     else:
         c = small(v, tl.full([1], most, T), LEAST, MANTISSA, 3 if MANTISSA == 1 else 7)
     return tl.where(live, c, 0)
@@ -88,8 +89,7 @@ def _coded(
     data,
     by,
     above,
-    add,
-    first,
+    places,
     most,
     group,
     per_row,
@@ -108,9 +108,11 @@ def _coded(
     out = data + pid // per_row * row_bytes + pid % per_row * (group // each)
     for i in range(0, (group + each - 1) // each, B):
         at = i + tl.arange(0, B)
-        c = _one(base, each * at, each * at < group, s, above, add, first, most, RECIP, LEAST, MANTISSA, T)
+        c = _one(base, each * at, each * at < group, s, above, places, most, RECIP, LEAST, MANTISSA, BITS, T)
         if BITS == 4:
-            c |= _one(base, 2 * at + 1, 2 * at + 1 < group, s, above, add, first, most, RECIP, LEAST, MANTISSA, T) << 4
+            c |= (
+                _one(base, 2 * at + 1, 2 * at + 1 < group, s, above, places, most, RECIP, LEAST, MANTISSA, BITS, T) << 4
+            )
         tl.store(out + at, c.to(tl.uint8), each * at < group)
 
 
@@ -196,20 +198,20 @@ def float_decode(q, x, exponent, mantissa, dtype):
 
 
 def _thresholds(table, peer, kind):
-    """What each threshold adds to a place, on the device, and the place of the lowest number: see `table.rs`."""
-    order = torch.argsort(table, stable=True)
-    v = table[order]
+    """The thresholds between the sorted numbers of a table, and where these stand in it, on the device: see `table.rs`."""
+    places = torch.argsort(table, stable=True)
+    v = table[places]
     middle = (v[1:].double() + v[:-1].double()) / 2
     above = ((v[1:] + v[:-1]) / 2) if peer else middle.float()
     if not peer:
         down = torch.nextafter(above, torch.full_like(above, -torch.inf))
         above = torch.where(above.double() > middle, down, above)
+        # of numbers that are equal the first one
         new = torch.cat([v[:1] == v[:1], v[1:] != v[:-1]])
-        place = torch.arange(16, device=v.device)
-        order = order[torch.cummax(torch.where(new, place, 0), 0).values]
+        places = places[torch.cummax(torch.where(new, torch.arange(len(v), device=v.device), 0), 0).values]
         if kind == torch.float64:
             above = middle
-    return above.to(kind), torch.diff(order).to(torch.int32), order[:1].to(torch.int32)
+    return above.to(kind), places.to(torch.int32)
 
 
 def _groups(name, x, group):
@@ -236,14 +238,13 @@ def _code(name, x, data, group, by, bits, table, most, recip, least, mantissa):
         raise NotImplementedError(f"{name}: no GPU kernel for {bits} bits; move the tensors to the CPU")
     if bits == 4 and group % 2 and group != x.shape[-1]:
         raise NotImplementedError(f"{name}: no GPU kernel for groups of an odd number of 4-bit codes")
-    above, add, first = table
+    above, places = table
     _coded[(x.numel() // group,)](
         x,
         data,
         by,
         above,
-        add,
-        first,
+        places,
         most,
         group,
         x.shape[-1] // group,
@@ -267,7 +268,8 @@ def encode_table(x, table, data, scale, group, peer, saturate):
     amax, odd = _measure(x, group)
     tiny = torch.tensor(1e-38, dtype=torch.float32, device=x.device).to(amax.dtype)
     by = 1 / torch.maximum(amax, tiny) if peer else torch.where(amax > 0, amax, torch.ones_like(amax))
-    _code("encode_table", x, data, group, by, 4, _thresholds(table.to(x.device), peer, work(x)), 0.0, peer, 0, 0)
+    bits = 4 if table.numel() == 16 else 8
+    _code("encode_table", x, data, group, by, bits, _thresholds(table.to(x.device), peer, work(x)), 0.0, peer, 0, 0)
     scale.copy_(amax.reshape(scale.shape))
     if not saturate:
         refuse_odd("encode_table", odd)
@@ -301,7 +303,7 @@ def encode_float(x, outer, data, scale, exponent, mantissa, group, scaling, satu
     else:
         k = _power(amax, small_float, scaling)
         bytes_, by = (k + 127).to(torch.uint8), torch.ldexp(torch.ones_like(amax, dtype=torch.float64), -k).to(kind)
-    none = by[:1].new_zeros(1), x.new_zeros(1, dtype=torch.int32), x.new_zeros(1, dtype=torch.int32)
+    none = by.new_zeros(1), x.new_zeros(1, dtype=torch.int32)
     recip, least = not outer.numel(), 1 - small_float.bias
     _code("encode_float", x, data, group, by, small_float.bits, none, small_float.most, recip, least, mantissa)
     scale.copy_(bytes_.reshape(scale.shape))

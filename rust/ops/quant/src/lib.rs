@@ -56,7 +56,7 @@ pub static OPS: &[Op] = ops! {
             zero_point[b.., group ? k / group : 1]: uint8)
         = encode::affine;
     encode_table(x[b.., k], table[c]; group: int, peer: bool, saturate: bool)
-        -> (data[b.., (k + 1) / 2]: uint8, scale[b.., group ? k / group : 1]: compute) = table::encode_table;
+        -> (data[b.., c == 16 ? (k + 1) / 2 : k]: uint8, scale[b.., group ? k / group : 1]: compute) = table::encode_table;
     encode_float(x[b.., k], outer[*]?; exponent: int, mantissa: int, group: int, scaling: int, saturate: bool)
         -> (data[b.., (k * (1 + exponent + mantissa) + 7) / 8]: uint8, scale[b.., group ? k / group : 1]: uint8)
         = micro::encode_float;

@@ -1,25 +1,29 @@
-//! Codes that are places in a table of sixteen numbers: s = max|x| of a group, q the place of the number nearest to x/s, of two
+//! Codes that are places in a table of 16 or 256 numbers: s = max|x| of a group, q the place of the number nearest to x/s, of two
 //! the lower one. The one rule: a table may be in any order; what decides is the quotient, rounded once.
 //!
 //! NF4: Dettmers et al., "QLoRA" (2023), appendix E. The thresholds between the sorted numbers that a quotient is above are
-//! counted, fifteen comparisons that need no branch, and the count is the place in the sorted table.
+//! counted: all fifteen, which needs no branch, or by halves, of 256 numbers. The count is the place in the sorted table.
 
 use super::encode::{Scheme, encode};
 use super::range::Extent;
 use base::{Error, Result, Scalar, Tensor};
 use drivers::flat::Real;
 
-pub const PLACES: usize = 16;
+/// Numbers of a table of codes of 4 bits, and of 8.
+const PLACES: usize = 16;
+const MOST: usize = 256;
 
-type Thresholds<T> = [T; PLACES - 1];
+/// Infinite after the last.
+type Thresholds<T> = [T; MOST - 1];
 
 #[derive(Clone, Copy)]
 struct Table {
     single: Thresholds<f32>,
     double: Thresholds<f64>,
     /// Where the sorted numbers stand in the table, and whether that is where they are.
-    places: [u8; PLACES],
+    places: [u8; MOST],
     sorted: bool,
+    bits: usize,
     /// x·(1/s) instead of x/s, and 1/s at most 1e38.
     recip: bool,
 }
@@ -50,25 +54,26 @@ fn down(v: f64) -> f32 {
 impl Table {
     /// With `peer`, the form of bitsandbytes: thresholds rounded to f32, equal numbers each with a place of its own.
     fn new(numbers: &[f32], peer: bool) -> Result<Table> {
-        if numbers.len() != PLACES || numbers.iter().any(|v| !v.is_finite()) {
-            return Err(Error::Value(format!("a table holds {PLACES} finite numbers, got {numbers:?}")));
+        let n = numbers.len();
+        if (n != PLACES && n != MOST) || numbers.iter().any(|v| !v.is_finite()) {
+            return Err(Error::Value(format!("a table holds {PLACES} or {MOST} finite numbers, got {numbers:?}")));
         }
-        let mut order: Vec<usize> = (0..PLACES).collect();
+        let mut order: Vec<usize> = (0..n).collect();
         order.sort_by(|&a, &b| numbers[a].partial_cmp(&numbers[b]).unwrap_or(std::cmp::Ordering::Equal));
         if !peer {
             order.dedup_by(|b, a| numbers[*a] == numbers[*b]);
         }
-        let (mut single, mut double) = ([f32::INFINITY; PLACES - 1], [f64::INFINITY; PLACES - 1]);
+        let (mut single, mut double) = ([f32::INFINITY; MOST - 1], [f64::INFINITY; MOST - 1]);
         for (i, pair) in order.windows(2).enumerate() {
             let (a, b) = (numbers[pair[0]], numbers[pair[1]]);
             let middle = f64::midpoint(f64::from(a), f64::from(b));
             single[i] = if peer { f32::midpoint(a, b) } else { down(middle) };
             double[i] = if peer { f64::from(single[i]) } else { middle };
         }
-        let mut places = [0; PLACES];
+        let mut places = [0; MOST];
         places.iter_mut().zip(&order).for_each(|(p, &i)| *p = i as u8);
         let sorted = order.iter().enumerate().all(|(i, &at)| i == at);
-        Ok(Table { single, double, places, sorted, recip: peer })
+        Ok(Table { single, double, places, sorted, bits: n.trailing_zeros() as usize, recip: peer })
     }
 }
 
@@ -91,13 +96,24 @@ impl<T: Typed> Scheme<T> for &Table {
     #[inline(always)]
     fn code(self, &s: &T, x: T) -> u8 {
         let v = if self.recip { x * s } else { x / s };
-        self.places[T::thresholds(self).iter().filter(|&&t| v > t).count()]
+        let (above, mut at) = (T::thresholds(self), 0);
+        for k in (0..self.bits).rev() {
+            at += usize::from(v > above[at + (1 << k) - 1]) << k;
+        }
+        self.places[at]
     }
     /// Threshold after threshold for some numbers that stay in registers.
     #[inline(always)]
     fn codes(self, step: &T, x: &[T], codes: &mut [u8]) {
         const SOME: usize = 32;
-        let (above, s) = (*T::thresholds(self), *step);
+        if self.bits == 8 {
+            for (c, &x) in codes.iter_mut().zip(x) {
+                *c = self.code(step, x);
+            }
+            return;
+        }
+        let (mut above, s) = ([T::ZERO; PLACES - 1], *step);
+        above.copy_from_slice(&T::thresholds(self)[..PLACES - 1]);
         let (mut xs, mut cs) = (x.chunks_exact(SOME), codes.chunks_exact_mut(SOME));
         for (x, codes) in xs.by_ref().zip(cs.by_ref()) {
             let mut v = [T::ZERO; SOME];
@@ -129,5 +145,5 @@ impl<T: Typed> Scheme<T> for &Table {
 pub fn encode_table(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     let [x, table, data, scale] = t else { return Err(super::arrays(4, t)) };
     let table = Table::new(table.slice::<f32>()?, k[1].bool())?;
-    encode(&table, [x, data, scale], None, 4, k[0].int(), k[2].bool())
+    encode(&table, [x, data, scale], None, table.bits, k[0].int(), k[2].bool())
 }

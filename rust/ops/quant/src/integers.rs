@@ -152,8 +152,8 @@ pub fn shift_gelu(t: &[Tensor], k: &[Scalar]) -> Result<()> {
 }
 
 /// ⌊√v⌋, or what ten of Newton's steps from 2^16 make of it.
-fn root(v: u128, newton: bool) -> i64 {
-    let mut k = 1u128 << 16;
+fn root(v: u64, newton: bool) -> i64 {
+    let mut k = 1u64 << 16;
     if newton {
         for _ in 0..10 {
             k = (k + v / k) >> 1;
@@ -171,6 +171,10 @@ pub fn layernorm(t: &[Tensor], k: &[Scalar]) -> Result<()> {
         let (floor, over) = (sum.div_euclid(n), 2 * sum.rem_euclid(n));
         let mean = floor + i64::from(over > n || (over == n && floor & 1 == 1));
         let squares: u128 = q.iter().map(|&q| u128::from((q - mean).unsigned_abs().pow(2))).sum();
+        let squares = u64::try_from(squares)
+            .ok()
+            .filter(|&v| v < 1 << 63)
+            .ok_or_else(|| Error::Value("the squares of a row sum to 2^63 or more: scale q down".into()))?;
         let factor = ONE / root(squares, newton).max(1);
         for (o, &q) in out.iter_mut().zip(&*q) {
             *o = small(((q - mean) * factor) >> 1)?;

@@ -34,8 +34,6 @@ ABSENT = {
     "project.materialise": "a matrix that is to be seen is made where it is looked at",
     "project.project_csr": _UNWRITTEN,
     "prune.magnitude_split": "a sample tells where the threshold is on the CPU alone; elsewhere digits are searched",
-    "quant.codebook_assign": _PAIRS,
-    "quant.codebook_sums": _UNWRITTEN,
     "quant.dequantize": _UNWRITTEN,
     "quant.encode_affine": _UNWRITTEN,
     "quant.fake_quantize_lsq": _UNWRITTEN,

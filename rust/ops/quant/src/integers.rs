@@ -36,7 +36,6 @@ impl ShiftExp {
         Ok(ShiftExp { unit: unit as i64, n })
     }
     /// Of |x| < 2^33; at most 2^63 − 1.
-    #[inline(always)]
     fn of(self, x: i64) -> i64 {
         let x = (x + (x >> 1) - (x >> 4)).max(-self.n * self.unit);
         let p = floor_div(-x, self.unit);
@@ -45,6 +44,13 @@ impl ShiftExp {
             return v >> 1;
         }
         if shift < i64::from(v.leading_zeros()) { v << shift } else { i64::MAX }
+    }
+    /// Of −2^33 < x ≤ 0 and n < 30, where nothing is beyond 2^62.
+    #[inline(always)]
+    fn down(self, x: i64) -> i64 {
+        let x = (x + (x >> 1) - (x >> 4)).max(-self.n * self.unit);
+        let p = (-x as f64 / self.unit as f64) as i64;
+        ((x + self.unit * p + 2 * self.unit) << self.n) >> (p + 1)
     }
 }
 
@@ -123,7 +129,7 @@ pub fn shiftmax(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     rows(&t[0], &t[1], |q, out: &mut [i32]| {
         let (top, mut sum) = (q.iter().copied().max().unwrap_or(0), 0);
         for q in &mut *q {
-            *q = exp.of(*q - top);
+            *q = exp.down(*q - top);
             sum = ONE.min(sum + ONE.min(*q));
         }
         // the greatest of a row is u 2^15: the sum is never 0
@@ -143,7 +149,7 @@ pub fn shift_gelu(t: &[Tensor], k: &[Scalar]) -> Result<()> {
         let top = q.iter().copied().max().unwrap_or(0);
         let other = exp.of(-top);
         for (o, &q) in out.iter_mut().zip(&*q) {
-            let e = exp.of(q - top);
+            let e = exp.down(q - top);
             let sigma = (e * floor_div(ONE, ONE.min(e.saturating_add(other)))) >> down;
             *o = small(q * sigma)?;
         }

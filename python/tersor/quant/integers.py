@@ -11,7 +11,7 @@ import numpy as np
 
 from tersor._arrays import INTEGERS, Array, Integers, dtype_name, is_tensor, whole
 from tersor._op import op
-from tersor._reference import xp
+from tersor._reference import wide, xp
 from tersor._sample import Draw
 from tersor.quant._arguments import code_range, detached, one_of
 
@@ -41,8 +41,20 @@ def _long(x: Array) -> Array:
     return x.long() if is_tensor(x) else np.asarray(x, np.int64)
 
 
-def _int(x: Array) -> Array:
+def _narrow(x: Array, what: str) -> Array:
+    """In 32 bits, or an error, as the kernels say it."""
+    if bool(((x > ONE) | (x < -ONE - 1)).any()):
+        raise ValueError(what)
     return x.int() if is_tensor(x) else x.astype(np.int32)
+
+
+def _taken(q: Array) -> Array:
+    """In 64 bits, of values within 32."""
+    return _long(_narrow(_long(q), "integers of 32 bits are taken, got more"))
+
+
+def _int(x: Array) -> Array:
+    return _narrow(x, "a result does not fit 32 bits: scale q down")
 
 
 def _held(x: Array, lo: Any = None, hi: Any = None) -> Array:
@@ -58,50 +70,53 @@ def _total(x: Array) -> Array:
 
 
 def _exp(x: Array, s: float, n: int) -> Array:
-    """x is at most 0, or so little more that 2^(n - p) is within 64 bits."""
     unit = math.ceil(1 / s)
     x = _held(x + (x >> 1) - (x >> 4), -n * unit)
     p = -x // unit
-    # half of it is shifted in: a power of two more, and one less after
-    return ((x + unit * p + 2 * unit) << (n - p)) >> 1
+    value, shift = x + unit * p + 2 * unit, n - p - 1
+    held = _held(shift, 0, 62)
+    over = (shift > 62) | (value >> (63 - held) > 0)
+    return xp.where(shift < 0, value >> 1, xp.where(over, 2**63 - 1, value << held))
 
 
 @op(sample=_Integers(s=0.04, n=15), dtypes=("int32",), integer=True, local={"q": 0})
 def _shift_exp(q: Array, s: float = 1.0, n: int = 15) -> Array:
     """e = floor((r/2 + u) 2^(n - p)), u = ceil(1/s), x = r - u p of x = q + floor(q/2) - floor(q/16)."""
-    return _exp(_long(q), s, n)
+    return _exp(_taken(q), s, n)
 
 
 @op(sample=_Integers(s=0.04, bits=8), dtypes=("int32",), integer=True, local={"q": 1})
 def _shiftmax(q: Array, s: float = 1.0, bits: int = 8) -> Array:
     """p = floor(e floor((2^31 - 1)/sum e)/2^(32 - bits)), e of q - max q."""
-    q = _long(q)
+    q = _taken(q)
     if not math.prod(q.shape):
         return _int(q)
     e = _exp(q - _top(q), s, 15)
-    return _int(e * (ONE // _held(_total(e), None, ONE)) >> 32 - bits)
+    return _int(e * (ONE // _held(_total(_held(e, None, ONE)), None, ONE)) >> 32 - bits)
 
 
 @op(sample=_Integers(s=0.04, bits=8), dtypes=("int32",), integer=True, local={"q": 1})
 def _shift_gelu(q: Array, s: float = 1.0, bits: int = 8) -> Array:
     """y = q floor(e floor((2^31 - 1)/(e + e'))/2^(32 - bits)), e of q - max q and e' of -max q."""
-    q = _long(q)
+    q = _taken(q)
     if not math.prod(q.shape):
         return _int(q)
     top = _top(q)
     e, other = _exp(q - top, 1.702 * s, 23), _exp(-top, 1.702 * s, 23)
-    return _int(q * (e * (ONE // _held(e + other, None, ONE)) >> 32 - bits))
+    return _int(q * (e * (ONE // _held(_held(e, None, ONE) + _held(other, None, ONE), None, ONE)) >> 32 - bits))
 
 
 @op(sample=_Integers(newton=True), dtypes=("int32",), integer=True, local={"q": 1})
 def _int_layernorm(q: Array, newton: bool = True) -> Array:
     """y = floor((q - mean) floor((2^31 - 1)/k)/2), k the root of the sum of (q - mean)^2."""
-    q = _long(q)
+    q = _taken(q)
     if not math.prod(q.shape):
         return _int(q)
     n, total = q.shape[-1], _total(q)
     floor, over = total // n, 2 * (total % n)
     y = q - (floor + _long((over > n) | ((over == n) & (floor % 2 == 1))))
+    if bool((_total(wide(y) ** 2) >= 2.0**63).any()):
+        raise ValueError("the squares of a row sum to 2^63 or more: scale q down")
     squares = _total(y * y)
     k = squares * 0 + 2**16
     if newton:
@@ -117,7 +132,7 @@ def _int_layernorm(q: Array, newton: bool = True) -> Array:
 @op(sample=_factors, dtypes=("int32",), integer=True)
 def _requantize(z: Array, m: Array, e: Array, lo: int = -128, hi: int = 127, size: int = 1) -> Array:
     """q = clamp(rne(z m/2^e), lo, hi), 0 < e < 63."""
-    p, e = _long(z) * _long(m), _long(e)
+    p, e = _taken(z) * _long(m), _long(e)
     floor, left, half = p >> e, p & ((1 << e) - 1), 1 << (e - 1)
     q = _held(floor + _long((left > half) | ((left == half) & (floor % 2 == 1))), lo, hi)
     kind = {4: "int32", 2: "int16"}.get(size, "int8" if lo < 0 else "uint8")
@@ -274,7 +289,7 @@ def int_layernorm(q: Integers, *, root: str = "newton") -> Array:
     TypeError
         If q are not integers.
     ValueError
-        If q leaves int32, has no axis, or root is unknown.
+        If q leaves int32, has no axis, v is 2^63 or more, or root is unknown.
 
     Notes
     -----
@@ -314,18 +329,18 @@ def dyadic(ratio: Any) -> tuple[Any, Any]:
     if is_tensor(ratio):
         import torch
 
-        wide = ratio.detach().double()
-        if not bool(((wide > 0) & wide.isfinite()).all()):
+        value = ratio.detach().double()
+        if not bool(((value > 0) & value.isfinite()).all()):
             raise ValueError("dyadic: ratio must be positive and finite")
-        fraction, power = torch.frexp(wide)
+        fraction, power = torch.frexp(value)
         return torch.floor(torch.ldexp(fraction, fraction.new_tensor(31)) + 0.5).long(), (31 - power).long()
     try:
-        wide = np.asarray(ratio, np.float64)
+        value = np.asarray(ratio, np.float64)
     except (TypeError, ValueError):
         raise TypeError(f"dyadic: ratio must be a number or a float array, got {type(ratio).__name__}") from None
-    if not ((wide > 0) & np.isfinite(wide)).all():
+    if not ((value > 0) & np.isfinite(value)).all():
         raise ValueError(f"dyadic: ratio must be positive and finite, got {ratio}")
-    fraction, power = np.frexp(wide)
+    fraction, power = np.frexp(value)
     m, e = np.floor(np.ldexp(fraction, 31) + 0.5).astype(np.int64), (31 - power).astype(np.int64)
     return (m, e) if isinstance(ratio, np.ndarray) else (int(m), int(e))
 

@@ -36,8 +36,6 @@ ABSENT = {
     "project.project_csr": _UNWRITTEN,
     "prune.magnitude_split": "a sample tells where the threshold is on the CPU alone; elsewhere digits are searched",
     "quant.bit_allocate": "a choice among a few hundred levels, one after another, on the CPU",
-    "quant.codebook_assign": _PAIRS,
-    "quant.codebook_sums": _UNWRITTEN,
     "quant.dequantize": _UNWRITTEN,
     "quant.decode_gguf": _FILES,
     "quant.encode_affine": _UNWRITTEN,

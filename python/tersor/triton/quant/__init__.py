@@ -5,12 +5,15 @@ the results are the bits of the CPU.
 """
 
 from tersor.triton.quant.blocks import decode_table, encode_float, encode_table, float_decode, float_encode
+from tersor.triton.quant.codebook import codebook_assign, codebook_sums
 from tersor.triton.quant.encode import decode, encode_symmetric, value_range
 from tersor.triton.quant.fake import fake_quantize, fake_quantize_bwd
 from tersor.triton.quant.fixed import fixed_point, fixed_point_bwd
 from tersor.triton.quant.log import dequantize_log, fake_quantize_log, fake_quantize_log_bwd, quantize_log
 
 __all__ = [
+    "codebook_assign",
+    "codebook_sums",
     "decode",
     "decode_table",
     "dequantize_log",

@@ -36,7 +36,6 @@ impl ShiftExp {
         Ok(ShiftExp { unit: unit as i64, n })
     }
     /// Of |x| < 2^33; at most 2^63 − 1.
-    #[inline(always)]
     fn of(self, x: i64) -> i64 {
         let x = (x + (x >> 1) - (x >> 4)).max(-self.n * self.unit);
         let p = floor_div(-x, self.unit);
@@ -45,6 +44,13 @@ impl ShiftExp {
             return v >> 1;
         }
         if shift < i64::from(v.leading_zeros()) { v << shift } else { i64::MAX }
+    }
+    /// Of −2^33 < x ≤ 0 and n < 30, where nothing is beyond 2^62.
+    #[inline(always)]
+    fn down(self, x: i64) -> i64 {
+        let x = (x + (x >> 1) - (x >> 4)).max(-self.n * self.unit);
+        let p = (-x as f64 / self.unit as f64) as i64;
+        ((x + self.unit * p + 2 * self.unit) << self.n) >> (p + 1)
     }
 }
 
@@ -123,7 +129,7 @@ pub fn shiftmax(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     rows(&t[0], &t[1], |q, out: &mut [i32]| {
         let (top, mut sum) = (q.iter().copied().max().unwrap_or(0), 0);
         for q in &mut *q {
-            *q = exp.of(*q - top);
+            *q = exp.down(*q - top);
             sum = ONE.min(sum + ONE.min(*q));
         }
         // the greatest of a row is u 2^15: the sum is never 0
@@ -143,7 +149,7 @@ pub fn shift_gelu(t: &[Tensor], k: &[Scalar]) -> Result<()> {
         let top = q.iter().copied().max().unwrap_or(0);
         let other = exp.of(-top);
         for (o, &q) in out.iter_mut().zip(&*q) {
-            let e = exp.of(q - top);
+            let e = exp.down(q - top);
             let sigma = (e * floor_div(ONE, ONE.min(e.saturating_add(other)))) >> down;
             *o = small(q * sigma)?;
         }
@@ -152,8 +158,8 @@ pub fn shift_gelu(t: &[Tensor], k: &[Scalar]) -> Result<()> {
 }
 
 /// ⌊√v⌋, or what ten of Newton's steps from 2^16 make of it.
-fn root(v: u128, newton: bool) -> i64 {
-    let mut k = 1u128 << 16;
+fn root(v: u64, newton: bool) -> i64 {
+    let mut k = 1u64 << 16;
     if newton {
         for _ in 0..10 {
             k = (k + v / k) >> 1;
@@ -171,6 +177,10 @@ pub fn layernorm(t: &[Tensor], k: &[Scalar]) -> Result<()> {
         let (floor, over) = (sum.div_euclid(n), 2 * sum.rem_euclid(n));
         let mean = floor + i64::from(over > n || (over == n && floor & 1 == 1));
         let squares: u128 = q.iter().map(|&q| u128::from((q - mean).unsigned_abs().pow(2))).sum();
+        let squares = u64::try_from(squares)
+            .ok()
+            .filter(|&v| v < 1 << 63)
+            .ok_or_else(|| Error::Value("the squares of a row sum to 2^63 or more: scale q down".into()))?;
         let factor = ONE / root(squares, newton).max(1);
         for (o, &q) in out.iter_mut().zip(&*q) {
             *o = small(((q - mean) * factor) >> 1)?;

@@ -14,7 +14,7 @@ use base::simd::Simd;
 use base::{Error, Result, Scalar, Tensor, by_float};
 use drivers::flat::{self, BLOCK, Compute, Pass, Real};
 
-/// Quotients are at most 4 (beyond, their code is 0 anyway) and are taken times 2^32, so that the least denormal is normal.
+/// Quotients are taken times 2^32, so that the least denormal is normal.
 const LIFT: i32 = 32;
 
 /// The first f64 above 2^¼, 2^½ and 2^¾.
@@ -30,15 +30,16 @@ fn above<T: Real>(v: f64) -> T {
 /// The numbers of one choice of bits and base.
 #[derive(Clone, Copy)]
 struct Steps<T> {
-    /// Steps to a power of two: 1 or 2.
-    k: i32,
+    /// log₂ k.
+    shift: i32,
     n: i32,
-    /// The first fractions of the next code and of the one after it.
+    /// The first fractions of the next code and of the one after it, and the level of the next one.
     next: T,
     after: T,
-    root: T,
-    /// The level of the next code, in units of the power of two below.
     up: T,
+    root: T,
+    /// The least quotient that has a code of its own.
+    last: T,
     /// The code and the level of 0.
     zero: i32,
     least: T,
@@ -49,73 +50,74 @@ impl<T: Real> Steps<T> {
         if !(1..=8).contains(&bits) {
             return Err(Error::Value(format!("bits must lie within 1 and 8, got {bits}")));
         }
-        let n = 1 << bits;
-        let root = T::of(std::f64::consts::SQRT_2);
-        let (next, after, up) =
-            if half { (above(QUARTER), above(THREE_QUARTERS), root) } else { (above(HALF), T::of(2.0), T::of(2.0)) };
-        let mut steps = Steps { k: 1 + i32::from(half), n, next, after, root, up, zero: n.min(255), least: T::ZERO };
+        let (n, shift) = (1 << bits, i32::from(half));
+        let (root, two) = (T::of(std::f64::consts::SQRT_2), T::of(2.0));
+        let (first, after, up) = if half { (QUARTER, above(THREE_QUARTERS), root) } else { (HALF, two, two) };
+        let last = above(first * (-f64::from(n >> shift)).exp2());
+        let mut steps = Steps { shift, n, next: above(first), after, up, root, last, zero: n.min(255), least: T::ZERO };
         steps.least = if bits == 8 { steps.level(255) } else { T::ZERO };
         Ok(steps)
     }
 
-    /// The code of a quotient before it is held within 0 and n, and its level: 2^e times what its fraction says.
+    /// The power of two below a quotient, lifted, and whether its code is the next one and the one after that.
     #[inline(always)]
-    fn place(&self, v: T) -> (i32, T) {
-        let v = clamp(v, T::ZERO, T::of(4.0)) * T::power(LIFT);
+    fn place(&self, v: T) -> (i32, T, bool, bool) {
+        let v = v * T::power(LIFT);
         let e = v.exponent();
-        let f = v * T::power(-e);
-        let (next, after) = (f >= self.next, f >= self.after);
-        let up = if next { self.up } else { T::ONE };
-        let level = if after { T::of(2.0) } else { up } * T::power(e) * T::power(-LIFT);
-        ((LIFT - e) * self.k - i32::from(next) - i32::from(after), level)
+        let power = T::power(e);
+        (e, power, v >= self.next * power, v >= self.after * power)
     }
 
     #[inline(always)]
     fn code(&self, v: T) -> i32 {
-        let q = self.place(v).0.max(0);
-        if (q < self.n) & (v > T::ZERO) { q } else { self.zero }
+        let (e, _, next, after) = self.place(v);
+        let q = (((LIFT - e) << self.shift) - i32::from(next) - i32::from(after)).max(0);
+        if v >= self.last { q } else { self.zero }
     }
 
     /// 2^(−q/k), rounded once: halves of the power, since the whole of it may be no normal number.
     #[inline(always)]
     fn level(&self, q: i32) -> T {
         // far below the least number of either type it is 0
-        let e = ((q + self.k - 1) >> (self.k - 1)).min(if size_of::<T>() == 4 { 160 } else { 255 });
-        let odd = if q & (self.k - 1) == 1 { self.root } else { T::ONE };
+        let e = ((q + self.shift) >> self.shift).min(if size_of::<T>() == 4 { 160 } else { 255 });
+        let odd = if q & self.shift == 1 { self.root } else { T::ONE };
         odd * T::power(-(e >> 1)) * T::power(-(e - (e >> 1)))
     }
 
-    /// The level of a quotient's code; NaN of what is negative or no number.
+    /// The level of a quotient's code, the same number without the code; NaN of what is negative or no number.
     #[inline(always)]
     fn near(&self, v: T) -> T {
-        let (q, level) = self.place(v);
-        let level = if q > 0 { level } else { T::ONE };
-        let level = if (q < self.n) & (v > T::ZERO) { level } else { self.least };
+        let (_, power, next, after) = self.place(v);
+        let level = if next { self.up * power } else { power };
+        let level = if after { power + power } else { level } * T::power(-LIFT);
+        let level = if level < T::ONE { level } else { T::ONE };
+        let level = if v >= self.last { level } else { self.least };
         if v >= T::ZERO { level } else { T::of(f64::NAN) }
     }
 
     /// Whether a quotient has a code of its own, neither held at 0 nor taken for 0.
     #[inline(always)]
     fn inside(&self, v: T) -> bool {
-        let q = self.place(v).0;
-        (q >= 0) & (q < self.n) & (v > T::ZERO)
+        (v >= self.last) & (v < self.next)
     }
 }
 
-/// Calls `f` with every element's position and the position of its scale, in pieces that share one.
+/// Runs a body for every piece of a part, with its bounds and the scale of each of its elements; of pieces that share one it is
+/// found once, or the loop would not become vectors.
 macro_rules! pieces {
-    ($grain:expr, $at:expr, $len:expr, |$from:ident, $to:ident, $index:ident| $body:expr) => {
-        $grain.walk(
+    ($scales:expr, $at:expr, $len:expr, |$from:ident, $to:ident, $scale:ident| $body:expr) => {
+        $scales.grain.walk(
             $at,
             $len,
             #[inline(always)]
             |piece| match piece {
                 Piece::One($from, $to, i) => {
-                    let $index = |_: usize| i;
+                    let s = $scales.scale(i);
+                    let $scale = |_: usize| s;
                     $body
                 }
                 Piece::Each($from, $to, i) => {
-                    let $index = |j: usize| i + j;
+                    let $scale = |j: usize| $scales.scale(i + j);
                     $body
                 }
             },
@@ -144,11 +146,12 @@ impl<T: Real> Pass<T, 1, 0, 0, 1> for Quantize<'_, T> {
         _: [&mut [T]; 0],
         [c]: [&mut [u8]; 1],
     ) {
-        pieces!(self.scales.grain, at, x.len(), |from, to, index| {
+        let (scales, steps) = (self.scales, self.steps);
+        pieces!(scales, at, x.len(), |from, to, scale| {
             let mut odd = false;
             for (j, (c, &x)) in c[from..to].iter_mut().zip(&x[from..to]).enumerate() {
                 odd |= !(x.is_finite() & (x >= T::ZERO));
-                *c = self.steps.code(x / self.scales.scale(index(j))) as u8;
+                *c = steps.code(x / scale(j)) as u8;
             }
             *bad |= odd;
         });
@@ -177,13 +180,14 @@ impl<T: Real> Pass<T, 0, 1, 1, 0> for Dequantize<'_, T> {
         [y]: [&mut [T]; 1],
         _: [&mut [u8]; 0],
     ) {
-        pieces!(self.scales.grain, at, b.len(), |from, to, index| {
+        let (scales, steps) = (self.scales, self.steps);
+        pieces!(scales, at, b.len(), |from, to, scale| {
             let mut odd = false;
             for (j, (y, &b)) in y[from..to].iter_mut().zip(&b[from..to]).enumerate() {
-                let (q, s) = (i32::from(b), self.scales.scale(index(j)));
-                odd |= q > self.steps.n;
+                let (q, s) = (i32::from(b), scale(j));
+                odd |= q > steps.n;
                 let end = end(s, self.most);
-                *y = clamp(if q < self.steps.n { self.steps.level(q) } else { T::ZERO } * s, -end, end);
+                *y = clamp(if q < steps.n { steps.level(q) } else { T::ZERO } * s, -end, end);
             }
             *bad |= odd;
         });
@@ -212,11 +216,12 @@ impl<T: Real> Pass<T, 1, 0, 1, 0> for Fake<'_, T> {
         [y]: [&mut [T]; 1],
         _: [&mut [u8]; 0],
     ) {
-        pieces!(self.scales.grain, at, x.len(), |from, to, index| {
+        let (scales, steps) = (self.scales, self.steps);
+        pieces!(scales, at, x.len(), |from, to, scale| {
             for (j, (y, &x)) in y[from..to].iter_mut().zip(&x[from..to]).enumerate() {
-                let s = self.scales.scale(index(j));
+                let s = scale(j);
                 let end = end(s, self.most);
-                *y = clamp(self.steps.near(x / s) * s, -end, end);
+                *y = clamp(steps.near(x / s) * s, -end, end);
             }
         });
     }
@@ -240,9 +245,10 @@ impl<T: Real> Pass<T, 2, 0, 1, 0> for Straight<'_, T> {
         [d]: [&mut [T]; 1],
         _: [&mut [u8]; 0],
     ) {
-        pieces!(self.0.grain, at, x.len(), |from, to, index| {
+        let (scales, steps) = (self.0, self.1);
+        pieces!(scales, at, x.len(), |from, to, scale| {
             for (j, ((d, &g), &x)) in d[from..to].iter_mut().zip(&g[from..to]).zip(&x[from..to]).enumerate() {
-                *d = if self.1.inside(x / self.0.scale(index(j))) { g } else { T::ZERO };
+                *d = if steps.inside(x / scale(j)) { g } else { T::ZERO };
             }
         });
     }

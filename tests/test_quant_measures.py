@@ -173,6 +173,7 @@ def test_who_is_refused():
         (ValueError, "zd_score: w is empty", lambda: quant.zd_score(x[:0])),
         (ValueError, "zd_score: w holds non-finite", lambda: quant.zd_score(x * np.nan)),
         (TypeError, "zd_score: w must be", lambda: quant.zd_score([1.0])),
+        (TypeError, "qat_fraction: n must be a number, got str", lambda: quant.qat_fraction("1e9", 1e12, 4)),
         (ValueError, "qat_fraction: d must be positive", lambda: quant.qat_fraction(1e9, 0, 4)),
         (ValueError, "qat_fraction: 1e.08 tokens are 0.2 a byte", lambda: quant.qat_fraction(1e9, 1e8, 4)),
         (ValueError, "repq_reparam: scales are positive", lambda: quant.repq_reparam(c, c, x, None, 0 * c, c)),

@@ -180,6 +180,8 @@ def qat_fraction(n: float, d: float, bits: float) -> float:
 
     Raises
     ------
+    TypeError
+        If one is no number.
     ValueError
         If a number is not positive and finite, or there is no more than a token a byte: the law says nothing there.
 
@@ -189,6 +191,8 @@ def qat_fraction(n: float, d: float, bits: float) -> float:
     """
     name = "qat_fraction"
     for what, v in (("n", n), ("d", d), ("bits", bits)):
+        if not isinstance(v, (int, float, np.number)) or isinstance(v, bool):
+            raise TypeError(f"{name}: {what} must be a number, got {type(v).__name__}")
         if not 0 < v < math.inf:
             raise ValueError(f"{name}: {what} must be positive and finite, got {v}")
     tokens = d / (n * bits / 8)

@@ -122,8 +122,8 @@ impl<T: Typed> Scheme<T> for &Table {
             let mut count = [zero; 2];
             for &t in above {
                 let t = T::V::<S>::splat(s, t);
-                count[0] = count[0] + a.simd_gt(t).select(one, zero);
-                count[1] = count[1] + b.simd_gt(t).select(one, zero);
+                count[0] += a.simd_gt(t).select(one, zero);
+                count[1] += b.simd_gt(t).select(one, zero);
             }
             let mut n = [T::ZERO; 32];
             store::<S, T>(count[0] + T::V::<S>::splat(s, T::MAGIC), &mut n);

@@ -37,7 +37,7 @@ pub(super) trait Scheme<T: Real>: Copy + Sync {
     fn code(self, step: &Self::Step, x: T) -> u8;
     /// The codes of some of them, [`TURN`] at most.
     #[inline(always)]
-    fn codes(self, step: &Self::Step, x: &[T], codes: &mut [u8]) {
+    fn codes<S: Simd>(self, _: S, step: &Self::Step, x: &[T], codes: &mut [u8]) {
         if let (Ok(x), Ok(codes)) = (<&[T; TURN]>::try_from(x), <&mut [u8; TURN]>::try_from(&mut *codes)) {
             for i in 0..TURN {
                 codes[i] = self.code(step, x[i]);
@@ -179,7 +179,7 @@ impl<T: Real, Q: Scheme<T>> Kernel for Encode<'_, T, Q> {
     type Output = bool;
     /// True if all numbers are finite.
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> bool {
+    fn run<S: Simd>(self, s: S) -> bool {
         let Encode { q, x, data, scale, mut zero, bits, group, unit, saturate, ahead } = self;
         let mut sink = Sink { bits, out: data, codes: [0; CHUNK], held: 0 };
         let tile = (TILE / group).clamp(1, GROUPS);
@@ -201,8 +201,8 @@ impl<T: Real, Q: Scheme<T>> Kernel for Encode<'_, T, Q> {
                     finite = false;
                     e = if saturate { q.see::<true>(x) } else { Extent::NONE };
                 }
-                let (s, z, step) = q.solve(e);
-                (scale[done + g], steps[g]) = (s, step);
+                let (kept, z, step) = q.solve(e);
+                (scale[done + g], steps[g]) = (kept, step);
                 if let Some(zero) = &mut zero {
                     zero[done + g] = z;
                 }
@@ -215,13 +215,13 @@ impl<T: Real, Q: Scheme<T>> Kernel for Encode<'_, T, Q> {
                     ahead.fetch(tile.len() / 2, g * group + at, n);
                     let x = &x[at..at + n];
                     if finite {
-                        q.codes(step, x, codes);
+                        q.codes(s, step, x, codes);
                     } else {
                         let mut own = [T::ZERO; TURN];
                         for (own, &x) in own.iter_mut().zip(x) {
                             *own = if x == x { x } else { T::ZERO };
                         }
-                        q.codes(step, &own[..n], codes);
+                        q.codes(s, step, &own[..n], codes);
                     }
                     at += n;
                 }

@@ -6,6 +6,8 @@
 
 use super::encode::{Scheme, encode};
 use super::range::Extent;
+use base::lane::{Lane, load, store};
+use base::simd::*;
 use base::{Error, Result, Scalar, Tensor};
 use drivers::flat::Real;
 
@@ -29,7 +31,7 @@ struct Table {
 }
 
 /// The thresholds of a type.
-trait Typed: Real {
+trait Typed: Real + Lane {
     fn thresholds(t: &Table) -> &Thresholds<Self>;
 }
 impl Typed for f32 {
@@ -102,32 +104,32 @@ impl<T: Typed> Scheme<T> for &Table {
         }
         self.places[at]
     }
-    /// Threshold after threshold for some numbers that stay in registers.
+    /// Threshold after threshold for two vectors of numbers that stay in registers.
     #[inline(always)]
-    fn codes(self, step: &T, x: &[T], codes: &mut [u8]) {
-        const SOME: usize = 32;
+    fn codes<S: Simd>(self, s: S, step: &T, x: &[T], codes: &mut [u8]) {
         if self.bits == 8 {
             for (c, &x) in codes.iter_mut().zip(x) {
                 *c = self.code(step, x);
             }
             return;
         }
-        let (mut above, s) = ([T::ZERO; PLACES - 1], *step);
-        above.copy_from_slice(&T::thresholds(self)[..PLACES - 1]);
-        let (mut xs, mut cs) = (x.chunks_exact(SOME), codes.chunks_exact_mut(SOME));
+        let (above, by) = (&T::thresholds(self)[..PLACES - 1], T::V::<S>::splat(s, *step));
+        let (zero, one) = (T::V::<S>::splat(s, T::ZERO), T::V::<S>::splat(s, T::ONE));
+        let (mut xs, mut cs) = (x.chunks_exact(2 * T::LANES), codes.chunks_exact_mut(2 * T::LANES));
         for (x, codes) in xs.by_ref().zip(cs.by_ref()) {
-            let mut v = [T::ZERO; SOME];
-            for i in 0..SOME {
-                v[i] = if self.recip { x[i] * s } else { x[i] / s };
+            let (a, b) = (load::<S, T>(s, x), load::<S, T>(s, &x[T::LANES..]));
+            let (a, b) = if self.recip { (a * by, b * by) } else { (a / by, b / by) };
+            let mut count = [zero; 2];
+            for &t in above {
+                let t = T::V::<S>::splat(s, t);
+                count[0] += a.simd_gt(t).select(one, zero);
+                count[1] += b.simd_gt(t).select(one, zero);
             }
-            let mut count = [0; SOME];
-            for above in above {
-                for i in 0..SOME {
-                    count[i] += i32::from(v[i] > above);
-                }
-            }
-            for i in 0..SOME {
-                codes[i] = count[i] as u8;
+            let mut n = [T::ZERO; 32];
+            store::<S, T>(count[0] + T::V::<S>::splat(s, T::MAGIC), &mut n);
+            store::<S, T>(count[1] + T::V::<S>::splat(s, T::MAGIC), &mut n[T::LANES..]);
+            for (c, n) in codes.iter_mut().zip(&n) {
+                *c = n.low() as u8;
             }
             if !self.sorted {
                 for c in codes.iter_mut() {

@@ -49,7 +49,9 @@ mod tests {
             fill(&mut out, d, 1, |first, part| {
                 assert_eq!(part.len() % d, 0);
                 for (i, row) in part.chunks_exact_mut(d).enumerate() {
-                    row.iter_mut().for_each(|v| *v += (first + i) as u32 + 1);
+                    for v in row {
+                        *v += (first + i) as u32 + 1;
+                    }
                 }
                 Ok(())
             })

@@ -5,6 +5,7 @@
 //! running sums about the median, in pairs of f64. The best i does not fall as j grows, so a layer takes O(t log t) (Wu, 1991;
 //! Grønlund et al., "Fast exact k-means, k-medians and Bregman divergence clustering in 1D", 2017).
 
+use base::simd::{Kernel, Simd, dispatch};
 use base::store::Store;
 use base::{Error, Result, Scalar, Tensor, by_float, try_vec};
 use drivers::blocks;
@@ -15,11 +16,13 @@ use std::sync::Mutex;
 struct Pair(f64, f64);
 
 impl Pair {
+    #[inline(always)]
     fn plus(self, v: f64) -> Pair {
         let (s, e) = two_sum(self.0, v);
         let (hi, lo) = two_sum(s, e + self.1);
         Pair(hi, lo)
     }
+    #[inline(always)]
     fn minus(self, other: Pair) -> Pair {
         let (s, e) = two_sum(self.0, -other.0);
         let (hi, lo) = two_sum(s, e + (self.1 - other.1));
@@ -32,69 +35,116 @@ impl Pair {
     }
 }
 
+#[inline(always)]
 fn two_sum(a: f64, b: f64) -> (f64, f64) {
     let s = a + b;
     let t = s - a;
     (s, (a - (s - t)) + (b - t))
 }
 
-/// Running sums of weights, of weights times numbers, and of weights times squares.
-struct Sums([Vec<Pair>; 3]);
+/// Running sums of weights, of weights times numbers, and of weights times squares, high and low parts apart.
+struct Sums([[Vec<f64>; 2]; 3]);
+
+/// Q − m S with m = S/W, all of them pairs.
+#[inline(always)]
+fn cost([w, s, q]: [Pair; 3]) -> f64 {
+    let m = s.0 / w.0;
+    let rest = ((-m).mul_add(w.0, s.0) + s.1 - m * w.1) / w.0;
+    let p = m * s.0;
+    let low = m.mul_add(s.0, -p) + m * s.1 + rest * s.0;
+    let v = (q.0 - p) + (q.1 - low);
+    if v > 0.0 { v } else { 0.0 }
+}
 
 impl Sums {
     fn new(values: &[f64], weights: &[f64]) -> Result<Self> {
-        let mut all = [
-            try_vec(values.len() + 1, Pair::default())?,
-            try_vec(values.len() + 1, Pair::default())?,
-            try_vec(values.len() + 1, Pair::default())?,
-        ];
+        let none = || try_vec(values.len() + 1, 0.0);
+        let mut all = [[none()?, none()?], [none()?, none()?], [none()?, none()?]];
+        let mut sums = [Pair::default(); 3];
         for (i, (&v, &w)) in values.iter().zip(weights).enumerate() {
-            all[0][i + 1] = all[0][i].plus(w);
-            all[1][i + 1] = all[1][i].plus_product(w, v);
             // w v² as (w v) v, and what the first product lost
             let wv = w * v;
-            all[2][i + 1] = all[2][i].plus_product(wv, v).plus(w.mul_add(v, -wv) * v);
+            sums =
+                [sums[0].plus(w), sums[1].plus_product(w, v), sums[2].plus_product(wv, v).plus(w.mul_add(v, -wv) * v)];
+            for (all, sum) in all.iter_mut().zip(sums) {
+                (all[0][i + 1], all[1][i + 1]) = (sum.0, sum.1);
+            }
         }
         Ok(Sums(all))
     }
-    fn of(&self, which: usize, i: usize, j: usize) -> Pair {
-        self.0[which][j].minus(self.0[which][i])
+    #[inline(always)]
+    fn at(&self, i: usize) -> [Pair; 3] {
+        self.0.each_ref().map(|[hi, lo]| Pair(hi[i], lo[i]))
+    }
+    #[inline(always)]
+    fn between(&self, i: usize, j: usize) -> [Pair; 3] {
+        let (from, to) = (self.at(i), self.at(j));
+        [0, 1, 2].map(|k| to[k].minus(from[k]))
     }
     fn mean(&self, i: usize, j: usize) -> f64 {
-        self.of(1, i, j).0 / self.of(0, i, j).0
+        let [w, s, _] = self.between(i, j);
+        s.0 / w.0
     }
-    /// Q − m S with m = S/W, all of them pairs.
     fn cost(&self, i: usize, j: usize) -> f64 {
-        if j - i <= 1 {
-            return 0.0;
-        }
-        let [w, s, q] = [0, 1, 2].map(|k| self.of(k, i, j));
-        let m = s.0 / w.0;
-        let rest = ((-m).mul_add(w.0, s.0) + s.1 - m * w.1) / w.0;
-        let p = m * s.0;
-        let low = m.mul_add(s.0, -p) + m * s.1 + rest * s.0;
-        ((q.0 - p) + (q.1 - low)).max(0.0)
+        if j - i <= 1 { 0.0 } else { cost(self.between(i, j)) }
     }
 }
 
-/// One layer: the best last cut of every prefix of columns `from..=to`, which lies within `low..=high`.
-fn layer(sums: &Sums, before: &[f64], now: &mut [f64], cuts: &mut [u32], span: [usize; 4]) {
-    let mut open = vec![span];
-    while let Some([from, to, low, high]) = open.pop() {
-        let j = usize::midpoint(from, to);
-        let (mut best, mut at) = (f64::INFINITY, low);
-        for i in low..=high.min(j - 1) {
-            let total = before[i] + sums.cost(i, j);
-            if total < best {
-                (best, at) = (total, i);
+/// Cuts that are tried side by side.
+const SIDE: usize = 256;
+
+/// One layer: the best last cut of every prefix from `span[0]` to `span[1]`, which lies within `span[2]` and `span[3]`.
+struct Layer<'a> {
+    sums: &'a Sums,
+    before: &'a [f64],
+    now: &'a mut [f64],
+    cuts: &'a mut [u32],
+    span: [usize; 4],
+}
+
+impl Layer<'_> {
+    /// What prefix j costs with each of the cuts from `first` on.
+    #[inline(always)]
+    fn totals(&self, first: usize, j: usize, out: &mut [f64]) {
+        let n = out.len();
+        let to = self.sums.at(j);
+        let [[w0, w1], [s0, s1], [q0, q1]] = self.sums.0.each_ref().map(|p| p.each_ref().map(|v| &v[first..first + n]));
+        let before = &self.before[first..first + n];
+        for i in 0..n {
+            let parts =
+                [to[0].minus(Pair(w0[i], w1[i])), to[1].minus(Pair(s0[i], s1[i])), to[2].minus(Pair(q0[i], q1[i]))];
+            out[i] = before[i] + cost(parts);
+        }
+        if first + n == j {
+            out[n - 1] = before[n - 1]; // a group of one number
+        }
+    }
+}
+
+impl Kernel for Layer<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let (mut open, mut room) = (vec![self.span], [0.0; SIDE]);
+        while let Some([from, to, low, high]) = open.pop() {
+            let j = usize::midpoint(from, to);
+            let (mut best, mut at, end) = (f64::INFINITY, low, high.min(j - 1) + 1);
+            for first in (low..end).step_by(SIDE) {
+                let totals = &mut room[..SIDE.min(end - first)];
+                self.totals(first, j, totals);
+                for (i, &total) in totals.iter().enumerate() {
+                    if total < best {
+                        (best, at) = (total, first + i);
+                    }
+                }
             }
-        }
-        (now[j], cuts[j]) = (best, at as u32);
-        if j > from {
-            open.push([from, j - 1, low, at]);
-        }
-        if j < to {
-            open.push([j + 1, to, at, high]);
+            (self.now[j], self.cuts[j]) = (best, at as u32);
+            if j > from {
+                open.push([from, j - 1, low, at]);
+            }
+            if j < to {
+                open.push([j + 1, to, at, high]);
+            }
         }
     }
 }
@@ -161,7 +211,8 @@ fn groups<T: Store>(
             let (before, now) = costs.split_at_mut(1);
             now[0].fill(f64::INFINITY);
             let cuts = &mut cuts[l * (count + 1)..(l + 1) * (count + 1)];
-            layer(&sums, &before[0], &mut now[0], cuts, [l + 1, count, l, count - 1]);
+            let span = [l + 1, count, l, count - 1];
+            dispatch(Layer { sums: &sums, before: &before[0], now: &mut now[0], cuts, span });
             std::mem::swap(&mut before[0], &mut now[0]);
             Ok(())
         })?;

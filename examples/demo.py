@@ -91,18 +91,15 @@ def main() -> None:
                 embedders[shown], sizes[shown] = Embedder(path, load(path)), megabytes(path)
                 convert(embedders[shown].model, scheme, activations=activations)
     texts = (HERE / "calibration.txt").read_text().splitlines()
-    for name in ("int4-g128-awq", "int-g128-gptq"):
-        widths: dict[str, Any] = {"bits": "auto", "budget": 4.25} if name.startswith("int-") else {}
+    calibrated: dict[str, dict[str, Any]] = {"int4-g128-awq": {}, "int4-g128-gptq": {}}
+    calibrated["int-g128-gptq"] = {"bits": "auto", "budget": 4.25}
+    for name, widths in calibrated.items():
         quantize_safetensors(source, OUT / name, name, calibration=texts, **widths)
-        shown = name + ", 4.25 bits" * bool(widths)
-        embedders[shown], sizes[shown] = Embedder(OUT / name, load(OUT / name)), megabytes(OUT / name)
-    name = "int4-g128-gptq"
-    quantize_safetensors(source, OUT / name, name, calibration=texts)
-    for activations in ("float", "int8"):
-        shown = name + AS_INT8 * (activations == "int8")
-        embedders[shown], sizes[shown] = Embedder(OUT / name, load(OUT / name)), megabytes(OUT / name)
         codes = {MiniLM.module_name(k): code for k, code in load_encoded(OUT / name).items()}
-        convert(embedders[shown].model, codes, activations=activations)
+        for activations in ("float", "int8"):
+            shown = name + ", 4.25 bits" * bool(widths) + AS_INT8 * (activations == "int8")
+            embedders[shown], sizes[shown] = Embedder(OUT / name, load(OUT / name)), megabytes(OUT / name)
+            convert(embedders[shown].model, codes, activations=activations)
 
     vectors = {name: embedder(SENTENCES) for name, embedder in embedders.items()}
     seconds = latencies(embedders)
@@ -134,7 +131,7 @@ def main() -> None:
     console.print(table)
     console.print(
         f"-gptq and -awq were calibrated on {len(texts)} sentences that are not among these; int-g128-gptq has a width\n"
-        "for each weight. Both it and -awq are decoded here, and run as dense layers.\n"
+        "for each weight.\n"
         "rank: Spearman's correlation of the similarities of the 30 pairs, with those of the dense model and with the grades\n"
         "a person gave. Half of this model is its table of word vectors, which stays dense unless --embeddings is given.\n"
     )

@@ -9,7 +9,8 @@ from tersor import quant
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
-# The law's constant is a fit to language models; what is claimed here is its direction, and that its share is a good one.
+# The law's constant is a fit to language models. On digits the best share is larger than its; what is claimed is that its share
+# pays, and its direction.
 SYSTEM = {
     "row": 73,
     "title": "Compute-Optimal Quantization-Aware Training",

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from _common import accuracy, digits, main, seeded, train
@@ -88,18 +89,13 @@ def folded(x: Tensor, top: float) -> Tensor:
     return torch.where(q == 2**BITS, 0.0, value)
 
 
-def even(x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
-    return quant.fake_quantize(x, scale, zero, CODES)
-
-
-def deployed(net: Net, seen: dict[str, Tensor], share: Callable[[Tensor], Tensor]) -> tuple[Net, At]:
-    """The net with weights of 4 bits, a scale for each row, and what happens to all that products take."""
+def deployed(net: Net, one: dict[str, tuple[Tensor, Tensor]], share: Callable[[Tensor], Tensor]) -> partial:
+    """What the net does with weights of 4 bits, a scale for each row, and with 4 bits for all that products take."""
     made = copy.deepcopy(net)
     for layer in (made.qkv, made.out, made.up, made.down):
         scale, zero = quant.choose_qparams(layer.weight, CODES, axis=0, symmetric=False, method="mse")
         layer.weight.copy_(quant.fake_quantize(layer.weight, scale, zero, CODES))
-    one = {name: searched(v) for name, v in seen.items() if name != "share"}
-    return made, lambda name, v: share(v) if name == "share" else quant.fake_quantize(v, *one[name], CODES)
+    return partial(made, at=lambda name, v: share(v) if name == "share" else quant.fake_quantize(v, *one[name], CODES))
 
 
 def taken(net: Net, x: Tensor) -> dict[str, Tensor]:
@@ -116,45 +112,35 @@ def run(seed: int = 0, split: int = 0) -> dict[str, float]:
         norm.weight.data = torch.randn(DIM, generator=generator).exp()
     train(net, lambda i: cross_entropy(net(x[i]), y[i]), len(x), steps=500, rate=6e-3, seed=seed)
     with torch.no_grad():
-        seen, held, result = taken(net, x[:256]), taken(net, tx), {"dense": accuracy(net, tx, ty)}
-        top, top2 = searched_log(seen["share"], "sqrt2"), searched_log(seen["share"], 2)
-        even = searched(seen["share"])
-        s = held["share"]
-        root, small = quant.fake_quantize_log(s, top, BITS), s < s.median()
-        error = float(((root - s) ** 2).mean())
-        result["root_ratio"] = error / float(((quant.fake_quantize_log(s, top2, BITS, base=2) - s) ** 2).mean())
+        seen, held = taken(net, x[:256]), taken(net, tx)
+        one = {name: searched(v) for name, v in seen.items()}
+        plain, s = dict(one), held["share"]
+        top, small = searched_log(seen["share"], "sqrt2"), s < s.median()
+        off = folded(s, top) - s
+        off2 = quant.fake_quantize_log(s, searched_log(seen["share"], 2), BITS, base=2) - s
+        result = {"dense": accuracy(net, tx, ty), "root_ratio": float((off**2).mean() / (off2**2).mean())}
         # over all shares of nine tokens an even grid errs as little: it is the many small ones that it takes for 0
-        result["small_ratio"] = float(
-            ((root - s)[small] ** 2).mean() / ((quant.fake_quantize(s, *even, CODES) - s)[small] ** 2).mean()
-        )
-        result["folded_gap"] = float((folded(s, top) - root).abs().max())
+        even = quant.fake_quantize(s, *one["share"], CODES) - s
+        result["small_ratio"] = float((off[small] ** 2).mean() / (even[small] ** 2).mean())
+        result["folded_gap"] = float((off + s - quant.fake_quantize_log(s, top, BITS)).abs().max())
         repq, moved, errors = copy.deepcopy(net), [], torch.zeros(2)
         for norm, layer in (("first", "qkv"), ("second", "up")):
             a, b = getattr(repq, norm), getattr(repq, layer)
             scale, zero = searched(seen[norm], kept=True)
-            new = quant.repq_reparam(a.weight, a.bias, b.weight, b.bias, scale, zero)
             codes = quant.quantize(held[norm], scale[None, None], zero[None, None], CODES)
-            plain, y0 = quant.fake_quantize(held[norm], *searched(seen[norm]), CODES), b(held[norm])
-            errors[0] += ((b(plain) - y0) ** 2).mean() / y0.var()
-            unit = (held[norm] - a.bias) / a.weight
+            right, unit = b(held[norm]), (held[norm] - a.bias) / a.weight
+            errors[0] += ((b(quant.fake_quantize(held[norm], *plain[norm], CODES)) - right) ** 2).mean() / right.var()
+            new = quant.repq_reparam(a.weight, a.bias, b.weight, b.bias, scale, zero)
             for p, value in zip((a.weight, a.bias, b.weight, b.bias), new[:4], strict=True):
                 p.copy_(value)
-            v = unit * a.weight + a.bias
-            result["same_" + layer] = float((b(v) - y0).abs().max() / y0.abs().max())
-            moved.append((quant.quantize(v, new.scale, new.zero_point, CODES) != codes).double().mean())
-            errors[1] += ((b(quant.fake_quantize(v, new.scale, new.zero_point, CODES)) - y0) ** 2).mean() / y0.var()
-        result["moved_codes"] = float(max(moved))
-        result["norm_ratio"] = float(errors[1] / errors[0])
-        seen2 = taken(repq, x[:256])
-        for name, n, sn, share in (
-            ("layerwise", net, seen, lambda v: quant.fake_quantize(v, *even, CODES)),
-            ("repq", repq, seen2, lambda v: folded(v, top)),
-        ):
-            made, at = deployed(n, sn, share)
-            result[name] = accuracy(lambda v: made(v, at), tx, ty)
-            result[name + "_error"] = float(((made(tx, at) - net(tx)) ** 2).mean() / net(tx).var())
-    result["accuracy"] = result["repq"]
-    result["over_layerwise"] = result["repq"] - result["layerwise"]
+            one[norm], v = (new.scale, new.zero_point), unit * a.weight + a.bias
+            errors[1] += ((b(quant.fake_quantize(v, *one[norm], CODES)) - right) ** 2).mean() / right.var()
+            moved.append(float((quant.quantize(v, *one[norm], CODES) != codes).double().mean()))
+        result |= {"moved_codes": max(moved), "norm_ratio": float(errors[1] / errors[0])}
+        layerwise = deployed(net, plain, lambda v: quant.fake_quantize(v, *plain["share"], CODES))
+        result["layerwise"] = accuracy(layerwise, tx, ty)
+        result["accuracy"] = accuracy(deployed(repq, one, lambda v: folded(v, top)), tx, ty)
+    result["over_layerwise"] = result["accuracy"] - result["layerwise"]
     return result
 
 

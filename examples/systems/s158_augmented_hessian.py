@@ -12,21 +12,22 @@ from torch.nn.functional import cross_entropy
 SYSTEM = {
     "row": 158,
     "title": "Augmenting Hessians with Inter-Layer Dependencies for Mixed-Precision Post-Training Quantization",
-    "mechanism": "sensitivity of a layer by Hutchinson's E[vᵀ H_ii v] |ΔW_i|²/n_i, and ΔW_iᵀ H_ij ΔW_j between layers "
-    "(this form is ours); layers in the order of the sum are lowered, how many by bisection on what may be lost",
+    "mechanism": "sensitivity of a layer by Hutchinson's E[vᵀ H_ii v] |ΔW_i|²/n_i, against Σ_ij ΔW_iᵀ H_ij ΔW_j with terms "
+    "between layers (this form is ours); layers in this order are lowered, how many by bisection",
     "evidence": "A",
     "functions": ["tersor.quant.choose_qparams", "tersor.quant.fake_quantize", "tersor.quant.kl_rows"],
     "data": "sklearn.datasets.load_digits",
     "claims": [
-        ["unexplained_ratio", "<=", 0.85],
-        ["path_ratio", "<=", 1.0],
+        ["unexplained_ratio", "<=", 0.82],
+        ["path_to_own", "<=", 1.0],
+        ["path_ratio", "<=", 0.95],
         ["path_to_drawn", "<=", 0.9],
         ["over_drawn", ">=", 0.5],
     ],
     "figure": "accuracy",
     "seconds": 40,
 }
-LAYERS, LOW, HIGH, PROBES = 10, 2, 8, 16
+LAYERS, LOW, HIGH, PROBES = 10, 3, 8, 16
 
 
 class Net(nn.Module):
@@ -100,8 +101,9 @@ def run(seed: int = 0, split: int = 0) -> dict[str, float]:
     for i in range(LAYERS):
         v = [d if k == i else torch.zeros_like(d) for k, d in enumerate(steps)]
         rows.append(0.5 * dots(hessian_times(net, x, dense, v), steps))
-    between = torch.stack(rows).fill_diagonal_(0)
-    between, traces = (between + between.T) / 2, alone.diag()
+    terms = torch.stack(rows)
+    terms = (terms + terms.T) / 2
+    kinds = {"trace": alone.diag(), "own": terms.diag().diag(), "all": terms}
 
     def put(lowered: list[int]) -> list[Tensor]:
         return [low[n] if n in lowered else high[n] for n in range(LAYERS)]
@@ -111,9 +113,12 @@ def run(seed: int = 0, split: int = 0) -> dict[str, float]:
 
     drawn = (torch.rand(64, LAYERS, generator=generator) < 0.5).float()
     true = torch.tensor([lost(m.nonzero().flatten().tolist()) for m in drawn])
-    result = {"dense": accuracy(lambda v: net(v, dense), tx, ty), "two_bits": accuracy(lambda v: net(v, low), tx, ty)}
+    result = {
+        "dense": accuracy(lambda v: net(v, dense), tx, ty),
+        "all_lowered": accuracy(lambda v: net(v, low), tx, ty),
+    }
     limit = 0.4 * lost(list(range(LAYERS)), x)
-    for name, terms in (("alone", traces), ("augmented", traces + between)):
+    for name, terms in kinds.items():
         told = torch.einsum("ni,ij,nj->n", drawn, terms, drawn)
         result["unexplained_" + name] = float(1 - torch.corrcoef(torch.stack([told, true]))[0, 1] ** 2)
         order = ordered(terms)
@@ -122,11 +127,12 @@ def run(seed: int = 0, split: int = 0) -> dict[str, float]:
         result |= {"lowered_" + name: count, "spent_" + name: lost(order[:count], x) / limit}
     paths = [torch.randperm(LAYERS, generator=generator).tolist() for _ in range(12)]
     result["path_drawn"] = sum(lost(o[:k]) for o in paths for k in range(1, LAYERS)) / (LAYERS - 1) / len(paths)
-    result["unexplained_ratio"] = result["unexplained_augmented"] / result["unexplained_alone"]
-    result["path_ratio"] = result["path_augmented"] / result["path_alone"]
-    result["path_to_drawn"] = result["path_augmented"] / result["path_drawn"]
+    result["unexplained_ratio"] = result["unexplained_all"] / result["unexplained_trace"]
+    result["path_to_own"] = result["path_all"] / result["path_own"]  # without the terms between layers
+    result["path_ratio"] = result["path_all"] / result["path_trace"]
+    result["path_to_drawn"] = result["path_all"] / result["path_drawn"]
     result["lowered_drawn"] = sum(bisected(partial(lost, v=x), o, limit)[0] for o in paths) / len(paths)
-    result["over_drawn"] = result["lowered_augmented"] - result["lowered_drawn"]
+    result["over_drawn"] = result["lowered_all"] - result["lowered_drawn"]
     result["asked"] = asked
     result["accuracy"] = accuracy(lambda v: net(v, put(order[:count])), tx, ty)
     return result

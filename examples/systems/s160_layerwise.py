@@ -25,7 +25,7 @@ SYSTEM = {
         ["lim_ratio", "<=", 0.8],
         ["lim_to_reversed", "<=", 0.7],
         ["lim_to_zd", "<=", 1.0],
-        ["half_share", "<=", 0.34],
+        ["half_share", "<=", 0.35],
     ],
     "figure": "accuracy",
     "seconds": 40,

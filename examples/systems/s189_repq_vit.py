@@ -28,8 +28,8 @@ SYSTEM = {
     "claims": [
         ["norm_ratio", "<=", 0.58],
         ["moved_codes", "<=", 0.001],
-        ["root_ratio", "<=", 0.6],
-        ["small_ratio", "<=", 0.6],
+        ["root_ratio", "<=", 0.63],
+        ["small_ratio", "<=", 0.66],
         ["folded_gap", "<=", 1e-6],
         ["over_layerwise", ">=", 0.0],
     ],

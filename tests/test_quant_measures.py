@@ -75,6 +75,24 @@ def test_gradients_go_through(f):
         assert torch.isfinite(slope).all()
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_second_derivatives_where_both_are_one(seed):
+    """There the sum may be rounded out of its bounds: a clamp would take its derivatives with it."""
+    v = torch.from_numpy(np.random.default_rng(seed).standard_normal((2, 1, 5)))
+    q = v[0].clone().requires_grad_()
+    share, d = v[0].softmax(-1)[0], v[1]
+
+    def along(f):
+        (slope,) = torch.autograd.grad(f(v[0], q).sum(), q, create_graph=True)
+        return torch.autograd.grad((slope * d).sum(), q)[0]
+
+    want = share * d - share * (share * d).sum()  # (diag π - π πᵀ) d
+    torch.testing.assert_close(along(quant.kl_rows), want)
+    u = v[0] / v[0].norm()
+    want = -(d - u * (u * d).sum()) / v[0].square().sum()  # the cosine falls with the square of the angle
+    torch.testing.assert_close(along(quant.layer_cosine), want)
+
+
 @pytest.mark.parametrize(("library", "kind"), KINDS)
 def test_shares_above_a_deviation(library, kind):
     w = np.random.default_rng(0).standard_normal((40, 50)) ** 3

@@ -34,6 +34,12 @@ def _rows(name: str, **arrays: Any) -> tuple[Any, list[Any]]:
     return np, [x.astype(np.float64) for x in arrays.values()]
 
 
+def _within(x: Any, least: float, most: float) -> Any:
+    """A tensor that rounding alone carries out of its bounds, clamped: its derivatives stay those of the formula."""
+    over = x.detach()
+    return x + (over.clamp(least, most) - over).nan_to_num(0)  # of infinities nothing is taken away
+
+
 def kl_rows(p: Array, q: Array) -> Any:
     r"""How far the distribution of logits q is from that of logits p, row by row.
 
@@ -77,7 +83,7 @@ def kl_rows(p: Array, q: Array) -> Any:
     # the gradient of what has no share is 0, not 0 * inf
     some = share > 0
     terms = share * (xp.where(some, a, 0.0) - xp.where(some, b, 0.0))
-    return like(xp.where(share >= 0, terms, share).sum(-1).clamp(min=0), p)
+    return like(_within(xp.where(share >= 0, terms, share).sum(-1), 0, math.inf), p)
 
 
 def layer_cosine(x: Array, y: Array) -> Any:
@@ -120,7 +126,7 @@ def layer_cosine(x: Array, y: Array) -> Any:
         parts.append((v, xp.sqrt(xp.where(zero, xp.ones_like(length), length))))
     (a, m), (b, n) = parts
     cosine = (a * b).sum(-1) / (m * n)
-    return like(np.clip(cosine, -1, 1) if xp is np else cosine.clamp(-1, 1), x)
+    return like(np.clip(cosine, -1, 1) if xp is np else _within(cosine, -1, 1), x)
 
 
 def zd_score(w: Array) -> float:

@@ -50,8 +50,9 @@ def run(path: Path, system: System, seed: int, split: int) -> dict[str, Any]:
 def line(path: Path, system: System, figure: str) -> str:
     functions = ", ".join(f"`{name.removeprefix('tersor.')}`" for name in system["functions"])
     claims = ", ".join(f"{k} {sign} {bound}" for k, sign, bound in system["claims"])
+    mechanism = system["mechanism"].replace("|", r"\|")
     link = f"{system['title']} (`{path.name}`)"
-    return f"| {system['row']} | {link} | {system['mechanism']} | {functions} | {claims} | {figure} |"
+    return f"| {system['row']} | {link} | {mechanism} | {functions} | {claims} | {figure} |"
 
 
 def table(figures: dict[int, str]) -> str:

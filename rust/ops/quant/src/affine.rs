@@ -4,6 +4,7 @@
 //! Clamping comes first, to lo − z and hi − z: these are integers, every rounding keeps integers and order, so the result
 //! is the same, and what is left to round is small enough for the addition of a constant to round it.
 
+use super::drawn::uniform;
 use super::grain::Piece;
 use super::scales::{Form, Scales};
 use base::random::{Source, tag};
@@ -148,23 +149,6 @@ impl<T: Real> Quantize<'_, T> {
             }
         }
         bad
-    }
-}
-
-/// u = (w >> 8)·2⁻²⁴ of word i mod 2^34 of column ⌊i / 2^34⌋, for the indices from `at` on.
-#[inline(always)]
-pub(super) fn uniform<S: Simd, T: Real>(s: S, source: Source, at: usize, u: &mut [T]) {
-    let (mut i, mut u) = (at as u64, u);
-    while !u.is_empty() {
-        let first = (i % 64) as usize;
-        let words = source.along(s, i >> 34, ((i - i % 64) >> 2) as u32);
-        let (now, later) = u.split_at_mut(u.len().min(64 - first));
-        for (j, u) in now.iter_mut().enumerate() {
-            let w = words[(first + j) % 4][(first + j) / 4];
-            *u = T::int((w >> 8) as i32) * T::of(1.0 / 16_777_216.0);
-        }
-        i += now.len() as u64;
-        u = later;
     }
 }
 

@@ -1,7 +1,8 @@
 //! Fixed point: x̂ = clamp(round(x·2^f), −2^(w−1), 2^(w−1) − 1)·2^−f, words of w bits of which f are fractions. The one rule: the
 //! product with a power of two is exact, so what is rounded is x itself.
 
-use super::affine::{clamp, uniform};
+use super::affine::clamp;
+use super::drawn::uniform;
 use base::random::{Source, tag};
 use base::simd::Simd;
 use base::{Error, Result, Scalar, Tensor, by_float};

@@ -4,6 +4,7 @@
 mod affine;
 mod allocate;
 mod codebook;
+mod drawn;
 mod encode;
 mod fake;
 mod fixed;

@@ -5,7 +5,7 @@
 //! around x are multiples of p/2^m, and the code of r·p/2^m is r + 2^m (log2 p − (1 − B)): where r reaches 2^(m + 1) it is the
 //! first code of the next power of two, and among denormals it is r. What is beyond the largest number is that number.
 
-use super::affine::uniform;
+use super::drawn::uniform;
 use base::random::{Source, tag};
 use base::simd::Simd;
 use base::{Error, Result, Scalar, Tensor, by_float};

@@ -387,7 +387,7 @@ def test_targets_decide_where_shapes_do_not(tmp_path):
         convert.load(tmp_path / "broken")
 
 
-@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes"])
+@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "hqq"])
 def test_formats_that_are_not_read_are_named(tmp_path, method):
     save_file(
         {"l.weight": np.ones((4, 4), np.int8), "l.scales": np.ones((4, 1), np.float32)}, tmp_path / "model.safetensors"

@@ -10,7 +10,8 @@ import numpy as np
 
 from tersor._op import FormatError
 from tersor.checkpoint._format import Entry
-from tersor.jobs.restore import Get, Known, of, quantized, unpacked
+from tersor.jobs import gptq_awq
+from tersor.jobs.restore import Get, Known, layout, of, quantized, unpacked
 from tersor.quant import Encoded, pack
 
 _DENSE = "; tersor.convert.load reads it as a dense weight"
@@ -18,7 +19,7 @@ _DENSE = "; tersor.convert.load reads it as a dense weight"
 
 def encoded(names: Mapping[str, Entry], get: Get, groups: list[Known]) -> Iterator[tuple[str, Encoded]]:
     """The weights in codes, by the name that a dense weight would have."""
-    stems, coded = quantized(names)
+    stems, coded, words = quantized(names)
     for stem in sorted(stems):
         codes, zero, bits = unpacked(stem, names, get, of(stem.removesuffix("."), groups))
         yield f"{stem}weight", _encoded(stem, codes, zero, bits, names, get)
@@ -29,6 +30,25 @@ def encoded(names: Mapping[str, Entry], get: Get, groups: list[Known]) -> Iterat
             raise FormatError(f"{name}: {names[name].dtype} {codes.shape} holds no codes of a linear layer{_DENSE}")
         zero = get(f"{name}_zero_point") if f"{name}_zero_point" in names else None
         yield name, _encoded(stem, codes, zero, 8, names, get)
+    for stem in sorted(words):
+        how = layout(of(stem.removesuffix("."), groups))
+        yield f"{stem}weight", _of_words(f"{stem}weight", gptq_awq.read(stem, names, get, how))
+
+
+def _of_words(name: str, w: gptq_awq.Read) -> Encoded:
+    if w.order is not None:
+        raise FormatError(f"{name}: its columns are assigned to groups one by one{_DENSE}")
+    middle, most = 1 << w.bits - 1, (1 << w.bits) - 1
+    if w.zero.size and int(w.zero.max()) > most:
+        raise FormatError(f"{name}: a zero point is {most + 1}, which is no code of {w.bits} bits{_DENSE}")
+    k, groups = w.codes.shape[1], w.scale.shape[1]
+    grain = "row" if groups == 1 else f"g{k // groups}"
+    if (w.zero == middle).all():
+        if w.bits == 8:
+            return Encoded((w.codes ^ 128).view(np.int8), w.scale, None, f"int8-{grain}", w.codes.shape, "float32")
+        return Encoded(pack(w.codes, w.bits), w.scale, None, f"int{w.bits}-{grain}", w.codes.shape, "float32")
+    zero = w.zero.astype(np.uint8)
+    return Encoded(pack(w.codes, w.bits), w.scale, zero, f"uint{w.bits}-{grain}", w.codes.shape, "float32")
 
 
 def _encoded(

@@ -255,6 +255,9 @@ def _rows(reader: Reader, e: Entry, scheme: compressed.Scheme, out: Writer, step
 def load(path: StrPath) -> dict[str, np.ndarray]:
     """All tensors of a file or model folder, quantized weights as dense float32.
 
+    Quantized are those of compressed-tensors, 8-bit floats with scales by blocks, and what GPTQ and AWQ write (weights come
+    back [out, in], as a ``torch.nn.Linear`` has them).
+
     Parameters
     ----------
     path : a ``.safetensors`` file, a folder, or the index of a sharded one
@@ -262,7 +265,7 @@ def load(path: StrPath) -> dict[str, np.ndarray]:
     Raises
     ------
     FormatError
-        If a file is malformed, the parts of a weight do not fit, or it is in a format that is not read (GPTQ, AWQ, …).
+        If a file is malformed, the parts of a weight do not fit, or it is in a format that is not read (bitsandbytes, HQQ, …).
     """
     return _read(path, restore.dense)
 

@@ -1,7 +1,8 @@
 """Quantized folders read back as dense weights. The one rule: what is not understood whole is refused by name, never guessed.
 
 Read are the integer and float formats of `compressed-tensors` (`pack-quantized`, `int-quantized`, `float-quantized`,
-`naive-quantized`; 1 to 8 bits, symmetric or not, by tensor, channel, group or block) and 8-bit floats with a scale per block.
+`naive-quantized`; 1 to 8 bits, symmetric or not, by tensor, channel, group or block), 8-bit floats with a scale per block, and
+the words of GPTQ and AWQ.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from tersor._op import FormatError
 from tersor.checkpoint._format import Entry
+from tersor.jobs import gptq_awq
 
 Get = Callable[[str], np.ndarray]
 
@@ -23,36 +25,42 @@ Get = Callable[[str], np.ndarray]
 BESIDE = ("weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx", "weight_scale_inv")
 FORMATS = (None, "pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "dense")
 #: of names that belong to formats which are not read
-_FOREIGN = re.compile(r"(^|\.)(qweight|qzeros|absmax|SCB|quant_map|W_q|weight_global_scale|weight\._data|bitmask)$")
+_FOREIGN = re.compile(r"(^|\.)(absmax|SCB|quant_map|W_q|weight_global_scale|weight\._data|bitmask)$")
 
 
 def check(settings: Mapping[str, Any], names: Mapping[str, Any]) -> None:
     """Refuses what a folder's configuration or names say is in a format that is not read."""
     method = settings.get("quant_method", "compressed-tensors")
-    if method not in ("compressed-tensors", "fp8"):
-        raise FormatError(f"weights quantized by {method!r} are not read (compressed-tensors and fp8 are)")
-    kinds = [settings.get("format")] if method != "fp8" else []
+    if method not in ("compressed-tensors", "fp8", *gptq_awq.METHODS):
+        raise FormatError(f"weights quantized by {method!r} are not read (compressed-tensors, fp8, gptq and awq are)")
+    kinds = [settings.get("format")] if method == "compressed-tensors" else []
     groups = settings.get("config_groups")
     for group in groups.values() if isinstance(groups, dict) else ():
         kinds.append(group.get("format") if isinstance(group, dict) else None)
     for kind in kinds:
         if kind not in (*FORMATS, "mixed-precision"):
             raise FormatError(f"the format {kind!r} is not read ({', '.join(f for f in FORMATS if f)} are)")
+    if method in gptq_awq.METHODS and not any(name.rpartition(".")[2] == "qweight" for name in names):
+        raise FormatError(f"weights quantized by {method!r} are read where they are called qweight, and none is")
     for name in names:
         if _FOREIGN.search(name):
             raise FormatError(f"{name!r} belongs to a format that is not read")
+        if name.rpartition(".")[2] == "qweight" and method not in gptq_awq.METHODS:
+            raise FormatError(f"{name!r} is of GPTQ or AWQ, and no config.json beside it says of which and how")
 
 
 @dataclass(frozen=True)
 class Known:
     """What is said of how the weights of some modules (``targets``) are quantized; None where nothing is said.
 
-    ``bits`` are those of a code, ``shared`` the rows and columns that share a scale, None among them for all of an axis.
+    ``bits`` are those of a code, ``shared`` the rows and columns that share a scale, None among them for all of an axis;
+    ``words`` is how words of GPTQ or AWQ are laid out.
     """
 
     targets: tuple[str, ...] = ()
     bits: int | None = None
     shared: tuple[int | None, int | None] | None = None
+    words: gptq_awq.Words | None = None
 
     def block(self, n: int, k: int) -> tuple[int, int] | None:
         return (self.shared[0] or n, self.shared[1] or k) if self.shared else None
@@ -64,6 +72,8 @@ def _length(value: Any) -> bool:
 
 def known(settings: Mapping[str, Any]) -> list[Known]:
     """What a configuration says of weights, group by group."""
+    if settings.get("quant_method") in gptq_awq.METHODS:
+        return [Known(words=gptq_awq.Words.of(settings))]
     if settings.get("quant_method") == "fp8":
         size = settings.get("weight_block_size")
         if size is None:
@@ -116,6 +126,11 @@ def of(module: str, groups: list[Known]) -> list[Known]:
     return [
         g for g in groups if not g.targets or any(re.fullmatch("[A-Z][A-Za-z0-9]*", t) for t in g.targets)
     ] or groups
+
+
+def layout(said: list[Known]) -> gptq_awq.Words:
+    """How the words of GPTQ or AWQ are laid out, which a configuration has said."""
+    return next(group.words for group in said if group.words)
 
 
 def _words(k: int, bits: int) -> int:
@@ -293,8 +308,8 @@ def _file_lengths(names: Mapping[str, Entry], stems: Iterable[str]) -> Lengths:
     return high, wide
 
 
-def quantized(names: Mapping[str, Entry]) -> tuple[set[str], set[str]]:
-    """What the names of packed weights begin with, and those of weights with a byte for a code."""
+def quantized(names: Mapping[str, Entry]) -> tuple[set[str], set[str], set[str]]:
+    """What the names of packed weights begin with, those of weights with a byte for a code, and those of GPTQ and AWQ."""
     stems = {n.removesuffix("weight_packed") for n in names if n.rpartition(".")[2] == "weight_packed"}
     coded = {
         n.removesuffix("weight")
@@ -302,13 +317,13 @@ def quantized(names: Mapping[str, Entry]) -> tuple[set[str], set[str]]:
         if n.rpartition(".")[2] == "weight" and (e.dtype in ("I8", "U8") or e.dtype.startswith("F8"))
         and (n + "_scale" in names or n + "_scale_inv" in names)
     }  # fmt: skip
-    return stems, coded
+    return stems, coded, {n.removesuffix("qweight") for n in names if n.rpartition(".")[2] == "qweight"}
 
 
 def dense(names: Mapping[str, Entry], get: Get, groups: list[Known]) -> Iterator[tuple[str, np.ndarray]]:
     """All tensors, by name, with what is quantized restored; ``names`` says the type and shape of each, ``groups`` what a
     configuration says."""
-    stems, coded = quantized(names)
+    stems, coded, words = quantized(names)
     file = cache(lambda: _file_lengths(names, coded))
     for name in names:
         module, dot, part = name.rpartition(".")
@@ -318,5 +333,7 @@ def dense(names: Mapping[str, Entry], get: Get, groups: list[Known]) -> Iterator
         elif part == "weight" and stem in coded:
             zero = get(stem + "weight_zero_point") if stem + "weight_zero_point" in names else None
             yield name, _restored(stem, get(name), zero, names, get, of(module, groups), file)
-        elif not (part in BESIDE and stem in stems | coded):
+        elif part == "qweight":
+            yield stem + "weight", gptq_awq.dense(gptq_awq.read(stem, names, get, layout(of(module, groups))))
+        elif not (part in BESIDE and stem in stems | coded) and not (part in gptq_awq.BESIDE and stem in words):
             yield name, get(name)

@@ -66,13 +66,18 @@ def test_what_does_not_go_together_is_said():
     for codes, error, said in [
         ({}, ValueError, "none of the codes"),
         ({"b.up": table}, ValueError, r"codes 'b.up' are of shape \(9, 64\), the layer 'b.up' is \(48, 64\)"),
-        ({"b.up": np.ones(3)}, TypeError, "'b.up' must be an Encoded"),
+        ({"b.up": np.ones(3)}, TypeError, "an Encoded for a name, got ndarray for 'b.up'"),
+        ({0: code}, TypeError, "an Encoded for a name, got Encoded for 0"),
+        (None, TypeError, "scheme must be a string or a mapping"),
+        ({"b.up": code, "x.b.up": code}, ValueError, "'b.up' and 'x.b.up' are both codes of the layer 'b.up'"),
     ]:
         with pytest.raises(error, match=said):
             tnn.convert(model, codes)
     assert isinstance(model["b"].up, nn.Linear)
     with pytest.raises(TypeError, match="of: weight must be an Encoded"):
         tnn.QuantLinear.of(np.ones((48, 64)), model["b"].up)
+    with pytest.raises(ValueError, match=r"of: weight is \(9, 64\), the layer's \(48, 64\)"):
+        tnn.QuantLinear.of(table, model["b"].up)
 
 
 def test_codes_keep_their_zero_points_and_their_lowest_code(tmp_path):

@@ -78,9 +78,17 @@ def quantize(
     from tersor.jobs import compressed
     from tersor.jobs.calibrate import read_texts
     from tersor.jobs.quantize import quantize_safetensors
+    from tersor.quant.calibrate import widths_of
 
     if (bits is None) != (budget is None):
         raise click.UsageError("--bits and --budget go together")
+    if budget is not None and not 1 <= budget <= 32:
+        raise click.BadParameter(f"bits a weight, from 1 to 32, got {budget:g}", param_hint="--budget")
+    if bits is not None:
+        try:
+            widths_of(bits, budget, "--bits")
+        except (TypeError, ValueError) as error:
+            raise click.BadParameter(str(error), param_hint="--bits") from None
     scheme = scheme or ("int-g128-gptq" if bits else None)
     if scheme is None:
         raise click.UsageError("Missing option '--scheme'.")

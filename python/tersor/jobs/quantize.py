@@ -274,7 +274,8 @@ def load_encoded(path: StrPath) -> dict[str, Encoded]:
     """The quantized weights of a file or model folder as the codes it holds, by the names of the dense ones.
 
     What ``tersor.nn.convert(model, load_encoded(path))`` makes layers of: codes that were calibrated stay what they are, where
-    rounding the decoded weights again would move some.
+    rounding the decoded weights again would move some. The rest of the model must be that of the file (`load`, or
+    ``from_pretrained(path)``): where weights were scaled, as ``-awq`` does, its norms were changed too.
 
     Parameters
     ----------

@@ -83,7 +83,8 @@ def convert(
     Notes
     -----
     By a scheme each weight is encoded by itself, rounded to the nearest. Calibrated codes are made by ``tersor quantize`` and
-    come in by ``convert(model, tersor.convert.load_encoded(path))``; the model's own weights of these layers play no part.
+    come in by ``convert(model, tersor.convert.load_encoded(path))``; the model's own weights of these layers play no part, all
+    its other parameters do: they must be those of the file, which where weights were scaled (``-awq``) has other norms too.
     Training state is lost: codes are not trained. A bias stays trainable or frozen.
 
     Examples
@@ -97,6 +98,10 @@ def convert(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"convert: model must be a torch.nn.Module, got {type(model).__name__}")
+    if not isinstance(scheme, (str, Mapping)):
+        raise TypeError(
+            f"convert: scheme must be a string or a mapping of names to Encoded, got {type(scheme).__name__}"
+        )
     codes, scheme = (None, scheme) if isinstance(scheme, str) else (dict(scheme), "int8-row")
     back = scheme == DENSE
     kind: Any = QuantLinear if back else nn.Linear
@@ -143,9 +148,10 @@ def convert(
 def _paired(layers: Mapping[str, Any], codes: Mapping[str, Encoded], left: dict[str, str]) -> dict[str, Encoded]:
     """The codes of each layer; what is of none is said in `left`."""
     found: dict[str, Encoded] = {}
+    taken: dict[str, str] = {}
     for name, code in codes.items():
-        if not isinstance(code, Encoded):
-            raise TypeError(f"convert: {name!r} must be an Encoded, got {type(code).__name__}")
+        if not isinstance(name, str) or not isinstance(code, Encoded):
+            raise TypeError(f"convert: codes must be an Encoded for a name, got {type(code).__name__} for {name!r}")
         stem = name.removesuffix(".weight")
         alike = (
             [stem]
@@ -161,7 +167,9 @@ def _paired(layers: Mapping[str, Any], codes: Mapping[str, Encoded], left: dict[
                 f"convert: codes {name!r} are of shape {tuple(code.shape)}, the layer {alike[0]!r} is "
                 f"{(layer.out_features, layer.in_features)}"
             )
-        found[alike[0]] = code
+        if alike[0] in taken:
+            raise ValueError(f"convert: {taken[alike[0]]!r} and {name!r} are both codes of the layer {alike[0]!r}")
+        found[alike[0]], taken[alike[0]] = code, name
     if not found:
         raise ValueError(
             f"convert: none of the codes is of a linear layer of the model; they are of {', '.join(codes) or 'nothing'}"

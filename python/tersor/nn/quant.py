@@ -118,6 +118,8 @@ class QuantLinear(Coded):
         dense, bias = parts_of("QuantLinear.of", linear)
         if not isinstance(weight, Encoded):
             raise TypeError(f"QuantLinear.of: weight must be an Encoded, got {type(weight).__name__}")
+        if tuple(weight.shape) != tuple(dense.shape):
+            raise ValueError(f"QuantLinear.of: weight is {tuple(weight.shape)}, the layer's {tuple(dense.shape)}")
         parts = {
             k: torch.as_tensor(v).to(dense.device)
             for k in ("data", "scale", "zero_point", "outer")

@@ -4,6 +4,7 @@ all rows and all codes is made.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,9 +113,26 @@ def codebook_assign(x: Array, c: Array, *, k: int = 1, metric: str = "l2") -> Ar
     n log K. It has no gradient: see Guo et al., "Codebook Features" (2023), for a straight-through one.
     """
     name = "codebook_assign"
-    x, c = detached(name, x), _codebook(name, c, x)
-    labels = _codebook_assign(x, c, whole(f"{name}: k", k), one_of(name, "metric", metric, METRICS))
+    x, c, k = detached(name, x), _codebook(name, c, x), whole(f"{name}: k", k)
+    number = one_of(name, "metric", metric, METRICS)
+    if c.ndim == 2 and not 1 <= k <= max(c.shape[0], 1):
+        raise ValueError(f"{name}: k must lie within 1 and the {c.shape[0]} rows of c, got {k}")
+    if metric == "cosine" and x.ndim == c.ndim == 2 and dtype_name(x.dtype) == dtype_name(c.dtype) == "float64":
+        x, c = _level(x), _level(c)  # of other types, squares do not leave float64
+    labels = _codebook_assign(x, c, k, number)
     return labels.reshape(-1) if k == 1 else labels
+
+
+def _level(x: Array) -> Array:
+    """Rows times powers of two with which their largest numbers lie within 1/2 and 1: their directions stay, to the bit."""
+    if not x.shape[-1]:
+        return x
+    lib = _library(x)
+    most = lib.abs(x).max(-1)
+    e = lib.frexp((most if lib is np else most.values)[:, None])[1]
+    half = e // 2
+    one = lib.ones_like(x[:, :1])
+    return x * lib.ldexp(one, -half) * lib.ldexp(one, half - e)
 
 
 def _codebook(name: str, c: Array, x: Array) -> Array:
@@ -174,11 +192,14 @@ def codebook_ema(code: Any, size: Array, total: Array, x: Array, *, decay: float
     x, size, total = (detached(name, v) for v in (x, size, total))
     if not 0 <= decay <= 1:
         raise ValueError(f"{name}: decay must lie within 0 and 1, got {decay}")
-    if not eps >= 0:
-        raise ValueError(f"{name}: eps must not be negative, got {eps}")
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"{name}: eps must be finite and not negative, got {eps}")
     if total.ndim != 2 or tuple(size.shape) != tuple(total.shape[:1]) or x.ndim != 2 or x.shape[1] != total.shape[1]:
         shapes = f"size {tuple(size.shape)}, total {tuple(total.shape)}, x {tuple(x.shape)}"
         raise ValueError(f"{name}: arrays [K], [K, d] and [n, d] are needed, got {shapes}")
+    for what, v in (("x", x), ("size", size), ("total", total)):
+        if not bool(_library(v).isfinite(v).all()):
+            raise ValueError(f"{name}: {what} holds non-finite values")
     assigned = hasattr(code, "dtype") and dtype_name(code.dtype) not in FLOATS
     labels = code if assigned else codebook_assign(x, code)
     sums, counts = _codebook_sums(x, _long(labels), int(size.shape[0]))
@@ -255,8 +276,22 @@ def kmeans_1d(x: Array, k: int, *, weights: Array = None) -> Groups:
     x = detached(name, x)
     if weights is not None:
         weights = detached(name, weights)
-    labels, centers, inertia = _kmeans_1d(x, weights, whole(f"{name}: k", k))
-    return Groups(labels, _like(centers, x), float(inertia))
+        if tuple(weights.shape) != tuple(x.shape):
+            raise ValueError(f"{name}: weights have shape {tuple(weights.shape)}, x {tuple(x.shape)}")
+    k = whole(f"{name}: k", k)
+    if x.ndim == 1 and not 1 <= k <= max(x.shape[0], 1):
+        raise ValueError(f"{name}: k must lie within 1 and the {x.shape[0]} numbers of x, got {k}")
+    labels, centers, inertia = _kmeans_1d(x, weights, k)
+    return Groups(labels, _like(_settled(_wide(x), labels, centers, weights), x), float(inertia))
+
+
+def _settled(x: Array, labels: Array, centers: Array, weights: Array) -> Array:
+    """Means of groups to all digits, of means that were taken as differences of sums over all numbers."""
+    lib, k = _library(x), centers.shape[0]
+    w = lib.ones_like(x) if weights is None else _wide(weights)
+    mass = lib.bincount(labels, w, k)
+    far = lib.bincount(labels, w * (x - centers[labels]), k)
+    return lib.where(mass > 0, centers + far / lib.where(mass > 0, mass, lib.ones_like(mass)), centers)
 
 
 def kmeans(x: Array, k: int, *, seed: int = 0, iterations: int = 100) -> Groups:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, dtype_name, flag, into
+from tersor._arrays import FLOATS, dtype_name, flag, into, whole
 from tersor._op import OPS, op
 from tersor._sample import Quantized
 from tersor.quant import _plain as plain
@@ -128,6 +128,8 @@ def encode(
     are read twice. nf4: Dettmers et al., "QLoRA" (2023). mx: OCP, "Microscaling Formats" 1.0 (2023).
     """
     name = "encode"
+    if block is not None and whole(f"{name}: block", block) < 1:
+        raise ValueError(f"{name}: block must be at least 1, got {block}")
     how, x = find_scheme(scheme, name, block, flag(f"{name}: nested", nested)), detached(name, x)
     saturate = one_of(name, "nan", nan, {"raise": False, "zero": True})
     number = one_of(name, "scaling", scaling, SCALINGS)
@@ -254,7 +256,9 @@ def unnested(codes: Array, outer: Array) -> Array:
     """Scales of their codes, float32."""
     kind = FLOATS.index("float32")
     runs = _decode_table(_runs(codes), outer[1:].reshape(-1, 1), like("dynamic8", codes), None, 8, SCALES, kind)
-    return runs.reshape(-1)[: math.prod(codes.shape)].reshape(codes.shape) + outer[0]
+    scales = runs.reshape(-1)[: math.prod(codes.shape)].reshape(codes.shape) + outer[0]
+    # far below the mean a scale is coded as less than nothing: the signs of its numbers would turn
+    return np.maximum(scales, 0) if isinstance(scales, np.ndarray) else scales.clamp(min=0)
 
 
 def float_scales(e: Encoded, how: Scheme) -> Array:

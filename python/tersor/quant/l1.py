@@ -23,13 +23,21 @@ def _sample(*kinds: str) -> Any:
     return draw_all
 
 
+def _middle(x: Array) -> Array:
+    """The mean of rows, which lies among their numbers: of equal ones it is that number, rounded or not."""
+    low, high = (x.amin(-1, keepdim=True), x.amax(-1, keepdim=True)) if is_tensor(x) else (x.min(-1), x.max(-1))
+    if not is_tensor(x):
+        low, high = low[..., None], high[..., None]
+    return xp.minimum(xp.maximum(_mean(x), low), high)
+
+
 def _mean(x: Array) -> Array:
     return x.mean(-1, keepdim=True) if is_tensor(x) else np.mean(x, -1, keepdims=True)
 
 
 def _parts(x: Array) -> tuple[Array, Array, Array]:
     """The deviations, their mean magnitude, and that without zeros."""
-    d = x - _mean(x)
+    d = x - _middle(x)
     a = _mean(abs(d))
     return d, a, xp.where(a == 0, 1.0, a)
 

@@ -102,6 +102,8 @@ def repq_reparam(
     t = 0.0 if bias is None else _double(name, "bias", bias, (n,))
     if not bool(((scale > 0) & (scale < np.inf)).all()):
         raise ValueError(f"{name}: scales are positive and finite")
+    if not bool((abs(zero) < np.inf).all()):
+        raise ValueError(f"{name}: zero points are finite")
     if not c:
         raise ValueError(f"{name}: there are no channels")
     one, middle = scale.mean(), zero.mean()

@@ -275,7 +275,16 @@ where
     }
     let group = if group == 0 { len } else { usize::try_from(group).unwrap_or(usize::MAX) };
     if x.is_empty() {
-        return Ok(());
+        // rows of nothing have a scale all the same: that of zeros
+        return by_float!(x, A => {
+            let nothing: Extent<<A as Compute>::Real> = Extent { low: Real::ZERO, high: Real::ZERO };
+            let (kept, none, _) = q.solve(nothing);
+            scale.slice_mut::<<Q as Scheme<<A as Compute>::Real>>::Kept>()?.fill(kept);
+            if let Some(zero) = zero {
+                zero.slice_mut::<u8>()?.fill(none);
+            }
+            Ok(())
+        });
     }
     if group == 0 || len % group != 0 {
         return Err(Error::Value(format!("groups of {group} do not divide a last axis of {len}")));

@@ -19,7 +19,13 @@ fn mean(x: impl ExactSizeIterator<Item = f64>) -> f64 {
 
 /// The deviations in place of a row, and their mean magnitude.
 fn deviations(x: &mut [f64]) -> f64 {
-    let middle = mean(x.iter().copied());
+    // the mean lies among the numbers: of equal ones it is that number, which their sum divided need not be
+    let (low, high) = x.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
+    let middle = match mean(x.iter().copied()) {
+        m if m < low => low,
+        m if m > high => high,
+        m => m,
+    };
     for x in &mut *x {
         *x -= middle;
     }

@@ -53,8 +53,8 @@ def _place(v, above, places, BITS: tl.constexpr):
     """The place of the number nearest to v: see `table.rs`."""
     c = (v > 0).to(tl.int32) * 0
     for i in tl.static_range(BITS):
-        step: tl.constexpr = 1 << BITS - 1 - i
-        c += tl.where(v > tl.load(above + c + (step - 1)), step, 0)
+        # the half that is left: a constant, which a loop cannot give a name to
+        c += tl.where(v > tl.load(above + c + ((1 << (BITS - 1 - i)) - 1)), 1 << (BITS - 1 - i), 0)
     return tl.load(places + c)
 
 

@@ -13,8 +13,10 @@ BLOCK = 1024
 def _power(e, T: tl.constexpr):
     """2^e, if that is a normal number."""
     if tl.float64 == T:
-        return ((e.to(tl.int64) + 1023) << 52).to(tl.float64, bitcast=True)
-    return ((e + 127) << 23).to(tl.float32, bitcast=True)
+        p = ((e.to(tl.int64) + 1023) << 52).to(tl.float64, bitcast=True)
+    else:
+        p = ((e + 127) << 23).to(tl.float32, bitcast=True)
+    return p
 
 
 @triton.jit

@@ -4,6 +4,7 @@
 //! With u = ⌈1/s⌉ and x ← x + ⌊x/2⌋ − ⌊x/16⌋ (about x log₂ e), held at −n u: x = r − u p, −u < r ≤ 0, and
 //! e^(s x) ≈ ⌊(r/2 + u)·2^(n−p)⌋ in units of 1/(u 2^n). Li and Gu, "I-ViT" (2023), sections 3.3 to 3.5, where floats simulate it.
 
+use super::affine::Range;
 use base::{Dtype, Element, Error, Result, Scalar, Tensor, try_vec};
 use drivers::blocks;
 
@@ -201,7 +202,9 @@ fn dyadic(z: i64, m: i64, e: i64) -> i64 {
         63.. => 0,
         0 => p,
         _ if p == 0 => 0,
-        _ => i64::try_from(i128::from(p) << (-e).min(63)).unwrap_or(if p < 0 { i64::MIN } else { i64::MAX }),
+        _ => {
+            i64::try_from(i128::from(p) << e.unsigned_abs().min(63)).unwrap_or(if p < 0 { i64::MIN } else { i64::MAX })
+        }
     }
 }
 
@@ -215,6 +218,14 @@ pub fn requantize(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     }
     if let Some(m) = m.iter().find(|m| m.unsigned_abs() > 1 << 31) {
         return Err(Error::Value(format!("m must lie within -2^31 and 2^31, got {m}")));
+    }
+    let (least, most) = match t[3].dtype() {
+        Dtype::I16 => (i16::MIN.into(), i16::MAX.into()),
+        Dtype::I32 => (i32::MIN.into(), i32::MAX.into()),
+        _ => Range::new(lo, hi).map(|r| (i64::from(r.lo), i64::from(r.hi)))?,
+    };
+    if !(least <= lo && lo <= hi && hi <= most) {
+        return Err(Error::Value(format!("codes from {lo} to {hi} do not lie within {least} and {most}")));
     }
     let code = |at: usize, z: i64| {
         let i = if m.len() == 1 { 0 } else { at % columns };

@@ -38,17 +38,20 @@ def encoded(names: Mapping[str, Entry], get: Get, groups: list[Known]) -> Iterat
 def _of_words(name: str, w: gptq_awq.Read) -> Encoded:
     if w.order is not None:
         raise FormatError(f"{name}: its columns are assigned to groups one by one{_DENSE}")
-    middle, most = 1 << w.bits - 1, (1 << w.bits) - 1
+    most = (1 << w.bits) - 1
     if w.zero.size and int(w.zero.max()) > most:
         raise FormatError(f"{name}: a zero point is {most + 1}, which is no code of {w.bits} bits{_DENSE}")
     k, groups = w.codes.shape[1], w.scale.shape[1]
-    grain = "row" if groups == 1 else f"g{k // groups}"
-    if (w.zero == middle).all():
-        if w.bits == 8:
-            return Encoded((w.codes ^ 128).view(np.int8), w.scale, None, f"int8-{grain}", w.codes.shape, "float32")
-        return Encoded(pack(w.codes, w.bits), w.scale, None, f"int{w.bits}-{grain}", w.codes.shape, "float32")
-    zero = w.zero.astype(np.uint8)
-    return Encoded(pack(w.codes, w.bits), w.scale, zero, f"uint{w.bits}-{grain}", w.codes.shape, "float32")
+    zero = None if (w.zero == 1 << w.bits - 1).all() else w.zero.astype(np.uint8)
+    return _of_codes(w.codes, zero, w.scale, w.bits, "row" if groups == 1 else f"g{k // groups}")
+
+
+def _of_codes(codes: np.ndarray, zero: np.ndarray | None, scale: np.ndarray, bits: int, grain: str) -> Encoded:
+    """Codes from 0 on, with zero points or around the middle of their range, as an `Encoded` holds them."""
+    if zero is None and bits == 8:
+        return Encoded((codes ^ 128).view(np.int8), scale, None, f"int8-{grain}", codes.shape, "float32")
+    kind = "int" if zero is None else "uint"
+    return Encoded(pack(codes, bits), scale, zero, f"{kind}{bits}-{grain}", codes.shape, "float32")
 
 
 def _encoded(
@@ -71,13 +74,9 @@ def _encoded(
     if zero is not None and zero.dtype == np.int8 and not zero.any():
         zero = None
     middle = 1 << bits - 1
-    if zero is None and bits == 8:
-        return Encoded(codes, scale, None, f"int8-{grain}", (n, k), "float32")
-    low = codes.astype(np.int16) + middle if codes.dtype == np.int8 else codes
-    data = pack(low.astype(np.uint8), bits)
-    if zero is None:
-        return Encoded(data, scale, None, f"int{bits}-{grain}", (n, k), "float32")
-    if zero.size != scale.size:
-        raise FormatError(f"{name}: zero points {zero.shape} do not go with scales {scale.shape}")
-    zero = (zero.astype(np.int16) + (middle if zero.dtype == np.int8 else 0)).reshape(scale.shape).astype(np.uint8)
-    return Encoded(data, scale, zero, f"uint{bits}-{grain}", (n, k), "float32")
+    if zero is not None:
+        if zero.size != scale.size:
+            raise FormatError(f"{name}: zero points {zero.shape} do not go with scales {scale.shape}")
+        zero = (zero.astype(np.int16) + (middle if zero.dtype == np.int8 else 0)).reshape(scale.shape).astype(np.uint8)
+    # codes come less the middle of their range
+    return _of_codes((codes.astype(np.int16) + middle).astype(np.uint8), zero, scale, bits, grain)

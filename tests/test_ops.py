@@ -13,6 +13,7 @@ from tersor import _core
 from tersor._arrays import dtype_name
 from tersor._op import KERNELS, OPS
 from tersor._sample import Draw
+from tersor._values import tensor_of
 from tersor.testing import EPS, assert_close, draws
 
 for module in pkgutil.iter_modules(tersor.__path__):
@@ -226,6 +227,19 @@ def test_bad_arguments(op):
             op.numpy((*args[:i], args[i][..., :-1].copy(), *args[i + 1 :]), {})
         with pytest.raises(ValueError, match=op.name):
             op.numpy((*args[:i], args[i][:-1].copy(), *args[i + 1 :]), {})
+
+
+@pytest.mark.parametrize("op", [op for op in ALL if op.flags], ids=names)
+@pytest.mark.parametrize("wrong", [1j, None, 1.0, "yes"], ids=str)
+def test_what_is_no_flag_is_refused(op, wrong):
+    """By both libraries: torch would take a complex number for one."""
+    dtype = dtypes(op)[0]
+    args = list(inputs(op, Draw(1, dtype, (3,), 4)))
+    tensors = [tensor_of(np.ascontiguousarray(x)) if isinstance(x, np.ndarray) else x for x in args]
+    for i in op.flags:
+        for call, whole in ((op.numpy, args), (op.torch, tensors)):
+            with pytest.raises(TypeError, match=f"{op.parameters[i]} must be True or False"):
+                call((*whole[:i], wrong, *whole[i + 1 :]), {})
 
 
 @pytest.mark.parametrize("op", ROWS, ids=names)

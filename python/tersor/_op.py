@@ -109,6 +109,8 @@ class Op:
         self.coefficients = frozenset(k for k in self.inputs if isinstance(self.defaults.get(k), float))
         self.exempt = self.optional | self.coefficients | frozenset(options.exempt)
         self.n = len(self.inputs)
+        #: which parameters are True or False
+        self.flags = [self.n + i for i, kind in enumerate(self.signature.kinds) if kind == "bool"]
         self.fast = _core.Fast(
             self.kernel,
             [self.defaults.get(k, MISSING) for k in self.parameters],
@@ -148,6 +150,9 @@ class Op:
                 if values[i] not in words:
                     raise ValueError(f"{self.name}: {k} must be a number or one of {list(words)}, got {values[i]!r}")
                 values[i] = words[values[i]]
+        for i in self.flags:  # torch would take anything for one
+            if type(values[i]) is not bool:
+                values[i] = flag(f"{self.name}: {names[i]}", values[i])
         return values[: self.n], values[self.n :]
 
     def along(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -265,7 +265,7 @@ def public(op: Op) -> Callable[..., Any]:
                 rest[i], kept = _ABSENT, False
             else:
                 return None
-        if str in map(type, rest):
+        if str in map(type, rest) or not all(type(rest[i - first]) is bool for i in op.flags):
             return None
         if kept and brief:
             if len(rests) >= 1024:

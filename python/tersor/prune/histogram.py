@@ -107,7 +107,10 @@ class MagnitudeHistogram:
             raise TypeError(
                 "MagnitudeHistogram.update: x is a DTensor; count what every process holds, x.to_local(), and add up counts"
             )
-        self.add(ready(x))
+        try:
+            self.add(ready(x))
+        except (TypeError, ValueError) as e:
+            raise type(e)(f"MagnitudeHistogram.update: {e}") from None
 
     def add(self, x: Array) -> None:
         """As `update`, for an array that is `ready`."""
@@ -150,19 +153,21 @@ class MagnitudeHistogram:
             other.round,
             other.done,
         ) or not np.array_equal(self.prefixes, other.prefixes):
-            raise ValueError("the histograms are not of the same search and round")
+            raise ValueError("MagnitudeHistogram.merge: the histograms are not of the same search and round")
         self.counts += other.counts
 
     def advance(self) -> None:
         """Ends a round: fixes the digit that it counted."""
         if self.done:
-            raise ValueError("the search is done")
+            raise ValueError("MagnitudeHistogram.advance: the search is done")
         if self.round == 0:
             if self._refuses and self.counts[self._nonfinite].any():
-                raise ValueError("non-finite values: they have no rank; nan= says what to do with NaN")
+                raise ValueError(
+                    "MagnitudeHistogram.advance: non-finite values: they have no rank; nan= says what to do with NaN"
+                )
             self.total = int(self.counts.sum())
             if max(self.k, default=0) > self.total:
-                raise ValueError(f"k = {max(self.k)} of {self.total} numbers")
+                raise ValueError(f"MagnitudeHistogram.advance: k = {max(self.k)} of {self.total} numbers")
         counts = self.counts.reshape(len(self.prefixes), -1)
         sums = np.cumsum(counts, axis=1)
         slots = {int(p): i for i, p in enumerate(self.prefixes)}
@@ -185,7 +190,7 @@ class MagnitudeHistogram:
     @property
     def threshold(self) -> float | list[float | None] | None:
         if not self.done:
-            raise ValueError("the search is not done")
+            raise ValueError("MagnitudeHistogram.threshold: the search is not done")
         values = [self.order.value(key) if k else None for key, k in zip(self.keys, self.k, strict=True)]
         return values if self.several else values[0]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tersor import _torch
+from tersor import _body, _torch
 from tersor._op import OPS
 from tersor._sample import Draw
 from tersor.triton import ABSENT, PLAIN
@@ -28,11 +28,11 @@ def test_plain_is_the_kernel(name, dtype, seed, monkeypatch):
         torch.from_numpy(x) if isinstance(x, np.ndarray) else _torch._tensor(op, k, x, first.device)
         for k, x in zip(op.inputs, xs, strict=True)
     ]
-    made = [_torch._made(tensors[0], *w) for w in op.signature.made(tensors, scalars)]
+    made = [_body.room(tensors[0], *w) for w in op.signature.made(tensors, scalars)]
     want = [torch.full_like(y, torch.nan if y.is_floating_point() else -77) for y in made]
     op.kernel(*tensors, *want, *scalars)
     monkeypatch.setattr(torch.Tensor, "__array__", refused)
-    _torch._plain(op, *tensors, *made, *scalars)
+    _body.plain(op, *tensors, *made, *scalars)
     for y, w in zip(made, want, strict=True):
         size = max((float(x.abs().max()) for x in (*tensors, w) if x.numel() and x.is_floating_point()), default=1.0)
         torch.testing.assert_close(y, w, rtol=1e4 * EPS[dtype], atol=1e4 * EPS[dtype] * max(size, 1.0), equal_nan=True)

@@ -81,6 +81,27 @@ def ordinary(who: str, name: str, x: Any) -> None:
             raise TypeError(f"{who}{name} must be a dense tensor, got one of layout {layout}; to_dense() makes one")
 
 
+def detached(who: str, x: Any) -> Any:
+    """`x` without its gradient, if it is an array at all."""
+    ordinary(who, ": x", x)
+    if isinstance(x, np.ndarray):
+        return x
+    if hasattr(x, "detach"):
+        return x.detach()
+    raise TypeError(f"{who}: x must be a NumPy array or a torch tensor, got {type(x).__name__}")
+
+
+def torch_module() -> Any:
+    import torch
+
+    return torch
+
+
+def cast(xp: Any, v: Any, kind: str) -> Any:
+    """`v` in a type of its library, which is said."""
+    return v.astype(kind) if xp is np else v.to(getattr(xp, kind))
+
+
 def check_order(who: str, name: str, x: Any) -> None:
     """Refuses arrays in foreign byte order."""
     if isinstance(x, np.ndarray) and not x.dtype.isnative:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import Array, dtype_name, is_tensor, ordinary
+from tersor._arrays import Array, dtype_name, is_tensor
+from tersor._arrays import detached as detached  # its own door for quantizers
 from tersor._values import float_name
 
 ROUNDINGS = {"half_even": 0, "half_away": 1, "toward_zero": 2, "stochastic": 3}
@@ -49,16 +50,6 @@ def own_arithmetic(name: str, compat: str | None, kind: str) -> None:
     """Refuses 16-bit data where a peer rounds after every step, so that no result would be its own."""
     if compat in OWN_ARITHMETIC and kind in ("float16", "bfloat16"):
         raise ValueError(f"{name}: {compat} divides {kind} in its own arithmetic, which is not reproduced")
-
-
-def detached(name: str, x: Array) -> Array:
-    """`x` without its gradient, if it is an array at all."""
-    ordinary(name, ": x", x)
-    if isinstance(x, np.ndarray):
-        return x
-    if hasattr(x, "detach"):
-        return x.detach()
-    raise TypeError(f"{name}: x must be a NumPy array or a torch tensor, got {type(x).__name__}")
 
 
 def like(y: Array, x: Array) -> Array:

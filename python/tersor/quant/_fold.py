@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from tersor._walk import Block, Walk
 from tersor.quant._sensitivity import results
-from tersor.quant._walk import Block, Walk
 
 #: linear layers before one that are tried, the last called first: the values of an attention, the gated half of a perceptron
 _TRIED = 3

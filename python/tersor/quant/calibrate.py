@@ -18,7 +18,6 @@ from tersor.quant.affine import dequantize, quantize
 from tersor.quant.allocate import bit_allocate
 from tersor.quant.awq import awq_search
 from tersor.quant.gptq import GPTQ, Factor, factored, gptq
-from tersor.quant.hessian import hessian
 from tersor.quant.packing import pack
 from tersor.quant.qparams import choose_qparams, torch_module
 
@@ -188,121 +187,57 @@ def calibrate(
     name = "calibrate"
     among = widths_of(bits, budget, name)
     how, solver = recipe(scheme, name, among), scheme.rpartition("-")[2]
-    import torch
+    from tersor._inputs import GRAMS, MAGNITUDES, changing, linears, visit
+    from tersor._walk import Walk
 
-    from tersor.quant._walk import Walk, shared
-
-    if not isinstance(module, torch.nn.Module):
-        raise TypeError(f"{name}: module must be a torch.nn.Module, got {type(module).__name__}")
-    every = {k: m for k, m in module.named_modules() if isinstance(m, torch.nn.Linear)}
-    for k in layers or ():
-        if k not in every:
-            raise TypeError(f"{name}: {k!r} is no torch.nn.Linear of the module")
-    chosen = {k: every[k] for k in (every if layers is None else dict.fromkeys(layers))}
+    chosen, left = linears(name, module, layers)
     batches = list(batches)
     if not batches:
         raise ValueError(f"{name}: there are no batches")
-    left = {k: f"shared with {other or 'the module itself'}" for k, other in shared(module, chosen).items()}
     for k, layer in chosen.items():
         if how.group and layer.in_features % how.group:
             left[k] = f"rows of {layer.in_features} do not divide into groups of {how.group}"
-        elif not bool(torch.isfinite(layer.weight).all()):
+        elif not bool(layer.weight.isfinite().all()):
             raise ValueError(f"{name}: {k}.weight holds non-finite values")
     chosen = {k: layer for k, layer in chosen.items() if k not in left}
-    counts = weights or _mask
     solve = _nearest if solver == "awq" else _solve
+    want = (GRAMS, MAGNITUDES) if solver == "awq" else (GRAMS,)
     options = {"method": method, "act_order": act_order, "damp": damp}
     made: dict[str, GPTQ] = {}
     widths: dict[str, int] = {}
     folded: dict[str, str] = {}
     unscaled: dict[str, str] = {}
-    before: list[tuple[Any, Any]] = []
-    training = [m for m in module.modules() if m.training]
-    module.eval()
-    try:
+    with changing(module) as before:
         walk = Walk(module, batches, chosen)
         if among:
             prices = cost or _cost(how, chosen)
             widths = _widths(
-                walk, chosen, counts, replace(how, bits=0), among, float(budget or 0), prices, scales, options
+                walk, chosen, weights, replace(how, bits=0), among, float(budget or 0), prices, scales, options
             )
             walk = Walk(module, batches, chosen)
-        for block in walk.blocks:
-            walk.enter(block)
-            grams = _Grams(batches, counts, reach=solver == "awq")
-            walk.run(block, grams)
+        for block, seen in visit(name, walk, weights, want):
             if solver == "awq":
-                _scale(walk, block, grams, how, folded, unscaled, before)
+                _scale(walk, block, seen, how, folded, unscaled, before)
             for k, layer in block.layers.items():
-                if k not in grams.of:
-                    left[k] = "never called"
-                elif not bool(grams.of[k].diagonal().any()):
-                    left[k] = "no rows" if grams.empty(k) else "all inputs are 0"
+                if (why := seen.left(k)) is not None:
+                    left[k] = why
                 else:
                     before.append((layer.weight, layer.weight.detach().clone()))
                     own = replace(how, bits=widths[k]) if among else how
                     of = scales and (functools.partial(scales, bits=own.bits) if among else scales)
-                    made[k] = solve(k, layer, grams.of.pop(k), own, of, options)
+                    made[k] = solve(k, layer, seen.grams.pop(k), own, of, options)
                     numbers = dequantize(made[k].codes, made[k].scale, made[k].zero_point, dtype=layer.weight.dtype)
-                    with torch.no_grad():
-                        layer.weight.copy_(numbers)
+                    layer.weight.detach().copy_(numbers)
                 if progress:
                     progress(len(made) + len(left.keys() & chosen.keys()), len(chosen))
-            walk.leave(block)
-    except BaseException:
-        with torch.no_grad():
-            for parameter, value in reversed(before):
-                parameter.copy_(value)
-        raise
-    finally:
-        for m in training:
-            m.training = True
     taken = {k: widths[k] for k in made} if among else {}
     return Calibrated(made, left, scheme.rpartition("-")[0], taken, folded, unscaled)
-
-
-def _mask(batch: Any) -> Any:
-    return batch.get("attention_mask") if isinstance(batch, Mapping) else None
-
-
-class _Grams:
-    """The Hessians of some layers; those that are given the same tensor one after another share its products."""
-
-    def __init__(self, batches: Sequence[Any], counts: Callable[[Any], Any], reach: bool = False) -> None:
-        self.of: dict[str, Any] = {}
-        #: sums of magnitudes of the inputs, if asked for
-        self.reach: dict[str, Any] = {}
-        self._far = reach
-        self._rows: dict[str, int] = {}
-        self._batches, self._counts = batches, counts
-        self._last: tuple[Any, int, Any] = (None, 0, None)
-
-    def __call__(self, name: str, batch: int, x: Any) -> None:
-        count = self._counts(self._batches[batch])
-        if count is not None and tuple(count.shape) != tuple(x.shape[:-1]):
-            count = None
-        if self._last[0] is not x or self._last[1] != x._version:
-            self._last = x, x._version, hessian(x, weights=None if count is None else count.float())
-        gram = self._last[2]
-        if name in self.of:
-            self.of[name] += gram
-        else:
-            self.of[name] = gram.clone()
-        if self._far:
-            size = x.abs().double() if count is None else x.abs().double() * count[..., None]
-            size = size.reshape(-1, x.shape[-1]).sum(0)
-            self.reach[name] = self.reach[name] + size if name in self.reach else size
-        rows = x[..., 0].numel() if count is None else int((count > 0).sum())
-        self._rows[name] = self._rows.get(name, 0) + rows
-
-    def empty(self, name: str) -> bool:
-        return not self._rows[name]
 
 
 def _scale(
     walk: Any,
     block: Any,
-    grams: _Grams,
+    given: Any,
     how: Scheme,
     folded: dict[str, str],
     unscaled: dict[str, str],
@@ -311,7 +246,7 @@ def _scale(
     """Scales the inputs of the layers of a block where something takes the scales."""
     from tersor.quant._fold import fold, inputs
 
-    seen = [k for k in block.layers if k in grams.of and bool(grams.of[k].diagonal().any())]
+    seen = [k for k in block.layers if given.left(k) is None]
     if block.calls != 1 or block.module in block.layers.values():
         unscaled |= dict.fromkeys(seen, "no block around it that is run once")
         return
@@ -325,10 +260,10 @@ def _scale(
         if not set(alike) <= set(seen):
             unscaled |= {k: "its inputs are another layer's too, which is left" for k in alike if k in seen}
             continue
-        h = grams.of[alike[0]].cpu()
+        h = given.grams[alike[0]].cpu()
         w = torch_module().cat([block.layers[k].weight.detach().cpu() for k in alike])
         s, _ = awq_search(
-            w, h, grams.reach[alike[0]].cpu(), dtype=how.codes, group=how.group or None, symmetric=not how.affine
+            w, h, given.magnitudes[alike[0]].cpu(), dtype=how.codes, group=how.group or None, symmetric=not how.affine
         )
         if bool((s == 1).all()):
             unscaled |= dict.fromkeys(alike, "no scales are better than none")
@@ -339,7 +274,7 @@ def _scale(
             continue
         folded |= dict.fromkeys(alike, names[source])
         for k in alike:
-            grams.of[k] /= s.to(grams.of[k]) * s.to(grams.of[k])[:, None]
+            given.grams[k] /= s.to(given.grams[k]) * s.to(given.grams[k])[:, None]
 
 
 def _cost(how: Scheme, layers: Mapping[str, Any]) -> Callable[[str, int], float]:
@@ -353,7 +288,7 @@ def _cost(how: Scheme, layers: Mapping[str, Any]) -> Callable[[str, int], float]
 def _widths(
     walk: Any,
     layers: Mapping[str, Any],
-    counts: Callable[[Any], Any],
+    weights: Callable[[Any], Any] | None,
     how: Scheme,
     among: Sequence[int],
     budget: float,
@@ -362,24 +297,22 @@ def _widths(
     options: Mapping[str, Any],
 ) -> dict[str, int]:
     """The bits of each layer, of what it is given while nothing is changed."""
+    from tersor._inputs import mask, visit
     from tersor.quant._sensitivity import gains
 
+    counts = weights or mask
     gain = gains(walk.module, walk.call, len(walk.batches), layers, lambda batch: counts(walk.batches[batch]))
     losses: dict[str, list[float]] = {}
-    for block in walk.blocks:
-        walk.enter(block)
-        grams = _Grams(walk.batches, counts)
-        walk.run(block, grams)
+    for block, seen in visit("calibrate", walk, weights):
         for k, layer in block.layers.items():
-            if k not in grams.of or not bool(grams.of[k].diagonal().any()):
+            if seen.left(k) is not None:
                 continue  # is left, and said to be
-            h = factored(grams.of.pop(k).cpu(), layer.in_features, name=f"calibrate: {k}", **_of_factor(options))
+            h = factored(seen.grams.pop(k).cpu(), layer.in_features, name=f"calibrate: {k}", **_of_factor(options))
             losses[k] = []
             for b in among:
                 of = scales and functools.partial(scales, bits=b)
                 errors = _solve(k, layer, h, replace(how, bits=b), of, options).error
                 losses[k].append(float(errors @ gain[k]))
-        walk.leave(block)
     if losses and not any(map(any, losses.values())):
         raise ValueError(
             "calibrate: no gradient leads from what the module gives to its layers: no width can be chosen"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import dtype_name, whole
+from tersor._arrays import cast, dtype_name, torch_module, whole
 from tersor._op import op
 from tersor._sample import Quantized
 from tersor._signature import grain
@@ -22,16 +22,6 @@ SHARES = tuple(1 - 0.025 * i for i in range(20))
 def _value_range(x: Array, axes: int = 0, group: int = 0, saturate: bool = False) -> tuple[Array, Array]:
     """The least and the largest value of each scale's elements, 0 included."""
     return plain.extents(x, grain(x.shape, axes, group))
-
-
-def torch_module() -> Any:
-    import torch
-
-    return torch
-
-
-def cast(xp: Any, v: Array, kind: str) -> Array:
-    return v.astype(kind) if xp is np else v.to(getattr(xp, kind))
 
 
 def least(xp: Any, s: Array, extent: Array, n: float) -> Array:

@@ -76,8 +76,8 @@ def quantize(
     """
     from tersor.checkpoint import Model
     from tersor.jobs import compressed
-    from tersor.jobs.calibrate import read_texts
     from tersor.jobs.quantize import quantize_safetensors
+    from tersor.jobs.running import read_texts
     from tersor.quant.calibrate import widths_of
 
     if (bits is None) != (budget is None):

@@ -3,12 +3,14 @@
 The one rule: an optimiser is what its formula says, whichever way its gradients arrive.
 """
 
+import copy
 import pickle
 
 import numpy as np
 import pytest
 import torch
 from tersor import hyperbolic as H
+from tersor import nn
 from tersor.optim import RiemannianAdam, RiemannianSGD
 
 SGD = [
@@ -177,8 +179,8 @@ def test_groups_of_both_kinds_and_state_dict(kind, words):
         a.copy_(x)
         b.copy_(w)
     again.load_state_dict(saved)
-    for part, copy in ((x, a), (w, b)):
-        assert torch.equal(walk(optimizer, part, y, 5), walk(again, copy, y, 5))
+    for part, twin in ((x, a), (w, b)):
+        assert torch.equal(walk(optimizer, part, y, 5), walk(again, twin, y, 5))
 
 
 @either
@@ -278,3 +280,170 @@ def test_embedding_of_a_tree_in_the_plane():
             optimizer.step()
             errors.append(float(stress.detach()))
         assert errors[-1] < 0.4 * errors[0], kind
+
+
+KINDS = [RiemannianSGD, RiemannianAdam]
+kinds = pytest.mark.parametrize("kind", KINDS)
+#: how a curvature that is learned may be given
+LEARNED = {
+    "parameter": lambda: torch.nn.Parameter(torch.tensor(1.0, dtype=torch.float64)),
+    "curvature": lambda: nn.Curvature(1.0, learnable=True),
+    "bounded": lambda: nn.Curvature(1.0, learnable=True, bounds=(0.1, 30.0)),
+}
+learned = pytest.mark.parametrize("make", LEARNED.values(), ids=list(LEARNED))
+
+
+def value(c):
+    return (c() if isinstance(c, torch.nn.Module) else c).detach()
+
+
+def parts(c):
+    return list(c.parameters()) if isinstance(c, torch.nn.Module) else [c]
+
+
+def shrinking(kind, c, first, lr=1.0):
+    """Points that run outwards in a ball that shrinks, both in one optimiser."""
+    far = torch.tensor([[3.0, 0.0], [0.0, 3.0]], dtype=torch.float64)
+    x = H.expmap0(far / 2, 1.0).requires_grad_()
+    groups = [{"params": parts(c)}, {"params": [x], "c": c}]
+    optimizer = kind(groups if first == "curvature" else groups[::-1], lr=lr)
+
+    def go():
+        optimizer.zero_grad()
+        k = c() if isinstance(c, torch.nn.Module) else c
+        (-H.dist(x[:1], x[1:], k.detach()).sum() - k).backward()
+        optimizer.step()
+
+    return x, optimizer, go
+
+
+@kinds
+@learned
+def test_a_learned_curvature_is_followed_whatever_the_order(kind, make):
+    results = []
+    for first in ("curvature", "points"):
+        c = make()
+        x, optimizer, go = shrinking(kind, c, first)
+        for _ in range(4):
+            before = value(c).clone()
+            go()
+            assert value(c) > before
+            # inside the ball of now, in which every distance is a number
+            assert H.dist0(x.detach(), value(c)).isfinite().all()
+        assert any(group["c"] is c for group in optimizer.param_groups)
+        results.append((x.detach(), value(c)))
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
+
+
+@kinds
+@learned
+@pytest.mark.parametrize("way", ["pickle", "deepcopy", "same"])
+def test_a_state_leaves_the_curvature_that_was_given(kind, make, way):
+    c = make()
+    x, optimizer, go = shrinking(kind, c, "points", lr=0.1)
+    go()
+    state = optimizer.state_dict()
+    assert state["param_groups"][0]["c"] == value(c) and not state["param_groups"][0]["c"].requires_grad
+    state = {"pickle": lambda s: pickle.loads(pickle.dumps(s)), "deepcopy": copy.deepcopy, "same": lambda s: s}[way](
+        state
+    )
+    optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0]["c"] is c
+    for _ in range(6):
+        go()
+    assert H.dist0(x.detach(), value(c)).isfinite().all()
+    # a copy of the optimiser has a copy of the curvature, which its own steps move
+    twin = copy.deepcopy(optimizer)
+    inner = twin.param_groups[0]["c"]
+    assert inner is not c and parts(inner)[0] is twin.param_groups[1]["params"][0]
+
+
+@kinds
+def test_what_a_state_may_not_change(kind):
+    x = points().requires_grad_()
+    mine = kind([x], c=0.7)
+    for other, said in (
+        (kind([x], c=0.8), "c = 0.8, the group has c = 0.7"),
+        (kind([x], c=0.7, model="lorentz"), "model 'lorentz'"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            mine.load_state_dict(other.state_dict())
+    flat = torch.optim.SGD([x]) if kind is RiemannianSGD else torch.optim.Adam([x])
+    x.grad = torch.ones_like(x)
+    flat.step()
+    if kind is RiemannianAdam:
+        with pytest.raises(ValueError, match=r"second moment of shape .* of points"):
+            mine.load_state_dict(flat.state_dict())
+    y = x.detach().clone().requires_grad_()
+    ours = kind([y])
+    ours.load_state_dict(copy.deepcopy(flat.state_dict()))  # what it is of flat parameters, it is here
+    for p, steps in ((x, flat), (y, ours)):
+        p.grad = torch.full_like(p, 0.3)
+        steps.step()
+    torch.testing.assert_close(x.detach(), y.detach(), rtol=1e-12, atol=1e-14)
+
+
+@kinds
+def test_points_that_say_they_are(kind):
+    x = points().requires_grad_()
+    x.manifold = type("PoincareBall", (), {})()
+    with pytest.raises(TypeError, match=f"{kind.__name__}: a parameter says that it lives on PoincareBall"):
+        kind([x])
+    kind([x], c=0.7)
+    x.manifold = type("Euclidean", (), {})()
+    kind([x])
+    rho = nn.Curvature(1.0, learnable=True)
+    with pytest.raises(ValueError, match="a curvature is no point"):
+        kind(rho.parameters(), c=rho)
+    for c in (torch.ones(3, 1), torch.ones(6), torch.ones(6, 3)):  # found where it is made, not where a row is missing
+        with pytest.raises(ValueError, match="does not go with the rows"):
+            kind([x], c=c)
+    for words in ({"margin": 1.5}, {"margin": "loose"}, {"model": "sphere"}, {"model": "lorentz", "margin": 0.1}):
+        with pytest.raises(ValueError, match=kind.__name__):
+            kind([x], c=1.0, **words)
+    with pytest.raises(TypeError, match="maximize"):
+        kind([x], c=1.0, maximize="yes")
+
+
+@either
+def test_uphill_and_margins(kind, words):
+    start, y = points(), points(seed=1)
+    x, z = start.clone().requires_grad_(), start.clone().requires_grad_()
+    plain = {k: v for k, v in words.items() if k != "weight_decay"}
+    up, down = kind([x], lr=0.05, c=0.7, maximize=True, **plain), kind([z], lr=0.05, c=0.7, **plain)
+    for _ in range(3):
+        for p, o, sign in ((x, up, -1), (z, down, 1)):
+            o.zero_grad()
+            (sign * loss(p, y)).backward()
+            o.step()
+    torch.testing.assert_close(x, z, rtol=0, atol=0)
+    for margin, edge in (("compat", 1 - 1e-5), (0.25, 0.75), ("tight", 1.0)):
+        x = start.clone().requires_grad_()
+        o = kind([x], lr=50.0, c=1.0, margin=margin, **words)
+        for _ in range(5):
+            o.zero_grad()
+            (-x[:, 0]).sum().backward()
+            o.step()
+        top = x.detach().norm(dim=-1).max()
+        assert edge - 1e-3 < top <= edge and top < 1
+
+
+@either
+def test_a_refused_step_leaves_everything(kind, words):
+    x, z = points(n=6).requires_grad_(), points(n=6).requires_grad_()
+    optimizer = kind([x, z], lr=0.05, c=0.7, **{k: v for k, v in words.items() if k != "weight_decay"})
+    before = x.detach().clone()
+    x.grad, z.grad = torch.ones_like(x), torch.eye(6, 3, dtype=torch.float64).to_sparse()
+    with pytest.raises(ValueError, match="first axis"):
+        optimizer.step()
+    assert torch.equal(x, before) and not optimizer.state
+
+
+@pytest.mark.parametrize("c", [None, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_rows_that_never_moved_stay(dtype, c):
+    x = torch.full((4, 3), 0.1, dtype=dtype, requires_grad=True)
+    optimizer = RiemannianAdam([x], lr=0.1, c=c)
+    x.grad = torch.zeros_like(x)
+    optimizer.step()
+    assert torch.equal(x.detach(), torch.full_like(x, 0.1))

@@ -5,12 +5,12 @@ import importlib.metadata
 import sys
 from pathlib import Path
 
-from tersor._op import OPS
+from tersor._public import families
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
 
-for family in sorted({op.family for op in OPS.values()}):
+for family in families():
     page = HERE / f"api/{family}.md"
     text = f"# tersor.{family}\n\n```{{eval-rst}}\n.. automodule:: tersor.{family}\n   :members:\n```\n"
     if not page.exists() or page.read_text() != text:  # one that stays is not built anew

@@ -16,8 +16,9 @@ import test_public_torch as good
 import torch
 from tersor import _core, project, prune, quant, sparse
 from tersor._op import OPS
+from tersor._public import families
 
-FAMILIES = sorted({op.family for op in OPS.values()})
+FAMILIES = families()
 MODULES = {family: importlib.import_module(f"tersor.{family}") for family in FAMILIES}
 PUBLIC = {
     f"{family}.{name}": f
@@ -30,6 +31,18 @@ INTERNAL = re.compile("|".join(rf"\b{name}\b" for name in sorted({k.name for k i
 #: functions of lists, numbers and foreign matrices, which have tests of their own here or elsewhere
 APART = {
     "hyperbolic.mobiusify",
+    "metrics.binned_mutual_information",
+    "metrics.calibration_curve",
+    "metrics.calibration_error",
+    "metrics.cka_matrix",
+    "metrics.curriculum_window",
+    "metrics.fit_power_law",
+    "metrics.kendall_rank_corrcoef",
+    "metrics.kmeans_1d",
+    "metrics.label_sharpness",
+    "metrics.neural_collapse",
+    "metrics.spearman_corrcoef",
+    "reduce.row_ids",
     "prune.global_masks",
     "prune.global_prune",
     "prune.global_threshold",

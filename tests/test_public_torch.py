@@ -11,7 +11,8 @@ import torch
 from tersor import hyperbolic as H
 from tersor import lorentz as L
 from tersor import loss as O
-from tersor import norm, project, prune, quant, sparse
+from tersor import metrics, norm, project, prune, quant, sparse
+from tersor._public import families
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 generator = torch.Generator().manual_seed(0)
@@ -26,6 +27,12 @@ MATRIX = sparse.from_dense(torch.tensor([[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]], dtyp
 MASK = torch.arange(12).reshape(3, 4) % 2 == 0
 SCALE = torch.tensor(0.05, dtype=torch.float64)
 PACKED = quant.prepack(quant.encode(some(5, 4).float(), "int8-row"))
+
+
+def alignment(x, y):
+    """`cka` in the type of its arguments, as the others are: its own is float64."""
+    return metrics.cka(x, y).to(torch.promote_types(x.dtype, y.dtype))
+
 
 #: name -> function of float tensors (all differentiable), and those tensors
 CASES = {
@@ -112,6 +119,11 @@ CASES = {
     "quant.shiftmax": (lambda x: quant.shiftmax(quant.quantize(x, SCALE), 0.1), (X,)),
     "prune.apply_mask": (lambda x: prune.apply_mask(x, MASK), (X,)),
     "prune.topk_rows": (lambda x: prune.topk_rows(x, 2)[0], (X,)),
+    "metrics.cka": (alignment, (X, Y)),
+    "metrics.class_correlation": (lambda x: metrics.class_correlation(x.abs()), (X,)),
+    "metrics.loss_barrier": (metrics.loss_barrier, (X,)),
+    "metrics.norm_grad": (lambda a, g: metrics.norm_grad(a, g, "conv3"), (some(2, 3, 4, 5), some(2, 2, 4, 5))),
+    "metrics.residual_contribution": (lambda u, r: metrics.residual_contribution(u, r)[0], (X, Y)),
     "loss.info_nce": (lambda x, y: O.info_nce(x, y, temperature=0.5, symmetric=True), (X, Y)),
     "norm.rms_norm": (lambda x, w: norm.rms_norm(x, 4, w), (X, V[0])),
     "project.fwht": (project.fwht, (X,)),
@@ -162,6 +174,18 @@ ELSEWHERE = {
     "quant.quantize",
     "quant.quantize_log",
     "quant.unpack",
+    "metrics.binned_mutual_information",
+    "metrics.calibration_curve",
+    "metrics.calibration_error",
+    "metrics.cka_matrix",
+    "metrics.curriculum_window",
+    "metrics.fit_power_law",
+    "metrics.kendall_rank_corrcoef",
+    "metrics.kmeans_1d",
+    "metrics.label_sharpness",
+    "metrics.neural_collapse",
+    "metrics.spearman_corrcoef",
+    "reduce.row_ids",
     "prune.global_masks",
     "prune.global_prune",
     "prune.global_threshold",
@@ -176,7 +200,7 @@ SMOOTH = [pytest.param(*case, id=name) for name, case in CASES.items() if name n
 
 
 def test_no_function_is_left_out():
-    for family in ("hyperbolic", "lorentz", "loss", "norm", "quant", "prune", "project", "sparse"):
+    for family in [family for family in families() if family != "random"]:
         module = importlib.import_module(f"tersor.{family}")
         for name in module.__all__:
             if inspect.isfunction(getattr(module, name)):

@@ -13,10 +13,11 @@ from tersor._op import OPS, FormatError, InternalError
 if hasattr(_os, "register_at_fork"):
     _os.register_at_fork(after_in_child=_core.after_fork)
 
-from tersor import _public, hyperbolic, lorentz, loss, norm, project, prune, quant, random, sparse
+from tersor import _public, hyperbolic, lorentz, loss, metrics, norm, project, prune, quant, random, reduce, sparse
 
-for _family in {op.family for op in OPS.values()}:
+for _family in _public.families():
     _public.open_doors(globals()[_family])
+_public.offer("kmeans_1d", quant, metrics)
 
 if "torch" in _sys.modules:  # what is traced first is not traced again after a plain call
     from tersor import _torch
@@ -36,11 +37,13 @@ __all__ = [
     "hyperbolic",
     "lorentz",
     "loss",
+    "metrics",
     "norm",
     "project",
     "prune",
     "quant",
     "random",
+    "reduce",
     "set_num_threads",
     "sparse",
 ]

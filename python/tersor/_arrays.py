@@ -22,6 +22,7 @@ Level = Any
 Codes = Any
 Integers = Any
 Mask = Any
+Labels = Any
 Words = Any
 
 #: an output that records gradients, or one of inputs that do

@@ -22,6 +22,9 @@ from tersor._values import out_of_range
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: families that are composed of what there is and declare no operator of their own
+COMPOSED = ("metrics", "reduce")
+
 #: the annotations that say what an array is made of
 TYPES: dict[str, tuple[str, ...]] = {
     "Array": FLOATS,
@@ -31,6 +34,7 @@ TYPES: dict[str, tuple[str, ...]] = {
     "Codes": ("int8", "uint8", "int32"),
     "Integers": INTEGERS,
     "Mask": ("bool",),
+    "Labels": (*INTEGERS, "bool"),
     "Words": ("uint32",),
 }
 #: those that autocast makes one
@@ -254,6 +258,18 @@ def opened(home: str) -> Callable[[F], F]:
         return cast(F, _opened(Door(f.__name__, f, rows=False), f, home))
 
     return wrap
+
+
+def families() -> list[str]:
+    """The names of all families."""
+    return sorted({op.family for op in OPS.values()} | set(COMPOSED))
+
+
+def offer(name: str, home: ModuleType, *others: ModuleType) -> None:
+    """Lets other families have a function of one: the same object, as no family imports another."""
+    for module in others:
+        setattr(module, name, getattr(home, name))
+        module.__all__ = sorted([*module.__all__, name])  # type: ignore[attr-defined]
 
 
 def open_doors(module: ModuleType) -> None:

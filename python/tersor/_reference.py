@@ -7,6 +7,7 @@ backward, so each function here has the right slope at 0 too, and no branch that
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from collections.abc import Callable
@@ -51,6 +52,11 @@ def wide(x: Array) -> Array:
 def rounded(y: Array, x: Array) -> Array:
     """`y` in the type of `x`."""
     return y.astype(x.dtype) if isinstance(y, (np.ndarray, np.generic)) else y.to(x.dtype)
+
+
+def quiet(x: Array) -> Any:
+    """A context in which NumPy says nothing of infinities and NaN; torch, which never does, is left alone."""
+    return np.errstate(all="ignore") if isinstance(x, np.ndarray) else contextlib.nullcontext()
 
 
 def root(z: Array) -> Array:

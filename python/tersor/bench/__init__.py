@@ -16,12 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from tersor._op import OPS
+from tersor._public import families
 
 #: the families that have a table here, and the compressed layers
-FAMILIES = tuple(
-    sorted(f for f in {op.family for op in OPS.values()} | {"layers"} if importlib.util.find_spec(f"{__name__}.{f}"))
-)
+FAMILIES = tuple(sorted(f for f in [*families(), "layers"] if importlib.util.find_spec(f"{__name__}.{f}")))
 
 Call = Callable[[], Any]
 

@@ -11,8 +11,11 @@ from tersor.nn.beta import beta_concat, beta_ratio, beta_split
 from tersor.nn.conv import PoincareConv2d
 from tersor.nn.convert import Conversion, convert
 from tersor.nn.curvature import Curvature
+from tersor.nn.dynamic import DynamicSparse
 from tersor.nn.embedding import QuantEmbedding
+from tersor.nn.gradual import GradualPruner
 from tersor.nn.linear import PoincareLinear, PoincareMLR, identity_
+from tersor.nn.masks import Masks
 from tersor.nn.pool import PoincareAvgPool2d
 from tersor.nn.quant import QuantLinear
 from tersor.nn.residual import PoincareResidual, tangent_add
@@ -21,6 +24,9 @@ from tersor.nn.sparse import SparseLinear
 __all__ = [
     "Conversion",
     "Curvature",
+    "DynamicSparse",
+    "GradualPruner",
+    "Masks",
     "PoincareActivation",
     "PoincareAttention",
     "PoincareAvgPool2d",

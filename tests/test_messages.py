@@ -38,6 +38,7 @@ APART = {
     "prune.cubic_schedule",
     "prune.linear_schedule",
     "prune.rigl_update",
+    "prune.row_scores",
     "prune.set_update",
     "project.jl_dim",
     "quant.awq_search",

@@ -170,6 +170,7 @@ ELSEWHERE = {
     "prune.cubic_schedule",
     "prune.linear_schedule",
     "prune.rigl_update",
+    "prune.row_scores",
     "prune.set_update",
     "project.jl_dim",
     "sparse.from_dense",

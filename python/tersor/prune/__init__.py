@@ -15,6 +15,7 @@ from tersor.prune.apply import apply_mask
 from tersor.prune.histogram import MagnitudeHistogram
 from tersor.prune.masks import Threshold, global_masks, global_prune, global_threshold
 from tersor.prune.regrow import rigl_update, set_update
+from tersor.prune.rows import row_scores
 from tersor.prune.schedules import cosine_schedule, cubic_schedule, linear_schedule
 from tersor.prune.topk import topk_rows
 
@@ -34,6 +35,7 @@ __all__ = [
     "linear_schedule",
     "prune_safetensors",
     "rigl_update",
+    "row_scores",
     "set_update",
     "topk_rows",
 ]

@@ -445,6 +445,48 @@ def pruning_on_a_mesh_of_two_axes():
     assert refused(lambda: prune.global_masks(wrong, 0.5), "global_masks")
 
 
+@check("rigl", "set")
+def masks_under_ddp(method):
+    """Gradual pruning, then moving masks: the weights and masks of one process with all rows."""
+
+    def run(net, inner, parts):
+        steps = torch.optim.SGD(inner.parameters(), lr=0.1, momentum=0.9)
+        masks = nn.GradualPruner(inner, lambda t: prune.cubic_schedule(t, 0, 3, 0.0, 0.6), 4).attach(steps)
+        for t in range(6):
+            if t == 3:
+                nn.DynamicSparse(steps, masks, method=method, every=1, fraction=0.5)
+            steps.zero_grad()
+            for x in parts:
+                (net(x).square().mean() / len(parts)).backward()
+            steps.step()
+        return inner
+
+    torch.manual_seed(0)
+    plain = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 4))
+    inner, x = copy.deepcopy(plain), torch.randn(2 * SIZE, 6)
+    run(torch.nn.parallel.DistributedDataParallel(inner), inner, [x.chunk(SIZE)[RANK]])
+    run(plain, plain, x.chunk(SIZE))
+    for (k, v), w in zip(inner.state_dict().items(), plain.state_dict().values(), strict=True):
+        if k.endswith("mask"):
+            assert torch.equal(v, w), k
+        close(v, w)
+
+
+@check()
+def masks_are_refused_by_shards():
+    plain = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Linear(8, 4))
+    masks = nn.Masks(plain).prune(0.5)
+    steps = torch.optim.SGD(plain.parameters(), lr=0.1)
+    masks.attach(steps)
+    net = shard(plain)
+    assert refused(lambda: masks.prune(0.6), "Masks.prune: 0.weight is a DTensor")
+    assert refused(masks.apply, "Masks: 0.weight is a DTensor")
+    assert refused(lambda: masks.attach(torch.optim.SGD(net.parameters(), lr=0.1)), "Masks: 0.weight is a DTensor")
+    assert refused(lambda: nn.Masks(net), "Masks: 0.weight is a DTensor")
+    w = next(net.parameters())
+    assert refused(lambda: prune.set_update(w, w > 0, 0.5, seed=0), "set_update: w must be a plain tensor")
+
+
 # --- functions ---
 
 #: what takes no rows of several processes, and why

@@ -15,10 +15,11 @@ gaussian       1    column
 rademacher     2    column; bit b is bit b mod 32 of word b // 32, a sign is 1 - 2 bit
 sparse         3    column
 rounding       32   element ``// 2**34``; b is the element mod ``2**34``
+growth         32   as rounding, of stream 1 (rounding has stream 0)
 =============  ===  =========================================================================
 
-The first three are the kinds of `tersor.project.Projection`, the last is stochastic rounding in `tersor.quant`. Tags 4 to 7
-are kept free: nothing draws with them.
+The first three are the kinds of `tersor.project.Projection`, the last but one is stochastic rounding in `tersor.quant`, the
+last what grows in `tersor.prune.set_update`. Tags 4 to 7 are kept free: nothing draws with them.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ TAGS = {
     "spinner": 6,
     "fastfood": 7,
     "rounding": 32,
+    "growth": 32,
 }
 
 _LOW = np.uint64(0xFFFFFFFF)

@@ -4,6 +4,7 @@ Hyperbolic layers come in two forms: tangent vectors at 0 in and out (nothing is
 with ``ball=True``, points of the ball.
 """
 
+from tersor.nn._narrow import take_inputs, take_outputs
 from tersor.nn.activation import PoincareActivation, PoincareReLU
 from tersor.nn.attention import PoincareAttention, attention
 from tersor.nn.batchnorm import PoincareBatchNorm
@@ -11,16 +12,23 @@ from tersor.nn.beta import beta_concat, beta_ratio, beta_split
 from tersor.nn.conv import PoincareConv2d
 from tersor.nn.convert import Conversion, convert
 from tersor.nn.curvature import Curvature
+from tersor.nn.dynamic import DynamicSparse
 from tersor.nn.embedding import QuantEmbedding
+from tersor.nn.gradual import GradualPruner
 from tersor.nn.linear import PoincareLinear, PoincareMLR, identity_
+from tersor.nn.masks import Masks
 from tersor.nn.pool import PoincareAvgPool2d
 from tersor.nn.quant import QuantLinear
 from tersor.nn.residual import PoincareResidual, tangent_add
+from tersor.nn.shrink import Shrinking, shrink
 from tersor.nn.sparse import SparseLinear
 
 __all__ = [
     "Conversion",
     "Curvature",
+    "DynamicSparse",
+    "GradualPruner",
+    "Masks",
     "PoincareActivation",
     "PoincareAttention",
     "PoincareAvgPool2d",
@@ -32,6 +40,7 @@ __all__ = [
     "PoincareResidual",
     "QuantEmbedding",
     "QuantLinear",
+    "Shrinking",
     "SparseLinear",
     "attention",
     "beta_concat",
@@ -39,5 +48,8 @@ __all__ = [
     "beta_split",
     "convert",
     "identity_",
+    "shrink",
+    "take_inputs",
+    "take_outputs",
     "tangent_add",
 ]

@@ -14,6 +14,9 @@ from tersor.prune import _operators  # noqa: F401  declared by being imported
 from tersor.prune.apply import apply_mask
 from tersor.prune.histogram import MagnitudeHistogram
 from tersor.prune.masks import Threshold, global_masks, global_prune, global_threshold
+from tersor.prune.regrow import rigl_update, set_update
+from tersor.prune.rows import row_scores
+from tersor.prune.schedules import cosine_schedule, cubic_schedule, linear_schedule
 from tersor.prune.topk import topk_rows
 
 if _TYPE_CHECKING:
@@ -24,10 +27,16 @@ __all__ = [
     "Pruned",
     "Threshold",
     "apply_mask",
+    "cosine_schedule",
+    "cubic_schedule",
     "global_masks",
     "global_prune",
     "global_threshold",
+    "linear_schedule",
     "prune_safetensors",
+    "rigl_update",
+    "row_scores",
+    "set_update",
     "topk_rows",
 ]
 

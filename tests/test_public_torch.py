@@ -161,6 +161,7 @@ ELSEWHERE = {
     "quant.smooth_scales",
     "quant.quantize",
     "quant.quantize_log",
+    "quant.repack",
     "quant.unpack",
     "prune.global_masks",
     "prune.global_prune",

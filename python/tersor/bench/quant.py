@@ -228,10 +228,7 @@ def pack_words() -> Case:
             "torch eager gptq": lambda: torch_words(t),
         },
         traffic=q.nbytes * 3 // 2,
-        targets=[
-            Target("tersor ct_dense", ("torch eager gptq",), 0.5),
-            Target("tersor gptq_v2", ("torch eager gptq",), 1.0),
-        ],
+        targets=[Target("tersor ct_dense", ("torch eager gptq",), 0.5)],
     )
 
 

@@ -59,7 +59,7 @@ def test_each_code_is_in_its_place(name, bits, shape):
     q = codes(shape, bits)
     w = quant.pack(q, bits, name)
     want = plainly(q, bits, name)
-    assert not want[w.shape[0] :].any() and not want[:, w.shape[1] :].any()
+    assert w.flags.c_contiguous and not want[w.shape[0] :].any() and not want[:, w.shape[1] :].any()
     np.testing.assert_array_equal(
         w.astype(np.uint32 if w.dtype == np.int32 else np.uint8), want[: w.shape[0], : w.shape[1]]
     )

@@ -2,5 +2,6 @@
 
 from tersor.jobs.gguf import write_gguf
 from tersor.jobs.quantize import Summary, load, load_encoded, quantize_safetensors
+from tersor.jobs.repack import Repacked, repack
 
-__all__ = ["Summary", "load", "load_encoded", "quantize_safetensors", "write_gguf"]
+__all__ = ["Repacked", "Summary", "load", "load_encoded", "quantize_safetensors", "repack", "write_gguf"]

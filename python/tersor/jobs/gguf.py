@@ -28,11 +28,10 @@ def dense(file: GGUF) -> dict[str, np.ndarray]:
 
 def _numbers(file: GGUF, name: str) -> np.ndarray:
     e = file.entries[name]
-    data = file.array(name)
     if e.dtype in NUMBERS:
-        return data
+        return file.array(name)
     if e.dtype in SCHEMES:
-        return np.asarray(decode(Encoded(data, None, None, SCHEMES[e.dtype], e.shape, "float32")))
+        return np.asarray(decode(one(file, name)))
     try:
         import gguf
     except ImportError:
@@ -40,23 +39,25 @@ def _numbers(file: GGUF, name: str) -> np.ndarray:
             f"{file.path}: tensor {name!r} is {e.dtype}, which the package gguf decodes: pip install 'tersor[gguf]'"
         ) from None
     try:
-        return np.asarray(gguf.quants.dequantize(data, gguf.GGMLQuantizationType[e.dtype])).reshape(e.shape)
+        return np.asarray(gguf.quants.dequantize(file.array(name), gguf.GGMLQuantizationType[e.dtype])).reshape(e.shape)
     except (NotImplementedError, KeyError):
         raise FormatError(f"{file.path}: tensor {name!r} is {e.dtype}, which is not decoded") from None
 
 
+def one(file: GGUF, name: str) -> Encoded:
+    """A tensor in blocks, as the bytes that they are."""
+    e = file.entries[name]
+    if e.dtype not in SCHEMES:
+        raise FormatError(
+            f"{file.path}: tensor {name!r} is {e.dtype}, which no scheme of encode is; tersor.convert.load reads it as a dense "
+            "weight"
+        )
+    return Encoded(file.array(name), None, None, SCHEMES[e.dtype], e.shape, "float32")
+
+
 def encoded(file: GGUF) -> dict[str, Encoded]:
-    """The tensors in blocks, as the bytes that they are."""
-    found = {}
-    for name, e in file.entries.items():
-        if e.dtype in SCHEMES:
-            found[name] = Encoded(file.array(name), None, None, SCHEMES[e.dtype], e.shape, "float32")
-        elif e.dtype not in NUMBERS:
-            raise FormatError(
-                f"{file.path}: tensor {name!r} is {e.dtype}, which no scheme of encode is; tersor.convert.load reads it as a "
-                "dense weight"
-            )
-    return found
+    """All tensors in blocks."""
+    return {name: one(file, name) for name, e in file.entries.items() if e.dtype not in NUMBERS}
 
 
 def _described(name: str, x: Any) -> tuple[str, Any]:

@@ -173,9 +173,9 @@ def quantize_safetensors(
             if model.folder:
                 left = model.carry(target, skip=("config.json",))
                 if model.index:
-                    _json(target.path / model.index, model.index_of(names, after))
+                    write_json(target.path / model.index, model.index_of(names, after))
                 said = compressed.configuration(how, choice, None if how.bits else solved.modules)
-                _json(target.path / "config.json", config | {"quantization_config": said})
+                write_json(target.path / "config.json", config | {"quantization_config": said})
                 unread = solved.unread(target.path)
         sizes = {name: (schemes[name].size(shape, dtype), shape) for name, dtype, shape in shapes if name in schemes}
         average = sum(size for size, _ in sizes.values()) / sum(n * k for _, (n, k) in sizes.values())
@@ -183,7 +183,7 @@ def quantize_safetensors(
         return Summary(choice, before, after, left, untouched, solved.rounded, widths, average, unread, solved.unscaled)
 
 
-def _json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     with AtomicFile(path) as file:
         file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
@@ -314,13 +314,13 @@ def _read(path: StrPath, weights: Callable[..., Iterable[tuple[str, T]]]) -> dic
         said = settings(model) or {}
         try:
             restore.check(said, entries)
-            known = restore.known(said) or _schemes(model)
+            known = restore.known(said) or schemes_of(model)
             return dict(weights(entries, lambda name: where[name].array(name), known))
         except FormatError as error:
             raise FormatError(f"{os.fspath(path)}: {error}") from None
 
 
-def _schemes(model: Model) -> list[restore.Known]:
+def schemes_of(model: Model) -> list[restore.Known]:
     """What its files say they were written with."""
     said = {(reader.metadata or {}).get("tersor.scheme") for reader in model.readers.values()}
     schemes = [compressed.Scheme.parse(scheme) for scheme in sorted(filter(None, said))]

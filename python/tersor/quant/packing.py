@@ -61,6 +61,11 @@ def _layout(name: str, layout: str, bits: Any, axis: int | None, shape: tuple[in
     return how, bits, at
 
 
+def _in_order(w: Array) -> Array:
+    """Words as a file has them, whose writers may take the memory of an array for its order."""
+    return np.ascontiguousarray(w) if isinstance(w, np.ndarray) else w.contiguous()
+
+
 def _words(k: int, bits: int, how: Layout) -> int:
     """How many words (or bytes) an axis of k codes takes."""
     return -(-k // (how.width // bits)) if how.whole else -(-k * bits // how.width)
@@ -127,8 +132,8 @@ def pack(q: Codes, bits: int, layout: str = "dense", *, axis: int | None = None)
         q, rows = to_words(q, bits, axis, how), how.width % bits
         # full words in a row are those of the same codes in a row
         w = _pack(q if rows else q.reshape(math.prod(q.shape)), bits, how.words).reshape(q.shape[:-1])
-        return moved(w, 0 if how.apart else -1, axis)
-    return moved(exchanged(_pack(moved(q, axis, -1), bits, how.words), how), -1, axis)
+        return _in_order(moved(w, 0 if how.apart else -1, axis))
+    return _in_order(moved(exchanged(_pack(moved(q, axis, -1), bits, how.words), how), -1, axis))
 
 
 def unpack(

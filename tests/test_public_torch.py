@@ -173,6 +173,7 @@ ELSEWHERE = {
     "quant.smooth_scales",
     "quant.quantize",
     "quant.quantize_log",
+    "quant.repack",
     "quant.unpack",
     "metrics.binned_mutual_information",
     "metrics.calibration_curve",

@@ -204,6 +204,34 @@ def encode_blocks() -> Case:
     )
 
 
+def torch_words(q):
+    """Eight codes of 4 bits a word, down the first axis: what packers of GPTQ do."""
+    import torch
+
+    places = torch.arange(0, 32, 4, dtype=torch.int32)
+    return (q.to(torch.int32).unflatten(0, (-1, 8)) << places[:, None]).sum(1, dtype=torch.int32)
+
+
+def pack_words() -> Case:
+    import torch
+
+    q = np.random.default_rng(0).integers(0, 16, (N, N)).astype(np.uint8)
+    t = torch.from_numpy(q)
+    ct = quant.pack(q, 4, "ct_dense")
+    return Case(
+        f"pack 4 bits {N}×{N}",
+        {
+            "tersor gptq_v2": lambda: quant.pack(q, 4, "gptq_v2"),
+            "tersor ct_dense": lambda: quant.pack(q, 4, "ct_dense"),
+            "tersor awq": lambda: quant.pack(q, 4, "awq"),
+            "tersor repack ct to gptq": lambda: quant.repack(ct, 4, q.shape, "ct_dense", "gptq_v2"),
+            "torch eager gptq": lambda: torch_words(t),
+        },
+        traffic=q.nbytes * 3 // 2,
+        targets=[Target("tersor ct_dense", ("torch eager gptq",), 0.5)],
+    )
+
+
 def float_encode_e4m3() -> Case:
     import torch
 
@@ -388,6 +416,7 @@ CASES = [
     encode_nf4,
     decode_nf4,
     encode_blocks,
+    pack_words,
     float_encode_e4m3,
     log_sqrt2,
     fixed_point_words,

@@ -16,7 +16,7 @@ _BEGINS: tuple[tuple[bytes, str], ...] = (
     (b"\x80\x03", f"a pickle: {_SAVE}"),
     (b"\x80\x04", f"a pickle: {_SAVE}"),
     (b"\x80\x05", f"a pickle: {_SAVE}"),
-    (b"GGUF", "a GGUF file: take the model's safetensors instead"),
+    (b"GGUF", "a GGUF file, which inspect and tersor.convert.load read: take the model's safetensors here"),
     (b"\x89HDF\r\n", "an HDF5 file, as Keras writes: save it from its framework as safetensors"),
     (b"\x93NUMPY", "a NumPy array (.npy): write it with safetensors.numpy.save_file"),
     (b"version https://git-lfs", "a git-lfs pointer, and not the file: run 'git lfs pull'"),

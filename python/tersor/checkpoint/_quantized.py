@@ -9,6 +9,8 @@ import re
 from typing import Any
 
 from tersor.checkpoint._format import Entry
+from tersor.checkpoint._ggml import BLOCKS
+from tersor.checkpoint.gguf import GGUF
 from tersor.checkpoint.model import Model
 
 #: what formats of quantized weights call their parts: compressed-tensors, block FP8, GPTQ, AWQ, bitsandbytes, quanto, HQQ
@@ -66,3 +68,10 @@ def described(model: Model) -> tuple[str, int, int]:
     words = [str(said.get("quant_method", "")), str(said.get("format", "")), scheme, *(f"{b} bits" for b in bits)]
     what = ", ".join(w for w in words if w) or str(evidence(model))
     return what, len(stood), sum(stood)
+
+
+def blocks(file: GGUF) -> tuple[str, int, int]:
+    """The same of a GGUF file: its types of blocks."""
+    coded = [e for e in file.entries.values() if e.dtype in BLOCKS]
+    kinds = sorted({e.dtype for e in coded})
+    return ", ".join(["gguf", *kinds]) if kinds else "", len(coded), sum(math.prod(e.shape) for e in coded)

@@ -81,6 +81,7 @@ def commands() -> None:
     tersor inspect model/
     tersor prune model/ -o pruned/ --sparsity 0.5
     tersor quantize model/ -o small/ --scheme int4-g128
+    tersor repack small/ -o other/ --to gptq
     """
 
 

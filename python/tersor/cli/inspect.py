@@ -26,16 +26,18 @@ def _table(out: Any, headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> 
 def inspect(source: Path, histogram: bool) -> None:
     """List tensors, zeros and magnitudes of a checkpoint.
 
-    IN is a safetensors file, a model folder, or the index of a sharded one (*.safetensors.index.json). A model that is
-    quantized says how.
+    IN is a safetensors file, a model folder, the index of a sharded one (*.safetensors.index.json), or a GGUF file. A model
+    that is quantized says how.
     """
-    from tersor.checkpoint import Model, summary
-    from tersor.checkpoint._quantized import described, evidence
+    from tersor.checkpoint import GGUF, Model, summary
+    from tersor.checkpoint._quantized import blocks, described, evidence
+    from tersor.checkpoint.gguf import is_gguf
 
     rows: list[tuple[str, ...]] = []
     total = summary.Magnitudes()
     tensors = numbers = nbytes = 0
-    with Model(source) as model:
+    model: Any = GGUF(source) if is_gguf(source) else Model(source)
+    with model:
         entries = list(model.tensors())
         work = sum(e.nbytes for _, e in entries if e.dtype in summary.FLOATS)
         done = 0
@@ -54,8 +56,11 @@ def inspect(source: Path, histogram: bool) -> None:
                         largest = f"{found.nonfinite} inf, nan"
                 rows.append((shown(e.name), e.dtype, "×".join(map(str, e.shape)), size(e.nbytes), zeros, largest))
                 tensors, numbers, nbytes = tensors + 1, numbers + math.prod(e.shape), nbytes + e.nbytes
-        files = f" in {len(model.readers)} files" if len(model.readers) > 1 else ""
-        how, weights, stood = described(model) if evidence(model) else ("", 0, 0)
+        if isinstance(model, GGUF):
+            files, (how, weights, stood) = "", blocks(model)
+        else:
+            files = f" in {len(model.readers)} files" if len(model.readers) > 1 else ""
+            how, weights, stood = described(model) if evidence(model) else ("", 0, 0)
     out = console()
     _table(out, ("tensor", "dtype", "shape", "size", "zeros", "largest"), rows)
     out.print(f"\n{several(tensors, 'tensor')}{files}, {count(numbers)} numbers, {size(nbytes)}", highlight=False)

@@ -273,26 +273,27 @@ def configuration(scheme: Scheme, choice: Choice, widths: Mapping[str, int] | No
         groups = {
             f"group_{i}": {
                 "targets": sorted(m for m, b in widths.items() if b == bits),
-                "weights": _weights(scheme, bits),
+                "weights": weights_said(bits, scheme.group),
             }
             for i, bits in enumerate(sorted(set(widths.values())))
         }
-        return {**_SAID, "ignore": [], "config_groups": groups}
+        return {**SAID, "ignore": [], "config_groups": groups}
     tables = any(is_table(name) for name in choice.quantized)
     bits = next(iter(widths.values())) if widths else scheme.bits
-    group = {"targets": ["Linear", "Embedding"] if tables else ["Linear"], "weights": _weights(scheme, bits)}
-    return {**_SAID, "ignore": choice.ignore, "dequantize": True, "config_groups": {"group_0": group}}
+    group = {"targets": ["Linear", "Embedding"] if tables else ["Linear"], "weights": weights_said(bits, scheme.group)}
+    return {**SAID, "ignore": choice.ignore, "dequantize": True, "config_groups": {"group_0": group}}
 
 
-_SAID = {"quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed"}
+SAID = {"quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed"}
 
 
-def _weights(scheme: Scheme, bits: int) -> dict[str, Any]:
+def weights_said(bits: int, group: int | None, symmetric: bool = True) -> dict[str, Any]:
+    """How weights are quantized, in the words of ``config.json``."""
     return {
         "num_bits": bits,
         "type": "int",
-        "symmetric": True,
+        "symmetric": symmetric,
         "dynamic": False,
-        "strategy": "group" if scheme.group else "channel",
-        "group_size": scheme.group,
+        "strategy": "group" if group else "channel",
+        "group_size": group,
     }

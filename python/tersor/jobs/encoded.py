@@ -4,38 +4,68 @@ refused by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from tersor._op import FormatError
 from tersor.checkpoint._format import Entry
 from tersor.jobs import gptq_awq
-from tersor.jobs.restore import Get, Known, layout, of, quantized, unpacked
+from tersor.jobs.restore import BESIDE, Get, Known, layout, of, quantized, unpacked
 from tersor.quant import Encoded, pack
 
 _DENSE = "; tersor.convert.load reads it as a dense weight"
 
 
-def encoded(names: Mapping[str, Entry], get: Get, groups: list[Known]) -> Iterator[tuple[str, Encoded]]:
+class Source(NamedTuple):
+    """A weight of a file: the tensors that it is made of, the type of its scales, and how to read its codes."""
+
+    parts: tuple[str, ...]
+    scales: str
+    read: Callable[[], Encoded]
+
+
+def sources(names: Mapping[str, Entry], get: Get, groups: list[Known]) -> dict[str, Source]:
     """The weights in codes, by the name that a dense weight would have."""
     stems, coded, words = quantized(names)
-    for stem in sorted(stems):
-        codes, zero, bits = unpacked(stem, names, get, of(stem.removesuffix("."), groups))
-        yield f"{stem}weight", _encoded(stem, codes, zero, bits, names, get)
-    for stem in sorted(coded):
-        name = f"{stem}weight"
-        codes = get(name)
-        if codes.dtype != np.int8 or codes.ndim != 2:
-            raise FormatError(f"{name}: {names[name].dtype} {codes.shape} holds no codes of a linear layer{_DENSE}")
-        zero = get(f"{name}_zero_point") if f"{name}_zero_point" in names else None
-        yield name, _encoded(stem, codes, zero, 8, names, get)
-    for stem in sorted(words):
-        how = layout(of(stem.removesuffix("."), groups))
-        yield f"{stem}weight", _of_words(f"{stem}weight", gptq_awq.read(stem, names, get, how))
+    found = {}
+    for stem in sorted(stems | coded | words):
+        said = of(stem.removesuffix("."), groups)
+        parts: tuple[str, ...]
+        if stem in words:
+            read, parts = partial(_of_words, stem, names, get, said), ("qweight", *gptq_awq.BESIDE)
+        else:
+            read = partial(_packed if stem in stems else _bytes, stem, names, get, said)
+            parts = ("weight_packed" if stem in stems else "weight", *BESIDE)
+        there = tuple(stem + part for part in parts if stem + part in names)
+        kind = next((names[n].dtype for n in there if n.removeprefix(stem) in ("weight_scale", "scales")), "F32")
+        found[f"{stem}weight"] = Source(there, kind, read)
+    return found
 
 
-def _of_words(name: str, w: gptq_awq.Read) -> Encoded:
+def encoded(names: Mapping[str, Entry], get: Get, groups: list[Known]) -> Iterator[tuple[str, Encoded]]:
+    """The codes of all weights that have some."""
+    return ((name, source.read()) for name, source in sources(names, get, groups).items())
+
+
+def _packed(stem: str, names: Mapping[str, Entry], get: Get, said: list[Known]) -> Encoded:
+    codes, zero, bits = unpacked(stem, names, get, said)
+    return _encoded(stem, codes, zero, bits, names, get)
+
+
+def _bytes(stem: str, names: Mapping[str, Entry], get: Get, said: list[Known]) -> Encoded:
+    name = f"{stem}weight"
+    codes = get(name)
+    if codes.dtype != np.int8 or codes.ndim != 2:
+        raise FormatError(f"{name}: {names[name].dtype} {codes.shape} holds no codes of a linear layer{_DENSE}")
+    zero = get(f"{name}_zero_point") if f"{name}_zero_point" in names else None
+    return _encoded(stem, codes, zero, 8, names, get)
+
+
+def _of_words(stem: str, names: Mapping[str, Entry], get: Get, said: list[Known]) -> Encoded:
+    name, w = f"{stem}weight", gptq_awq.read(stem, names, get, layout(said))
     if w.order is not None:
         raise FormatError(f"{name}: its columns are assigned to groups one by one{_DENSE}")
     most = (1 << w.bits) - 1

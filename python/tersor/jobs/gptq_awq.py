@@ -18,6 +18,8 @@ import numpy as np
 from tersor._op import FormatError
 
 METHODS = ("gptq", "awq")
+#: widths of codes of GPTQ
+BITS = (2, 3, 4, 8)
 #: what stands beside the words
 BESIDE = ("qzeros", "scales", "g_idx")
 #: which output each of the eight codes of a word of AWQ is of
@@ -46,9 +48,10 @@ class Words:
             raise FormatError(f"the checkpoint_format {form!r} of GPTQ is not read ('gptq' and 'gptq_v2' are)")
         if settings.get("pack_dtype", "int32") != "int32":
             raise FormatError(f"GPTQ in words of {settings['pack_dtype']!r} is not read (int32 is)")
-        if settings.get("dynamic"):
+        dynamic = settings.get("dynamic") or {}
+        if not isinstance(dynamic, dict) or not all(pattern.startswith("-:") for pattern in dynamic):  # those are dense
             raise FormatError("GPTQ with settings of their own for some modules ('dynamic') is not read")
-        if bits not in (2, 3, 4, 8):
+        if bits not in BITS:
             raise FormatError(f"GPTQ of {bits!r:.20} bits is not read (2, 3, 4 and 8 are)")
         return cls(method, bits, 1 if form == "gptq" else 0)
 

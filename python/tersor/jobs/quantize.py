@@ -19,8 +19,9 @@ from tersor.checkpoint._atomic import AtomicFile
 from tersor.checkpoint._format import BITS, Misuse, StrPath
 from tersor.checkpoint._modules import tree
 from tersor.checkpoint._quantized import evidence, settings
+from tersor.checkpoint.gguf import GGUF, is_gguf
 from tersor.checkpoint.reader import CHUNK
-from tersor.jobs import calibrate, compressed, encoded, restore
+from tersor.jobs import calibrate, compressed, encoded, gguf, restore
 from tersor.quant import Encoded
 
 Progress = Callable[[int, int], None]
@@ -172,9 +173,9 @@ def quantize_safetensors(
             if model.folder:
                 left = model.carry(target, skip=("config.json",))
                 if model.index:
-                    _json(target.path / model.index, model.index_of(names, after))
+                    write_json(target.path / model.index, model.index_of(names, after))
                 said = compressed.configuration(how, choice, None if how.bits else solved.modules)
-                _json(target.path / "config.json", config | {"quantization_config": said})
+                write_json(target.path / "config.json", config | {"quantization_config": said})
                 unread = solved.unread(target.path)
         sizes = {name: (schemes[name].size(shape, dtype), shape) for name, dtype, shape in shapes if name in schemes}
         average = sum(size for size, _ in sizes.values()) / sum(n * k for _, (n, k) in sizes.values())
@@ -182,7 +183,7 @@ def quantize_safetensors(
         return Summary(choice, before, after, left, untouched, solved.rounded, widths, average, unread, solved.unscaled)
 
 
-def _json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     with AtomicFile(path) as file:
         file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
@@ -256,17 +257,23 @@ def load(path: StrPath) -> dict[str, np.ndarray]:
     """All tensors of a file or model folder, quantized weights as dense float32.
 
     Quantized are those of compressed-tensors, 8-bit floats with scales by blocks, and what GPTQ and AWQ write (weights come
-    back [out, in], as a ``torch.nn.Linear`` has them).
+    back [out, in], as a ``torch.nn.Linear`` has them); and the blocks of GGUF files, whose tensors keep the names they have
+    there.
 
     Parameters
     ----------
-    path : a ``.safetensors`` file, a folder, or the index of a sharded one
+    path : a ``.safetensors`` or ``.gguf`` file, a folder, or the index of a sharded one
 
     Raises
     ------
     FormatError
         If a file is malformed, the parts of a weight do not fit, or it is in a format that is not read (bitsandbytes, HQQ, …).
+    ImportError
+        If a GGUF file has blocks that only the package gguf decodes (K-quants and others), and it is not installed.
     """
+    if is_gguf(path):
+        with GGUF(path) as file:
+            return gguf.dense(file)
     return _read(path, restore.dense)
 
 
@@ -279,19 +286,24 @@ def load_encoded(path: StrPath) -> dict[str, Encoded]:
 
     Parameters
     ----------
-    path : a ``.safetensors`` file, a folder, or the index of a sharded one
+    path : a ``.safetensors`` or ``.gguf`` file, a folder, or the index of a sharded one
 
     Returns
     -------
     dict of `tersor.quant.Encoded` of NumPy arrays
         Symmetric codes of 2 to 8 bits with scales by row, group or tensor as ``int<b>-…``, codes with zero points as
-        ``uint<b>-…``. Tensors that are not quantized are not in it.
+        ``uint<b>-…``; blocks of GGUF as ``q4_0``, ``q4_1``, ``q5_0``, ``q8_0`` and ``gguf_mxfp4``. Tensors that are not
+        quantized are not in it.
 
     Raises
     ------
     FormatError
-        As `load`; and if a weight is quantized otherwise: 8-bit floats, scales by blocks of rows, columns in another order.
+        As `load`; and if a weight is quantized otherwise: 8-bit floats, scales by blocks of rows, columns in another order,
+        other blocks of GGUF.
     """
+    if is_gguf(path):
+        with GGUF(path) as file:
+            return gguf.encoded(file)
     return _read(path, encoded.encoded)
 
 
@@ -302,13 +314,13 @@ def _read(path: StrPath, weights: Callable[..., Iterable[tuple[str, T]]]) -> dic
         said = settings(model) or {}
         try:
             restore.check(said, entries)
-            known = restore.known(said) or _schemes(model)
+            known = restore.known(said) or schemes_of(model)
             return dict(weights(entries, lambda name: where[name].array(name), known))
         except FormatError as error:
             raise FormatError(f"{os.fspath(path)}: {error}") from None
 
 
-def _schemes(model: Model) -> list[restore.Known]:
+def schemes_of(model: Model) -> list[restore.Known]:
     """What its files say they were written with."""
     said = {(reader.metadata or {}).get("tersor.scheme") for reader in model.readers.values()}
     schemes = [compressed.Scheme.parse(scheme) for scheme in sorted(filter(None, said))]

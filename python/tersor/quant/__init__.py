@@ -25,7 +25,7 @@ from tersor.quant.integers import dyadic, int_layernorm, requantize, shift_exp, 
 from tersor.quant.l1 import l1_normalize
 from tersor.quant.log import dequantize_log, fake_quantize_log, quantize_log
 from tersor.quant.measures import kl_rows, layer_cosine, qat_fraction, zd_score
-from tersor.quant.packing import pack, unpack
+from tersor.quant.packing import pack, repack, unpack
 from tersor.quant.product import Packed, int8_matmul, packed_linear, prepack
 from tersor.quant.qparams import choose_qparams
 from tersor.quant.reparam import Reparametrized, bias_correction, bn_distill_loss, repq_reparam
@@ -76,6 +76,7 @@ __all__ = [
     "qat_fraction",
     "quantize",
     "quantize_log",
+    "repack",
     "repq_reparam",
     "requantize",
     "shift_exp",

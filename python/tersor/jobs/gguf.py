@@ -1,0 +1,105 @@
+"""Tensors of GGUF files as numbers, as codes, and back. The one rule: a block's bytes are never changed; what has no decoder
+here or in GGUF's own package is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tersor._op import FormatError
+from tersor.checkpoint._format import NUMPY, StrPath
+from tersor.checkpoint._ggml import NUMBERS
+from tersor.checkpoint.gguf import GGUF, GGUFWriter
+from tersor.quant import Encoded, decode
+from tersor.quant._gguf import KINDS
+
+#: schemes of `encode` by ggml's names
+SCHEMES = {scheme.upper().removeprefix("GGUF_"): scheme for scheme in KINDS}
+_NAMES = {scheme: name for name, scheme in SCHEMES.items()}
+
+
+def dense(file: GGUF) -> dict[str, np.ndarray]:
+    """All tensors as numbers: floats as they are, blocks as float32."""
+    return {name: _numbers(file, name) for name in file.entries}
+
+
+def _numbers(file: GGUF, name: str) -> np.ndarray:
+    e = file.entries[name]
+    if e.dtype in NUMBERS:
+        return file.array(name)
+    if e.dtype in SCHEMES:
+        return np.asarray(decode(one(file, name)))
+    try:
+        import gguf
+    except ImportError:
+        raise ImportError(
+            f"{file.path}: tensor {name!r} is {e.dtype}, which the package gguf decodes: pip install 'tersor[gguf]'"
+        ) from None
+    try:
+        return np.asarray(gguf.quants.dequantize(file.array(name), gguf.GGMLQuantizationType[e.dtype])).reshape(e.shape)
+    except (NotImplementedError, KeyError):
+        raise FormatError(f"{file.path}: tensor {name!r} is {e.dtype}, which is not decoded") from None
+
+
+def one(file: GGUF, name: str) -> Encoded:
+    """A tensor in blocks, as the bytes that they are."""
+    e = file.entries[name]
+    if e.dtype not in SCHEMES:
+        raise FormatError(
+            f"{file.path}: tensor {name!r} is {e.dtype}, which no scheme of encode is; tersor.convert.load reads it as a dense "
+            "weight"
+        )
+    return Encoded(file.array(name), None, None, SCHEMES[e.dtype], e.shape, "float32")
+
+
+def encoded(file: GGUF) -> dict[str, Encoded]:
+    """All tensors in blocks."""
+    return {name: one(file, name) for name, e in file.entries.items() if e.dtype not in NUMBERS}
+
+
+def _described(name: str, x: Any) -> tuple[str, Any]:
+    """The ggml type of a tensor, and its array."""
+    if isinstance(x, Encoded):
+        if x.scheme not in _NAMES:
+            raise ValueError(f"write_gguf: tensor {name!r} is {x.scheme}; GGUF has {', '.join(_NAMES)}")
+        return _NAMES[x.scheme], x
+    x = np.asarray(x)
+    kind = next((k for k, v in NUMPY.items() if v == x.dtype.name and k in NUMBERS), None)
+    if kind is None:
+        raise TypeError(f"write_gguf: tensor {name!r} is {x.dtype}, which GGUF has no type for")
+    return kind, x
+
+
+def write_gguf(path: StrPath, tensors: Mapping[str, Any], metadata: Mapping[str, Any] | None = None) -> None:
+    """Writes a GGUF file: whole under its name, or not at all.
+
+    Parameters
+    ----------
+    path : path of the file, which is replaced
+    tensors : arrays of floats or integers, and `tersor.quant.Encoded` of "q4_0", "q4_1", "q5_0", "q8_0" or "gguf_mxfp4"
+        By the names that the file is to have. A runtime finds them by its own (``blk.0.attn_q.weight``).
+    metadata : mapping, optional
+        Strings, numbers, lists of one type of them, one-dimensional arrays. Runtimes ask for ``general.architecture`` and for
+        the sizes of the model, which are not made up here.
+
+    Raises
+    ------
+    TypeError
+        If a tensor or a value is of a type that GGUF does not have.
+    ValueError
+        If an `Encoded` is of another scheme, a shape has none or more than four axes, or a list has several types.
+    OSError
+        If the file cannot be written.
+
+    Notes
+    -----
+    Version 3, little-endian, aligned to 32 bytes or ``general.alignment``. One write of the bytes.
+    """
+    described = {name: _described(name, x) for name, x in tensors.items()}
+    entries = [(name, kind, tuple(x.shape)) for name, (kind, x) in described.items()]
+    with GGUFWriter(path, entries, metadata) as out:
+        for _, x in described.values():
+            out.write(np.asarray(x.data if isinstance(x, Encoded) else x))

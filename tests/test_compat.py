@@ -8,6 +8,7 @@ import torch.nn.utils.prune
 from tersor import prune, quant
 from tersor.prune._job import COMPAT
 from tersor.quant._arguments import FORMS
+from tersor.quant._peers import KINDS
 
 
 def gptq(x, s, z, lo, hi):
@@ -53,7 +54,7 @@ def x():
 
 
 def test_every_preset_is_asked():
-    assert set(PEERS) == set(FORMS) - {None}
+    assert set(PEERS) | {"zeroq", "calibtip"} == set(FORMS) - {None} == set(KINDS)
     assert set(COMPAT) == {"torch", "globalmp", "mc-smoe", "llm-compressor", "sparsegpt", "wanda", "wanda-magnitude"}
 
 
@@ -94,15 +95,16 @@ def test_scales_are_those_of_compressed_tensors(bits, symmetric, kind):
             np.testing.assert_array_equal(np.asarray(a).reshape(-1), b.numpy())
 
 
-def test_what_is_not_reproduced_is_refused():
+def test_a_preset_of_one_kind_is_no_other():
+    x = torch.ones(2, 4)
+    for compat, symmetric in (("repq", True), ("zeroq", True), ("calibtip", True), ("ivit", False)):
+        with pytest.raises(ValueError, match=f"compat='{compat}' has no symmetric={symmetric}"):
+            quant.choose_qparams(x, compat=compat, symmetric=symmetric)
+    with pytest.raises(ValueError, match="no scale for equal numbers"):
+        quant.choose_qparams(x, compat="repq", symmetric=False)
     half = torch.ones(2, 4, dtype=torch.bfloat16)
-    for f in (
-        lambda: quant.choose_qparams(half, compat="ct"),
-        lambda: quant.quantize(half, torch.ones(2, 1, dtype=torch.bfloat16), compat="torchao"),
-        lambda: quant.fake_quantize(half, torch.ones(2, 1, dtype=torch.bfloat16), compat="ct"),
-    ):
-        with pytest.raises(ValueError, match="in its own arithmetic"):
-            f()
+    with pytest.raises(ValueError, match="grad='lsq' does not go with compat='ct' of bfloat16"):
+        quant.fake_quantize(half, torch.ones(2, 1, dtype=torch.bfloat16), compat="ct", grad="lsq")
 
 
 @pytest.mark.parametrize("like", [np.asarray, torch.as_tensor])

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from typing import Any
 
 import numpy as np
 
-from tersor._arrays import Array, dtype_name, is_tensor
+from tersor._arrays import Array, is_tensor, whole
 from tersor._arrays import detached as detached  # its own door for quantizers
 from tersor._values import float_name
 
 ROUNDINGS = {"half_even": 0, "half_away": 1, "toward_zero": 2, "stochastic": 3}
 #: divide, round, add z; multiply by 1/s in float32, round, add z; divide, add z, round
-FORMS = {None: 0, "gptq": 0, "repq": 0, "torch": 1, "torchao": 1, "ivit": 1, "ct": 2}
-#: peers that compute 16-bit data in its own arithmetic
-OWN_ARITHMETIC = ("torchao", "ct")
+FORMS = {None: 0, "gptq": 0, "repq": 0, "torch": 1, "torchao": 1, "ivit": 1, "ct": 2, "zeroq": 0, "calibtip": 0}
 
 
 def code_range(dtype: Any, name: str) -> tuple[int, int]:
@@ -27,7 +26,11 @@ def code_range(dtype: Any, name: str) -> tuple[int, int]:
             half = 1 << int(bits) - 1
             return (0, 2 * half - 1) if word else (-half, half - 1)
     elif len(kind) == 2 and all(hasattr(v, "__index__") for v in kind):
-        return operator.index(kind[0]), operator.index(kind[1])
+        lo, hi = (operator.index(v) for v in kind)
+        if not (-128 <= lo < hi <= 127 or 0 <= lo < hi <= 255):
+            what = "do not fit a byte: -128 <= lo < hi <= 127 or 0 <= lo < hi <= 255"
+            raise ValueError(f"{name}: codes from {lo} to {hi} {what}")
+        return lo, hi
     raise ValueError(f'{name}: dtype must be "int2" to "int8", "uint1" to "uint8" or (lo, hi), got {dtype!r}')
 
 
@@ -37,19 +40,45 @@ def one_of(name: str, argument: str, value: Any, known: Any) -> Any:
     return known[value] if isinstance(known, dict) else value
 
 
-def form_of(name: str, compat: str | None, x: Array, scale: Array) -> int:
-    form = one_of(name, "compat", compat, FORMS)
-    small = ("float16", "bfloat16")
-    kinds = [dtype_name(v.dtype) for v in (x, scale) if getattr(v, "ndim", 0)]
-    if kinds and all(k in small for k in kinds):
-        own_arithmetic(name, compat, kinds[0])
-    return form
+def drawn(name: str, seed: Any) -> int:
+    """A seed as the kernels take it, of 64 bits with a sign."""
+    seed = whole(f"{name}: seed", seed)
+    if not 0 <= seed < 1 << 64:
+        raise ValueError(f"{name}: seed must lie within 0 and 2^64 - 1, got {seed}")
+    return seed - (1 << 64) if seed >> 63 else seed
 
 
-def own_arithmetic(name: str, compat: str | None, kind: str) -> None:
-    """Refuses 16-bit data where a peer rounds after every step, so that no result would be its own."""
-    if compat in OWN_ARITHMETIC and kind in ("float16", "bfloat16"):
-        raise ValueError(f"{name}: {compat} divides {kind} in its own arithmetic, which is not reproduced")
+def learned(name: str, what: str, v: Any, instead: str = "") -> None:
+    """Refuses an argument that requires a gradient where it would get none: a silence that trains nothing."""
+    if is_tensor(v) and v.requires_grad:
+        import torch
+
+        if torch.is_grad_enabled():
+            raise ValueError(
+                f"{name}: {what} requires a gradient and would get none: {instead}{what}.detach() asks for none"
+            )
+
+
+def quiet(x: Array) -> Any:
+    """NumPy's arithmetic as silent as torch's, about what leaves a type and is held there."""
+    return np.errstate(all="ignore") if isinstance(x, np.ndarray) else contextlib.nullcontext()
+
+
+def known(v: Array) -> bool:
+    """Whether the values of an array may be looked at: not of what is traced, transformed or without data."""
+    if not is_tensor(v):
+        return True
+    import torch
+
+    from tersor import _memory
+
+    return not torch.compiler.is_compiling() and _memory.lack(v) is None
+
+
+def some_value(name: str, what: str, good: Array) -> None:
+    """Refuses arrays that are not good everywhere, where that can be seen."""
+    if known(good) and not bool(good.all()):
+        raise ValueError(f"{name}: {what}")
 
 
 def like(y: Array, x: Array) -> Array:
@@ -65,12 +94,10 @@ def within(name: str, zero_point: Array, lo: int, hi: int) -> None:
     if zero_point is None:
         return
     if is_tensor(zero_point):
+        if not known(zero_point) or not zero_point.numel():
+            return
         import torch
 
-        from tersor import _memory
-
-        if torch.compiler.is_compiling() or _memory.lack(zero_point) is not None or not zero_point.numel():
-            return
         least, most = (float(v) for v in torch.aminmax(zero_point.detach().double()))
     elif np.size(zero_point):
         least, most = float(np.min(zero_point)), float(np.max(zero_point))

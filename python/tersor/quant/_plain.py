@@ -101,11 +101,13 @@ def codes(
     return rounded(np.clip(v, lo - z, hi - z), rounding, seed) + z
 
 
-def fake(x: Array, scale: Array, zero_point: Array, lo: int, hi: int, form: int) -> np.ndarray:
+def fake(
+    x: Array, scale: Array, zero_point: Array, lo: int, hi: int, form: int, rounding: int = 0, seed: int = 0
+) -> np.ndarray:
     v, z, s = quotient(x, scale, zero_point, form)
     if form == 2:
-        return number(np.rint(np.clip(v, lo, hi)) - z + 0, s, dtype_name(np.asarray(x).dtype))
-    return number(np.rint(np.clip(v, lo - z, hi - z)) + 0, s, dtype_name(np.asarray(x).dtype))
+        return number(rounded(np.clip(v, lo, hi), rounding, seed) - z + 0, s, dtype_name(np.asarray(x).dtype))
+    return number(rounded(np.clip(v, lo - z, hi - z), rounding, seed) + 0, s, dtype_name(np.asarray(x).dtype))
 
 
 def fake_slopes(

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, Codes, Level, Number, dtype_name, into, is_tensor, whole
+from tersor._arrays import FLOATS, Codes, Level, Number, dtype_name, into, is_tensor
 from tersor._op import op
 from tersor._sample import Quantized
 from tersor._values import check_dense, float_name
+from tersor.quant import _peers
 from tersor.quant import _plain as plain
-from tersor.quant._arguments import ROUNDINGS, Array, code_range, detached, form_of, one_of, within
+from tersor.quant._arguments import FORMS, ROUNDINGS, Array, code_range, detached, drawn, one_of, within
 
 
 @op(
@@ -77,8 +78,10 @@ def quantize(
     seed : int
         Of stochastic rounding: element i uses word i of tag 32, whatever the threads (see the contract of random bits).
     compat : str, optional
-        "torch", "torchao" and "ivit" multiply by 1/s in float32; "ct" adds z before rounding; "gptq" and "repq" are the
-        default.
+        The codes of a peer, bit for bit on finite values; the formulas are in :doc:`/quantization`. "torch", "torchao" and
+        "ivit" multiply by 1/s in float32; "ct" adds z before rounding; "gptq" and "repq" are the default, the latter with zero
+        points that are no codes; "zeroq" rounds S x + z, "calibtip" (x - o)/s, of scales and zero points of `choose_qparams`.
+        "torchao" and "ct" divide 16-bit data by 16-bit scales in that type.
     nan : "raise" or "zero"
         What is not finite is an error, or NaN is the code of 0 and infinities are the ends.
     out : array or tensor, optional
@@ -105,21 +108,16 @@ def quantize(
     name = "quantize"
     x = detached(name, x)
     lo, hi = code_range(dtype, name)
-    within(name, zero_point, lo, hi)
+    if compat not in _peers.FREE:
+        within(name, zero_point, lo, hi)
+    form = one_of(name, "compat", compat, FORMS)
     saturate = one_of(name, "nan", nan, {"raise": False, "zero": True})
     if rounding == "stochastic" and is_tensor(x):
         check_dense(name, "x", x)  # which word is an element's is told by its place among all of them
-    seed = whole(f"{name}: seed", seed)
-    if not 0 <= seed < 1 << 64:
-        raise ValueError(f"{name}: seed must lie within 0 and 2^64 - 1, got {seed}")
-    numbers = (
-        lo,
-        hi,
-        form_of(name, compat, x, scale),
-        one_of(name, "rounding", rounding, ROUNDINGS),
-        seed - (1 << 64) if seed >> 63 else seed,
-        saturate,
-    )
+    numbers = (lo, hi, form, one_of(name, "rounding", rounding, ROUNDINGS), drawn(name, seed), saturate)
+    if _peers.made(compat, x, scale):
+        x, scale, zero_point = _peers.quotient(str(compat), x, scale, zero_point)
+        numbers = (lo, hi, 0, *numbers[3:])
     if out is not None and saturate:
         return _quantize(x, scale, zero_point, *numbers, out=out)
     codes = _quantize(x, scale, zero_point, *numbers)
@@ -129,7 +127,15 @@ def quantize(
     return out
 
 
-def dequantize(q: Codes, scale: Number, zero_point: Level = None, *, dtype: Any = None, out: Array = None) -> Array:
+def dequantize(
+    q: Codes,
+    scale: Number,
+    zero_point: Level = None,
+    *,
+    dtype: Any = None,
+    compat: str | None = None,
+    out: Array = None,
+) -> Array:
     r"""Numbers :math:`\hat x = (q - z)\,s`.
 
     Parameters
@@ -140,6 +146,8 @@ def dequantize(q: Codes, scale: Number, zero_point: Level = None, *, dtype: Any 
     zero_point : int, integer or float array like scale, optional
     dtype : str or type, optional
         "float64", "float32", "float16" or "bfloat16"; the scale's if it is an array, else float32.
+    compat : str, optional
+        "zeroq" divides by S, in float32 unless a dtype is given; "calibtip" has q s + o; those of all others are as they are.
     out : array or tensor, optional
 
     Returns
@@ -160,10 +168,23 @@ def dequantize(q: Codes, scale: Number, zero_point: Level = None, *, dtype: Any 
     """
     name = "dequantize"
     q = detached(name, q)
-    if (codes := {"int8": (-128, 127), "uint8": (0, 255)}.get(dtype_name(q.dtype))) is not None:
+    one_of(name, "compat", compat, FORMS)
+    if (
+        compat not in _peers.FREE
+        and (codes := {"int8": (-128, 127), "uint8": (0, 255)}.get(dtype_name(q.dtype))) is not None
+    ):
         within(name, zero_point, *codes)
     kind = dtype_name(scale.dtype) if hasattr(scale, "dtype") else "float32"
-    kind = kind if dtype is None else float_name(dtype)
+    if dtype is not None:
+        kind = float_name(dtype)
+    elif compat == "zeroq":
+        kind = "float32"
     number = FLOATS.index(one_of(name, "dtype", kind, FLOATS))
     keywords = {} if out is None else {"out": out}
+    if compat in _peers.MADE:
+        y = _peers.numbers(str(compat), _dequantize(q, 1.0, None, FLOATS.index("float32")), scale, zero_point, kind)
+        if out is None:
+            return y
+        into(name, [out], [y])
+        return out
     return _dequantize(q, scale, zero_point, number, **keywords)

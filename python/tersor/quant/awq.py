@@ -9,10 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tersor._arrays import FLOATS, Number, dtype_name
-from tersor.quant._arguments import Array, code_range, detached
+from tersor.quant._arguments import Array, code_range, detached, quiet
+from tersor.quant._plain import MOST
 from tersor.quant.affine import dequantize, quantize
 from tersor.quant.qparams import cast, choose_qparams, torch_module
 
+#: the smallest normal numbers of the types in which that is not 2^-126
+TINY = {"float64": 2.0**-1022, "float16": 2.0**-14}
 #: exponents that are tried: 0, which is no scaling, to 1
 EXPONENTS = tuple(i / 20 for i in range(21))
 
@@ -145,7 +148,8 @@ def smooth_scales(act_amax: Number, w_amax: Number, alpha: float = 0.5) -> Any:
     Returns
     -------
     of the type of act_amax [K]
-        1 where one of the two is 0: nothing is to be divided.
+        1 where one of the two is 0: nothing is to be divided. Held within the smallest normal and the largest number of the
+        type, so that none is 0 or infinite.
 
     Raises
     ------
@@ -172,5 +176,7 @@ def smooth_scales(act_amax: Number, w_amax: Number, alpha: float = 0.5) -> Any:
     a, b = cast(xp, act, "float64"), cast(xp, weight, "float64")
     none = (a == 0) | (b == 0)
     one = xp.ones_like(a)
-    s = xp.where(none, one, a) ** alpha / xp.where(none, one, b) ** (1 - alpha)
+    with quiet(act):
+        s = xp.where(none, one, a) ** alpha / xp.where(none, one, b) ** (1 - alpha)
+    s = xp.clip(s, TINY.get(kind, 2.0**-126), float(MOST[kind]))
     return s.astype(act.dtype) if xp is np else s.to(act.dtype)

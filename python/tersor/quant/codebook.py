@@ -43,6 +43,8 @@ def _codebook_assign(x: Array, c: Array, top: int = 1, metric: int = 0) -> Array
     else:
         scores = -(x[:, None] * c).sum(-1)
     if metric == 2:
+        x, c = (v / np.where(v.any(-1, keepdims=True), np.abs(v).max(-1, keepdims=True, initial=0), 1) for v in (x, c))
+        scores = -(x[:, None] * c).sum(-1)
         size = np.sqrt((x * x).sum(-1))[:, None] * np.sqrt((c * c).sum(-1))
         scores = np.where(size == 0, 0, scores / np.where(size == 0, 1, size))
     return np.argsort(scores, 1, kind="stable")[:, :top]
@@ -117,22 +119,8 @@ def codebook_assign(x: Array, c: Array, *, k: int = 1, metric: str = "l2") -> Ar
     number = one_of(name, "metric", metric, METRICS)
     if c.ndim == 2 and not 1 <= k <= max(c.shape[0], 1):
         raise ValueError(f"{name}: k must lie within 1 and the {c.shape[0]} rows of c, got {k}")
-    if metric == "cosine" and x.ndim == c.ndim == 2 and dtype_name(x.dtype) == dtype_name(c.dtype) == "float64":
-        x, c = _level(x), _level(c)  # of other types, squares do not leave float64
     labels = _codebook_assign(x, c, k, number)
     return labels.reshape(-1) if k == 1 else labels
-
-
-def _level(x: Array) -> Array:
-    """Rows times powers of two with which their largest numbers lie within 1/2 and 1: their directions stay, to the bit."""
-    if not x.shape[-1]:
-        return x
-    lib = _library(x)
-    most = lib.abs(x).max(-1)
-    e = lib.frexp((most if lib is np else most.values)[:, None])[1]
-    half = e // 2
-    one = lib.ones_like(x[:, :1])
-    return x * lib.ldexp(one, -half) * lib.ldexp(one, half - e)
 
 
 def _codebook(name: str, c: Array, x: Array) -> Array:
@@ -282,16 +270,7 @@ def kmeans_1d(x: Array, k: int, *, weights: Array = None) -> Groups:
     if x.ndim == 1 and not 1 <= k <= max(x.shape[0], 1):
         raise ValueError(f"{name}: k must lie within 1 and the {x.shape[0]} numbers of x, got {k}")
     labels, centers, inertia = _kmeans_1d(x, weights, k)
-    return Groups(labels, _like(_settled(_wide(x), labels, centers, weights), x), float(inertia))
-
-
-def _settled(x: Array, labels: Array, centers: Array, weights: Array) -> Array:
-    """Means of groups to all digits, of means that were taken as differences of sums over all numbers."""
-    lib, k = _library(x), centers.shape[0]
-    w = lib.ones_like(x) if weights is None else _wide(weights)
-    mass = lib.bincount(labels, w, k)
-    far = lib.bincount(labels, w * (x - centers[labels]), k)
-    return lib.where(mass > 0, centers + far / lib.where(mass > 0, mass, lib.ones_like(mass)), centers)
+    return Groups(labels, _like(centers, x), float(inertia))
 
 
 def kmeans(x: Array, k: int, *, seed: int = 0, iterations: int = 100) -> Groups:

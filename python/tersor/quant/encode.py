@@ -14,11 +14,12 @@ from tersor._arrays import FLOATS, dtype_name, flag, into, whole
 from tersor._op import OPS, op
 from tersor._sample import Quantized
 from tersor.quant import _plain as plain
-from tersor.quant._arguments import Array, detached, one_of
+from tersor.quant._arguments import Array, detached, known, one_of
 from tersor.quant._blocks import _decode_gguf, _decode_table, _encode_float, _encode_gguf, _encode_table
 from tersor.quant._encoded import SCALES, Encoded, Scheme, check_parts
 from tersor.quant._encoded import scheme as find_scheme
 from tersor.quant._grids import SMALL, like
+from tersor.quant._peers import SMALL as SMALL_FLOATS
 from tersor.quant.affine import quantize
 from tersor.quant.packing import pack
 from tersor.quant.qparams import _value_range as choose_range
@@ -26,8 +27,11 @@ from tersor.quant.qparams import affine_params, cast, choose_qparams, least, tor
 
 #: elements of a group above which a group no longer fits the caches near a core: it is read twice, by all threads
 _WIDE = 1 << 19
+F32_MAX = float(np.finfo(np.float32).max)
 #: operators whose names users do not know
 _INNER = re.compile("encode_(affine|symmetric|table|float|gguf)|value_range|choose_qparams|quantize")
+#: peers whose codes and zero points are integers of a byte
+INTEGER_PEERS = ("torch", "torchao", "ct", "gptq", "ivit")
 SCALINGS = {"floor": 0, "even": 1, "ceil": 2, "rceil": 3}
 
 
@@ -101,9 +105,10 @@ def encode(
     nested : bool
         Of nf4, fp4 and dynamic8: scales are coded too, less their mean, by dynamic8 with one scale for 256 of them. The name
         of such a scheme ends in ``-nested``. Codes are decided by the scales as they were.
-    compat : "bnb", optional
-        The codes of bitsandbytes for nf4, fp4 and dynamic8: x times 1/s instead of x/s, and fp4's two codes for zero. Its
-        bytes of two codes hold them in the other order, ``pack(codes, 4, "bnb")``.
+    compat : str, optional
+        "bnb": the codes of bitsandbytes for nf4, fp4 and dynamic8: x times 1/s instead of x/s, and fp4's two codes for zero.
+        Its bytes of two codes hold them in the other order, ``pack(codes, 4, "bnb")``. "torch", "torchao", "ct", "gptq" or, of
+        int codes, "ivit": scales and codes of integers as `choose_qparams` and `quantize` have them of that peer, in two reads.
     nan : "raise" or "zero"
         What is not finite is an error; or it has no say in the range, NaN is the code of 0 and infinities are the ends.
     out : Encoded, optional
@@ -119,7 +124,8 @@ def encode(
     TypeError
         If x is not a float array, or out is of another dtype.
     ValueError
-        If x holds non-finite values or is 0-d, the scheme is unknown, or its groups do not divide the last axis; if block,
+        If x holds non-finite values, or numbers of float64 that the scales of mx, nvfp4 or nested schemes do not reach, or is
+        0-d, the scheme is unknown, or its groups do not divide the last axis; if block,
         scaling, nested or compat do not go with the scheme; if the scale of a GGUF block is beyond float16.
 
     Notes
@@ -133,11 +139,14 @@ def encode(
     how, x = find_scheme(scheme, name, block, flag(f"{name}: nested", nested)), detached(name, x)
     saturate = one_of(name, "nan", nan, {"raise": False, "zero": True})
     number = one_of(name, "scaling", scaling, SCALINGS)
-    peer = one_of(name, "compat", compat, {None: False, "bnb": True})
+    one_of(name, "compat", compat, (None, "bnb", *INTEGER_PEERS))
+    peer = compat == "bnb"
     if number and (not how.small or how.outer):
         raise ValueError(f"{name}: scaling={scaling!r} goes with mx schemes, got {scheme}")
     if peer and not how.table:
         raise ValueError(f"{name}: compat='bnb' goes with nf4, fp4 and dynamic8, got {scheme}")
+    if compat in INTEGER_PEERS and (how.table or how.small or how.block):
+        raise ValueError(f"{name}: compat={compat!r} goes with codes of integers, got {scheme}")
     if x.ndim == 0:
         raise ValueError(f"{name}: x needs a last axis, got a 0-d array")
     last, kind = x.shape[-1], dtype_name(x.dtype)
@@ -153,7 +162,7 @@ def encode(
     if target and saturate and not how.nested:
         keywords["out"] = target if len(target) > 1 else target[0]
     try:
-        parts = _made(x, how, saturate, number, peer, keywords)
+        parts = _made(x, how, saturate, number, compat, keywords)
     except ValueError as e:
         raise ValueError(_INNER.sub(name, str(e), count=1)) from None
     if out is None or target is None:
@@ -168,25 +177,30 @@ def encode(
 
 
 def _made(
-    x: Array, how: Scheme, saturate: bool, scaling: int, peer: bool, keywords: dict[str, Any]
+    x: Array, how: Scheme, saturate: bool, scaling: int, compat: str | None, keywords: dict[str, Any]
 ) -> dict[str, Array]:
     """The parts of an `Encoded`, by name."""
     made: tuple[Array, ...]
     if how.block:
         return {"data": _encode_gguf(x, how.block.number, how.block.bytes, saturate, **keywords)}
-    group = how.group
+    group, peer = how.group, compat == "bnb"
     if how.table:
+        if how.nested:
+            _reach(x, F32_MAX, False, how.name, saturate)
         data, scale = _encode_table(x, like(how.places, x), group or 0, peer, saturate, **keywords)
         made = (data, *nest(scale, peer)) if how.nested else (data, scale)
         return dict(zip(("data", "scale", "outer"), made, strict=False))
     elif how.small:
         small, outer = SMALL[how.small], None
+        # the largest scale is 2^127, and what all are measured by is a float32: float64 alone reaches further
+        most = F32_MAX if how.outer else 2.0 ** (127 + math.frexp(small.most)[1])
+        _reach(x, most, not how.outer, how.name, saturate)
         if how.outer:
             outer = _over(x, 448 * small.most, saturate)
         made = _encode_float(x, outer, small.exponent, small.mantissa, group or 0, scaling, saturate, **keywords)
         return {"data": made[0], "scale": made[1]} | ({} if outer is None else {"outer": outer})
-    elif group is None or how.elements(x.shape[-1]) > _WIDE or x.shape[-1] == 0:
-        made = _in_two_reads(x, how, "zero" if saturate else "raise")
+    elif compat or group is None or how.elements(x.shape[-1]) > _WIDE or x.shape[-1] == 0:
+        made = _in_two_reads(x, how, "zero" if saturate else "raise", compat)
     else:
         made = (_encode_affine if how.affine else _encode_symmetric)(x, how.bits, group, saturate, **keywords)
     return dict(zip(("data", "scale", "zero_point"), made, strict=False))
@@ -196,9 +210,18 @@ def _over(x: Array, most: float, saturate: bool) -> Array:
     """max|x| over what the codes and scales of one byte reach, as a float32 that is positive and finite."""
     xp: Any = np if isinstance(x, np.ndarray) else torch_module()
     low, high = choose_range(x, 0, 0, saturate)
-    amax = cast(xp, xp.clip(xp.maximum(-low, high).reshape(()), None, float(np.finfo(np.float32).max)), "float32")
+    amax = cast(xp, xp.clip(xp.maximum(-low, high).reshape(()), None, F32_MAX), "float32")
     amax = np.asarray(amax) if xp is np else amax
     return xp.asarray(least(xp, amax / xp.full_like(amax, most), amax, most))
+
+
+def _reach(x: Array, most: float, below: bool, scheme: str, saturate: bool) -> None:
+    """Refuses numbers of float64 that the scales of a scheme do not reach: they would come back as the largest that do."""
+    if dtype_name(x.dtype) != "float64" or not known(x):
+        return
+    top = max(abs(float(v)) for v in choose_range(x, 0, 0, saturate))
+    if top > most or (below and top == most):
+        raise ValueError(f"encode: {scheme} reaches {most:g}, x holds {top:g}")
 
 
 def _target(out: Any, scheme: str, x: Array) -> tuple[Array, ...]:
@@ -214,20 +237,22 @@ def _target(out: Any, scheme: str, x: Array) -> tuple[Array, ...]:
     return tuple(v for k, v in out.parts.items() if k != "outer")
 
 
-def _in_two_reads(x: Array, how: Any, nan: str) -> tuple[Array, ...]:
+def _in_two_reads(x: Array, how: Any, nan: str, compat: str | None) -> tuple[Array, ...]:
     """The same for groups that no cache holds: a range, then codes, each over all threads."""
     grain: dict[str, Any] = {"group": how.group} if how.group else {}
     if how.group == 0:
         grain = {"axis": tuple(range(x.ndim - 1))} if x.ndim > 1 else {}
     dtype: Any = how.codes
-    if not how.affine:
+    if not how.affine and not compat:
         most = (1 << how.bits - 1) - 1
         dtype = (-most, most)
-    scale, zero = choose_qparams(x, dtype, symmetric=not how.affine, nan=nan, **grain)
+    scale, zero = choose_qparams(x, dtype, symmetric=not how.affine, nan=nan, compat=compat, **grain)
     if how.group == 0:
         shape = (*x.shape[:-1], 1)
         scale, zero = scale.reshape(shape), zero.reshape(shape)
-    q = quantize(x, scale, zero if how.affine else None, dtype, nan=nan)
+    q = quantize(x, scale, zero if how.affine else None, dtype, nan=nan, compat=compat)
+    if dtype_name(scale.dtype) in SMALL_FLOATS:  # of a peer's own arithmetic; exact
+        scale = cast(np if isinstance(x, np.ndarray) else torch_module(), scale, "float32")
     data = q if how.raw else pack(q, how.bits)
     if not how.affine:
         return data, scale

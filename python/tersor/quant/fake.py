@@ -7,15 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import Level, Number
+from tersor._arrays import Level, Number, dtype_name, into, is_tensor
 from tersor._op import op
-from tersor._sample import Quantized
+from tersor._sample import Draw, Quantized
+from tersor._values import check_dense
+from tersor.quant import _peers
 from tersor.quant import _plain as plain
-from tersor.quant._arguments import Array, code_range, detached, form_of, one_of, within
+from tersor.quant._arguments import FORMS, ROUNDINGS, Array, code_range, detached, drawn, learned, one_of, within
+
+
+def _rounded(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
+    arrays, scalars = Quantized("x", "scale", "zero_point", lo=-8, hi=7)(draw)
+    return arrays, scalars | {"rounding": draw.seed // 3 % 4, "seed": draw.seed}
 
 
 @op(
-    sample=Quantized("x", "scale", "zero_point", lo=-8, hi=7),
+    sample=_rounded,
     exempt=("scale",),
     native=True,
     gradcheck=False,
@@ -23,10 +30,17 @@ from tersor.quant._arguments import Array, code_range, detached, form_of, one_of
     local={"x": 0, "scale": 0, "zero_point": 0},
 )
 def _fake_quantize(
-    x: Array, scale: Array, zero_point: Array = None, lo: int = -128, hi: int = 127, form: int = 0
+    x: Array,
+    scale: Array,
+    zero_point: Array = None,
+    lo: int = -128,
+    hi: int = 127,
+    form: int = 0,
+    rounding: int = 0,
+    seed: int = 0,
 ) -> Array:
-    """y = (clamp(rne(x/s) + z, lo, hi) - z) s."""
-    return plain.fake(x, scale, zero_point, lo, hi, form)
+    """y = (clamp(round(x/s) + z, lo, hi) - z) s."""
+    return plain.fake(x, scale, zero_point, lo, hi, form, rounding, seed)
 
 
 @op(
@@ -85,10 +99,12 @@ def fake_quantize(
     *,
     grad: str = "ste",
     grad_scale: float | str = 1.0,
+    rounding: str = "half_even",
+    seed: int = 0,
     compat: str | None = None,
     out: Array = None,
 ) -> Array:
-    r"""The numbers that x becomes as codes, :math:`(\mathrm{clamp}(\mathrm{rne}(x/s) + z, lo, hi) - z)\,s`, with a gradient.
+    r"""The numbers that x becomes as codes, :math:`(\mathrm{clamp}(\mathrm{round}(x/s) + z, lo, hi) - z)\,s`, with a gradient.
 
     With :math:`r = \mathrm{rne}(x/s)` and "inside" meaning :math:`lo \le r + z \le hi`:
     :math:`\partial\hat x/\partial x` is 1 inside and 0 outside (straight-through). With ``grad="lsq"`` also
@@ -106,11 +122,17 @@ def fake_quantize(
     dtype : str, type or (int, int)
         "int2" to "int8", "uint1" to "uint8", a type of NumPy or torch of such a name, or the least and the largest code.
     grad : "ste" or "lsq"
-        Whether the scale and the zero point have gradients too, summed in float64 in a fixed order.
+        Whether the scale and the zero point have gradients too, summed in float64 in a fixed order. A scale that requires one
+        is refused with "ste", which has none for it: detach it, if it is not to be learned.
     grad_scale : float or "lsq"
         Multiplies those gradients; "lsq" is :math:`1/\sqrt{N\,hi}` for N elements per scale.
+    rounding : "half_even", "half_away", "toward_zero" or "stochastic"
+        As in `quantize`; with "ste" alone. The gradient is that of the nearest code, whatever the rounding.
+    seed : int
+        Of stochastic rounding.
     compat : str, optional
-        As in `quantize`; "torch" equals ``torch.fake_quantize_*`` on finite values.
+        As in `quantize`; "torch" equals ``torch.fake_quantize_*`` on finite values. Where a peer's quotient is its own
+        ("zeroq", "calibtip", and "torchao" and "ct" of 16-bit arrays), with "ste" alone.
     out : array or tensor, optional
         May be x itself.
 
@@ -123,7 +145,8 @@ def fake_quantize(
     TypeError
         If x is not a float array.
     ValueError
-        If shapes do not fit, a zero point is no code, or codes do not fit a byte.
+        If shapes do not fit, a zero point is no code, codes do not fit a byte, a scale would be left without the gradient that
+        it requires, or a rounding or a peer has no "lsq".
 
     Notes
     -----
@@ -133,14 +156,46 @@ def fake_quantize(
     name = "fake_quantize"
     detached(name, x)
     lo, hi = code_range(dtype, name)
-    within(name, zero_point, lo, hi)
-    form = form_of(name, compat, x, scale)
+    if compat not in _peers.FREE:
+        within(name, zero_point, lo, hi)
+    form, number = one_of(name, "compat", compat, FORMS), one_of(name, "rounding", rounding, ROUNDINGS)
     keywords = {} if out is None else {"out": out}
     if isinstance(grad_scale, str):
         one_of(name, "grad_scale", grad_scale, ("lsq",))
+    own = _peers.made(compat, x, scale)
     if one_of(name, "grad", grad, ("ste", "lsq")) == "ste":
-        return _fake_quantize(x, scale, zero_point, lo, hi, form, **keywords)
+        learned(name, "scale", scale, "grad='lsq' gives one, ")
+        learned(name, "zero_point", zero_point, "grad='lsq' gives one, ")
+        if number == 3 and is_tensor(x):
+            check_dense(name, "x", x)  # which word is an element's is told by its place among all of them
+        number, seed = (number, drawn(name, seed))
+        if own:
+            return _as_peer(name, str(compat), x, scale, zero_point, (lo, hi, 0, number, seed), out)
+        return _fake_quantize(x, scale, zero_point, lo, hi, form, number, seed, **keywords)
+    if own:
+        raise ValueError(f"{name}: grad='lsq' does not go with compat={compat!r} of {dtype_name(x.dtype)}")
+    if number:
+        raise ValueError(f"{name}: grad='lsq' rounds half to even, got rounding={rounding!r}")
     if grad_scale == "lsq":
         per_scale = math.prod(x.shape) // max(math.prod(getattr(scale, "shape", ())), 1)
         grad_scale = 1 / math.sqrt(max(per_scale * hi, 1))
     return _fake_quantize_lsq(x, scale, zero_point, lo, hi, form, float(grad_scale), **keywords)
+
+
+def _as_peer(
+    name: str, compat: str, x: Array, scale: Array, zero_point: Array, numbers: tuple[int, ...], out: Array
+) -> Array:
+    """The numbers of a quotient that is a peer's own; the gradient passes where that is rounded to a code."""
+    fixed = x.detach() if is_tensor(x) else x
+    v, one, after = _peers.quotient(compat, fixed, scale, zero_point)
+    moved = _fake_quantize(v, one, after, *numbers)
+    if after is not None:
+        moved = moved + _peers.spread_like(after, moved)
+    y = _peers.numbers(compat, moved, scale, zero_point, dtype_name(x.dtype))
+    if is_tensor(x) and x.requires_grad:
+        r = v.round() if after is None else v.round() + _peers.spread_like(after, v)
+        y = y + (x - fixed).masked_fill(~((r >= numbers[0]) & (r <= numbers[1])), 0)  # no more than a gradient: it is 0
+    if out is None:
+        return y
+    into(name, [out], [y])
+    return out

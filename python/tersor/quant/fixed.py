@@ -14,7 +14,7 @@ from tersor._op import op
 from tersor._sample import Quantized
 from tersor._values import check_dense
 from tersor.quant import _plain as plain
-from tersor.quant._arguments import detached, one_of
+from tersor.quant._arguments import detached, drawn, one_of, some_value
 
 
 def _ends(wl: int, kind: Any) -> tuple[Any, Any]:
@@ -92,10 +92,7 @@ def fixed_point(x: Array, wl: int, fl: int, *, rounding: str = "stochastic", see
     random = one_of(name, "rounding", rounding, {"stochastic": True, "half_even": False})
     if random and is_tensor(x):
         check_dense(name, "x", x)  # which word is an element's is told by its place among all of them
-    seed = whole(f"{name}: seed", seed)
-    if not 0 <= seed < 1 << 64:
-        raise ValueError(f"{name}: seed must lie within 0 and 2^64 - 1, got {seed}")
-    seed = seed - (1 << 64) if seed >> 63 else seed
+    seed = drawn(name, seed)
     keywords = {} if out is None else {"out": out}
     return _fixed_point(x, _word(name, wl), _fraction(name, fl), random, seed, **keywords)
 
@@ -148,16 +145,13 @@ def pow2_scale(s: Array) -> tuple[Any, Any]:
     if is_tensor(s):
         import torch
 
-        wide, frexp, where = s.double(), torch.frexp, torch.where
-        good = bool(((wide > 0) & wide.isfinite()).all())
+        wide, lib = s.double(), torch
     else:
-        wide, frexp, where = np.asarray(s, np.float64), np.frexp, np.where
-        good = bool(((wide > 0) & np.isfinite(wide)).all())
-    if not good:
-        raise ValueError(f"{name}: s must be positive and finite")
+        wide, lib = np.asarray(s, np.float64), np
+    some_value(name, "s must be positive and finite", (wide > 0) & lib.isfinite(wide))
     base = s.max()
-    (f, e), (top, most) = frexp(wide), frexp(wide.max())
-    k = most - e - where(top >= f, 0, 1)
+    (f, e), (top, most) = lib.frexp(wide), lib.frexp(wide.max())
+    k = most - e - lib.where(top >= f, 0, 1)
     return (base, k.int()) if is_tensor(s) else (np.asarray(base), k.astype(np.int32))
 
 
@@ -216,7 +210,8 @@ def push_down(w: Array, *, resolution: int = 100, threshold: float = 1e-3, kl: s
         raise ValueError(f"{name}: w holds non-finite values")
     ends = float(w.min()), float(w.max())
     if ends[0] == ends[1]:
-        ends = ends[0] - 0.5, ends[1] + 0.5
+        beside = max(0.5, abs(ends[0]) * 2.0**-20)  # half a unit is nothing beside a large number
+        ends = ends[0] - beside, ends[1] + beside
 
     def shares(x: np.ndarray) -> np.ndarray:
         return np.histogram(np.clip(x, *ends), bins, ends)[0] / x.size

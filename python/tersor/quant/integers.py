@@ -13,7 +13,7 @@ from tersor._arrays import INTEGERS, Array, Integers, dtype_name, is_tensor, who
 from tersor._op import op
 from tersor._reference import wide, xp
 from tersor._sample import Draw
-from tersor.quant._arguments import code_range, detached, one_of
+from tersor.quant._arguments import code_range, detached, one_of, some_value
 
 #: what sums of exponentials are held at, and what they divide
 ONE = 2**31 - 1
@@ -331,8 +331,7 @@ def dyadic(ratio: Any) -> tuple[Any, Any]:
         import torch
 
         value = ratio.detach().double()
-        if not bool(((value > 0) & value.isfinite()).all()):
-            raise ValueError("dyadic: ratio must be positive and finite")
+        some_value("dyadic", "ratio must be positive and finite", (value > 0) & value.isfinite())
         fraction, power = torch.frexp(value)
         return torch.floor(torch.ldexp(fraction, fraction.new_tensor(31)) + 0.5).long(), (31 - power).long()
     try:
@@ -380,10 +379,6 @@ def requantize(z: Integers, m: Any, e: Any, dtype: Any = "int8") -> Array:
     name = "requantize"
     z = detached(name, z)
     lo, hi, size = WIDE[dtype] if isinstance(dtype, str) and dtype in WIDE else (*code_range(dtype, name), 1)
-    if size == 1 and not (-128 <= lo < hi <= 127 or 0 <= lo < hi <= 255):
-        raise ValueError(
-            f"{name}: codes from {lo} to {hi} do not fit a byte: -128 <= lo < hi <= 127 or 0 <= lo < hi <= 255"
-        )
     return _requantize(z, *(_factor(name, k, v, z) for k, v in (("m", m), ("e", e))), lo, hi, size)
 
 
@@ -392,6 +387,9 @@ def _factor(name: str, argument: str, value: Any, z: Array) -> Array:
     if hasattr(value, "dtype"):
         if dtype_name(value.dtype) not in INTEGERS:
             raise TypeError(f"{name}: {argument} must be an integer or int64, got {dtype_name(value.dtype)}")
+        if getattr(value, "ndim", 0) and is_tensor(value) != is_tensor(z):
+            kinds = ("a NumPy array", "a torch tensor")
+            raise TypeError(f"{name}: {argument} is {kinds[is_tensor(value)]}, z {kinds[is_tensor(z)]}")
     else:
         value = whole(f"{name}: {argument}", value)
     if is_tensor(z):

@@ -13,7 +13,7 @@ from tersor._op import op
 from tersor._sample import Quantized
 from tersor._values import float_name
 from tersor.quant import _plain as plain
-from tersor.quant._arguments import detached, one_of
+from tersor.quant._arguments import detached, learned, one_of
 
 #: the names of the base, and whether its steps are halves of a power of two
 BASES: dict[Any, bool] = {"sqrt2": True, 2: False}
@@ -237,7 +237,7 @@ def fake_quantize_log(x: Array, scale: Number, bits: int = 4, *, base: str | int
     TypeError
         If x is not a float array.
     ValueError
-        If shapes do not fit, or bits are no number of 1 to 8.
+        If shapes do not fit, bits are no number of 1 to 8, or a scale would be left without the gradient that it requires.
 
     Notes
     -----
@@ -246,5 +246,6 @@ def fake_quantize_log(x: Array, scale: Number, bits: int = 4, *, base: str | int
     """
     name = "fake_quantize_log"
     detached(name, x)
+    learned(name, "scale", scale)
     keywords = {} if out is None else {"out": out}
     return _fake_quantize_log(x, scale, _bits(name, bits), one_of(name, "base", base, BASES), **keywords)

@@ -161,6 +161,8 @@ def zd_score(w: Array) -> float:
     if not bool(xp.isfinite(v).all()):
         raise ValueError(f"{name}: w holds non-finite values")
     v = v.detach() if xp is not np else v
+    most = float(abs(v).max())
+    v = v * 0.5**32 / (most * 0.5**32) if most > 0 else v  # squares and sums of the largest numbers are numbers
     off = v - v.mean()
     return float((off > xp.sqrt((off * off).mean())).sum()) / len(v)
 

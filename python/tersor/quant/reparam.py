@@ -39,6 +39,16 @@ def _double(name: str, what: str, x: Any, shape: tuple[int, ...]) -> Any:
     return x.double() if is_tensor(x) else x.astype(np.float64)
 
 
+def _one_library(name: str, **arrays: Any) -> None:
+    """Refuses arrays of NumPy beside tensors of torch."""
+    given = {what: is_tensor(x) for what, x in arrays.items() if isinstance(x, np.ndarray) or is_tensor(x)}
+    first, kind = next(iter(given.items()), ("", False))
+    for what, tensor in given.items():
+        if tensor != kind:
+            kinds = ["a NumPy array", "a torch tensor"]
+            raise TypeError(f"{name}: {what} is {kinds[tensor]}, {first} {kinds[kind]}")
+
+
 def _float(name: str, what: str, x: Any) -> None:
     if (isinstance(x, np.ndarray) or is_tensor(x)) and dtype_name(x.dtype) not in FLOATS:
         raise TypeError(f"{name}: {what} must be a float array, got {dtype_name(x.dtype)}")
@@ -78,7 +88,7 @@ def repq_reparam(
     Raises
     ------
     TypeError
-        If an array is none, or not of floats.
+        If an array is none, or not of floats, or they are of two libraries.
     ValueError
         If shapes do not fit, a scale is not positive and finite, or the rule is unknown.
 
@@ -88,6 +98,7 @@ def repq_reparam(
     """
     name = "repq_reparam"
     one_of(name, "rule", rule, ("integer", "repq_mean"))
+    _one_library(name, gamma=gamma, beta=beta, W=W, bias=bias, s=s, z=z)
     if getattr(gamma, "ndim", 1) != 1:
         raise ValueError(f"{name}: gamma must have one axis, got shape {tuple(gamma.shape)}")
     c = gamma.shape[0] if hasattr(gamma, "shape") else 0
@@ -143,15 +154,16 @@ def bn_distill_loss(x: Array, mean: Number, var: Number, *, eps: float = 1e-6) -
     Raises
     ------
     TypeError
-        If x is not a float array.
+        If x is not a float array, or arrays are of two libraries.
     ValueError
-        If shapes do not fit, there are fewer than two places or no samples, or a variance is negative.
+        If shapes do not fit, there are fewer than two places or no samples, or a variance is negative or not finite.
 
     Notes
     -----
     Composed of the library's own operations in float64. Cai et al., "ZeroQ" (2020).
     """
     name = "bn_distill_loss"
+    _one_library(name, x=x, mean=mean, var=var)
     _float(name, "x", x)
     if x.ndim < 3:
         raise ValueError(f"{name}: x must be [B, C, ...], got shape {tuple(x.shape)}")
@@ -163,8 +175,8 @@ def bn_distill_loss(x: Array, mean: Number, var: Number, *, eps: float = 1e-6) -
         raise ValueError(f"{name}: a variance wants two places and a sample, got shape {tuple(x.shape)}")
     v = _double(name, "x", x, tuple(x.shape)).reshape(batch, c, places)
     mu, square = _double(name, "mean", mean, (c,)), _double(name, "var", var, (c,))
-    if bool((square < 0).any()):
-        raise ValueError(f"{name}: a variance is not negative")
+    if not bool(((square >= 0) & (square < np.inf)).all()):
+        raise ValueError(f"{name}: a variance is finite and not negative")
     own = v.mean(-1)
     off = v - own[..., None]
     deviation = ((off * off).sum(-1) / (places - 1) + eps) ** 0.5
@@ -189,7 +201,7 @@ def bias_correction(W: Array, W_hat: Array, act_mean: Number, bias: Any = None) 
     Raises
     ------
     TypeError
-        If an array is none, or not of floats.
+        If an array is none, or not of floats, or they are of two libraries.
     ValueError
         If shapes do not fit.
 
@@ -198,6 +210,7 @@ def bias_correction(W: Array, W_hat: Array, act_mean: Number, bias: Any = None) 
     Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (2019).
     """
     name = "bias_correction"
+    _one_library(name, W=W, W_hat=W_hat, act_mean=act_mean, bias=bias)
     if getattr(W, "ndim", 2) != 2:
         raise ValueError(f"{name}: W must be a matrix, got shape {tuple(W.shape)}")
     n, k = W.shape if hasattr(W, "shape") else (0, 0)

@@ -32,6 +32,27 @@ def nearest(v):
 
 
 @triton.jit
+def uniform(seed, at, TAG: tl.constexpr, T: tl.constexpr):
+    """What stochastic rounding is decided by: of word i mod 2^34 of column i >> 34."""
+    block = ((at & 0x3FFFFFFFF) >> 2).to(tl.uint32)
+    none = tl.zeros_like(block)
+    w0, w1, w2, w3 = tl.philox(seed.to(tl.int64), block, (at >> 34).to(tl.uint32), none, none + TAG)
+    word = at & 3
+    w = tl.where(word == 0, w0, tl.where(word == 1, w1, tl.where(word == 2, w2, w3)))
+    return (w >> 8).to(tl.int32).to(T) * 5.9604644775390625e-08
+
+
+@triton.jit
+def over(v, t):
+    """The integer towards zero, or the next away from it where the fraction is over t, of |v| < 2^22."""
+    a = tl.abs(v)
+    r = nearest(a)
+    r = tl.where(r > a, r - 1, r)
+    r = tl.where(t < a - r, r + 1, r)
+    return tl.where(v < 0, -r, r)
+
+
+@triton.jit
 def least(s, extent, n):
     """A scale that reaches over `extent` in n steps, also among denormals; of zeros the smallest normal number."""
     if s.dtype == tl.float64:

@@ -1,15 +1,17 @@
 """Rounding to the grid and its straight-through gradient."""
 
+import torch
 import triton
 import triton.language as tl
 
-from tersor.triton.quant._arithmetic import affine, clamp, ends, nearest, quotient, scale_at, slot
+from tersor.random import TAGS
+from tersor.triton.quant._arithmetic import affine, clamp, ends, nearest, over, quotient, scale_at, slot, uniform
 from tersor.triton.quant._grain import pair, type_of, work
 
 BLOCK = 1024
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed"])
 def _fake(
     x,
     scale,
@@ -22,6 +24,10 @@ def _fake(
     columns,
     lo,
     hi,
+    seed,
+    TAG: tl.constexpr,
+    ROUND: tl.constexpr,
+    LIMIT: tl.constexpr,
     FORM: tl.constexpr,
     HAS_ZERO: tl.constexpr,
     ONE_ZERO: tl.constexpr,
@@ -34,7 +40,15 @@ def _fake(
     z = nearest(z)
     pre, low, top, left = affine(s, z, lo, hi, FORM, T)
     v = quotient(tl.load(x + at, live, 0).to(T), s, pre, FORM, T)
-    out = (nearest(clamp(v, low, top)) - left) * s
+    v = clamp(v, low, top)
+    if ROUND == 0:
+        r = nearest(v)
+    elif ROUND == 3:
+        r = over(v, uniform(seed, at, TAG, T))
+    else:
+        # just under 1/2 is half away, 1 toward zero
+        r = over(v, tl.full([1], LIMIT, T))
+    out = (r + 0.0 - left) * s
     tl.store(y + at, ends(out, s, y.dtype.element_ty).to(y.dtype.element_ty), live)
 
 
@@ -74,7 +88,7 @@ def _limits(name, lo, hi):
         raise ValueError(f"{name}: codes from {lo} to {hi} do not fit a byte")
 
 
-def _elementwise(name, kernel, arrays, scale, zero, out, lo, hi, form):
+def _elementwise(name, kernel, arrays, scale, zero, out, lo, hi, form, *seed, **options):
     _limits(name, lo, hi)
     x = arrays[-1]
     kind = work(x)
@@ -90,6 +104,7 @@ def _elementwise(name, kernel, arrays, scale, zero, out, lo, hi, form):
             *place,
             lo,
             hi,
+            *seed,
             FORM=form,
             HAS_ZERO=zero.numel() > 0,
             ONE_ZERO=zero.numel() == 1,
@@ -97,12 +112,15 @@ def _elementwise(name, kernel, arrays, scale, zero, out, lo, hi, form):
             B=BLOCK,
             num_warps=4,
             enable_fp_fusion=False,
+            **options,
         )
 
 
-def fake_quantize(x, scale, zero_point, y, lo, hi, form):
+def fake_quantize(x, scale, zero_point, y, lo, hi, form, rounding, seed):
     """GPU kernel of `fake_quantize`: inputs, outputs, scalars."""
-    _elementwise("fake_quantize", _fake, (x,), scale, zero_point, y, lo, hi, form)
+    below = 0.5 - 2.0**-54 if x.dtype == torch.float64 else 0.5 - 2.0**-25
+    options = {"TAG": TAGS["rounding"], "ROUND": rounding, "LIMIT": below if rounding == 1 else 1.0}
+    _elementwise("fake_quantize", _fake, (x,), scale, zero_point, y, lo, hi, form, seed, **options)
 
 
 def fake_quantize_bwd(g, x, scale, zero_point, dx, lo, hi, form):

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from tersor.random import TAGS
-from tersor.triton.quant._arithmetic import clamp, ends
+from tersor.triton.quant._arithmetic import clamp, ends, uniform
 from tersor.triton.quant._grain import type_of, work
 
 BLOCK = 1024
@@ -49,13 +49,7 @@ def _fixed(
     v = tl.load(x + at, live, 0).to(T) * tl.full([1], scale, T)
     v = clamp(v, lo.to(T), hi.to(T))
     if RANDOM:
-        # word i mod 2^34 of column i >> 34
-        block = ((at & 0x3FFFFFFFF) >> 2).to(tl.uint32)
-        none = tl.zeros_like(block)
-        w0, w1, w2, w3 = tl.philox(seed.to(tl.int64), block, (at >> 34).to(tl.uint32), none, none + TAG)
-        word = at & 3
-        w = tl.where(word == 0, w0, tl.where(word == 1, w1, tl.where(word == 2, w2, w3)))
-        u = (w >> 8).to(tl.int32).to(T) * 5.9604644775390625e-08
+        u = uniform(seed, at, TAG, T)
         r = _toward_zero(v, WHOLE)
         away = tl.where(v < 0, r - 1, r + 1)
         r = tl.where(u < tl.abs(v - r), away, r)

@@ -86,7 +86,7 @@ pub fn clamp<T: Real>(v: T, lo: T, hi: T) -> T {
 
 /// How a clamped quotient becomes an integer.
 #[derive(Clone, Copy)]
-enum Round {
+pub enum Round {
     HalfEven,
     /// With r the integer towards zero: away from zero iff |v − r| > t. v − r is exact, so t just under 1/2 is half away,
     /// t = 1 is toward zero; adding 1/2 to v itself would carry 0.49999997 over.
@@ -96,15 +96,35 @@ enum Round {
 }
 
 impl Round {
-    fn of(code: i64, seed: i64, below_half: f64) -> Result<Round> {
+    /// half_even 0, half_away 1, toward_zero 2, stochastic 3
+    pub fn of<T: Real>(code: i64, seed: i64) -> Result<Round> {
         Ok(match code {
             0 => Round::HalfEven,
-            1 => Round::Over(below_half),
+            // the largest number under 1/2
+            1 => Round::Over(-(T::of(-0.5).up()).to_f64()),
             2 => Round::Over(1.0),
             3 => Round::Random(Source::new(seed as u64, tag::ROUNDING, 0)),
             other => return Err(Error::Value(format!("rounding {other} is not 0, 1, 2 or 3"))),
         })
     }
+
+    /// What the fractions of elements `at` and after are compared with.
+    #[inline(always)]
+    pub fn limits<S: Simd, T: Real>(self, s: S, at: usize, t: &mut [T]) {
+        match self {
+            Round::Random(source) => uniform(s, source, at, t),
+            Round::Over(v) => t.fill(T::of(v)),
+            Round::HalfEven => {}
+        }
+    }
+}
+
+/// The integer towards zero, or the next away from it where the fraction is over t; NaN stays NaN.
+#[inline(always)]
+pub fn over<T: Real>(v: T, t: T) -> T {
+    let r = v.trunc();
+    let away = if v < T::ZERO { -T::ONE } else { T::ONE };
+    if t < (v - r).abs() { r + away } else { r }
 }
 
 struct Quantize<'a, T: Real> {
@@ -134,18 +154,12 @@ impl<T: Real> Quantize<'_, T> {
         }
         let mut t = [T::ZERO; 256];
         for (i, (x, c)) in x.chunks(256).zip(c.chunks_mut(256)).enumerate() {
-            match self.round {
-                Round::Random(source) => uniform(s, source, at + i * 256, &mut t[..x.len()]),
-                Round::Over(v) => t[..x.len()].fill(T::of(v)),
-                Round::HalfEven => {}
-            }
+            self.round.limits(s, at + i * 256, &mut t[..x.len()]);
             for (j, ((c, &x), &t)) in c.iter_mut().zip(x).zip(&t).enumerate() {
                 bad |= !x.is_finite();
                 let a = affine(i * 256 + j);
                 let v = a.clamped(recip, if x == x { x } else { T::ZERO });
-                let r = v.trunc();
-                let away = if v < T::ZERO { -T::ONE } else { T::ONE };
-                *c = a.code(if t < (v - r).abs() { r + away } else { r });
+                *c = a.code(over(v, t));
             }
         }
         bad
@@ -213,9 +227,7 @@ pub fn quantize(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     }
     by_float!(x, A => {
         let scales = &Scales::<<A as Compute>::Real>::new(x, scale, zero, form)?.positive()?;
-        // the largest number under 1/2
-        let below = if size_of::<<A as Compute>::Real>() == 4 { f64::from(0.5f32.next_down()) } else { 0.5f64.next_down() };
-        let round = Round::of(k[3].int(), k[4].int(), below)?;
+        let round = Round::of::<<A as Compute>::Real>(k[3].int(), k[4].int())?;
         let p = Quantize { scales, range, form, round };
         let bad = flat::pass::<A, _, 1, 0, 0, 1>(&p, BLOCK, [x], [], [], [q])?;
         if bad.contains(&true) && !k[5].bool() {

@@ -1,8 +1,9 @@
 //! The codes of rows: the nearest entries of a codebook, and the sums over the rows of each. The one rule: no array of all pairs, and
 //! of equally near entries the first.
 
+use base::near::near;
 use base::store::Store;
-use base::{Error, Result, Scalar, Tensor, by_float, try_vec};
+use base::{Dtype, Error, Result, Scalar, Tensor, by_float, try_vec};
 use drivers::blocks::{self, BLOCK};
 use drivers::pairs::{All, Cosine, Dot, Number, Sides, SquaredDistance, TopK};
 
@@ -33,6 +34,14 @@ pub fn assign<T: Number>(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     if (d, top, metric) == (1, 1, 0) {
         return Buckets::new(c)?.assign(x, labels);
     }
+    // directions do not change with powers of two, and the squares of rows of one do not leave f64
+    let mut level = [None, None];
+    if metric == 2 && T::DTYPE == Dtype::F64 {
+        level = [near(t[0].slice()?, d)?, near(t[1].slice()?, d)?];
+    }
+    let [a, b] = &mut level;
+    let x = if let Some(a) = a { a.tensor(&t[0])?.slice()? } else { x };
+    let c = if let Some(b) = b { b.tensor(&t[1])?.slice()? } else { c };
     let mut values = try_vec(n * top, 0f64)?;
     let (sides, best) = (Sides::new(x, c, n, m, d)?, TopK::new(n, top, metric != 0, labels, &mut values)?);
     match metric {

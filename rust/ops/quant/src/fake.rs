@@ -11,7 +11,7 @@
 //! Straight-through estimator of Bengio, Léonard and Courville (2013) for x; for s, Esser et al., "Learned step size
 //! quantization" (2020), equation 3; for z, Bhalgat et al., "LSQ+" (2020), equation 4.
 
-use super::affine::{Affine, Range, clamp, end};
+use super::affine::{Affine, Range, Round, clamp, end, over};
 use super::grain::Piece;
 use super::scales::{Form, Scales};
 use base::simd::*;
@@ -23,6 +23,8 @@ struct Fake<'a, T: Real> {
     scales: &'a Scales<'a, T>,
     range: Range,
     form: Form,
+    /// Of the forward alone: gradients are those of the nearest codes.
+    round: Round,
     /// The largest finite number of the type that is stored.
     most: T,
 }
@@ -36,6 +38,19 @@ impl<T: Real> Fake<'_, T> {
     fn number(&self, x: T, (a, s): (Affine<T>, T)) -> T {
         let end = end(s, self.most);
         clamp((a.clamped(self.recip(), x) + T::MAGIC - T::MAGIC - a.left) * s, -end, end)
+    }
+    /// As `number` of each, by fractions over limits that are drawn for the elements from `at` on.
+    #[inline(always)]
+    fn over<S: Simd>(&self, s: S, at: usize, x: &[T], y: &mut [T], affine: impl Fn(usize) -> (Affine<T>, T)) {
+        let mut t = [T::ZERO; 256];
+        for (i, (x, y)) in x.chunks(256).zip(y.chunks_mut(256)).enumerate() {
+            self.round.limits(s, at + i * 256, &mut t[..x.len()]);
+            for (j, ((y, &x), &t)) in y.iter_mut().zip(x).zip(&t).enumerate() {
+                let (a, scale) = affine(i * 256 + j);
+                let end = end(scale, self.most);
+                *y = clamp((over(a.clamped(self.recip(), x), t) - a.left) * scale, -end, end);
+            }
+        }
     }
     #[inline(always)]
     fn recip(&self) -> bool {
@@ -51,7 +66,7 @@ impl<T: Real> Pass<T, 1, 0, 1, 0> for Fake<'_, T> {
     #[inline(always)]
     fn part<S: Simd>(
         &self,
-        _: S,
+        s: S,
         (): &mut (),
         at: usize,
         [x]: [&[T]; 1],
@@ -59,11 +74,19 @@ impl<T: Real> Pass<T, 1, 0, 1, 0> for Fake<'_, T> {
         [y]: [&mut [T]; 1],
         _: [&mut [u8]; 0],
     ) {
+        let nearest = matches!(self.round, Round::HalfEven);
         self.scales.grain.walk(
             at,
             x.len(),
             #[inline(always)]
             |piece| match piece {
+                Piece::One(from, to, i) if !nearest => {
+                    let a = self.affine(i);
+                    self.over(s, at + from, &x[from..to], &mut y[from..to], |_| a);
+                }
+                Piece::Each(from, to, i) if !nearest => {
+                    self.over(s, at + from, &x[from..to], &mut y[from..to], |j| self.affine(i + j));
+                }
                 Piece::One(from, to, i) => {
                     let a = self.affine(i);
                     for (y, &x) in y[from..to].iter_mut().zip(&x[from..to]) {
@@ -239,12 +262,13 @@ fn prepare<'a, T: Real>(t: [&Tensor<'a>; 3], k: &[Scalar]) -> Result<(Scales<'a,
     Ok((Scales::new(t[0], t[1], t[2], form)?, Range::new(k[0].int(), k[1].int())?, form))
 }
 
-/// fake_quantize(x, scale, zero_point) -> y; lo, hi, form
+/// fake_quantize(x, scale, zero_point) -> y; lo, hi, form, and, except for the learned one, rounding and seed
 pub fn forward(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     let [x, scale, zero, y] = t else { return Err(super::arrays(4, t)) };
     by_float!(x, A => {
         let (scales, range, form) = prepare::<<A as Compute>::Real>([x, scale, zero], k)?;
-        let p = Fake { scales: &scales, range, form, most: A::MOST };
+        let round = if k.len() > 4 { Round::of::<<A as Compute>::Real>(k[3].int(), k[4].int())? } else { Round::HalfEven };
+        let p = Fake { scales: &scales, range, form, round, most: A::MOST };
         flat::pass::<A, _, 1, 0, 1, 0>(&p, BLOCK, [x], [], [y], []).map(drop)
     })
 }
@@ -254,7 +278,7 @@ pub fn backward(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     let [g, x, scale, zero, dx] = t else { return Err(super::arrays(5, t)) };
     by_float!(x, A => {
         let (scales, range, form) = prepare::<<A as Compute>::Real>([x, scale, zero], k)?;
-        let p = Straight(Fake { scales: &scales, range, form, most: A::MOST });
+        let p = Straight(Fake { scales: &scales, range, form, round: Round::HalfEven, most: A::MOST });
         flat::pass::<A, _, 2, 0, 1, 0>(&p, BLOCK, [g, x], [], [dx], []).map(drop)
     })
 }
@@ -276,7 +300,7 @@ pub fn backward_lsq(t: &[Tensor], k: &[Scalar]) -> Result<()> {
         let grain = &scales.grain;
         // a block holds the sums of all scales it may meet: it is made much longer than they are many
         let block = if grain.flat() { BLOCK } else { BLOCK.max(grain.total.saturating_mul(16)) };
-        let p = Learned(Fake { scales: &scales, range, form, most: A::MOST });
+        let p = Learned(Fake { scales: &scales, range, form, round: Round::HalfEven, most: A::MOST });
         let mut all = (try_vec(scale.len(), 0.0)?, try_vec(scale.len(), 0.0)?);
         for part in flat::pass::<A, _, 2, 0, 1, 0>(&p, block, [g, x], [], [dx], [])? {
             for (i, (s, z)) in part.s.iter().zip(&part.z).enumerate() {

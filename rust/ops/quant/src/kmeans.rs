@@ -81,10 +81,6 @@ impl Sums {
         let (from, to) = (self.at(i), self.at(j));
         [0, 1, 2].map(|k| to[k].minus(from[k]))
     }
-    fn mean(&self, i: usize, j: usize) -> f64 {
-        let [w, s, _] = self.between(i, j);
-        s.0 / w.0
-    }
     fn cost(&self, i: usize, j: usize) -> f64 {
         if j - i <= 1 { 0.0 } else { cost(self.between(i, j)) }
     }
@@ -220,16 +216,26 @@ fn groups<T: Store>(
     // the cuts from the last to the first
     let (mut end, mut total) = (count, 0.0);
     let mut group = try_vec(count, 0i64)?;
-    centers.fill(f64::NAN);
     for l in (0..k).rev() {
         let start = cuts[l * (count + 1) + end] as usize;
         total += sums.cost(start, end);
-        centers[l] = middle + sums.mean(start, end);
         group[start..end].fill(l as i64);
         end = start;
     }
-    for (&i, &p) in order.iter().zip(&place) {
-        labels[i as usize] = group[p as usize];
+    // means about each group's first number, of the numbers themselves: a difference of sums over all has no digits left for a
+    // group that is far narrower than they reach
+    centers.fill(f64::NAN);
+    for same in
+        order.iter().zip(&place).collect::<Vec<_>>().chunk_by(|a, b| group[*a.1 as usize] == group[*b.1 as usize])
+    {
+        let (l, first) = (group[*same[0].1 as usize], value(*same[0].0));
+        let (mut mass, mut far) = (0.0, 0.0);
+        for &(&i, _) in same {
+            let w = weights.get(i as usize).map_or(1.0, |w| w.to_f64());
+            (mass, far) = (mass + w, far + w * (value(i) - first));
+            labels[i as usize] = l;
+        }
+        centers[l as usize] = first + far / mass;
     }
     inertia.set_number(total)
 }

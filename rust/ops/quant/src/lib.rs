@@ -20,11 +20,15 @@ mod lookup;
 mod micro;
 mod mini;
 mod product;
+mod quantile;
 mod range;
 mod scales;
+mod share;
+mod spread;
 mod table;
 #[cfg(test)]
 mod tests;
+mod threshold;
 
 use base::wide::wide;
 use base::{Error, Op, Tensor, by_float, ops};
@@ -38,7 +42,8 @@ pub static OPS: &[Op] = ops! {
     dequantize(q[*], scale[*], zero_point[*]?; dtype: int) -> (x[q]: float(dtype)) = affine::dequantize;
     float_encode(x[*]; exponent: int, mantissa: int, rounding: int, seed: int, nan: int) -> (q[x]: uint8) = mini::encode;
     float_decode(q[*]; exponent: int, mantissa: int, dtype: int) -> (x[q]: float(dtype)) = mini::decode;
-    fake_quantize(x[*], scale[*], zero_point[*]?; lo: int, hi: int, form: int) -> (y[x]) in place = fake::forward;
+    fake_quantize(x[*], scale[*], zero_point[*]?; lo: int, hi: int, form: int, rounding: int, seed: int)
+        -> (y[x]) in place = fake::forward;
     fake_quantize_bwd(g[*], x[*], scale[*], zero_point[*]?; lo: int, hi: int, form: int) -> (dx[x]) in place = fake::backward;
     fake_quantize_lsq(x[*], scale[*], zero_point[*]?; lo: int, hi: int, form: int, factor) -> (y[x]) in place = fake::forward;
     fake_quantize_lsq_bwd(g[*], x[*], scale[*], zero_point[*]?; lo: int, hi: int, form: int, factor)
@@ -49,6 +54,14 @@ pub static OPS: &[Op] = ops! {
     fake_quantize_log_bwd(g[*], x[*], scale[*]; bits: int, half: bool) -> (dx[x]) in place = log::backward;
     value_range(x[*]; axes: int, group: int, saturate: bool)
         -> (low[grain(x, axes, group)]: compute, high[grain(x, axes, group)]: compute) = range::value_range;
+    row_quantiles(x[b.., d]; low, high, magnitude: bool, saturate: bool)
+        -> (bottom[b.., 1]: compute, top[b.., 1]: compute) = quantile::row_quantiles;
+    row_threshold(x[b.., d]; codes: int, symmetric: bool, saturate: bool) -> (threshold[b.., 1]: compute)
+        = threshold::row_threshold;
+    value_spread(x[*]; axes: int, group: int, laplace: bool, saturate: bool)
+        -> (mean[grain(x, axes, group)]: compute, spread[grain(x, axes, group)]: compute) = spread::value_spread;
+    best_share(x[*], scale[*], zero_point[*]?; lo: int, hi: int, tried: int, step, power) -> (best[scale])
+        = share::best_share;
     encode_symmetric(x[b.., k]; bits: int, group: int, saturate: bool)
         -> (data[b.., (k * bits + 7) / 8]: bits == 8 ? int8 : uint8, scale[b.., group ? k / group : 1]: compute)
         = encode::symmetric;

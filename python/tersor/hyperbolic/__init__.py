@@ -13,6 +13,7 @@ through the formula of the first, by torch's own operations, at their speed. Not
 from tersor.hyperbolic import _normal as _normal  # declares the operators of batch normalisation
 from tersor.hyperbolic.composed import (
     antipode,
+    dist2,
     inv_sproj,
     mobius_fn_apply,
     mobius_fn_apply_chain,
@@ -49,6 +50,7 @@ __all__ = [
     "cdist",
     "dist",
     "dist0",
+    "dist2",
     "dist2plane",
     "egrad2rgrad",
     "expmap",

@@ -17,9 +17,10 @@ from tersor.lorentz.convert import (
     to_klein,
     to_poincare,
 )
-from tersor.lorentz.distance import cdist, dist, dist0
+from tersor.lorentz.distance import cdist, dist, dist0, dist2
 from tersor.lorentz.layers import linear, midpoint
-from tersor.lorentz.maps import expmap, expmap0, geodesic, logmap, logmap0
+from tersor.lorentz.maps import expmap, expmap0, geodesic, gyro_add, logmap, logmap0
+from tersor.lorentz.metric import egrad2rgrad, inner, norm
 from tersor.lorentz.transport import parallel_transport, parallel_transport0, parallel_transport0back
 
 #: every function here is about rows
@@ -29,16 +30,21 @@ __all__ = [
     "cdist",
     "dist",
     "dist0",
+    "dist2",
+    "egrad2rgrad",
     "expmap",
     "expmap0",
     "from_klein",
     "from_poincare",
     "geodesic",
+    "gyro_add",
+    "inner",
     "klein_to_poincare",
     "linear",
     "logmap",
     "logmap0",
     "midpoint",
+    "norm",
     "parallel_transport",
     "parallel_transport0",
     "parallel_transport0back",

@@ -13,6 +13,7 @@ from tersor.nn.convert import Conversion, convert
 from tersor.nn.curvature import Curvature
 from tersor.nn.embedding import QuantEmbedding
 from tersor.nn.linear import PoincareLinear, PoincareMLR, identity_
+from tersor.nn.points import HEmbedding
 from tersor.nn.pool import PoincareAvgPool2d
 from tersor.nn.quant import QuantLinear
 from tersor.nn.residual import PoincareResidual, tangent_add
@@ -21,6 +22,7 @@ from tersor.nn.sparse import SparseLinear
 __all__ = [
     "Conversion",
     "Curvature",
+    "HEmbedding",
     "PoincareActivation",
     "PoincareAttention",
     "PoincareAvgPool2d",

@@ -399,6 +399,10 @@ ROWS = {
     "from_klein": lambda x, y, v, **k: lorentz.from_klein(x / 9, 0.7, **k),
     "poincare_to_klein": lambda x, y, v, **k: lorentz.poincare_to_klein(x / 9, 0.7, **k),
     "klein_to_poincare": lambda x, y, v, **k: lorentz.klein_to_poincare(x / 9, 0.7, **k),
+    "busemann": lambda x, y, v, **k: lorentz.busemann(x, y, 0.7, **k),
+    "half_aperture": lambda x, y, v, **k: lorentz.half_aperture(x, 0.7, **k),
+    "exterior_angle": lambda x, y, v, **k: lorentz.exterior_angle(x, y, 0.7, **k),
+    "entailment_loss": lambda x, y, v, **k: lorentz.entailment_loss(x, y, 0.7, **k),
     "linear": lambda x, y, v, **k: lorentz.linear(x, y.reshape(-1, 3)[:2], None, 0.7, **k),
 }
 each_of_rows = pytest.mark.parametrize("name", ROWS)
@@ -436,7 +440,7 @@ def test_curvatures_that_are_none(name, like):
 
     f = getattr(lorentz, name)
     a = [like(v) for v in np.random.default_rng(0).uniform(0.01, 0.1, (3, 4, 3))]
-    given = {k: a[i] for i, k in enumerate(k for k in inspect.signature(f).parameters if k in "xyuv")}
+    given = {k: a[i] for i, k in enumerate(k for k in inspect.signature(f).parameters if k in "xyuvp")}
     given |= {"weight": a[0][:2]} if name == "linear" else {"t": 0.3} if name == "geodesic" else {}
     if name == "linear":
         given["weight"] = like(np.ones((2, 4)))

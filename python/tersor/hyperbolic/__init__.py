@@ -21,6 +21,7 @@ from tersor.hyperbolic.composed import (
     mobiusify,
     sproj,
 )
+from tersor.hyperbolic.cones import entailment_loss, exterior_angle, half_aperture
 from tersor.hyperbolic.conformal import (
     egrad2rgrad,
     inner,
@@ -30,8 +31,10 @@ from tersor.hyperbolic.conformal import (
     parallel_transport0back,
     project,
 )
+from tersor.hyperbolic.delta import delta_hyperbolicity
 from tersor.hyperbolic.frechet import frechet_mean, frechet_variance
 from tersor.hyperbolic.geodesics import geodesic, geodesic_unit
+from tersor.hyperbolic.horo import busemann
 from tersor.hyperbolic.linear import poincare_fc, poincare_fc_tangent, poincare_mlr
 from tersor.hyperbolic.midpoint import weighted_midpoint
 from tersor.hyperbolic.mobius import mobius_add, mobius_coadd, mobius_cosub, mobius_sub
@@ -47,19 +50,24 @@ _ROWS = True
 
 __all__ = [
     "antipode",
+    "busemann",
     "cdist",
+    "delta_hyperbolicity",
     "dist",
     "dist0",
     "dist2",
     "dist2plane",
     "egrad2rgrad",
+    "entailment_loss",
     "expmap",
     "expmap0",
+    "exterior_angle",
     "frechet_mean",
     "frechet_variance",
     "geodesic",
     "geodesic_unit",
     "gyration",
+    "half_aperture",
     "inner",
     "inv_sproj",
     "knn",

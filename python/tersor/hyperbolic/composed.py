@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import move
+from tersor._along import along
 from tersor._reference import Array, arsinh_root, dot, rounded, wide, xp
 from tersor.hyperbolic.conformal import lambda_x, project
 from tersor.hyperbolic.mobius import mobius_add
@@ -62,6 +62,7 @@ def inside(x: Array, c: Any) -> Array:
     return xp.where(factor > 0, factor, np.nan)
 
 
+@along("x", "y")
 def dist2(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) -> Array:
     r"""Squared geodesic distance, :math:`d_c(x, y)^2`, with all its derivatives where the points are one too.
 
@@ -95,15 +96,11 @@ def dist2(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fa
     :math:`S(u) = \operatorname{arsinh}\sqrt u/\sqrt u`, in float64: smooth, where the square of `dist` has no second derivative
     at equal points, since `dist` has none.
     """
-    n = max(x.ndim, y.ndim)
-    if not -n <= dim < n:
-        raise np.exceptions.AxisError(dim, n)
-    at = dim - n if dim >= 0 else dim
-    s, r, k = move(wide(x), n, at, -1), move(wide(y), n, at, -1), move(c, n, at, -1)
+    s, r = wide(x), wide(y)
     way = s - r
-    m = dot(way, way) * inside(s, k) * inside(r, k)
-    square = rounded(m * arsinh_root(k * m / 4) ** 2, x)
-    return move(square, square.ndim, -1, at) if keepdim else square[..., 0]
+    m = dot(way, way) * inside(s, c) * inside(r, c)
+    square = rounded(m * arsinh_root(c * m / 4) ** 2, x)
+    return square if keepdim else square[..., 0]
 
 
 def mobius_matvec(m: Array, x: Array, c: Any = 1.0, eps: float | str = 0.0, *, dim: int = -1) -> Array:

@@ -6,8 +6,9 @@ import math
 from typing import Any
 
 from tersor import hyperbolic
+from tersor._along import along
 from tersor._reference import Array, rounded, wide, xp
-from tersor.lorentz._space import along, checked, root_of
+from tersor.lorentz._space import checked, root_of
 
 
 def _factor(y: Array, c: Any) -> Array:

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from tersor import hyperbolic
+from tersor._along import along
 from tersor._op import op
 from tersor._reference import Array, arsinh_root, arsinh_root_d, dot, like, root, rounded, wide, xp
 from tersor._sample import Draw
 from tersor.hyperbolic.pairwise import operands
-from tersor.lorentz._space import along, check_same, checked
+from tersor.lorentz._space import check_same, checked
 
 
 def _sample(*kinds: str) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tersor._along import along
 from tersor._reference import Array, dot, rounded, sinh_root, wide, xp
-from tersor.lorentz._space import along, check_same, checked, root_of, time
+from tersor.lorentz._space import check_same, checked, root_of, time
 from tersor.lorentz.distance import dist
 
 

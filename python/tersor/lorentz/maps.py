@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tersor._along import along
 from tersor._reference import Array, arsinh_root, dot, root, rounded, sinh_root, wide, xp
-from tersor.lorentz._space import along, check_same, checked, reach, root_of, shortened
+from tersor.lorentz._space import check_same, checked, reach, root_of, shortened
 from tersor.lorentz.distance import dist
 from tersor.lorentz.transport import to_origin
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tersor._along import along
 from tersor._reference import Array, dot, root, rounded, wide
-from tersor.lorentz._space import along, check_same, checked
+from tersor.lorentz._space import check_same, checked
 from tersor.lorentz.transport import to_origin
 
 

@@ -18,6 +18,7 @@ from tersor.nn.pool import PoincareAvgPool2d
 from tersor.nn.quant import QuantLinear
 from tersor.nn.residual import PoincareResidual, tangent_add
 from tersor.nn.sparse import SparseLinear
+from tersor.nn.wrapped_normal import WrappedNormal
 
 __all__ = [
     "Conversion",
@@ -35,6 +36,7 @@ __all__ = [
     "QuantEmbedding",
     "QuantLinear",
     "SparseLinear",
+    "WrappedNormal",
     "attention",
     "beta_concat",
     "beta_ratio",

@@ -58,7 +58,7 @@ LAYERS = {
 }
 EVERY = pytest.mark.parametrize("name", list(LAYERS))
 #: layers that take indices: their tests are at the end
-TABLES = ("QuantEmbedding",)
+TABLES = ("QuantEmbedding", "HEmbedding")
 
 
 def made(name, dtype=torch.float32):

@@ -373,3 +373,194 @@ def test_linear_and_errors():
         lorentz.logmap(x, x.astype(np.float32))
     with pytest.raises(TypeError, match="float64"):
         lorentz.dist(x, x.astype(np.float32))
+
+
+#: every function of rows, with arrays of its kinds
+ROWS = {
+    "dist": lambda x, y, v, **k: lorentz.dist(x, y, 0.7, **k),
+    "dist2": lambda x, y, v, **k: lorentz.dist2(x, y, 0.7, **k),
+    "dist0": lambda x, y, v, **k: lorentz.dist0(x, 0.7, **k),
+    "inner": lambda x, y, v, **k: lorentz.inner(x, y, v, 0.7, **k),
+    "norm": lambda x, y, v, **k: lorentz.norm(x, v, 0.7, **k),
+    "egrad2rgrad": lambda x, y, v, **k: lorentz.egrad2rgrad(x, v, 0.7, **k),
+    "expmap": lambda x, y, v, **k: lorentz.expmap(x, v, 0.7, **k),
+    "expmap0": lambda x, y, v, **k: lorentz.expmap0(v, 0.7, **k),
+    "logmap": lambda x, y, v, **k: lorentz.logmap(x, y, 0.7, **k),
+    "logmap0": lambda x, y, v, **k: lorentz.logmap0(x, 0.7, **k),
+    "geodesic": lambda x, y, v, **k: lorentz.geodesic(0.3, x, y, 0.7, **k),
+    "gyro_add": lambda x, y, v, **k: lorentz.gyro_add(x, y, 0.7, **k),
+    "parallel_transport": lambda x, y, v, **k: lorentz.parallel_transport(x, y, v, 0.7, **k),
+    "parallel_transport0": lambda x, y, v, **k: lorentz.parallel_transport0(y, v, 0.7, **k),
+    "parallel_transport0back": lambda x, y, v, **k: lorentz.parallel_transport0back(x, v, 0.7, **k),
+    "time": lambda x, y, v, **k: lorentz.time(x, 0.7, **k),
+    "to_poincare": lambda x, y, v, **k: lorentz.to_poincare(x, 0.7, **k),
+    "to_klein": lambda x, y, v, **k: lorentz.to_klein(x, 0.7, **k),
+    "from_poincare": lambda x, y, v, **k: lorentz.from_poincare(x / 9, 0.7, **k),
+    "from_klein": lambda x, y, v, **k: lorentz.from_klein(x / 9, 0.7, **k),
+    "poincare_to_klein": lambda x, y, v, **k: lorentz.poincare_to_klein(x / 9, 0.7, **k),
+    "klein_to_poincare": lambda x, y, v, **k: lorentz.klein_to_poincare(x / 9, 0.7, **k),
+    "busemann": lambda x, y, v, **k: lorentz.busemann(x, y, 0.7, **k),
+    "half_aperture": lambda x, y, v, **k: lorentz.half_aperture(x, 0.7, **k),
+    "exterior_angle": lambda x, y, v, **k: lorentz.exterior_angle(x, y, 0.7, **k),
+    "entailment_loss": lambda x, y, v, **k: lorentz.entailment_loss(x, y, 0.7, **k),
+    "linear": lambda x, y, v, **k: lorentz.linear(x, y.reshape(-1, 3)[:2], None, 0.7, **k),
+}
+each_of_rows = pytest.mark.parametrize("name", ROWS)
+
+
+def test_no_function_of_rows_is_left_out():
+    assert set(lorentz.__all__) - set(ROWS) == {"cdist", "midpoint"}
+
+
+@each_of_rows
+@pytest.mark.parametrize("like", [np.asarray, torch.as_tensor])
+def test_rows_along_any_axis(name, like):
+    f, a = ROWS[name], [like(v) for v in np.random.default_rng(0).standard_normal((3, 2, 4, 3))]
+    want = np.asarray(f(*a))
+    reduced = want.ndim == 2
+    for dim in (0, 1, -2, -3):
+        moved = [like(np.ascontiguousarray(np.moveaxis(np.asarray(v), -1, dim))) for v in a]
+        if name == "linear":
+            moved[1] = a[1]
+        got = np.asarray(f(*moved, dim=dim))
+        np.testing.assert_allclose(got, want if reduced else np.moveaxis(want, -1, dim), rtol=1e-13)
+        if reduced:
+            np.testing.assert_array_equal(f(*moved, dim=dim, keepdim=True), np.expand_dims(got, dim))
+    if reduced:
+        np.testing.assert_array_equal(f(*a, keepdim=True), want[..., None])
+    with pytest.raises(np.exceptions.AxisError):
+        f(*a, dim=3)
+
+
+@each_of_rows
+@pytest.mark.parametrize("like", [np.asarray, torch.as_tensor])
+def test_curvatures_that_are_none(name, like):
+    """Negative ones, and one for each coordinate: refused by every function, a tensor as a number is."""
+    import inspect
+
+    f = getattr(lorentz, name)
+    a = [like(v) for v in np.random.default_rng(0).uniform(0.01, 0.1, (3, 4, 3))]
+    given = {k: a[i] for i, k in enumerate(k for k in inspect.signature(f).parameters if k in "xyuvp")}
+    given |= {"weight": a[0][:2]} if name == "linear" else {"t": 0.3} if name == "geodesic" else {}
+    if name == "linear":
+        given["weight"] = like(np.ones((2, 4)))
+    f(**given, c=like(np.full((4, 1), 0.5)))
+    for bad in (-1.0, like(np.array(-1.0)), like(np.full((4, 1), -0.5)), float("nan")):
+        with pytest.raises(ValueError, match=rf"^{name}: .*curvature"):
+            f(**given, c=bad)
+    with pytest.raises(ValueError, match=rf"^{name}: c must be a number or end in an axis of 1, got shape \(3,\)"):
+        f(**given, c=like(np.array([0.1, 0.5, 4.0])))
+    if name == "geodesic":
+        with pytest.raises(ValueError, match="geodesic: t must be a number or end in an axis of 1"):
+            f(**{**given, "t": like(np.array([0.0, 0.5, 1.0]))})
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_lengths_beyond_the_type(dtype):
+    """Cut where that is asked, so that what is made of the points is a number; else infinite, as IEEE 754 has it."""
+    for c in (0.0, 0.5, 1.0, 4.0):
+        u = torch.tensor([[3.0, 4.0], [0.3, -0.1]], dtype=getattr(torch, dtype))
+        v = u * torch.tensor([[3000.0], [1.0]], dtype=u.dtype)
+        x = lorentz.expmap0(v, c, clip=True)
+        y = lorentz.expmap(x, -v, c, clip=True)
+        z = lorentz.expmap(x, v, c, clip=True)
+        for p in (x, y, z):
+            assert p.isfinite().all() and lorentz.dist0(p, c).isfinite().all()
+            assert c == 0 or lorentz.time(p, c).isfinite().all()
+        assert torch.equal(x[1], lorentz.expmap0(v, c)[1]) and torch.equal(y[1], lorentz.expmap(x, -v, c)[1])
+        if c:
+            assert not lorentz.expmap0(v, c)[0].isfinite().all()
+            edge = {"float16": 15, "float32": 127, "float64": 150}[dtype]
+            torch.testing.assert_close(
+                x[0].double().norm(), torch.tensor(2.0**edge, dtype=torch.float64), rtol=2e-3, atol=0
+            )
+        w = v.clone().requires_grad_()
+        lorentz.logmap0(lorentz.expmap0(w, c, clip=True), c).sum().backward()
+        assert w.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("c", [0.3, 1.0])
+def test_all_pairs_and_midpoints_of_float32_far_out(c):
+    """As far as the type reaches: random directions, right angles, along one ray, the origin."""
+    rng = np.random.default_rng(0)
+    u = rng.standard_normal((40, 5))
+    r = np.r_[np.linspace(0.0, 85, 39), 18.0][:, None]
+    x = (u / np.linalg.norm(u, axis=-1, keepdims=True) * np.sinh(r) / np.sqrt(c)).astype(np.float32)
+    x[7] = x[-1] * np.float32(1.0001)
+    want = true_dist(real(x)[:, None], real(x)[None], real(c))
+    got = lorentz.cdist(x, x, c)
+    assert np.max(np.abs(real(got) - want) / np.maximum(ulp(want, EPS["float32"]), LEAST["float32"])) <= 1
+    np.testing.assert_array_equal(got, lorentz.dist(x[:, None], x[None], c))
+    leaves = [torch.tensor(x, requires_grad=True) for _ in range(2)]
+    g = torch.tensor(rng.standard_normal((40, 40)), dtype=torch.float32)
+    (a,) = torch.autograd.grad(lorentz.cdist(leaves[0], torch.tensor(x), c), leaves[0], g)
+    (b,) = torch.autograd.grad(lorentz.dist(leaves[1][:, None], torch.tensor(x)[None], c), leaves[1], g)
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    s = x.reshape(8, 5, 5)
+    w = rng.uniform(0.1, 2, (8, 5)).astype(np.float32)
+    p, k = real(s), real(w)[..., None]
+    total, time = np.sum(k * p, -2), np.sum(k * tau(p, real(c)), -2)
+    root = sqrt(time**2 - real(c) * dot(total, total))
+    error = norm(real(lorentz.midpoint(s, w, c)) - total / root) / ulp(np.sum(norm(k * p), -2) / root, EPS["float32"])
+    assert np.max(error) <= 1
+
+
+@pytest.mark.parametrize("c", [0.0, 0.5, 2.0])
+def test_hessians_of_squares(c):
+    """At equal points twice the metric, in either model, by what a step to the side has."""
+    x = torch.tensor([0.3, 0.1, -0.2], dtype=torch.float64)
+    for space in (lorentz, h):
+        square = lambda a, f=space.dist2: f(a, x, c)  # noqa: E731
+        for at, close in ((x, 1e-10), (x + 1e-5, 1e-3), (x + 0.2, None)):
+            hessian = torch.autograd.functional.hessian(square, at.clone())
+            if close is None:  # where both are smooth
+                want = torch.autograd.functional.hessian(lambda a, f=space.dist: f(a, x, c) ** 2, at.clone())
+                torch.testing.assert_close(hessian, want, rtol=1e-9, atol=1e-10)
+            else:
+                eye = torch.eye(3, dtype=torch.float64)
+                metric = torch.stack([space.inner(x, e, eye, c) for e in eye])
+                torch.testing.assert_close(hessian, 2 * metric, rtol=close, atol=close)
+        kernel = torch.autograd.functional.hessian(lambda a, f=square: torch.exp(-f(a)), x.clone())
+        torch.testing.assert_close(kernel, -2 * metric, rtol=1e-9, atol=1e-9)
+
+
+def test_squares_are_squares():
+    for dtype in ("float32", "float64"):
+        x, y = spaces(dtype, 3, 0.7, largest=15)
+        np.testing.assert_allclose(lorentz.dist2(x, y, 0.7), lorentz.dist(x, y, 0.7) ** 2, rtol=4 * EPS[dtype])
+        assert (lorentz.dist2(x, x, 0.7) == 0).all()
+        a, b = (lorentz.to_poincare(v, 0.7) for v in (x, y))
+        np.testing.assert_allclose(h.dist2(a, b, 0.7), h.dist(a, b, 0.7) ** 2, rtol=16 * EPS[dtype], atol=1e-300)
+        np.testing.assert_array_equal(h.dist2(a.T, b.T, 0.7, dim=0, keepdim=True)[0], h.dist2(a, b, 0.7))
+
+
+def test_the_metric_and_addition():
+    """Products of whole vectors, with their times; and what moves along with the origin."""
+    rng, c = np.random.default_rng(0), 0.6
+    x, u, v = rng.standard_normal((3, 7, 4)) * 2
+    t = lorentz.time(x, c)
+    whole = (u * v).sum(-1) - ((x * u).sum(-1) / t[:, 0]) * ((x * v).sum(-1) / t[:, 0])
+    np.testing.assert_allclose(lorentz.inner(x, u, v, c), whole, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(lorentz.norm(x, u, c) ** 2, lorentz.inner(x, u, u, c), rtol=1e-12)
+    g = rng.standard_normal((7, 4))
+    # the inner product with a vector is the derivative along it
+    np.testing.assert_allclose(lorentz.inner(x, lorentz.egrad2rgrad(x, g, c), v, c), (g * v).sum(-1), rtol=1e-10)
+    a, b = lorentz.to_poincare(x, c), lorentz.to_poincare(u, c)
+    np.testing.assert_allclose(lorentz.gyro_add(x, u, c), lorentz.from_poincare(h.mobius_add(a, b, c), c), rtol=1e-8)
+    np.testing.assert_allclose(lorentz.gyro_add(x, u, 0.0), x + u)
+    np.testing.assert_allclose(lorentz.gyro_add(-x, lorentz.gyro_add(x, u, c), c), u, rtol=1e-9, atol=1e-10)
+
+
+def test_outside_the_ball_is_nowhere():
+    x = np.array([[1.2, 0.0], [0.3, 0.4]])
+    for f in (
+        lorentz.from_poincare,
+        lorentz.from_klein,
+        lorentz.poincare_to_klein,
+        lorentz.klein_to_poincare,
+        h.inv_sproj,
+    ):
+        y = f(x)
+        assert np.isnan(y[0]).all() and np.isfinite(y[1]).all(), f
+    assert np.isnan(h.dist2(x, x[::-1])).all()
+    assert np.isnan(h.frechet_mean(x)).all() and np.isnan(h.frechet_variance(x))

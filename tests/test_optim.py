@@ -419,7 +419,7 @@ def test_uphill_and_margins(kind, words):
     torch.testing.assert_close(x, z, rtol=0, atol=0)
     for margin, edge in (("compat", 1 - 1e-5), (0.25, 0.75), ("tight", 1.0)):
         x = start.clone().requires_grad_()
-        o = kind([x], lr=50.0, c=1.0, margin=margin, **words)
+        o = kind([x], lr=1e3, c=1.0, margin=margin, **words)
         for _ in range(5):
             o.zero_grad()
             (-x[:, 0]).sum().backward()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
@@ -93,7 +94,7 @@ def _tensor(op: Op, name: str, x: Any, device: torch.device) -> torch.Tensor:
         if torch.compiler.is_compiling():
             return torch.empty(0, device=device, dtype=torch.float32)
         return _ABSENT if device.type == "cpu" else torch.empty(0, device=device, dtype=torch.float32)
-    if isinstance(x, (int, float)) and name in op.exempt:
+    if isinstance(x, (int, float, np.number)) and name in op.exempt:
         # a number is a float64 coefficient on the CPU; kernels on other devices read its value
         if torch.compiler.is_compiling():
             return torch.tensor(float(x), dtype=torch.float64, device="cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -102,6 +103,30 @@ def number(who: str, name: str, value: Any) -> float:
         return float(value)
     except OverflowError:
         raise out_of_range(who, name, value) from None
+
+
+def check_curvature(who: str, c: Any) -> Any:
+    """c, where it is a number that can be looked at and no curvature is it a ValueError."""
+    if isinstance(c, (int, float)):  # what traces reads no function of NumPy
+        fine = 0 <= c < math.inf
+    elif is_tensor(c):
+        fine = not _at_hand(c) or bool(((c.detach() >= 0) & c.detach().isfinite()).all())
+    else:
+        fine = not isinstance(c, (np.ndarray, np.generic)) or bool(np.all(np.isfinite(c) & (np.asarray(c) >= 0)))
+    if not fine:
+        raise ValueError(f"{who}: curvature must be finite and not negative, got {c}")
+    return c
+
+
+def _at_hand(c: Any) -> bool:
+    """Whether the numbers of a tensor can be looked at: no device is waited for, and nothing watches."""
+    import torch
+
+    if torch.compiler.is_compiling() or c.device.type != "cpu" or torch._C._len_torch_dispatch_stack():
+        return False
+    from tersor._memory import lack
+
+    return lack(c) is None
 
 
 def out_of_range(who: str, name: str, value: int) -> ValueError:

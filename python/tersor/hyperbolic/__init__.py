@@ -13,6 +13,7 @@ through the formula of the first, by torch's own operations, at their speed. Not
 from tersor.hyperbolic import _normal as _normal  # declares the operators of batch normalisation
 from tersor.hyperbolic.composed import (
     antipode,
+    dist2,
     inv_sproj,
     mobius_fn_apply,
     mobius_fn_apply_chain,
@@ -20,6 +21,7 @@ from tersor.hyperbolic.composed import (
     mobiusify,
     sproj,
 )
+from tersor.hyperbolic.cones import entailment_loss, exterior_angle, half_aperture
 from tersor.hyperbolic.conformal import (
     egrad2rgrad,
     inner,
@@ -29,8 +31,10 @@ from tersor.hyperbolic.conformal import (
     parallel_transport0back,
     project,
 )
+from tersor.hyperbolic.delta import delta_hyperbolicity
 from tersor.hyperbolic.frechet import frechet_mean, frechet_variance
 from tersor.hyperbolic.geodesics import geodesic, geodesic_unit
+from tersor.hyperbolic.horo import busemann
 from tersor.hyperbolic.linear import poincare_fc, poincare_fc_tangent, poincare_mlr
 from tersor.hyperbolic.midpoint import weighted_midpoint
 from tersor.hyperbolic.mobius import mobius_add, mobius_coadd, mobius_cosub, mobius_sub
@@ -46,18 +50,24 @@ _ROWS = True
 
 __all__ = [
     "antipode",
+    "busemann",
     "cdist",
+    "delta_hyperbolicity",
     "dist",
     "dist0",
+    "dist2",
     "dist2plane",
     "egrad2rgrad",
+    "entailment_loss",
     "expmap",
     "expmap0",
+    "exterior_angle",
     "frechet_mean",
     "frechet_variance",
     "geodesic",
     "geodesic_unit",
     "gyration",
+    "half_aperture",
     "inner",
     "inv_sproj",
     "knn",

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tersor._reference import Array, dot, rounded, wide, xp
+from tersor._along import along
+from tersor._reference import Array, arsinh_root, dot, rounded, wide, xp
 from tersor.hyperbolic.conformal import lambda_x, project
 from tersor.hyperbolic.mobius import mobius_add
 from tersor.hyperbolic.origin import expmap0, logmap0, mobius_scalar_mul
@@ -53,6 +54,53 @@ def antipode(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
         If x is not a float array with a last axis.
     """
     return -x
+
+
+def inside(x: Array, c: Any) -> Array:
+    """The conformal factor of points; NaN outside the ball, where every formula would take a row for another point."""
+    factor = lambda_x(x, c, keepdim=True)
+    return xp.where(factor > 0, factor, np.nan)
+
+
+@along("x", "y")
+def dist2(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) -> Array:
+    r"""Squared geodesic distance, :math:`d_c(x, y)^2`, with all its derivatives where the points are one too.
+
+    Parameters
+    ----------
+    x, y : array or tensor [..., d], float64, float32, float16 or bfloat16
+        Points of the ball; leading axes broadcast.
+    c : float, or array of 0 axes or [..., 1]
+        The ball has curvature -c; finite, not negative. c = 0 gives :math:`4\|x - y\|^2`.
+    dim : int
+        The axis of the rows.
+    keepdim : bool
+        Whether the result keeps that axis, with size 1.
+
+    Returns
+    -------
+    array or tensor [...]
+        NaN where a point lies outside the ball. Differentiable, any number of times: the Hessian at equal points is
+        :math:`2\lambda_x^2I`.
+
+    Raises
+    ------
+    TypeError
+        If the arrays are not of one float type.
+    ValueError
+        If c is negative or not finite, or shapes do not broadcast.
+
+    Notes
+    -----
+    :math:`q\lambda_x\lambda_yS(u)^2` with :math:`q = \|x - y\|^2`, :math:`u = cq\lambda_x\lambda_y/4`,
+    :math:`S(u) = \operatorname{arsinh}\sqrt u/\sqrt u`, in float64: smooth, where the square of `dist` has no second derivative
+    at equal points, since `dist` has none.
+    """
+    s, r = wide(x), wide(y)
+    way = s - r
+    m = dot(way, way) * inside(s, c) * inside(r, c)
+    square = rounded(m * arsinh_root(c * m / 4) ** 2, x)
+    return square if keepdim else square[..., 0]
 
 
 def mobius_matvec(m: Array, x: Array, c: Any = 1.0, eps: float | str = 0.0, *, dim: int = -1) -> Array:
@@ -251,7 +299,7 @@ def inv_sproj(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     The inverse of `sproj`.
     """
     s = wide(_move(x, dim, -1))
-    factor = lambda_x(s, c, keepdim=True)
+    factor = inside(s, c)
     flat, root = _root(c, s)
     time = xp.where(flat, np.inf, (factor - 1) / root)
     y = xp.concatenate([factor * s, time], -1)

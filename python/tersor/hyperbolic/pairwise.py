@@ -199,7 +199,23 @@ def cdist(x: Array, y: Array, c: Any = 1.0, *, out: Array = None) -> Array:
     return _cdist(x, y, c, out=out)
 
 
-def knn(x: Array, y: Array, k: int, c: Any = 1.0) -> tuple[Array, Array]:
+def without(d: Array, indices: Array, own: Array) -> tuple[Array, Array]:
+    """Of k + 1 neighbours the k that are not the point itself; the last is left out where that is not among them."""
+    k = indices.shape[-1] - 1
+    found = indices == own
+    at = xp.where(found.any(-1), found.argmax(-1) if isinstance(found, np.ndarray) else found.int().argmax(-1), k)
+    if isinstance(d, np.ndarray):
+        columns = np.arange(k)
+        columns = columns + (columns >= at[..., None])
+        return np.take_along_axis(d, columns, -1), np.take_along_axis(indices, columns, -1)
+    import torch
+
+    columns = torch.arange(k, device=d.device)
+    columns = columns + (columns >= at[..., None])
+    return d.gather(-1, columns), indices.gather(-1, columns)
+
+
+def knn(x: Array, y: Array, k: int, c: Any = 1.0, *, skip_self: bool = False) -> tuple[Array, Array]:
     """The k nearest points of y to each of x.
 
     Parameters
@@ -212,6 +228,8 @@ def knn(x: Array, y: Array, k: int, c: Any = 1.0) -> tuple[Array, Array]:
         How many, from 0 to M.
     c : float, or array of 0 axes
         The ball has curvature -c; finite, not negative.
+    skip_self : bool
+        Whether row i of x is row i of y, and no neighbour of itself. Points at the same place are.
 
     Returns
     -------
@@ -226,7 +244,8 @@ def knn(x: Array, y: Array, k: int, c: Any = 1.0) -> tuple[Array, Array]:
     TypeError
         If x and y are not of one float type.
     ValueError
-        If k is not within 0 and M, c is negative, not finite or no single number, or shapes do not go together.
+        If k is not within 0 and M (M - 1 others), x and y that are one set are of different sizes, c is negative, not finite
+        or no single number, or shapes do not go together.
 
     Notes
     -----
@@ -242,8 +261,20 @@ def knn(x: Array, y: Array, k: int, c: Any = 1.0) -> tuple[Array, Array]:
     array([[0, 1],
            [1, 0],
            [2, 0]])
+    >>> hyperbolic.knn(x, x, 1, skip_self=True)[1].T
+    array([[1, 0, 0]])
     """
     x, y = operands("knn", x, y, c=c)
+    if skip_self:
+        if x.shape[-2] != y.shape[-2]:
+            raise ValueError(f"knn: skip_self is for one set, x has {x.shape[-2]} rows, y has {y.shape[-2]}")
+        if not 0 <= k < max(y.shape[-2], 1):
+            raise ValueError(f"knn: k must be between 0 and the {y.shape[-2] - 1} other rows of y, got {k}")
+        d, indices = knn(x, y, min(k + 1, y.shape[-2]), c)
+        if not y.shape[-2]:
+            return d, indices
+        numbers = np.arange(x.shape[-2])[:, None]
+        return without(d, indices, numbers if isinstance(x, np.ndarray) else indices.new_tensor(numbers))
     if not 0 <= k <= y.shape[-2]:
         raise ValueError(f"knn: k must be between 0 and the {y.shape[-2]} rows of y, got {k}")
     if not watched(x, y, c):

@@ -9,6 +9,7 @@ Everything is computed in float64 and rounded once. Names are geoopt's; curvatur
 """
 
 from tersor.lorentz._space import time
+from tersor.lorentz.cones import entailment_loss, exterior_angle, half_aperture
 from tersor.lorentz.convert import (
     from_klein,
     from_poincare,
@@ -17,28 +18,39 @@ from tersor.lorentz.convert import (
     to_klein,
     to_poincare,
 )
-from tersor.lorentz.distance import cdist, dist, dist0
+from tersor.lorentz.distance import cdist, dist, dist0, dist2
+from tersor.lorentz.horo import busemann
 from tersor.lorentz.layers import linear, midpoint
-from tersor.lorentz.maps import expmap, expmap0, geodesic, logmap, logmap0
+from tersor.lorentz.maps import expmap, expmap0, geodesic, gyro_add, logmap, logmap0
+from tersor.lorentz.metric import egrad2rgrad, inner, norm
 from tersor.lorentz.transport import parallel_transport, parallel_transport0, parallel_transport0back
 
 #: every function here is about rows
 _ROWS = True
 
 __all__ = [
+    "busemann",
     "cdist",
     "dist",
     "dist0",
+    "dist2",
+    "egrad2rgrad",
+    "entailment_loss",
     "expmap",
     "expmap0",
+    "exterior_angle",
     "from_klein",
     "from_poincare",
     "geodesic",
+    "gyro_add",
+    "half_aperture",
+    "inner",
     "klein_to_poincare",
     "linear",
     "logmap",
     "logmap0",
     "midpoint",
+    "norm",
     "parallel_transport",
     "parallel_transport0",
     "parallel_transport0back",

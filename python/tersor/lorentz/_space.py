@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import numpy as np
+from tersor._along import along
+from tersor._arrays import dtype_name
+from tersor._reference import Array, dot, root, rounded, wide, xp
+from tersor._values import check_curvature
 
-from tersor._arrays import is_tensor
-from tersor._reference import Array, dot, rounded, wide, xp
+#: how far space parts may reach where that is asked for: their squares, and those of what a step makes of them, are numbers
+REACH = {"float64": 2.0**150, "float32": 2.0**127, "bfloat16": 2.0**127, "float16": 2.0**15}
 
 
 def check_same(who: str, x: Array, **others: Array) -> None:
@@ -17,35 +19,27 @@ def check_same(who: str, x: Array, **others: Array) -> None:
             raise TypeError(f"{who}: {name} is {getattr(y, 'dtype', type(y).__name__)}, x is {x.dtype}")
 
 
-def _at_hand(c: Any) -> bool:
-    """Whether the numbers of a tensor can be looked at: no device is waited for, and nothing watches."""
-    import torch
-
-    if torch.compiler.is_compiling() or c.device.type != "cpu" or torch._C._len_torch_dispatch_stack():
-        return False
-    from tersor._memory import lack
-
-    return lack(c) is None
-
-
 def checked(c: Any) -> Any:
     """c, where it is a number that can be looked at."""
-    if isinstance(c, (int, float)):  # what traces reads no function of NumPy
-        fine = 0 <= c < math.inf
-    elif is_tensor(c):
-        fine = not _at_hand(c) or bool(((c.detach() >= 0) & c.detach().isfinite()).all())
-    else:
-        fine = not isinstance(c, (np.ndarray, np.generic)) or bool(np.all(np.isfinite(c) & (np.asarray(c) >= 0)))
-    if not fine:
-        raise ValueError(f"lorentz: curvature must be finite and not negative, got {c}")
-    return c
+    return check_curvature("lorentz", c)
 
 
 def root_of(s: Array, c: Any) -> Array:
     return xp.sqrt(1 + c * dot(s, s))
 
 
-def time(x: Array, c: Any = 1.0) -> Array:
+def reach(x: Array) -> float:
+    return REACH[dtype_name(x.dtype)]
+
+
+def shortened(s: Array, most: Any) -> Array:
+    """Rows of no more than this length."""
+    n = root(dot(s, s))
+    return s * xp.where(n > most, most / xp.where(n > most, n, 1.0), 1.0)
+
+
+@along("x")
+def time(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     r"""The time part of points, :math:`t = \sqrt{1/c + \|s\|^2}`.
 
     Parameters
@@ -54,6 +48,8 @@ def time(x: Array, c: Any = 1.0) -> Array:
         Points.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; at 0 the time is infinite.
+    dim : int
+        The axis of the rows.
 
     Returns
     -------

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tersor import hyperbolic
-from tersor._reference import Array, dot, rounded, wide
+from tersor._along import along
+from tersor._reference import Array, rounded, wide, xp
 from tersor.lorentz._space import checked, root_of
 
 
-def ball_of(s: Array, c: Any) -> Array:
-    return hyperbolic.project(s / (1 + root_of(s, checked(c))), c)
+def _factor(y: Array, c: Any) -> Array:
+    """The conformal factor of points of a ball; NaN outside, where it would be that of another point."""
+    f = hyperbolic.lambda_x(y, c, keepdim=True)
+    return xp.where(f > 0, f, math.nan)
 
 
-def to_poincare(x: Array, c: Any = 1.0) -> Array:
+@along("x")
+def to_poincare(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     r"""The points of the Poincaré ball, :math:`s/(1 + \sqrt c\,t)`.
 
     Parameters
@@ -22,6 +27,8 @@ def to_poincare(x: Array, c: Any = 1.0) -> Array:
         Points of the hyperboloid.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative. At c = 0 the ball's coordinates are half as long: its metric there is 2.
+    dim : int
+        The axis of the rows.
 
     Returns
     -------
@@ -37,7 +44,8 @@ def to_poincare(x: Array, c: Any = 1.0) -> Array:
     return hyperbolic.project(rounded(s / (1 + root_of(s, checked(c))), x), c)
 
 
-def from_poincare(x: Array, c: Any = 1.0) -> Array:
+@along("x")
+def from_poincare(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     r"""The points of the hyperboloid, :math:`s = \lambda_xx`; the inverse of `to_poincare`.
 
     Parameters
@@ -46,6 +54,8 @@ def from_poincare(x: Array, c: Any = 1.0) -> Array:
         Points of the Poincaré ball.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative.
+    dim : int
+        The axis of the rows.
 
     Returns
     -------
@@ -58,10 +68,11 @@ def from_poincare(x: Array, c: Any = 1.0) -> Array:
         If x is not a float array, or c is negative or not finite.
     """
     y = wide(x)
-    return rounded(y * hyperbolic.lambda_x(y, c, keepdim=True), x)
+    return rounded(y * _factor(y, c), x)
 
 
-def to_klein(x: Array, c: Any = 1.0) -> Array:
+@along("x")
+def to_klein(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     r"""The points of the Klein ball, :math:`s/(\sqrt c\,t)`.
 
     Parameters
@@ -70,6 +81,8 @@ def to_klein(x: Array, c: Any = 1.0) -> Array:
         Points of the hyperboloid.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative.
+    dim : int
+        The axis of the rows.
 
     Returns
     -------
@@ -85,7 +98,8 @@ def to_klein(x: Array, c: Any = 1.0) -> Array:
     return hyperbolic.project(rounded(s / root_of(s, checked(c)), x), c)
 
 
-def from_klein(x: Array, c: Any = 1.0) -> Array:
+@along("x")
+def from_klein(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     r"""The points of the hyperboloid, :math:`s = k/\sqrt{1 - c\|k\|^2}`; the inverse of `to_klein`.
 
     Parameters
@@ -94,6 +108,8 @@ def from_klein(x: Array, c: Any = 1.0) -> Array:
         Points of the Klein ball.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative.
+    dim : int
+        The axis of the rows.
 
     Returns
     -------
@@ -106,10 +122,11 @@ def from_klein(x: Array, c: Any = 1.0) -> Array:
         If x is not a float array, or c is negative or not finite.
     """
     y = wide(x)
-    return rounded(y * (hyperbolic.lambda_x(y, c, keepdim=True) / 2) ** 0.5, x)
+    return rounded(y * (_factor(y, c) / 2) ** 0.5, x)
 
 
-def poincare_to_klein(x: Array, c: Any = 1.0) -> Array:
+@along("x")
+def poincare_to_klein(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     r"""From the Poincaré to the Klein ball, :math:`2x/(1 + c\|x\|^2)`.
 
     Parameters
@@ -118,6 +135,8 @@ def poincare_to_klein(x: Array, c: Any = 1.0) -> Array:
         Points of the Poincaré ball.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative.
+    dim : int
+        The axis of the rows.
 
     Returns
     -------
@@ -130,10 +149,11 @@ def poincare_to_klein(x: Array, c: Any = 1.0) -> Array:
         If x is not a float array, or c is negative or not finite.
     """
     y = wide(x)
-    return hyperbolic.project(rounded(y * 2 / (1 + checked(c) * dot(y, y)), x), c)
+    return hyperbolic.project(rounded(y / (1 - 1 / _factor(y, checked(c))), x), c)
 
 
-def klein_to_poincare(x: Array, c: Any = 1.0) -> Array:
+@along("x")
+def klein_to_poincare(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     r"""From the Klein to the Poincaré ball, :math:`k/(1 + \sqrt{1 - c\|k\|^2})`.
 
     Parameters
@@ -142,6 +162,8 @@ def klein_to_poincare(x: Array, c: Any = 1.0) -> Array:
         Points of the Klein ball.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative.
+    dim : int
+        The axis of the rows.
 
     Returns
     -------
@@ -154,4 +176,4 @@ def klein_to_poincare(x: Array, c: Any = 1.0) -> Array:
         If x is not a float array, or c is negative or not finite.
     """
     y = wide(x)
-    return hyperbolic.project(rounded(y / (1 + (2 / hyperbolic.lambda_x(y, c, keepdim=True)) ** 0.5), x), c)
+    return hyperbolic.project(rounded(y / (1 + (2 / _factor(y, c)) ** 0.5), x), c)

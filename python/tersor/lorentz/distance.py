@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from tersor import hyperbolic
+from tersor._along import along
 from tersor._op import op
 from tersor._reference import Array, arsinh_root, arsinh_root_d, dot, like, root, rounded, wide, xp
 from tersor._sample import Draw
 from tersor.hyperbolic.pairwise import operands
 from tersor.lorentz._space import check_same, checked
-from tersor.lorentz.convert import ball_of
 
 
 def _sample(*kinds: str) -> Any:
@@ -98,7 +98,48 @@ def dist(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fal
     return _dist(x, y, c, dim=dim, keepdim=keepdim)
 
 
-def dist0(x: Array, c: Any = 1.0, *, keepdim: bool = False) -> Array:
+@along("x", "y")
+def dist2(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) -> Array:
+    r"""Squared geodesic distance, with all its derivatives where the points are one too.
+
+    Parameters
+    ----------
+    x, y : array or tensor [..., d], float64, float32, float16 or bfloat16
+        Points, as their space parts; leading axes broadcast.
+    c : float, or array of 0 axes or [..., 1]
+        Curvature -c; finite, not negative. c = 0 gives :math:`\|x - y\|^2`.
+    dim : int
+        The axis of the rows.
+    keepdim : bool
+        Whether the result keeps that axis, with size 1.
+
+    Returns
+    -------
+    array or tensor [...]
+        Differentiable, twice too: the Hessian at equal points is twice the metric there.
+
+    Raises
+    ------
+    TypeError
+        If the arrays are not of one float type.
+    ValueError
+        If c is negative or not finite, or shapes do not broadcast.
+
+    Notes
+    -----
+    The square of `dist`, with the squared chord in its place where that is 0: the square of a distance that has no second
+    derivative there would have 0.
+    """
+    d = dist(x, y, c, keepdim=True)
+    s, r = wide(x), wide(y)
+    e = dot(s - r, s + r) / (xp.sqrt(1 + c * dot(s, s)) + xp.sqrt(1 + c * dot(r, r)))
+    chord = rounded(dot(s - r, s - r) - c * e * e, x)
+    square = xp.where(d == 0, chord, d * d)
+    return square if keepdim else square[..., 0]
+
+
+@along("x")
+def dist0(x: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) -> Array:
     r"""Distance from the origin, :math:`\frac{1}{\sqrt c}\operatorname{arsinh}(\sqrt c\,\|s\|)`.
 
     Parameters
@@ -107,8 +148,10 @@ def dist0(x: Array, c: Any = 1.0, *, keepdim: bool = False) -> Array:
         Points.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative.
+    dim : int
+        The axis of the rows.
     keepdim : bool
-        Whether the result keeps the axis of the rows, with size 1.
+        Whether the result keeps that axis, with size 1.
 
     Returns
     -------
@@ -153,14 +196,36 @@ def cdist(x: Array, y: Array, c: Any = 1.0) -> Array:
     Notes
     -----
     float64 data row by row: the same bits as `dist` has, at any radius, at the cost of a call for each row of the smaller side.
-    Smaller types on the ball, in float64 (see `tersor.hyperbolic.cdist`), which loses :math:`e^{\sqrt c\rho}` of 16 digits:
-    nothing that float32 would show up to :math:`\sqrt c\rho = 18`. No array of N·M·d either way.
+    Smaller types in float64 by :math:`\sinh^2\frac{\sqrt cd}2 = \sinh^2\frac{\rho_x - \rho_y}2 +
+    \frac{c\|x\|\|y\|}4\|\hat x - \hat y\|^2`, with :math:`\hat x = x/\|x\|` and radii ρ, in which float32 data has all its
+    digits at any radius that it reaches. No array of N·M·d either way.
     """
     check_same("cdist", x, y=y)
     x, y = operands("cdist", x, y, c=checked(c))
     if x.dtype.itemsize < 8:
-        return rounded(hyperbolic.cdist(ball_of(wide(x), c), ball_of(wide(y), c), c), x)
+        return rounded(_pairs(wide(x), wide(y), c), x)
     if x.shape[-2] > y.shape[-2]:
         return cdist(y, x, c).swapaxes(-1, -2)
     rows = [dist(x[..., i : i + 1, :], y, c) for i in range(x.shape[-2])]
     return xp.stack(rows, -2) if rows else x @ y.swapaxes(-1, -2)
+
+
+def _pairs(x: Array, y: Array, c: Any) -> Array:
+    """Distances between all pairs, in float64: 2 arsinh(√(cm))/√c, with m of the ball where one of two points is near the
+    origin, which has no direction, and of radii and directions elsewhere."""
+    xx, yy = dot(x, x), dot(y, y).swapaxes(-1, -2)
+    tx, ty = xp.sqrt(1 + c * xx), xp.sqrt(1 + c * yy)
+    way = hyperbolic.cdist(x / (1 + tx), y / (1 + xp.sqrt(1 + c * dot(y, y))), 0.0) / 2
+    near = way * way * (1 + tx) * (1 + ty) / 4
+    nx, ny = root(xx), root(yy)
+    small = (c * xx < 1) | (c * yy < 1)
+
+    def unit(s: Array) -> Array:
+        n = dot(s, s)
+        return s / xp.sqrt(xp.where(c * n < 1, 1.0, n))
+
+    turn = hyperbolic.cdist(unit(x), unit(y), 0.0) / 2
+    v = (xx - yy) / xp.where(small, 1.0, nx * ty + ny * tx)
+    far = v * v / (2 * (1 + xp.sqrt(1 + c * v * v))) + nx * ny * turn * turn / 4
+    m = xp.where(small, near, far)
+    return 2 * root(m) * arsinh_root(c * m)

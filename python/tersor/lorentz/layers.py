@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tersor import hyperbolic
+from tersor._along import along
 from tersor._reference import Array, dot, rounded, sinh_root, wide, xp
-from tersor.lorentz._space import check_same, time
-from tersor.lorentz.convert import ball_of, from_poincare
+from tersor.lorentz._space import check_same, checked, root_of, time
 from tersor.lorentz.distance import dist
 
 
@@ -35,27 +34,48 @@ def midpoint(x: Array, weights: Array | None = None, c: Any = 1.0) -> Array:
 
     Notes
     -----
-    Through the ball, in float64 (see `tersor.hyperbolic.weighted_midpoint`), which leaves 16 digits less those of
-    :math:`e^{\sqrt c\rho}`: all that float32 shows up to :math:`\sqrt c\rho = 18`. float64 data has the length of the result
-    corrected, by its distances to the points: with :math:`N = \sum_i w_is_i` and any a along N,
-    :math:`\cosh\delta\,N/\sum_i w_i\cosh\sqrt c\,d(a, s_i)`, where δ is what is between a and the midpoint. That is right for
-    weights that are not negative up to :math:`\sqrt c\rho = 18`, where a is no more along N than float64 can say, and loses
-    :math:`e^{2(\sqrt c\rho - 18)}` beyond; the gradients are those of the ball.
+    :math:`N/R` with :math:`N = \sum_i w_is_i` and :math:`R^2 = T^2 - c\|N\|^2`, :math:`T = \sum_i w_i\tau_i`, of which
+    :math:`T - \sqrt c\|N\|` is taken as :math:`\sum_i w_i\frac{1 + c\|s_i^\perp\|^2}{\tau_i + \sqrt cs_i^\parallel}` by what is
+    across N and along it: no term cancels where weights are not negative, and float32 data has all its digits at any radius
+    that it reaches. float64 data has the length of the result corrected by its distances to the points: with any a along N,
+    :math:`\cosh\delta\,N/\sum_i w_i\cosh\sqrt c\,d(a, s_i)`, where δ is what is between a and the midpoint. That is right up to
+    :math:`\sqrt c\rho = 18`, where a is no more along N than float64 can say, and loses :math:`e^{2(\sqrt c\rho - 18)}` beyond.
     """
     if weights is not None:
         check_same("midpoint", x, weights=weights)
     s = wide(x)
-    w: Any = None if weights is None else wide(weights)
-    y = from_poincare(hyperbolic.weighted_midpoint(ball_of(s, c), w, c, reducedim=[-2]), c)
+    w = s[..., :1].sum(-1) * 0 + 1 if weights is None else wide(weights)
+    y = _centroid(s, w, checked(c))
     if x.dtype.itemsize < 8:
         return rounded(y, x)
     fixed = [a.detach() if hasattr(a, "detach") else a for a in (s, w, c, y)]
     return y + (_lengthened(*fixed) - fixed[-1])
 
 
-def _lengthened(s: Array, w: Array | None, c: Any, guess: Array) -> Array:
+def _centroid(s: Array, w: Array, c: Any) -> Array:
+    """N/R."""
+    w = w[..., None]
+    tau = root_of(s, c)
+    total, time = (w * s).sum(-2), (w * tau).sum(-2)
+    square = dot(total, total)
+    plain = time * time - c * square
+    # that is enough near the origin, and at c = 0 all there is
+    close = plain > time * time / 1e4
+    k = xp.where(close, 1.0, c + 0 * square) ** 0.5
+    norm = xp.sqrt(xp.where(close, 1.0, square))
+    way = xp.where(close, 0.0, total) / norm
+    along = dot(way[..., None, :], s)
+    across = s - along * way[..., None, :]
+    k_each = k[..., None, :]
+    ahead = tau + k_each * xp.where(along > 0, along, -along)
+    # a point behind the origin, as N sees it, has the sum itself
+    less = xp.where(along > 0, (1 + k_each**2 * dot(across, across)) / ahead, ahead)
+    whole = xp.where(close, plain, (time + k * norm) * (w * less).sum(-2))
+    return total * xp.where(time < 0, -1.0, 1.0) / xp.sqrt(xp.where(whole > 0, whole, 1.0)) * (whole > 0)
+
+
+def _lengthened(s: Array, w: Array, c: Any, guess: Array) -> Array:
     """The midpoint from one near it; that one where weights have no midpoint."""
-    w = xp.ones_like(s[..., :1].sum(-1)) if w is None else w
     total = (w[..., None] * s).sum(-2)
     square = dot(total, total)
     # the point a = κN, and C = Σ w cosh: with e = tanh δ, 1/R = cosh δ/C
@@ -71,7 +91,8 @@ def _lengthened(s: Array, w: Array | None, c: Any, guess: Array) -> Array:
     return xp.where(fine, total * per / xp.sqrt(xp.where(fine, rest, 1.0)), guess)
 
 
-def linear(x: Array, weight: Array, bias: Array | None = None, c: Any = 1.0) -> Array:
+@along("x")
+def linear(x: Array, weight: Array, bias: Array | None = None, c: Any = 1.0, *, dim: int = -1) -> Array:
     r"""Lorentz linear map: :math:`W\,(t; s) + b`, or :math:`W s + b`, taken as the space part of a point.
 
     Parameters
@@ -84,6 +105,8 @@ def linear(x: Array, weight: Array, bias: Array | None = None, c: Any = 1.0) -> 
         Added to the space part.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative; positive where the time takes part.
+    dim : int
+        The axis of the rows.
 
     Returns
     -------

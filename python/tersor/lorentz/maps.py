@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from tersor._reference import Array, arsinh_root, dot, rounded, sinh_root, wide
-from tersor.lorentz._space import check_same, checked
+from tersor._along import along
+from tersor._reference import Array, arsinh_root, dot, root, rounded, sinh_root, wide, xp
+from tersor.lorentz._space import check_same, checked, reach, root_of, shortened
 from tersor.lorentz.distance import dist
 from tersor.lorentz.transport import to_origin
 
 
-def expmap0(v: Array, c: Any = 1.0) -> Array:
+@along("v")
+def expmap0(v: Array, c: Any = 1.0, *, dim: int = -1, clip: bool = False) -> Array:
     r"""Exponential map at the origin, :math:`s = \frac{\sinh(\sqrt c\,\|v\|)}{\sqrt c\,\|v\|}\,v`.
 
     Parameters
@@ -19,6 +21,12 @@ def expmap0(v: Array, c: Any = 1.0) -> Array:
         Tangent vectors at the origin, of the length of the way.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative. c = 0 gives v.
+    dim : int
+        The axis of the rows.
+    clip : bool
+        Whether vectors too long for the type are cut; else their points are infinite. Space parts then reach to
+        :math:`2^{127}` in float32 and bfloat16, :math:`2^{15}` in float16 and :math:`2^{150}` in float64, which are lengths
+        of 88.7, 11.1 and 104.7 at c = 1. A vector that is cut has no gradient along itself.
 
     Returns
     -------
@@ -31,10 +39,14 @@ def expmap0(v: Array, c: Any = 1.0) -> Array:
         If v is not a float array, or c is negative or not finite.
     """
     u = wide(v)
+    if clip:
+        most = reach(v)
+        u = shortened(u, most * arsinh_root(checked(c) * most**2 + 0 * u[..., :1]))
     return rounded(u * sinh_root(checked(c) * dot(u, u)), v)
 
 
-def logmap0(x: Array, c: Any = 1.0) -> Array:
+@along("x")
+def logmap0(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     r"""Logarithm at the origin, inverse to `expmap0`: :math:`\frac{\operatorname{arsinh}(\sqrt c\|s\|)}{\sqrt c\|s\|}\,s`.
 
     Parameters
@@ -43,6 +55,8 @@ def logmap0(x: Array, c: Any = 1.0) -> Array:
         Points.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative.
+    dim : int
+        The axis of the rows.
 
     Returns
     -------
@@ -58,7 +72,8 @@ def logmap0(x: Array, c: Any = 1.0) -> Array:
     return rounded(s * arsinh_root(checked(c) * dot(s, s)), x)
 
 
-def expmap(x: Array, v: Array, c: Any = 1.0) -> Array:
+@along("x", "v")
+def expmap(x: Array, v: Array, c: Any = 1.0, *, dim: int = -1, clip: bool = False) -> Array:
     r"""Exponential map at a point, :math:`\cosh(\sqrt c\,n)\,x + \frac{\sinh(\sqrt c\,n)}{\sqrt c\,n}\,v`, n the length of v.
 
     Parameters
@@ -69,6 +84,10 @@ def expmap(x: Array, v: Array, c: Any = 1.0) -> Array:
         Tangent vectors at x, as their space parts.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative. c = 0 gives x + v.
+    dim : int
+        The axis of the rows.
+    clip : bool
+        Whether points too far for the type are brought back along their ray, to where `expmap0` cuts.
 
     Returns
     -------
@@ -83,13 +102,20 @@ def expmap(x: Array, v: Array, c: Any = 1.0) -> Array:
     check_same("expmap", x, v=v)
     s, u = wide(x), wide(v)
     back = to_origin(s, u, checked(c))
+    if clip:  # no two points that are left are farther apart
+        most, length = reach(x), root(dot(back, back))
+        farthest = 2 * most * arsinh_root(c * most**2 + 0 * s[..., :1])
+        factor = xp.where(length > farthest, farthest / xp.where(length > farthest, length, 1.0), 1.0)
+        u, back = u * factor, back * factor
     z = c * dot(back, back)
     half = sinh_root(z / 4)
     # cosh r = 1 + 2 sinh²(r/2)
-    return rounded(s + s * (z / 2 * half * half) + u * sinh_root(z), x)
+    y = s + s * (z / 2 * half * half) + u * sinh_root(z)
+    return rounded(shortened(y, reach(x)) if clip else y, x)
 
 
-def logmap(x: Array, y: Array, c: Any = 1.0) -> Array:
+@along("x", "y")
+def logmap(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     r"""Logarithm at a point, the inverse of `expmap`: with :math:`r = \sqrt c\,d`, :math:`\frac{r}{\sinh r}(y - \cosh(r)\,x)`.
 
     Parameters
@@ -98,6 +124,8 @@ def logmap(x: Array, y: Array, c: Any = 1.0) -> Array:
         Points.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative. c = 0 gives y - x.
+    dim : int
+        The axis of the rows.
 
     Returns
     -------
@@ -117,7 +145,42 @@ def logmap(x: Array, y: Array, c: Any = 1.0) -> Array:
     return rounded((r - s - s * (z / 2 * half * half)) / sinh_root(z), x)
 
 
-def geodesic(t: Any, x: Array, y: Array, c: Any = 1.0) -> Array:
+@along("x", "y")
+def gyro_add(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
+    r"""Gyrovector addition, y moved along with the origin to x: :math:`y + \left(\tau_y + \frac{c\langle x, y\rangle}{1 +
+    \tau_x}\right)x`, :math:`\tau = \sqrt{1 + c\|s\|^2}`.
+
+    Parameters
+    ----------
+    x, y : array or tensor [..., d], of one type
+        Points.
+    c : float, or array of 0 axes or [..., 1]
+        Curvature -c; finite, not negative. c = 0 gives x + y.
+    dim : int
+        The axis of the rows.
+
+    Returns
+    -------
+    array or tensor [..., d]
+        Points. Differentiable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If arrays are not of one float type, c is negative or not finite, or shapes do not broadcast.
+
+    Notes
+    -----
+    The Möbius addition of the ball's points (`tersor.hyperbolic.mobius_add`), and a Lorentz boost of y by x. Where y is next
+    to -x the sum loses :math:`e^{2\sqrt c\rho}` of the digits of float64. Ungar (2008).
+    """
+    check_same("gyro_add", x, y=y)
+    s, r = wide(x), wide(y)
+    return rounded(r + s * (root_of(r, checked(c)) + c * dot(s, r) / (1 + root_of(s, c))), x)
+
+
+@along("x", "y")
+def geodesic(t: Any, x: Array, y: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     """The point at t on the geodesic from x (t = 0) to y (t = 1).
 
     Parameters
@@ -128,6 +191,8 @@ def geodesic(t: Any, x: Array, y: Array, c: Any = 1.0) -> Array:
         Points.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative.
+    dim : int
+        The axis of the rows.
 
     Returns
     -------

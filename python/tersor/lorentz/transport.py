@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tersor._along import along
 from tersor._reference import Array, dot, rounded, sinh_root, wide
 from tersor.lorentz._space import check_same, checked, root_of
 from tersor.lorentz.distance import dist
@@ -14,7 +15,8 @@ def to_origin(s: Array, v: Array, c: Any) -> Array:
     return v - s * (c * dot(s, v) / (tau * (1 + tau)))
 
 
-def parallel_transport(x: Array, y: Array, v: Array, c: Any = 1.0) -> Array:
+@along("x", "y", "v")
+def parallel_transport(x: Array, y: Array, v: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     r"""Parallel transport of v from x to y, :math:`v + \frac{c\langle Y, V\rangle}{1 - c\langle X, Y\rangle}(x + y)`.
 
     Parameters
@@ -25,6 +27,8 @@ def parallel_transport(x: Array, y: Array, v: Array, c: Any = 1.0) -> Array:
         Tangent vectors at x, as their space parts.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative. c = 0 gives v.
+    dim : int
+        The axis of the rows.
 
     Returns
     -------
@@ -47,7 +51,8 @@ def parallel_transport(x: Array, y: Array, v: Array, c: Any = 1.0) -> Array:
     return rounded(u + (s + r) * (c * along / (2 + z / 2 * half * half)), x)
 
 
-def parallel_transport0(y: Array, v: Array, c: Any = 1.0) -> Array:
+@along("y", "v")
+def parallel_transport0(y: Array, v: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     """Parallel transport of v from the origin to y.
 
     Parameters
@@ -58,6 +63,8 @@ def parallel_transport0(y: Array, v: Array, c: Any = 1.0) -> Array:
         Tangent vectors at the origin.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative.
+    dim : int
+        The axis of the rows.
 
     Returns
     -------
@@ -74,7 +81,8 @@ def parallel_transport0(y: Array, v: Array, c: Any = 1.0) -> Array:
     return rounded(u + s * (checked(c) * dot(s, u) / (1 + root_of(s, c))), y)
 
 
-def parallel_transport0back(x: Array, v: Array, c: Any = 1.0) -> Array:
+@along("x", "v")
+def parallel_transport0back(x: Array, v: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     """Parallel transport of v from x to the origin.
 
     Parameters
@@ -85,6 +93,8 @@ def parallel_transport0back(x: Array, v: Array, c: Any = 1.0) -> Array:
         Tangent vectors at x, as their space parts.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative.
+    dim : int
+        The axis of the rows.
 
     Returns
     -------

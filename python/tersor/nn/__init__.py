@@ -17,11 +17,13 @@ from tersor.nn.embedding import QuantEmbedding
 from tersor.nn.gradual import GradualPruner
 from tersor.nn.linear import PoincareLinear, PoincareMLR, identity_
 from tersor.nn.masks import Masks
+from tersor.nn.points import HEmbedding
 from tersor.nn.pool import PoincareAvgPool2d
 from tersor.nn.quant import QuantLinear
 from tersor.nn.residual import PoincareResidual, tangent_add
 from tersor.nn.shrink import Shrinking, shrink
 from tersor.nn.sparse import SparseLinear
+from tersor.nn.wrapped_normal import WrappedNormal
 
 __all__ = [
     "Conversion",
@@ -29,6 +31,7 @@ __all__ = [
     "DynamicSparse",
     "GradualPruner",
     "Masks",
+    "HEmbedding",
     "PoincareActivation",
     "PoincareAttention",
     "PoincareAvgPool2d",
@@ -42,6 +45,7 @@ __all__ = [
     "QuantLinear",
     "Shrinking",
     "SparseLinear",
+    "WrappedNormal",
     "attention",
     "beta_concat",
     "beta_ratio",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tersor import hyperbolic
 from tersor._arrays import dtype_name
-from tersor._values import number
+from tersor._values import check_curvature, number
 from tersor.hyperbolic._planes import square_norm
 from tersor.hyperbolic._smooth import arsinh_root, cosh_root, sinh_root
 from tersor.nn._cast import accept, autocast_type, exactly
@@ -52,6 +52,7 @@ def tangent_add(u: Tensor, v: Tensor, c: Any = 1.0, *, dim: int = -1) -> Tensor:
         )
     if u.shape != v.shape:
         raise ValueError(f"tangent_add: {tuple(u.shape)} {u.dtype} and {tuple(v.shape)} {v.dtype} do not go together")
+    check_curvature("tangent_add", c)
     c = (
         c
         if isinstance(c, Tensor)

@@ -1,0 +1,131 @@
+"""Entailment cones: at every point the cone of what lies behind it, as the origin sees it. The one rule: angles are those of a
+tangent taken apart into what is along the radius and what is across it, never arcs of a cosine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tersor._along import along
+from tersor._reference import Array, dot, rounded, wide, xp
+from tersor.hyperbolic.cones import angle, aperture, radius
+from tersor.lorentz._space import checked, root_of
+
+
+@along("x")
+def half_aperture(x: Array, c: Any = 1.0, min_radius: float = 0.1, *, dim: int = -1, keepdim: bool = False) -> Array:
+    r"""Half the aperture of the entailment cone at x, :math:`\arcsin\frac{2K}{\sqrt c\,\|s\|}`.
+
+    Parameters
+    ----------
+    x : array or tensor [..., d], float64, float32, float16 or bfloat16
+        Points.
+    c : float, or array of 0 axes or [..., 1]
+        Curvature -c; finite, not negative.
+    min_radius : float
+        K: nearer to the origin than that, roughly, cones are whole half spaces.
+    dim : int
+        The axis of the rows.
+    keepdim : bool
+        Whether the result keeps that axis, with size 1.
+
+    Returns
+    -------
+    array or tensor [...]
+        In 0 to π/2. Differentiable, with gradient 0 where it is π/2.
+
+    Raises
+    ------
+    TypeError
+        If the arrays are not of one float type.
+    ValueError
+        If c is negative or not finite, min_radius is not positive, or shapes do not broadcast.
+
+    Notes
+    -----
+    At c = 0 there are no cones, and it is π/2. Ganea, Bécigneul, Hofmann, "Hyperbolic Entailment Cones" (2018); Desai et al.,
+    MERU (2023), whose formula for the hyperboloid is the same cone.
+    """
+    k = radius("half_aperture", min_radius)
+    s = wide(x)
+    lean = checked(c) * dot(s, s)
+    y = rounded(aperture(lean, k), x)
+    return y if keepdim else y[..., 0]
+
+
+@along("x", "y")
+def exterior_angle(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) -> Array:
+    r"""The angle at x between the ray from the origin through x and the geodesic to y, :math:`\pi - \angle Oxy`.
+
+    Parameters
+    ----------
+    x, y : array or tensor [..., d], float64, float32, float16 or bfloat16
+        Points; leading axes broadcast.
+    c : float, or array of 0 axes or [..., 1]
+        Curvature -c; finite, not negative.
+    dim : int
+        The axis of the rows.
+    keepdim : bool
+        Whether the result keeps that axis, with size 1.
+
+    Returns
+    -------
+    array or tensor [...]
+        In 0 to π: 0 where y is straight behind x.
+        Differentiable; where nothing is across x, the gradient is 0 by what would be.
+
+    Raises
+    ------
+    TypeError
+        If the arrays are not of one float type.
+    ValueError
+        If c is negative or not finite, or shapes do not broadcast.
+
+    Notes
+    -----
+    The tangent of the geodesic is that of `logmap`, and its angle :math:`\operatorname{atan2}` of its part across x and its
+    part along x, in float64: an arc of a cosine has half of the digits near 0 and π. Where x is the origin or y, 0.
+    """
+    s, r = wide(x), wide(y)
+    f, e = 1 + root_of(s, checked(c)), 1 + root_of(r, c)
+    a = rounded(angle(s / f, r / e, f, e, c), x)
+    return a if keepdim else a[..., 0]
+
+
+@along("x", "y")
+def entailment_loss(
+    x: Array, y: Array, c: Any = 1.0, min_radius: float = 0.1, *, dim: int = -1, keepdim: bool = False
+) -> Array:
+    r"""How far y is outside the cone at x, :math:`\max(0, \Xi(x, y) - \psi(x))`, the `exterior_angle` less the `half_aperture`.
+
+    Parameters
+    ----------
+    x, y : array or tensor [..., d], float64, float32, float16 or bfloat16
+        Points: the general and the special; leading axes broadcast.
+    c : float, or array of 0 axes or [..., 1]
+        Curvature -c; finite, not negative.
+    min_radius : float
+        As `half_aperture` has it.
+    dim : int
+        The axis of the rows.
+    keepdim : bool
+        Whether the result keeps that axis, with size 1.
+
+    Returns
+    -------
+    array or tensor [...]
+        Angles, 0 inside the cone. Differentiable.
+
+    Raises
+    ------
+    TypeError
+        If the arrays are not of one float type.
+    ValueError
+        If c is negative or not finite, min_radius is not positive, or shapes do not broadcast.
+
+    Notes
+    -----
+    Ganea et al. (2018), eq. 33; a loss of pairs that are none is ``relu(margin - entailment_loss(...))``.
+    """
+    gap = exterior_angle(x, y, c, keepdim=True) - half_aperture(x, c, min_radius, keepdim=True)
+    gap = xp.where(gap < 0, 0.0 * gap, gap)
+    return gap if keepdim else gap[..., 0]

@@ -5,6 +5,7 @@ import math
 import pickle
 from fractions import Fraction
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -524,7 +525,7 @@ def test_norms_of_gradients_are_those_of_the_weights_gradient(library):
     np.testing.assert_allclose(same, np.linalg.norm(a * g[:, :3], axis=1), rtol=1e-13)
     np.testing.assert_allclose(np.asarray(metrics.norm_grad(library(a), library(g), "bias")), np.linalg.norm(g, axis=1))
     for wrong, kind in ((g, "scaling"), (g[..., :2].copy(), "conv1"), (g[0], "conv3")):
-        with pytest.raises(ValueError, match="norm_grad: activation must be"):
+        with pytest.raises(ValueError, match="norm_grad: activation and gradient must have"):
             metrics.norm_grad(library(a), library(wrong), kind)
     with pytest.raises(ValueError, match="norm_grad: kind must be one of"):
         metrics.norm_grad(library(a), library(g), "conv5")
@@ -793,3 +794,8 @@ def test_numbers_of_16_bits_are_read_as_they_are(kind):
     assert metrics.cka(p, p[:, :2]) == metrics.cka(wide, wide[:, :2])
     assert metrics.neural_collapse(p, y) == metrics.neural_collapse(wide, y)
     assert metrics.residual_contribution(p, p)[0].dtype is kind
+    theirs = ml_dtypes.bfloat16 if kind is torch.bfloat16 else np.float16
+    q = p.view(torch.int16).numpy().view(theirs)
+    assert metrics.calibration_error(q, y.numpy()) == float(metrics.calibration_error(p, y))
+    assert math.isclose(metrics.cka(q, q[:, :2]), metrics.cka(p, p[:, :2]), rel_tol=1e-13)
+    assert metrics.residual_contribution(q, q)[0].dtype == theirs

@@ -629,10 +629,14 @@ def test_corrections_of_squares(library):
     bite[20:60, 20:36] = False
     assert effort(bite, relax=0) == (0, 0, 4, 0)  # along three sides
     assert effort(bite) == (0, 0, 6, 0)  # growth with the cross leaves two corners out
-    thin = t & (np.arange(80) != 40)
-    skeleton = np.zeros_like(t)
-    skeleton[30:50, 40] = True
-    assert effort(thin) == (0, 0, 0, 0) and effort(thin, skeleton=library(skeleton)) == (0, 0, 0, 1)
+    slit = t.copy()
+    slit[30:50, 40] = False
+    assert effort(slit) == (0, 0, 0, 1)
+    spur = t.copy()
+    spur[40, 60:75] = True
+    with_spur = lambda **o: metrics.human_correction_effort(library(t), library(spur), **o)  # noqa: E731
+    assert with_spur() == (0, 0, 0, 0)  # too thin to be seen, but for its skeleton
+    assert with_spur(skeleton=library(spur & ~t)) == (0, 0, 2, 0)
     nothing = np.zeros_like(t)
     assert effort(nothing)[:2] == (0, 0) and effort(nothing).fn_points >= 4
     for wrong, said in (({"relax": -1}, "relax must not be"), ({"epsilon": math.nan}, "epsilon must be")):

@@ -17,7 +17,7 @@ import warnings
 
 import pytest
 import torch
-from tersor import hyperbolic, nn, optim, prune, quant
+from tersor import hyperbolic, metrics, nn, optim, prune, quant
 from tersor._op import OPS
 from test_layers import IMAGE, LAYERS, made
 from test_public_torch import CASES, CONSTANT
@@ -485,6 +485,51 @@ def masks_are_refused_by_shards():
     assert refused(lambda: nn.Masks(net), "Masks: 0.weight is a DTensor")
     w = next(net.parameters())
     assert refused(lambda: prune.set_update(w, w > 0, 0.5, seed=0), "set_update: w must be a plain tensor")
+# --- metrics ---
+
+
+@check()
+def metrics_are_those_of_all_processes():
+    """States are merged in the order of ranks: every process has the bytes of one that saw all, also where one saw nothing."""
+    from test_metrics import PARTS, fed, parts_of, same
+
+    for key in PARTS.args[1]:
+        kind, options, data, _ = parts_of()[key]
+        for cuts in ([0, 23, 60], [0, 60, 60], [0, 0, 60]):
+            mine = fed(kind, options, data, [cuts[RANK], cuts[RANK + 1]])
+            mine.sync()
+            assert same(mine, fed(kind, options, data, cuts)), (key, cuts)
+            assert repr(mine.compute()) == repr(fed(kind, options, data, cuts).compute())
+    nobody = kind(**options)
+    nobody.sync()
+    assert not nobody.state_dict()
+
+
+@check()
+def metrics_of_other_settings_are_refused():
+    for metric in (metrics.CalibrationError(5 + RANK), metrics.NeuralCollapse(3 + RANK)):
+        try:
+            metric.sync()
+        except ValueError as e:
+            assert ".sync: the settings of rank 0" in str(e)
+        else:
+            raise AssertionError("no error")
+    wide = metrics.RunningMoments()
+    wide.update(torch.ones(3, 2 + RANK))
+    before = wide.state_dict()
+    try:
+        wide.sync()
+    except ValueError as e:
+        assert "RunningMoments.sync: sizes differ" in str(e)
+    else:
+        raise AssertionError("no error")
+    assert all((v == before[k]).all() for k, v in wide.state_dict().items())
+    from torch.distributed.tensor import Shard
+
+    assert refused(lambda: wide.update(spread(torch.ones(4, 2), Shard(0))), "RunningMoments.update: x")
+    for f in (metrics.calibration_error, metrics.neural_collapse, metrics.spearman_corrcoef):
+        x = spread(torch.ones(4, 2), Shard(0))
+        assert refused(lambda f=f, x=x: f(x, torch.zeros(4, dtype=torch.int64)), f.__name__)
 
 
 # --- functions ---
@@ -505,6 +550,8 @@ REFUSED = {
     "hyperbolic.window_midpoint": "windows over the rows",
     "lorentz.midpoint": "a mean over the rows",
     "loss.info_nce": "all pairs",
+    "metrics.cka": "all pairs",
+    "metrics.loss_barrier": "takes plain tensors",
     "norm.rms_norm": "its case shards the weight",
     "project.project": "takes plain tensors",
     "prune.apply_mask": "its mask is plain",

@@ -18,8 +18,8 @@ class Moments(NamedTuple):
 
 
 def moments(x: np.ndarray, w: np.ndarray | None = None) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
-    """Along the first axis of ``[n, ...]`` numbers in float64, n > 0, of weights ``[n]`` > 0: the count or weight, the first row,
-    the mean less that row, and the sum of squares about the mean."""
+    """Along the first axis of ``[n, ...]`` numbers in float64, n > 0, of weights ``[n]`` > 0: the count or weight, the first
+    row, the mean less that row, and the sum of squares about the mean."""
     far = x - x[:1]
     if w is not None:
         w = w.reshape(-1, *(1,) * (x.ndim - 1))

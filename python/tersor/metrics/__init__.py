@@ -14,6 +14,7 @@ from tersor.metrics.cka import CKA, cka, cka_matrix
 from tersor.metrics.collapse import NeuralCollapse, neural_collapse
 from tersor.metrics.information import Information, MutualInformation, binned_mutual_information
 from tersor.metrics.layers import class_correlation, curriculum_window, loss_barrier, norm_grad, residual_contribution
+from tersor.metrics.masks import Effort, human_correction_effort, relaxed_errors
 from tersor.metrics.moments import RunningMoments
 from tersor.metrics.power import PowerLaw, fit_power_law
 from tersor.metrics.rank import kendall_rank_corrcoef, spearman_corrcoef
@@ -23,6 +24,7 @@ __all__ = [
     "CKA",
     "Bins",
     "CalibrationError",
+    "Effort",
     "Information",
     "Moments",
     "MutualInformation",
@@ -37,11 +39,13 @@ __all__ = [
     "class_correlation",
     "curriculum_window",
     "fit_power_law",
+    "human_correction_effort",
     "kendall_rank_corrcoef",
     "label_sharpness",
     "loss_barrier",
     "neural_collapse",
     "norm_grad",
+    "relaxed_errors",
     "residual_contribution",
     "spearman_corrcoef",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import Array, is_tensor, whole
+from tersor._arrays import Array, is_distributed, is_tensor, whole
 from tersor._reference import dot, quiet, root, rounded, wide, xp
 
 KINDS = ("conv1", "conv3", "scaling", "bias")
@@ -115,7 +115,7 @@ def norm_grad(activation: Array, gradient: Array, kind: str = "conv1") -> Array:
     same = a.ndim == g.ndim == 4 and (a.shape[0], *a.shape[2:]) == (g.shape[0], *g.shape[2:])
     if not same or (kind == "scaling" and a.shape[1] != g.shape[1]):
         raise ValueError(
-            f"{who}: activation must be [N, C, H, W] and gradient go with it, got {tuple(a.shape)} and {tuple(g.shape)}"
+            f"{who}: activation and gradient must have the axes [N, C, H, W], got {tuple(a.shape)} and {tuple(g.shape)}"
         )
     if kind == "scaling":
         return rounded(root(((a * g) ** 2).sum(1)), activation)
@@ -188,6 +188,8 @@ def loss_barrier(losses: Array, alphas: Any = None) -> Any:
     Ticket Hypothesis" (2020).
     """
     who = "loss_barrier"
+    if is_distributed(losses):
+        raise TypeError(f"{who}: losses must be a plain tensor, got a DTensor; full_tensor() makes one")
     n = losses.shape[-1] if losses.ndim else 0
     if n < 2:
         raise ValueError(f"{who}: losses must have two or more along their last axis, got shape {tuple(losses.shape)}")

@@ -160,11 +160,20 @@ def seeded(module: nn.Module, seed: int) -> nn.Module:
 
 
 def train(
-    model: nn.Module, loss: Callable[[Tensor], Tensor], n: int, *, steps: int, rate: float, seed: int, batch: int = 128
+    model: nn.Module,
+    loss: Callable[[Tensor], Tensor],
+    n: int,
+    *,
+    steps: int,
+    rate: float,
+    seed: int,
+    batch: int = 128,
+    hold: Callable[[torch.optim.Optimizer], Any] = lambda optimiser: None,
 ) -> None:
-    """Adam with a cosine schedule on ``loss(rows)``, rows drawn from 0 to n - 1 by the seed."""
+    """Adam with a cosine schedule on ``loss(rows)``, rows drawn from 0 to n - 1 by the seed; `hold` is given the optimiser."""
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], rate)
+    hold(optimiser)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(steps):
         optimiser.zero_grad()

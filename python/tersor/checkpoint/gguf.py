@@ -154,9 +154,7 @@ class GGUF(Reader):
         if e.dtype in NUMBERS:
             return super().array(name)
         kind = TYPES[e.dtype]
-        raw = np.empty(e.nbytes, np.uint8)
-        self._read(memoryview(raw), e.start)
-        return raw.reshape(*e.shape[:-1], e.shape[-1] // kind.elements * kind.bytes)
+        return self.octets(e).reshape(*e.shape[:-1], e.shape[-1] // kind.elements * kind.bytes)
 
 
 def _text(text: str) -> bytes:

@@ -195,11 +195,16 @@ class Reader:
             self._read(memoryview(piece), at)
             yield piece
 
+    def octets(self, entry: Entry) -> np.ndarray:
+        """The bytes of a tensor."""
+        raw = np.empty(entry.nbytes, np.uint8)
+        self._read(memoryview(raw), entry.start)
+        return raw
+
     def array(self, name: str) -> np.ndarray:
         """A whole tensor; bfloat16 and 8-bit floats need the package ml_dtypes, floats of 6 and 4 bits come as bytes."""
         e = self.entries[name]
-        raw = np.empty(e.nbytes, np.uint8)
-        self._read(memoryview(raw), e.start)
+        raw = self.octets(e)
         kind = NUMPY.get(e.dtype)
         if kind is None:
             return raw

@@ -43,7 +43,7 @@ class Writer:
         size: int | None = None,
     ) -> None:
         self._file = AtomicFile(path)
-        self._head, self._size = (head, size) if head is not None else _header(entries, metadata)
+        self._head, self._size = (head, size) if head is not None else header(entries, metadata)
 
     def __enter__(self) -> Writer:
         self._file.__enter__()
@@ -72,7 +72,14 @@ class Writer:
         self._file.__exit__(kind, error, trace)
 
 
-def _header(entries: Iterable[tuple[str, str, Sequence[int]]], metadata: Mapping[str, str] | None) -> tuple[bytes, int]:
+def write_json(path: StrPath, value: Any) -> None:
+    """Replaces a file by a value in JSON."""
+    with AtomicFile(path) as file:
+        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def header(entries: Iterable[tuple[str, str, Sequence[int]]], metadata: Mapping[str, str] | None) -> tuple[bytes, int]:
+    """The bytes before the data of a file, and its size in all."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     at = 0
     for name, dtype, shape in entries:

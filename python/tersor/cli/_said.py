@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tersor.cli._console import console, shown
@@ -29,6 +29,12 @@ def rounded(reasons: Mapping[str, str]) -> None:
 def unscaled(reasons: Mapping[str, str]) -> None:
     """Says which layers have inputs that are not scaled, and why."""
     _by_reason("inputs not scaled", reasons)
+
+
+def decoded(names: Sequence[str]) -> None:
+    """Says which weights were decoded on the way in."""
+    if names:
+        _by_reason("decoded", dict.fromkeys(names, "8-bit floats with scales"))
 
 
 def _by_reason(what: str, reasons: Mapping[str, str]) -> None:

@@ -9,7 +9,7 @@ import click
 
 from tersor.cli._console import console, progress, shown
 from tersor.cli._options import EMBEDDINGS, EXCLUDE, INCLUDE, OUTPUT, SOURCE
-from tersor.cli._said import chosen, dense, left
+from tersor.cli._said import chosen, decoded, dense, left
 
 
 def _number(context: click.Context, option: click.Parameter, value: float) -> float:
@@ -76,4 +76,5 @@ def prune(
     if made.dense:
         out.print(f"what to prune was chosen by {chosen(made.rule, source)}", markup=False)
     dense(made.dense)
+    decoded(made.decoded)
     left(made.left, made.untouched)

@@ -8,7 +8,7 @@ import click
 
 from tersor.cli._console import console, counting, progress, several, shown, size
 from tersor.cli._options import EMBEDDINGS, EXCLUDE, INCLUDE, OUTPUT, SOURCE
-from tersor.cli._said import chosen, dense, left, rounded, unscaled
+from tersor.cli._said import chosen, decoded, dense, left, rounded, unscaled
 
 
 def _widths(_: click.Context, __: click.Parameter, value: str | None) -> str | tuple[int, ...] | None:
@@ -146,4 +146,5 @@ def quantize(
     dense(made.choice.dense)
     rounded(made.rounded)
     unscaled(made.unscaled)
+    decoded(made.decoded)
     left(made.left, made.untouched)

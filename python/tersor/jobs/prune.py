@@ -16,13 +16,14 @@ import numpy as np
 from tersor._keys import Order
 from tersor._op import kernel
 from tersor._public import opened
-from tersor.checkpoint import Entry, Model, Reader, Writer
+from tersor.checkpoint import Entry, Reader, Writer
 from tersor.checkpoint._modules import LINEAR, TABLE, rule_of, tree
 from tersor.checkpoint._parts import ROUTER, held, is_table
 from tersor.checkpoint._patterns import Patterns
 from tersor.checkpoint._quantized import evidence
 from tersor.checkpoint._small import SMALL, table
 from tersor.jobs._journal import Journal
+from tersor.jobs.floats8 import Dense
 from tersor.prune._rank import Cut, Plan, plan, search, share
 from tersor.prune._run import integer, order_of, signed_word
 
@@ -38,7 +39,8 @@ class Pruned(NamedTuple):
 
     ``left`` names what a folder's result was not given: the same weights in other formats, and states of a training;
     ``dense`` the tensors that were held back, with the reason, and ``rule`` what decided that; ``untouched`` the files of
-    weights in subfolders, parts of their own that went along as they are.
+    weights in subfolders, parts of their own that went along as they are; ``decoded`` the weights that were 8-bit floats with
+    scales, and were decoded as they were read.
     """
 
     total: int
@@ -49,6 +51,7 @@ class Pruned(NamedTuple):
     dense: dict[str, str]
     rule: str
     untouched: tuple[str, ...] = ()
+    decoded: tuple[str, ...] = ()
 
 
 class _Meter:
@@ -120,7 +123,8 @@ def prune_safetensors(
     Parameters
     ----------
     src : path
-        A ``.safetensors`` file, a model folder, or the index of a sharded one.
+        A ``.safetensors`` file, a model folder, or the index of a sharded one; of 8-bit floats with scales too, which are
+        decoded to the type that ``config.json`` gives the model (bfloat16 if none).
     dst : path
         Where to write: a file for a file, a folder for a folder; may be ``src`` itself. What is there is replaced as a whole
         when its successor is complete. A folder's other files are carried over, except the same weights in other formats.
@@ -167,7 +171,7 @@ def prune_safetensors(
     if (sparsity is None) == (k is None):
         raise ValueError("exactly one of sparsity and k must be given")
     patterns = Patterns(include, exclude)
-    with Model(src) as model:
+    with Dense(src) as model:
         meter = _Meter(progress)
         step = meter.step
         if found := evidence(model):
@@ -232,7 +236,7 @@ def prune_safetensors(
             if journal:
                 journal.remove()
         threshold = order.value(key) if count else None
-        return Pruned(total, count, threshold, kept_by, left, dense, rule_of(known), untouched)
+        return Pruned(total, count, threshold, kept_by, left, dense, rule_of(known), untouched, model.decoded)
 
 
 def _solve(layers: Sequence[_Stored], k: int, order: Order, protect: Sequence[int]) -> tuple[int, Plan]:

@@ -4,24 +4,24 @@ there whole or not at all.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from tersor._op import FormatError
 from tersor.checkpoint import Entry, Model, Reader, Writer
-from tersor.checkpoint._atomic import AtomicFile
 from tersor.checkpoint._format import BITS, Misuse, StrPath
 from tersor.checkpoint._modules import tree
 from tersor.checkpoint._quantized import evidence, settings
 from tersor.checkpoint.gguf import GGUF, is_gguf
 from tersor.checkpoint.reader import CHUNK
+from tersor.checkpoint.writer import write_json
 from tersor.jobs import calibrate, compressed, encoded, gguf, restore
+from tersor.jobs.floats8 import Dense
 from tersor.quant import Encoded
 
 Progress = Callable[[int, int], None]
@@ -37,7 +37,8 @@ class Summary:
     tensors that calibration had nothing to say of, with the reason: they are rounded to the nearest. ``widths`` has the bits of
     each tensor where they were to be chosen, ``bits`` what a quantized weight takes on average, its share of scales with it.
     ``unscaled`` has the tensors whose inputs took no scales (``-awq``), with the reason. ``unread`` says why transformers
-    cannot read the folder by itself (`load` can), if it cannot.
+    cannot read the folder by itself (`load` can), if it cannot. ``decoded`` names the weights that were 8-bit floats with
+    scales, and were decoded as they were read.
     """
 
     choice: compressed.Choice
@@ -50,6 +51,7 @@ class Summary:
     bits: float = 0.0
     unread: str | None = None
     unscaled: Mapping[str, str] = field(default_factory=dict)
+    decoded: tuple[str, ...] = ()
 
 
 def quantize_safetensors(
@@ -70,7 +72,8 @@ def quantize_safetensors(
 
     Parameters
     ----------
-    src : a ``.safetensors`` file, a model folder, or the index of a sharded one
+    src : a ``.safetensors`` file, a model folder, or the index of a sharded one; of 8-bit floats with scales too, which are
+        decoded to the type that ``config.json`` gives the model (bfloat16 if none)
     dst : a file for a file, a folder for a folder
     scheme : ``int8-row``, ``int4-g128`` or another of 8 or 4 bits, per row or per group; with ``-gptq`` or ``-awq`` after it,
         codes are found by what the layers are given of the texts in ``calibration``; ``int-g128-gptq`` goes with ``bits``
@@ -113,7 +116,7 @@ def quantize_safetensors(
         )
     if how.calibrated != (calibration is not None):
         raise Misuse(f"scheme {scheme}: " + ("needs texts for calibration" if how.calibrated else "is not calibrated"))
-    with Model(src) as model:
+    with Dense(src) as model:
         config = model.config
         if found := evidence(model):
             raise ValueError(f"{os.fspath(src)}: is quantized already: {found}")
@@ -137,6 +140,10 @@ def quantize_safetensors(
         if calibration is not None:
             if model.folder is None:
                 raise Misuse(f"{os.fspath(src)}: calibration runs a model, which is a folder")
+            if model.decoded:
+                raise Misuse(
+                    f"{os.fspath(src)}: calibration runs a model, and this one is of 8-bit floats: --scheme {how.codes}"
+                )
             kinds = {name: (dtype, shape) for name, dtype, shape in shapes}
             solved = calibrate.solve(
                 model.folder,
@@ -180,12 +187,19 @@ def quantize_safetensors(
         sizes = {name: (schemes[name].size(shape, dtype), shape) for name, dtype, shape in shapes if name in schemes}
         average = sum(size for size, _ in sizes.values()) / sum(n * k for _, (n, k) in sizes.values())
         widths = {} if how.bits else solved.widths
-        return Summary(choice, before, after, left, untouched, solved.rounded, widths, average, unread, solved.unscaled)
-
-
-def write_json(path: Path, value: Any) -> None:
-    with AtomicFile(path) as file:
-        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+        return Summary(
+            choice,
+            before,
+            after,
+            left,
+            untouched,
+            solved.rounded,
+            widths,
+            average,
+            unread,
+            solved.unscaled,
+            model.decoded,
+        )
 
 
 def _file(

@@ -21,9 +21,10 @@ from tersor.checkpoint._ggml import AXES, NUMBERS, TYPES
 from tersor.checkpoint._parts import is_table
 from tersor.checkpoint._quantized import settings
 from tersor.checkpoint.gguf import GGUFWriter, is_gguf
+from tersor.checkpoint.writer import write_json
 from tersor.jobs import encoded, gguf, restore
 from tersor.jobs.containers import CONTAINERS, Codes, Container, Grain, Part, block
-from tersor.jobs.quantize import Progress, schemes_of, write_json
+from tersor.jobs.quantize import Progress, schemes_of
 
 FORMATS = (*CONTAINERS, "gguf")
 #: files that say how a model is quantized, of which config.json is written anew

@@ -267,6 +267,45 @@ def packed(stem: str, names: Mapping[str, Any], get: Get, said: list[Known], fil
     return _restored(stem, codes, zero, names, get, said, file)
 
 
+def _scale(
+    stem: str, names: Mapping[str, Any], get: Get, shape: tuple[int, ...], said: list[Known]
+) -> tuple[np.ndarray, list[Known]]:
+    """The scales of a weight, and what is said of it or follows from them."""
+    # the name says inverse of fp8 checkpoints, the number is a scale all the same
+    inverse = stem + "weight_scale_inv" in names
+    scale = get(stem + ("weight_scale_inv" if inverse else "weight_scale")).astype(np.float32)
+    n, k = shape[0], shape[-1]
+    grouped = not inverse and scale.ndim == 2 and scale.shape[0] == n and (n > 1 or stem + "weight_packed" in names)
+    if grouped and scale.shape[1] and not k % scale.shape[1] and not any(group.shared for group in said):
+        said = [Known(shared=(1, k // scale.shape[1]))]  # groups of a row are of one length, whole ones
+    return scale, said
+
+
+def tiles(
+    stem: str,
+    names: Mapping[str, Any],
+    get: Get,
+    shape: tuple[int, ...],
+    said: list[Known],
+    file: Callable[[], Lengths],
+) -> tuple[np.ndarray, int, int]:
+    """The scales of a matrix of bytes, and how many rows and columns share one."""
+    scale, said = _scale(stem, names, get, shape, said)
+    if len(shape) == 2 and scale.size == 1:
+        return scale.reshape(1, 1), max(shape[0], 1), max(shape[1], 1)
+    scale = scale[:, None] if scale.ndim == 1 and scale.size == shape[0] else scale
+    misfit = f"{stem}weight: a scale of shape {scale.shape} does not fit a weight {shape}"
+    if (
+        len(shape) != 2
+        or scale.ndim != 2
+        or not all(scale.shape)
+        or scale.shape[0] > shape[0]
+        or scale.shape[1] > shape[1]
+    ):
+        raise FormatError(misfit)
+    return scale, *_block(f"{stem}weight", misfit, shape, scale.shape, said, file)
+
+
 def _restored(
     stem: str,
     codes: np.ndarray,
@@ -277,13 +316,7 @@ def _restored(
     file: Callable[[], Lengths],
 ) -> np.ndarray:
     name = stem + "weight"
-    # the name says inverse of fp8 checkpoints, the number is a scale all the same
-    inverse = stem + "weight_scale_inv" in names
-    scale = get(stem + ("weight_scale_inv" if inverse else "weight_scale")).astype(np.float32)
-    n, k = codes.shape[0], codes.shape[-1]
-    grouped = not inverse and scale.ndim == 2 and scale.shape[0] == n and (n > 1 or stem + "weight_packed" in names)
-    if grouped and scale.shape[1] and not k % scale.shape[1] and not any(group.shared for group in said):
-        said = [Known(shared=(1, k // scale.shape[1]))]  # groups of a row are of one length, whole ones
+    scale, said = _scale(stem, names, get, codes.shape, said)
     order = get(stem + "weight_g_idx").astype(np.int64) if stem + "weight_g_idx" in names else None
     if order is not None and order.size and (order < 0).all():
         order = None
@@ -293,7 +326,7 @@ def _restored(
     return values * _spread(name, scale, codes.shape, order, said, file)
 
 
-def _file_lengths(names: Mapping[str, Entry], stems: Iterable[str]) -> Lengths:
+def file_lengths(names: Mapping[str, Entry], stems: Iterable[str]) -> Lengths:
     """The lengths that the blocks of all weights in codes may have, if they are the same ones in all of them."""
     high, wide = range(1, _ANY), range(1, _ANY)
     for stem in stems:
@@ -324,7 +357,7 @@ def dense(names: Mapping[str, Entry], get: Get, groups: list[Known]) -> Iterator
     """All tensors, by name, with what is quantized restored; ``names`` says the type and shape of each, ``groups`` what a
     configuration says."""
     stems, coded, words = quantized(names)
-    file = cache(lambda: _file_lengths(names, coded))
+    file = cache(lambda: file_lengths(names, coded))
     for name in names:
         module, dot, part = name.rpartition(".")
         stem = module + dot

@@ -17,7 +17,7 @@ from tersor.quant._encoded import scheme as find_scheme
 from tersor.quant.affine import dequantize, quantize
 from tersor.quant.allocate import bit_allocate
 from tersor.quant.awq import awq_search
-from tersor.quant.gptq import GPTQ, Factor, factored, gptq
+from tersor.quant.gptq import GPTQ, factored, gptq
 from tersor.quant.packing import pack
 from tersor.quant.qparams import choose_qparams, torch_module
 
@@ -182,7 +182,7 @@ def calibrate(
     a block, the codes, the weights as they were. Each block is run twice, and what stands outside of lists of blocks once more
     for each; a module whose blocks are given more than what the last one gave (as the first batch shows) is run from its
     beginning for each block. Widths to choose cost all of it once more, with a backward pass, and the codes of every layer in
-    each width, from one factor of its Hessian.
+    each width, from one factor of its Hessian, which layers of one input (q, k and v of an attention) share.
     """
     name = "calibrate"
     among = widths_of(bits, budget, name)
@@ -218,6 +218,7 @@ def calibrate(
         for block, seen in visit(name, walk, weights, want):
             if solver == "awq":
                 _scale(walk, block, seen, how, folded, unscaled, before)
+            hessians = _Hessians(seen, solver == "gptq", options)
             for k, layer in block.layers.items():
                 if (why := seen.left(k)) is not None:
                     left[k] = why
@@ -225,7 +226,7 @@ def calibrate(
                     before.append((layer.weight, layer.weight.detach().clone()))
                     own = replace(how, bits=widths[k]) if among else how
                     of = scales and (functools.partial(scales, bits=own.bits) if among else scales)
-                    made[k] = solve(k, layer, seen.grams.pop(k), own, of, options)
+                    made[k] = solve(k, layer, hessians(k, layer), own, of, options)
                     numbers = dequantize(made[k].codes, made[k].scale, made[k].zero_point, dtype=layer.weight.dtype)
                     layer.weight.detach().copy_(numbers)
                 if progress:
@@ -304,10 +305,11 @@ def _widths(
     gain = gains(walk.module, walk.call, len(walk.batches), layers, lambda batch: counts(walk.batches[batch]))
     losses: dict[str, list[float]] = {}
     for block, seen in visit("calibrate", walk, weights):
+        hessians = _Hessians(seen, True, options)
         for k, layer in block.layers.items():
             if seen.left(k) is not None:
                 continue  # is left, and said to be
-            h = factored(seen.grams.pop(k).cpu(), layer.in_features, name=f"calibrate: {k}", **_of_factor(options))
+            h = hessians(k, layer)
             losses[k] = []
             for b in among:
                 of = scales and functools.partial(scales, bits=b)
@@ -333,8 +335,31 @@ def _widths(
     } | found
 
 
-def _of_factor(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: options[k] for k in ("act_order", "damp")}
+class _Hessians:
+    """The Hessians of a block's layers, or their factors: one for layers in a row that share their inputs."""
+
+    def __init__(self, seen: Any, factors: bool, options: Mapping[str, Any]) -> None:
+        self._seen, self._factors = seen, factors
+        self._how = {k: options[k] for k in ("act_order", "damp")}
+        self._last: tuple[Any, Any] = (None, None)
+
+    def __call__(self, name: str, layer: Any) -> Any:
+        h = self._seen.grams.pop(name)
+        if not self._factors:
+            return h.cpu()
+        compute = "float64" if dtype_name(layer.weight.dtype) == "float64" else "float32"
+        key = self._seen.source(name), compute
+        if self._last[0] != key:
+            self._last = None, None  # not two at a time
+            try:
+                self._last = key, factored(h.cpu(), layer.in_features, compute=compute, **self._how)
+            except ValueError as error:
+                raise _named(name, error) from None
+        return self._last[1]
+
+
+def _named(name: str, error: ValueError) -> ValueError:
+    return ValueError(f"calibrate: {name}: {str(error).removeprefix('gptq: ')}")
 
 
 def _solve(
@@ -345,17 +370,16 @@ def _solve(
     scale, zero = scales(name, weight) if scales else (None, None)
     grain = {"scale": scale.cpu(), "zero_point": zero} if scale is not None else {"group": how.group or None}
     try:
-        h = h if isinstance(h, Factor) else h.cpu()
         return gptq(weight.cpu(), h, how.codes, symmetric=not how.affine, **grain, **options)
     except ValueError as error:
-        raise ValueError(f"calibrate: {name}: {str(error).removeprefix('gptq: ')}") from None
+        raise _named(name, error) from None
 
 
 def _nearest(
     name: str, layer: Any, h: Any, how: Scheme, scales: Callable[..., Any] | None, options: Mapping[str, Any]
 ) -> GPTQ:
     """The nearest codes of a layer, with their errors."""
-    weight, h = layer.weight.detach().cpu(), h.cpu()
+    weight = layer.weight.detach().cpu()
     scale, zero = scales(name, layer.weight.detach()) if scales else (None, None)
     if scale is None:
         grain: dict[str, Any] = {"group": how.group} if how.group else {"axis": 0}

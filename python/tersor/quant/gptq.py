@@ -1,5 +1,5 @@
-"""Codes that answer for each other's errors. The one rule: one factorisation, in float64, by the array library; all else is the
-kernel's."""
+"""Codes that answer for each other's errors. The one rule: one factorisation, in float64, by products of the array library; all
+else is the kernel's."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from tersor._sample import Draw
 from tersor.quant import _plain as plain
 from tersor.quant._arguments import Array, code_range, detached, one_of, within
 from tersor.quant.qparams import cast, choose_qparams, torch_module
+
+#: columns of a factor that are found together
+_BLOCK = 256
 
 
 def _sample(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
@@ -91,26 +94,38 @@ class Factor(NamedTuple):
 
 
 def factored(
-    h: Number, k: int, *, act_order: bool, damp: float, compat: str | None = None, name: str = "gptq"
+    h: Number,
+    k: int,
+    *,
+    act_order: bool,
+    damp: float,
+    compat: str | None = None,
+    compute: str = "float64",
+    name: str = "gptq",
 ) -> Factor:
-    """The factor of a Hessian [k, k] of finite numbers."""
+    """The factor of a Hessian [k, k], which is read only, for codes of weights that are summed in a type."""
     h = detached(name, h)
     xp = np if isinstance(h, np.ndarray) else torch_module()
-    h = cast(xp, h, "float64")
-    diagonal, dead = xp.diagonal(h), None
-    if not bool(xp.isfinite(h).all()):
+    diagonal, dead = cast(xp, xp.diagonal(h), "float64"), None
+    if not _finite(xp, h):
         raise ValueError(f"{name}: h holds non-finite values")
     if k and float(diagonal.min()) < 0:
         raise ValueError(f"{name}: h is no Gram matrix: {float(diagonal.min()):g} on its diagonal")
     if compat == "gptq":
         dead = diagonal == 0
-        h = h + xp.diag(cast(xp, dead, "float64"))
-        diagonal = xp.diagonal(h)
+        h = h + xp.diag(cast(xp, dead, dtype_name(h.dtype)))
+        diagonal = cast(xp, xp.diagonal(h), "float64")
     order = xp.arange(k, **({} if xp is np else {"device": h.device}))
     if act_order:
         order = np.argsort(-diagonal, kind="stable") if xp is np else xp.argsort(diagonal, descending=True, stable=True)
-        h = h[order][:, order]
-    return Factor(*_factor(xp, h, float(damp)), order, dead)
+    return Factor(*_factor(xp, h, order if act_order else None, float(damp), compute), order, dead)
+
+
+def _finite(xp: Any, x: Array) -> bool:
+    """Whether all numbers are finite: one pass where they are, as their sum then is but for numbers near the largest."""
+    with np.errstate(all="ignore"):
+        total = float(x.sum())
+    return math.isfinite(total) or bool(xp.isfinite(x).all())
 
 
 def gptq(
@@ -189,7 +204,7 @@ def gptq(
     if w.ndim != 2:
         raise ValueError(f"{name}: w must be a matrix, got shape {tuple(w.shape)}")
     n, k = w.shape
-    if not bool(xp.isfinite(w).all()):
+    if not _finite(xp, w):
         raise ValueError(f"{name}: w holds non-finite values")
     if not isinstance(h, Factor):
         if dtype_name(h.dtype) not in ("float64", "float32"):
@@ -225,38 +240,58 @@ def gptq(
     if scale is not None and getattr(scale, "ndim", 0) == 1 and group is None and tuple(scale.shape) == (n,):
         scale = scale.reshape(n, 1)
         zero_point = zero_point.reshape(n, 1) if zero_point is not None and zero_point.ndim else zero_point
-    made = h if isinstance(h, Factor) else factored(h, k, act_order=act_order, damp=damp, compat=compat)
-    if made.dead is not None:
-        w = xp.where(made.dead, xp.zeros_like(w), w)
-    ldl = cast(xp, made.ldl, compute)
-    codes, error = _ldlq(w, ldl, made.order, scale, zero_point, codebook, lo, hi, made.weight)
+    if not isinstance(h, Factor):
+        h = factored(h, k, act_order=act_order, damp=damp, compat=compat, compute=compute)
+    if h.dead is not None:
+        w = xp.where(h.dead, xp.zeros_like(w), w)
+    codes, error = _ldlq(w, h.ldl, h.order, scale, zero_point, codebook, lo, hi, h.weight)
     if not bool(xp.isfinite(error).all()):
         raise ValueError(f"{name}: errors grow beyond {compute}: h is too near to singular for damp={damp:g}")
     return GPTQ(codes, scale, zero_point, xp.clip(error, 0.0, None))
 
 
-def _factor(xp: Any, h: Array, damp: float) -> tuple[Array, float]:
-    """M above the diagonal and D on it, of H + λI, and λ."""
-    k = len(h)
-    mean = float(xp.diagonal(h).mean()) if k else 0.0
+def _factor(xp: Any, h: Array, order: Array | None, damp: float, compute: str) -> tuple[Array, float]:
+    """M above the diagonal and D on it, of H + λI in an order, in the type of the codes' sums; and λ."""
+    mean = float(cast(xp, xp.diagonal(h), "float64").mean()) if len(h) else 0.0
     step = weight = damp * mean if mean else damp or 1.0
-    places = range(k)
     while True:
-        # R is upper triangular: Cholesky's factor of the matrix with both axes turned round, turned round
-        turned = xp.flip(h, (0, 1)).copy() if xp is np else xp.flip(h, (0, 1))
-        turned[places, places] += weight
-        lower = _cholesky(xp, turned)
-        if lower is not None:
-            r = xp.flip(lower, (0, 1))
-            diagonal = xp.diagonal(r)
-            ldl = r / diagonal
-            ldl[places, places] = diagonal * diagonal
+        ldl = _decomposed(xp, h, order, weight, compute)
+        if ldl is not None:
             return ldl, weight
         if not step:
             raise ValueError("gptq: h is not positive definite, which it must be with damp=0")
         if weight >= mean:
             raise ValueError(f"gptq: h is no Gram matrix: with {weight:g} on its diagonal not positive definite yet")
         weight *= 2
+
+
+def _decomposed(xp: Any, h: Array, order: Array | None, weight: float, compute: str) -> Array | None:
+    """M and D of H + λI = R Rᵀ, or None: columns from the last to the first, some hundred together, so that nearly all is one
+    product each, and neither H in its order nor R turned round is ever made."""
+    k = len(h)
+    like = {} if xp is np else {"device": h.device}
+    r = xp.empty((k, k), dtype=xp.float64, **like)
+    ldl = xp.empty((k, k), dtype=getattr(xp, compute), **like)
+    for to in range(k, 0, -_BLOCK):
+        at = max(0, to - _BLOCK)
+        some = h[:to, at:to] if order is None else h[order[:to, None], order[None, at:to]]
+        c = cast(xp, some, "float64") - r[:to, to:] @ r[at:to, to:].T
+        own = c[at:]
+        places = range(to - at)
+        own[places, places] += weight
+        # R is upper triangular: Cholesky's factor of what is turned round, turned round
+        lower = _cholesky(xp, xp.flip(own, (0, 1)))
+        if lower is None:
+            return None
+        upper = xp.flip(lower, (0, 1))
+        above = c[:at] @ xp.linalg.inv(upper).T
+        diagonal = xp.diagonal(upper)
+        r[:at, at:to], r[at:to, at:to] = above, upper
+        # rounded once, as they are put down
+        ldl[:at, at:to], ldl[at:to, at:to] = above / diagonal, upper / diagonal
+        corner = ldl[at:to, at:to]
+        corner[places, places] = cast(xp, diagonal * diagonal, compute)
+    return ldl
 
 
 def _cholesky(xp: Any, a: Array) -> Array | None:

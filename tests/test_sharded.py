@@ -450,6 +450,7 @@ def pruning_on_a_mesh_of_two_axes():
 #: what takes no rows of several processes, and why
 REFUSED = {
     "hyperbolic.cdist": "all pairs",
+    "hyperbolic.delta_hyperbolicity": "all pairs",
     "hyperbolic.dist": "its case has the vectors along the axis that is sharded",
     "hyperbolic.frechet_mean": "a mean over the rows",
     "hyperbolic.frechet_variance": "a mean over the rows",

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/quickstart.md", "docs/optim.md", "docs/geoopt.md", "docs/pruning.md"]
+    "page",
+    ["README.md", "docs/quickstart.md", "docs/optim.md", "docs/geoopt.md", "docs/embeddings.md", "docs/pruning.md"],
 )
 def test_examples_run(page):
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)

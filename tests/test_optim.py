@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tersor import hyperbolic as H
-from tersor import nn
+from tersor import lorentz, nn
 from tersor.optim import RiemannianAdam, RiemannianSGD
 
 SGD = [
@@ -447,3 +447,32 @@ def test_rows_that_never_moved_stay(dtype, c):
     x.grad = torch.zeros_like(x)
     optimizer.step()
     assert torch.equal(x.detach(), torch.full_like(x, 0.1))
+
+
+@either
+def test_the_hyperboloid_is_the_same_space(kind, words):
+    """The same loss of the same points takes the same way in either model; decay, which is of coordinates, aside."""
+    words = {k: v for k, v in words.items() if k != "weight_decay"}
+    start, y = points(radius=2.0), points(seed=1)
+    x, s = start.clone().requires_grad_(), lorentz.from_poincare(start, 0.7).requires_grad_()
+    ball, sheet = kind([x], lr=0.05, c=0.7, **words), kind([s], lr=0.05, c=0.7, model="lorentz", **words)
+    for _ in range(6):
+        for optimizer, at in ((ball, lambda: x), (sheet, lambda: lorentz.to_poincare(s, 0.7))):
+            optimizer.zero_grad()
+            loss(at(), y).backward()
+            optimizer.step()
+    torch.testing.assert_close(lorentz.to_poincare(s.detach(), 0.7), x.detach(), rtol=1e-9, atol=1e-10)
+    assert (x.detach() - start).abs().max() > 1e-2
+
+
+@either
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_points_of_the_hyperboloid_stay_numbers(kind, words, dtype):
+    x = torch.ones(5, 3, dtype=dtype, requires_grad=True)
+    optimizer = kind([x], lr=1e3, c=1.0, model="lorentz", **{k: v for k, v in words.items() if k != "weight_decay"})
+    for _ in range(5):
+        optimizer.zero_grad()
+        (-lorentz.dist0(x)).sum().backward()
+        optimizer.step()
+        assert lorentz.dist0(x.detach()).isfinite().all()
+    assert (x.detach().norm(dim=-1) > 1e3).all()

@@ -537,6 +537,7 @@ def metrics_of_other_settings_are_refused():
 #: what takes no rows of several processes, and why
 REFUSED = {
     "hyperbolic.cdist": "all pairs",
+    "hyperbolic.delta_hyperbolicity": "all pairs",
     "hyperbolic.dist": "its case has the vectors along the axis that is sharded",
     "hyperbolic.frechet_mean": "a mean over the rows",
     "hyperbolic.frechet_variance": "a mean over the rows",

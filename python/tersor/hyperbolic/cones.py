@@ -157,6 +157,7 @@ def entailment_loss(
     -----
     Ganea et al. (2018), eq. 33; a loss of pairs that are none is ``relu(margin - entailment_loss(...))``.
     """
-    gap = exterior_angle(x, y, c, keepdim=True) - half_aperture(x, c, min_radius, keepdim=True)
-    gap = xp.where(gap < 0, 0.0 * gap, gap)
+    s, r = wide(x), wide(y)
+    gap = exterior_angle(s, r, c, keepdim=True) - half_aperture(s, c, min_radius, keepdim=True)
+    gap = rounded(xp.where(gap < 0, 0.0, gap), x)
     return gap if keepdim else gap[..., 0]

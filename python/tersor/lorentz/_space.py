@@ -9,8 +9,8 @@ from tersor._arrays import dtype_name
 from tersor._reference import Array, dot, root, rounded, wide, xp
 from tersor._values import check_curvature
 
-#: how far space parts may reach where that is asked for: their squares, and those of what a step makes of them, are numbers
-REACH = {"float64": 2.0**150, "float32": 2.0**127, "bfloat16": 2.0**127, "float16": 2.0**15}
+#: how far space parts may reach where that is asked for: tangent vectors there are numbers too, and the squares of both
+REACH = {"float64": 2.0**150, "float32": 2.0**100, "bfloat16": 2.0**100, "float16": 2.0**10}
 
 
 def check_same(who: str, x: Array, **others: Array) -> None:

@@ -25,8 +25,8 @@ def expmap0(v: Array, c: Any = 1.0, *, dim: int = -1, clip: bool = False) -> Arr
         The axis of the rows.
     clip : bool
         Whether vectors too long for the type are cut; else their points are infinite. Space parts then reach to
-        :math:`2^{127}` in float32 and bfloat16, :math:`2^{15}` in float16 and :math:`2^{150}` in float64, which are lengths
-        of 88.7, 11.1 and 104.7 at c = 1. A vector that is cut has no gradient along itself.
+        :math:`2^{100}` in float32 and bfloat16, :math:`2^{10}` in float16 and :math:`2^{150}` in float64, which are lengths
+        of 70.0, 7.6 and 104.7 at c = 1 and leave room for tangent vectors. One that is cut has no gradient along itself.
 
     Returns
     -------

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tersor import _dtensor
+from tersor import _dtensor, hyperbolic, lorentz
 from tersor._arrays import flag
 from tersor._values import number
+from tersor.lorentz._space import reach, shortened
 from tersor.optim import _place
 from tersor.optim._place import Place
 
@@ -190,16 +191,18 @@ class Riemannian(torch.optim.Optimizer):
         return r
 
     @staticmethod
-    def _walk(x: Tensor, v: Tensor, along: Tensor | None, c: Any, place: Place) -> None:
-        """Moves `x` to exp_x(v) and takes the tangent vectors `along` with it."""
+    def _walk(x: Tensor, r: Tensor, rate: Any, along: Tensor | None, c: Any, place: Place) -> None:
+        """Moves `x` to exp_x(rate r) and takes the tangent vectors `along` with it; uses up `r`."""
         if c is None:
-            x.add_(v)
+            x.add_(r.mul_(rate))
             return
-        space = place.space
-        ends = {"eps": place.margin} if place.model == "ball" else {"clip": True}
-        y = space.expmap(x, v, c, **ends)
+        if place.model == "ball":
+            y = hyperbolic.expmap(x, r.mul_(rate), c, place.margin)
+        else:  # far out a long step is no vector of a small type
+            y = lorentz.expmap(x.double(), r.double() * rate, c, clip=True)
+            y = shortened(y, reach(x)).to(x.dtype)
         if along is not None:
-            along.copy_(space.parallel_transport(x, y, along, c))
+            along.copy_(place.space.parallel_transport(x, y, along, c))
         x.copy_(y)
 
     def state_dict(self) -> dict[str, Any]:

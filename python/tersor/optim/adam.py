@@ -103,5 +103,4 @@ class RiemannianAdam(Riemannian):
         if group["amsgrad"]:
             v = torch.maximum(state["max_exp_avg_sq"], v, out=state["max_exp_avg_sq"])
         denominator = v.div(1 - b2**t).sqrt_().add_(max(group["eps"], least(x)))
-        step = torch.div(m, denominator, out=r).mul_(-group["lr"] / (1 - b1**t))
-        self._walk(x, step, m, c, place)
+        self._walk(x, torch.div(m, denominator, out=r), -group["lr"] / (1 - b1**t), m, c, place)

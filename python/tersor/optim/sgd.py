@@ -103,4 +103,4 @@ class RiemannianSGD(Riemannian):
                 damped = r - group["dampening"] * r * rest
             m.mul_(group["momentum"]).add_(damped)
             r = r.add_(m, alpha=group["momentum"]) if group["nesterov"] else m.clone()
-        self._walk(x, r.mul_(-group["lr"]), m, c, place)
+        self._walk(x, r, -group["lr"], m, c, place)

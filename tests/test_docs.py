@@ -13,7 +13,9 @@ from test_geoopt import GEOOPT
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md", "docs/optim.md", "docs/geoopt.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/quickstart.md", "docs/metrics.md", "docs/optim.md", "docs/geoopt.md"]
+)
 def test_examples_run(page):
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
     assert blocks

@@ -15,7 +15,10 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "docs/quickstart.md", "docs/optim.md", "docs/geoopt.md", "docs/embeddings.md", "docs/pruning.md"],
+    [
+        "README.md",
+        *(f"docs/{page}.md" for page in ("quickstart", "metrics", "optim", "geoopt", "embeddings", "pruning")),
+    ],
 )
 def test_examples_run(page):
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)

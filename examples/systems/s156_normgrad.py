@@ -16,9 +16,9 @@ SYSTEM = {
     "functions": ["tersor.metrics.norm_grad"],
     "data": "sklearn.datasets.load_digits in a noisy frame of 24 × 24",
     "claims": [
-        ["hit", ">=", 0.8],
+        ["hit", ">=", 0.85],
         ["over_chance", ">=", 0.6],
-        ["over_activation", ">=", 0.02],
+        ["over_gradient", ">=", 0.02],
         ["weight_apart", "<=", 1e-5],
     ],
     "figure": "hit",
@@ -55,10 +55,10 @@ def run(seed: int = 0, split: int = 0) -> dict[str, float]:
     generator = torch.Generator().manual_seed(seed)
     (image, _), (shown, inside) = framed(x, generator), framed(tx[:200], generator)
     net = seeded(Net(), seed)
-    train(net, lambda i: cross_entropy(net(image[i])[0], y[i]), len(x), steps=250, rate=1e-2, seed=seed, batch=64)
-    logits, (h, z) = net(shown)
+    train(net, lambda i: cross_entropy(net(image[i])[0], y[i]), len(x), steps=200, rate=1e-2, seed=seed, batch=32)
+    logits, (h, z) = net(shown.requires_grad_())
     loss = cross_entropy(logits, ty[:200], reduction="sum")
-    g, weight = torch.autograd.grad(loss, [z, net.two.weight])
+    g, at_input = torch.autograd.grad(loss, [z, shown])
     three, one = (metrics.norm_grad(h.detach(), g, kind) for kind in ("conv3", "conv1"))
 
     def hits(saliency: Tensor) -> float:
@@ -73,10 +73,10 @@ def run(seed: int = 0, split: int = 0) -> dict[str, float]:
     return {
         "hit": hits(three * one),
         "over_chance": hits(three * one) - 64 / SIZE**2,
-        # without the gradient: where the layer is given most
-        "over_activation": hits(three * one) - hits(metrics.norm_grad(h.detach(), torch.ones_like(g), "conv3")),
+        # the plain gradient of the pixels; a digit is also the brightest there is, so what the layer is given hits too
+        "over_gradient": hits(three * one) - hits(at_input[:, 0].abs()),
+        "activation": hits(metrics.norm_grad(h.detach(), torch.ones_like(g), "conv3")),
         "weight_apart": float(abs(own / whole.norm() - 1)),
-        "of_weight": float(weight.norm()),
     }
 
 

@@ -9,6 +9,7 @@ whose counts are exact.
 """
 
 from tersor._moments import Moments
+from tersor.metrics._state import Streaming
 from tersor.metrics.calibration import Bins, CalibrationError, calibration_curve, calibration_error
 from tersor.metrics.cka import CKA, cka, cka_matrix
 from tersor.metrics.collapse import NeuralCollapse, neural_collapse
@@ -31,6 +32,7 @@ __all__ = [
     "NeuralCollapse",
     "PowerLaw",
     "RunningMoments",
+    "Streaming",
     "binned_mutual_information",
     "calibration_curve",
     "calibration_error",

@@ -101,10 +101,9 @@ def _table(p: np.ndarray, hit: np.ndarray, n: int, binning: str) -> tuple[_Table
         made = [_quantile(row, n) for row in p]
         bins, edges = np.stack([b for b, _ in made]), np.stack([e for _, e in made])
     at, size = (bins + n * np.arange(len(p))[:, None]).ravel(), n * len(p)
-    count = np.bincount(at, minlength=size)
-    hits = np.bincount(at[hit.ravel()], minlength=size)
+    by_hit = np.bincount(2 * at + hit.ravel(), minlength=2 * size).reshape(-1, 2)
     gap = np.bincount(at, (hit - p).ravel(), size)
-    return _Table(*(v.reshape(len(p), n) for v in (count, hits, gap))), edges
+    return _Table(*(v.reshape(len(p), n) for v in (by_hit.sum(1), by_hit[:, 1], gap))), edges
 
 
 def _error(t: _Table, norm: str) -> float:

@@ -137,12 +137,11 @@ def neural_collapse(
     :math:`\Sigma_B = M^\top M / K` between them:
 
     .. math:: \text{nc1} = \tfrac1K \mathrm{tr}\,\Sigma_W \Sigma_B^+,\quad
-        \text{nc1\_ratio} = \mathrm{tr}\,\Sigma_W / \mathrm{tr}\,\Sigma_B,\quad
-        \text{nc2} = \Big\| \tfrac{M M^\top}{\|M M^\top\|} - \tfrac{T}{\|T\|} \Big\|,\quad
+        \text{nc2} = \left\| \frac{M M^\top}{\|M M^\top\|} - \frac{T}{\|T\|} \right\|,\quad
         \text{cdnv} = \mathrm{mean}_{k \ne l} \frac{\sigma_k^2 + \sigma_l^2}{2 \|m_k - m_l\|^2}
 
-    nc2_norms is the deviation of the lengths of the :math:`m_k` over their mean, nc2_angles the mean of
-    :math:`|\cos(m_k, m_l) + 1/(K-1)|`. With a weight W also nc3, which is nc2 of :math:`W M^\top`, nc3_align
+    nc1_ratio is tr Σ_W / tr Σ_B, nc2_norms the deviation of the lengths of the :math:`m_k` over their mean, nc2_angles the mean
+    of :math:`|\cos(m_k, m_l) + 1/(K-1)|`. With a weight W also nc3, which is nc2 of :math:`W M^\top`, nc3_align
     :math:`= \| W/\|W\| - M/\|M\| \|`, and nc4, the share of samples whose class by W and bias is that of the nearest mean.
 
     Parameters

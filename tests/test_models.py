@@ -194,6 +194,16 @@ def test_an_excluded_layer_is_read_by_the_base_class(tmp_path, unwritten):
     assert "model.layers.0.self_attn.q_proj" in left
 
 
+@pytest.mark.parametrize(
+    ("name", "heads"), [("bert", ["cls.predictions.decoder"]), ("llama", ["lm_head"]), ("bert base", [])]
+)
+def test_heads_without_a_weight_of_their_own_are_ignored(tmp_path, name, heads):
+    build(name).save_pretrained(tmp_path / "source")
+    made = convert.quantize_safetensors(tmp_path / "source", tmp_path / "out", "int8-row").choice
+    dense = {n.removesuffix(".weight") for n in made.dense}
+    assert set(made.ignore) - dense == {h for h in heads if h not in dense and f"{h}.weight" not in made.quantized}
+
+
 def test_a_second_run_leaves_nothing_of_the_first(tmp_path):
     build("llama").save_pretrained(tmp_path / "a", max_shard_size="100KB")
     build("bert").save_pretrained(tmp_path / "b")

@@ -141,7 +141,7 @@ def quantize(
         ]
         out.print(f"{made.bits:.2f} bits a weight: {', '.join(some)}", markup=False)
     if made.unread:
-        why = f"transformers does not read it by itself ({made.unread}); tersor.convert.load does"
+        why = f"not every reader takes it by itself ({made.unread}); tersor.convert.load does"
         out.print(shown(why), markup=False)
     dense(made.choice.dense)
     rounded(made.rounded)

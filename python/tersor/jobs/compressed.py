@@ -92,18 +92,20 @@ class Scheme:
 class Choice:
     """What becomes of the tensors of a model: those to quantize, and why the others of two axes or more are left as they are.
 
-    ``rule`` says what decided: the modules of a class, or names.
+    ``rule`` says what decided: the modules of a class, or names. ``heads`` are the linear layers that may have no weight of
+    their own: those that the class ties, or by names alone the one that most call so.
     """
 
     quantized: tuple[str, ...]
     dense: Mapping[str, str]
     rule: str = "names"
+    heads: tuple[str, ...] = ("lm_head",)
 
     @property
     def ignore(self) -> list[str]:
         """Modules that readers must take as dense."""
-        left = sorted(name.removesuffix(".weight") for name in self.dense if name.endswith(".weight"))
-        return left if "lm_head.weight" in self.quantized else sorted({*left, "lm_head"})
+        left = {name.removesuffix(".weight") for name in self.dense if name.endswith(".weight")}
+        return sorted(left | {head for head in self.heads if f"{head}.weight" not in self.quantized})
 
 
 def _by_name(name: str, model_type: str | None) -> str:
@@ -155,7 +157,8 @@ def choose(
             quantized.append(name)
     if tree:
         _readable(tree, quantized, dense)
-    return Choice(tuple(quantized), dense, rule_of(tree))
+    heads = {"heads": tree.heads} if tree else {}
+    return Choice(tuple(quantized), dense, rule_of(tree), **heads)
 
 
 def _readable(tree: Tree, quantized: Sequence[str], dense: Mapping[str, str]) -> None:

@@ -184,6 +184,8 @@ def quantize_safetensors(
                 said = compressed.configuration(how, choice, None if how.bits else solved.modules)
                 write_json(target.path / "config.json", config | {"quantization_config": said})
                 unread = solved.unread(target.path)
+                if unread is None and len(said["config_groups"]) > 1 and (target.path / "modules.json").exists():
+                    unread = "SentenceTransformer, whose modules.json is here, never makes the call that decodes several widths"
         sizes = {name: (schemes[name].size(shape, dtype), shape) for name, dtype, shape in shapes if name in schemes}
         average = sum(size for size, _ in sizes.values()) / sum(n * k for _, (n, k) in sizes.values())
         widths = {} if how.bits else solved.widths

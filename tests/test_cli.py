@@ -204,6 +204,34 @@ def test_quantized_weights_are_within_half_a_step(tmp_path, scheme, steps, dtype
     assert (got["m.bias"] == w[:, 0]).all()
 
 
+@pytest.mark.parametrize("scheme", ["uint4-g32", "uint8-row", "uint4-row"])
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+def test_schemes_with_zero_points(tmp_path, scheme, dtype):
+    rng = np.random.default_rng(0)
+    dense = rng.uniform(-1, 4, (40, 256)).astype(np.float32)
+    dense[0], dense[1], dense[2] = 0, 3, -2
+    if dtype == "BF16":
+        dense = (dense.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    stored = {"BF16": dense.view(np.uint32) >> 16, "F16": dense.astype(np.float16), "F32": dense}[dtype]
+    path = save(
+        tmp_path / "x.safetensors", {"a.weight": stored.astype(np.uint16) if dtype == "BF16" else stored}, a=dtype
+    )
+    made = convert.quantize_safetensors(path, tmp_path / "out.safetensors", scheme)
+    got, codes = (
+        convert.load(tmp_path / "out.safetensors")["a.weight"],
+        convert.load_encoded(tmp_path / "out.safetensors"),
+    )
+    assert codes["a.weight"].scheme == scheme and made.choice.quantized == ("a.weight",)
+    groups = dense.reshape(40, -1, 32 if "g32" in scheme else 256)
+    step = (np.maximum(groups.max(-1), 0) - np.minimum(groups.min(-1), 0)) / (255 if "8" in scheme else 15)
+    # half a step, and what the zero point and a scale of 16 bits are rounded by
+    bound = step * (
+        0.5 + 0.5 + 1e-5 + {"F32": 0, "F16": 2.0**-10, "BF16": 2.0**-7}[dtype] * (255 if "8" in scheme else 15)
+    )
+    assert (np.abs(got.reshape(groups.shape) - groups) <= bound[..., None] + 1e-6).all()
+    assert (got[0] == 0).all()
+
+
 def test_quantized_files_are_not_quantized_again(file, tmp_path):
     out = tmp_path / "out.safetensors"
     assert tersor("quantize", file, "-o", out, "--scheme", "int8-row").returncode == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from safetensors.numpy import save_file  # noqa: E402
+from safetensors.numpy import load_file, save_file  # noqa: E402
 from tersor import FormatError, quant  # noqa: E402
 from tersor import nn as tnn  # noqa: E402
 from tersor.convert import load, load_encoded, quantize_safetensors  # noqa: E402
@@ -119,3 +119,30 @@ def test_what_no_layer_holds_is_refused(tmp_path, change, said):
     save_file(tensors | change, tmp_path / "x.safetensors")
     with pytest.raises(FormatError, match=said):
         load_encoded(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("read", [load, load_encoded])
+@pytest.mark.parametrize("missing", ["weight_packed", "weight_scale", "weight_shape"])
+def test_a_weight_whose_part_is_missing_is_not_lost(tmp_path, read, missing):
+    out = written(tmp_path / "m", Net(), "int4-g16")
+    tensors = load_file(out / "model.safetensors")
+    del tensors[f"up.{missing}"]
+    save_file(tensors, out / "model.safetensors")
+    with pytest.raises(FormatError, match=rf"'up.{missing}' is missing beside 'up.weight_"):
+        read(out)
+
+
+def test_several_widths_beside_modules_of_sentence_transformers_are_said(tmp_path, monkeypatch):
+    """Nothing is read back there: the library never makes the call that decodes."""
+    from tersor.jobs import calibrate
+
+    torch.manual_seed(0)
+    written(tmp_path / "m", Net(), "int8-row")
+    (tmp_path / "m" / "modules.json").write_text("[]")
+    for widths, said in (({"up": 4, "down": 8}, "SentenceTransformer"), ({"up": 4, "down": 4}, None)):
+        solved = calibrate.Solved(widths={f"{k}.weight": b for k, b in widths.items()}, modules=widths)
+        monkeypatch.setattr(calibrate, "solve", lambda *_, solved=solved, **__: solved)
+        made = quantize_safetensors(
+            tmp_path / "m", tmp_path / "out", "int-g16-gptq", calibration=["a"], bits=[4, 8], budget=6
+        )
+        assert said in made.unread if said else made.unread is None

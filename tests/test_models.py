@@ -182,6 +182,19 @@ def test_sentence_transformers_reads_a_folder(tmp_path):
     assert vectors[0] @ vectors[1] > 0.999
 
 
+@pytest.mark.parametrize("scheme", ["uint4-g32", "uint8-row"])
+def test_zero_points_are_read_as_they_are_meant(tmp_path, unwritten, scheme):
+    model = build("llama")
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.mlp.up_proj.weight += 0.05
+    model.save_pretrained(tmp_path / "source")
+    convert.quantize_safetensors(tmp_path / "source", tmp_path / "out", scheme)
+    want, got = convert.load(tmp_path / "out"), values(read(transformers.AutoModelForCausalLM, tmp_path / "out"))
+    for name, w in want.items():
+        torch.testing.assert_close(got[name].float(), torch.from_numpy(w), rtol=1e-6, atol=1e-7)
+
+
 def test_an_excluded_layer_is_read_by_the_base_class(tmp_path, unwritten):
     model = build("llama")
     model.save_pretrained(tmp_path / "source")
@@ -192,6 +205,16 @@ def test_an_excluded_layer_is_read_by_the_base_class(tmp_path, unwritten):
     assert torch.equal(got, model.model.layers[0].self_attn.q_proj.weight)
     left = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]["ignore"]
     assert "model.layers.0.self_attn.q_proj" in left
+
+
+@pytest.mark.parametrize(
+    ("name", "heads"), [("bert", ["cls.predictions.decoder"]), ("llama", ["lm_head"]), ("bert base", [])]
+)
+def test_heads_without_a_weight_of_their_own_are_ignored(tmp_path, name, heads):
+    build(name).save_pretrained(tmp_path / "source")
+    made = convert.quantize_safetensors(tmp_path / "source", tmp_path / "out", "int8-row").choice
+    dense = {n.removesuffix(".weight") for n in made.dense}
+    assert set(made.ignore) - dense == {h for h in heads if h not in dense and f"{h}.weight" not in made.quantized}
 
 
 def test_a_second_run_leaves_nothing_of_the_first(tmp_path):

@@ -204,7 +204,7 @@ def test_shards_and_dense_layers(tmp_path):
         same(tmp_path / "q", tmp_path / to)
         said = json.loads((tmp_path / to / "config.json").read_text())["quantization_config"]
         assert said.get("modules_to_not_convert", list(said.get("dynamic", {}))) == (
-            ["odd"] if to == "awq" else ["-:^odd$"]
+            ["lm_head", "odd"] if to == "awq" else ["-:^lm_head$", "-:^odd$"]
         )
         index = json.loads((tmp_path / to / "model.safetensors.index.json").read_text())
         assert index["weight_map"]["b.qweight"] == "model-00002-of-00002.safetensors"

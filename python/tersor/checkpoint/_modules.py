@@ -24,6 +24,7 @@ class Tree:
     Where the configuration names no class that is known, that is the base class of its ``model_type``.
     ``targets`` has the parameter that each tensor becomes.
     ``merged`` has the tensors that readers put together, by what becomes of them: all of one are quantized or none is read.
+    ``heads`` are the linear layers whose weight is tied to another's, and may not be in the file.
     ``unread`` says why readers cannot take a quantized model of this class at all.
     """
 
@@ -32,6 +33,7 @@ class Tree:
     merged: Mapping[str, list[str]]
     unread: str | None
     targets: Mapping[str, str] = field(default_factory=dict)
+    heads: tuple[str, ...] = ()
 
 
 def rule_of(tree: Tree | None) -> str:
@@ -86,6 +88,8 @@ def tree(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -> Tree 
                     into.setdefault(target, []).append(name)
             merged = {target: some for target, some in into.items() if len(some) > 1}
             parts |= {name: LINEAR for some in merged.values() for name in some if name.endswith(".weight")}
+            tied_to = {name: modules.get(name.removesuffix(".weight")) for name in tied if name.endswith(".weight")}
+            heads = sorted(n.removesuffix(".weight") for n, m in tied_to.items() if isinstance(m, torch.nn.Linear))
             split = [c for c in converters if len(c.source_patterns) == 1 < len(c.target_patterns)]
             swapped = sorted(_swapped() & {type(module).__name__ for module in modules.values()})
     except Exception:
@@ -97,7 +101,7 @@ def tree(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -> Tree 
         unread = f"transformers splits {split[0].source_patterns[0]!r} on the way in, and then cannot decode"
     elif swapped:
         unread = f"transformers puts other modules, with other weights, in the place of {swapped[0]}"
-    return Tree(head.__name__, parts, merged, unread, targets)
+    return Tree(head.__name__, parts, merged, unread, targets, tuple(heads))
 
 
 def class_of(transformers: Any, config: Mapping[str, Any]) -> tuple[Any, bool]:

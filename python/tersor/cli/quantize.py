@@ -26,7 +26,8 @@ def _widths(_: click.Context, __: click.Parameter, value: str | None) -> str | t
 @click.option(
     "--scheme",
     metavar="SCHEME",
-    help="int8-row, int4-row, int8-g<N> or int4-g<N>: bits, and a scale per row or per N weights of it (int4-g128). "
+    help="int8-row, int4-row, int8-g<N> or int4-g<N>: bits, and a scale per row or per N weights of it (int4-g128); uint in "
+    "place of int has a zero point beside each scale. "
     "With -gptq after it, codes are found by what the layers are given of the texts of --calibration; with -awq, inputs are "
     "scaled by it.",
 )
@@ -141,7 +142,7 @@ def quantize(
         ]
         out.print(f"{made.bits:.2f} bits a weight: {', '.join(some)}", markup=False)
     if made.unread:
-        why = f"transformers does not read it by itself ({made.unread}); tersor.convert.load does"
+        why = f"not every reader takes it by itself ({made.unread}); tersor.convert.load does"
         out.print(shown(why), markup=False)
     dense(made.choice.dense)
     rounded(made.rounded)

@@ -28,7 +28,7 @@ LARGEST = {"F16": 65504.0, "BF16": 3.3895313892515355e38}
 _TRANSPOSED = {"gpt2", "openai-gpt", "imagegpt", "decision_transformer"}
 
 
-_SCHEME = r"int([48]?)-(?:row|g([1-9]\d*))(?:-(gptq|awq))?"
+_SCHEME = r"(?:int([48]?)-(?:row|g([1-9]\d*))(?:-(gptq|awq))?|uint([48])-(?:row|g([1-9]\d*)))"
 # what most mean by so many bits
 _USUAL = {"8": "int8-row", "4": "int4-g128"}
 
@@ -37,11 +37,12 @@ _USUAL = {"8": "int8-row", "4": "int4-g128"}
 class Scheme:
     """``int8-row``, ``int4-g128-gptq``: the bits of a code, how many weights of a row share a scale (None: all), and how codes
     are found by what the layers are given ("gptq", "awq"), if not by rounding to the nearest alone. ``int-g128-gptq`` has 0
-    bits: those of each weight are still to be chosen."""
+    bits: those of each weight are still to be chosen. ``uint4-g128`` has zero points."""
 
     bits: int
     group: int | None
     solver: str = ""
+    affine: bool = False
 
     @classmethod
     def parse(cls, name: str) -> Scheme:
@@ -55,9 +56,12 @@ class Scheme:
             hint = (
                 f", did you mean {meant}?"
                 if meant
-                else ": int8-row, int4-row, int8-g<N> and int4-g<N> are known, each with -gptq or -awq too"
+                else ": int8-row, int4-row, int8-g<N> and int4-g<N> are known, each with -gptq or -awq too; uint8 and uint4 "
+                "have zero points"
             )
             raise ValueError(f"scheme {name!r} is unknown{hint}")
+        if found[4]:
+            return cls(int(found[4]), int(found[5]) if found[5] else None, affine=True)
         if not found[1] and found[3] != "gptq":
             raise ValueError(f"scheme {name!r} has no width; widths are chosen by calibration alone: {name}-gptq")
         return cls(int(found[1] or 0), int(found[2]) if found[2] else None, found[3] or "")
@@ -73,7 +77,7 @@ class Scheme:
     @property
     def codes(self) -> str:
         """The scheme without how codes are found."""
-        return f"int{self.bits or ''}-{f'g{self.group}' if self.group else 'row'}"
+        return f"{'u' * self.affine}int{self.bits or ''}-{f'g{self.group}' if self.group else 'row'}"
 
     def words(self, k: int) -> int:
         """32-bit words in a packed row of ``k`` codes."""
@@ -85,25 +89,28 @@ class Scheme:
     def size(self, shape: Sequence[int], dtype: str) -> int:
         """Bits that the codes and scales of a weight take."""
         n, k = shape
-        return int(n) * (32 * self.words(k) + SCALE[dtype] * self.scales(k))
+        zero = 32 * self.words(n) * self.scales(k) if self.affine else 0
+        return int(n) * (32 * self.words(k) + SCALE[dtype] * self.scales(k)) + int(zero)
 
 
 @dataclass(frozen=True)
 class Choice:
     """What becomes of the tensors of a model: those to quantize, and why the others of two axes or more are left as they are.
 
-    ``rule`` says what decided: the modules of a class, or names.
+    ``rule`` says what decided: the modules of a class, or names. ``heads`` are the linear layers that may have no weight of
+    their own: those that the class ties, or by names alone the one that most call so.
     """
 
     quantized: tuple[str, ...]
     dense: Mapping[str, str]
     rule: str = "names"
+    heads: tuple[str, ...] = ("lm_head",)
 
     @property
     def ignore(self) -> list[str]:
         """Modules that readers must take as dense."""
-        left = sorted(name.removesuffix(".weight") for name in self.dense if name.endswith(".weight"))
-        return left if "lm_head.weight" in self.quantized else sorted({*left, "lm_head"})
+        left = {name.removesuffix(".weight") for name in self.dense if name.endswith(".weight")}
+        return sorted(left | {head for head in self.heads if f"{head}.weight" not in self.quantized})
 
 
 def _by_name(name: str, model_type: str | None) -> str:
@@ -155,7 +162,8 @@ def choose(
             quantized.append(name)
     if tree:
         _readable(tree, quantized, dense)
-    return Choice(tuple(quantized), dense, rule_of(tree))
+    heads = {"heads": tree.heads} if tree else {}
+    return Choice(tuple(quantized), dense, rule_of(tree), **heads)
 
 
 def _readable(tree: Tree, quantized: Sequence[str], dense: Mapping[str, str]) -> None:
@@ -173,13 +181,15 @@ def _readable(tree: Tree, quantized: Sequence[str], dense: Mapping[str, str]) ->
 
 
 def layout(name: str, dtype: str, shape: Sequence[int], scheme: Scheme) -> list[tuple[str, str, tuple[int, ...]]]:
-    """The three tensors that stand for the weight ``name``: names, safetensors dtypes, shapes."""
+    """The tensors that stand for the weight ``name``: names, safetensors dtypes, shapes."""
     module = name.removesuffix("weight")
     n, k = shape
+    zero = (module + "weight_zero_point", "I32", (scheme.words(n), scheme.scales(k)))
     return [
         (module + "weight_packed", "I32", (n, scheme.words(k))),
         (module + "weight_scale", "F32" if dtype == "F64" else dtype, (n, scheme.scales(k))),
         (module + "weight_shape", "I64", (2,)),
+        *([zero] if scheme.affine else []),
     ]
 
 
@@ -243,6 +253,22 @@ def encode(rows: np.ndarray, dtype: str, scheme: Scheme) -> tuple[np.ndarray, np
     return pack(quant.quantize(rows, exact, None, f"int{scheme.bits}"), scheme.bits), kept
 
 
+def encode_affine(rows: np.ndarray, dtype: str, scheme: Scheme) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same with zero points [n, groups], which a file has packed down the rows; from the least to the largest of a group,
+    0 among them."""
+    from tersor import quant
+
+    n = len(rows)
+    most, kind = (1 << scheme.bits) - 1, f"uint{scheme.bits}"
+    grain: dict[str, Any] = {"group": scheme.group} if scheme.group else {"axis": 0}
+    scale = np.asarray(quant.choose_qparams(rows, kind, symmetric=False, **grain)[0]).reshape(n, -1)
+    # a code more or less at either end is what the zero point is rounded by
+    kept, exact = _stored(scale, dtype, most)
+    low = np.minimum(rows.reshape(n, exact.shape[1], -1).min(-1), 0).astype(np.float32)
+    zero = np.clip(np.rint(-low / exact), 0, most).astype(np.uint8)
+    return np.asarray(quant.pack(quant.quantize(rows, exact, zero, kind), scheme.bits, "ct_dense")), kept, zero
+
+
 def scales(rows: np.ndarray, dtype: str, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
     """The scales of some rows as a file of ``dtype`` keeps them, and as float32."""
     from tersor import quant
@@ -273,14 +299,17 @@ def configuration(scheme: Scheme, choice: Choice, widths: Mapping[str, int] | No
         groups = {
             f"group_{i}": {
                 "targets": sorted(m for m, b in widths.items() if b == bits),
-                "weights": weights_said(bits, scheme.group),
+                "weights": weights_said(bits, scheme.group, not scheme.affine),
             }
             for i, bits in enumerate(sorted(set(widths.values())))
         }
         return {**SAID, "ignore": [], "config_groups": groups}
     tables = any(is_table(name) for name in choice.quantized)
     bits = next(iter(widths.values())) if widths else scheme.bits
-    group = {"targets": ["Linear", "Embedding"] if tables else ["Linear"], "weights": weights_said(bits, scheme.group)}
+    group = {
+        "targets": ["Linear", "Embedding"] if tables else ["Linear"],
+        "weights": weights_said(bits, scheme.group, not scheme.affine),
+    }
     return {**SAID, "ignore": choice.ignore, "dequantize": True, "config_groups": {"group_0": group}}
 
 

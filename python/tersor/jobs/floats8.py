@@ -96,8 +96,8 @@ class Decoded(Reader):
 
 
 class Dense(Model):
-    """A model whose matrices of 8-bit floats are decoded as they are read, where config.json says that it is quantized; any other
-    is what it is.
+    """A model whose matrices of 8-bit floats are decoded as they are read, where config.json says that it is quantized; any
+    other is what it is.
 
     ``decoded`` are their names.
     """

@@ -22,7 +22,7 @@ from tersor.checkpoint.reader import CHUNK
 from tersor.checkpoint.writer import write_json
 from tersor.jobs import calibrate, compressed, encoded, gguf, restore
 from tersor.jobs.floats8 import Dense
-from tersor.quant import Encoded
+from tersor.quant import Encoded, pack
 
 Progress = Callable[[int, int], None]
 Step = Callable[[int], None]
@@ -75,8 +75,9 @@ def quantize_safetensors(
     src : a ``.safetensors`` file, a model folder, or the index of a sharded one; of 8-bit floats with scales too, which are
         decoded to the type that ``config.json`` gives the model (bfloat16 if none)
     dst : a file for a file, a folder for a folder
-    scheme : ``int8-row``, ``int4-g128`` or another of 8 or 4 bits, per row or per group; with ``-gptq`` or ``-awq`` after it,
-        codes are found by what the layers are given of the texts in ``calibration``; ``int-g128-gptq`` goes with ``bits``
+    scheme : ``int8-row``, ``int4-g128`` or another of 8 or 4 bits, per row or per group; ``uint4-g128`` has zero points; with
+        ``-gptq`` or ``-awq`` after it, codes are found by what the layers are given of the texts in ``calibration``;
+        ``int-g128-gptq`` goes with ``bits``
     include, exclude : shell patterns on names of tensors or of their modules; what is included is quantized even if it is a
         table of embeddings or a router
     embeddings : quantize tables of embeddings too
@@ -184,6 +185,8 @@ def quantize_safetensors(
                 said = compressed.configuration(how, choice, None if how.bits else solved.modules)
                 write_json(target.path / "config.json", config | {"quantization_config": said})
                 unread = solved.unread(target.path)
+                if unread is None and len(said["config_groups"]) > 1 and (target.path / "modules.json").exists():
+                    unread = "SentenceTransformer, whose modules.json is here, never makes the call that decodes several widths"
         sizes = {name: (schemes[name].size(shape, dtype), shape) for name, dtype, shape in shapes if name in schemes}
         average = sum(size for size, _ in sizes.values()) / sum(n * k for _, (n, k) in sizes.values())
         widths = {} if how.bits else solved.widths
@@ -218,10 +221,11 @@ def _file(
         else:
             parts.append((e.name, e.dtype, e.shape, e))
     parts.sort(key=lambda part: -BITS[part[1]])  # the widest first: all stay aligned
-    scales: dict[str, np.ndarray] = {}
+    held: dict[str, np.ndarray] = {}
     metadata = {"format": "pt"} | (reader.metadata or {}) | {"tersor.scheme": str(scheme)}
     with Writer(path, [part[:3] for part in parts], metadata) as out:
         for name, _, _, e in parts:
+            stem = e.name.removesuffix("weight")
             if e.name in solved.changed:
                 out.write(solved.changed[e.name])
                 step(e.nbytes)
@@ -232,29 +236,33 @@ def _file(
             elif name.endswith("weight_shape"):
                 out.write(np.array(e.shape, "<i8"))
             elif name.endswith("weight_packed") and e.name in solved.codes:
-                words, scales[e.name] = solved.codes.pop(e.name)
+                words, held[f"{stem}weight_scale"] = solved.codes.pop(e.name)
                 out.write(words)
                 step(e.nbytes)
             elif name.endswith("weight_packed"):
-                scales[e.name] = _rows(reader, e, schemes[e.name], out, step)
+                held |= {stem + part: x for part, x in _rows(reader, e, schemes[e.name], out, step).items()}
             else:
-                out.write(scales.pop(e.name))
+                out.write(held.pop(name))
     return {name: int(np.prod(shape, dtype=object)) * BITS[dtype] // 8 for name, dtype, shape, _ in parts}
 
 
-def _rows(reader: Reader, e: Entry, scheme: compressed.Scheme, out: Writer, step: Step) -> np.ndarray:
-    """Writes the packed rows of a weight and returns its scales."""
+def _rows(reader: Reader, e: Entry, scheme: compressed.Scheme, out: Writer, step: Step) -> dict[str, np.ndarray]:
+    """Writes the packed rows of a weight and returns what stands beside them, scales and zero points."""
     n, k = e.shape
     width = e.nbytes // n
     block = max(1, CHUNK // width)
-    scales = []
+    scales, zeros = [], []
     for row in range(0, n, block):
         rows = min(block, n - row)
         piece = e._replace(start=e.start + row * width, stop=e.start + (row + rows) * width)
         octets = next(reader.chunks(piece, piece.nbytes + 24))
         floats = compressed.widen(octets, e.dtype).reshape(rows, k)
         try:
-            words, scale = compressed.encode(floats, e.dtype, scheme)
+            if scheme.affine:
+                words, scale, zero = compressed.encode_affine(floats, e.dtype, scheme)
+                zeros.append(zero)
+            else:
+                words, scale = compressed.encode(floats, e.dtype, scheme)
         except ValueError as error:
             what = str(error)
             if not np.isfinite(floats).all():
@@ -264,7 +272,10 @@ def _rows(reader: Reader, e: Entry, scheme: compressed.Scheme, out: Writer, step
         out.write(words)
         scales.append(scale)
         step(piece.nbytes)
-    return np.concatenate(scales)
+    found = {"weight_scale": np.concatenate(scales)}
+    if zeros:
+        found["weight_zero_point"] = np.asarray(pack(np.concatenate(zeros), scheme.bits, "ct_dense", axis=0))
+    return found
 
 
 def load(path: StrPath) -> dict[str, np.ndarray]:

@@ -160,7 +160,7 @@ def _to_safetensors(model: Model, whole: _Whole, dst: StrPath, to: str, progress
     if model.folder and Path(dst).exists() and model.folder.samefile(dst):
         raise Misuse(f"{os.fspath(dst)}: a folder is repacked into another folder, this one is both")
     plan = _Plan.of(whole, container, step)
-    said = container.said(plan.grains, _dense(whole))
+    said = container.said(plan.grains, _dense(whole, settings(model) or {}))
     names: dict[str, str] = {}
     after = 0
     with model.output(dst) as target:
@@ -184,10 +184,15 @@ def _to_safetensors(model: Model, whole: _Whole, dst: StrPath, to: str, progress
     return Repacked(bits, before, after, left, model.weights_of_others())
 
 
-def _dense(whole: _Whole) -> list[str]:
-    """Modules of matrices without codes: those that readers must not take for quantized ones."""
+def _dense(whole: _Whole, said: Mapping[str, Any]) -> list[str]:
+    """Modules that readers must not take for quantized ones: of matrices without codes, and those that IN says."""
     stems = (n.removesuffix(".weight") for n, e in whole.others.items() if n.endswith(".weight") and len(e.shape) == 2)
-    return sorted(stem for stem in stems if not is_table(f"{stem}.weight"))
+    named = [
+        m
+        for m in [*(said.get("ignore") or []), *(said.get("modules_to_not_convert") or [])]
+        if isinstance(m, str) and m[:3] != "re:"
+    ]
+    return sorted({*named, *(stem for stem in stems if not is_table(f"{stem}.weight"))})
 
 
 def _write(

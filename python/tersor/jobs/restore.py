@@ -23,6 +23,8 @@ Get = Callable[[str], np.ndarray]
 
 #: what stands beside a weight, and is used up when it is restored
 BESIDE = ("weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx", "weight_scale_inv")
+#: what is of no use without the codes it belongs to
+_PARTS = {"weight_packed": BESIDE, "qweight": ("qzeros", "g_idx")}
 FORMATS = (None, "pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "dense")
 #: of names that belong to formats which are not read
 _FOREIGN = re.compile(r"(^|\.)(absmax|SCB|quant_map|W_q|weight_global_scale|weight\._data|bitmask)$")
@@ -43,6 +45,15 @@ def check(settings: Mapping[str, Any], names: Mapping[str, Any]) -> None:
     if method in gptq_awq.METHODS and not any(name.rpartition(".")[2] == "qweight" for name in names):
         raise FormatError(f"weights quantized by {method!r} are read where they are called qweight, and none is")
     for name in names:
+        module, dot, part = name.rpartition(".")
+        stem = module + dot
+        whole = next((w for w, some in _PARTS.items() if part in some), None)
+        if (
+            whole
+            and not any(stem + w in names for w in ("weight", "weight_packed", "qweight"))
+            and (settings or part == "weight_shape")
+        ):
+            raise FormatError(f"tensor {stem + whole!r} is missing beside {name!r}")
         if _FOREIGN.search(name):
             raise FormatError(f"{name!r} belongs to a format that is not read")
         if name.rpartition(".")[2] == "qweight" and method not in gptq_awq.METHODS:

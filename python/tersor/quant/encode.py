@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, dtype_name, flag, into, whole
+from tersor._arrays import FLOATS, Level, Number, dtype_name, flag, into, whole
 from tersor._op import OPS, op
 from tersor._sample import Quantized
 from tersor.quant import _plain as plain
-from tersor.quant._arguments import Array, detached, known, one_of
+from tersor.quant._arguments import Array, detached, known, one_of, within
 from tersor.quant._blocks import _decode_gguf, _decode_table, _encode_float, _encode_gguf, _encode_table
 from tersor.quant._encoded import SCALES, Encoded, Scheme, check_parts
 from tersor.quant._encoded import scheme as find_scheme
@@ -72,6 +72,8 @@ def encode(
     block: int | None = None,
     scaling: str = "floor",
     nested: bool = False,
+    scale: Number = None,
+    zero_point: Level = None,
     compat: str | None = None,
     nan: str = "raise",
     out: Encoded | None = None,
@@ -105,6 +107,9 @@ def encode(
     nested : bool
         Of nf4, fp4 and dynamic8: scales are coded too, less their mean, by dynamic8 with one scale for 256 of them. The name
         of such a scheme ends in ``-nested``. Codes are decided by the scales as they were.
+    scale, zero_point : number or array, optional
+        Of integer schemes: scales that are known, as learned or calibrated ones are, ``[..., 1]``, ``[..., K/G]`` or ``[]``,
+        and of uint schemes their zero points. Codes then have the whole range of their bits, -8 to 7 of int4.
     compat : str, optional
         "bnb": the codes of bitsandbytes for nf4, fp4 and dynamic8: x times 1/s instead of x/s, and fp4's two codes for zero.
         Its bytes of two codes hold them in the other order, ``pack(codes, 4, "bnb")``. "torch", "torchao", "ct", "gptq" or, of
@@ -125,8 +130,9 @@ def encode(
         If x is not a float array, or out is of another dtype.
     ValueError
         If x holds non-finite values, or numbers of float64 that the scales of mx, nvfp4 or nested schemes do not reach, or is
-        0-d, the scheme is unknown, or its groups do not divide the last axis; if block,
-        scaling, nested or compat do not go with the scheme; if the scale of a GGUF block is beyond float16.
+        0-d, the scheme is unknown, or its groups do not divide the last axis; if block, scaling, nested, scale, zero_point or
+        compat do not go with the scheme, or a scale with compat or has not the shape of its groups; if the scale of a GGUF
+        block is beyond float16.
 
     Notes
     -----
@@ -147,6 +153,12 @@ def encode(
         raise ValueError(f"{name}: compat='bnb' goes with nf4, fp4 and dynamic8, got {scheme}")
     if compat in INTEGER_PEERS and (how.table or how.small or how.block):
         raise ValueError(f"{name}: compat={compat!r} goes with codes of integers, got {scheme}")
+    if scale is None and zero_point is not None:
+        raise ValueError(f"{name}: zero_point goes with scale, got {type(zero_point).__name__} and None")
+    if scale is not None and (how.block or how.places or (zero_point is not None) != how.affine):
+        raise ValueError(f"{name}: a scale goes with int schemes, and with zero_point with uint ones, got {scheme}")
+    if scale is not None and compat is not None:
+        raise ValueError(f"{name}: compat={compat!r} makes scales of its own, and scale is given")
     if x.ndim == 0:
         raise ValueError(f"{name}: x needs a last axis, got a 0-d array")
     last, kind = x.shape[-1], dtype_name(x.dtype)
@@ -159,10 +171,13 @@ def encode(
     target = None if out is None else _target(out, how.name, x)
     shape = tuple(x.shape)
     keywords: dict[str, Any] = {}
-    if target and saturate and not how.nested:
+    if target and saturate and not how.nested and scale is None:
         keywords["out"] = target if len(target) > 1 else target[0]
     try:
-        parts = _made(x, how, saturate, number, compat, keywords)
+        if scale is not None:
+            parts = _with_scale(x, how, scale, zero_point, nan)
+        else:
+            parts = _made(x, how, saturate, number, compat, keywords)
     except ValueError as e:
         raise ValueError(_INNER.sub(name, str(e), count=1)) from None
     if out is None or target is None:
@@ -204,6 +219,32 @@ def _made(
     else:
         made = (_encode_affine if how.affine else _encode_symmetric)(x, how.bits, group, saturate, **keywords)
     return dict(zip(("data", "scale", "zero_point"), made, strict=False))
+
+
+def _with_scale(x: Array, how: Scheme, scale: Array, zero_point: Array, nan: str) -> dict[str, Array]:
+    """The same with scales that are given."""
+    xp: Any = np if isinstance(x, np.ndarray) else torch_module()
+    steps, parts = how.steps(tuple(x.shape)), {}
+    for name, v in (("scale", scale), ("zero_point", zero_point)):
+        if v is None:
+            continue
+        v = detached("encode", v) if hasattr(v, "shape") else v
+        v = xp.asarray(v) if xp is np else xp.as_tensor(v, device=x.device)
+        if tuple(v.shape) not in ((), steps):
+            raise ValueError(
+                f"encode: {name} must have shape {steps} for {how.name} of {tuple(x.shape)}, got {tuple(v.shape)}"
+            )
+        kind = "uint8" if name == "zero_point" else "float64" if dtype_name(x.dtype) == "float64" else "float32"
+        if kind == "uint8":
+            within("encode", v, 0, (1 << how.bits) - 1)
+        v = cast(xp, v, kind)
+        parts[name] = (
+            np.array(np.broadcast_to(v, steps))
+            if xp is np
+            else v.expand(steps).clone(memory_format=xp.contiguous_format)
+        )
+    q = quantize(x, parts["scale"], parts.get("zero_point"), how.codes, nan=nan)
+    return {"data": q if how.raw else pack(q, how.bits), **parts}
 
 
 def _over(x: Array, most: float, saturate: bool) -> Array:

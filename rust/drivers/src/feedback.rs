@@ -4,7 +4,7 @@
 //!
 //! Rows lie across the lanes of a vector. Columns are decided in strips: what the columns before a strip send to it is a
 //! product of panels in registers, what its own columns send to each other follows as they are decided. So M is read once for
-//! some hundred rows, and what was decided stays in the second cache.
+//! some hundred rows, and nearly all of the work is that product, which goes as fast as multiply-adds do.
 
 #[cfg(test)]
 mod tests;
@@ -15,14 +15,12 @@ use base::simd::{Kernel, Simd, SimdBase, SimdFloat, dispatch};
 use base::store::Store;
 use base::{Error, Result, Tensor, try_vec};
 
-/// Columns of a tile, so that its sums stay in registers at every level.
-const TILE: usize = 6;
-/// Columns decided before the rest hears of them.
-const STRIP: usize = 16 * TILE;
-/// Columns that send to a strip in one go.
-const DEPTH: usize = 256;
+/// Columns decided before the rest hears of them: some tiles, whose sums stay in registers.
+const STRIP: usize = 96;
+/// Columns that send to a strip in one go: what they send and a tile's panel lie in the first cache.
+const DEPTH: usize = 192;
 /// Vectors of rows that share a panel of M, at most, and blocks there should be.
-const GROUPS: usize = 8;
+const GROUPS: usize = 16;
 const BLOCKS: usize = 16;
 /// The most lanes of a vector.
 const LANES: usize = 16;
@@ -95,8 +93,9 @@ where
             // SAFETY: as above.
             errors: unsafe { errors.part(first, count) },
             with,
-            sent: try_vec(groups * n * lanes, zero)?,
-            sums: try_vec(groups * STRIP * lanes, zero)?,
+            // an even number: rows that are none are decided too, and told nobody
+            sent: try_vec(groups.next_multiple_of(2) * n * lanes, zero)?,
+            sums: try_vec(groups.next_multiple_of(2) * STRIP * lanes, zero)?,
             panels: try_vec(DEPTH.max(STRIP) * STRIP, zero)?,
         });
         Ok(())
@@ -117,16 +116,29 @@ struct Block<'a, T: Stored, D: Decide<T::Lane>> {
     with: Vec<D::Rows>,
     /// [groups, n, lanes]: w where nothing is decided yet, w − y where it is.
     sent: Vec<T::Lane>,
-    /// [groups, STRIP, lanes]: what the columns before the strip sent to it.
+    /// [groups, STRIP, lanes]: what the columns before the strip sent to it, then its codes.
     sums: Vec<T::Lane>,
-    /// [tiles, columns that send, TILE]
+    /// [tiles, columns that send, columns of a tile]
     panels: Vec<T::Lane>,
 }
 
 impl<T: Stored, D: Decide<T::Lane>> Kernel for Block<'_, T, D> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
+    fn run<S: Simd>(self, s: S) {
+        // a vector of rows in one register, of which there are 32, or in two or four of 16
+        if const { <S::f32s as SimdBase<S>>::N == LANES } {
+            self.walk::<S, 2, 12>(s);
+        } else {
+            self.walk::<S, 1, 6>(s);
+        }
+    }
+}
+
+impl<T: Stored, D: Decide<T::Lane>> Block<'_, T, D> {
+    /// Strip after strip, `G` vectors of rows by `C` columns in registers.
+    #[inline(always)]
+    fn walk<S: Simd, const G: usize, const C: usize>(mut self, s: S) {
         let (n, lanes) = (self.factor.order.len(), T::Lane::LANES);
         for (row, w) in self.w.chunks_exact(n.max(1)).enumerate() {
             let (group, lane) = (row / lanes, row % lanes);
@@ -141,112 +153,157 @@ impl<T: Stored, D: Decide<T::Lane>> Kernel for Block<'_, T, D> {
             self.sums.fill(T::Lane::of(0.0));
             for deep in (0..from).step_by(DEPTH) {
                 let end = from.min(deep + DEPTH);
-                self.pack(deep, end, from, to);
-                self.send(s, deep, end, to - from);
+                self.pack::<C>(deep, end, from, to);
+                for group in (0..self.with.len()).step_by(G) {
+                    self.send::<S, G, C>(s, group, deep, end, to - from);
+                }
             }
-            self.pack(from, to, from, to);
-            for group in 0..self.with.len() {
-                self.strip(s, group, from, to);
+            self.pack::<C>(from, to, from, to);
+            for group in (0..self.with.len()).step_by(G) {
+                self.strip::<S, G, C>(s, group, from, to);
             }
+            self.tell(from, to);
         }
     }
-}
 
-impl<T: Stored, D: Decide<T::Lane>> Block<'_, T, D> {
     /// M's rows `deep..end`, columns `from..to`, tile by tile.
     #[inline(always)]
-    fn pack(&mut self, deep: usize, end: usize, from: usize, to: usize) {
-        let n = self.factor.order.len();
-        for (tile, panel) in (from..to).step_by(TILE).zip(self.panels.chunks_exact_mut((end - deep) * TILE)) {
-            let wide = TILE.min(to - tile);
-            for (j, panel) in (deep..end).zip(panel.chunks_exact_mut(TILE)) {
-                panel[..wide].copy_from_slice(&self.factor.ldl[j * n + tile..][..wide]);
-                panel[wide..].fill(T::Lane::of(0.0));
+    fn pack<const C: usize>(&mut self, deep: usize, end: usize, from: usize, to: usize) {
+        let (n, high) = (self.factor.order.len(), end - deep);
+        for j in deep..end {
+            let row = &self.factor.ldl[j * n + from..j * n + to];
+            let (tiles, rest) = row.as_chunks::<C>();
+            let mut at = (j - deep) * C;
+            for tile in tiles {
+                *self.panels[at..].first_chunk_mut::<C>().expect("a tile") = *tile;
+                at += high * C;
+            }
+            if !rest.is_empty() {
+                self.panels[at..][..C].fill(T::Lane::of(0.0));
+                self.panels[at..][..rest.len()].copy_from_slice(rest);
             }
         }
     }
 
     /// What columns `deep..end` send to a strip of `wide` columns.
     #[inline(always)]
-    fn send<S: Simd>(&mut self, s: S, deep: usize, end: usize, wide: usize) {
+    fn send<S: Simd, const G: usize, const C: usize>(
+        &mut self,
+        s: S,
+        group: usize,
+        deep: usize,
+        end: usize,
+        wide: usize,
+    ) {
         let (n, lanes) = (self.factor.order.len(), T::Lane::LANES);
-        for (group, sums) in self.sums.chunks_exact_mut(STRIP * lanes).enumerate() {
-            let sent = &self.sent[(group * n + deep) * lanes..(group * n + end) * lanes];
-            let tiles = wide.div_ceil(TILE);
-            for (sums, panel) in
-                sums.chunks_exact_mut(TILE * lanes).zip(self.panels.chunks_exact((end - deep) * TILE)).take(tiles)
-            {
-                let sum = add::<S, T::Lane>(s, taken(s, sums), sent, panel);
-                for (sums, sum) in sums.chunks_exact_mut(lanes).zip(sum) {
-                    store::<S, T::Lane>(sum, sums);
+        let sent: [&[T::Lane]; G] =
+            std::array::from_fn(|g| &self.sent[((group + g) * n + deep) * lanes..][..(end - deep) * lanes]);
+        for (tile, panel) in self.panels.chunks_exact((end - deep) * C).take(wide.div_ceil(C)).enumerate() {
+            let mut sums: [_; G] = std::array::from_fn(
+                #[inline(always)]
+                |g| taken::<S, T::Lane, C>(s, &self.sums[((group + g) * STRIP + tile * C) * lanes..]),
+            );
+            add::<S, T::Lane, G, C>(s, &mut sums, sent, panel);
+            for g in 0..G {
+                let at = &mut self.sums[((group + g) * STRIP + tile * C) * lanes..];
+                for (at, sum) in at.chunks_exact_mut(lanes).zip(sums[g]) {
+                    store::<S, T::Lane>(sum, at);
                 }
             }
         }
     }
 
-    /// Decides columns `from..to` of a group of rows.
+    /// Decides columns `from..to` of some groups of rows.
     #[inline(always)]
-    fn strip<S: Simd>(&mut self, s: S, group: usize, from: usize, to: usize) {
+    fn strip<S: Simd, const G: usize, const C: usize>(&mut self, s: S, group: usize, from: usize, to: usize) {
         let (n, lanes) = (self.factor.order.len(), T::Lane::LANES);
-        let sent = &mut self.sent[group * n * lanes..][..n * lanes];
-        let first = group * lanes;
         let (zero, damp) = (T::Lane::of(0.0), self.factor.damp);
-        let mut errors = [0.0; LANES];
-        for (t, at) in (from..to).step_by(TILE).enumerate() {
-            let panel = &self.panels[t * (to - from) * TILE..][..(to - from) * TILE];
-            let sums = &self.sums[(group * STRIP + t * TILE) * lanes..][..TILE * lanes];
+        let mut errors = [[0.0; LANES]; G];
+        for (t, at) in (from..to).step_by(C).enumerate() {
+            let panel = &self.panels[t * (to - from) * C..][..(to - from) * C];
             let before = at - from;
-            let (done, rest) = sent[from * lanes..].split_at_mut(before * lanes);
-            let mut sum = add::<S, T::Lane>(s, taken(s, sums), done, &panel[..before * TILE]);
-            for j in 0..TILE.min(to - at) {
-                let (w, k) = (load::<S, T::Lane>(s, &rest[j * lanes..]), self.factor.order[at + j]);
-                let x = w + sum[j];
-                let [y, code] = self.d.decide(s, &self.with[group], k, x);
-                let e = w - y;
-                store::<S, T::Lane>(e, &mut rest[j * lanes..]);
-                let m = &panel[(before + j) * TILE..][..TILE];
-                for i in j + 1..TILE {
-                    sum[i] = e.mul_add(<T::Lane as Lane>::V::<S>::splat(s, m[i]), sum[i]);
-                }
+            let mut sums: [_; G] = std::array::from_fn(
+                #[inline(always)]
+                |g| taken::<S, T::Lane, C>(s, &self.sums[((group + g) * STRIP + before) * lanes..]),
+            );
+            let done: [&[T::Lane]; G] =
+                std::array::from_fn(|g| &self.sent[((group + g) * n + from) * lanes..][..before * lanes]);
+            add::<S, T::Lane, G, C>(s, &mut sums, done, &panel[..before * C]);
+            for j in 0..C.min(to - at) {
+                let k = self.factor.order[at + j];
                 let weight = self.factor.ldl[(at + j) * (n + 1)].to_f64();
-                let (mut r, mut moved, mut codes, mut octets) =
-                    ([zero; LANES], [zero; LANES], [zero; LANES], [0; LANES]);
-                store::<S, T::Lane>(x - y, &mut r);
-                store::<S, T::Lane>(e, &mut moved);
-                store::<S, T::Lane>(code, &mut codes);
-                for lane in 0..T::Lane::LANES {
-                    let (r, e) = (r[lane].to_f64(), moved[lane].to_f64());
-                    errors[lane] += r * r * weight - e * e * damp;
-                    octets[lane] = codes[lane].to_f32() as i32 as u8;
-                }
-                for (row, octet) in self.codes[first * n..].chunks_exact_mut(n).zip(&octets[..lanes]) {
-                    row[k] = *octet;
+                let m = &panel[(before + j) * C..][..C];
+                for g in 0..G {
+                    let own = &mut self.sent[((group + g) * n + at + j) * lanes..][..lanes];
+                    let w = load::<S, T::Lane>(s, own);
+                    let x = w + sums[g][j];
+                    let [y, code] = self.d.decide(s, &self.with[(group + g).min(self.with.len() - 1)], k, x);
+                    let e = w - y;
+                    store::<S, T::Lane>(e, own);
+                    store::<S, T::Lane>(code, &mut self.sums[((group + g) * STRIP + before + j) * lanes..]);
+                    for i in j + 1..C {
+                        sums[g][i] = e.mul_add(<T::Lane as Lane>::V::<S>::splat(s, m[i]), sums[g][i]);
+                    }
+                    let (mut r, mut moved) = ([zero; LANES], [zero; LANES]);
+                    store::<S, T::Lane>(x - y, &mut r);
+                    store::<S, T::Lane>(e, &mut moved);
+                    for lane in 0..T::Lane::LANES {
+                        let (r, e) = (r[lane].to_f64(), moved[lane].to_f64());
+                        errors[g][lane] += r * r * weight - e * e * damp;
+                    }
                 }
             }
         }
-        for (error, more) in self.errors[first..].iter_mut().zip(&errors[..lanes]) {
-            *error += more;
+        for (g, errors) in errors.iter().enumerate() {
+            let first = ((group + g) * lanes).min(self.errors.len());
+            for (error, more) in self.errors[first..].iter_mut().zip(&errors[..lanes]) {
+                *error += more;
+            }
+        }
+    }
+
+    /// The codes of a strip, row after row.
+    #[inline(always)]
+    fn tell(&mut self, from: usize, to: usize) {
+        let (n, lanes) = (self.factor.order.len(), T::Lane::LANES);
+        for (row, codes) in self.codes.chunks_exact_mut(n).enumerate() {
+            let decided = &self.sums[row / lanes * STRIP * lanes..][..(to - from) * lanes];
+            for (&k, decided) in self.factor.order[from..to].iter().zip(decided.chunks_exact(lanes)) {
+                codes[k] = decided[row % lanes].to_f32() as i32 as u8;
+            }
         }
     }
 }
 
 /// Vectors at the head of a slice.
 #[inline(always)]
-fn taken<S: Simd, L: Lane>(s: S, x: &[L]) -> [L::V<S>; TILE] {
+fn taken<S: Simd, L: Lane, const C: usize>(s: S, x: &[L]) -> [L::V<S>; C] {
     std::array::from_fn(
         #[inline(always)]
         |i| load::<S, L>(s, &x[i * L::LANES..]),
     )
 }
 
-/// The sums of a tile, and what the columns of `sent` send to it.
+/// Adds what the columns of `sent` send to the sums of a tile.
 #[inline(always)]
-fn add<S: Simd, L: Lane>(s: S, mut sum: [L::V<S>; TILE], sent: &[L], panel: &[L]) -> [L::V<S>; TILE] {
-    for (e, m) in sent.chunks_exact(L::LANES).zip(panel.chunks_exact(TILE)) {
-        let e = load::<S, L>(s, e);
-        for i in 0..TILE {
-            sum[i] = e.mul_add(L::V::<S>::splat(s, m[i]), sum[i]);
+fn add<S: Simd, L: Lane, const G: usize, const C: usize>(
+    s: S,
+    sums: &mut [[L::V<S>; C]; G],
+    sent: [&[L]; G],
+    panel: &[L],
+) {
+    let mut tile = *sums;
+    for (j, m) in panel.as_chunks::<C>().0.iter().enumerate() {
+        let e: [L::V<S>; G] = std::array::from_fn(
+            #[inline(always)]
+            |g| load::<S, L>(s, &sent[g][j * L::LANES..]),
+        );
+        for i in 0..C {
+            let m = L::V::<S>::splat(s, m[i]);
+            for g in 0..G {
+                tile[g][i] = e[g].mul_add(m, tile[g][i]);
+            }
         }
     }
-    sum
+    *sums = tile;
 }

@@ -103,10 +103,10 @@ def _row_threshold(x: Array, codes: int = 256, symmetric: bool = True, saturate:
         loss = np.full(bins + 1, np.inf)
         for i in range(levels, bins + 1):
             p, kept = h[:i].copy(), h[:i]
-            p[-1] += h[i:].sum()
             some = kept > 0
-            if not some.any() or (p[-1] > 0 and not some[-1]):
+            if not some.any():
                 continue
+            p[np.flatnonzero(some)[-1]] += h[i:].sum()
             group = np.repeat(np.arange(levels), np.diff(np.arange(levels + 1) * i // levels))
             share = np.bincount(group, kept, levels) / np.maximum(np.bincount(group, some, levels), 1)
             q = share[group][some] / kept.sum()

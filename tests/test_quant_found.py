@@ -1,5 +1,7 @@
 """What a stranger's hands found in quantizers: each was wrong, and silent or misnamed."""
 
+import re
+
 import numpy as np
 import pytest
 from tersor import quant
@@ -110,3 +112,129 @@ def test_zero_points_of_a_reparametrization_are_finite():
     gamma, w = np.ones(3), np.ones((2, 3))
     with pytest.raises(ValueError, match="repq_reparam: zero points are finite"):
         quant.repq_reparam(gamma, gamma, w, np.ones(2), np.ones(3), np.array([0, np.nan, 1]))
+
+
+@BOTH
+@pytest.mark.parametrize("scheme", ["mxfp4", "mxfp8_e4m3", "mxfp6_e2m3", "nvfp4", "nf4-nested"])
+def test_float64_that_scales_do_not_reach_is_no_clamp(scheme, torch):
+    x = np.linspace(-1, 1, 64)[None]
+    for size in (1e42, 1e300):
+        with pytest.raises(ValueError, match=f"encode: {scheme} reaches .*, x holds {re.escape(f'{size:g}')}"):
+            quant.encode(given(x * size, torch), scheme)
+    far = plain(quant.decode(quant.encode(given(x * 3e38, torch), scheme)))
+    assert np.abs(far / 3e38 - x).max() < 0.3
+
+
+def test_zd_score_at_the_ends_of_float64():
+    x = np.random.default_rng(0).standard_normal(999)
+    want = quant.zd_score(x)
+    assert 0.1 < want < 0.2
+    for size in (1e300, 2.0**1021, 1e-300):
+        assert quant.zd_score(x * size) == want
+
+
+@BOTH
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_smooth_scales_stay_in_their_type(kind, torch):
+    ends = np.array([np.finfo(kind).max, np.finfo(kind).smallest_subnormal, 1.0])
+    s = plain(quant.smooth_scales(given(ends.astype(kind), torch), given(ends[::-1][[1, 0, 2]].astype(kind), torch)))
+    assert np.isfinite(s).all() and (s >= np.finfo(kind).tiny).all()
+    weight = given(np.full(3, np.finfo(kind).smallest_subnormal, kind), torch)
+    s = plain(quant.smooth_scales(given(np.full(3, np.finfo(kind).max), torch), weight, 0.0))
+    assert np.isfinite(s).all() and (s > 0).all()
+
+
+def test_words_of_a_large_constant():
+    for value in (2.0**60, -(2.0**90), 1e300):
+        wl, fl = quant.push_down(np.full(9, value))
+        assert 2 <= wl <= 32 and 0 <= fl < wl
+
+
+@BOTH
+def test_a_variance_that_is_none(torch):
+    x, mean = given(np.ones((2, 3, 4)), torch), given(np.ones(3), torch)
+    for value in (np.nan, np.inf, -1.0):
+        with pytest.raises(ValueError, match="bn_distill_loss: a variance is not"):
+            quant.bn_distill_loss(x, mean, given(np.array([1, value, 1]), torch))
+
+
+def test_two_libraries_are_named():
+    t = pytest.importorskip("torch")
+    v, w = np.ones(3), np.ones((2, 3))
+    ints = np.ones((2, 3), np.int32)
+    for said, call in (
+        (
+            "repq_reparam: W is a torch tensor, gamma a NumPy array",
+            lambda: quant.repq_reparam(v, v, t.ones(2, 3), None, v, v),
+        ),
+        (
+            "repq_reparam: z is a torch tensor, gamma a NumPy array",
+            lambda: quant.repq_reparam(v, v, w, None, v, t.ones(3)),
+        ),
+        ("bias_correction: act_mean must be a NumPy array", lambda: quant.bias_correction(w, w, t.ones(3))),
+        ("bn_distill_loss: var must be a NumPy array", lambda: quant.bn_distill_loss(np.ones((2, 3, 4)), v, t.ones(3))),
+        ("requantize: m is a torch", lambda: quant.requantize(ints, t.ones(3, dtype=t.int64), 40)),
+    ):
+        with pytest.raises(TypeError, match=said):
+            call()
+
+
+def test_scales_of_powers_are_traced():
+    torch = pytest.importorskip("torch")
+    s = torch.tensor([0.3, 1.7, 12.0])
+    for f in (quant.pow2_scale, quant.dyadic):
+        for a, b in zip(torch.compile(f, fullgraph=True, backend="eager")(s), f(s), strict=True):
+            assert torch.equal(a, b)
+        with pytest.raises(ValueError, match="must be positive and finite"):
+            f(-s)
+
+
+@pytest.mark.filterwarnings("error")
+def test_numpy_does_not_warn_of_what_is_held():
+    for kind in (np.float64, np.float32, np.float16):
+        x = np.array([[np.finfo(kind).max, -np.finfo(kind).max, 0, 1]], kind)
+        for compat in (None, "torch", "torchao", "ct", "gptq", "repq", "zeroq", "calibtip"):
+            quant.choose_qparams(x, axis=0, symmetric=False, compat=compat)
+        for method in ("minmax", "percentile", "entropy", "aciq", "mse"):
+            s, z = quant.choose_qparams(x, axis=0, method=method)
+            quant.dequantize(quant.quantize(x, s, z), s, z)
+        quant.encode(x, "uint8-row")
+
+
+@pytest.mark.parametrize("compat", [None, "torch", "ct"])
+@pytest.mark.parametrize("rounding", ["half_even", "half_away", "toward_zero", "stochastic"])
+@pytest.mark.parametrize("kind", ["float64", "float32", "float16", "bfloat16"])
+def test_fake_quantize_rounds_as_quantize_does(kind, rounding, compat):
+    torch = pytest.importorskip("torch")
+    x = torch.cat([torch.arange(-40, 40) / 8, torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 3])
+    x = x.to(getattr(torch, kind))[None]
+    s, z, how = torch.tensor([[0.5]]), torch.tensor([[2]]), {"rounding": rounding, "seed": 2**63 + 5, "compat": compat}
+    want = quant.dequantize(quant.quantize(x, s, z, "int4", **how), s, z, dtype=kind)
+    x.requires_grad_()
+    got = quant.fake_quantize(x, s, z, "int4", **how)
+    assert torch.equal(got, want)
+    near = quant.fake_quantize(x, s, z, "int4", compat=compat)
+    assert torch.equal(*(torch.autograd.grad(y.sum(), x)[0] for y in (got, near)))
+    if kind != "bfloat16":
+        assert (quant.fake_quantize(x.detach().numpy(), s.numpy(), z.numpy(), "int4", **how) == want.numpy()).all()
+    if rounding != "half_even":
+        with pytest.raises(ValueError, match=f"grad='lsq' rounds half to even, got rounding='{rounding}'"):
+            quant.fake_quantize(x, s, z, "int4", grad="lsq", **how)
+
+
+def test_a_scale_is_not_left_without_its_gradient():
+    torch = pytest.importorskip("torch")
+    x, s = torch.ones(2, 4, requires_grad=True), torch.tensor(0.5, requires_grad=True)
+    with pytest.raises(
+        ValueError, match="fake_quantize: scale requires a gradient and would get none: grad='lsq' gives one"
+    ):
+        quant.fake_quantize(x, s)
+    with pytest.raises(ValueError, match="fake_quantize: zero_point requires a gradient"):
+        quant.fake_quantize(x, 0.5, torch.tensor(1.0, requires_grad=True))
+    with pytest.raises(ValueError, match="fake_quantize_log: scale requires a gradient and would get none"):
+        quant.fake_quantize_log(x, s)
+    with torch.no_grad():
+        quant.fake_quantize(x, s)
+    quant.fake_quantize(x, s.detach())
+    (g,) = torch.autograd.grad(quant.fake_quantize(x, s, grad="lsq").sum(), s)
+    assert torch.isfinite(g)

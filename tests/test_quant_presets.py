@@ -86,7 +86,7 @@ def test_torchao(dtype, symmetric, kind):
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
 def test_compressed_tensors(bits, symmetric, kind):
-    """``calculate_qparams`` and ``quantize``, in the type of the data; a scale that is rounded to 0 leaves the zero point hi."""
+    """``calculate_qparams`` and ``quantize``, in the type of the data; a scale that is rounded to 0 has the zero point hi."""
     x, lo, hi = data(kind), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     x[4], x[5] = -torch.finfo(kind).smallest_normal * torch.finfo(kind).eps, 0
     if kind == torch.float16:
@@ -280,4 +280,5 @@ def test_presets_are_traced():
             s, z = quant.choose_qparams(x, "int4", axis=0, symmetric=False, compat=compat)
             return quant.fake_quantize(x, s, z, "int4", compat=compat)
 
+        torch._dynamo.reset()
         assert torch.equal(torch.compile(f, fullgraph=True, backend="eager")(x), f(x)), compat

@@ -48,7 +48,7 @@ def _row_quantiles(
     seen = xp.isfinite(v)
     v = xp.where(seen, abs(v) if magnitude else v, math.inf)
     v = np.sort(v, -1) if isinstance(v, np.ndarray) else v.sort(-1).values
-    n = seen.sum(-1)[..., None]
+    n = wide(seen.sum(-1)[..., None])
 
     def at(share: float) -> Array:
         r = (n - 1) * share
@@ -103,10 +103,10 @@ def _row_threshold(x: Array, codes: int = 256, symmetric: bool = True, saturate:
         loss = np.full(bins + 1, np.inf)
         for i in range(levels, bins + 1):
             p, kept = h[:i].copy(), h[:i]
-            p[-1] += h[i:].sum()
             some = kept > 0
-            if not some.any() or (p[-1] > 0 and not some[-1]):
+            if not some.any():
                 continue
+            p[np.flatnonzero(some)[-1]] += h[i:].sum()
             group = np.repeat(np.arange(levels), np.diff(np.arange(levels + 1) * i // levels))
             share = np.bincount(group, kept, levels) / np.maximum(np.bincount(group, some, levels), 1)
             q = share[group][some] / kept.sum()
@@ -124,7 +124,7 @@ def _value_spread(
     kind, shape = _compute(x), grain(tuple(x.shape), axes, group)
     seen = xp.isfinite(x)
     v = xp.where(seen, wide(x), 0.0)
-    n = gathered(seen * 1.0, shape).clip(1)
+    n = gathered(wide(seen), shape).clip(1)
     mean = gathered(v, shape) / n
     far = xp.where(seen, v - spread(mean, tuple(x.shape)), 0.0)
     away = gathered(abs(far), shape) / n if laplace else xp.sqrt(gathered(far * far, shape) / n)

@@ -78,7 +78,7 @@ def quantize(
     seed : int
         Of stochastic rounding: element i uses word i of tag 32, whatever the threads (see the contract of random bits).
     compat : str, optional
-        The codes of a peer, bit for bit on finite values; the formulas are in :doc:`/quantization`. "torch", "torchao" and
+        The codes of a peer, bit for bit on finite values; the formulas are in docs/quantization. "torch", "torchao" and
         "ivit" multiply by 1/s in float32; "ct" adds z before rounding; "gptq" and "repq" are the default, the latter with zero
         points that are no codes; "zeroq" rounds S x + z, "calibtip" (x - o)/s, of scales and zero points of `choose_qparams`.
         "torchao" and "ct" divide 16-bit data by 16-bit scales in that type.

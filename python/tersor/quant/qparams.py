@@ -91,7 +91,7 @@ def choose_qparams(
     symmetric : bool
     compat : str, optional
         Scales and zero points as a peer has them, bit for bit: "torch", "torchao", "ct", "gptq", "repq", "zeroq", "calibtip" or
-        "ivit"; the formulas are in :doc:`/quantization`. "torchao" and "ct" compute 16-bit data in its own type, and so are
+        "ivit"; the formulas are in docs/quantization. "torchao" and "ct" compute 16-bit data in its own type, and so are
         their scales. "repq", "zeroq" and "calibtip" are asymmetric, "ivit" symmetric. The zero points of "repq" may be no
         codes, those of "zeroq" are whole float32 beside scales of float64, and that of "calibtip" is the number that code 0
         stands for. Hand them to `quantize` and `dequantize` with the same compat.
@@ -128,8 +128,8 @@ def choose_qparams(
     "minmax" reads x once. "percentile" finds order statistics by the bits of numbers, 16 at a time (two reads of 16-bit and
     float32 data, four of float64, and one before that), whatever their number, and mixes the two beside a rank as NumPy's
     default does, in float64. "entropy" and "aciq" read it three and four times; "mse" once more, tried with all shares while it
-    is in cache. Migacz, "8-bit Inference with TensorRT" (2017), with one slip mended: a bin that is empty cannot take in what
-    lies beyond. Banner et al., "Post training 4-bit quantization" (2019), for "aciq".
+    is in cache. Migacz, "8-bit Inference with TensorRT" (2017), with one slip mended: what lies beyond is put into
+    the last bin that is not empty. Banner et al., "Post training 4-bit quantization" (2019), for "aciq".
     """
     name = "choose_qparams"
     x = detached(name, x)

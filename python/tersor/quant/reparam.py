@@ -163,7 +163,6 @@ def bn_distill_loss(x: Array, mean: Number, var: Number, *, eps: float = 1e-6) -
     Composed of the library's own operations in float64. Cai et al., "ZeroQ" (2020).
     """
     name = "bn_distill_loss"
-    _one_library(name, x=x, mean=mean, var=var)
     _float(name, "x", x)
     if x.ndim < 3:
         raise ValueError(f"{name}: x must be [B, C, ...], got shape {tuple(x.shape)}")
@@ -176,7 +175,7 @@ def bn_distill_loss(x: Array, mean: Number, var: Number, *, eps: float = 1e-6) -
     v = _double(name, "x", x, tuple(x.shape)).reshape(batch, c, places)
     mu, square = _double(name, "mean", mean, (c,)), _double(name, "var", var, (c,))
     if not bool(((square >= 0) & (square < np.inf)).all()):
-        raise ValueError(f"{name}: a variance is finite and not negative")
+        raise ValueError(f"{name}: a variance is not negative, infinite or NaN")
     own = v.mean(-1)
     off = v - own[..., None]
     deviation = ((off * off).sum(-1) / (places - 1) + eps) ** 0.5
@@ -210,7 +209,6 @@ def bias_correction(W: Array, W_hat: Array, act_mean: Number, bias: Any = None) 
     Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (2019).
     """
     name = "bias_correction"
-    _one_library(name, W=W, W_hat=W_hat, act_mean=act_mean, bias=bias)
     if getattr(W, "ndim", 2) != 2:
         raise ValueError(f"{name}: W must be a matrix, got shape {tuple(W.shape)}")
     n, k = W.shape if hasattr(W, "shape") else (0, 0)

@@ -157,14 +157,15 @@ pub fn row_quantiles(t: &[Tensor], k: &[Scalar]) -> Result<()> {
                 part.map(|i| short(&rows[i * d..(i + 1) * d], magnitude, shares, saturate)).collect::<Result<Vec<_>>>()
             })?;
             Ok(parts.into_iter().flatten().collect())
+        } else if n == 1 {
+            Ok(vec![long(x, magnitude, shares, saturate)?])
         } else {
-            rows.chunks_exact(d)
-                .map(|row| {
-                    // SAFETY: the row is borrowed for as long, and the array is not writable.
-                    let row = unsafe { Tensor::new(row.as_ptr().cast_mut().cast(), &[d], x.dtype(), false) }?;
-                    long(&row, magnitude, shares, saturate)
-                })
-                .collect()
+            let mut own = try_vec(d, rows[0])?;
+            let each = rows.chunks_exact(d).map(|row| {
+                own.copy_from_slice(row);
+                long(&Tensor::of(&mut own), magnitude, shares, saturate)
+            });
+            each.collect()
         }
     })?;
     for (e, out) in [low, high].into_iter().enumerate() {

@@ -3,8 +3,8 @@
 //!
 //! Migacz, "8-bit Inference with TensorRT" (GTC 2017): a histogram h of |x| in B bins up to max|x|; for each i from L to B, P is
 //! h₁ … hᵢ with all that lies beyond added to Pᵢ, Q is h₁ … hᵢ in L groups, each spread evenly over the bins of it that are not
-//! empty, and the threshold is the i of the least KL(P ‖ Q). One slip of its listing is mended: where bin i is empty and something
-//! lies beyond, Q has no share of what P has there, and the divergence is infinite, not a term left out.
+//! empty, and the threshold is the i of the least KL(P ‖ Q). One slip of its listing is mended: where bin i is empty, Q has no share
+//! of what P has there, and the divergence is infinite; what lies beyond is added to the last bin that is not empty.
 //!
 //! With sums of h, of h ln h and of bins that are not empty up to each bin, a threshold takes L logarithms.
 
@@ -33,19 +33,18 @@ fn cut(counts: &[u64], levels: usize) -> usize {
     }
     let total = sums[BINS].0;
     let divergence = |i: usize| {
-        let (last, beyond) = (sums[i].0 - sums[i - 1].0, total - sums[i].0);
-        if last == 0.0 && beyond > 0.0 {
-            return f64::INFINITY;
-        }
-        let mut kl = sums[i - 1].1 + product(last + beyond);
+        let beyond = total - sums[i].0;
+        let Some(last) = counts[..i].iter().rposition(|&n| n > 0) else { return f64::INFINITY };
+        let (mut kl, mut share) = (sums[last].1 + product(counts[last] as f64 + beyond), 0.0);
         for j in 0..levels {
             let (a, b) = (sums[j * i / levels], sums[(j + 1) * i / levels]);
             let n = b.0 - a.0;
             if n > 0.0 {
-                kl -= (if j + 1 == levels { n + beyond } else { n }) * (n / (b.2 - a.2)).ln();
+                share = (n / (b.2 - a.2)).ln();
+                kl -= n * share;
             }
         }
-        kl / total - (total / sums[i].0).ln()
+        (kl - beyond * share) / total - (total / sums[i].0).ln()
     };
     let tried: Vec<f64> = (levels.min(BINS)..=BINS).map(divergence).collect();
     let least = tried.iter().copied().fold(f64::INFINITY, f64::min);

@@ -274,6 +274,57 @@ def test_any_table(library):
         quant.prepack(quant.encode(library(x), "int8-row"), library(table))
 
 
+@pytest.mark.parametrize(
+    "scheme", ["int8-row", "uint8-g16", "int6-row", "int4-g16", "uint3-g16", "nf4-g16", "mxfp8_e4m3"]
+)
+def test_codes_that_are_given_up_come_back(scheme):
+    torch.manual_seed(0)
+    linear, x = nn.Linear(96, 37), torch.randn(5, 96)
+    kept = tnn.QuantLinear.from_float(linear, scheme)
+    layer = tnn.QuantLinear.from_float(linear, scheme, release=True)
+    assert layer.data.numel() == 0 and layer.panels is not None
+    other = tnn.QuantLinear.from_float(nn.Linear(96, 37), scheme)
+
+    def same(one, two):
+        states = one.state_dict(), two.state_dict()
+        assert states[0].keys() == states[1].keys()
+        assert all(
+            torch.equal(states[0][k], states[1][k]) and states[0][k].dtype == states[1][k].dtype for k in states[0]
+        )
+        assert torch.equal(one(x), two(x)) and torch.equal(one.weight, two.weight)
+        assert torch.equal(torch.func.vmap(one)(x[None]), torch.func.vmap(two)(x[None]))
+
+    same(layer, kept)
+    for again in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)), layer.to(torch.float64).to(torch.float32)):
+        same(again, kept)
+        assert again.data.numel() == 0
+    layer.load_state_dict(other.state_dict())
+    same(layer, other)
+    assert layer.data.numel() == 0
+    kept.load_state_dict(layer.state_dict())
+    same(kept, layer)
+    with pytest.raises(RuntimeError, match="is encoded as"):
+        layer.load_state_dict(tnn.QuantLinear.from_float(nn.Linear(96, 37), "int5-row").state_dict())
+    same(layer, other)
+    if layer.scale.is_floating_point():
+        layer.scale, kept.scale = 2 * layer.scale, 2 * kept.scale  # the panels follow, and the codes stay
+        same(layer, kept)
+    layer.data = other.data
+    with pytest.raises(RuntimeError, match="its codes were given up"):
+        layer(x)
+
+
+def test_what_is_not_given_up():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 32))
+    for scheme, empty in (("mxfp6_e2m3", False), ("dynamic8", False), ("int4-g32", True)):
+        net = copy.deepcopy(model)
+        tnn.convert(net, scheme, release=True)
+        assert [layer.data.numel() == 0 for layer in net] == [empty] * 2
+        tnn.convert(net, "dense")
+        torch.testing.assert_close(net[0].weight, quant.decode(quant.encode(model[0].weight.detach(), scheme)))
+
+
 def test_a_model_of_nf4():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 100), nn.Linear(100, 8))

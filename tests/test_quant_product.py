@@ -1,6 +1,7 @@
 """Products with packed weights. The one rule: what is claimed of them is asked of every scheme, against float64."""
 
 import copy
+import dataclasses
 import pickle
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from tersor import nn as tnn
 from tersor import quant
 from tersor.quant import _panels
+from tersor.quant._grids import NUMBERS
 from torch import nn
 
 SCHEMES = (
@@ -27,7 +29,10 @@ SCHEMES = (
     "int8-tensor",
 )
 #: codes that are places in a table
-PLACES = ("nf4-g16", "nf4-row", "nf4-g16-nested", "fp4-g24", "mxfp4-g8", "nvfp4")
+PLACES = (
+    *("nf4-g16", "nf4-row", "nf4-g16-nested", "fp4-g24", "mxfp4-g8", "nvfp4"),
+    *("mxfp8_e4m3-g16", "mxfp8_e5m2-row", "mxfp6_e2m3-g8", "mxfp6_e3m2-g24"),
+)
 EPS = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
@@ -189,12 +194,14 @@ def test_layers_multiply_with_their_codes(scheme, activations):
     torch.testing.assert_close(x.grad, 2 * layer(x).detach() @ layer.weight, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("scheme", ["nf4", "nf4-g32", "fp4-nested", "mxfp4", "nvfp4", "mxfp8_e4m3", "mxfp6_e2m3"])
+@pytest.mark.parametrize(
+    "scheme", ["nf4", "nf4-g32", "fp4-nested", "mxfp4", "nvfp4", "mxfp8_e4m3", "mxfp6_e2m3", "dynamic8"]
+)
 def test_layers_of_places_in_a_table(scheme):
     torch.manual_seed(0)
     linear = nn.Linear(128, 24)
     layer = tnn.QuantLinear.from_float(linear, scheme)
-    assert (layer.panels is None) == ("8" in scheme or "6" in scheme)
+    assert (layer.panels is None) == (scheme == "dynamic8")  # whose numbers are of no format
     assert layer.scheme == scheme and torch.equal(
         layer.weight, quant.decode(quant.encode(linear.weight.detach(), scheme))
     )
@@ -223,6 +230,28 @@ def test_layers_of_places_in_a_table(scheme):
         tnn.QuantLinear.from_float(linear, scheme, "int8")
 
 
+@pytest.mark.parametrize("small", ["e4m3", "e5m2", "e2m3", "e3m2"])
+@pytest.mark.parametrize("library", [np.asarray, torch.as_tensor])
+def test_every_small_float(library, small):
+    """Each code, the least ones too, in rows of one number each: multiplied exactly."""
+    numbers = NUMBERS[small]
+    finite = np.isfinite(numbers)
+    codes = np.where(finite, np.arange(len(numbers)), 0).astype(np.uint8)[:, None].repeat(32, 1)
+    width = 8 if len(numbers) == 256 else 6
+    scale = np.full((len(codes), 1), 128, np.uint8)
+    scheme = f"mxfp{width}_{small}"
+    e = quant.Encoded(library(quant.pack(codes, width)), library(scale), None, scheme, codes.shape, "float32")
+    for n in (1, 5, 40):
+        y = quant.packed_linear(library(np.eye(n, 32, dtype=np.float32)), quant.prepack(e))
+        want = np.where(finite, 2 * numbers, 0)
+        assert np.array_equal(np.asarray(y), np.eye(n, 32, dtype=np.float32).sum(1)[:, None] * want)
+    if width == 8:
+        codes[3, 5] = 0xFF
+        bad = dataclasses.replace(e, data=library(codes))
+        with pytest.raises(ValueError, match=f"prepack: weight holds codes of {small} that are no finite number"):
+            quant.prepack(bad)
+
+
 @pytest.mark.parametrize("library", [np.asarray, torch.as_tensor])
 def test_any_table(library):
     rng = np.random.default_rng(0)
@@ -243,6 +272,57 @@ def test_any_table(library):
             quant.prepack(e, library(bad))
     with pytest.raises(ValueError, match="a table goes with codes of 4 bits"):
         quant.prepack(quant.encode(library(x), "int8-row"), library(table))
+
+
+@pytest.mark.parametrize(
+    "scheme", ["int8-row", "uint8-g16", "int6-row", "int4-g16", "uint3-g16", "nf4-g16", "mxfp8_e4m3"]
+)
+def test_codes_that_are_given_up_come_back(scheme):
+    torch.manual_seed(0)
+    linear, x = nn.Linear(96, 37), torch.randn(5, 96)
+    kept = tnn.QuantLinear.from_float(linear, scheme)
+    layer = tnn.QuantLinear.from_float(linear, scheme, release=True)
+    assert layer.data.numel() == 0 and layer.panels is not None
+    other = tnn.QuantLinear.from_float(nn.Linear(96, 37), scheme)
+
+    def same(one, two):
+        states = one.state_dict(), two.state_dict()
+        assert states[0].keys() == states[1].keys()
+        assert all(
+            torch.equal(states[0][k], states[1][k]) and states[0][k].dtype == states[1][k].dtype for k in states[0]
+        )
+        assert torch.equal(one(x), two(x)) and torch.equal(one.weight, two.weight)
+        assert torch.equal(torch.func.vmap(one)(x[None]), torch.func.vmap(two)(x[None]))
+
+    same(layer, kept)
+    for again in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)), layer.to(torch.float64).to(torch.float32)):
+        same(again, kept)
+        assert again.data.numel() == 0
+    layer.load_state_dict(other.state_dict())
+    same(layer, other)
+    assert layer.data.numel() == 0
+    kept.load_state_dict(layer.state_dict())
+    same(kept, layer)
+    with pytest.raises(RuntimeError, match="is encoded as"):
+        layer.load_state_dict(tnn.QuantLinear.from_float(nn.Linear(96, 37), "int5-row").state_dict())
+    same(layer, other)
+    if layer.scale.is_floating_point():
+        layer.scale, kept.scale = 2 * layer.scale, 2 * kept.scale  # the panels follow, and the codes stay
+        same(layer, kept)
+    layer.data = other.data
+    with pytest.raises(RuntimeError, match="its codes were given up"):
+        layer(x)
+
+
+def test_what_is_not_given_up():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 32))
+    for scheme, empty in (("mxfp6_e2m3", False), ("dynamic8", False), ("int4-g32", True)):
+        net = copy.deepcopy(model)
+        tnn.convert(net, scheme, release=True)
+        assert [layer.data.numel() == 0 for layer in net] == [empty] * 2
+        tnn.convert(net, "dense")
+        torch.testing.assert_close(net[0].weight, quant.decode(quant.encode(model[0].weight.detach(), scheme)))
 
 
 def test_a_model_of_nf4():

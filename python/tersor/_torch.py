@@ -27,6 +27,8 @@ NAMESPACE = "tersor"
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 #: the entries of the operators that torch knows
 ENTRIES: dict[str, Callable[..., Any]] = {}
+#: the same of all arguments as the kernel takes them, for whoever has asked of them what the entries ask
+WHOLE: dict[str, Callable[[tuple[Any, ...]], Any]] = {}
 
 
 def register() -> None:
@@ -43,7 +45,7 @@ def register() -> None:
     for op in fresh:
         raw = _func.raw(op)
         torch.library.register_vmap(f"{NAMESPACE}::{op.symbol}", _func.rule(op, raw), lib=LIBRARY)
-        ENTRIES[op.key] = public(op)
+        ENTRIES[op.key], WHOLE[op.key] = public(op)
 
 
 def entry(op: Op) -> Callable[..., Any]:
@@ -102,8 +104,11 @@ def _tensor(op: Op, name: str, x: Any, device: torch.device) -> torch.Tensor:
     raise TypeError(f"{op.name}: {name} must be a tensor like the first argument, got {type(x).__name__}")
 
 
-def public(op: Op) -> Callable[..., Any]:
-    """The operator's torch entry: arguments made whole, then one autograd node if a gradient is recorded."""
+def public(op: Op) -> tuple[Callable[..., Any], Callable[[tuple[Any, ...]], Any]]:
+    """The operator's torch entry, and its second half.
+
+    The first makes arguments whole, the second is one autograd node if a gradient is recorded.
+    """
     raw = _func.raw(op)
     n, v, inputs, wider = op.n, op.vectors, op.inputs, op.signature.wider
     # looked up once: for a few rows, this is what a call costs; the dispatcher itself, without a call of Python before it
@@ -271,7 +276,7 @@ def public(op: Op) -> Callable[..., Any]:
 
     dispatch = every if op.shown == len(op.outputs) else seen
     function, transformed = node(op, raw, every_of)
-    return call
+    return call, dispatch
 
 
 def _refuse(op: Op, args: tuple[Any, ...]) -> None:

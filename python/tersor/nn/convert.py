@@ -43,6 +43,7 @@ def convert(
     scheme: str | Mapping[str, Encoded],
     *,
     activations: str = "float",
+    release: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
 ) -> Conversion:
@@ -59,7 +60,8 @@ def convert(
         reads them from a file: a name is that of a layer, or one ends with the other and with no other's, so that a head or
         a prefix more on either side does not matter.
     activations : "float" or "int8"
-        See `QuantLinear`.
+    release : bool
+        See `QuantLinear` on both.
     include, exclude : shell patterns on names of modules
         What is included is exchanged even if it is a router or shares its weight; one that names nothing is an error.
 
@@ -134,9 +136,9 @@ def convert(
                 if back:
                     made[name] = _dense(module)
                 elif codes is not None:
-                    made[name] = QuantLinear.of(own[name], module, activations)
+                    made[name] = QuantLinear.of(own[name], module, activations, release=release)
                 else:
-                    made[name] = QuantLinear.from_float(module, scheme, activations)
+                    made[name] = QuantLinear.from_float(module, scheme, activations, release=release)
                 continue
             except (TypeError, ValueError) as error:
                 why = str(error)

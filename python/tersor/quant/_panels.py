@@ -53,24 +53,30 @@ def laid(q: np.ndarray, scale: np.ndarray, zero: Any, bits: int, affine: bool) -
     return np.concatenate(parts, -1).reshape(panels, -1)
 
 
-def weights(w: Array, table: Array, outs: int, inputs: int, bits: int, groups: int, affine: bool) -> np.ndarray:
-    """The weights [out, in] that panels stand for, in float64."""
-    if not inputs:
-        return np.zeros((outs, 0))
+def codes(w: Array, inputs: int, bits: int, groups: int, affine: bool) -> np.ndarray:
+    """The codes without sign that panels hold, [panel, lane, group, input]."""
     part = np.asarray(w).reshape(len(w), groups, -1)
     at = 4 * LANES * (2 if affine else 1)
-
-    def head(i: int, kind: Any) -> np.ndarray:
-        v = np.ascontiguousarray(part[..., 4 * LANES * i :][..., : 4 * LANES]).view(kind)
-        return v.transpose(0, 2, 1)[..., None].astype(np.float64)
-
     codes = part[..., at:].reshape(len(w), groups, -1, LANES, 4)
     if bits == 4:
         codes = np.stack([codes & 15, codes >> 4], 3)
     else:
         codes = codes[:, :, :, None]
     # [panel, group, step, half, lane, byte] -> [panel, lane, group, input]
-    u = codes.transpose(0, 4, 1, 2, 3, 5).reshape(len(w), LANES, groups, -1)[..., : inputs // groups]
+    return codes.transpose(0, 4, 1, 2, 3, 5).reshape(len(w), LANES, groups, -1)[..., : inputs // groups]
+
+
+def weights(w: Array, table: Array, outs: int, inputs: int, bits: int, groups: int, affine: bool) -> np.ndarray:
+    """The weights [out, in] that panels stand for, in float64."""
+    if not inputs:
+        return np.zeros((outs, 0))
+    part = np.asarray(w).reshape(len(w), groups, -1)
+
+    def head(i: int, kind: Any) -> np.ndarray:
+        v = np.ascontiguousarray(part[..., 4 * LANES * i :][..., : 4 * LANES]).view(kind)
+        return v.transpose(0, 2, 1)[..., None].astype(np.float64)
+
+    u = codes(w, inputs, bits, groups, affine)
     if there(table):
         v = np.asarray(table, np.float64)[u]
     else:

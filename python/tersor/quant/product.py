@@ -18,7 +18,7 @@ from tersor.quant import _panels as lay
 from tersor.quant import _plain
 from tersor.quant._arguments import Array, detached, one_of
 from tersor.quant._encoded import Encoded, Scheme, check_parts
-from tersor.quant._grids import like
+from tersor.quant._grids import NUMBERS, SMALL, like
 from tersor.quant.encode import float_scales
 from tersor.quant.packing import unpack
 from tersor.quant.qparams import least
@@ -34,6 +34,8 @@ def _weights(draw: Draw, bits: int, affine: bool, table: bool = False) -> tuple[
     outs, inputs = 1 + draw.seed % 21, draw.d
     groups = 2 if inputs % 2 == 0 and draw.seed % 4 < 2 else 1
     q = draw.rng.integers(0, 1 << bits, (outs, inputs), np.uint8)
+    if table and bits == 8:
+        q &= 0xBF  # small floats, and none that is no number
     scale = draw.rng.uniform(0.01, 0.02, (outs, groups)).astype(np.float32)
     zero = draw.rng.integers(0, 1 << bits, (outs, groups)).astype(np.float32)
     given = [q, scale, zero if affine else None]
@@ -46,15 +48,16 @@ def _sample(*kinds: str) -> Any:
 
     def draw_all(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
         bits, affine = (8, 4)[draw.seed % 2], draw.seed % 3 == 0
-        table = bits == 4 and not affine and draw.seed % 5 == 0
-        given, sizes = _weights(draw, bits, affine)
+        table = not affine and draw.seed % 5 == 0
+        given, sizes = _weights(draw, bits, affine, table)
+        numbers = np.linspace(-1, 1, 16, dtype=np.float32) if bits == 4 else NUMBERS["e4m3"]
         outs = sizes["outs"]
         made = {
             "x": lambda: draw.normal(*draw.lead, draw.d),
             "g": lambda: draw.cast(draw.rng.standard_normal((*draw.lead, outs))),
             "w": lambda: lay.laid(given[0], given[1], given[2], bits, affine),
             "bias": lambda: draw.normal(outs) if draw.seed % 2 else None,
-            "table": lambda: np.linspace(-1, 1, 16, dtype=np.float32) if table else None,
+            "table": lambda: numbers if table else None,
         }
         # not of the first seeds, whose gradients are compared with differences: these see a rounding, gradients do not
         sizes["integers"] = "x" in kinds and not table and draw.seed % 7 > 2
@@ -157,8 +160,8 @@ class Packed:
     panels : uint8 array or tensor
         Scales, zero points and codes, sixteen outputs beside each other. What bytes they are belongs to the version of tersor
         that made them: keep an `Encoded`, and pack it again.
-    table : float32 [16] or None
-        The numbers that codes stand for, where they are no integers.
+    table : float32 [16] or [256], or None
+        The numbers that codes stand for, where they are no integers: any 16, or all of e4m3 or e5m2.
     shape : (out, in)
     bits : 4 or 8, of a code as it lies there
     groups : int
@@ -189,9 +192,9 @@ def prepack(weight: Encoded, table: Number = None) -> Packed:
     Parameters
     ----------
     weight : Encoded of ``[out, in]``
-        Of any scheme of integers of `encode`, or of codes of 4 bits that are places in a table: nf4, fp4, mxfp4, nvfp4,
-        nested or not.
-        Codes of up to 4 bits lie in 4 bits, others in 8.
+        Of any scheme of integers of `encode`, of codes of 4 bits that are places in a table (nf4, fp4, mxfp4, nvfp4, nested or
+        not), or of small floats (mxfp6, mxfp8).
+        Codes of up to 4 bits lie in 4 bits, others in 8; floats of 6 bits as the same numbers of e4m3.
     table : float32 array or tensor [16], optional
         The numbers that codes of 4 bits are places in, instead of those of the scheme: of nf4 and its like, or of int4, whose
         place 0 is the code -8. With `gptq(codebook=)` these are the codebook.
@@ -206,8 +209,7 @@ def prepack(weight: Encoded, table: Number = None) -> Packed:
         If weight is not an Encoded, or its scales are float64 (encode the weight as float32); if a table is not float32.
     ValueError
         If its parts do not fit, it is not ``[out, in]``, or a table is given that is not 16 finite numbers for codes of 4 bits
-        without zero points; if its scheme is one of small floats of more than 4 bits, or of
-        GGUF.
+        without zero points; if its scheme is dynamic8, or one of GGUF; if codes of floats are no finite number.
 
     Notes
     -----
@@ -227,7 +229,8 @@ def prepack(weight: Encoded, table: Number = None) -> Packed:
     how = check_parts(who, weight)
     if len(weight.shape) != 2:
         raise ValueError(f"{who}: weight must be [out, in], got shape {tuple(weight.shape)}")
-    if how.block or (how.places and how.bits != 4):
+    floats = bool(how.small) and how.bits > 4
+    if how.block or (how.places and how.bits != 4 and not floats):
         raise ValueError(f"{who}: codes of {weight.scheme} are not multiplied as they are; decode them")
     scale, zero = float_scales(weight, how), weight.zero_point
     if dtype_name(scale.dtype) != "float32":
@@ -237,9 +240,11 @@ def prepack(weight: Encoded, table: Number = None) -> Packed:
     if table is not None:
         table = _sixteen(who, table, how, scale)
     elif how.places:
-        table = like(how.places, scale)
+        table = like(_wide(how.small) if floats else how.places, scale)
     plain = how.affine or table is not None
     q = weight.data if how.raw else unpack(weight.data, how.bits, weight.shape, dtype="uint8" if plain else "int8")
+    if floats:
+        q = _floats(who, q, how.small)
     if how.group is None:
         scale = scale.reshape(1, 1) + _zeros(scale, outs)
         zero = None if zero is None else zero.reshape(1, 1) + _zeros(zero, outs)
@@ -249,6 +254,26 @@ def prepack(weight: Encoded, table: Number = None) -> Packed:
         zero = zero.astype(np.float32) if isinstance(zero, np.ndarray) else zero.float()
     bits = 4 if how.bits <= 4 else 8
     return Packed(_panels(q, scale, zero, bits, how.affine), table, (outs, inputs), bits, groups, how.affine)
+
+
+def _wide(small: str) -> str:
+    """The float of 8 bits that has all numbers of this one."""
+    return "e5m2" if small == "e5m2" else "e4m3"
+
+
+def _floats(who: str, q: Array, small: str) -> Array:
+    """Codes of a small float as those of the one of 8 bits."""
+    own, wide = SMALL[small], SMALL[_wide(small)]
+    if own is not wide:
+        places = wide.codes(own.numbers)
+        if not is_tensor(q):
+            return places[q]
+        import torch
+
+        return torch.tensor(places.tolist(), dtype=torch.uint8, device=q.device)[q.long()]
+    if q.shape[0] and q.shape[1] and int((q & 127).max()) > own.top:
+        raise ValueError(f"{who}: weight holds codes of {small} that are no finite number")
+    return q
 
 
 def _sixteen(who: str, table: Array, how: Scheme, like: Array) -> Array:
@@ -298,7 +323,8 @@ def packed_linear(
 
     Notes
     -----
-    With float activations an output is right to 4 ε √in of Σ|x ŵ|, unless numbers are so large that the sum of x times the
+    With float activations an output is right to 4 ε √in of Σ|x ŵ|, ε = 2^-23 (on AMX rows of 384 float32 numbers and more
+    are two parts of 8 bits each, which take up to five sixths of it), unless numbers are so large that the sum of x times the
     codes, before the scale, is over 3e38: it is infinite then. With int8 activations the sums of groups are exact. What
     is not finite goes the way of IEEE; with int8 activations such a row is NaN throughout. Each output is summed in one fixed
     order: the same bits for any number of threads, and for any other rows beside it, except that float rows are summed in

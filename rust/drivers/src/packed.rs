@@ -16,7 +16,7 @@ mod take;
 mod tests;
 
 pub use gradient::gradient;
-pub use kernel::Weights;
+pub use kernel::{Numbers, Small, Weights};
 pub use lanes::LANES;
 pub use layout::Layout;
 pub use linear::{Activations, linear, matmul};

@@ -33,7 +33,7 @@ pub fn gradient<A: Compute>(w: &Weights, g: &[A], dx: &mut [A]) -> Result<()> {
         let mut turned = try_vec(LANES * COLUMNS, A::Real::ZERO)?;
         let mut sums = try_vec(rows.len() * COLUMNS, A::Real::ZERO)?;
         for panel in 0..l.panels() {
-            let scale = l.numbers(w.panel(panel), group, w.table, &mut numbers);
+            let scale = l.numbers(w.panel(panel), group, w.numbers, &mut numbers);
             for (i, w) in numbers.chunks_exact(LANES).skip(columns.start).take(columns.len()).enumerate() {
                 for (lane, &w) in w.iter().enumerate() {
                     turned[lane * COLUMNS + i] = A::Real::from_f32(w);

@@ -20,6 +20,49 @@ pub enum Decode {
     Four,
     /// The number of that place in a table.
     Table,
+    /// The bits of a small float.
+    Small,
+}
+
+/// A float of 8 bits, so many of them its fraction: a sign, an exponent, no infinities.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Small {
+    pub fraction: u32,
+}
+
+impl Small {
+    /// What a float32 with the same fields is multiplied with to be this number.
+    pub fn factor(self) -> f32 {
+        let bias = (1 << (6 - self.fraction)) - 1;
+        f32::from_bits((254 - bias) << 23)
+    }
+
+    pub fn number(self, code: u8) -> f32 {
+        let code = u32::from(code);
+        f32::from_bits((code & 0x80) << 24 | (code & 0x7F) << (23 - self.fraction)) * self.factor()
+    }
+}
+
+/// What codes stand for.
+#[derive(Clone, Copy)]
+pub enum Numbers<'a> {
+    /// Themselves, less their zero point.
+    Integers,
+    /// What a table has in that place, of codes of 4 bits.
+    Table(&'a [f32; LANES]),
+    /// Floats of 8 bits.
+    Small(Small),
+}
+
+impl Numbers<'_> {
+    /// The number of a code with this zero point.
+    pub fn of(self, code: u8, zero: i32) -> f32 {
+        match self {
+            Numbers::Integers => i32::from(code).wrapping_sub(zero) as f32,
+            Numbers::Table(table) => table[usize::from(code & 15)],
+            Numbers::Small(small) => small.number(code),
+        }
+    }
 }
 
 /// What all tiles of a product read.
@@ -27,8 +70,15 @@ pub enum Decode {
 pub struct Weights<'a> {
     pub layout: Layout,
     pub panels: &'a [u8],
-    /// What codes of 4 bits are places in, if they are.
-    pub table: Option<&'a [f32; LANES]>,
+    pub numbers: Numbers<'a>,
+}
+
+/// What codes become numbers by, beside their zero point.
+#[derive(Clone, Copy)]
+pub struct Known<L: Lanes> {
+    table: L::Table,
+    factor: L,
+    fraction: u32,
 }
 
 /// Z panels from one on, at a group.
@@ -63,7 +113,7 @@ impl<const Z: usize> Group<'_, Z> {
             v
         }
     }
-    /// What [`Lanes::number`] takes away.
+    /// What [`decoded`] takes away.
     #[inline(always)]
     unsafe fn less<L: Lanes>(&self) -> [L; Z] {
         // SAFETY: as above.
@@ -90,11 +140,22 @@ impl<const Z: usize> Group<'_, Z> {
 
 impl Weights<'_> {
     pub fn decode(&self) -> Decode {
-        match (self.table, self.layout.bits) {
-            (Some(_), _) => Decode::Table,
-            (None, 8) => Decode::Eight,
+        match (self.numbers, self.layout.bits) {
+            (Numbers::Table(_), _) => Decode::Table,
+            (Numbers::Small(_), _) => Decode::Small,
+            (Numbers::Integers, 8) => Decode::Eight,
             _ => Decode::Four,
         }
+    }
+
+    /// # Safety
+    /// The machine has the instructions of L.
+    #[inline(always)]
+    pub unsafe fn known<L: Lanes>(&self) -> Known<L> {
+        let table = if let Numbers::Table(table) = self.numbers { table } else { &[0.0; LANES] };
+        let small = if let Numbers::Small(small) = self.numbers { small } else { Small { fraction: 3 } };
+        // SAFETY: the caller's promise.
+        unsafe { Known { table: L::table(table), factor: L::splat(small.factor()), fraction: small.fraction } }
     }
 
     pub fn panel(&self, i: usize) -> &[u8] {
@@ -115,11 +176,17 @@ impl Weights<'_> {
 
 /// Eight inputs of one panel, decoded.
 #[inline(always)]
-pub unsafe fn decoded<L: Lanes, const D: u8>(codes: *const u8, less: L, table: L::Table) -> [L; STEP] {
+pub unsafe fn decoded<L: Lanes, const D: u8>(codes: *const u8, less: L, known: Known<L>) -> [L; STEP] {
     // SAFETY: the caller has eight inputs there: one vector of words at 4 bits, two at 8.
     unsafe {
-        let mut v = [L::splat(0.0); STEP];
-        if D == Decode::Eight as u8 {
+        let zero = L::splat(0.0);
+        let mut v = [zero; STEP];
+        if D == Decode::Small as u8 {
+            let w = [L::words(codes), L::words(codes.add(4 * LANES))];
+            for i in 0..STEP {
+                v[i] = L::small(w[i / 4], 8 * (i as u32 % 4), known.fraction).fused(known.factor, zero);
+            }
+        } else if D == Decode::Eight as u8 {
             let w = [L::words(codes), L::words(codes.add(4 * LANES))];
             for i in 0..STEP {
                 v[i] = L::number(w[i / 4], 8 * (i as u32 % 4), 255, less);
@@ -128,15 +195,15 @@ pub unsafe fn decoded<L: Lanes, const D: u8>(codes: *const u8, less: L, table: L
             let w = L::words(codes);
             for i in 0..STEP {
                 let at = 8 * (i as u32 % 4) + 4 * (i as u32 / 4);
-                v[i] = if D == Decode::Table as u8 { L::look(w, at, table) } else { L::number(w, at, 15, less) };
+                v[i] = if D == Decode::Table as u8 { L::look(w, at, known.table) } else { L::number(w, at, 15, less) };
             }
         }
         v
     }
 }
 
-const fn step_bytes<const D: u8>() -> usize {
-    if D == Decode::Eight as u8 { 2 * 4 * LANES } else { 4 * LANES }
+pub const fn step_bytes<const D: u8>() -> usize {
+    if D == Decode::Eight as u8 || D == Decode::Small as u8 { 2 * 4 * LANES } else { 4 * LANES }
 }
 
 /// R rows `x[input][row]` times Z panels, decoded as they are met: `y[row][z · 16 + lane]`.
@@ -149,7 +216,7 @@ pub unsafe fn few<L: Lanes, const D: u8, const R: usize, const Z: usize>(
 ) {
     // SAFETY: the caller has R rows of the layout's width, Z panels from `panel` on, and R · Z · 16 places in y.
     unsafe {
-        let (filled, table) = (w.layout.filled(), L::table(w.table.unwrap_or(&[0.0; LANES])));
+        let (filled, known) = (w.layout.filled(), w.known());
         let mut sums = [[L::splat(0.0); Z]; R];
         let mut x = x;
         for g in 0..w.layout.groups() {
@@ -163,7 +230,7 @@ pub unsafe fn few<L: Lanes, const D: u8, const R: usize, const Z: usize>(
                         for line in 0..step_bytes::<D>() / 64 {
                             base::fetch(codes[z].wrapping_add(AHEAD + 64 * line));
                         }
-                        v[z] = decoded::<L, D>(codes[z], less[z], table);
+                        v[z] = decoded::<L, D>(codes[z], less[z], known);
                         codes[z] = codes[z].add(step_bytes::<D>());
                     }
                     for i in 0..STEP {
@@ -203,12 +270,12 @@ pub unsafe fn decode<L: Lanes, const D: u8, const Z: usize>(
 ) -> [L; Z] {
     // SAFETY: the caller names panels, a group and inputs of it, and has len · Z · 16 places.
     unsafe {
-        let (group, table) = (w.group::<Z>(panel, g), L::table(w.table.unwrap_or(&[0.0; LANES])));
+        let (group, known) = (w.group::<Z>(panel, g), w.known());
         let (less, codes) = (group.less::<L>(), group.codes());
         for step in 0..len / STEP {
             for z in 0..Z {
                 let at = (from / STEP + step) * step_bytes::<D>();
-                let v = decoded::<L, D>(codes[z].add(at), less[z], table);
+                let v = decoded::<L, D>(codes[z].add(at), less[z], known);
                 for (i, v) in v.into_iter().enumerate() {
                     v.store(out.add(((step * STEP + i) * Z + z) * LANES));
                 }

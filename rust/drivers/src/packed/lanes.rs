@@ -41,6 +41,8 @@ pub unsafe trait Lanes: Copy {
     unsafe fn number(w: Self::Words, at: u32, mask: u32, less: Self) -> Self;
     /// 2^23 + z for integers 0 ≤ z < 2^22.
     unsafe fn less(z: Self::Words) -> Self;
+    /// A number with the sign, exponent and `fraction` bits of the byte at `at`, whatever an exponent is counted from.
+    unsafe fn small(w: Self::Words, at: u32, fraction: u32) -> Self;
 
     /// The four low, or high, half bytes of every word, as bytes.
     unsafe fn halves(w: Self::Words) -> [Self::Words; 2];
@@ -116,6 +118,10 @@ unsafe impl Lanes for Plain {
         Plain(z.map(|z| f32::from_bits(z | MAGIC)))
     }
     #[inline(always)]
+    unsafe fn small(w: [u32; LANES], at: u32, fraction: u32) -> Self {
+        Plain(w.map(|w| f32::from_bits((w >> at & 0x80) << 24 | (w >> at & 0x7F) << (23 - fraction))))
+    }
+    #[inline(always)]
     unsafe fn halves(w: [u32; LANES]) -> [[u32; LANES]; 2] {
         [w.map(|w| w & 0x0F0F_0F0F), w.map(|w| w >> 4 & 0x0F0F_0F0F)]
     }
@@ -149,6 +155,13 @@ unsafe impl Lanes for Plain {
         // SAFETY: sixteen words are writable, by the caller's promise.
         unsafe { p.cast::<[u32; LANES]>().write_unaligned(w) }
     }
+}
+
+/// Where the sign, and the other seven bits of a small float, lie in a float32.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn fields(fraction: u32) -> i32 {
+    (0x8000_0000u32 | 0x7F << (23 - fraction)) as i32
 }
 
 // SAFETY: one or two instructions of AVX-512F each, VNNI in `dot`, on the lanes promised.
@@ -206,6 +219,15 @@ unsafe impl Lanes for __m512 {
     #[inline(always)]
     unsafe fn less(z: __m512i) -> Self {
         unsafe { _mm512_castsi512_ps(_mm512_or_si512(z, _mm512_set1_epi32(MAGIC as i32))) }
+    }
+    #[inline(always)]
+    unsafe fn small(w: __m512i, at: u32, fraction: u32) -> Self {
+        unsafe {
+            // the byte on top, its sign drawn out to the exponent's place, and what it leaves between cut
+            let w = _mm512_sll_epi32(w, _mm_cvtsi32_si128(24 - at as i32));
+            let w = _mm512_sra_epi32(w, _mm_cvtsi32_si128(1 + fraction as i32));
+            _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32(fields(fraction))))
+        }
     }
     #[inline(always)]
     unsafe fn halves(w: __m512i) -> [__m512i; 2] {
@@ -314,6 +336,14 @@ unsafe impl Lanes for Pair {
     #[inline(always)]
     unsafe fn less(z: [__m256i; 2]) -> Self {
         Pair(both!(|i| unsafe { _mm256_castsi256_ps(_mm256_or_si256(z[i], _mm256_set1_epi32(MAGIC as i32))) }))
+    }
+    #[inline(always)]
+    unsafe fn small(w: [__m256i; 2], at: u32, fraction: u32) -> Self {
+        Pair(both!(|i| unsafe {
+            let w = _mm256_sll_epi32(w[i], _mm_cvtsi32_si128(24 - at as i32));
+            let w = _mm256_sra_epi32(w, _mm_cvtsi32_si128(1 + fraction as i32));
+            _mm256_castsi256_ps(_mm256_and_si256(w, _mm256_set1_epi32(fields(fraction))))
+        }))
     }
     #[inline(always)]
     unsafe fn halves(w: [__m256i; 2]) -> [[__m256i; 2]; 2] {

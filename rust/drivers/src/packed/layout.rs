@@ -5,6 +5,7 @@
 //! at 4 bits) sixteen words of four bytes, one an output. At 8 bits byte j of a word is input j; at 4 bits the low half of
 //! byte j is input j and the high half input 4 + j. A group is filled up to a multiple of eight inputs with its zero.
 
+use super::kernel::Numbers;
 use super::lanes::LANES;
 use base::pool::{self, Shared};
 use base::{Error, Result};
@@ -122,7 +123,7 @@ impl Layout {
     }
 
     /// The codes of group g of a panel as numbers `[group][16]`, and their scales.
-    pub fn numbers(&self, panel: &[u8], g: usize, table: Option<&[f32; LANES]>, out: &mut [f32]) -> [f32; LANES] {
+    pub fn numbers(&self, panel: &[u8], g: usize, numbers: Numbers, out: &mut [f32]) -> [f32; LANES] {
         let part = &panel[g * self.group_bytes()..][..self.group_bytes()];
         let (head, codes) = part.split_at(self.head());
         let word = |at: usize| [head[at], head[at + 1], head[at + 2], head[at + 3]];
@@ -133,10 +134,7 @@ impl Layout {
             for i in 0..self.group {
                 let (byte, shift) = self.place(lane, i);
                 let code = codes[byte] >> shift & ((1u32 << self.bits) - 1) as u8;
-                out[i * LANES + lane] = match table {
-                    Some(table) => table[usize::from(code & 15)],
-                    None => i32::from(code).wrapping_sub(z) as f32,
-                };
+                out[i * LANES + lane] = numbers.of(code, z);
             }
         }
         scale

@@ -9,8 +9,6 @@ use super::lines::Lines;
 use super::product::{self, Path, Tiles};
 use super::take::{Block, Take};
 use crate::flat::{Compute, Real};
-#[cfg(target_arch = "x86_64")]
-use base::Dtype;
 use base::pool::{self, Shared};
 use base::simd::{Kernel, Simd, SimdFloat, dispatch};
 use base::store::{STEP, Store};
@@ -58,7 +56,7 @@ pub fn linear<A: Compute>(
                 && amx::floats::fits(w, rows)
                 && let Some((x, back)) = parted(w, rows, x)?
             {
-                return amx::sums_of_floats(w, x.rows(rows), &|block| give(block, Some(&back)));
+                return amx::sums_of_floats(w, x.rows(w, rows), &|block| give(block, Some(&back)));
             }
             let tiles = Tiles::new(Path::current(false), rows);
             let laid = tiles.lay(w.layout.width(), |r, out: &mut [f32]| {
@@ -149,8 +147,8 @@ struct Parted {
 
 #[cfg(target_arch = "x86_64")]
 impl Parted {
-    fn rows(&self, rows: usize) -> amx::floats::Rows<'_> {
-        amx::floats::Rows { rows, parts: self.parts, numbers: &self.numbers }
+    fn rows<'a>(&'a self, w: &'a Weights, rows: usize) -> amx::floats::Rows<'a> {
+        amx::floats::Rows { rows, parts: self.parts, numbers: &self.numbers, w }
     }
 }
 
@@ -158,12 +156,7 @@ impl Parted {
 #[cfg(target_arch = "x86_64")]
 fn parted<A: Compute>(w: &Weights, rows: usize, x: &[A]) -> Result<Option<(Parted, Vec<f32>)>> {
     let (inputs, width) = (w.layout.inputs, w.layout.width());
-    // the bits of a number, 8 a part
-    let parts = match A::DTYPE {
-        Dtype::Bf16 => 1,
-        Dtype::F16 => 2,
-        _ => 3,
-    };
+    let parts = amx::floats::parts(A::DTYPE, inputs);
     let high = amx::floats::high(width, parts);
     let (mut numbers, mut back) = (Lines::zeros(rows.div_ceil(amx::HIGH) * high)?, try_vec(rows, 0f32)?);
     let (to, at) = (Shared(numbers.as_mut_ptr()), Shared(back.as_mut_ptr()));
@@ -311,7 +304,7 @@ fn wide<A: Compute>(
         let mut numbers = try_vec(l.group * LANES, 0f32)?;
         let mut sums = try_vec(rows, [A::Real::ZERO; LANES])?;
         for group in 0..l.groups() {
-            let scale = l.numbers(w.panel(panel), group, w.table, &mut numbers);
+            let scale = l.numbers(w.panel(panel), group, w.numbers, &mut numbers);
             for (row, sums) in sums.iter_mut().enumerate() {
                 let x = &own[row * l.inputs + group * l.group..][..l.group];
                 dispatch(Add { x, w: &numbers, scale: &scale, sums });

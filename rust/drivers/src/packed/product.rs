@@ -3,7 +3,7 @@
 //! Rows are dealt evenly to tiles of as many as the registers hold, and lie in a tile input by input, so that what a panel is
 //! multiplied with is read in order. A task is a few panels and all rows.
 
-use super::kernel::{self, Decode, FEW, RUN, Weights};
+use super::kernel::{self, Decode, FEW, Numbers, RUN, Weights};
 use super::lanes::{LANES, Lanes, Plain};
 use super::take::{Block, Take};
 use base::pool::{self, Shared};
@@ -193,6 +193,7 @@ impl Floats<'_> {
                 Decode::Eight => kernel::few::<L, { Decode::Eight as u8 }, R, Z>(w, panel, x, y),
                 Decode::Four => kernel::few::<L, { Decode::Four as u8 }, R, Z>(w, panel, x, y),
                 Decode::Table => kernel::few::<L, { Decode::Table as u8 }, R, Z>(w, panel, x, y),
+                Decode::Small => kernel::few::<L, { Decode::Small as u8 }, R, Z>(w, panel, x, y),
             }
         }
         self.task.give(0..R, panel, Z, &y[..R * Z * LANES]);
@@ -225,6 +226,9 @@ impl Floats<'_> {
                             }
                             Decode::Table => {
                                 kernel::decode::<L, { Decode::Table as u8 }, Z>(w, panel, g, from, len, weights)
+                            }
+                            Decode::Small => {
+                                kernel::decode::<L, { Decode::Small as u8 }, Z>(w, panel, g, from, len, weights)
                             }
                         }
                     };
@@ -363,7 +367,7 @@ pub fn floats(w: &Weights, tiles: &Tiles, x: &[f32], take: &Take) -> Result<()> 
         *v = code as f32 - f32::from(w.layout.middle());
     }
     let constant = w.decode() == Decode::Four && !w.layout.affine && tiles.path.looks();
-    let w = &if constant { Weights { table: Some(&table), ..*w } } else { *w };
+    let w = &if constant { Weights { numbers: Numbers::Table(&table), ..*w } } else { *w };
     each(w, tiles, |panels| {
         run(tiles.path, &Floats { task: Task { w, tiles, panels, take }, decode: w.decode(), x });
     })

@@ -55,8 +55,12 @@ impl Case {
     }
 
     fn weights(&self, decode: Decode) -> Weights<'_> {
-        let table = (decode == Decode::Table).then_some(&TABLE);
-        Weights { layout: self.layout, panels: &self.panels, table }
+        let numbers = match decode {
+            Decode::Table => Numbers::Table(&TABLE),
+            Decode::Small => Numbers::Small(Small { fraction: 2 }),
+            _ => Numbers::Integers,
+        };
+        Weights { layout: self.layout, panels: &self.panels, numbers }
     }
 
     /// A row of x with every group filled up by 0.
@@ -137,6 +141,43 @@ fn tables_are_looked_up_on_every_path() {
             assert_eq!(floats_of(&c, path, Decode::Table, &x, rows), want[..rows * 37]);
         }
     }
+}
+
+#[test]
+fn small_floats_are_read_on_every_path() {
+    let x: Vec<f32> = words(40 * 96, 7).into_iter().map(|w| w as i32 as f32 * 1e-9).collect();
+    let c = Case::new(37, 96, 32, 8, false);
+    let number = |code: u8| {
+        // bias 15, two bits of fraction
+        let (power, rest) = (i32::from(code >> 2 & 31), f64::from(code & 3));
+        let v = if power == 0 { rest * 2f64.powi(-16) } else { (1.0 + rest / 4.0) * 2f64.powi(power - 15) };
+        if code > 127 { -v } else { v }
+    };
+    for code in 0..=255 {
+        assert_eq!(f64::from(Small { fraction: 2 }.number(code)), number(code));
+    }
+    let w = c.weights(Decode::Small);
+    let want = floats_of(&c, Path::Plain, Decode::Small, &x, 40);
+    for path in paths() {
+        for rows in [1, 6, 40] {
+            assert_eq!(floats_of(&c, path, Decode::Small, &x, rows), want[..rows * 37]);
+        }
+    }
+    let near = |y: &[f32]| {
+        for (row, y) in y.chunks(37).enumerate() {
+            for (out, &y) in y.iter().enumerate() {
+                let terms =
+                    |i: usize| f64::from(x[row * 96 + i]) * number(c.q[out * 96 + i]) * f64::from(c.weight(out, i).1);
+                let (sum, size) = (0..96).map(terms).fold((0.0, 0.0), |(a, b), t| (a + t, b + t.abs()));
+                assert!((f64::from(y) - sum).abs() <= 4.0 * f64::from(f32::EPSILON) * 96f64.sqrt() * size);
+            }
+        }
+    };
+    near(&want);
+    // with tiles, where there are any
+    let mut y = vec![0.0; 40 * 37];
+    linear::<f32>(&w, Activations::Float, &x, None, &mut y).unwrap();
+    near(&y);
 }
 
 #[test]
@@ -281,7 +322,7 @@ fn tiles_of_parts_give_sums_that_are_right() {
                 };
                 let back: Vec<f32> = x.chunks(inputs).enumerate().map(split).collect();
                 let y = Mutex::new(vec![f32::NAN; rows * outs]);
-                let given = amx::floats::Rows { rows, parts, numbers: &numbers };
+                let given = amx::floats::Rows { rows, parts, numbers: &numbers, w: &w };
                 amx::sums_of_floats(&w, given, &|block| {
                     let mut y = y.lock().unwrap();
                     for (row, v) in block.rows() {
@@ -303,6 +344,33 @@ fn tiles_of_parts_give_sums_that_are_right() {
                     }
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn long_rows_keep_the_bound_at_its_worst() {
+    // each number leaves as much as two parts of 8 bits can leave of it, all to one side; and one stands alone
+    let (outs, inputs) = (20, 384);
+    let c = Case::new(outs, inputs, inputs, 8, false);
+    let rest = 1.0 + 2f32.powi(-9) + 2f32.powi(-17);
+    for alone in [false, true] {
+        let x: Vec<f32> = (0..16 * inputs)
+            .map(|i| {
+                let sign = if c.weight(3, i % inputs).0 < 0 { -1.0 } else { 1.0 };
+                if alone && i % inputs != i / inputs { 0.0 } else { rest * sign }
+            })
+            .collect();
+        let mut y = vec![0.0; 16 * outs];
+        linear::<f32>(&c.weights(Decode::Eight), Activations::Float, &x, None, &mut y).unwrap();
+        for (i, &y) in y.iter().enumerate() {
+            let (row, out) = (i / outs, i % outs);
+            let terms = |i: usize| {
+                let (q, s) = c.weight(out, i);
+                f64::from(x[row * inputs + i]) * f64::from(q) * f64::from(s)
+            };
+            let (sum, size) = (0..inputs).map(terms).fold((0.0, 0.0), |(a, b), t| (a + t, b + t.abs()));
+            assert!((f64::from(y) - sum).abs() <= 4.0 * f64::from(f32::EPSILON) * (inputs as f64).sqrt() * size);
         }
     }
 }
@@ -343,7 +411,7 @@ fn weights_come_back_from_panels() {
         for panel in 0..2 {
             for g in 0..3 {
                 let bytes = c.layout.panel_bytes();
-                let scale = c.layout.numbers(&c.panels[panel * bytes..][..bytes], g, None, &mut out);
+                let scale = c.layout.numbers(&c.panels[panel * bytes..][..bytes], g, Numbers::Integers, &mut out);
                 for lane in 0..LANES.min(19 - panel * LANES) {
                     for i in 0..20 {
                         let (q, s) = c.weight(panel * LANES + lane, g * 20 + i);

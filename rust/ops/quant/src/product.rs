@@ -13,7 +13,7 @@ use base::simd::{Kernel, Simd, dispatch};
 use base::store::Store;
 use base::{Error, Result, Scalar, Tensor, by_float, try_vec};
 use drivers::flat::Real;
-use drivers::packed::{self, Activations, LANES, Layout, Weights};
+use drivers::packed::{self, Activations, LANES, Layout, Numbers, Small, Weights};
 
 /// Inputs of a group up to which no sum of products of codes leaves an i32: 127 · 255 · 2^16 < 2^31.
 const GROUP: usize = 1 << 16;
@@ -59,11 +59,25 @@ pub fn panels(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     l.pack(q.slice::<u8>()?, scale, zero, out.slice_mut()?)
 }
 
-/// The panels of a call, and the table that their codes are places in.
+/// The panels of a call, and the table that their codes are places in: any of 16 numbers, or that of a small float.
 struct Given<'a> {
     layout: Layout,
     panels: &'a [u8],
-    table: Option<[f32; LANES]>,
+    table: Table,
+}
+
+enum Table {
+    None,
+    Any([f32; LANES]),
+    Small(Small),
+}
+
+/// Which small float of 8 bits has these numbers; the codes that are none of a number may say what they like.
+fn small(t: &[f32]) -> Option<Small> {
+    [3, 2].map(|fraction| Small { fraction }).into_iter().find(|small| {
+        let same = |(code, v): (usize, &f32)| v.to_bits() == small.number(code as u8).to_bits() || !v.is_finite();
+        t.iter().enumerate().all(same)
+    })
 }
 
 impl<'a> Given<'a> {
@@ -73,24 +87,34 @@ impl<'a> Given<'a> {
         w.expect_shape("w", &[l.panels(), l.panel_bytes()])?;
         let table = match table {
             Some(t) if !t.is_empty() => {
-                t.expect_shape("table", &[LANES])?;
-                if l.bits != 4 || l.affine {
-                    return Err(Error::Value("a table goes with codes of 4 bits without zero points".into()));
+                t.expect_shape("table", &[1 << l.bits])?;
+                if l.affine {
+                    return Err(Error::Value("a table goes with codes without zero points".into()));
+                }
+                if l.bits == 8 {
+                    let found = small(t.slice::<f32>()?).map(Table::Small);
+                    let refused = || Error::Value("a table of 256 numbers must be that of e4m3 or e5m2".into());
+                    return Ok(Given { layout: l, panels: w.slice()?, table: found.ok_or_else(refused)? });
                 }
                 let mut numbers = [0.0; LANES];
                 numbers.copy_from_slice(t.slice::<f32>()?);
                 if let Some(v) = numbers.iter().find(|v| !v.is_finite()) {
                     return Err(Error::Value(format!("table holds {v}")));
                 }
-                Some(numbers)
+                Table::Any(numbers)
             }
-            _ => None,
+            _ => Table::None,
         };
         Ok(Given { layout: l, panels: w.slice()?, table })
     }
 
     fn weights(&self) -> Weights<'_> {
-        Weights { layout: self.layout, panels: self.panels, table: self.table.as_ref() }
+        let numbers = match &self.table {
+            Table::None => Numbers::Integers,
+            Table::Any(table) => Numbers::Table(table),
+            Table::Small(small) => Numbers::Small(*small),
+        };
+        Weights { layout: self.layout, panels: self.panels, numbers }
     }
 }
 
@@ -124,7 +148,7 @@ pub fn linear(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     let [x, w, bias, table, y] = t else { return Err(super::arrays(5, t)) };
     let g = Given::new(w, Some(table), k)?;
     let (outs, integers) = (g.layout.outs, k[5].bool());
-    if integers && g.table.is_some() {
+    if integers && !matches!(g.table, Table::None) {
         return Err(Error::Value("int8 activations go with integer weights, not with a table".into()));
     }
     let rows = rows_of("x", x, g.layout.inputs)?;

@@ -1,8 +1,8 @@
 //! Sums of floats in tiles, 32 inputs at a time. The one rule: a number is the sum of its parts of 8 bits, so that products of
 //! parts and codes are exact and what is rounded is a sum of float32, as everywhere.
 //!
-//! x = h + m + l with parts of bf16, as many as the type of x has bits for; codes less their zero point are integers below
-//! 256, which bf16 holds. The unit takes denormals for 0, so a row is brought to a largest number between 1 and 2 first; where
+//! x = h + m + l with parts of bf16, as many as the type of x has bits for, or of long rows two (see [`parts`]); codes less
+//! their zero point are integers below 256, which bf16 holds, as it holds small floats. The unit takes denormals for 0, so a row is brought to a largest number between 1 and 2 first; where
 //! rows hold numbers that are not finite, or 2^100 times smaller than their largest, it is not used.
 //!
 //! Tiles of sixteen rows lie whole, one after the other: the unit waits for memory more than for anything else, and parts are
@@ -10,9 +10,10 @@
 
 use super::walk::{Run, Unit};
 use super::{FEW, HIGH, LINE, TILE, allowed, zeros};
-use crate::packed::kernel::{Decode, Weights};
+use crate::packed::kernel::{Decode, Known, Weights, decoded, step_bytes};
 use crate::packed::lanes::{LANES, Lanes};
 use crate::packed::layout::{Layout, STEP};
+use base::Dtype;
 use std::arch::x86_64::*;
 
 /// Inputs of a tile.
@@ -21,8 +22,20 @@ const DEEP: usize = LINE / 2;
 const RUN: usize = 256;
 /// Numbers of a tile.
 const NUMBERS: usize = TILE / 2;
+/// Inputs from which a float32 goes in two parts.
+const LONG: usize = 384;
 /// How much smaller than the largest number of a row one may be.
 const SPREAD: f32 = 1.0 / (1u128 << 100) as f32;
+
+/// Parts of the numbers of such rows: 8 bits each, and as many as there are bits; but two where what they leave of a number,
+/// at most 2^−17 of it, is less than five sixths of the 4 ε √in that a sum may be off, ε = 2^−23: the sums take the rest.
+pub fn parts(kind: Dtype, inputs: usize) -> usize {
+    match kind {
+        Dtype::Bf16 => 1,
+        Dtype::F32 if inputs < LONG => 3,
+        _ => 2,
+    }
+}
 
 /// Whether a product is one for tiles: tables hold numbers of more bits.
 pub fn fits(w: &Weights, rows: usize) -> bool {
@@ -39,6 +52,7 @@ pub struct Rows<'a> {
     pub rows: usize,
     pub parts: usize,
     pub numbers: &'a [u16],
+    pub w: &'a Weights<'a>,
 }
 
 /// Numbers of a tile of rows, of which the last may be filled in part.
@@ -171,17 +185,21 @@ unsafe fn multiply(rows: [*const u16; 2], parts: usize, codes: *const u32, steps
 
 /// Pairs of tiles `[block of 32 inputs][panel][pair of inputs][output]` of some inputs of a group, two inputs a word.
 #[inline(always)]
-unsafe fn weights<const D: u8>(codes: [*const u8; 2], less: [__m512; 2], inputs: usize, out: *mut u32) {
+unsafe fn weights<const D: u8>(
+    codes: [*const u8; 2],
+    less: [__m512; 2],
+    known: Known<__m512>,
+    inputs: usize,
+    out: *mut u32,
+) {
     // SAFETY: the codes of so many inputs are there, and room for so many words of sixteen outputs each.
     unsafe {
-        let table = _mm512_setzero_ps();
-        let bytes = if D == Decode::Eight as u8 { 2 * 4 * LANES } else { 4 * LANES };
         for step in 0..inputs / STEP {
             let (block, at) = (step * STEP / DEEP, step * STEP % DEEP / 2);
             for i in 0..2 {
-                let p = codes[i].add(step * bytes);
+                let p = codes[i].add(step * step_bytes::<D>());
                 base::fetch(p.wrapping_add(2048));
-                let v = crate::packed::kernel::decoded::<__m512, D>(p, less[i], table);
+                let v = decoded::<__m512, D>(p, less[i], known);
                 for pair in 0..STEP / 2 {
                     let low = _mm512_srli_epi32::<16>(_mm512_castps_si512(v[2 * pair]));
                     let high = _mm512_and_si512(_mm512_castps_si512(v[2 * pair + 1]), _mm512_set1_epi32(-65536));
@@ -212,10 +230,11 @@ impl Unit for Rows<'_> {
         unsafe {
             let less = heads.map(|head| <__m512 as Lanes>::less(zeros(l, head)));
             let codes = heads.map(|head| head.add(l.head() + run.from * l.bits * LANES / 8));
-            if l.bits == 8 {
-                weights::<{ Decode::Eight as u8 }>(codes, less, run.inputs, room.cast());
-            } else {
-                weights::<{ Decode::Four as u8 }>(codes, less, run.inputs, room.cast());
+            let (known, to) = (self.w.known(), room.cast());
+            match self.w.decode() {
+                Decode::Small => weights::<{ Decode::Small as u8 }>(codes, less, known, run.inputs, to),
+                Decode::Eight => weights::<{ Decode::Eight as u8 }>(codes, less, known, run.inputs, to),
+                _ => weights::<{ Decode::Four as u8 }>(codes, less, known, run.inputs, to),
             }
             [room, room.add(TILE)]
         }

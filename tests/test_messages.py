@@ -513,3 +513,15 @@ def test_a_curvature_that_is_a_tensor_is_looked_at():
     torch.func.grad(lambda c: lorentz.dist0(x, c).sum())(torch.tensor(2.0))
     whole = torch.compile(lambda c: lorentz.expmap0(x, c), fullgraph=True, backend="eager")
     assert torch.equal(whole(torch.tensor(2.0)), lorentz.expmap0(x, torch.tensor(2.0)))
+
+
+def test_a_number_of_numpy_is_a_number():
+    x = torch.full((2, 3), 0.1)
+    hyperbolic, lorentz = MODULES["hyperbolic"], MODULES["lorentz"]
+    for kind in (np.float32, np.float64, np.float16, np.int32):
+        for f in (hyperbolic.dist0, hyperbolic.expmap0, lorentz.dist0, lorentz.expmap0):
+            assert torch.equal(f(x, kind(2)), f(x, 2.0)) and (f(x.numpy(), kind(2)) == f(x.numpy(), 2.0)).all()
+        assert torch.equal(lorentz.dist(x, 2 * x, kind(2)), lorentz.dist(x, 2 * x, 2.0))
+        tersor.optim.RiemannianSGD([torch.nn.Parameter(x)], c=kind(2))
+    with pytest.raises(ValueError, match="tangent_add: curvature"):
+        tersor.nn.tangent_add(x, x, -1.0)

@@ -425,7 +425,7 @@ def test_uphill_and_margins(kind, words):
             (-x[:, 0]).sum().backward()
             o.step()
         top = x.detach().norm(dim=-1).max()
-        assert edge - 1e-3 < top <= edge and top < 1
+        assert edge - 1e-3 < top <= edge * (1 + 1e-14) and H.dist0(x.detach()).isfinite().all()
 
 
 @either

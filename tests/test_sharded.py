@@ -245,6 +245,26 @@ def sharded_layers_take_riemannian_steps(kind):
         close(whole(new[k]), whole(old[k])) if isinstance(old[k], torch.Tensor) else None
 
 
+@check("RiemannianSGD", "RiemannianAdam")
+def sharded_tables_say_where_they_live(kind):
+    """Shards of a table's points are points to the optimiser, which nobody has told the curvature."""
+    from torch.distributed.fsdp import fully_shard
+
+    torch.manual_seed(0)
+    plain = nn.HEmbedding(5, 4, c=0.7, std=0.3)
+    net = fully_shard(copy.deepcopy(plain), mesh=MESH)
+    ids = torch.tensor([[0, 1, 1, 3], [2, 1, 4, 4]])
+    for table, parts in ((plain, ids), (net, ids[RANK][None])):
+        steps = getattr(optim, kind)(table.parameters(), 0.1)
+        for _ in range(3):
+            steps.zero_grad()
+            for x in parts:
+                (hyperbolic.dist0(table(x), 0.7).mean() / len(parts)).backward()
+            steps.step()
+    assert hasattr(net.weight, "full_tensor") and net.weight.curvature is net.curvature
+    close(net.weight.detach(), plain.weight.detach())
+
+
 RULES = {
     "RiemannianSGD": {"momentum": 0.9, "dampening": 0.1, "weight_decay": 0.01},
     "RiemannianSGD nesterov": {"momentum": 0.9, "nesterov": True},

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tersor._arrays import whole
+from tersor._arrays import is_distributed, whole
 from tersor._reference import Array, rounded, wide, xp
+from tersor._values import check_dense
 
 
 def delta_hyperbolicity(d: Array, base: int = 0, *, relative: bool = False) -> Array:
@@ -47,6 +48,8 @@ def delta_hyperbolicity(d: Array, base: int = 0, *, relative: bool = False) -> A
     """
     if d.ndim != 2 or d.shape[0] != d.shape[1] or not d.shape[0]:
         raise ValueError(f"delta_hyperbolicity: d must be [n, n] with n > 0, got {tuple(d.shape)}")
+    if is_distributed(d):
+        check_dense("delta_hyperbolicity", "d", d)
     base = whole("delta_hyperbolicity: base", base)
     if not -d.shape[0] <= base < d.shape[0]:
         raise ValueError(f"delta_hyperbolicity: base must be one of {d.shape[0]} points, got {base}")

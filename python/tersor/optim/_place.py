@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,7 +51,7 @@ class Place(NamedTuple):
             raise ValueError(f"{who}: the hyperboloid has no edge for a margin, got {self.margin}")
         if self.c is None:
             return
-        if not isinstance(self.c, (int, float, Tensor, torch.nn.Module)):
+        if not isinstance(self.c, (int, float, np.number, Tensor, torch.nn.Module)):
             raise TypeError(f"{who}: c must be None, a number, a tensor or a Curvature, got {type(self.c).__name__}")
         if isinstance(self.c, int):
             number(who, "c", self.c)

@@ -185,10 +185,12 @@ class Riemannian(torch.optim.Optimizer):
         g = g.contiguous()
         if c is None:
             return g
-        if isinstance(c, Tensor) and place.model == "ball":  # others may have learned it since
-            x.copy_(place.space.project(x, c, place.margin))
-        r: Tensor = place.space.egrad2rgrad(x, g, c)
-        return r
+        if place.model == "lorentz":
+            r: Tensor = lorentz.egrad2rgrad(x, g, c)
+            return r
+        if isinstance(c, Tensor):  # others may have learned it since
+            x.copy_(hyperbolic.project(x, c, place.margin))
+        return hyperbolic.egrad2rgrad(x, g, c, out=g)
 
     @staticmethod
     def _walk(x: Tensor, r: Tensor, rate: Any, along: Tensor | None, c: Any, place: Place) -> None:
@@ -197,12 +199,15 @@ class Riemannian(torch.optim.Optimizer):
             x.add_(r.mul_(rate))
             return
         if place.model == "ball":
-            y = hyperbolic.expmap(x, r.mul_(rate), c, place.margin)
+            v = r.mul_(rate)
+            y = hyperbolic.expmap(x, v, c, place.margin, out=v)
+            if along is not None:
+                hyperbolic.parallel_transport(x, y, along, c, out=along)
         else:  # far out a long step is no vector of a small type
             y = lorentz.expmap(x.double(), r.double() * rate, c, clip=True)
             y = shortened(y, reach(x)).to(x.dtype)
-        if along is not None:
-            along.copy_(place.space.parallel_transport(x, y, along, c))
+            if along is not None:
+                along.copy_(lorentz.parallel_transport(x, y, along, c))
         x.copy_(y)
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 r"""What is measured of models and of data: calibration, alignment and collapse of features, information, ranks, power laws.
 
 Functions take NumPy arrays and torch tensors; those that give one number give a Python float, or in torch a float64 tensor,
-with a gradient where they say so. What decides by values (calibration, ranks, information) refuses those that are not finite.
+with a gradient where they say so. Dense products (`cka`, `neural_collapse`, `class_correlation`) are the library's own, whose
+last bits may depend on its number of threads; all else has the same bits for any. What decides by values (calibration, ranks,
+information) refuses those that are not finite.
 
 **Parts of data.** The classes have torchmetrics' methods: ``update`` with each part, then ``compute``; ``merge_state`` and
 ``sync`` join what several processes have seen, the same in each. What they keep is a few arrays of the CPU (``state_dict``),

@@ -18,9 +18,13 @@ import numpy as np
 
 from tersor._op import OPS
 
-#: the families that have a table here, and the compressed layers
+#: the families that have a table here, the compressed layers, and masks while training
 FAMILIES = tuple(
-    sorted(f for f in {op.family for op in OPS.values()} | {"layers"} if importlib.util.find_spec(f"{__name__}.{f}"))
+    sorted(
+        f
+        for f in {op.family for op in OPS.values()} | {"layers", "masks"}
+        if importlib.util.find_spec(f"{__name__}.{f}")
+    )
 )
 
 Call = Callable[[], Any]

@@ -1,5 +1,5 @@
-"""GlobalMP (row 5): one threshold for all layers, and a least number of weights in each. The rule: the threshold is exact, and the
-least number holds while sparsity grows.
+"""GlobalMP (row 5): one threshold for all layers, and a least number of weights in each. The rule: the threshold is exact,
+and the least number holds while sparsity grows.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""SortedNet (row 126): one net whose every prefix of neurons is a net. The rule: each step trains the prefix that was drawn for it,
-and a prefix that is taken out is a net of its own.
+"""SortedNet (row 126): one net whose every prefix of neurons is a net. The rule: each step trains the prefix that was drawn
+for it, and a prefix that is taken out is a net of its own.
 """
 
 from __future__ import annotations

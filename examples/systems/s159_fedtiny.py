@@ -1,5 +1,5 @@
-"""FedTiny (row 159): clients with different data train one sparse net, whose mask moves by gradients that they send in part. The
-rule: of weights that are pruned only the K largest gradients leave a client.
+"""FedTiny (row 159): clients with different data train one sparse net, whose mask moves by gradients that they send in part.
+The rule: of weights that are pruned only the K largest gradients leave a client.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from torch.nn.functional import cross_entropy
 SYSTEM = {
     "row": 159,
     "title": "Distributed Pruning Towards Tiny Neural Networks in Federated Learning",
-    "mechanism": "candidate masks by loss under batch-norm statistics averaged over clients; then a layer at a time: the K smallest |w| "
-    "go, the K largest mean |g| of pruned weights grow, K = 0.15 (1 + cos(pi t/T)) n (this schedule is not verified)",
+    "mechanism": "candidate masks by loss under batch-norm statistics averaged over clients; then a layer at a time: the "
+    "K smallest |w| go, the K largest mean |g| of pruned weights grow, K = 0.15 (1 + cos(pi t/T)) n (this schedule is not "
+    "verified)",
     "evidence": "A",
     "functions": ["tersor.nn.Masks", "tersor.prune.rigl_update", "tersor.prune.topk_rows"],
     "data": "sklearn.datasets.load_digits, sorted by class over four clients",

@@ -1,5 +1,5 @@
-"""OPTIN (row 191): a neuron is worth what its absence does to all later layers, without training. The rule: one mask at a time, one
-batch, and the layers are made smaller by the scores.
+"""OPTIN (row 191): a neuron is worth what its absence does to all later layers, without training. The rule: one mask at a
+time, one batch, and the layers are made smaller by the scores.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch.nn.functional import cross_entropy, kl_div
 SYSTEM = {
     "row": 191,
     "title": "The Need for Speed: Pruning Transformers with One Recipe",
-    "mechanism": "score of a neuron = sum over later layers |M_t - M_s|^2 of normalised Gram matrices + T^2 KL(T = 4), by leaving it out "
-    "(layers of an MLP stand for those of a transformer); the lowest of all layers go, without training",
+    "mechanism": "score of a neuron = sum over later layers |M_t - M_s|^2 of normalised Gram matrices + T^2 KL(T = 4), by "
+    "leaving it out (layers of an MLP stand for those of a transformer); the lowest of all layers go, without training",
     "evidence": "V",
     "functions": ["tersor.nn.shrink"],
     "data": "sklearn.datasets.load_digits",

@@ -1,5 +1,5 @@
-"""Ten lessons in the Sparseland (row 197): sparse from the first step, with masks that stay or move. The rule: the same net, first
-mask, steps and number of weights; only where they are differs.
+"""Ten lessons in the Sparseland (row 197): sparse from the first step, with masks that stay or move. The rule: the same net,
+first mask, steps and number of weights; only where they are differs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from torch.nn.functional import cross_entropy
 SYSTEM = {
     "row": 197,
     "title": 'Ten Lessons We Have Learned in the New "Sparseland": A Short Handbook for Sparse Neural Network Researchers',
-    "mechanism": "static masks at random against dynamic ones (SET at random, RigL by gradient), counted by how many weights move",
+    "mechanism": "static masks at random against dynamic ones (SET at random, RigL by gradient), counted by how many "
+    "weights move",
     "evidence": "A",
     "functions": ["tersor.nn.Masks", "tersor.nn.DynamicSparse"],
     "data": "sklearn.datasets.load_digits",

@@ -1,5 +1,5 @@
-"""Fast Sparse ConvNets (row 208): wide layers of few weights against narrow dense ones. The rule: as many weights are multiplied in
-both, and the pointwise layers of the sparse net run as products of a sparse matrix.
+"""Fast Sparse ConvNets (row 208): wide layers of few weights against narrow dense ones. The rule: as many weights are
+multiplied in both, and the pointwise layers of the sparse net run as products of a sparse matrix.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from torch.nn.functional import cross_entropy
 SYSTEM = {
     "row": 208,
     "title": "Fast Sparse ConvNets",
-    "mechanism": "1x1 convolutions at 90 % by gradual magnitude pruning, run as CSR times [channels, pixels]; stem and depthwise layers "
-    "stay dense",
+    "mechanism": "1x1 convolutions at 90 % by gradual magnitude pruning, run as CSR times [channels, pixels]; stem and "
+    "depthwise layers stay dense",
     "evidence": "V",
     "functions": [
         "tersor.nn.GradualPruner",

@@ -66,7 +66,30 @@ def _named(outs: int, inputs: int, rows: int, bits: int, activations: str) -> Ca
     return lambda: _case(outs, inputs, rows, bits, activations)
 
 
+def _alone(scheme: str, outs: int, inputs: int, rows: int, share: float) -> Callable[[], Case]:
+    """A layer beside the dense one, where no other runtime has such codes or nobody would measure another."""
+
+    def case() -> Case:
+        import torch
+
+        from tersor.nn import QuantLinear
+
+        torch.manual_seed(0)
+        torch.set_num_threads(1)
+        linear, x = torch.nn.Linear(inputs, outs), torch.randn(rows, inputs)
+        layer = QuantLinear.from_float(linear, scheme)
+        calls = {"tersor": _runtimes._inference(layer, x), "dense": _runtimes._inference(linear, x)}
+        plural = "row" if rows == 1 else "rows"
+        named = f"{scheme}, {rows} {plural} of {inputs}→{outs}"
+        return Case(named, calls, targets=[Target("tersor", ("dense",), share)])
+
+    return case
+
+
 KINDS = [(8, "float"), (4, "float"), (8, "int8"), (4, "int8")]
 CASES = [_named(4096, 4096, rows, *kind) for kind in KINDS for rows in (1, 16, 128)]
 CASES += [_named(1536, 384, rows, *kind) for kind in KINDS for rows in (1, 16, 512)]
+# small floats are no slower than dense by more than what their decoding takes; a small layer is what a call costs
+CASES += [_alone(f"mxfp{kind}", 1536, 384, rows, 1.05) for kind in ("8_e4m3", "6_e3m2") for rows in (1, 16, 512)]
+CASES += [_alone("int8-row", 32, 64, 1, 2.0)]
 HEADLINE = CASES[0]

@@ -50,7 +50,10 @@ def _sample(*kinds: str) -> Any:
         bits, affine = (8, 4)[draw.seed % 2], draw.seed % 3 == 0
         table = not affine and draw.seed % 5 == 0
         given, sizes = _weights(draw, bits, affine, table)
-        numbers = np.linspace(-1, 1, 16, dtype=np.float32) if bits == 4 else NUMBERS["e4m3"]
+        numbers = np.linspace(-1, 1, 16, dtype=np.float32)
+        if bits == 8:
+            numbers = NUMBERS["e4m3"].copy()
+            numbers[np.isnan(numbers)] = 480, -480  # as the bits of those that are no number would be read
         outs = sizes["outs"]
         made = {
             "x": lambda: draw.normal(*draw.lead, draw.d),

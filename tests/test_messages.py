@@ -30,10 +30,19 @@ INTERNAL = re.compile("|".join(rf"\b{name}\b" for name in sorted({k.name for k i
 #: functions of lists, numbers and foreign matrices, which have tests of their own here or elsewhere
 APART = {
     "hyperbolic.mobiusify",
+    "prune.block_mask",
+    "prune.budget_allocate",
+    "prune.erk_densities",
     "prune.global_masks",
     "prune.global_prune",
     "prune.global_threshold",
+    "prune.group_saliency",
+    "prune.lamp_scores",
+    "prune.nm_mask",
     "prune.prune_safetensors",
+    "prune.sparsegpt",
+    "prune.uniform_densities",
+    "prune.wanda_mask",
     "project.jl_dim",
     "quant.awq_search",
     "quant.bit_allocate",
@@ -59,6 +68,7 @@ APART = {
     "quant.smooth_scales",
     "sparse.from_scipy",
     "sparse.from_torch",
+    "sparse.nm_decompress",
 }
 #: numbers, or arrays of them
 NUMBERS = ("c", "t", "r", "beta", "scale", "zero_point")

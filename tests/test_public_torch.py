@@ -117,6 +117,8 @@ CASES = {
     "project.fwht": (project.fwht, (X,)),
     "project.project": (lambda x: project.project(x, 5), (X,)),
     "sparse.spmm": (lambda x: sparse.spmm(MATRIX, x), (X,)),
+    "sparse.nm_compress": (lambda x: sparse.nm_decompress(sparse.nm_compress(x, 4, 4)), (X,)),
+    "sparse.spmv": (lambda x: sparse.spmv(MATRIX, x), (some(4, 3),)),
     "sparse.sddmm": (lambda a, b: sparse.sddmm(MATRIX, a, b).data, (W[:2], X)),
 }
 #: why no gradient is asked of them
@@ -162,14 +164,24 @@ ELSEWHERE = {
     "quant.quantize",
     "quant.quantize_log",
     "quant.unpack",
+    "prune.block_mask",
+    "prune.budget_allocate",
+    "prune.erk_densities",
     "prune.global_masks",
     "prune.global_prune",
     "prune.global_threshold",
+    "prune.group_saliency",
+    "prune.lamp_scores",
+    "prune.nm_mask",
     "prune.prune_safetensors",
+    "prune.sparsegpt",
+    "prune.uniform_densities",
+    "prune.wanda_mask",
     "project.jl_dim",
     "sparse.from_dense",
     "sparse.from_scipy",
     "sparse.from_torch",
+    "sparse.nm_decompress",
 }
 EVERY = [pytest.param(*case, id=name) for name, case in CASES.items()]
 SMOOTH = [pytest.param(*case, id=name) for name, case in CASES.items() if name not in CONSTANT]

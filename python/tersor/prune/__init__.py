@@ -11,24 +11,39 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from tersor.prune import _operators  # noqa: F401  declared by being imported
+from tersor.prune.allocate import Allocation, budget_allocate
 from tersor.prune.apply import apply_mask
+from tersor.prune.calibrated import sparsegpt, wanda_mask
 from tersor.prune.histogram import MagnitudeHistogram
+from tersor.prune.layers import erk_densities, lamp_scores, uniform_densities
 from tersor.prune.masks import Threshold, global_masks, global_prune, global_threshold
+from tersor.prune.patterns import block_mask, nm_mask
+from tersor.prune.saliency import group_saliency
 from tersor.prune.topk import topk_rows
 
 if _TYPE_CHECKING:
     from tersor.jobs.prune import Pruned, prune_safetensors
 
 __all__ = [
+    "Allocation",
     "MagnitudeHistogram",
     "Pruned",
     "Threshold",
     "apply_mask",
+    "block_mask",
+    "budget_allocate",
+    "erk_densities",
     "global_masks",
     "global_prune",
     "global_threshold",
+    "group_saliency",
+    "lamp_scores",
+    "nm_mask",
     "prune_safetensors",
+    "sparsegpt",
     "topk_rows",
+    "uniform_densities",
+    "wanda_mask",
 ]
 
 

@@ -68,6 +68,7 @@ APART = {
     "quant.smooth_scales",
     "sparse.from_scipy",
     "sparse.from_torch",
+    "sparse.nm_compress",
     "sparse.nm_decompress",
 }
 #: numbers, or arrays of them

@@ -8,10 +8,13 @@ from tersor import prune
 rng = np.random.default_rng(0)
 
 
-def problem(rows, cols, samples=None):
-    w, x = rng.standard_normal((rows, cols)), rng.standard_normal((samples or 4 * cols, cols))
-    x = x @ (np.eye(cols) + 0.3 * rng.standard_normal((cols, cols)))
-    return w, x, x.T @ x
+def problem(rows, cols):
+    """A weight, inputs that go together (a few causes and some noise), and their Gram matrix."""
+    rng = np.random.default_rng(rows + cols)
+    x = rng.standard_normal((4 * cols, 8)) @ rng.standard_normal((8, cols)) + 0.5 * rng.standard_normal(
+        (4 * cols, cols)
+    )
+    return rng.standard_normal((rows, cols)), x, x.T @ x
 
 
 def published(w, h, sparsity, nm, blocksize, damp):
@@ -68,15 +71,15 @@ def test_one_factorisation_gives_the_published_weights(asked, blocksize):
 
 
 def test_what_is_made_up_for_is_less_than_what_was_lost():
-    w, x, h = problem(64, 96, 200)
+    w, x, h = problem(64, 96)
 
     def error(v):
         return np.linalg.norm(x @ (w - v).T)
 
     y, mask = prune.sparsegpt(w, h, 0.6)
     wanda = prune.wanda_mask(w, np.sqrt(np.diag(h)), 0.6)
-    assert error(y) < 0.75 * error(w * wanda)
-    assert error(y) < 0.9 * error(w * mask)
+    assert error(y) < 0.5 * error(w * wanda)
+    assert error(y) < 0.5 * error(w * mask)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

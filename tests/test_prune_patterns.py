@@ -155,6 +155,8 @@ def test_metadata_of_two_of_four_is_what_gpus_have():
     w = torch.tensor([[0.0, 1.0, 0.0, 2.0, 3.0, 0.0, 4.0, 0.0]], dtype=torch.float16)
     t = sparse.nm_compress(w, 2, 4)
     assert t.meta.tolist() == [[1 | 3 << 2 | 0 << 4 | 2 << 6]]
+    many = w.reshape((1,) * 18 + (8,))
+    assert torch.equal(sparse.nm_compress(many, 2, 4).to_dense(), many)
     assert t.nbytes == 9 and repr(t) == "NMTensor(1×8, 2:4, float16)" and torch.equal(t.to_dense(), w)
 
 
@@ -168,6 +170,13 @@ def test_gradients_go_to_what_is_stored():
         lambda v: sparse.nm_decompress(sparse.NMTensor(v, t.meta, 2, 6, (4, 12))), t.values.detach().requires_grad_()
     )
     torch._dynamo.reset()
+    back = lambda w: sparse.nm_decompress(sparse.nm_compress(w, 6, 6))  # noqa: E731
+    batch = torch.randn(3, 4, 12)
+    assert torch.equal(torch.func.vmap(back)(batch), batch)
+    slopes = torch.func.vmap(torch.func.grad(lambda w: (back(w) ** 2).sum()))(batch)
+    assert torch.equal(slopes, 2 * batch)
+    with FakeTensorMode() as mode:
+        assert back(mode.from_tensor(batch)).shape == batch.shape
     f = lambda w: sparse.nm_compress(w, 2, 6).values  # noqa: E731
     assert torch.equal(torch.compile(f, fullgraph=True, backend="aot_eager")(w.detach()), f(w.detach()))
 

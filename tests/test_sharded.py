@@ -471,7 +471,6 @@ REFUSED = {
     "quant.encode": "codes are no DTensors",
     "quant.packed_linear": "its weight is plain",
     "quant.requantize": "its factors belong to columns",
-    "sparse.nm_compress": "takes plain tensors",
     "sparse.sddmm": "takes plain tensors",
     "sparse.spmm": "takes plain tensors",
     "sparse.spmv": "takes plain tensors",

@@ -87,7 +87,7 @@ def _nm_meta(w: Array, n: int, m: int) -> Array:
     zero = w.reshape(*lead, w.shape[-1] // m, m) == 0
     left = n - (~zero).sum(-1, keepdims=True)
     missing = _longs(~zero | (zero.cumsum(-1) <= left)) == 0
-    order = _longs(missing).argsort(-1, stable=True) if is_tensor(w) else np.argsort(missing, -1, kind="stable")
+    order = _longs(missing).argsort(dim=-1, stable=True) if is_tensor(w) else np.argsort(missing, -1, kind="stable")
     positions = order[..., :n].reshape(*lead, kept)
     per, size = 8 // bits, (kept * bits + 7) // 8
     words = positions << (_range(w, kept) if is_tensor(w) else np.arange(kept)) % per * bits

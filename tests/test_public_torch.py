@@ -144,6 +144,7 @@ CASES = {
     "project.fwht": (project.fwht, (X,)),
     "project.project": (lambda x: project.project(x, 5), (X,)),
     "sparse.spmm": (lambda x: sparse.spmm(MATRIX, x), (X,)),
+    "sparse.spmv": (lambda x: sparse.spmv(MATRIX, x), (some(4, 3),)),
     "sparse.sddmm": (lambda a, b: sparse.sddmm(MATRIX, a, b).data, (W[:2], X)),
 }
 #: why no gradient is asked of them
@@ -204,9 +205,15 @@ ELSEWHERE = {
     "metrics.relaxed_errors",
     "metrics.spearman_corrcoef",
     "reduce.row_ids",
+    "prune.block_mask",
+    "prune.budget_allocate",
+    "prune.erk_densities",
     "prune.global_masks",
     "prune.global_prune",
     "prune.global_threshold",
+    "prune.group_saliency",
+    "prune.lamp_scores",
+    "prune.nm_mask",
     "prune.prune_safetensors",
     "prune.cosine_schedule",
     "prune.cubic_schedule",
@@ -214,10 +221,15 @@ ELSEWHERE = {
     "prune.rigl_update",
     "prune.row_scores",
     "prune.set_update",
+    "prune.sparsegpt",
+    "prune.uniform_densities",
+    "prune.wanda_mask",
     "project.jl_dim",
     "sparse.from_dense",
     "sparse.from_scipy",
     "sparse.from_torch",
+    "sparse.nm_compress",
+    "sparse.nm_decompress",
 }
 EVERY = [pytest.param(*case, id=name) for name, case in CASES.items()]
 SMOOTH = [pytest.param(*case, id=name) for name, case in CASES.items() if name not in CONSTANT]

@@ -583,6 +583,7 @@ REFUSED = {
     "quant.requantize": "its factors belong to columns",
     "sparse.sddmm": "takes plain tensors",
     "sparse.spmm": "takes plain tensors",
+    "sparse.spmv": "takes plain tensors",
 }
 
 

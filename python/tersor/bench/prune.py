@@ -47,6 +47,42 @@ def global_masks_24m() -> Case:
     )
 
 
-CASES = [global_masks_24m]
+def nm_mask_45m() -> Case:
+    """Two of four of a layer of a language model, as its users would make the mask with torch."""
+    import torch
+
+    w = torch.randn(4096, 11008, generator=torch.Generator().manual_seed(0))
+    a = w.numpy()
+
+    def topk() -> torch.Tensor:
+        groups = w.view(-1, 4)
+        kept = groups.abs().topk(2, -1).indices
+        return torch.zeros(groups.shape, dtype=torch.bool).scatter_(-1, kept, True).view_as(w)
+
+    return Case(
+        "nm_mask f32 2:4 of 4096×11008",
+        {"tersor": lambda: prune.nm_mask(a, 2, 4), "tersor torch": lambda: prune.nm_mask(w, 2, 4), "torch topk": topk},
+        traffic=5 * a.size,
+        targets=[Target("tersor", ("torch topk",), 1 / 30)],
+    )
+
+
+def budget_allocate_53() -> Case:
+    """The convolutions of a ResNet-50, 101 amounts each."""
+    rng = np.random.default_rng(0)
+    kept = np.linspace(1, 0, 101)
+    losses = rng.lognormal(0, 1, (53, 1)) * (1 - kept) ** rng.uniform(0.5, 3, (53, 1))
+    costs = rng.lognormal(11, 1.5, (53, 1)) * kept
+    budget = 0.41 * costs[:, 0].sum()
+    return Case(
+        "budget_allocate 53 layers × 101 amounts",
+        {
+            m: lambda m=m: prune.budget_allocate(costs, losses, budget, method=m)
+            for m in ("binned", "exact", "lagrange")
+        },
+    )
+
+
+CASES = [global_masks_24m, nm_mask_45m, budget_allocate_53]
 
 HEADLINE = global_masks_24m

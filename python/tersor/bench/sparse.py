@@ -5,7 +5,7 @@ import glob
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -62,6 +62,36 @@ def spmm_1024_50() -> Case:
     return _spmm(1024, 1024, 1024, 0.5)
 
 
+#: shares of torch's dense layer that are asked for at 90 %: (outs, inputs) -> by rows
+LAYERS = {(4096, 4096): {1: 0.2, 4: 0.3, 16: 0.3}, (1536, 384): {1: 0.7, 16: 0.3}}
+
+
+def _layer(outs: int, inputs: int, rows: int, share: float) -> Case:
+    import torch
+
+    from tersor.nn import SparseLinear
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    linear, x = torch.nn.Linear(inputs, outs), torch.randn(rows, inputs)
+    layer = SparseLinear.from_dense(linear, torch.rand(outs, inputs) >= 0.9)
+
+    def inference(module: torch.nn.Module) -> torch.Tensor:
+        with torch.inference_mode():
+            return module(x)
+
+    return Case(
+        f"SparseLinear f32 {outs}×{inputs} at 90 %, {rows} row{'s' * (rows > 1)}",
+        {"tersor": lambda: inference(layer), "dense": lambda: inference(linear)},
+        targets=[Target("tersor", ("dense",), share)],
+    )
+
+
+def _named(outs: int, inputs: int, rows: int, share: float) -> Callable[[], Case]:
+    return lambda: _layer(outs, inputs, rows, share)
+
+
 CASES = [spmm_1024_90, spmm_1024_50]
+CASES += [_named(*shape, rows, share) for shape, by in LAYERS.items() for rows, share in by.items()]
 
 HEADLINE = spmm_1024_90

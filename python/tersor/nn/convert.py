@@ -14,10 +14,13 @@ from torch import nn
 from tersor.checkpoint._parts import held
 from tersor.checkpoint._patterns import Patterns
 from tersor.nn.quant import QuantLinear
+from tersor.nn.sparse import SparseLinear
 from tersor.quant import Encoded
 
 #: what brings layers back
 DENSE = "dense"
+#: layers of few weights, and the share of zeros from which on they are faster than dense ones
+SPARSE, ENOUGH = "sparse", 0.7
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def convert(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
 ) -> Conversion:
-    r"""Exchanges the linear layers of a model for `QuantLinear` ones, in place, or brings them back.
+    r"""Exchanges the linear layers of a model for `QuantLinear` or `SparseLinear` ones, in place, or brings them back.
 
     Parameters
     ----------
@@ -55,22 +58,25 @@ def convert(
         Modules of its own classes stay; each ``torch.nn.Linear`` in it is exchanged, once, also where it stands at several
         names.
     scheme : str, or a mapping of names to Encoded
-        "int8-row", "int4-g128", "nf4" or another of `tersor.quant.encode`; or "dense", which makes a ``torch.nn.Linear`` of the
-        decoded weight of each `QuantLinear`; or the codes of the weights themselves by name, as `tersor.convert.load_encoded`
-        reads them from a file: a name is that of a layer, or one ends with the other and with no other's, so that a head or
-        a prefix more on either side does not matter.
+        "int8-row", "int4-g128", "nf4" or another of `tersor.quant.encode`; or "sparse", which makes a `SparseLinear` of each
+        layer that was pruned, of whose weight 70 % are 0 or more; or "dense", which makes a ``torch.nn.Linear`` of the weight
+        of each `QuantLinear` and `SparseLinear`; or the codes of the weights themselves by name, as
+        `tersor.convert.load_encoded` reads them from a file: a name is that of a layer, or one ends with the other and with no
+        other's, so that a head or a prefix more on either side does not matter.
     activations : "float" or "int8"
     release : bool
         See `QuantLinear` on both.
     include, exclude : shell patterns on names of modules
-        What is included is exchanged even if it is a router or shares its weight; one that names nothing is an error.
+        What is included is exchanged even if it is a router, shares its weight or has few zeros; one that names nothing is an
+        error.
 
     Returns
     -------
     Conversion
         The names, and the reason for every linear layer that was left: excluded; a router; a weight that another module uses
         too (a head tied to its table of embeddings), or that torch's own attention and encoder layer read by themselves; a
-        forward or hooks of its own; groups that do not divide its rows; no codes among those given. Codes that no linear layer
+        forward or hooks of its own; groups that do not divide its rows; too few zeros; no codes among those
+        given. Codes that no linear layer
         goes by the name of are there too.
 
     Raises
@@ -106,12 +112,14 @@ def convert(
         )
     codes, scheme = (None, scheme) if isinstance(scheme, str) else (dict(scheme), "int8-row")
     back = scheme == DENSE
-    kind: Any = QuantLinear if back else nn.Linear
-    if isinstance(model, (nn.Linear, QuantLinear)):
+    kind: Any = (QuantLinear, SparseLinear) if back else nn.Linear
+    if isinstance(model, (nn.Linear, QuantLinear, SparseLinear)):
         raise TypeError(
             f"convert: model is a {type(model).__name__} itself; use QuantLinear.from_float, or put it in a module"
         )
-    if not back:  # refuses what it does not know
+    if scheme == SPARSE and activations != "float":
+        raise ValueError(f"convert: a sparse layer takes activations as they come, got activations={activations!r}")
+    if not back and scheme != SPARSE:  # refuses what it does not know
         QuantLinear.empty(0, 0, scheme, bias=False, activations=activations)
     names: dict[int, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
@@ -135,6 +143,13 @@ def convert(
             try:
                 if back:
                     made[name] = _dense(module)
+                elif scheme == SPARSE:
+                    few = SparseLinear.from_dense(module)
+                    zeros = 1 - few.data.numel() / max(few.in_features * few.out_features, 1)
+                    if zeros < ENOUGH and not patterns.include:
+                        left[name] = f"{zeros:.0%} of its weight are 0, a sparse layer pays from {ENOUGH:.0%} on"
+                        continue
+                    made[name] = few
                 elif codes is not None:
                     made[name] = QuantLinear.of(own[name], module, activations, release=release)
                 else:
@@ -216,9 +231,12 @@ def _shared(model: nn.Module) -> dict[int, str]:
 @torch.no_grad()
 def _dense(layer: Any) -> nn.Linear:
     bias = layer.bias
-    kind = getattr(torch, layer.dtype)
+    if isinstance(layer, SparseLinear):
+        weight, grad = layer.to_dense(), layer.data.requires_grad
+    else:
+        weight, grad = layer.weight.to(getattr(torch, layer.dtype)), bias is None or bias.requires_grad
     linear = nn.Linear(layer.in_features, layer.out_features, bias is not None, device="meta")
-    linear.weight = nn.Parameter(layer.weight.to(kind), requires_grad=bias is None or bias.requires_grad)
+    linear.weight = nn.Parameter(weight, requires_grad=grad)
     if bias is not None:
         linear.bias = nn.Parameter(bias.detach().clone(), requires_grad=bias.requires_grad)
     return linear.train(layer.training)

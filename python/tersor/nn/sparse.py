@@ -14,6 +14,10 @@ from tersor._values import check_dense
 from tersor.nn._cast import accept, lowered
 from tersor.nn._linear import parts_of
 from tersor.sparse._pattern import Pattern
+from tersor.sparse.lanes import product
+
+#: rows up to which the lanes of `spmv` are faster than the panels of `spmm`, which have the same bits
+FEW = 4
 
 
 class SparseLinear(nn.Module):
@@ -110,20 +114,27 @@ class SparseLinear(nn.Module):
         dense: Tensor = self.pattern.to_dense()
         return dense
 
-    def _matrix(self, data: Tensor) -> sparse.CSR:
+    def _places(self, data: Tensor) -> Pattern:
         if is_distributed(data):  # whole in a forward pass of the model that was sharded
             check_dense("SparseLinear", "data", data)
         kept: Pattern = self.__dict__["_kept"]
         # others stand in their place for a call of torch.func
         if self.indices is not kept.indices or self.indptr is not kept.indptr:
             kept = Pattern(self.indices, self.indptr, kept.shape)
-        return sparse.CSR._of(data, kept)
+        return kept
+
+    def _matrix(self, data: Tensor) -> sparse.CSR:
+        return sparse.CSR._of(data, self._places(data))
 
     def forward(self, x: Tensor) -> Tensor:
         accept(self, x, self.in_features, like=self.data)
         x, data, bias = lowered(x, self.data, self.bias)
         # sizes that are said: there may be no rows, or no columns
         rows = x.reshape(x.shape[:-1].numel(), self.in_features)
+        if rows.shape[0] <= FEW:
+            few = product(data, self._places(data), rows, bias)
+            if few is not None:
+                return few.reshape(*x.shape[:-1], self.out_features)
         y = sparse.spmm(self._matrix(data), rows.T.contiguous(), bias=bias)
         return y.T.reshape(*x.shape[:-1], self.out_features)
 

@@ -11,33 +11,48 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from tersor.prune import _operators  # noqa: F401  declared by being imported
+from tersor.prune.allocate import Allocation, budget_allocate
 from tersor.prune.apply import apply_mask
+from tersor.prune.calibrated import sparsegpt, wanda_mask
 from tersor.prune.histogram import MagnitudeHistogram
+from tersor.prune.layers import erk_densities, lamp_scores, uniform_densities
 from tersor.prune.masks import Threshold, global_masks, global_prune, global_threshold
 from tersor.prune.regrow import rigl_update, set_update
 from tersor.prune.rows import row_scores
 from tersor.prune.schedules import cosine_schedule, cubic_schedule, linear_schedule
+from tersor.prune.patterns import block_mask, nm_mask
+from tersor.prune.saliency import group_saliency
 from tersor.prune.topk import topk_rows
 
 if _TYPE_CHECKING:
     from tersor.jobs.prune import Pruned, prune_safetensors
 
 __all__ = [
+    "Allocation",
     "MagnitudeHistogram",
     "Pruned",
     "Threshold",
     "apply_mask",
+    "block_mask",
+    "budget_allocate",
     "cosine_schedule",
     "cubic_schedule",
+    "erk_densities",
     "global_masks",
     "global_prune",
     "global_threshold",
+    "group_saliency",
+    "lamp_scores",
     "linear_schedule",
+    "nm_mask",
     "prune_safetensors",
     "rigl_update",
     "row_scores",
     "set_update",
+    "sparsegpt",
     "topk_rows",
+    "uniform_densities",
+    "wanda_mask",
 ]
 
 

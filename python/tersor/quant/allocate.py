@@ -2,68 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from tersor import _allocate
 from tersor._arrays import Level
 from tersor._op import op
 from tersor._sample import Draw
-from tersor.quant._arguments import Array, detached, one_of
-from tersor.quant.qparams import cast, torch_module
+from tersor.quant._arguments import Array, one_of
 
 
 def _sample(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
-    """Numbers of few bits, so that every sum is exact and many are equal."""
-    layers, levels, rng = min(math.prod(draw.lead), 24), min(max(draw.d, 1), 6), draw.rng
-    cost, loss = rng.integers(0, 8, (layers, levels)) / 4, rng.integers(-8, 32, (layers, levels)) / 8
-    least, most = cost.min(1).sum(), cost.max(1).sum()
-    budget = float(least + rng.integers(0, 5) / 4 * (most - least))
-    return [draw.cast(loss), draw.cast(cost)], {"budget": budget, "exact": draw.seed % 2 == 0}
-
-
-def _front(loss: Any, cost: Any) -> list[tuple[float, float, int]]:
-    """(cost, loss, level) of what no other level is as cheap and as good as, the cheapest first."""
-    kept: list[tuple[float, float, int]] = []
-    for c, v, k in sorted(zip(map(float, cost), map(float, loss), range(len(cost)), strict=True)):
-        if not kept or v < kept[-1][1]:
-            kept.append((c, v, k))
-    return kept
-
-
-def _steps(layer: int, front: list[tuple[float, float, int]]) -> list[tuple[float, int, float, float, int]]:
-    """(-gain for its cost, layer, cost, loss, level) of the steps along the lower convex hull of a front."""
-    steps, at = [], 0
-    while at + 1 < len(front):
-        c, v, _ = front[at]
-        best, to = min(((w - v) / (b - c), -i) for i, (b, w, _) in enumerate(front) if i > at)
-        at = -to
-        steps.append((best, layer, front[at][0] - c, front[at][1] - v, front[at][2]))
-    return steps
+    loss, cost, rest = _allocate.drawn(draw)
+    return [loss, cost], rest
 
 
 @op(sample=_sample, native=True, integer=True)
-def _bit_allocate(loss: Array, cost: Array, budget: float, exact: bool = True) -> tuple[Array, Array]:
+def _bit_allocate(loss: Array, cost: Array, budget: float, method: int = _allocate.EXACT) -> tuple[Array, Array]:
     """The choice, then its loss, its cost and the bound."""
-    fronts = [_front(v, c) for v, c in zip(loss, cost, strict=True)]
-    if exact:
-        # whole choices of the layers from some one on, the cheapest first, none as cheap and as good as another
-        kept: list[tuple[float, float, tuple[int, ...]]] = [(0.0, 0.0, ())]
-        for front in fronts[::-1]:
-            made = sorted((c + b, v + w, (k, *rest)) for c, v, k in front for b, w, rest in kept)
-            kept = []
-            for one in made:
-                if not kept or one[1] < kept[-1][1]:
-                    kept.append(one)
-        c, v, choice = [one for one in kept if one[0] <= budget][-1]
-        return np.array(choice, np.int32), np.array([v, c, v])
-    choices, c, v = [f[0][2] for f in fronts], sum(f[0][0] for f in fronts), sum(f[0][1] for f in fronts)
-    for rate, layer, dc, dv, k in sorted(s for i, f in enumerate(fronts) for s in _steps(i, f)):
-        if c + dc > budget:
-            return np.array(choices, np.int32), np.array([v, c, v + rate * (budget - c)])
-        choices[layer], c, v = k, c + dc, v + dv
-    return np.array(choices, np.int32), np.array([v, c, v], float)
+    return _allocate.reference(loss, cost, budget, method)
 
 
 class Allocation(NamedTuple):
@@ -130,16 +86,5 @@ def bit_allocate(loss: Level, cost: Level, budget: float, *, method: str = "dp")
     array([1, 0])
     """
     name = "bit_allocate"
-    exact = one_of(name, "method", method, {"dp": True, "lagrangian": False})
-    arrays = []
-    for what, x in (("loss", loss), ("cost", cost)):
-        x = detached(name, x)
-        if x.ndim != 2 or not x.shape[1]:
-            raise ValueError(f"{name}: {what} must be [layers, levels], got shape {tuple(x.shape)}")
-        arrays.append(cast(np if isinstance(x, np.ndarray) else torch_module(), x, "float64"))
-    if tuple(arrays[0].shape) != tuple(arrays[1].shape):
-        raise ValueError(f"{name}: loss has shape {tuple(arrays[0].shape)}, cost {tuple(arrays[1].shape)}")
-    choice, sums = _bit_allocate(*arrays, float(budget), exact)
-    of, at, bound = (float(v) for v in sums)
-    wide = choice.astype(np.int64) if isinstance(choice, np.ndarray) else choice.long()
-    return Allocation(wide, of, at, bound)
+    how = one_of(name, "method", method, {"dp": _allocate.EXACT, "lagrangian": _allocate.MULTIPLIER})
+    return Allocation(*_allocate.chosen(name, _bit_allocate, {"loss": loss, "cost": cost}, budget, how))

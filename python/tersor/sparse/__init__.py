@@ -12,7 +12,20 @@ entries take part: NaN and infinities in x reach the rows that have an entry for
 
 from tersor.sparse._csr import CSR
 from tersor.sparse._make import from_dense, from_scipy, from_torch
+from tersor.sparse.lanes import spmv
+from tersor.sparse.nm import NMTensor, nm_compress, nm_decompress
 from tersor.sparse.product import spmm
 from tersor.sparse.sampled import sddmm
 
-__all__ = ["CSR", "from_dense", "from_scipy", "from_torch", "sddmm", "spmm"]
+__all__ = [
+    "CSR",
+    "NMTensor",
+    "from_dense",
+    "from_scipy",
+    "from_torch",
+    "nm_compress",
+    "nm_decompress",
+    "sddmm",
+    "spmm",
+    "spmv",
+]

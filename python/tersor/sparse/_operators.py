@@ -12,7 +12,7 @@ import numpy as np
 
 from tersor._op import op
 from tersor.sparse import _sample
-from tersor.sparse._sample import add_at, chain, rows_of, transposed
+from tersor.sparse._sample import add_at, chain, laned, rows_of, transposed, unlaned
 
 Array = Any
 
@@ -152,3 +152,17 @@ def _sddmm_bwd(
         db = np.zeros(b.shape)
         add_at(db, (..., indices, slice(None)), g[:, None] * a[..., row, :])
     return da, db
+
+
+@op(sample=_sample.transpose, integer=True)
+def csr_lanes(indices: Array, indptr: Array, cols: int) -> tuple[Array, ...]:
+    """The columns of a structure as `spmv` reads them, and the order of the rows."""
+    return laned(indices, indptr, cols)
+
+
+@op(sample=_sample.spmv, tolerance=SUMS, gradcheck=False)
+def _spmv(data: Array, places: Array, rows: Array, indptr: Array, x: Array, bias: Array = None) -> Array:
+    """x Aᵀ + bias for rows x."""
+    indices = unlaned(places, rows, indptr)
+    y = chain(data, indices, indptr, np.asarray(x)[..., None], bias, -math.inf, math.inf)
+    return y[..., 0]

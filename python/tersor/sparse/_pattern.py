@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor.sparse._operators import csr_transpose
+from tersor.sparse._operators import csr_lanes, csr_transpose
 
 Array = Any
 
@@ -21,16 +21,17 @@ class Pattern:
     ``perm`` says where each entry stood when it was given, None if as it stands.
     """
 
-    __slots__ = ("_transposed", "_twin", "indices", "indptr", "perm", "shape")
+    __slots__ = ("_lanes", "_transposed", "_twin", "indices", "indptr", "perm", "shape")
 
     def __init__(self, indices: Array, indptr: Array, shape: tuple[int, int], perm: Array = None) -> None:
         self.indices = indices
         self.indptr = indptr
         self.shape = shape
         self.perm = perm
-        # both are functions of the structure, set in one assignment: two threads may make them, either is right
+        # all are functions of the structure, set in one assignment: two threads may make them, either is right
         self._transposed: tuple[Any, Any, Any] | None = None
         self._twin: Pattern | None = None
+        self._lanes: tuple[Any, Any] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Pattern, (self.indices, self.indptr, self.shape, self.perm)
@@ -54,6 +55,15 @@ class Pattern:
             done = perm, rows, offsets
             if isinstance(indices, np.ndarray) or _lasting(indices, perm):
                 self._transposed = done
+        return done
+
+    def lanes(self) -> tuple[Any, Any]:
+        """The columns as products with a few vectors read them, and the order of the rows; of patterns on the CPU."""
+        done = self._lanes
+        if done is None:
+            done = csr_lanes(self.indices, self.indptr, self.shape[1])
+            if isinstance(self.indices, np.ndarray) or _lasting(self.indices, done[0]):
+                self._lanes = done
         return done
 
     def rows(self) -> Any:

@@ -15,6 +15,9 @@ from tersor._sample import Draw
 Array = Any
 Sample = tuple[list[Any], dict[str, Any]]
 
+#: rows side by side, and rows that are put in order together, as in `lanes.rs`
+ACROSS, WINDOW = 16, 1024
+
 
 def rows_of(indptr: Array) -> np.ndarray:
     return np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
@@ -40,6 +43,35 @@ def chain(data: Array, indices: Array, indptr: Array, x: Array, bias: Array, lo:
     terms = np.asarray(data, np.float64)[:, None] * x[..., indices, :]
     add_at(y, (..., rows_of(indptr), slice(None)), terms)
     return np.clip(y, lo, hi)
+
+
+def laned(indices: Array, indptr: Array, cols: int) -> tuple[np.ndarray, np.ndarray]:
+    """Columns of sixteen rows side by side, and the order of the rows: the longest of a window first."""
+    lengths = np.diff(indptr)
+    starts = range(0, len(lengths), WINDOW)
+    order = [i + np.argsort(-lengths[i : i + WINDOW], kind="stable") for i in starts]
+    rows = np.concatenate([np.zeros(0, int), *order])
+    places = [
+        indices[indptr[row] + t]
+        for c in range(0, len(rows), ACROSS)
+        for t in range(lengths[rows[c]])
+        for row in rows[c : c + ACROSS]
+        if t < lengths[row]
+    ]
+    small = np.array(places, np.int64).astype(np.uint16).view(np.int16)
+    return small if cols < 65537 else np.array(places, np.int32), rows.astype(np.asarray(indices).dtype)
+
+
+def unlaned(places: Array, rows: Array, indptr: Array) -> np.ndarray:
+    """The columns in the order of the pattern again."""
+    indices, lengths, at = np.zeros(len(places), np.int64), np.diff(indptr), 0
+    for c in range(0, len(rows), ACROSS):
+        for t in range(lengths[rows[c]]):
+            for row in rows[c : c + ACROSS]:
+                if t < lengths[row]:
+                    indices[indptr[row] + t] = places[at]
+                    at += 1
+    return indices & 0xFFFF if places.dtype == np.int16 else indices
 
 
 def structure(draw: Draw) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
@@ -119,3 +151,11 @@ def sddmm(draw: Draw) -> Sample:
 def sddmm_bwd(draw: Draw) -> Sample:
     (a, b, indices, indptr, *given), _ = sddmm(draw)
     return [draw.normal(len(indices)), a, b, indices, indptr, *given], {"needs": 3}
+
+
+def spmv(draw: Draw) -> Sample:
+    indices, indptr, (rows, cols) = structure(draw)
+    places, order = laned(indices, indptr, cols)
+    lead = (0,) if draw.seed % 8 == 6 else ((), (2,), (1, 5))[draw.seed % 3]
+    bias = draw.normal(rows) if draw.seed % 2 else None
+    return [draw.normal(len(indices)), places, order, indptr, draw.normal(*lead, cols), bias], {}

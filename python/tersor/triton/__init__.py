@@ -9,6 +9,7 @@ _UNWRITTEN = "not written yet"
 _PAIRS = "not written yet: pairs are walked tile by tile with a running reducer, on the CPU alone"
 _STRUCTURE = "the structure of a matrix is made on the CPU, once, and kept where its values are"
 _PLAIN = "torch's own functions do it where `CSR` meets a tensor on a GPU"
+_LANES = "an order for the lanes of a CPU: on a GPU few vectors go through `spmm` too"
 _FILES = "blocks of files, which are read and written on the CPU"
 _PACKED = "a layout for the CPU: on a GPU the weight is decoded and multiplied by torch's own product"
 
@@ -34,8 +35,11 @@ ABSENT = {
     "lorentz.dist_bwd": PLAIN,
     "project.materialise": "a matrix that is to be seen is made where it is looked at",
     "project.project_csr": _UNWRITTEN,
+    "prune.budget_allocate": "a choice among a few hundred amounts, one after another, on the CPU",
+    "prune.group_sums": PLAIN,
     "prune.magnitude_split": "a sample tells where the threshold is on the CPU alone; elsewhere digits are searched",
     "quant.best_share": _UNWRITTEN,
+    "prune.obs_strip": PLAIN,
     "quant.bit_allocate": "a choice among a few hundred levels, one after another, on the CPU",
     "quant.dequantize": _UNWRITTEN,
     "quant.decode_gguf": _FILES,
@@ -67,6 +71,13 @@ ABSENT = {
     "sparse.csr_dense": _PLAIN,
     "sparse.csr_dense_bwd": _PLAIN,
     "sparse.csr_fill": _PLAIN,
+    "sparse.csr_lanes": _LANES,
     "sparse.csr_sort": _STRUCTURE,
     "sparse.csr_transpose": _STRUCTURE,
+    "sparse.nm_meta": PLAIN,
+    "sparse.nm_put": PLAIN,
+    "sparse.nm_put_bwd": PLAIN,
+    "sparse.nm_take": PLAIN,
+    "sparse.nm_take_bwd": PLAIN,
+    "sparse.spmv": _LANES,
 }

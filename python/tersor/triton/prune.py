@@ -150,6 +150,20 @@ def _topk(x, n, words, k, out, WIDTH: tl.constexpr, SIGNED: tl.constexpr, NAN: t
         left -= tl.sum(first.to(tl.int64), 0)
 
 
+@triton.jit
+def _groups(x, total, n, m, words, out, SIGNED: tl.constexpr, NAN: tl.constexpr, M: tl.constexpr, B: tl.constexpr):
+    """B groups of m elements: the rank of each among its group, all pairs at once."""
+    group = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
+    place = tl.arange(0, M)
+    at = group[:, None] * m + place[None, :]
+    live = (place < m)[None, :] & (at < total)
+    key = _keys(x, at, live, words, SIGNED, NAN)
+    mine, other = key[:, :, None], key[:, None, :]
+    earlier = (place[None, :] < place[:, None])[None, :, :]
+    before = ((other > mine) | ((other == mine) & earlier)) & (place < m)[None, None, :]
+    tl.store(out + at, (tl.sum(before.to(tl.int32), 2) < n).to(tl.uint8), live)
+
+
 def _grid(n):
     return (triton.cdiv(n, BLOCK),)
 
@@ -244,4 +258,18 @@ def topk_indices(x, indices, k, magnitude, nan):
     if indices.numel():
         _topk[(x.numel() // n,)](
             data, n, words, k, indices, WIDTH=WIDTH[format], SIGNED=not magnitude, NAN=nan > 0, B=BLOCK
+        )
+
+
+def nm_mask(x, mask, n, m, format, signed, nan):
+    if not 1 <= m <= 16 or not 0 <= n <= m or x.shape[-1] % m:
+        raise ValueError(f"nm_mask: {n} of {m} of rows of {x.shape[-1]}")
+    if nan == 0 and not torch.isfinite(x).all():
+        raise ValueError("nm_mask: non-finite values in x")
+    data, words = _constants(x, format, nan)
+    if x.numel():
+        groups, wide = x.numel() // m, triton.next_power_of_2(m)
+        block = max(512 // (wide * wide), 1)
+        _groups[(triton.cdiv(groups, block),)](
+            data, x.numel(), n, m, words, mask.view(torch.uint8), SIGNED=signed, NAN=nan > 0, M=wide, B=block
         )

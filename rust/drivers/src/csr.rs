@@ -5,11 +5,13 @@
 //! it, the products ask for it.
 
 mod build;
+mod lanes;
 mod product;
 mod sampled;
 pub mod spmm;
 
 pub use build::{count, dense, fill, gather, sort, take, transpose};
+pub use lanes::{Lanes, Lined, Place, lanes};
 pub use product::spmm;
 pub use sampled::{Dot, row_sums, sddmm};
 

@@ -7,6 +7,7 @@ pub mod csr;
 pub mod feedback;
 pub mod flat;
 pub mod index;
+pub mod knapsack;
 pub mod packed;
 pub mod pairs;
 pub mod rows;

@@ -8,14 +8,16 @@
 //! those equal to the threshold are in.
 
 pub mod count;
+pub mod groups;
 pub mod keys;
 pub mod mask;
 pub mod split;
 pub mod topk;
 
 pub use count::{Round, count, tally};
+pub use groups::nm_mask;
 pub use keys::{Format, Nan, Order, finite};
-pub use mask::{Cut, apply, bools_mut, mask};
+pub use mask::{Cut, apply, bools, bools_mut, mask};
 pub use split::{Found, split};
 pub use topk::{gather_rows, scatter_rows, topk_rows};
 

@@ -384,3 +384,41 @@ fn the_gradient_of_a_bias_is_a_sum_of_rows() {
         }
     }
 }
+
+#[test]
+fn lanes_have_the_bits_of_panels() {
+    fn go<T: Lanes + Real, P: Place>(rng: &mut Rng, [rows, cols, mean]: [usize; 3]) {
+        let a = Matrix::<T, i32>::random(rng, rows, cols, mean);
+        let p = a.pattern();
+        let (mut places, mut order) = (vec![P::of(0).unwrap(); a.data.len()], vec![0i32; rows]);
+        lanes(&p, &mut places, &mut order).unwrap();
+        let bias: Vec<T> = rng.vec(rows);
+        for batch in [0, 1, 3, 4, 6] {
+            let x: Vec<T> = rng.vec(batch * cols);
+            let mut turned = vec![T::default(); batch * cols];
+            for (i, &v) in x.iter().enumerate() {
+                turned[i % cols * batch + i / cols] = v;
+            }
+            let mut want = vec![T::default(); rows * batch];
+            spmm(&p, &a.data, &turned, [1, batch], Some(&bias), None, &mut want).unwrap();
+            for level in simd::available() {
+                assert!(simd::force(Some(level)));
+                let mut y = vec![T::default(); rows * batch];
+                let lined = Lined::new(&a.data, &places, &order, &a.indptr, cols).unwrap();
+                lined.product(&x, Some(&bias), &mut y).unwrap();
+                simd::force(None);
+                for (i, v) in y.iter().enumerate() {
+                    let other = want[i % rows * batch + i / rows];
+                    assert_eq!(v.to_f64().to_bits(), other.to_f64().to_bits(), "{level} {rows} {cols} {batch}");
+                }
+            }
+        }
+    }
+    let mut rng = Rng(8);
+    for shape in [[1, 1, 1], [15, 7, 3], [16, 300, 40], [40, 65, 20], [2100, 33, 5]] {
+        go::<f32, i16>(&mut rng, shape);
+        go::<f32, i32>(&mut rng, shape);
+        go::<f64, i16>(&mut rng, shape);
+        go::<f64, i32>(&mut rng, shape);
+    }
+}

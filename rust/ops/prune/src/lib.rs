@@ -1,7 +1,11 @@
 //! Magnitude pruning and row-wise top-k: one row of the table per step of a selection. The one rule: a step works on one
 //! array and adds to what the steps before it counted; which steps to take is decided in Python.
 
+mod obs;
+mod saliency;
+
 use base::{Dtype, Error, Op, Result, Scalar, Tensor, ops};
+use drivers::knapsack::{self, Method};
 use drivers::select::{self, Cut, Order, Round};
 
 /// The tables of the family.
@@ -26,6 +30,16 @@ pub static OPS: &[Op] = ops! {
         rows(&t[1], &t[2])?;
         same(&t[0], &t[2], "g", "indices")?;
         select::scatter_rows(&t[0], t[2].slice()?, &t[3])
+    };
+    nm_mask(x[b.., d]; n: int, m: int, format: int, signed: bool, nan: int) -> (mask[x]: bool) = |t, s| {
+        let order = Order::new(s[2].int(), s[3].bool(), s[4].int())?;
+        let [n, m] = [s[0], s[1]].map(|v| usize::try_from(v.int()).unwrap_or(usize::MAX));
+        select::nm_mask(&t[0], order, [n, m], select::bools_mut(&t[1])?)
+    };
+    group_sums(x[a, n, b], g[a, n, b]) -> (sums[n, 3]: float64) = |t, _| saliency::group_sums(t);
+    obs_strip(x[r, k], factor[k, k], mask[*]?; n: int, m: int) -> (y[x], kept[x]: bool) = obs::obs_strip;
+    budget_allocate(costs[l, k], losses[l, k]; budget, method: int) -> (choice[l]: int32, sums[3]: float64) = |t, s| {
+        knapsack::allocate(&[t[1], t[0], t[2], t[3]], s[0].float(), Method::from_code(s[1].int())?, "method='lagrange'")
     };
 };
 

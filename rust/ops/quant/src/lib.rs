@@ -2,7 +2,6 @@
 //! compute type, and the shape of a scale says to which elements it belongs.
 
 mod affine;
-mod allocate;
 mod codebook;
 mod drawn;
 mod encode;
@@ -32,6 +31,7 @@ mod threshold;
 
 use base::wide::wide;
 use base::{Error, Op, Tensor, by_float, ops};
+use drivers::knapsack::{self, Method};
 
 /// The tables of the family.
 pub static TABLES: &[&[Op]] = &[OPS];
@@ -82,8 +82,8 @@ pub static OPS: &[Op] = ops! {
     decode_gguf(data[b.., w]; kind: int, last: int, dtype: int) -> (x[b.., last]: float(dtype)) = gguf::decode_gguf;
     ldlq(w[n, k], ldl[k, k], order[k], scale[*], zero_point[*]?, codebook[c]?; lo: int, hi: int, damp)
         -> (q[w]: lo < 0 ? int8 : uint8, error[n]: float64) = ldlq::ldlq;
-    bit_allocate(loss[l, k], cost[l, k]; budget, exact: bool) -> (choice[l]: int32, sums[3]: float64)
-        = allocate::bit_allocate;
+    bit_allocate(loss[l, k], cost[l, k]; budget, method: int) -> (choice[l]: int32, sums[3]: float64)
+        = |t, s| knapsack::allocate(t, s[0].float(), Method::from_code(s[1].int())?, "method='lagrangian'");
     pack(q[b.., k]; bits: int, words: bool)
         -> (w[b.., words ? (k * bits + 31) / 32 : (k * bits + 7) / 8]: words ? int32 : uint8) = layout::pack;
     panels(q[o, k], scale[o, g], zero_point[*]?; bits: int, affine: bool)

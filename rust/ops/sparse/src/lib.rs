@@ -4,6 +4,7 @@
 //! A matrix is `data, indices, indptr` with ascending columns. Its transpose comes along as `perm, t_indices, t_indptr`
 //! (what `csr_transpose` gives) where a gradient will want it; absent, it is made on the way.
 
+mod nm;
 mod product;
 mod structure;
 
@@ -61,4 +62,13 @@ pub static OPS: &[Op] = ops! {
         -> (data[e]) = product::sddmm;
     sddmm_bwd(g[e], a[l.., m, d], b[l.., n, d], indices[e], indptr[m + 1], perm[*]?, t_indices[*]?, t_indptr[*]?; needs: needs)
         -> (da[a]?, db[b]?) = product::sddmm_bwd;
+    csr_lanes(indices[e], indptr[m + 1]; cols: int)
+        -> (places[e]: cols < 65537 ? int16 : int32, rows[m]: indices) = structure::lanes;
+    spmv(data[e], places[e], rows[m], indptr[m + 1], x[b.., k], bias[m]?) -> (y[b.., m]) = product::spmv;
+    nm_meta(w[b.., k]; n: int, m: int)
+        -> (meta[b.., (k / m * n * (m < 3 ? 1 : m < 5 ? 2 : 4) + 7) / 8]: uint8) = nm::meta;
+    nm_take(w[b.., k], meta[b.., c]; n: int, m: int) -> (values[b.., k / m * n]) = nm::take;
+    nm_take_bwd(g[b.., j], w[b.., k], meta[b.., c]; n: int, m: int) -> (dw[w]) = nm::take_bwd;
+    nm_put(values[b.., j], meta[b.., c]; n: int, m: int, cols: int) -> (w[b.., cols]) = nm::put;
+    nm_put_bwd(g[b.., k], values[b.., j], meta[b.., c]; n: int, m: int, cols: int) -> (dvalues[values]) = nm::put_bwd;
 };

@@ -7,9 +7,9 @@ use super::{by_index, stack};
 use base::pool::{self, Shared};
 use base::store::Store;
 use base::wide::wide;
-use base::{Error, Result, Scalar, Tensor, by_float, try_vec};
+use base::{Dtype, Error, Result, Scalar, Tensor, by_float, try_vec};
 use drivers::csr::spmm::Real;
-use drivers::csr::{self, Dot, Index, Pattern};
+use drivers::csr::{self, Dot, Index, Lanes, Lined, Pattern, Place};
 
 /// The bits of `needs`: which gradients are wanted, in the order of the outputs.
 const FIRST: i64 = 1;
@@ -73,6 +73,21 @@ pub fn spmm_bwd(t: &[Tensor], s: &[Scalar]) -> Result<()> {
         Ok(())
     }
     wide(t, 9, |t| by_index!(t[2], I => by_float!(wide t[0], T => run::<T, I>(t, s))))
+}
+
+pub fn spmv(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+    fn run<T: Lanes, P: Place>(t: &[Tensor], _: &[Scalar]) -> Result<()> {
+        let cols = t[4].rows().1;
+        by_index!(t[2], I => {
+            let a = Lined::<T, P>::new(t[0].slice()?, t[1].slice()?, t[2].slice::<I>()?, t[3].slice::<I>()?, cols)?;
+            let bias = (!t[5].is_empty()).then(|| t[5].slice::<T>()).transpose()?;
+            a.product(t[4].slice()?, bias, t[6].slice_mut()?)
+        })
+    }
+    wide(t, 6, |t| match t[1].dtype() {
+        Dtype::I16 => by_float!(wide t[0], T => run::<T, i16>(t, s)),
+        _ => by_float!(wide t[0], T => run::<T, i32>(t, s)),
+    })
 }
 
 pub fn sddmm(t: &[Tensor], s: &[Scalar]) -> Result<()> {

@@ -85,3 +85,15 @@ pub fn dense_bwd(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     }
     by_index!(t[1], I => by_float!(t[0], T => typed::<T, I>(t, s)))
 }
+
+/// csr_lanes(indices, indptr) -> places, rows; cols
+pub fn lanes(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+    by_index!(t[0], I => {
+        let a = Pattern::new(t[0].slice::<I>()?, t[1].slice::<I>()?, size("cols", s[0].int())?)?;
+        if t[2].dtype() == Dtype::I16 {
+            csr::lanes(&a, t[2].slice_mut::<i16>()?, t[3].slice_mut()?)
+        } else {
+            csr::lanes(&a, t[2].slice_mut::<i32>()?, t[3].slice_mut()?)
+        }
+    })
+}

@@ -6,12 +6,37 @@
 //! for their cost, the last one in part. That is the best bound that a multiplier gives, and the steps taken whole are a choice.
 //! The exact method adds layer after layer to partial choices of which none is as cheap and as good as another, and leaves
 //! out those whose bound is beyond the best choice known. Sums are kept in twice the digits, so equal ones are equal.
+//! The binned one counts what a level costs beyond the cheapest of its layer in bins of the room that is left, rounded up, and
+//! is exact in those: what it chooses is within the budget, and the bound of the relaxation says how far from the best it can be.
 
-use base::{Error, Result, Scalar, Tensor, by_float, try_vec};
+use base::{Error, Result, Tensor, by_float, try_vec};
 use std::cmp::Ordering;
 
 /// Partial choices that are remembered at most, in all layers.
 const MOST: usize = 1 << 23;
+/// Bins of the room beyond the cheapest levels.
+const BINS: usize = 1 << 14;
+
+/// How to choose.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Method {
+    /// By a multiplier: every layer on its lower hull.
+    Multiplier,
+    Exact,
+    Binned,
+}
+
+impl Method {
+    /// The order of the Python side: 0 by a multiplier, 1 exact, 2 binned.
+    pub fn from_code(code: i64) -> Result<Method> {
+        match code {
+            0 => Ok(Method::Multiplier),
+            1 => Ok(Method::Exact),
+            2 => Ok(Method::Binned),
+            c => Err(Error::Value(format!("method is 0, 1 or 2, got {c}"))),
+        }
+    }
+}
 
 /// hi + lo, hi being the sum rounded once.
 #[derive(Clone, Copy, PartialEq, PartialOrd, Debug, Default)]
@@ -181,6 +206,7 @@ fn exact(
     steps: &[Step],
     bases: &[(Sum, Sum)],
     budget: f64,
+    instead: &str,
     choice: &mut [i32],
 ) -> Result<[Sum; 2]> {
     let mut partial = vec![Partial { cost: Sum::default(), loss: Sum::default() }];
@@ -240,7 +266,7 @@ fn exact(
             }
             if kept + next.len() >= MOST {
                 return Err(Error::Value(format!(
-                    "more than {MOST} partial choices are open at layer {layer} of {}: method='lagrangian' has none",
+                    "more than {MOST} partial choices are open at layer {layer} of {}: {instead} has none",
                     fronts.len()
                 )));
             }
@@ -266,6 +292,50 @@ fn exact(
     Ok([last.loss, last.cost])
 }
 
+/// The best choice in bins of the room that the cheapest levels leave. A level takes whole bins, rounded up, so no choice that
+/// fits them is beyond the budget; of equal losses the cheaper level is taken, in the last layers first.
+fn binned(fronts: &[Vec<Level>], room: f64, choice: &mut [i32]) -> Result<()> {
+    let bins = |level: &Level, first: &Level| {
+        let beyond = level.cost - first.cost;
+        // rounded up, and past what rounding may have taken off
+        let bins = (beyond / room * BINS as f64 * (1.0 + 8.0 * f64::EPSILON)).ceil();
+        if beyond <= 0.0 { 0 } else { bins.clamp(1.0, (BINS + 1) as f64) as usize }
+    };
+    // of the layers so far, the least loss within so many bins, and the level of the last layer that has it
+    let mut least = try_vec(BINS + 1, 0.0_f64)?;
+    let mut next = try_vec(BINS + 1, 0.0_f64)?;
+    let mut levels = try_vec(fronts.len() * (BINS + 1), 0_u32)?;
+    for (front, levels) in fronts.iter().zip(levels.chunks_exact_mut(BINS + 1)) {
+        next.fill(f64::INFINITY);
+        for (i, level) in front.iter().enumerate() {
+            let taken = bins(level, &front[0]);
+            let to = next.iter_mut().zip(&mut *levels).skip(taken);
+            for ((loss, which), before) in to.zip(&least) {
+                let made = before + level.loss;
+                if made < *loss {
+                    (*loss, *which) = (made, i as u32);
+                }
+            }
+        }
+        std::mem::swap(&mut least, &mut next);
+    }
+    let mut at = BINS;
+    for (layer, front) in fronts.iter().enumerate().rev() {
+        let level = &front[levels[layer * (BINS + 1) + at] as usize];
+        choice[layer] = level.index as i32;
+        at -= bins(level, &front[0]);
+    }
+    Ok(())
+}
+
+/// The sums of a choice: its loss and its cost.
+fn sums_of(losses: &[f64], costs: &[f64], levels: usize, choice: &[i32]) -> [Sum; 2] {
+    [losses, costs].map(|table| {
+        let rows = table.chunks(levels).zip(choice);
+        rows.fold(Sum::default(), |sum, (row, &k)| sum.plus(Sum::of(row[k as usize])))
+    })
+}
+
 fn numbers(t: &Tensor, name: &str) -> Result<Vec<f64>> {
     let mut out = try_vec(t.len(), 0.0)?;
     by_float!(t, A => {
@@ -280,13 +350,13 @@ fn numbers(t: &Tensor, name: &str) -> Result<Vec<f64>> {
     }
 }
 
-/// bit_allocate(loss, cost) -> choice, sums; budget, exact. The sums are the choice's loss, its cost and the bound.
-pub fn bit_allocate(t: &[Tensor], k: &[Scalar]) -> Result<()> {
-    let [loss, cost, choice, sums] = t else { return Err(super::arrays(4, t)) };
-    let (budget, exactly) = (k[0].float(), k[1].bool());
-    if loss.shape() != cost.shape() {
-        return Err(super::shapes("cost", cost, loss));
-    }
+/// allocate(loss, cost) -> choice, sums. The sums are the choice's loss, its cost and the bound. `instead` names the method that
+/// an exact one without an end is told to make way for.
+pub fn allocate(t: &[Tensor], budget: f64, method: Method, instead: &str) -> Result<()> {
+    let [loss, cost, choice, sums] = t else {
+        return Err(Error::Type(format!("expected 4 arrays, got {}", t.len())));
+    };
+    cost.expect_shape("cost", loss.shape())?;
     let (layers, levels) = loss.rows();
     if levels == 0 {
         return Err(Error::Value(format!("{layers} layers have no level to choose")));
@@ -315,22 +385,31 @@ pub fn bit_allocate(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     steps.sort_by(|a, b| b.rate.total_cmp(&a.rate).then(a.layer.cmp(&b.layer)));
     let choice = choice.slice_mut::<i32>()?;
     let sums = sums.slice_mut::<f64>()?;
-    let ([loss, cost], bound) = if exactly {
-        let found = exact(&fronts, &steps, &bases, budget, choice)?;
-        (found, found[0].hi)
-    } else {
-        let relaxed = Relaxed::of(bases[layers], steps.iter())?;
-        // the cheapest levels fit
-        let taken = relaxed.fits(Sum::default(), budget, steps.len()).unwrap_or(0);
-        for (c, front) in choice.iter_mut().zip(&fronts) {
-            *c = front[0].index as i32;
+    let relaxed = Relaxed::of(bases[layers], steps.iter())?;
+    // the cheapest levels fit
+    let taken = relaxed.fits(Sum::default(), budget, steps.len()).unwrap_or(0);
+    let bound = relaxed.bound(Sum::default(), Sum::default(), budget, taken);
+    if method == Method::Exact {
+        let [loss, cost] = exact(&fronts, &steps, &bases, budget, instead, choice)?;
+        sums.copy_from_slice(&[loss.hi, cost.hi, loss.hi]);
+        return Ok(());
+    }
+    let made = [relaxed.loss[taken], relaxed.cost[taken]];
+    if method == Method::Binned {
+        binned(&fronts, Sum::of(budget).minus(bases[layers].0).hi, choice)?;
+        let found = sums_of(&losses, &costs, levels, choice);
+        if found[1].hi <= budget && found[0].order(&made[0]).then(found[1].order(&made[1])).is_le() {
+            sums.copy_from_slice(&[found[0].hi, found[1].hi, bound.min(found[0].hi)]);
+            return Ok(());
         }
-        for step in &steps[..taken] {
-            choice[step.layer] = step.level.index as i32;
-        }
-        let bound = relaxed.bound(Sum::default(), Sum::default(), budget, taken);
-        ([relaxed.loss[taken], relaxed.cost[taken]], bound)
-    };
-    sums.copy_from_slice(&[loss.hi, cost.hi, bound]);
+        // bins are coarse where few steps fit: what the multiplier finds may be better
+    }
+    for (c, front) in choice.iter_mut().zip(&fronts) {
+        *c = front[0].index as i32;
+    }
+    for step in &steps[..taken] {
+        choice[step.layer] = step.level.index as i32;
+    }
+    sums.copy_from_slice(&[made[0].hi, made[1].hi, bound]);
     Ok(())
 }

@@ -505,6 +505,8 @@ def masks_are_refused_by_shards():
     assert refused(lambda: nn.Masks(net), "Masks: 0.weight is a DTensor")
     w = next(net.parameters())
     assert refused(lambda: prune.set_update(w, w > 0, 0.5, seed=0), "set_update: w must be a plain tensor")
+
+
 # --- metrics ---
 
 

@@ -1,6 +1,8 @@
 """Global magnitude pruning against a partition of all magnitudes. The one rule: contenders return the masks, not only the
 threshold, and their extra memory counts."""
 
+from functools import partial
+
 import numpy as np
 
 from tersor import prune
@@ -76,10 +78,7 @@ def budget_allocate_53() -> Case:
     budget = 0.41 * costs[:, 0].sum()
     return Case(
         "budget_allocate 53 layers × 101 amounts",
-        {
-            m: lambda m=m: prune.budget_allocate(costs, losses, budget, method=m)
-            for m in ("binned", "exact", "lagrange")
-        },
+        {m: partial(prune.budget_allocate, costs, losses, budget, method=m) for m in ("binned", "exact", "lagrange")},
     )
 
 

@@ -17,15 +17,19 @@ from tersor._keys import Order
 from tersor._op import kernel
 from tersor._public import opened
 from tersor.checkpoint import Entry, Reader, Writer
-from tersor.checkpoint._modules import LINEAR, TABLE, rule_of, tree
+from tersor.checkpoint._format import Misuse
+from tersor.checkpoint._modules import LINEAR, TABLE, Tree, rule_of, tree
 from tersor.checkpoint._parts import ROUTER, held, is_table
 from tersor.checkpoint._patterns import Patterns
 from tersor.checkpoint._quantized import evidence
 from tersor.checkpoint._small import SMALL, table
+from tersor.jobs import prune_rows as rows
 from tersor.jobs._journal import Journal
 from tersor.jobs.floats8 import Dense
 from tersor.prune._rank import Cut, Plan, plan, search, share
-from tersor.prune._run import integer, order_of, signed_word
+from tersor.prune._run import integer, one_of, order_of, signed_word
+from tersor.prune.calibrate import METHODS
+from tersor.prune.patterns import nm_of
 
 Progress = Callable[[int, int], None]
 
@@ -112,13 +116,17 @@ def prune_safetensors(
     *,
     k: int | None = None,
     min_keep: int = 0,
+    method: str = "magnitude",
+    nm: tuple[int, int] | str | None = None,
+    calibration: Sequence[str] | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     embeddings: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
+    calibrating: Progress | None = None,
 ) -> Pruned:
-    """Prunes the weights of a safetensors file or model folder globally, as streams.
+    """Prunes the weights of a safetensors file or model folder: the smallest of all, by patterns, or by what layers do.
 
     Parameters
     ----------
@@ -134,6 +142,13 @@ def prune_safetensors(
         Number of weights to prune, instead of the share.
     min_keep : int
         The largest so many weights of each tensor are kept, though fewer than the share be pruned.
+    method : "magnitude", "wanda" or "sparsegpt"
+        The last two run the model (a folder that transformers knows, with its tokenizer) on texts and prune its linear layers
+        one by one, as `calibrate` does: each gives up the same share. What they say nothing of is left dense.
+    nm : (n, m) or "n:m"
+        Instead of a share: of every m weights along the last axis, n are kept.
+    calibration : sequence of str
+        The texts, a sentence or a document each.
     include, exclude : sequences of str
         Shell patterns of names of tensors or of their modules. Without ``include`` all float tensors of two dimensions or
         more are chosen but tables of embeddings, what is tied to one, and routers, as `quantize_safetensors` tells them; with
@@ -145,6 +160,8 @@ def prune_safetensors(
         arguments was interrupted. What is done waits in a hidden folder beside ``dst``. A single file begins anew.
     progress : callable
         ``progress(done, total)`` in bytes, called after every chunk.
+    calibrating : callable
+        ``calibrating(done, total)`` in layers.
 
     Returns
     -------
@@ -157,19 +174,30 @@ def prune_safetensors(
     TypeError
         If a number is no number.
     ValueError
-        If the checkpoint is quantized, no tensor is chosen, a pattern matches nothing, weights are not finite, or k is more
-        than can be pruned.
+        If the checkpoint is quantized, no tensor is chosen, a pattern matches nothing, weights are not finite, k is more
+        than can be pruned, or arguments do not go together: k, min_keep and resume are for magnitude without a pattern, texts
+        for the methods that run the model.
     OSError
         If a file cannot be read or written.
 
     Notes
     -----
-    Memory: 4 MiB of data and 2 MB of counters. One read per 16 bits of the widest type and one for the writing, one more with
+    Memory: 4 MiB of data and 2 MB of counters; the methods that run the model hold it whole, in float32. One read per 16
+    bits of the widest type and one for the writing, one more with
     min_keep. Floats of 64, 32, 16 and 8 bits are ranked by value; all other bytes of a file, its header among them, stay as
-    they are. Bit for bit the result of `global_prune` on the same tensors, by file name, then place in the file.
+    they are. By magnitude it is bit for bit the result of `global_prune` on the same tensors, by file name, then place in the
+    file.
     """
-    if (sparsity is None) == (k is None):
-        raise ValueError("exactly one of sparsity and k must be given")
+    one_of("method", method, ("magnitude", *METHODS))
+    if (sparsity is not None) + (k is not None) + (nm is not None) != 1:
+        raise ValueError("exactly one of sparsity, k and nm must be given")
+    within = nm is not None or method != "magnitude"
+    if within and (k is not None or min_keep or resume):
+        raise ValueError("k, min_keep and resume go with method='magnitude' and without nm")
+    if (calibration is not None) != (method != "magnitude"):
+        needs = "needs texts for calibration" if calibration is None else "is not calibrated"
+        raise ValueError(f"method={method!r} {needs}")
+    groups = None if nm is None else nm_of("prune_safetensors", nm)
     patterns = Patterns(include, exclude)
     with Dense(src) as model:
         meter = _Meter(progress)
@@ -191,6 +219,10 @@ def prune_safetensors(
         if not layers:
             reasons = "; ".join(f"{name}: {why}" for name, why in list(dense.items())[:3])
             raise ValueError(f"{os.fspath(src)}: no float tensor is chosen" + (f" ({reasons})" if reasons else ""))
+        if within:
+            return _within(
+                model, src, dst, layers, known, dense, sparsity, groups, method, calibration, progress, calibrating
+            )
         some = list(layers.values())
         total = sum(layer.size for layer in some)
         protect = [min(integer("min_keep", min_keep), layer.size) for layer in some]
@@ -237,6 +269,65 @@ def prune_safetensors(
                 journal.remove()
         threshold = order.value(key) if count else None
         return Pruned(total, count, threshold, kept_by, left, dense, rule_of(known), untouched, model.decoded)
+
+
+def _within(
+    model: Dense,
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    layers: dict[str, _Stored],
+    known: Tree | None,
+    dense: dict[str, str],
+    sparsity: float | None,
+    nm: tuple[int, int] | None,
+    method: str,
+    texts: Sequence[str] | None,
+    progress: Progress | None,
+    calibrating: Progress | None,
+) -> Pruned:
+    """Tensors one by one, by a pattern or by what their layers are given."""
+    if nm:
+        dense |= (unfit := rows.unfit({name: layer.entry for name, layer in layers.items()}, nm[1]))
+        layers = {name: layer for name, layer in layers.items() if name not in unfit}
+    solved = rows.Solved()
+    if texts is not None:
+        if model.folder is None:
+            raise Misuse("calibration runs a model, which is a folder")
+        if model.decoded:
+            raise Misuse(
+                "calibration runs the model, whose weights are 8-bit floats with scales; prune it by magnitude"
+            )
+        entries = {name: layer.entry for name, layer in layers.items()}
+        solved = rows.solve(model, known, entries, texts, sparsity, nm, method, calibrating)
+        dense |= solved.left
+        layers = {name: layer for name, layer in layers.items() if name in solved.values}
+    if not layers:
+        raise ValueError(
+            f"{os.fspath(src)}: no tensor is pruned ({'; '.join(f'{k}: {v}' for k, v in list(dense.items())[:3])})"
+        )
+    meter = _Meter(progress)
+    meter.end = meter.total = sum(r.size for r in model.readers.values())
+    kept = solved.kept
+    untouched = model.weights_of_others()
+    with model.output(dst) as target:
+        left = model.carry(target)
+        for file, reader in model.readers.items():
+            path = target.path / file if model.folder is not None else target.path
+            with Writer(path, head=reader.head, size=reader.size) as out:
+                for entry in reader.entries.values():
+                    if entry.name in solved.values:
+                        out.write(solved.values.pop(entry.name))
+                    elif entry.name in layers and nm:
+                        for raw in rows.pattern(reader, entry, layers[entry.name].decode, nm):
+                            out.write(raw)
+                        kept[entry.name] = layers[entry.name].size // nm[1] * nm[0]
+                    else:
+                        for raw in reader.chunks(entry):
+                            out.write(raw)
+                    meter.step(entry.nbytes)
+        model.carry_index(target)
+    total = sum(layer.size for layer in layers.values())
+    return Pruned(total, total - sum(kept.values()), None, kept, left, dense, rule_of(known), untouched, model.decoded)
 
 
 def _solve(layers: Sequence[_Stored], k: int, order: Order, protect: Sequence[int]) -> tuple[int, Plan]:

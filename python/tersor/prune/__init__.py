@@ -13,15 +13,16 @@ from typing import Any as _Any
 from tersor.prune import _operators  # noqa: F401  declared by being imported
 from tersor.prune.allocate import Allocation, budget_allocate
 from tersor.prune.apply import apply_mask
+from tersor.prune.calibrate import Calibrated, calibrate
 from tersor.prune.calibrated import sparsegpt, wanda_mask
 from tersor.prune.histogram import MagnitudeHistogram
 from tersor.prune.layers import erk_densities, lamp_scores, uniform_densities
 from tersor.prune.masks import Threshold, global_masks, global_prune, global_threshold
+from tersor.prune.patterns import block_mask, nm_mask
 from tersor.prune.regrow import rigl_update, set_update
 from tersor.prune.rows import row_scores
-from tersor.prune.schedules import cosine_schedule, cubic_schedule, linear_schedule
-from tersor.prune.patterns import block_mask, nm_mask
 from tersor.prune.saliency import group_saliency
+from tersor.prune.schedules import cosine_schedule, cubic_schedule, linear_schedule
 from tersor.prune.topk import topk_rows
 
 if _TYPE_CHECKING:
@@ -29,12 +30,14 @@ if _TYPE_CHECKING:
 
 __all__ = [
     "Allocation",
+    "Calibrated",
     "MagnitudeHistogram",
     "Pruned",
     "Threshold",
     "apply_mask",
     "block_mask",
     "budget_allocate",
+    "calibrate",
     "cosine_schedule",
     "cubic_schedule",
     "erk_densities",

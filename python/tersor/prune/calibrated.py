@@ -12,7 +12,7 @@ from tersor._reference import xp
 from tersor._sample import Draw
 from tersor.prune._rank import share
 from tersor.prune.masks import global_masks
-from tersor.prune.patterns import nm_mask, pattern
+from tersor.prune.patterns import nm_mask, nm_of
 from tersor.prune.topk import _topk_indices
 
 Array = Any
@@ -70,11 +70,7 @@ def _kept(who: str, sparsity: Any, nm: Any, cols: int) -> tuple[int, int] | None
     if nm is None:
         share(sparsity, cols)  # which says what is wrong with it
         return None
-    if isinstance(nm, str):
-        nm = tuple(int(v) if v.isdecimal() else v for v in nm.split(":"))
-    if not isinstance(nm, (tuple, list)) or len(nm) != 2:
-        raise TypeError(f"{who}: nm must be two numbers or text like '2:4', got {nm!r}")
-    n, m = pattern(who, *nm)
+    n, m = nm_of(who, nm)
     if cols % m:
         raise ValueError(f"{who}: w has {cols} columns, no whole groups of m = {m}")
     return n, m

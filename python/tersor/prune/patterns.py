@@ -43,6 +43,15 @@ def _nm_mask(x: Array, n: int, m: int, format: int, signed: bool = False, nan: i
     return mask.reshape(keys.shape)
 
 
+def nm_of(who: str, nm: Any) -> tuple[int, int]:
+    """A pattern that is said by two numbers, or by text like "2:4"."""
+    if isinstance(nm, str):
+        nm = tuple(int(v) if v.isdecimal() else v for v in nm.split(":"))
+    if not isinstance(nm, (tuple, list)) or len(nm) != 2:
+        raise TypeError(f"{who}: nm must be two numbers or text like '2:4', got {nm!r}")
+    return pattern(who, *nm)
+
+
 def pattern(who: str, n: int, m: int) -> tuple[int, int]:
     """n of m, checked."""
     n, m = whole(f"{who}: n", n), whole(f"{who}: m", m)

@@ -165,10 +165,12 @@ CONSTANT = {
 }
 #: functions that one of the cases calls beside its own, and those that take no tensors or have tests of their own
 ELSEWHERE = {
+    "quant.adaround",
     "quant.awq_search",
     "quant.bit_allocate",
     "quant.bias_correction",
     "quant.bn_distill_loss",
+    "quant.bn_tune",
     "quant.qat_fraction",
     "quant.repq_reparam",
     "quant.zd_score",

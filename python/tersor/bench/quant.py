@@ -254,6 +254,42 @@ def float_encode_e4m3() -> Case:
     )
 
 
+def torch_gptq(w, h, scale, group, block=128):
+    """The usual loop: the inverse factored, columns one after another, what follows told of a block at a time."""
+    import torch
+
+    w, h, k = w.clone(), h.clone(), w.shape[1]
+    h.diagonal().add_(0.01 * h.diagonal().mean())
+    upper = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
+    made = torch.empty_like(w)
+    for at in range(0, k, block):
+        own, errors, u = w[:, at : at + block].clone(), torch.empty_like(w[:, at : at + block]), upper[at : at + block]
+        for i in range(own.shape[1]):
+            s = scale[:, (at + i) // group]
+            made[:, at + i] = torch.clamp(torch.round(own[:, i] / s), -8, 7) * s
+            errors[:, i] = (own[:, i] - made[:, at + i]) / u[i, at + i]
+            own[:, i:] -= errors[:, i, None] * u[i, at + i : at + own.shape[1]]
+        w[:, at + block :] -= errors @ u[:, at + block :]
+    return made
+
+
+def gptq_int4_g128() -> Case:
+    import torch
+
+    w, x = torch.from_numpy(weights()), torch.from_numpy(np.random.default_rng(1).normal(size=(2 * N, N)))
+    h = quant.hessian(x.float() + 0.5 * x[:, :1].float())
+    scale, _ = quant.choose_qparams(w, "int4", group=128)
+    single = h.float()
+    return Case(
+        f"gptq int4-g128 f32 {N}×{N}",
+        {
+            "tersor": lambda: quant.gptq(w, h, "int4", scale=scale),
+            "torch in blocks": lambda: torch_gptq(w, single, scale, 128),
+        },
+        targets=[Target("tersor", ("torch in blocks",), 1 / 6)],
+    )
+
+
 CASES = [
     encode_int8_row,
     encode_int4_g128,
@@ -263,6 +299,7 @@ CASES = [
     aciq_row,
     entropy_tensor,
     bit_allocate,
+    gptq_int4_g128,
     encode_nf4,
     decode_nf4,
     encode_blocks,

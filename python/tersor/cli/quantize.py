@@ -29,13 +29,14 @@ def _widths(_: click.Context, __: click.Parameter, value: str | None) -> str | t
     help="int8-row, int4-row, int8-g<N> or int4-g<N>: bits, and a scale per row or per N weights of it (int4-g128); uint in "
     "place of int has a zero point beside each scale. "
     "With -gptq after it, codes are found by what the layers are given of the texts of --calibration; with -awq, inputs are "
-    "scaled by it.",
+    "scaled by it; with -adaround, each code is learned to be the one below or the one above, which takes far longer.",
 )
 @click.option(
     "--calibration",
     metavar="TEXTS",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A text file, a sentence or a document a line: what the model is run on, for a scheme that ends in -gptq or -awq.",
+    help="A text file, a sentence or a document a line: what the model is run on, for a scheme that ends in -gptq, "
+    "-awq or -adaround.",
 )
 @click.option(
     "--bits",
@@ -108,7 +109,7 @@ def quantize(
         what = (
             "needs --calibration TEXTS"
             if how.calibrated
-            else "takes no --calibration: schemes that end in -gptq or -awq do"
+            else "takes no --calibration: schemes that end in -gptq, -awq or -adaround do"
         )
         raise click.UsageError(f"--scheme {scheme} {what}")
     texts = None if calibration is None else read_texts(calibration)

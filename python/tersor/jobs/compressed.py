@@ -28,7 +28,7 @@ LARGEST = {"F16": 65504.0, "BF16": 3.3895313892515355e38}
 _TRANSPOSED = {"gpt2", "openai-gpt", "imagegpt", "decision_transformer"}
 
 
-_SCHEME = r"(?:int([48]?)-(?:row|g([1-9]\d*))(?:-(gptq|awq))?|uint([48])-(?:row|g([1-9]\d*)))"
+_SCHEME = r"(?:int([48]?)-(?:row|g([1-9]\d*))(?:-(gptq|awq|adaround))?|uint([48])-(?:row|g([1-9]\d*)))"
 # what most mean by so many bits
 _USUAL = {"8": "int8-row", "4": "int4-g128"}
 
@@ -36,8 +36,8 @@ _USUAL = {"8": "int8-row", "4": "int4-g128"}
 @dataclass(frozen=True)
 class Scheme:
     """``int8-row``, ``int4-g128-gptq``: the bits of a code, how many weights of a row share a scale (None: all), and how codes
-    are found by what the layers are given ("gptq", "awq"), if not by rounding to the nearest alone. ``int-g128-gptq`` has 0
-    bits: those of each weight are still to be chosen. ``uint4-g128`` has zero points."""
+    are found by what the layers are given ("gptq", "awq", "adaround"), if not by rounding to the nearest alone.
+    ``int-g128-gptq`` has 0 bits: those of each weight are still to be chosen. ``uint4-g128`` has zero points."""
 
     bits: int
     group: int | None
@@ -50,7 +50,7 @@ class Scheme:
         if not found:
             near = re.search(r"(?<!\d)[48](?!\d)", name)  # int4, W4A16, q8_0
             usual = near and _USUAL[near[0]] + "".join(
-                f"-{solver}" for solver in ("gptq", "awq") if solver in name.lower()
+                f"-{solver}" for solver in ("gptq", "awq", "adaround") if solver in name.lower()
             )
             meant = name.lower() if re.fullmatch(_SCHEME, name.lower()) else usual
             hint = (

@@ -76,7 +76,8 @@ def quantize_safetensors(
         decoded to the type that ``config.json`` gives the model (bfloat16 if none)
     dst : a file for a file, a folder for a folder
     scheme : ``int8-row``, ``int4-g128`` or another of 8 or 4 bits, per row or per group; ``uint4-g128`` has zero points; with
-        ``-gptq`` or ``-awq`` after it, codes are found by what the layers are given of the texts in ``calibration``;
+        ``-gptq``, ``-awq`` or ``-adaround`` after it, codes are found by what the layers are given of the texts in
+        ``calibration``;
         ``int-g128-gptq`` goes with ``bits``
     include, exclude : shell patterns on names of tensors or of their modules; what is included is quantized even if it is a
         table of embeddings or a router

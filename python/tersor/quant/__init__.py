@@ -10,6 +10,7 @@ once in float64 for float64 data and in float32 for all other. Scales may have a
 """
 
 from tersor.quant._encoded import Encoded
+from tersor.quant.adaround import adaround
 from tersor.quant.affine import dequantize, quantize
 from tersor.quant.allocate import Allocation, bit_allocate
 from tersor.quant.awq import Scaled, awq_search, smooth_scales
@@ -28,7 +29,7 @@ from tersor.quant.measures import kl_rows, layer_cosine, qat_fraction, zd_score
 from tersor.quant.packing import pack, repack, unpack
 from tersor.quant.product import Packed, int8_matmul, packed_linear, prepack
 from tersor.quant.qparams import choose_qparams
-from tersor.quant.reparam import Reparametrized, bias_correction, bn_distill_loss, repq_reparam
+from tersor.quant.reparam import Reparametrized, Tuned, bias_correction, bn_distill_loss, bn_tune, repq_reparam
 
 __all__ = [
     "GPTQ",
@@ -40,10 +41,13 @@ __all__ = [
     "Packed",
     "Reparametrized",
     "Scaled",
+    "Tuned",
+    "adaround",
     "awq_search",
     "bias_correction",
     "bit_allocate",
     "bn_distill_loss",
+    "bn_tune",
     "calibrate",
     "choose_qparams",
     "codebook_assign",

@@ -4,6 +4,7 @@ between and rounded once; these are a few passes over small arrays, where no ker
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -180,6 +181,87 @@ def bn_distill_loss(x: Array, mean: Number, var: Number, *, eps: float = 1e-6) -
     off = v - own[..., None]
     deviation = ((off * off).sum(-1) / (places - 1) + eps) ** 0.5
     return like((((own - mu) ** 2).sum() + ((deviation - (square + eps) ** 0.5) ** 2).sum()) / batch, x)
+
+
+class Tuned(NamedTuple):
+    """What `bn_tune` makes of a layer.
+
+    Attributes
+    ----------
+    weight, bias : of the types of W, and of the bias or else of W
+    factor : float64 [C]
+        By which the rows of the weight were multiplied: scales of their codes times it are those of the same codes.
+    """
+
+    weight: Any
+    bias: Any
+    factor: Any
+
+
+def bn_tune(W: Array, y: Array, gamma: Number, beta: Number, bias: Any = None, *, eps: float = 1e-5) -> Tuned:
+    r"""A quantized layer whose results have again the mean and the deviation that its batch norm gave them.
+
+    .. math:: r_c = \sqrt{\frac{\gamma_c^2 + \epsilon}{v_c + \epsilon}},\qquad W_c \leftarrow r_c W_c,\qquad
+              b_c \leftarrow r_c (b_c - \mu_c) + \beta_c
+
+    with μ and v the mean and the variance of what the layer gives now: where a batch norm was folded into a layer, its
+    results had mean β and deviation γ, which quantization has moved.
+
+    Parameters
+    ----------
+    W : array or tensor [C, ...] of floats
+        The numbers of the codes of a linear layer or a convolution that a batch norm was folded into.
+    y : array or tensor [B, C, ...] of floats
+        What the layer gives on calibration data, with its bias, in a model that is quantized up to here.
+    gamma, beta : array or tensor [C] of floats
+        Of the batch norm.
+    bias : array or tensor [C], or None, which is 0
+    eps : float
+        Not negative; positive where a channel may be constant.
+
+    Returns
+    -------
+    Tuned
+
+    Raises
+    ------
+    TypeError
+        If an array is none, or not of floats.
+    ValueError
+        If shapes do not fit, y holds nothing or non-finite values, or with eps=0 a channel does not vary.
+
+    Notes
+    -----
+    One pass over y in float64, composed of the library's own operations. The variance is that of the data, not of what it is
+    drawn from. Hubara et al., "Improving Post Training Neural Quantization: Layer-wise Calibration and Integer Programming"
+    (2020).
+    """
+    name = "bn_tune"
+    for what, x in (("W", W), ("y", y), ("gamma", gamma), ("beta", beta), ("bias", bias)):
+        _float(name, what, x)
+    w, v = (_double(name, what, x, tuple(getattr(x, "shape", ()))) for what, x in (("W", W), ("y", y)))
+    if w.ndim < 1 or v.ndim < 2:
+        raise ValueError(f"{name}: W must be [C, ...] and y [B, C, ...], got {tuple(W.shape)} and {tuple(y.shape)}")
+    c = W.shape[0]
+    if y.shape[1] != c:
+        raise ValueError(f"{name}: y must have {c} channels as W of shape {tuple(W.shape)}, got {tuple(y.shape)}")
+    g, b = _double(name, "gamma", gamma, (c,)), _double(name, "beta", beta, (c,))
+    t = 0.0 if bias is None else _double(name, "bias", bias, (c,))
+    if not 0 <= eps < np.inf:
+        raise ValueError(f"{name}: eps must be finite and not negative, got {eps}")
+    if c and not v.shape[0] * math.prod(v.shape[2:]):
+        raise ValueError(f"{name}: y holds nothing, shape {tuple(y.shape)}")
+    v = v.swapaxes(0, 1).reshape(c, math.prod(v.shape) // max(c, 1))
+    mean = v.mean(-1)
+    off = v - mean[:, None]
+    spread = (off * off).mean(-1) + eps
+    if not bool((abs(spread) < np.inf).all()):
+        raise ValueError(f"{name}: y holds non-finite values")
+    if not bool((spread > 0).all()):
+        raise ValueError(f"{name}: a channel of y does not vary, and eps is 0")
+    factor = ((g * g + eps) / spread) ** 0.5
+    tuned = w * factor.reshape(c, *[1] * (w.ndim - 1))
+    return Tuned(like(tuned, W), like((t - mean) * factor + b, W if bias is None else bias), factor)
 
 
 def bias_correction(W: Array, W_hat: Array, act_mean: Number, bias: Any = None) -> Any:

@@ -510,3 +510,27 @@ def test_what_dynamic_sparse_says():
     tnn.DynamicSparse(optimizer, masks)
     with pytest.raises(ValueError, match="a step with a closure"):
         optimizer.step(lambda: 0.0)
+
+
+def test_a_step_that_is_traced_or_scaled():
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    masks = tnn.Masks(model).attach(optimizer).prune(0.5)
+    torch._dynamo.reset()
+    traced = torch.compile(lambda: optimizer.step(), backend="eager")
+    scaler = torch.amp.GradScaler("cpu")
+    for share in (0.5, 0.7, 0.9):
+        masks.prune(share)
+        optimizer.zero_grad()
+        model(X).square().sum().backward()
+        traced()
+        clean(model, optimizer, masks)
+        optimizer.zero_grad()
+        scaler.scale(model(X).square().sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        clean(model, optimizer, masks)
+    exported = torch.export.export(model, (X,)).module()
+    assert torch.equal(exported(X), model(X))
+    layer = tnn.SparseLinear.from_dense(model[0], masks["0.weight"])
+    torch.testing.assert_close(layer(X), model[0](X))

@@ -32,14 +32,14 @@ SYSTEM = {
     "figure": "accuracy",
     "seconds": 30,
 }
-CLIENTS, ROUNDS, LOCAL, SPARSITY, CANDIDATES = 4, 24, 4, 0.97, 5
+CLIENTS, ROUNDS, LOCAL, SPARSITY, CANDIDATES = 4, 30, 5, 0.96, 5
 
 
 def parts(x: Tensor, y: Tensor, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
-    """Each client has two runs of the rows in the order of their classes: some classes often, others never."""
-    runs = y.argsort(stable=True).chunk(2 * CLIENTS)
-    order = torch.randperm(2 * CLIENTS, generator=generator)
-    rows = [torch.cat([runs[int(order[2 * c])], runs[int(order[2 * c + 1])]]) for c in range(CLIENTS)]
+    """Each client has four runs of the rows in the order of their classes: some classes often, others never."""
+    runs = y.argsort(stable=True).chunk(4 * CLIENTS)
+    order = torch.randperm(4 * CLIENTS, generator=generator).view(CLIENTS, 4)
+    rows = [torch.cat([runs[int(i)] for i in own]) for own in order]
     return [(x[i], y[i]) for i in rows]
 
 

@@ -21,9 +21,9 @@ SYSTEM = {
     "functions": ["tersor.nn.Masks", "tersor.nn.DynamicSparse"],
     "data": "sklearn.datasets.load_digits",
     "claims": [
-        ["over_static", ">=", 0.02],
-        ["over_set", ">=", 0.0],
-        ["churn_left", "<=", 0.8],
+        ["over_static", ">=", 0.1],
+        ["over_set", ">=", 0.02],
+        ["churn_left", "<=", 0.75],
         ["size_apart", "<=", 0.0],
     ],
     "figure": "accuracy",

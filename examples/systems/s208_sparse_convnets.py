@@ -28,7 +28,7 @@ SYSTEM = {
     "figure": "accuracy",
     "seconds": 40,
 }
-WIDE, NARROW, SPARSITY, STEPS = 48, 16, 0.9, 160
+WIDE, NARROW, SPARSITY, STEPS = 48, 16, 0.9, 320
 
 
 class Net(nn.Module):

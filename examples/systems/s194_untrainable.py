@@ -14,7 +14,7 @@ SYSTEM = {
     "evidence": "S",
     "functions": ["tersor.metrics.cka"],
     "data": "sklearn.datasets.load_digits",
-    "claims": [["aligned", ">=", 0.93], ["rises", ">=", 0.15], ["over_start", ">=", 0.005]],
+    "claims": [["aligned", ">=", 0.93], ["rises", ">=", 0.09], ["over_start", ">=", 0.03]],
     "figure": "aligned",
     "seconds": 40,
 }

@@ -47,6 +47,7 @@ APART = {
     "reduce.row_ids",
     "prune.block_mask",
     "prune.budget_allocate",
+    "prune.calibrate",
     "prune.erk_densities",
     "prune.global_masks",
     "prune.global_prune",

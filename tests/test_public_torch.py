@@ -209,6 +209,7 @@ ELSEWHERE = {
     "reduce.row_ids",
     "prune.block_mask",
     "prune.budget_allocate",
+    "prune.calibrate",
     "prune.erk_densities",
     "prune.global_masks",
     "prune.global_prune",

@@ -56,8 +56,8 @@ class Scheme:
             hint = (
                 f", did you mean {meant}?"
                 if meant
-                else ": int8-row, int4-row, int8-g<N> and int4-g<N> are known, each with -gptq, -awq or -adaround too; uint8 and "
-                "uint4 have zero points"
+                else ": int8-row, int4-row, int8-g<N> and int4-g<N> are known, each with -gptq, -awq or -adaround too; uint8 "
+                "and uint4 have zero points"
             )
             raise ValueError(f"scheme {name!r} is unknown{hint}")
         if found[4]:

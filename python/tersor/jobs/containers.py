@@ -12,10 +12,12 @@ import numpy as np
 
 from tersor._op import FormatError
 from tersor.jobs import compressed
+from tersor.jobs.encoded import of_codes
 from tersor.jobs.gptq_awq import BITS
 from tersor.quant import Encoded, pack, repack, unpack
 from tersor.quant._encoded import scheme as scheme_of
-from tersor.quant._gguf import KINDS, N
+from tersor.quant._gguf import KINDS, N, joined
+from tersor.quant._gguf import codes as codes_of
 
 
 class Part(NamedTuple):
@@ -94,14 +96,7 @@ def _of_block(name: str, e: Encoded) -> Encoded:
     n, k = e.shape
     b = np.asarray(e.data).reshape(n, k // N, kind.bytes)
     scale = np.ascontiguousarray(b[..., :2]).view("<f2")[..., 0].astype(np.float32)
-    if e.scheme == "q8_0":
-        return Encoded(
-            np.ascontiguousarray(b[..., 2:]).view(np.int8).reshape(n, k), scale, None, f"int8-g{N}", (n, k), "float32"
-        )
-    q = np.concatenate([b[..., -N // 2 :] & 15, b[..., -N // 2 :] >> 4], -1)
-    if e.scheme == "q5_0":
-        q |= np.unpackbits(b[..., 2:6], axis=-1, bitorder="little") << 4
-    return Encoded(pack(q.reshape(n, k), kind.bits), scale, None, f"int{kind.bits}-g{N}", (n, k), "float32")
+    return of_codes(codes_of(b, kind).reshape(n, k), None, scale, kind.bits, f"g{N}")
 
 
 def _half(c: Codes, what: str) -> np.ndarray:
@@ -169,12 +164,8 @@ def block(c: Codes) -> Encoded:
         raise FormatError(f"{c.name}: groups of {group} are no whole blocks of {N}, as GGUF has them")
     d = np.repeat(_half(c, "GGUF"), group // N, 1)[..., None].view(np.uint8)
     q = c.codes().reshape(n, k // N, N)
-    if name == "q8_0":
-        octets = [d, q ^ 128]
-    else:
-        high = [np.packbits(q >> 4, axis=-1, bitorder="little")] if name == "q5_0" else []
-        octets = [d, *high, q[..., : N // 2] & 15 | q[..., N // 2 :] << 4]
-    return Encoded(np.concatenate(octets, -1).reshape(n, -1), None, None, name, (n, k), "float32")
+    octets = np.concatenate([d, *joined(q, KINDS[name])], -1)
+    return Encoded(octets.reshape(n, -1), None, None, name, (n, k), "float32")
 
 
 def _one(to: str, grains: Mapping[str, Grain]) -> Grain:

@@ -73,10 +73,10 @@ def _of_words(stem: str, names: Mapping[str, Entry], get: Get, said: list[Known]
         raise FormatError(f"{name}: a zero point is {most + 1}, which is no code of {w.bits} bits{_DENSE}")
     k, groups = w.codes.shape[1], w.scale.shape[1]
     zero = None if (w.zero == 1 << w.bits - 1).all() else w.zero.astype(np.uint8)
-    return _of_codes(w.codes, zero, w.scale, w.bits, "row" if groups == 1 else f"g{k // groups}")
+    return of_codes(w.codes, zero, w.scale, w.bits, "row" if groups == 1 else f"g{k // groups}")
 
 
-def _of_codes(codes: np.ndarray, zero: np.ndarray | None, scale: np.ndarray, bits: int, grain: str) -> Encoded:
+def of_codes(codes: np.ndarray, zero: np.ndarray | None, scale: np.ndarray, bits: int, grain: str) -> Encoded:
     """Codes from 0 on, with zero points or around the middle of their range, as an `Encoded` holds them."""
     if zero is None and bits == 8:
         return Encoded((codes ^ 128).view(np.int8), scale, None, f"int8-{grain}", codes.shape, "float32")
@@ -109,4 +109,4 @@ def _encoded(
             raise FormatError(f"{name}: zero points {zero.shape} do not go with scales {scale.shape}")
         zero = (zero.astype(np.int16) + (middle if zero.dtype == np.int8 else 0)).reshape(scale.shape).astype(np.uint8)
     # codes come less the middle of their range
-    return _of_codes((codes.astype(np.int16) + middle).astype(np.uint8), zero, scale, bits, grain)
+    return of_codes((codes.astype(np.int16) + middle).astype(np.uint8), zero, scale, bits, grain)

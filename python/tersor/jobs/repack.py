@@ -187,12 +187,9 @@ def _to_safetensors(model: Model, whole: _Whole, dst: StrPath, to: str, progress
 def _dense(whole: _Whole, said: Mapping[str, Any]) -> list[str]:
     """Modules that readers must not take for quantized ones: of matrices without codes, and those that IN says."""
     stems = (n.removesuffix(".weight") for n, e in whole.others.items() if n.endswith(".weight") and len(e.shape) == 2)
-    named = [
-        m
-        for m in [*(said.get("ignore") or []), *(said.get("modules_to_not_convert") or [])]
-        if isinstance(m, str) and m[:3] != "re:"
-    ]
-    return sorted({*named, *(stem for stem in stems if not is_table(f"{stem}.weight"))})
+    named = [*(said.get("ignore") or []), *(said.get("modules_to_not_convert") or []), *stems]
+    found = {m for m in named if isinstance(m, str) and not m.startswith("re:")}
+    return sorted(m for m in found if not is_table(f"{m}.weight"))
 
 
 def _write(

@@ -43,7 +43,22 @@ def _bytes(v: np.ndarray) -> np.ndarray:
 
 
 def _halves(q: np.ndarray) -> np.ndarray:
-    return q[:, : N // 2] & 15 | q[:, N // 2 :] << 4
+    return q[..., : N // 2] & 15 | q[..., N // 2 :] << 4
+
+
+def joined(q: np.ndarray, kind: Kind) -> list[np.ndarray]:
+    """The bytes of a block after its numbers, of codes [..., 32] from 0 on."""
+    if kind.bits == 8:
+        return [q ^ 128]
+    return [*([np.packbits(q >> 4, -1, bitorder="little")] if kind.bits == 5 else []), _halves(q)]
+
+
+def codes(b: np.ndarray, kind: Kind) -> np.ndarray:
+    """The inverse of `joined`, of whole blocks [..., bytes]."""
+    if kind.bits == 8:
+        return b[..., 2:] ^ 128
+    q = np.concatenate([b[..., -N // 2 :] & 15, b[..., -N // 2 :] >> 4], -1)
+    return q + (np.unpackbits(b[..., 2:6], axis=-1, bitorder="little") << 4) if kind.bits == 5 else q
 
 
 def _inverse(d: np.ndarray) -> np.ndarray:
@@ -89,8 +104,7 @@ def encode(x: Array, kind: Kind) -> np.ndarray:
             top = np.take_along_axis(seen, np.abs(seen).argmax(-1)[:, None], -1)
             d = top / np.float32(-kind.centre)
             q = _below(b * _inverse(d) + np.float32(kind.centre + 0.5), 2 * kind.centre - 1)
-            high = [np.packbits(q >> 4, -1, bitorder="little")] if kind.bits == 5 else []
-            parts = [_bytes(d), *high, _halves(q)]
+            parts = [_bytes(d), *joined(q, kind)]
     return np.concatenate(parts, -1).reshape(shape)
 
 
@@ -104,13 +118,10 @@ def decode(data: Array, kind: Kind) -> np.ndarray:
 
     if kind.number == 3:
         return (b[:, 2:].view(np.int8) * half(0)).reshape(shape)
-    codes = b[:, -N // 2 :]
-    q = np.concatenate([codes & 15, codes >> 4], -1)
+    q = codes(b, kind)
     if kind.number == 4:
         v = np.where(q < 8, _TWICE[q & 7], 0 - _TWICE[q & 7])
         return (v * _half_scale(b[:, :1])).reshape(shape)
-    if kind.bits == 5:
-        q = q + (np.unpackbits(b[:, 2:6], axis=-1, bitorder="little") << 4)
     if kind.centre is None:
         return (q.astype(np.float32) * half(0) + half(2)).reshape(shape)
     return ((q.astype(np.float32) - kind.centre) * half(0)).reshape(shape)

@@ -77,8 +77,9 @@ def budget_allocate_53() -> Case:
     return Case(
         "budget_allocate 53 layers × 101 amounts",
         {
-            m: lambda m=m: prune.budget_allocate(costs, losses, budget, method=m)
-            for m in ("binned", "exact", "lagrange")
+            "exact": lambda: prune.budget_allocate(costs, losses, budget),
+            "binned": lambda: prune.budget_allocate(costs, losses, budget, method="binned"),
+            "lagrange": lambda: prune.budget_allocate(costs, losses, budget, method="lagrange"),
         },
     )
 

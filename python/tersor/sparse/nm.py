@@ -128,7 +128,7 @@ def _nm_put(values: Array, meta: Array, n: int, m: int, cols: int) -> Array:
 @op(sample=_put_bwd_sample)
 def _nm_put_bwd(g: Array, values: Array, meta: Array, n: int, m: int, cols: int) -> Array:
     """Gradient of `nm_put`: that of the stored values."""
-    return _nm_take.op.reference(g, meta, n, m)  # type: ignore[attr-defined, no-any-return]
+    return _nm_take.op.reference(g, meta, n, m)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,10 +26,13 @@ const WINDOW: usize = 1024;
 
 /// A column as it is stored: the bits of an unsigned number.
 pub trait Place: Element {
+    /// Two bytes, not four.
+    const SMALL: bool;
     fn of(column: usize) -> Option<Self>;
     fn column(self) -> u32;
 }
 impl Place for i16 {
+    const SMALL: bool = true;
     fn of(column: usize) -> Option<Self> {
         u16::try_from(column).ok().map(u16::cast_signed)
     }
@@ -39,6 +42,7 @@ impl Place for i16 {
     }
 }
 impl Place for i32 {
+    const SMALL: bool = false;
     fn of(column: usize) -> Option<Self> {
         i32::try_from(column).ok()
     }
@@ -78,45 +82,114 @@ pub fn lanes<I: Index, P: Place>(a: &Pattern<I>, places: &mut [P], rows: &mut [I
     Ok(())
 }
 
-/// Vectors that read what lies scattered.
+/// Vectors that read what lies scattered. Places stay in registers: on their way through memory, halves that are stored and
+/// then read as a whole would hold up every step.
 ///
 /// # Safety
-/// As of `Vector`: lane l reads `p[at[l]]`.
+/// As of `Vector`; `columns` reads as many places as there are lanes, `gather` reads `p[at]` of each lane.
 unsafe trait Gather: Vector {
-    unsafe fn gather(p: *const Self::T, at: *const u32) -> Self;
+    /// A place for each lane.
+    type At: Copy;
+    unsafe fn splat_at(at: u32) -> Self::At;
+    unsafe fn load_at(p: *const u32) -> Self::At;
+    unsafe fn store_at(at: Self::At, p: *mut u32);
+    unsafe fn columns<P: Place>(p: *const P) -> Self::At;
+    unsafe fn next(at: Self::At) -> Self::At;
+    unsafe fn least(a: Self::At, b: Self::At) -> Self::At;
+    unsafe fn most(a: Self::At, b: Self::At) -> Self::At;
+    unsafe fn gather(p: *const Self::T, at: Self::At) -> Self;
 }
 // SAFETY: lane by lane.
+#[allow(clippy::undocumented_unsafe_blocks)]
 unsafe impl<T: Float, const N: usize> Gather for Plain<T, N> {
+    type At = [u32; N];
     #[inline(always)]
-    unsafe fn gather(p: *const T, at: *const u32) -> Self {
-        let mut v = [T::default(); N];
-        for (l, v) in v.iter_mut().enumerate() {
-            // SAFETY: the caller's promise.
-            *v = unsafe { *p.add(*at.add(l) as usize) };
-        }
-        // SAFETY: an array of N.
+    unsafe fn splat_at(at: u32) -> [u32; N] {
+        [at; N]
+    }
+    #[inline(always)]
+    unsafe fn load_at(p: *const u32) -> [u32; N] {
+        unsafe { p.cast::<[u32; N]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store_at(at: [u32; N], p: *mut u32) {
+        unsafe { p.cast::<[u32; N]>().write_unaligned(at) }
+    }
+    #[inline(always)]
+    unsafe fn columns<P: Place>(p: *const P) -> [u32; N] {
+        std::array::from_fn(|l| unsafe { (*p.add(l)).column() })
+    }
+    #[inline(always)]
+    unsafe fn next(at: [u32; N]) -> [u32; N] {
+        at.map(|at| at.wrapping_add(1))
+    }
+    #[inline(always)]
+    unsafe fn least(a: [u32; N], b: [u32; N]) -> [u32; N] {
+        std::array::from_fn(|l| a[l].min(b[l]))
+    }
+    #[inline(always)]
+    unsafe fn most(a: [u32; N], b: [u32; N]) -> [u32; N] {
+        std::array::from_fn(|l| a[l].max(b[l]))
+    }
+    #[inline(always)]
+    unsafe fn gather(p: *const T, at: [u32; N]) -> Self {
+        let v: [T; N] = at.map(|at| unsafe { *p.add(at as usize) });
         unsafe { Self::load(v.as_ptr()) }
     }
 }
 #[cfg(target_arch = "x86_64")]
 macro_rules! gather {
-    ($($v:ident, |$p:ident, $at:ident| $e:expr;)*) => { $(
-        // SAFETY: one instruction of the set that makes up the vector, on the lanes promised. Offsets are below 2^31, as the
-        // instruction takes signed ones.
+    ($($v:ident, $i:ident: $splat:ident $load:ident $store:ident $add:ident $min:ident $max:ident,
+        |$p:ident| $small:expr, |$base:ident, $at:ident| $gather:expr;)*) => { $(
+        // SAFETY: one or two instructions of the set that makes up the vector, on the lanes promised. Places are below 2^31, as
+        // the instruction that gathers takes signed ones.
         unsafe impl Gather for $v {
+            type At = $i;
             #[inline(always)]
-            unsafe fn gather($p: *const Self::T, $at: *const u32) -> Self {
-                unsafe { $e }
+            unsafe fn splat_at(at: u32) -> $i {
+                unsafe { $splat(at.cast_signed()) }
+            }
+            #[inline(always)]
+            unsafe fn load_at(p: *const u32) -> $i {
+                unsafe { $load(p.cast()) }
+            }
+            #[inline(always)]
+            unsafe fn store_at(at: $i, p: *mut u32) {
+                unsafe { $store(p.cast(), at) }
+            }
+            #[inline(always)]
+            unsafe fn columns<P: Place>($p: *const P) -> $i {
+                unsafe { if P::SMALL { $small } else { $load($p.cast()) } }
+            }
+            #[inline(always)]
+            unsafe fn next(at: $i) -> $i {
+                unsafe { $add(at, $splat(1)) }
+            }
+            #[inline(always)]
+            unsafe fn least(a: $i, b: $i) -> $i {
+                unsafe { $min(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn most(a: $i, b: $i) -> $i {
+                unsafe { $max(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn gather($base: *const Self::T, $at: $i) -> Self {
+                unsafe { $gather }
             }
         }
     )* };
 }
 #[cfg(target_arch = "x86_64")]
 gather! {
-    __m512, |p, at| _mm512_i32gather_ps::<4>(_mm512_loadu_si512(at.cast()), p);
-    __m512d, |p, at| _mm512_i32gather_pd::<8>(_mm256_loadu_si256(at.cast()), p);
-    __m256, |p, at| _mm256_i32gather_ps::<4>(p, _mm256_loadu_si256(at.cast()));
-    __m256d, |p, at| _mm256_i32gather_pd::<8>(p, _mm_loadu_si128(at.cast()));
+    __m512, __m512i: _mm512_set1_epi32 _mm512_loadu_si512 _mm512_storeu_si512 _mm512_add_epi32 _mm512_min_epu32 _mm512_max_epu32,
+        |p| _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())), |base, at| _mm512_i32gather_ps::<4>(at, base);
+    __m512d, __m256i: _mm256_set1_epi32 _mm256_loadu_si256 _mm256_storeu_si256 _mm256_add_epi32 _mm256_min_epu32 _mm256_max_epu32,
+        |p| _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())), |base, at| _mm512_i32gather_pd::<8>(at, base);
+    __m256, __m256i: _mm256_set1_epi32 _mm256_loadu_si256 _mm256_storeu_si256 _mm256_add_epi32 _mm256_min_epu32 _mm256_max_epu32,
+        |p| _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())), |base, at| _mm256_i32gather_ps::<4>(base, at);
+    __m256d, __m128i: _mm_set1_epi32 _mm_loadu_si128 _mm_storeu_si128 _mm_add_epi32 _mm_min_epu32 _mm_max_epu32,
+        |p| _mm_cvtepu16_epi32(_mm_loadl_epi64(p.cast())), |base, at| _mm256_i32gather_pd::<8>(base, at);
 }
 
 /// The entries that all rows of a chunk have, and `R` vectors.
@@ -137,43 +210,39 @@ struct Steps<'a, T, P> {
 /// and `1 <= cols < 2^31`, as are the places of values.
 #[inline(always)]
 unsafe fn steps<V: Gather, P: Place, const R: usize>(s: &Steps<V::T, P>, sums: &mut [[V::T; ACROSS]; R]) -> bool {
-    let last = (s.cols - 1) as u32;
     let vectors = ACROSS / V::LANES;
-    let mut most = [0_u32; ACROSS];
-    // SAFETY: sums have ACROSS elements; a column is used only where it is not beyond the last.
+    // SAFETY: sums, starts and a step of places have ACROSS elements; a column is used only where it is not beyond the last.
     unsafe {
+        let last = V::splat_at((s.cols - 1) as u32);
+        let (mut from, mut most) = ([last; 4], [V::splat_at(0); 4]);
         let mut held = [[V::splat(V::T::default()); 4]; R];
-        for (held, sums) in held.iter_mut().zip(&*sums) {
-            for (z, v) in held.iter_mut().enumerate().take(vectors) {
-                *v = V::load(sums.as_ptr().add(z * V::LANES));
+        for z in 0..vectors {
+            from[z] = V::load_at(s.starts.as_ptr().add(z * V::LANES));
+            for (held, sums) in held.iter_mut().zip(&*sums) {
+                held[z] = V::load(sums.as_ptr().add(z * V::LANES));
             }
         }
-        let mut from = s.starts;
         for places in s.places.chunks_exact(ACROSS) {
-            let mut at = [0_u32; ACROSS];
-            for l in 0..ACROSS {
-                let column = places[l].column();
-                most[l] = most[l].max(column);
-                at[l] = column.min(last);
-            }
             for z in 0..vectors {
-                let w = V::gather(s.data.as_ptr(), from.as_ptr().add(z * V::LANES));
+                let column = V::columns(places.as_ptr().add(z * V::LANES));
+                most[z] = V::most(most[z], column);
+                let column = V::least(column, last);
+                let w = V::gather(s.data.as_ptr(), from[z]);
+                from[z] = V::next(from[z]);
                 for (r, held) in held.iter_mut().enumerate() {
-                    let x = V::gather(s.x.add(r * s.cols), at.as_ptr().add(z * V::LANES));
-                    held[z] = w.fused(x, held[z]);
+                    held[z] = w.fused(V::gather(s.x.add(r * s.cols), column), held[z]);
                 }
             }
-            for from in &mut from {
-                *from += 1;
+        }
+        let mut seen = [0_u32; ACROSS];
+        for z in 0..vectors {
+            V::store_at(most[z], seen.as_mut_ptr().add(z * V::LANES));
+            for (held, sums) in held.iter().zip(&mut *sums) {
+                held[z].store(sums.as_mut_ptr().add(z * V::LANES));
             }
         }
-        for (held, sums) in held.iter().zip(sums) {
-            for (z, v) in held.iter().enumerate().take(vectors) {
-                v.store(sums.as_mut_ptr().add(z * V::LANES));
-            }
-        }
+        seen.iter().all(|&column| (column as usize) < s.cols)
     }
-    most.iter().all(|&column| column <= last)
 }
 
 /// The types that have kernels.

@@ -83,7 +83,7 @@ pub fn nm_mask(x: &Tensor, order: Order, [n, m]: [usize; 2], mask: &mut [u8]) ->
     if !(1..=MOST).contains(&m) || n > m {
         return Err(Error::Value(format!("n of m must be 0 ≤ n ≤ m and 1 ≤ m ≤ {MOST}, got {n} of {m}")));
     }
-    if x.rows().1 % m != 0 {
+    if !x.rows().1.is_multiple_of(m) {
         return Err(Error::Value(format!("an axis of {} elements has no whole groups of {m}", x.rows().1)));
     }
     if mask.len() != x.len() {

@@ -79,7 +79,7 @@ fn run<T: Float + Real + base::Element>(t: &[Tensor], s: &[Scalar]) -> Result<()
     factor.expect_shape("factor", &[k, k])?;
     let (n, m) = (s[0].int() as usize, s[1].int() as usize);
     let pattern = if mask.shape() != x.shape() && mask.is_empty() {
-        if !(1..=MOST).contains(&m) || n > m || k % m != 0 {
+        if !(1..=MOST).contains(&m) || n > m || !k.is_multiple_of(m) {
             return Err(Error::Value(format!("{n} of {m} does not divide {k} columns; m is at most {MOST}")));
         }
         Some([n, m])

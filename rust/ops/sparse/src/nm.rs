@@ -24,7 +24,7 @@ struct Shape {
 impl Shape {
     fn new(s: &[Scalar], cols: usize) -> Result<Self> {
         let (n, m) = (s[0].int() as usize, s[1].int() as usize);
-        if !(1..=MOST).contains(&m) || n > m || cols % m != 0 {
+        if !(1..=MOST).contains(&m) || n > m || !cols.is_multiple_of(m) {
             return Err(Error::Value(format!(
                 "n of m must be 0 ≤ n ≤ m and 1 ≤ m ≤ {MOST}, m a divisor of the last axis, got {n} of {m} of {cols}"
             )));

@@ -110,7 +110,7 @@ def check_curvature(who: str, c: Any) -> Any:
     if isinstance(c, (int, float)):  # what traces reads no function of NumPy
         fine = 0 <= c < math.inf
     elif is_tensor(c):
-        fine = not _at_hand(c) or bool(((c.detach() >= 0) & c.detach().isfinite()).all())
+        fine = not at_hand(c) or bool(((c.detach() >= 0) & c.detach().isfinite()).all())
     else:
         fine = not isinstance(c, (np.ndarray, np.generic)) or bool(np.all(np.isfinite(c) & (np.asarray(c) >= 0)))
     if not fine:
@@ -118,7 +118,7 @@ def check_curvature(who: str, c: Any) -> Any:
     return c
 
 
-def _at_hand(c: Any) -> bool:
+def at_hand(c: Any) -> bool:
     """Whether the numbers of a tensor can be looked at: no device is waited for, and nothing watches."""
     import torch
 

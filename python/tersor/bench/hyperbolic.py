@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tersor import hyperbolic
+from tersor import hyperbolic, lorentz
 from tersor._op import kernel
 from tersor.bench import Case, Target
 from tersor.bench import ball as table
@@ -167,6 +167,55 @@ def cdist_512x512x64() -> Case:
     )
 
 
+def torch_lorentz_cdist(x, y, c: float):
+    """MERU's, by the product of matrices; an arcosh has half of the digits near 1."""
+    tx, ty = ((1 / c + (s * s).sum(-1)).sqrt() for s in (x, y))
+    return ((c * (tx[:, None] * ty - x @ y.T)).clamp_min(1)).acosh() / c**0.5
+
+
+def lorentz_cdist_512x512x64() -> Case:
+    import torch
+
+    tx, ty = (torch.from_numpy(3 * ball(512, 64, seed)) for seed in (0, 1))
+    compiled = torch.compile(torch_lorentz_cdist)
+    return Case(
+        "lorentz.cdist f32 512×512×64",
+        {
+            "tersor": lambda: lorentz.cdist(tx, ty, 1.0),
+            "torch.cdist (flat)": lambda: torch.cdist(tx, ty),
+            "torch.compile, by a product": lambda: compiled(tx, ty, 1.0),
+            "torch eager, by a product": lambda: torch_lorentz_cdist(tx, ty, 1.0),
+        },
+        traffic=2 * tx.nbytes + 512 * 512 * 4,
+    )
+
+
+def torch_cone(x, y, c: float):
+    """MERU's exterior angle less its half aperture."""
+    tx, ty = ((1 / c + (s * s).sum(-1)).sqrt() for s in (x, y))
+    xy = c * ((x * y).sum(-1) - tx * ty)
+    below = x.norm(dim=-1) * (xy * xy - 1).clamp_min(1e-8).sqrt()
+    angle = ((ty + tx * xy) / (below + 1e-8)).clamp(-1 + 1e-8, 1 - 1e-8).acos()
+    half = (0.2 / (x.norm(dim=-1) * c**0.5 + 1e-8)).clamp(-1 + 1e-8, 1 - 1e-8).asin()
+    return (angle - half).clamp_min(0)
+
+
+def entailment_65536x64() -> Case:
+    import torch
+
+    tx, ty = (torch.from_numpy(3 * ball(65536, 64, seed)) for seed in (0, 1))
+    compiled = torch.compile(torch_cone)
+    return Case(
+        "lorentz.entailment_loss f32 65536×64",
+        {
+            "tersor": lambda: lorentz.entailment_loss(tx, ty, 1.0),
+            "torch.compile of the formula": lambda: compiled(tx, ty, 1.0),
+            "torch eager": lambda: torch_cone(tx, ty, 1.0),
+        },
+        traffic=2 * tx.nbytes + 65536 * 4,
+    )
+
+
 def cdist_backward_512x512x64() -> Case:
     import torch
 
@@ -278,6 +327,8 @@ _SMALL = [
     mobius_add_backward_65536x16,
     cdist_512x512x64,
     cdist_backward_512x512x64,
+    lorentz_cdist_512x512x64,
+    entailment_65536x64,
     midpoint_1x8192x64,
     midpoint_8192x9x64,
     *LAYERS,

@@ -8,11 +8,13 @@ import numpy as np
 
 from tersor import hyperbolic
 from tersor._along import along
+from tersor._arrays import is_distributed, is_tensor
 from tersor._op import op
 from tersor._reference import Array, arsinh_root, arsinh_root_d, dot, like, root, rounded, wide, xp
 from tersor._sample import Draw
+from tersor._values import at_hand
 from tersor.hyperbolic.pairwise import operands
-from tersor.lorentz._space import check_same, checked
+from tersor.lorentz._space import check_same, checked, root_of
 
 
 def _sample(*kinds: str) -> Any:
@@ -196,18 +198,29 @@ def cdist(x: Array, y: Array, c: Any = 1.0) -> Array:
     Notes
     -----
     float64 data row by row: the same bits as `dist` has, at any radius, at the cost of a call for each row of the smaller side.
-    Smaller types in float64 by :math:`\sinh^2\frac{\sqrt cd}2 = \sinh^2\frac{\rho_x - \rho_y}2 +
+    Smaller types on the ball (`tersor.hyperbolic.cdist`) where all points lie within :math:`10/\sqrt c` and can be looked at;
+    else in float64 by :math:`\sinh^2\frac{\sqrt cd}2 = \sinh^2\frac{\rho_x - \rho_y}2 +
     \frac{c\|x\|\|y\|}4\|\hat x - \hat y\|^2`, with :math:`\hat x = x/\|x\|` and radii ρ, in which float32 data has all its
     digits at any radius that it reaches. No array of N·M·d either way.
     """
     check_same("cdist", x, y=y)
     x, y = operands("cdist", x, y, c=checked(c))
     if x.dtype.itemsize < 8:
-        return rounded(_pairs(wide(x), wide(y), c), x)
+        s, r = wide(x), wide(y)
+        if _inner(s, c) and _inner(r, c):
+            return rounded(hyperbolic.cdist(s / (1 + root_of(s, c)), r / (1 + root_of(r, c)), c), x)
+        return rounded(_pairs(s, r, c), x)
     if x.shape[-2] > y.shape[-2]:
         return cdist(y, x, c).swapaxes(-1, -2)
     rows = [dist(x[..., i : i + 1, :], y, c) for i in range(x.shape[-2])]
     return xp.stack(rows, -2) if rows else x @ y.swapaxes(-1, -2)
+
+
+def _inner(s: Array, c: Any) -> bool:
+    """Whether points can be looked at and lie within a radius of 10, where the ball has all the digits of float32."""
+    if any(is_distributed(a) or (is_tensor(a) and not at_hand(a)) for a in (s, c)):
+        return False
+    return not bool((c * dot(s, s) > 1e8).any())
 
 
 def _pairs(x: Array, y: Array, c: Any) -> Array:

@@ -45,13 +45,22 @@ impl<T: Real> Search<'_, T> {
             let r = a.divided(x) + T::MAGIC - T::MAGIC;
             *far = x - clamp(r * s, -end, end);
         }
-        let mut sums = [f64x8::splat(simd, 0.0); 2];
-        for far in far[..x.len().next_multiple_of(STEP)].chunks_exact(STEP) {
-            for (sum, d) in sums.iter_mut().zip(T::load16(simd, far)) {
-                *sum += if self.power == 2.0 { d * d } else { math::exp(simd, math::log(simd, d.abs()) * self.power) };
+        let (mut a, mut b) = (f64x8::splat(simd, 0.0), f64x8::splat(simd, 0.0));
+        let far = far[..x.len().next_multiple_of(STEP)].chunks_exact(STEP);
+        if self.power == 2.0 {
+            for far in far {
+                let [c, d] = T::load16(simd, far);
+                a += c * c;
+                b += d * d;
+            }
+        } else {
+            for far in far {
+                let [c, d] = T::load16(simd, far);
+                a += math::single::exp(simd, math::single::log(simd, c.abs()) * self.power);
+                b += math::single::exp(simd, math::single::log(simd, d.abs()) * self.power);
             }
         }
-        hsum(sums[0] + sums[1])
+        hsum(a + b)
     }
 }
 
@@ -74,22 +83,26 @@ impl<T: Real> Pass<T, 1, 0, 0, 0> for Search<'_, T> {
     ) {
         let (first, tried) = (found.first, self.shares.len());
         let mut kept = [T::ZERO; SIDE];
-        let mut all = |x: &[T], i: usize| {
-            for (k, &x) in kept.iter_mut().zip(x) {
-                *k = if x.is_finite() { x } else { T::ZERO };
-            }
-            let errors = &mut found.all[(i - first) * tried..][..tried];
-            for (error, &share) in errors.iter_mut().zip(self.shares) {
-                *error += self.error(s, &kept[..x.len()], i, share);
-            }
-        };
         self.scales.grain.walk(
             at,
             x.len(),
             #[inline(always)]
-            |piece| match piece {
-                Piece::One(from, to, i) => x[from..to].chunks(SIDE).for_each(|x| all(x, i)),
-                Piece::Each(from, to, i) => (from..to).for_each(|j| all(&x[j..=j], i + j - from)),
+            |piece| {
+                // one place that tries shares, so that it is compiled once and for these vectors
+                let (from, to, i, each) = match piece {
+                    Piece::One(from, to, i) => (from, to, i, SIDE),
+                    Piece::Each(from, to, i) => (from, to, i, 1),
+                };
+                for (j, x) in x[from..to].chunks(each).enumerate() {
+                    let i = if each == 1 { i + j } else { i };
+                    for (k, &x) in kept.iter_mut().zip(x) {
+                        *k = if x.is_finite() { x } else { T::ZERO };
+                    }
+                    let errors = &mut found.all[(i - first) * tried..][..tried];
+                    for (error, &share) in errors.iter_mut().zip(self.shares) {
+                        *error += self.error(s, &kept[..x.len()], i, share);
+                    }
+                }
             },
         );
     }

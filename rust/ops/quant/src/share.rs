@@ -113,7 +113,8 @@ pub fn best_share(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     let [x, scale, zero, best] = t else { return Err(super::arrays(4, t)) };
     let (range, step, power) = (Range::new(k[0].int(), k[1].int())?, k[3].float(), k[4].float());
     let tried = k[2].int();
-    if !(1..=1024).contains(&tried) || !(step >= 0.0 && step * (tried - 1) as f64 <= 1.0) {
+    let positive = (1..=1024).contains(&tried) && step >= 0.0 && step * (tried - 1) as f64 <= 1.0;
+    if !positive {
         return Err(Error::Value(format!("shares 1, 1 - step, ... are positive, got {tried} with a step of {step}")));
     }
     if !(power > 0.0 && power.is_finite()) {

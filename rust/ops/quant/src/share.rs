@@ -45,13 +45,22 @@ impl<T: Real> Search<'_, T> {
             let r = a.divided(x) + T::MAGIC - T::MAGIC;
             *far = x - clamp(r * s, -end, end);
         }
-        let mut sums = [f64x8::splat(simd, 0.0); 2];
-        for far in far[..x.len().next_multiple_of(STEP)].chunks_exact(STEP) {
-            for (sum, d) in sums.iter_mut().zip(T::load16(simd, far)) {
-                *sum += if self.power == 2.0 { d * d } else { math::exp(simd, math::log(simd, d.abs()) * self.power) };
+        let (mut a, mut b) = (f64x8::splat(simd, 0.0), f64x8::splat(simd, 0.0));
+        let far = far[..x.len().next_multiple_of(STEP)].chunks_exact(STEP);
+        if self.power == 2.0 {
+            for far in far {
+                let [c, d] = T::load16(simd, far);
+                a += c * c;
+                b += d * d;
+            }
+        } else {
+            for far in far {
+                let [c, d] = T::load16(simd, far);
+                a += math::single::exp(simd, math::single::log(simd, c.abs()) * self.power);
+                b += math::single::exp(simd, math::single::log(simd, d.abs()) * self.power);
             }
         }
-        hsum(sums[0] + sums[1])
+        hsum(a + b)
     }
 }
 
@@ -74,22 +83,26 @@ impl<T: Real> Pass<T, 1, 0, 0, 0> for Search<'_, T> {
     ) {
         let (first, tried) = (found.first, self.shares.len());
         let mut kept = [T::ZERO; SIDE];
-        let mut all = |x: &[T], i: usize| {
-            for (k, &x) in kept.iter_mut().zip(x) {
-                *k = if x.is_finite() { x } else { T::ZERO };
-            }
-            let errors = &mut found.all[(i - first) * tried..][..tried];
-            for (error, &share) in errors.iter_mut().zip(self.shares) {
-                *error += self.error(s, &kept[..x.len()], i, share);
-            }
-        };
         self.scales.grain.walk(
             at,
             x.len(),
             #[inline(always)]
-            |piece| match piece {
-                Piece::One(from, to, i) => x[from..to].chunks(SIDE).for_each(|x| all(x, i)),
-                Piece::Each(from, to, i) => (from..to).for_each(|j| all(&x[j..=j], i + j - from)),
+            |piece| {
+                // one place that tries shares, so that it is compiled once and for these vectors
+                let (from, to, i, each) = match piece {
+                    Piece::One(from, to, i) => (from, to, i, SIDE),
+                    Piece::Each(from, to, i) => (from, to, i, 1),
+                };
+                for (j, x) in x[from..to].chunks(each).enumerate() {
+                    let i = if each == 1 { i + j } else { i };
+                    for (k, &x) in kept.iter_mut().zip(x) {
+                        *k = if x.is_finite() { x } else { T::ZERO };
+                    }
+                    let errors = &mut found.all[(i - first) * tried..][..tried];
+                    for (error, &share) in errors.iter_mut().zip(self.shares) {
+                        *error += self.error(s, &kept[..x.len()], i, share);
+                    }
+                }
             },
         );
     }
@@ -100,7 +113,8 @@ pub fn best_share(t: &[Tensor], k: &[Scalar]) -> Result<()> {
     let [x, scale, zero, best] = t else { return Err(super::arrays(4, t)) };
     let (range, step, power) = (Range::new(k[0].int(), k[1].int())?, k[3].float(), k[4].float());
     let tried = k[2].int();
-    if !(1..=1024).contains(&tried) || !(step >= 0.0 && step * (tried - 1) as f64 <= 1.0) {
+    let positive = (1..=1024).contains(&tried) && step >= 0.0 && step * (tried - 1) as f64 <= 1.0;
+    if !positive {
         return Err(Error::Value(format!("shares 1, 1 - step, ... are positive, got {tried} with a step of {step}")));
     }
     if !(power > 0.0 && power.is_finite()) {

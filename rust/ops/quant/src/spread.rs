@@ -20,6 +20,14 @@ struct Found {
     all: Vec<(f64, f64)>,
 }
 
+impl<F: Fn(f64, usize) -> f64> Sum<'_, F> {
+    /// The term of an element and 1; zeros of one that is not finite.
+    #[inline(always)]
+    fn one<T: Real>(&self, x: T, i: usize) -> (f64, f64) {
+        if x.is_finite() { ((self.term)(x.to_f64(), i), 1.0) } else { (0.0, 0.0) }
+    }
+}
+
 impl<T: Real, F: Fn(f64, usize) -> f64 + Sync> Pass<T, 1, 0, 0, 0> for Sum<'_, F> {
     type Gather = Found;
     fn start(&self, at: usize, len: usize) -> Result<Found> {
@@ -38,7 +46,6 @@ impl<T: Real, F: Fn(f64, usize) -> f64 + Sync> Pass<T, 1, 0, 0, 0> for Sum<'_, F
         _: [&mut [u8]; 0],
     ) {
         let first = found.first;
-        let one = |x: T, i: usize| if x.is_finite() { ((self.term)(x.to_f64(), i), 1.0) } else { (0.0, 0.0) };
         self.grain.walk(
             at,
             x.len(),
@@ -48,7 +55,7 @@ impl<T: Real, F: Fn(f64, usize) -> f64 + Sync> Pass<T, 1, 0, 0, 0> for Sum<'_, F
                     let mut lanes = [(0.0, 0.0); 16];
                     for x in x[from..to].chunks(16) {
                         for (lane, &x) in lanes.iter_mut().zip(x) {
-                            let (v, n) = one(x, i);
+                            let (v, n) = self.one(x, i);
                             *lane = (lane.0 + v, lane.1 + n);
                         }
                     }
@@ -57,7 +64,7 @@ impl<T: Real, F: Fn(f64, usize) -> f64 + Sync> Pass<T, 1, 0, 0, 0> for Sum<'_, F
                 }
                 Piece::Each(from, to, i) => {
                     for (j, &x) in x[from..to].iter().enumerate() {
-                        let (v, n) = one(x, i + j);
+                        let (v, n) = self.one(x, i + j);
                         let all = &mut found.all[i + j - first];
                         *all = (all.0 + v, all.1 + n);
                     }

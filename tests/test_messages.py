@@ -35,6 +35,7 @@ APART = {
     "prune.global_threshold",
     "prune.prune_safetensors",
     "project.jl_dim",
+    "quant.adaquant",
     "quant.adaround",
     "quant.awq_search",
     "quant.bit_allocate",

@@ -55,7 +55,7 @@ class Scheme:
             hint = (
                 f", did you mean {meant}?"
                 if meant
-                else ": int8-row, int4-row, int8-g<N> and int4-g<N> are known, each with -gptq or -awq too"
+                else ": int8-row, int4-row, int8-g<N> and int4-g<N> are known, each with -gptq, -awq or -adaround too"
             )
             raise ValueError(f"scheme {name!r} is unknown{hint}")
         if not found[1] and found[3] != "gptq":

@@ -66,6 +66,7 @@ APART = {
     "prune.uniform_densities",
     "prune.wanda_mask",
     "project.jl_dim",
+    "quant.adaquant",
     "quant.adaround",
     "quant.awq_search",
     "quant.bit_allocate",

@@ -165,6 +165,7 @@ CONSTANT = {
 }
 #: functions that one of the cases calls beside its own, and those that take no tensors or have tests of their own
 ELSEWHERE = {
+    "quant.adaquant",
     "quant.adaround",
     "quant.awq_search",
     "quant.bit_allocate",

@@ -10,6 +10,7 @@ once in float64 for float64 data and in float32 for all other. Scales may have a
 """
 
 from tersor.quant._encoded import Encoded
+from tersor.quant.adaquant import adaquant
 from tersor.quant.adaround import adaround
 from tersor.quant.affine import dequantize, quantize
 from tersor.quant.allocate import Allocation, bit_allocate
@@ -42,6 +43,7 @@ __all__ = [
     "Reparametrized",
     "Scaled",
     "Tuned",
+    "adaquant",
     "adaround",
     "awq_search",
     "bias_correction",

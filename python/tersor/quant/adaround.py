@@ -5,7 +5,7 @@ exactly; and no row is left worse than its nearest codes.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -77,7 +77,46 @@ def adaround(
     mostly errs less. Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization" (2020), with all inputs at
     once in place of batches.
     """
-    name = "adaround"
+    layer = prepared("adaround", w, h, dtype, scale, zero_point, group, symmetric, method, steps, lr)
+    xp, w, h, (lo, hi), scale, zero_point = layer
+    s, z = (_spread(xp, "adaround", x, w, dtype_name(w.dtype)) for x in (scale, zero_point))
+    if not bool((s > 0).all()):
+        raise ValueError("adaround: scales must be positive")
+    grid = _Grid(xp, w, h, s, z, lo, hi)
+    nearest = xp.clip(xp.round(w / s), lo - z, hi - z)
+    error = grid.error(nearest)
+    learned = _learned(grid, error, steps, lr)
+    less = grid.error(learned)
+    codes = xp.where((less < error)[:, None], learned, nearest) + z
+    codes = cast(xp, codes, "int8" if lo < 0 else "uint8")
+    return GPTQ(codes, scale, zero_point, xp.clip(xp.minimum(less, error), 0.0, None))
+
+
+class Layer(NamedTuple):
+    """A weight and its Gram matrix in the type to compute in, the ends of its codes, and its grid."""
+
+    xp: Any
+    w: Any
+    h: Any
+    ends: tuple[int, int]
+    scale: Any
+    zero_point: Any
+
+
+def prepared(
+    name: str,
+    w: Array,
+    h: Number,
+    dtype: Any,
+    scale: Any,
+    zero_point: Any,
+    group: int | None,
+    symmetric: bool,
+    method: str,
+    steps: int,
+    lr: float,
+) -> Layer:
+    """The arguments of what is learned, held to what they must be; scales are made where there are none."""
     w, h = detached(name, w), detached(name, h)
     xp = np if isinstance(w, np.ndarray) else torch_module()
     for what, x, kinds in (("w", w, FLOATS), ("h", h, FLOATS[:2])):
@@ -95,8 +134,7 @@ def adaround(
         raise ValueError(f"{name}: zero_point needs a scale")
     if scale is not None and group is not None:
         raise ValueError(f"{name}: scale has its granularity in its shape, group={group} is another")
-    steps = whole(f"{name}: steps", steps)
-    if steps < 0 or not (isinstance(lr, (int, float)) and 0 < lr < math.inf):
+    if whole(f"{name}: steps", steps) < 0 or not (isinstance(lr, (int, float)) and 0 < lr < math.inf):
         raise ValueError(f"{name}: steps must not be negative and lr positive and finite, got {steps} and {lr}")
     lo, hi = code_range(dtype, name)
     compute = "float64" if dtype_name(w.dtype) == "float64" else "float32"
@@ -107,17 +145,7 @@ def adaround(
         zero_point = None if symmetric and lo < 0 else zero_point.reshape(scale.shape)
     within(name, zero_point, lo, hi)
     w, h = cast(xp, w, compute), cast(xp, h, compute)
-    s, z = (_spread(xp, name, x, w, compute) for x in (scale, zero_point))
-    if not bool((s > 0).all()):
-        raise ValueError(f"{name}: scales must be positive")
-    grid = _Grid(xp, w, h, s, z, lo, hi)
-    nearest = xp.clip(xp.round(w / s), lo - z, hi - z)
-    error = grid.error(nearest)
-    learned = _learned(grid, error, steps, lr)
-    less = grid.error(learned)
-    codes = xp.where((less < error)[:, None], learned, nearest) + z
-    codes = cast(xp, codes, "int8" if lo < 0 else "uint8")
-    return GPTQ(codes, scale, zero_point, xp.clip(xp.minimum(less, error), 0.0, None))
+    return Layer(xp, w, h, (lo, hi), scale, zero_point)
 
 
 def _spread(xp: Any, name: str, x: Any, w: Array, kind: str) -> Array:

@@ -286,7 +286,7 @@ def gptq_int4_g128() -> Case:
             "tersor": lambda: quant.gptq(w, h, "int4", scale=scale),
             "torch in blocks": lambda: torch_gptq(w, single, scale, 128),
         },
-        targets=[Target("tersor", ("torch in blocks",), 1 / 6)],
+        targets=[Target("tersor", ("torch in blocks",), 1 / 4)],
     )
 
 

@@ -80,8 +80,9 @@ def adaquant(
         raise ValueError(f"{name}: scales must be positive")
     z = None if zero is None else cast(xp, zero, compute)
     groups, wide = s.shape[1], k // s.shape[1]
-    v, unit = w, None
     best: Any = None
+    unit: Any = None
+    v = w
     adam = [_Adam(xp, x) for x in (w.reshape(n, groups, wide), s, s)]
     for step in range(steps + 1):
         level = None if z is None else cast(xp, xp.round(z), "int32")

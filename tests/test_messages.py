@@ -76,6 +76,7 @@ APART = {
     "quant.kl_rows",
     "quant.layer_cosine",
     "quant.qat_fraction",
+    "quant.repack",
     "quant.repq_reparam",
     "quant.zd_score",
     "quant.calibrate",

@@ -62,17 +62,19 @@ def test_the_first_layer_is_pruned_by_its_inputs_and_the_next_by_what_it_then_gi
 
 
 def test_less_is_lost_than_by_magnitude():
+    """Where inputs are of few directions, so that some weights can answer for others."""
     lost = {}
-    x = seen()
+    torch.manual_seed(10)
+    x = torch.randn(1200, 24) @ torch.randn(24, 64) / 24**0.5 + 0.1 * torch.randn(1200, 64)
     for method in ("wanda", "sparsegpt"):
-        prune.calibrate(module := net(), [x[:200]], 0.6, method=method)
-        lost[method] = loss(module, x[200:])
+        prune.calibrate(module := net(), [x[:1000]], 0.6, method=method)
+        lost[method] = loss(module, x[1000:])
     plain = net()
     for layer in plain:
         if isinstance(layer, nn.Linear):
             (mask,) = prune.global_masks([layer.weight.detach()], 0.6)
             layer.weight.data *= mask
-    assert lost["sparsegpt"] < 0.8 * lost["wanda"] and lost["sparsegpt"] < 0.8 * loss(plain, x[200:])
+    assert lost["sparsegpt"] < 0.75 * min(lost["wanda"], loss(plain, x[1000:]))
 
 
 def test_what_cannot_be_pruned_is_left_and_said():

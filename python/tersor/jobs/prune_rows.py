@@ -12,6 +12,7 @@ from tersor.checkpoint import Entry, Model, Reader
 from tersor.checkpoint._modules import Tree
 from tersor.checkpoint.reader import CHUNK
 from tersor.jobs import compressed, running
+from tersor.prune.patterns import nm_mask
 
 Progress = Callable[[int, int], None]
 
@@ -38,9 +39,9 @@ def solve(
     """The tensors pruned by what their layers are given of the texts."""
     assert model.folder is not None
     ran = running.opened(model.folder, model.config, tree, list(entries), texts)
-    from tersor import prune
+    from tersor.prune.calibrate import calibrate
 
-    made = prune.calibrate(
+    made = calibrate(
         ran.model, ran.batches, sparsity, method=method, nm=nm, layers=list(ran.modules), progress=progress
     )
     solved = Solved(left=ran.left | {ran.modules[k]: why for k, why in made.left.items()})
@@ -64,8 +65,6 @@ def pattern(
     reader: Reader, entry: Entry, decode: Callable[[np.ndarray], np.ndarray], nm: tuple[int, int]
 ) -> Iterator[np.ndarray]:
     """The bytes of a tensor, piece by piece, with the n largest of every m numbers left."""
-    from tersor import prune
-
     n, m = nm
     if not entry.nbytes:
         return
@@ -78,7 +77,7 @@ def pattern(
         if values.dtype == np.uint16:
             values = compressed.widen(raw, entry.dtype)
         try:
-            mask = prune.nm_mask(values.reshape(-1, m), n, m).reshape(-1)
+            mask = nm_mask(values.reshape(-1, m), n, m).reshape(-1)
         except ValueError:
             if np.isfinite(values).all():
                 raise

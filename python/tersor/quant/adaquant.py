@@ -7,14 +7,12 @@ from __future__ import annotations
 from typing import Any
 
 from tersor._arrays import Level, Number, cast, dtype_name
+from tersor.quant._adam import Adam
 from tersor.quant._arguments import Array
 from tersor.quant.adaround import prepared
 from tersor.quant.affine import dequantize, quantize
 from tersor.quant.fake import _fake_quantize_lsq_bwd
 from tersor.quant.gptq import GPTQ
-
-#: of Adam
-_MEAN, _SQUARE, _TINY = 0.9, 0.999, 1e-12
 
 
 def adaquant(
@@ -83,7 +81,7 @@ def adaquant(
     best: Any = None
     unit: Any = None
     v = w
-    adam = [_Adam(xp, x) for x in (w.reshape(n, groups, wide), s, s)]
+    adam = [Adam(xp, x) for x in (w.reshape(n, groups, wide), s, s)]
     for step in range(steps + 1):
         level = None if z is None else cast(xp, xp.round(z), "int32")
         codes = quantize(v, s, level, ends)
@@ -105,27 +103,13 @@ def adaquant(
         to_v, to_s, to_z = _fake_quantize_lsq_bwd(slope * unit, v, s, level, *ends)
         rate = lr * (1 - step / (steps + 1))
         each = s[:, :, None]
-        v = v - rate * (each * adam[0].step(to_v.reshape(n, groups, wide) * each, step)).reshape(n, k)
+        v = v - rate * (each * adam[0].step(to_v.reshape(n, groups, wide) * each)).reshape(n, k)
         if z is not None:
-            z = xp.clip(z - rate * adam[2].step(cast(xp, to_z, compute), step), *ends)
-        s = s * xp.exp(-rate * adam[1].step(cast(xp, to_s, compute) * s, step))
+            z = xp.clip(z - rate * adam[2].step(cast(xp, to_z, compute)), *ends)
+        s = s * xp.exp(-rate * adam[1].step(cast(xp, to_s, compute) * s))
     codes, s, level, error = best
     return GPTQ(codes, s, level, xp.clip(error, 0.0, None))
 
 
 def _shape(x: Any) -> tuple[int, ...]:
     return tuple(getattr(x, "shape", ()))
-
-
-class _Adam:
-    """The direction of a step, in units of one."""
-
-    def __init__(self, xp: Any, x: Array) -> None:
-        self.xp, self.mean, self.square = xp, xp.zeros_like(x), xp.zeros_like(x)
-
-    def step(self, slope: Array, number: int) -> Array:
-        slope = slope.reshape(self.mean.shape)
-        self.mean = _MEAN * self.mean + (1 - _MEAN) * slope
-        self.square = _SQUARE * self.square + (1 - _SQUARE) * slope * slope
-        mean, square = self.mean / (1 - _MEAN ** (number + 1)), self.square / (1 - _SQUARE ** (number + 1))
-        return mean / (self.xp.sqrt(square) + _TINY)

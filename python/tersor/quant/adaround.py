@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tersor._arrays import FLOATS, Level, Number, cast, detached, dtype_name, torch_module, whole
+from tersor.quant._adam import Adam
 from tersor.quant._arguments import Array, code_range, within
 from tersor.quant.gptq import GPTQ
 from tersor.quant.qparams import choose_qparams
@@ -18,8 +19,6 @@ from tersor.quant.qparams import choose_qparams
 _LEAST, _MOST = -0.1, 1.1
 #: the share of steps without a regulariser; its exponent after them and at the end; its weight beside an error of 1 a weight
 _WARM, _FIRST, _LAST, _WEIGHT = 0.2, 20.0, 2.0, 30.0
-#: of Adam
-_MEAN, _SQUARE, _TINY = 0.9, 0.999, 1e-12
 
 
 def adaround(
@@ -185,7 +184,7 @@ def _learned(grid: _Grid, error: Array, steps: int, lr: float) -> Array:
     below = xp.floor(quotient)
     share = xp.clip((quotient - below - _LEAST) / (_MOST - _LEAST), 1e-6, 1 - 1e-6)
     v = xp.log(share / (1 - share))
-    mean, square = xp.zeros_like(v), xp.zeros_like(v)
+    adam = Adam(xp, v)
     # rows that are exact have nothing to learn
     unit = xp.where(error > 0, 2 * k / xp.where(error > 0, error, xp.ones_like(error)), xp.zeros_like(error))
     unit = cast(xp, unit, dtype_name(v.dtype))[:, None] * grid.s
@@ -200,9 +199,7 @@ def _learned(grid: _Grid, error: Array, steps: int, lr: float) -> Array:
             away = 2 * a - 1
             slope = slope - 2 * _WEIGHT * beta * xp.sign(away) * abs(away) ** (beta - 1)
         slope = slope * (_MOST - _LEAST) * sigmoid * (1 - sigmoid) * ((a > 0) & (a < 1))
-        mean = _MEAN * mean + (1 - _MEAN) * slope
-        square = _SQUARE * square + (1 - _SQUARE) * slope * slope
-        v = v - lr * (mean / (1 - _MEAN**step)) / (xp.sqrt(square / (1 - _SQUARE**step)) + _TINY)
+        v = v - lr * adam.step(slope)
     a = 1 / (1 + xp.exp(-v)) * (_MOST - _LEAST) + _LEAST
     up = a >= 0.5 if steps else quotient - below >= 0.5
     return xp.clip(below + cast(xp, up, dtype_name(v.dtype)), grid.lo, grid.hi)

@@ -10,13 +10,15 @@ mod lanes;
 mod layout;
 mod linear;
 mod lines;
+mod numbers;
 mod product;
 mod take;
 #[cfg(test)]
 mod tests;
 
 pub use gradient::gradient;
-pub use kernel::{Numbers, Small, Weights};
+pub use kernel::Weights;
 pub use lanes::LANES;
 pub use layout::Layout;
 pub use linear::{Activations, linear, matmul};
+pub use numbers::{Numbers, Small};

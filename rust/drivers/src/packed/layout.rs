@@ -5,8 +5,8 @@
 //! at 4 bits) sixteen words of four bytes, one an output. At 8 bits byte j of a word is input j; at 4 bits the low half of
 //! byte j is input j and the high half input 4 + j. A group is filled up to a multiple of eight inputs with its zero.
 
-use super::kernel::Numbers;
 use super::lanes::LANES;
+use super::numbers::Numbers;
 use base::pool::{self, Shared};
 use base::{Error, Result};
 

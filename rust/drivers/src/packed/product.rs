@@ -3,8 +3,9 @@
 //! Rows are dealt evenly to tiles of as many as the registers hold, and lie in a tile input by input, so that what a panel is
 //! multiplied with is read in order. A task is a few panels and all rows.
 
-use super::kernel::{self, Decode, FEW, Numbers, RUN, Weights};
+use super::kernel::{self, Decode, FEW, RUN, Weights};
 use super::lanes::{LANES, Lanes, Plain};
+use super::numbers::Numbers;
 use super::take::{Block, Take};
 use base::pool::{self, Shared};
 use base::vector::{Isa, Set};

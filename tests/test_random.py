@@ -61,6 +61,7 @@ def test_the_words_of_the_contract():
         "spinner": 6,
         "fastfood": 7,
         "rounding": 32,
+        "growth": 32,
     }
 
 

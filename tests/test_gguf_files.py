@@ -168,3 +168,33 @@ def test_the_command_line_inspects_them(tmp_path):
     (tmp_path / "x.gguf").write_bytes(b"{}" + bytes(60))
     done = tersor("inspect", tmp_path / "x.gguf")
     assert done.returncode == 1 and "x.gguf: is no GGUF file" in " ".join(done.stderr.split())
+
+
+def test_what_is_written_is_what_was_given(tmp_path):
+    path = tmp_path / "x.gguf"
+    x = weights()
+    for given in (x.astype(">f4"), np.ma.array(x, mask=x > 0)):
+        with pytest.raises(TypeError, match=r"write_gguf: .*tensor 'w'.*(byte order|masked)"):
+            write_gguf(path, {"w": given})
+    for name, error in ((3, TypeError), ("\udc80", ValueError)):
+        with pytest.raises(error, match="write_gguf: the name of a tensor"):
+            write_gguf(path, {name: x})
+    for value, error in ({"a": 1 << 63}, ValueError), ({3: 1}, TypeError), ({"a": "\ud800"}, ValueError):
+        with pytest.raises(error, match="write_gguf: "):
+            write_gguf(path, {"w": x}, value)
+    for alignment, error in (("x", TypeError), (32.5, TypeError), (1 << 33, ValueError)):
+        with pytest.raises(error, match=r"write_gguf: general\.alignment"):
+            write_gguf(path, {"w": x}, {"general.alignment": alignment})
+    assert not path.exists()
+    write_gguf(path, {"w": x}, {"a": [1, 1 << 40, -(1 << 31), 1 << 31], "b": [1, 2]})
+    with GGUF(path) as file:
+        assert list(file.values["a"]) == [1, 1 << 40, -(1 << 31), 1 << 31] and file.values["b"].dtype == np.int32
+
+
+def test_tensors_of_torch(tmp_path):
+    torch = pytest.importorskip("torch")
+    x = torch.from_numpy(weights()).requires_grad_()
+    write_gguf(tmp_path / "x.gguf", {"w": x, "half": x.bfloat16()})
+    made = load(tmp_path / "x.gguf")
+    np.testing.assert_array_equal(made["w"], weights())
+    np.testing.assert_array_equal(made["half"].astype(np.float32), x.detach().bfloat16().float())

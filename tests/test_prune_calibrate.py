@@ -1,6 +1,7 @@
 """Models pruned by what they see. The one rule: counts are exact, and the folder that was written gives what the pruned module
 gives."""
 
+import copy
 import json
 
 import numpy as np
@@ -203,3 +204,41 @@ def test_a_folder_holds_what_the_pruned_model_holds(tmp_path, method):
     assert json.loads((tmp_path / "out/config.json").read_text()) == json.loads(
         (tmp_path / "in/config.json").read_text()
     )
+
+
+def test_norms_of_half_layers_are_no_halves():
+    torch.manual_seed(0)
+    x = torch.full((2000, 8), 3000.0) * torch.rand(8)  # norms up to 1.3e5
+    layer = nn.Linear(8, 4, bias=False)
+    for kind in (torch.float16, torch.bfloat16):
+        half = nn.Sequential(copy.deepcopy(layer).to(kind))
+        want = prune.wanda_mask(half[0].weight.detach(), x.to(kind).double().square().sum(0).sqrt().float(), 0.5)
+        assert torch.equal(prune.calibrate(half, [x.to(kind)], 0.5, method="wanda").masks["0"], want)
+
+
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt"])
+def test_layers_whose_weights_are_made_are_left(method):
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8))
+    pytest.importorskip("torch.nn.utils.prune").l1_unstructured(model[0], "weight", 0.3)
+    nn.utils.parametrizations.weight_norm(model[1])
+    with torch.inference_mode():
+        made = prune.calibrate(model, [torch.randn(20, 8)], 0.5, method=method)
+    assert list(made.masks) == ["2"] and made.left == dict.fromkeys("01", "its weight is made of other parameters")
+
+
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt"])
+def test_arguments_are_asked_before_the_model_is_run(method):
+    class Never(nn.Linear):
+        def forward(self, x):
+            raise AssertionError
+
+    model, x = nn.Sequential(Never(8, 8)), [torch.randn(20, 8)]
+    for share, error in ((-0.1, ValueError), (float("nan"), ValueError), (True, TypeError)):
+        with pytest.raises(error, match="calibrate: sparsity must be"):
+            prune.calibrate(model, x, share, method=method)
+    with pytest.raises(ValueError, match="calibrate: damp must not be negative"):
+        prune.calibrate(model, x, 0.5, method=method, damp=-1.0)
+    model = nn.Sequential(nn.Linear(8, 8))
+    for weights, error in ((-torch.ones(20), ValueError), (torch.full((20,), torch.nan), ValueError), ([1], TypeError)):
+        with pytest.raises(error, match="calibrate: weights must be"):
+            prune.calibrate(model, x, 0.5, method=method, weights=lambda _, w=weights: w)

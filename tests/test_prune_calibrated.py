@@ -149,3 +149,17 @@ def test_who_is_refused():
             call()
     empty, mask = prune.sparsegpt(np.zeros((0, 6)), h, 0.5)
     assert empty.shape == mask.shape == (0, 6)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+def test_scales_have_no_say(kind):
+    rng = np.random.default_rng(0)
+    w, x = rng.normal(size=(12, 24)).astype(kind), rng.normal(size=(60, 24))
+    h = x.T @ x
+    for options in ({"sparsity": 0.5}, {"nm": (2, 4)}):
+        y, mask = prune.sparsegpt(w, h, blocksize=8, **options)
+        for of_h in (2.0**400, 2.0**-400, 2.0**-33):
+            for of_w in (2.0**100, 2.0**-90):
+                got, same = prune.sparsegpt(w * w.dtype.type(of_w), h * of_h, blocksize=8, **options)
+                np.testing.assert_array_equal(same, mask)
+                np.testing.assert_array_equal(got, y * w.dtype.type(of_w))

@@ -314,6 +314,26 @@ def test_codes_that_are_given_up_come_back(scheme):
         layer(x)
 
 
+@pytest.mark.parametrize("scheme", ["int4-g16", "mxfp8_e4m3"])
+def test_transforms_find_the_codes_that_were_given_up(scheme):
+    torch.manual_seed(0)
+    layer = tnn.QuantLinear.from_float(nn.Linear(64, 21), scheme, release=True)
+    x, w = torch.randn(3, 64), layer.weight
+    torch.testing.assert_close(torch.func.grad(lambda v: layer(v).sum())(x), w.sum(0).expand(3, 64))
+    torch.testing.assert_close(torch.func.jacrev(layer)(x[0]), w)
+    each = torch.func.vmap(torch.func.grad(lambda v: layer(v).sum()))(x)
+    torch.testing.assert_close(each, w.sum(0).expand(3, 64))
+    assert layer.data.numel() == 0
+
+
+@pytest.mark.parametrize("scheme", ["int4-g16", "mxfp8_e4m3"])
+def test_a_trace_decodes_what_is_not_multiplied_as_codes(scheme):
+    torch.manual_seed(0)
+    layer = tnn.QuantLinear.from_float(nn.Linear(64, 21, bias=False), scheme)
+    x = torch.randn(3, 64, dtype=torch.float64)
+    torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="aot_eager")(x), layer(x))
+
+
 def test_what_is_not_given_up():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 32))

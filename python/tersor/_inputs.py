@@ -38,7 +38,9 @@ def linears(name: str, module: Any, layers: Sequence[str] | None) -> tuple[dict[
         if k not in every:
             raise TypeError(f"{name}: {k!r} is no torch.nn.Linear of the module")
     chosen = {k: every[k] for k in (every if layers is None else dict.fromkeys(layers))}
-    left = {k: f"shared with {other or 'the module itself'}" for k, other in shared(module, chosen).items()}
+    made = {k: "its weight is made of other parameters" for k, m in chosen.items() if "weight" not in m._parameters}
+    chosen = {k: m for k, m in chosen.items() if k not in made}
+    left = made | {k: f"shared with {other or 'the module itself'}" for k, other in shared(module, chosen).items()}
     return {k: layer for k, layer in chosen.items() if k not in left}, left
 
 
@@ -100,10 +102,13 @@ class Inputs:
     def __call__(self, name: str, batch: int, x: Any) -> None:
         """What `Walk.run` tells: a layer is given x."""
         count = self._counts(self._batches[batch])
+        if count is not None and not isinstance(count, torch.Tensor):
+            raise TypeError(f"{self._name}: weights must be tensors, got {type(count).__name__}")
         if count is not None and tuple(count.shape) != tuple(x.shape[:-1]):
             count = None
-        if self._last[0] is not x or self._last[1] != x._version:
-            self._last, self._number = (x, x._version), self._number + 1
+        version = -1 if x.is_inference() else x._version  # which does not tell of writes: its sums are made anew
+        if self._last[0] is not x or self._last[1] != version or version < 0:
+            self._last, self._number = (x, version), self._number + 1
             self._sums = self._of(x, None if count is None else count.float())
         self._given.setdefault(name, []).append(self._number)
         for kind, value in self._sums.items():
@@ -120,6 +125,8 @@ class Inputs:
         if GRAMS in self._want:
             sums[GRAMS] = gram(self._name, x, weight)
         if SQUARES in self._want or MAGNITUDES in self._want:
+            if weight is not None and not bool(((weight >= 0) & weight.isfinite()).all()):
+                raise ValueError(f"{self._name}: weights must be finite and not negative")
             size = x.detach().abs().double()
             times = 1 if weight is None else weight[..., None]
             for kind, power in ((MAGNITUDES, 1), (SQUARES, 2)):

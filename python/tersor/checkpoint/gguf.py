@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tersor._arrays import whole
 from tersor.checkpoint._atomic import AtomicFile
 from tersor.checkpoint._format import MAX_HEADER, Entry, StrPath, short
 from tersor.checkpoint._ggml import (
@@ -157,24 +158,39 @@ class GGUF(Reader):
         return self.octets(e).reshape(*e.shape[:-1], e.shape[-1] // kind.elements * kind.bytes)
 
 
-def _text(text: str) -> bytes:
-    octets = text.encode("utf-8", "surrogateescape")
+def _text(what: str, text: Any, errors: str = "strict") -> bytes:
+    if not isinstance(text, str):
+        raise TypeError(f"write_gguf: {what} must be a string, got {type(text).__name__}")
+    try:
+        octets = text.encode("utf-8", errors)
+    except UnicodeEncodeError:
+        raise ValueError(f"write_gguf: {what} {text!a:.80} is not Unicode") from None
     return U64.pack(len(octets)) + octets
+
+
+def _wide(key: str, *values: int) -> Any:
+    """The type that plain integers need beside each other."""
+    for value in values:
+        if not -(1 << 63) <= value < 1 << 63:
+            raise ValueError(f"write_gguf: metadata {key!r} has {value}, which int64 does not hold")
+    return np.int32 if all(-(1 << 31) <= value < 1 << 31 for value in values) else np.int64
 
 
 def _typed(key: str, value: Any) -> tuple[int, bytes]:
     """The number of a value's type, and its bytes."""
     if isinstance(value, str):
-        return STRING, _text(value)
+        return STRING, _text(f"metadata {key!r}", value, "surrogateescape")  # as values are read
     if isinstance(value, (list, tuple)):
         if not value:
             raise ValueError(f"write_gguf: metadata {key!r} is an empty list, whose type is not said")
+        if all(type(v) is int for v in value):
+            value = list(map(_wide(key, *value), value))
         many = [_typed(key, v) for v in value]
         if len({kind for kind, _ in many}) > 1:
             raise ValueError(f"write_gguf: metadata {key!r} is a list of several types")
         return ARRAY, U32.pack(many[0][0]) + U64.pack(len(many)) + b"".join(octets for _, octets in many)
     if type(value) is int:
-        value = np.int32(value) if -(1 << 31) <= value < 1 << 31 else np.int64(value)
+        value = _wide(key, value)(value)
     x = np.asarray(value, np.float32 if type(value) is float else None)
     kinds = {np.dtype(v): k for k, v in VALUES.items()}
     if x.dtype not in kinds or x.ndim > 1:
@@ -199,9 +215,9 @@ class GGUFWriter:
     ) -> None:
         self._file = AtomicFile(path)
         values = dict(values or {})
-        alignment = int(values.get("general.alignment", ALIGNMENT))
-        if alignment < 1 or alignment & (alignment - 1):
-            raise ValueError(f"write_gguf: general.alignment must be a power of two, got {alignment}")
+        alignment = whole("write_gguf: general.alignment", values.get("general.alignment", ALIGNMENT))
+        if not 1 <= alignment < 1 << 32 or alignment & (alignment - 1):
+            raise ValueError(f"write_gguf: general.alignment must be a power of two of 32 bits, got {alignment}")
         values |= {"general.alignment": np.uint32(alignment)} if "general.alignment" in values else {}
         parts, at, self._sizes = [], 0, []
         names = set()
@@ -215,14 +231,16 @@ class GGUFWriter:
                 )
                 raise ValueError(f"write_gguf: tensor {name!r}: {dtype} has {what}, got shape {short(shape)}")
             axes = b"".join(U64.pack(int(n)) for n in reversed(shape))
-            parts.append(_text(name) + U32.pack(len(shape)) + axes + U32.pack(kind.number) + U64.pack(at))
+            parts.append(
+                _text("the name of a tensor", name) + U32.pack(len(shape)) + axes + U32.pack(kind.number) + U64.pack(at)
+            )
             names.add(name)
             self._sizes.append(math.prod(shape) // kind.elements * kind.bytes)
             at += aligned(self._sizes[-1], alignment)
         head = [MAGIC, U32.pack(VERSIONS[-1]), U64.pack(len(parts)), U64.pack(len(values))]
         for key, value in values.items():
             number, octets = _typed(key, value)
-            head += [_text(key), U32.pack(number), octets]
+            head += [_text("a key of metadata", key, "surrogateescape"), U32.pack(number), octets]
         self._head = b"".join(head + parts)
         self._alignment, self._written = alignment, 0
 

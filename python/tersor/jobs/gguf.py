@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tersor._arrays import check_order, dtype_name, is_tensor, ordinary, torch_module
 from tersor._op import FormatError
 from tersor.checkpoint._format import NUMPY, StrPath
 from tersor.checkpoint._ggml import NUMBERS
@@ -66,7 +67,16 @@ def _described(name: str, x: Any) -> tuple[str, Any]:
         if x.scheme not in _NAMES:
             raise ValueError(f"write_gguf: tensor {name!r} is {x.scheme}; GGUF has {', '.join(_NAMES)}")
         return _NAMES[x.scheme], x
+    ordinary("write_gguf", f": tensor {name!r}", x)
+    if is_tensor(x):
+        x = x.detach().cpu()
+        if dtype_name(x.dtype) == "bfloat16":
+            import ml_dtypes
+
+            # the same bits under NumPy's name for them
+            x = x.view(torch_module().int16).numpy().view(ml_dtypes.bfloat16)
     x = np.asarray(x)
+    check_order("write_gguf", f"tensor {name!r}", x)
     kind = next((k for k, v in NUMPY.items() if v == x.dtype.name and k in NUMBERS), None)
     if kind is None:
         raise TypeError(f"write_gguf: tensor {name!r} is {x.dtype}, which GGUF has no type for")
@@ -79,7 +89,7 @@ def write_gguf(path: StrPath, tensors: Mapping[str, Any], metadata: Mapping[str,
     Parameters
     ----------
     path : path of the file, which is replaced
-    tensors : arrays of floats or integers, and `tersor.quant.Encoded` of "q4_0", "q4_1", "q5_0", "q8_0" or "gguf_mxfp4"
+    tensors : arrays or tensors of numbers, and `tersor.quant.Encoded` of "q4_0", "q4_1", "q5_0", "q8_0" or "gguf_mxfp4"
         By the names that the file is to have. A runtime finds them by its own (``blk.0.attn_q.weight``).
     metadata : mapping, optional
         Strings, numbers, lists of one type of them, one-dimensional arrays. Runtimes ask for ``general.architecture`` and for

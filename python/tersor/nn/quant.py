@@ -241,7 +241,7 @@ class QuantLinear(Coded):
 
     @property
     def encoded(self) -> Encoded:
-        return replace(super().encoded, data=self._codes())
+        return Encoded(self._codes(), self.scale, self.zero_point, self.scheme, self.shape, self.dtype, self.outer)
 
     def _codes(self) -> Tensor:
         """The codes as `Encoded` has them, of the panels where they were given up."""
@@ -249,13 +249,15 @@ class QuantLinear(Coded):
         if not self._released:
             return data
         how, (outs, inputs, bits, groups, affine) = find_scheme(self.scheme), self._sizes
-        u = _panels.codes(self._buffers["panels"].numpy(), inputs, bits, groups, affine).reshape(-1, inputs)[:outs]
-        if how.affine or how.places:
-            q = u
-        else:
-            q = (u.astype(np.int16) - (1 << bits - 1)).astype(np.int8)
-        made = torch.from_numpy(np.ascontiguousarray(q))
-        return made if how.raw or how.bits == 8 else quant.pack(made, how.bits)
+        # codes are no part of what a transform of torch.func transforms, and under one no tensor shows its memory
+        with torch._C._DisableFuncTorch():
+            u = _panels.codes(self._buffers["panels"].numpy(), inputs, bits, groups, affine).reshape(-1, inputs)[:outs]
+            if how.affine or how.places:
+                q = u
+            else:
+                q = (u.astype(np.int16) - (1 << bits - 1)).astype(np.int8)
+            made = torch.from_numpy(np.ascontiguousarray(q))
+            return made if how.raw or how.bits == 8 else quant.pack(made, how.bits)
 
     def _restore(self) -> None:
         """Has the codes back, before they go where panels do not."""

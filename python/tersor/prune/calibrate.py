@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from tersor._arrays import torch_module
+from tersor.prune._rank import share
 from tersor.prune._run import one_of
 from tersor.prune.apply import apply_mask
 from tersor.prune.calibrated import sparsegpt, wanda_mask
@@ -64,7 +66,7 @@ def calibrate(
         Names of the `torch.nn.Linear` modules; all if absent.
     weights : callable, optional
         ``weights(batch)`` gives what each token of a batch counts, shaped like the leading axes of a layer's input. If absent,
-        an ``attention_mask`` of a mapping does, so that padding does not count.
+        an ``attention_mask`` of a mapping does, so that padding does not count. Where shapes differ each token counts 1.
     damp : float
         As of `sparsegpt`.
     progress : callable, optional
@@ -74,7 +76,7 @@ def calibrate(
     -------
     Calibrated
         ``masks`` for `apply_mask` and for what trains on; ``left`` says why other layers were left: never called, no rows,
-        shared with another module, or rows that m does not divide.
+        shared with another module, made of other parameters, or rows that m does not divide.
 
     Raises
     ------
@@ -95,9 +97,16 @@ def calibrate(
     if (sparsity is None) == (nm is None):
         raise ValueError(f"{name}: exactly one of sparsity and nm must be given")
     groups = None if nm is None else nm_of(name, nm)
+    try:
+        share(0.0 if sparsity is None else sparsity, 0)
+    except (TypeError, ValueError) as e:
+        raise type(e)(f"{name}: {e}") from None
+    if not damp >= 0:
+        raise ValueError(f"{name}: damp must not be negative, got {damp}")
     from tersor._inputs import GRAMS, SQUARES, changing, linears, visit
     from tersor._walk import Walk
 
+    torch = torch_module()
     chosen, left = linears(name, module, layers)
     batches = list(batches)
     if not batches:
@@ -118,7 +127,7 @@ def calibrate(
                     w = layer.weight.detach()
                     before.append((layer.weight, w.clone()))
                     if method == "wanda":
-                        norm = seen.squares[k].sqrt().to(w.dtype)
+                        norm = seen.squares[k].sqrt().to(torch.float64 if w.dtype == torch.float64 else torch.float32)
                         masks[k] = wanda_mask(w, norm, sparsity, nm=groups)
                         w.copy_(apply_mask(w, masks[k]))
                     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -247,7 +248,13 @@ def sparsegpt(
         raise ValueError(f"{who}: w holds non-finite values")
     if not rows or not cols:
         return (old + 0 * old).astype(w.dtype) if isinstance(w, np.ndarray) else w.detach().clone(), old != 0
-    factor, weight, dead = _factor(who, _as(hessian, "float64"), float(damp))
+    # squares of small numbers and products with large ones stay in the type: powers of two change no digit
+    most = {"float32": 126, "float64": 1022}[kind]
+    high = max(-most, min(most, math.frexp(float(abs(old).max()))[1]))
+    old, h = old * 2.0**-high, _as(hessian, "float64")
+    if bool(xp.isfinite(h).all()):
+        h = h * 4.0 ** -max(-500, min(500, math.frexp(float(abs(h).max()))[1] // 2))
+    factor, weight, dead = _factor(who, h, float(damp))
     factor, weight = (_as(v, kind) for v in (factor, weight))
     # what is never read is worth nothing
     old = xp.where(dead, 0.0, old)
@@ -271,6 +278,7 @@ def sparsegpt(
         new.append(xp.where(stays, x, 0.0))
         kept.append(stays)
     y, mask = (xp.concatenate(parts, 1) for parts in (new, kept))
+    y = y * 2.0**high
     return (y.astype(w.dtype) if isinstance(w, np.ndarray) else y.to(w.dtype)), mask
 
 

@@ -93,6 +93,20 @@ def test_smaller_types(dtype):
     assert same > 0.98  # a weight on the edge may be decided the other way
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("asked", [{"sparsity": 0.5}, {"nm": (2, 4)}])
+def test_the_scale_of_a_hessian_has_no_say(dtype, asked):
+    w, _, h = problem(6, 12)
+    w, h[3], h[:, 3] = w.astype(dtype), 0, 0
+    want, want_mask = prune.sparsegpt(w, h, **asked)
+    for power in (-200, -150, -60, 60, 150, 500):
+        y, mask = prune.sparsegpt(w, h * 4.0**power, **asked)
+        np.testing.assert_array_equal(mask, want_mask)
+        np.testing.assert_array_equal(y, want)
+        _, mask = prune.sparsegpt(torch.from_numpy(w), torch.from_numpy(h * 4.0**power), **asked)
+        np.testing.assert_array_equal(mask.numpy(), want_mask)
+
+
 def test_columns_that_were_never_read_go_first():
     w, _, h = problem(6, 10)
     h[3], h[:, 3] = 0, 0

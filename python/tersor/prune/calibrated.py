@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -144,7 +145,7 @@ def _as(v: Array, kind: str) -> Array:
 
 
 def _factor(who: str, h: Array, damp: float) -> tuple[Array, Array, Array]:
-    """V above the diagonal and R_kk² on it, that diagonal, and which columns were never read."""
+    """V above the diagonal and a multiple of R_kk² on it, that diagonal, and which columns were never read."""
     diagonal = xp.diagonal(h)
     if not bool(xp.isfinite(h).all()):
         raise ValueError(f"{who}: hessian holds non-finite values")
@@ -164,6 +165,9 @@ def _factor(who: str, h: Array, damp: float) -> tuple[Array, Array, Array]:
             f"{who}: hessian is not positive definite with damp = {damp:g}; a larger one makes it so ({e})"
         ) from None
     roots = xp.diagonal(r)
+    # what ranks: by a power of two, so that it is a number of a small type, whatever the scale of the Hessian
+    weight = xp.where(dead, 0.0, roots * roots)
+    weight = weight / 2.0 ** min(math.frexp(float(weight.max()))[1], 1023)
     unit = r / roots
     if is_tensor(unit):
         import torch
@@ -171,7 +175,7 @@ def _factor(who: str, h: Array, damp: float) -> tuple[Array, Array, Array]:
         inverse = torch.linalg.solve_triangular(unit, torch.eye(len(unit)).to(unit), upper=True, unitriangular=True)
     else:
         inverse = np.triu(np.linalg.inv(unit))
-    return inverse + xp.diag(roots * roots - 1), roots * roots, dead
+    return inverse - xp.diag(xp.diagonal(inverse)) + xp.diag(weight), weight, dead
 
 
 def sparsegpt(

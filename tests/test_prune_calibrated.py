@@ -132,6 +132,21 @@ def test_wanda_is_a_stable_sort_of_each_row(dtype):
     np.testing.assert_array_equal(prune.wanda_mask(w, norm, nm="2:5"), prune.nm_mask(w, 2, 5, score=abs(w) * norm))
 
 
+@pytest.mark.parametrize("kind", ["float64", "float32"])
+@pytest.mark.parametrize("asked", [{"sparsity": 0.5}, {"nm": (2, 4)}])
+def test_the_scale_of_norms_has_no_say(kind, asked):
+    tiny, huge = (-900, 900) if kind == "float64" else (-120, 120)
+    for small in (tiny // 2, 0, huge // 2 + 10):
+        w = (rng.standard_normal((6, 12)) * 2.0**small).astype(kind)
+        norm = rng.random(12).astype(kind)
+        want = prune.wanda_mask(w.astype(np.float64) * 2.0**-small, norm.astype(np.float64), **asked)
+        for power in (tiny, tiny // 2, huge // 2, huge):
+            x = norm * np.asarray(2.0**power, kind)
+            np.testing.assert_array_equal(prune.wanda_mask(w, x, **asked), want)
+            mask = prune.wanda_mask(torch.from_numpy(w), torch.from_numpy(x), **asked)
+            np.testing.assert_array_equal(mask.numpy(), want)
+
+
 def test_who_is_refused():
     w, _, h = problem(4, 6)
     for error, said, call in [

@@ -9,7 +9,7 @@ import numpy as np
 
 from tersor._arrays import Number, dtype_name, is_tensor
 from tersor._op import op
-from tersor._reference import xp
+from tersor._reference import wide, xp
 from tersor._sample import Draw
 from tersor.prune._rank import share
 from tersor.prune.masks import global_masks
@@ -122,7 +122,7 @@ def wanda_mask(w: Array, x_norm: Number, sparsity: float | None = None, *, nm: A
         raise ValueError(f"{who}: x_norm has shape {tuple(getattr(x_norm, 'shape', ()))}, w {w.shape[1]} columns")
     of = _kept(who, sparsity, nm, w.shape[1])
     kind = "float64" if "float64" in (dtype_name(w.dtype), dtype_name(x_norm.dtype)) else "float32"
-    w, x_norm = (_as(v, kind) for v in (w, x_norm))
+    w, x_norm = _as(w, kind), _as(_to_one(x_norm), kind)
     score = abs(w) * abs(x_norm)
     if of is not None:
         return nm_mask(score, *of)
@@ -135,6 +135,16 @@ def wanda_mask(w: Array, x_norm: Number, sparsity: float | None = None, *, nm: A
     mask = np.zeros((rows, cols), bool)
     np.put_along_axis(mask, kept, True, -1)
     return mask
+
+
+def _to_one(x: Array) -> Array:
+    """By the power of two that makes the largest about 1, in float64: products with it are numbers of their type."""
+    if not x.shape[0]:
+        return x
+    x = wide(x)
+    _, e = xp.frexp(xp.amax(abs(x)))
+    half = -e // 2
+    return xp.ldexp(xp.ldexp(x, half), -e - half)
 
 
 def _as(v: Array, kind: str) -> Array:

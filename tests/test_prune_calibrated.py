@@ -93,6 +93,20 @@ def test_smaller_types(dtype):
     assert same > 0.98  # a weight on the edge may be decided the other way
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("asked", [{"sparsity": 0.5}, {"nm": (2, 4)}])
+def test_the_scale_of_a_hessian_has_no_say(dtype, asked):
+    w, _, h = problem(6, 12)
+    w, h[3], h[:, 3] = w.astype(dtype), 0, 0
+    want, want_mask = prune.sparsegpt(w, h, **asked)
+    for power in (-200, -150, -60, 60, 150, 500):
+        y, mask = prune.sparsegpt(w, h * 4.0**power, **asked)
+        np.testing.assert_array_equal(mask, want_mask)
+        np.testing.assert_array_equal(y, want)
+        _, mask = prune.sparsegpt(torch.from_numpy(w), torch.from_numpy(h * 4.0**power), **asked)
+        np.testing.assert_array_equal(mask.numpy(), want_mask)
+
+
 def test_columns_that_were_never_read_go_first():
     w, _, h = problem(6, 10)
     h[3], h[:, 3] = 0, 0
@@ -116,6 +130,21 @@ def test_wanda_is_a_stable_sort_of_each_row(dtype):
             prune.wanda_mask(torch.from_numpy(w), torch.from_numpy(norm), sparsity).numpy(), want
         )
     np.testing.assert_array_equal(prune.wanda_mask(w, norm, nm="2:5"), prune.nm_mask(w, 2, 5, score=abs(w) * norm))
+
+
+@pytest.mark.parametrize("kind", ["float64", "float32"])
+@pytest.mark.parametrize("asked", [{"sparsity": 0.5}, {"nm": (2, 4)}])
+def test_the_scale_of_norms_has_no_say(kind, asked):
+    tiny, huge = (-900, 900) if kind == "float64" else (-120, 120)
+    for small in (tiny // 2, 0, huge // 2 + 10):
+        w = (rng.standard_normal((6, 12)) * 2.0**small).astype(kind)
+        norm = rng.random(12).astype(kind)
+        want = prune.wanda_mask(w.astype(np.float64) * 2.0**-small, norm.astype(np.float64), **asked)
+        for power in (tiny, tiny // 2, huge // 2, huge):
+            x = norm * np.asarray(2.0**power, kind)
+            np.testing.assert_array_equal(prune.wanda_mask(w, x, **asked), want)
+            mask = prune.wanda_mask(torch.from_numpy(w), torch.from_numpy(x), **asked)
+            np.testing.assert_array_equal(mask.numpy(), want)
 
 
 def test_who_is_refused():

@@ -273,6 +273,28 @@ def test_parts_of_layers(layer):
         tnn.take_inputs(nn.ReLU(), keep)
 
 
+def test_parts_have_hooks_of_their_own():
+    layer, calls = torch.nn.Linear(4, 6), []
+    layer.register_forward_hook(lambda *_: calls.append("old"))
+    part = tnn.take_outputs(layer, torch.tensor([1, 2]))
+    part.register_forward_hook(lambda *_: calls.append("new"))
+    part.register_buffer("more", torch.ones(1), persistent=False)
+    layer(torch.ones(1, 4))
+    assert calls == ["old"] and not layer._non_persistent_buffers_set
+    part(torch.ones(1, 4))
+    assert calls == ["old", "old", "new"]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_weights_that_hooks_make_are_refused():
+    made = torch.nn.utils.weight_norm(torch.nn.Linear(4, 6))
+    pruned = torch.nn.utils.prune.l1_unstructured(torch.nn.Linear(4, 6), "weight", 0.5)
+    for layer in (made, pruned):
+        for take in (tnn.take_outputs, tnn.take_inputs):
+            with pytest.raises(TypeError, match=f"{take.__name__}: the weight of layer is made by a hook"):
+                take(layer, torch.tensor([1]))
+
+
 def test_heads():
     """The two heads of four that are kept: attention without the others."""
     torch.manual_seed(0)

@@ -60,6 +60,10 @@ def _taken(who: str, layer: Any, keep: Any, outputs: bool) -> Any:
     if not isinstance(layer, nn.Module) or kind_of(layer) != "layer":
         what = f"{type(layer).__name__} of {layer.groups} groups" if type(layer) in CONVS else type(layer).__name__
         raise TypeError(f"{who}: layer must be a torch.nn.Linear or a convolution of one group, got {what}")
+    if layer._parameters.get("weight") is None:
+        raise TypeError(
+            f"{who}: the weight of layer is made by a hook, not kept; remove weight_norm or prune from it first"
+        )
     if is_distributed(layer.weight):
         raise TypeError(f"{who}: the weight of layer is a DTensor; layers are cut before they are sharded")
     n = layer.weight.shape[0 if outputs else 1]
@@ -76,8 +80,8 @@ def _taken(who: str, layer: Any, keep: Any, outputs: bool) -> Any:
             f"{who}: keep must hold indices from 0 to {n - 1}, got {int(index.min())} to {int(index.max())}"
         )
     made = copy.copy(layer)
-    for store in ("_parameters", "_buffers", "_modules"):
-        made.__dict__[store] = dict(getattr(layer, store))
+    # its own parameters, buffers and hooks
+    made.__dict__ |= {k: copy.copy(v) for k, v in vars(layer).items() if isinstance(v, (dict, set))}
     narrow(made, index, outputs)
     return made
 

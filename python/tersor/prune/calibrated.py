@@ -9,7 +9,7 @@ import numpy as np
 
 from tersor._arrays import Number, dtype_name, is_tensor
 from tersor._op import op
-from tersor._reference import xp
+from tersor._reference import wide, xp
 from tersor._sample import Draw
 from tersor.prune._rank import share
 from tersor.prune.masks import global_masks
@@ -122,7 +122,7 @@ def wanda_mask(w: Array, x_norm: Number, sparsity: float | None = None, *, nm: A
         raise ValueError(f"{who}: x_norm has shape {tuple(getattr(x_norm, 'shape', ()))}, w {w.shape[1]} columns")
     of = _kept(who, sparsity, nm, w.shape[1])
     kind = "float64" if "float64" in (dtype_name(w.dtype), dtype_name(x_norm.dtype)) else "float32"
-    w, x_norm = (_as(v, kind) for v in (w, x_norm))
+    w, x_norm = _as(w, kind), _as(_to_one(x_norm), kind)
     score = abs(w) * abs(x_norm)
     if of is not None:
         return nm_mask(score, *of)
@@ -137,6 +137,16 @@ def wanda_mask(w: Array, x_norm: Number, sparsity: float | None = None, *, nm: A
     return mask
 
 
+def _to_one(x: Array) -> Array:
+    """By the power of two that makes the largest about 1, in float64: products with it are numbers of their type."""
+    if not x.shape[0]:
+        return x
+    x = wide(x)
+    _, e = xp.frexp(xp.amax(abs(x)))
+    half = -e // 2
+    return xp.ldexp(xp.ldexp(x, half), -e - half)
+
+
 def _as(v: Array, kind: str) -> Array:
     """Without its gradient, in a type to compute in."""
     if is_tensor(v):
@@ -145,7 +155,7 @@ def _as(v: Array, kind: str) -> Array:
 
 
 def _factor(who: str, h: Array, damp: float) -> tuple[Array, Array, Array]:
-    """V above the diagonal and R_kk² on it, that diagonal, and which columns were never read."""
+    """V above the diagonal and a multiple of R_kk² on it, that diagonal, and which columns were never read."""
     diagonal = xp.diagonal(h)
     if not bool(xp.isfinite(h).all()):
         raise ValueError(f"{who}: hessian holds non-finite values")
@@ -165,6 +175,9 @@ def _factor(who: str, h: Array, damp: float) -> tuple[Array, Array, Array]:
             f"{who}: hessian is not positive definite with damp = {damp:g}; a larger one makes it so ({e})"
         ) from None
     roots = xp.diagonal(r)
+    # what ranks: by a power of two, so that it is a number of a small type, whatever the scale of the Hessian
+    weight = xp.where(dead, 0.0, roots * roots)
+    weight = weight / 2.0 ** min(math.frexp(float(weight.max()))[1], 1023)
     unit = r / roots
     if is_tensor(unit):
         import torch
@@ -172,7 +185,7 @@ def _factor(who: str, h: Array, damp: float) -> tuple[Array, Array, Array]:
         inverse = torch.linalg.solve_triangular(unit, torch.eye(len(unit)).to(unit), upper=True, unitriangular=True)
     else:
         inverse = np.triu(np.linalg.inv(unit))
-    return inverse + xp.diag(roots * roots - 1), roots * roots, dead
+    return inverse - xp.diag(xp.diagonal(inverse)) + xp.diag(weight), weight, dead
 
 
 def sparsegpt(

@@ -266,7 +266,7 @@ def sparsegpt(
     high = max(-most, min(most, math.frexp(float(abs(old).max()))[1]))
     old, h = old * 2.0**-high, _as(hessian, "float64")
     if bool(xp.isfinite(h).all()):
-        h = h * 4.0 ** -max(-500, min(500, math.frexp(float(abs(h).max()))[1] // 2))
+        h = h * 2.0 ** -max(-1022, min(1022, math.frexp(float(abs(h).max()))[1]))
     factor, weight, dead = _factor(who, h, float(damp))
     factor, weight = (_as(v, kind) for v in (factor, weight))
     # what is never read is worth nothing

@@ -118,3 +118,26 @@ def test_a_model_is_calibrated_with_it():
     assert lost[0] < 0.8 * lost[1]
     with pytest.raises(ValueError, match="widths are chosen with -gptq"):
         quant.calibrate(net(), [x], "int-row-adaround", bits="auto", budget=5)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("f", [quant.adaround, quant.adaquant])
+def test_what_is_given_is_what_is_meant(f):
+    w, h = layer(8, 16, np.float32)
+    scale, zero = np.full((8, 1), 0.3, np.float32), np.full((8, 1), 2.4, np.float32)
+    made = f(w, h, "int4", scale=scale, zero_point=zero, steps=20)
+    np.testing.assert_allclose(error(w, h, *made[:3]), made.error, rtol=1e-4)
+    want = f(w, h, "int4", steps=20, lr=0.125)
+    for times in (2.0**600, 2.0**-600):  # its scale has no say
+        made = f(w, h * times, "int4", steps=20, lr=np.float32(0.125))
+        np.testing.assert_array_equal(made.codes, want.codes)
+        np.testing.assert_array_equal(made.error, want.error * times)
+    nearest = f(w, h, "int4", steps=0).error
+    assert (f(w, h, "int4", steps=50, lr=1e4).error <= nearest).all()
+    for bad in (np.inf, np.nan, -1.0):
+        with pytest.raises(ValueError, match="scales must be positive and finite"):
+            f(w, h, "int4", scale=np.full((8, 1), bad, np.float32), steps=2)
+    with pytest.raises(ValueError, match="a zero point is finite"):
+        f(w, h, "int4", scale=scale, zero_point=zero * np.nan, steps=2)
+    with pytest.raises(ValueError, match="zero_point must have shape"):
+        f(w, h, "int4", scale=scale, zero_point=np.zeros((8, 2), int), steps=2)

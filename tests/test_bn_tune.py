@@ -72,3 +72,9 @@ def test_who_is_refused():
     ]:
         with pytest.raises(kind, match=said):
             call()
+
+
+def test_a_bias_of_another_library():
+    w, y, one = np.ones((2, 3)), np.arange(8.0).reshape(4, 2), np.ones(2)
+    with pytest.raises(TypeError, match="bn_tune: bias is a torch tensor, W a NumPy array"):
+        quant.bn_tune(w, y, one, one, torch.ones(2))

@@ -112,10 +112,20 @@ def test_what_does_not_fit_is_said_before_anything_is_written(tmp_path):
         lambda: quantize_safetensors(fp8, tmp_path / "a", "int8-row"),
         lambda: prune_safetensors(fp8, tmp_path / "a", 0.5),
     ):
-        with pytest.raises(ValueError, match=r"blocks.weight: a scale of shape \(3, 4\) does not fit"):
+        with pytest.raises(ValueError, match=r"fp8: blocks.weight: a scale of shape \(3, 4\) does not fit"):
             job()
     assert not (tmp_path / "a").exists()
     tensors = load_file(fp8 / "model.safetensors")
+    (fp8 / "config.json").write_text(json.dumps({"quantization_config": DEEPSEEK}))
+    for part, bad, good, text in (
+        ("zero_point", torch.full((1,), 3, dtype=torch.int8), torch.zeros(1, dtype=torch.int8), "zero points that"),
+        ("g_idx", torch.arange(64).flip(0), torch.full((64,), -1), "columns in an order"),
+    ):
+        save_file(tensors | {f"tensor.weight_{part}": bad}, fp8 / "model.safetensors")
+        with pytest.raises(ValueError, match=f"fp8: tensor.weight: has {text}"):
+            prune_safetensors(fp8, tmp_path / "a", 0.5)
+        save_file(tensors | {f"tensor.weight_{part}": good}, fp8 / "model.safetensors")
+        prune_safetensors(fp8, tmp_path / "good", 0.5)
     tensors["tensor.weight"][0, 0] = float("nan")
     save_file(tensors, fp8 / "model.safetensors")
     (fp8 / "config.json").write_text(json.dumps({"quantization_config": DEEPSEEK}))

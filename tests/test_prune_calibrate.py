@@ -143,7 +143,11 @@ def test_patterns_in_files(tmp_path, dtype):
     kind = getattr(torch, dtype)
     some = {"a.weight": torch.randn(50, 24).to(kind), "odd.weight": torch.randn(4, 7).to(kind), "bias": torch.ones(3)}
     save_file(some, tmp_path / "in.safetensors")
-    made = prune.prune_safetensors(tmp_path / "in.safetensors", tmp_path / "out.safetensors", nm=(2, 8))
+    told = []
+    made = prune.prune_safetensors(
+        tmp_path / "in.safetensors", tmp_path / "out.safetensors", nm=(2, 8), progress=lambda *n: told.append(n)
+    )
+    assert told[-1] == ((tmp_path / "in.safetensors").stat().st_size,) * 2
     got = load_file(tmp_path / "out.safetensors")
     w = some["a.weight"].float()
     mask = prune.nm_mask(w, 2, 8)

@@ -55,3 +55,28 @@ def test_the_whole_range_and_one_scale_for_all():
 def test_what_does_not_go_together_is_said(scheme, given, said):
     with pytest.raises(ValueError, match=f"encode: .*{said}"):
         quant.encode(np.ones((5, 32 if scheme == "q4_0" else 16), np.float32), scheme, **given)
+
+
+@pytest.mark.parametrize("of", [np.asarray, torch.tensor])
+def test_zero_points_are_rounded_as_quantize_rounds_them(of):
+    x = of(np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32))
+    for zero in (7.6, -0.4, 15.4, of(np.full((4, 2), 6.5, np.float32))):
+        e = quant.encode(x, "uint4-g4", scale=0.2, zero_point=zero)
+        np.testing.assert_array_equal(
+            quant.unpack(e.data, 4, (4, 8)),
+            quant.quantize(x, of(np.full((4, 2), 0.2, np.float32)), e.zero_point, "uint4"),
+        )
+        assert (np.asarray(e.zero_point) == np.round(np.asarray(zero))).all()
+    for zero in (float("nan"), of(np.array([[np.nan, 1]] * 4, np.float32))):
+        with pytest.raises(ValueError, match="encode: a zero point is finite"):
+            quant.encode(x, "uint4-g4", scale=0.2, zero_point=zero)
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_of_numpy_are_numbers():
+    x = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
+    want = quant.encode(x, "int4-row", scale=0.25)
+    for scale in (np.float64(0.25), np.float16(0.25)):
+        np.testing.assert_array_equal(quant.encode(x, "int4-row", scale=scale).data, want.data)
+    with pytest.raises(ValueError, match="encode: a scale is positive and finite"):
+        quant.encode(x, "int4-row", scale=1e300)

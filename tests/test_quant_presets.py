@@ -282,3 +282,21 @@ def test_presets_are_traced():
 
         torch._dynamo.reset()
         assert torch.equal(torch.compile(f, fullgraph=True, backend="eager")(x), f(x)), compat
+
+
+@pytest.mark.parametrize("compat", ["zeroq", "calibtip", "torchao", "ct"])
+def test_what_is_no_scale_is_refused(compat):
+    kind = np.float16 if compat in ("torchao", "ct") else np.float32
+    x = np.linspace(-1, 1, 6, dtype=kind).reshape(2, 3)
+    for bad in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="quantize: a scale is positive and finite"):
+            quant.quantize(x, np.full((2, 1), bad, kind), np.zeros((2, 1), kind), compat=compat)
+    for f in (quant.quantize, quant.fake_quantize):
+        for bad in ((3, 1), (2,)):
+            with pytest.raises(ValueError, match=rf"{f.__name__}: scale of shape \({bad[0]}, ?1?\) does not divide"):
+                f(x, np.ones(bad, kind), None, compat=compat)
+    if compat in ("zeroq", "calibtip"):
+        with pytest.raises(ValueError, match="quantize: a zero point is finite"):
+            quant.quantize(x, 1.0, np.full((2, 1), np.nan, kind), compat=compat)
+        with pytest.raises(ValueError, match=r"dequantize: zero_point of shape \(3, 1\) does not divide"):
+            quant.dequantize(np.zeros((2, 3), np.int8), 1.0, np.zeros((3, 1), kind), compat=compat)

@@ -314,6 +314,16 @@ def test_codes_that_are_given_up_come_back(scheme):
         layer(x)
 
 
+@pytest.mark.parametrize("scheme", ["int4-g16", "mxfp4"])
+def test_layers_without_outputs_or_inputs_keep_their_codes(scheme):
+    for inputs, outs in ((64, 0), (0, 8), (0, 0)):
+        layer = tnn.QuantLinear.from_float(nn.Linear(inputs, outs), scheme, release=True)
+        assert layer(torch.ones(2, inputs)).shape == (2, outs)
+        assert layer.state_dict()["data"].shape == copy.deepcopy(layer).encoded.data.shape == layer.data.shape
+    with pytest.raises(TypeError, match="QuantLinear: release must be True or False, got str"):
+        tnn.QuantLinear.from_float(nn.Linear(64, 8), scheme, release="no")
+
+
 @pytest.mark.parametrize("scheme", ["int4-g16", "mxfp8_e4m3"])
 def test_transforms_find_the_codes_that_were_given_up(scheme):
     torch.manual_seed(0)

@@ -235,3 +235,12 @@ def test_threads_tensors_and_traces_give_the_same(method):
 def test_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=f"choose_qparams: {message}"):
         quant.choose_qparams(np.ones(3, np.float32), **options)
+
+
+@pytest.mark.parametrize("dtype", ["uint1", (-8, 0), (-9, -5), (3, 4)])
+def test_symmetric_codes_have_two_sides(dtype):
+    for method in ("minmax", "percentile", "entropy", "mse"):
+        with pytest.raises(ValueError, match="choose_qparams: symmetric scales need codes on both sides"):
+            quant.choose_qparams(np.arange(3.0), dtype, method=method)
+    scale, _ = quant.choose_qparams(np.arange(3.0), dtype, symmetric=False)
+    assert 0 < scale < np.inf

@@ -182,6 +182,8 @@ def test_from_gguf(tmp_path):
         np.testing.assert_array_equal(one[name].data, other[name].data)
     with pytest.raises(Misuse, match="--to ct"):
         repack(tmp_path / "x.gguf", tmp_path / "out", "awq")
+    with pytest.raises(Misuse, match=r"name it with \.safetensors at its end"):
+        repack(tmp_path / "x.gguf", tmp_path / "x.gguf", "ct")
     write_gguf(tmp_path / "z.gguf", {"a.weight": quant.encode(half().astype("f4"), "q4_1")})
     with pytest.raises(FormatError, match=r"a.weight: q4_1"):
         repack(tmp_path / "z.gguf", tmp_path / "z.safetensors", "ct")

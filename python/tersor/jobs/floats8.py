@@ -4,12 +4,14 @@ some rows at a time, to the type that its configuration says the model has.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tersor._op import FormatError
 from tersor.checkpoint import Entry, Model, Reader
 from tersor.checkpoint._format import BITS, StrPath
 from tersor.checkpoint._quantized import settings
@@ -108,8 +110,10 @@ class Dense(Model):
         super().__init__(path)
         try:
             self._decode()
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, FormatError):
+                raise FormatError(f"{os.fspath(path)}: {error}") from None
             raise
 
     def _decode(self) -> None:
@@ -130,6 +134,14 @@ class Dense(Model):
             group = restore.of(stem.removesuffix("."), known)
             return lambda: restore.tiles(stem, names, get, names[f"{stem}weight"].shape, group, lengths)
 
+        for stem in sorted(coded):
+            zero, order = (f"{stem}weight_{part}" for part in ("zero_point", "g_idx"))
+            for what, has in (
+                ("zero points that are not 0", zero in names and get(zero).astype(np.float64).any()),
+                ("columns in an order of their own", order in names and (get(order) >= 0).any()),
+            ):
+                if has:
+                    raise FormatError(f"{stem}weight: has {what}; tersor.convert.load reads it as a dense weight")
         weights = {f"{stem}weight": _Weight(names[f"{stem}weight"], tiles(stem)) for stem in sorted(coded)}
         for weight in weights.values():
             weight.tiles()  # what does not fit is said before anything is read or written

@@ -314,6 +314,7 @@ def _within(
         for file, reader in model.readers.items():
             path = target.path / file if model.folder is not None else target.path
             with Writer(path, head=reader.head, size=reader.size) as out:
+                meter.step(len(reader.head))
                 for entry in reader.entries.values():
                     if entry.name in solved.values:
                         out.write(solved.values.pop(entry.name))

@@ -255,8 +255,12 @@ def _to_gguf(
 def _from_gguf(file: GGUF, dst: StrPath, to: str, progress: Progress | None) -> Repacked:
     if to == "gguf" or not CONTAINERS[to].alone:
         raise Misuse(
-            f"repack: a GGUF file has no config.json, which {to} needs: --to ct" if to != "gguf" else "is GGUF already"
+            f"repack: a GGUF file has no config.json, which {to} needs: --to ct"
+            if to != "gguf"
+            else f"{os.fspath(file.path)}: is GGUF already"
         )
+    if not os.fspath(dst).lower().endswith(".safetensors"):
+        raise Misuse(f"{os.fspath(dst)}: what a GGUF file becomes is one file: name it with .safetensors at its end")
     others = {name: e for name, e in file.entries.items() if e.dtype in NUMBERS}
     sources = {
         name: encoded.Source((name,), "F16", partial(gguf.one, file, name))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from tersor import _core, _torch, quant
-from tersor._arrays import dtype_name
+from tersor._arrays import dtype_name, flag
 from tersor._op import AXES
 from tersor.nn._cast import accept, lowered
 from tersor.nn._coded import Coded
@@ -94,7 +94,7 @@ class QuantLinear(Coded):
         self, weight: Encoded, bias: Tensor | None = None, *, activations: str = "float", release: bool = False
     ) -> None:
         super().__init__(weight)
-        self.release = bool(release)
+        self.release = flag("QuantLinear: release", release)
         if activations not in ("float", "int8"):
             raise ValueError(f"QuantLinear: activations must be 'float' or 'int8', got {activations!r}")
         self.out_features, self.in_features = weight.shape
@@ -301,7 +301,13 @@ class QuantLinear(Coded):
         self.panels, self.table = (None, None) if made is None else (made.panels, made.table)
         self._sizes = None if made is None else (*made.shape, made.bits, made.groups, made.affine)
         how = find_scheme(self.scheme)
-        if self.release and made is not None and self.in_features and not (how.small and how.bits == 6):
+        if (
+            self.release
+            and made is not None
+            and self.in_features
+            and self.out_features
+            and not (how.small and how.bits == 6)
+        ):
             self.data, self._released = self.data.new_empty((self.out_features, 0)), True
             key = self._key()
         self._packed_of = key

@@ -166,6 +166,20 @@ def _numbers(x: Array, scale: Array, zero_point: Array) -> tuple[Array, Array]:
     return make(scale), make(0 if zero_point is None else zero_point)
 
 
+def check(name: str, x: Array, scale: Array, zero_point: Array, values: bool = False) -> None:
+    """Refuses shapes that do not divide that of an array; and values that are no scale or zero point."""
+    for what, v in (("scale", scale), ("zero_point", zero_point)):
+        shape = tuple(getattr(v, "shape", ()))
+        divides = len(shape) == x.ndim and all(a % b == 0 if b else not a for a, b in zip(x.shape, shape, strict=True))
+        if not divides and shape != (1,) * len(shape):
+            raise ValueError(f"{name}: {what} of shape {shape} does not divide an array of shape {tuple(x.shape)}")
+    if values:
+        xp = _xp(x)
+        s, z = _numbers(x, scale, zero_point)
+        some_value(name, "a scale is positive and finite", (s > 0) & xp.isfinite(s))
+        some_value(name, "a zero point is finite", xp.isfinite(z))
+
+
 def quotient(compat: str, x: Array, scale: Array, zero_point: Array) -> tuple[Array, Array, Array]:
     """What is rounded to a code, in float32 or float64, a scale of ones, and what is added to a code then, if anything is."""
     xp, shape = _xp(x), tuple(x.shape)

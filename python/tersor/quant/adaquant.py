@@ -8,7 +8,7 @@ from typing import Any
 
 from tersor._arrays import Level, Number, cast, dtype_name
 from tersor.quant._adam import Adam
-from tersor.quant._arguments import Array
+from tersor.quant._arguments import Array, quiet
 from tersor.quant.adaround import prepared
 from tersor.quant.affine import dequantize, quantize
 from tersor.quant.fake import _fake_quantize_lsq_bwd
@@ -66,7 +66,9 @@ def adaquant(
     with the Gram matrix of all inputs in place of batches of them.
     """
     name = "adaquant"
-    xp, w, h, ends, scale, zero = prepared(name, w, h, dtype, scale, zero_point, group, symmetric, method, steps, lr)
+    xp, w, h, of_h, ends, scale, zero = prepared(
+        name, w, h, dtype, scale, zero_point, group, symmetric, method, steps, lr
+    )
     n, k = w.shape
     compute = dtype_name(w.dtype)
     if getattr(scale, "ndim", 0) != 2 or len(scale) != n or not scale.shape[1] or k % scale.shape[1]:
@@ -74,8 +76,8 @@ def adaquant(
     if zero is not None and _shape(zero) != _shape(scale):
         raise ValueError(f"{name}: zero_point must have shape {_shape(scale)} as scale, got {_shape(zero)}")
     s = cast(xp, scale, compute)
-    if not bool((s > 0).all()):
-        raise ValueError(f"{name}: scales must be positive")
+    if not bool(((s > 0) & xp.isfinite(s)).all()):
+        raise ValueError(f"{name}: scales must be positive and finite")
     z = None if zero is None else cast(xp, zero, compute)
     groups, wide = s.shape[1], k // s.shape[1]
     best: Any = None
@@ -92,7 +94,8 @@ def adaquant(
             best = [codes, s, level, error]
             # rows that are exact have nothing to learn
             unit = xp.where(error > 0, 2 * k / xp.where(error > 0, error, xp.ones_like(error)), xp.zeros_like(error))
-            unit = cast(xp, unit, compute)[:, None]
+            with quiet(w):
+                unit = cast(xp, unit, compute)[:, None]
         else:
             less = error < best[3]
             new = (codes, s, level, error)
@@ -101,14 +104,19 @@ def adaquant(
                 for x, y in zip(new, best, strict=True)
             ]
         to_v, to_s, to_z = _fake_quantize_lsq_bwd(slope * unit, v, s, level, *ends)
-        rate = lr * (1 - step / (steps + 1))
+        rate = float(lr) * (1 - step / (steps + 1))
         each = s[:, :, None]
-        v = v - rate * (each * adam[0].step(to_v.reshape(n, groups, wide) * each)).reshape(n, k)
-        if z is not None:
-            z = xp.clip(z - rate * adam[2].step(cast(xp, to_z, compute)), *ends)
-        s = s * xp.exp(-rate * adam[1].step(cast(xp, to_s, compute) * s))
+        # a step beyond the type is not taken: other rows have theirs
+        with quiet(w):
+            new = v - rate * (each * adam[0].step(to_v.reshape(n, groups, wide) * each)).reshape(n, k)
+            v = xp.where(xp.isfinite(new), new, v)
+            if z is not None:
+                new = xp.clip(z - rate * adam[2].step(cast(xp, to_z, compute)), *ends)
+                z = xp.where(xp.isfinite(new), new, z)
+            new = s * xp.exp(-rate * adam[1].step(cast(xp, to_s, compute) * s))
+            s = xp.where(xp.isfinite(new) & (new > 0), new, s)
     codes, s, level, error = best
-    return GPTQ(codes, s, level, xp.clip(error, 0.0, None))
+    return GPTQ(codes, s, level, xp.clip(error, 0.0, None) * of_h)
 
 
 def _shape(x: Any) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from tersor._arrays import FLOATS, Level, Number, cast, detached, dtype_name, torch_module, whole
 from tersor.quant._adam import Adam
-from tersor.quant._arguments import Array, code_range, within
+from tersor.quant._arguments import Array, code_range, quiet, some_value, within
 from tersor.quant.gptq import GPTQ
 from tersor.quant.qparams import choose_qparams
 
@@ -77,26 +77,33 @@ def adaround(
     once in place of batches.
     """
     layer = prepared("adaround", w, h, dtype, scale, zero_point, group, symmetric, method, steps, lr)
-    xp, w, h, (lo, hi), scale, zero_point = layer
+    xp, w, h, unit, (lo, hi), scale, zero_point = layer
+    shapes = [tuple(getattr(x, "shape", ())) for x in (scale, zero_point)]
+    if shapes[1] not in ((), shapes[0]):
+        raise ValueError(f"adaround: zero_point must have shape {shapes[0]} as scale, got {shapes[1]}")
     s, z = (_spread(xp, "adaround", x, w, dtype_name(w.dtype)) for x in (scale, zero_point))
-    if not bool((s > 0).all()):
-        raise ValueError("adaround: scales must be positive")
+    z = xp.round(z)
+    if not bool(((s > 0) & xp.isfinite(s)).all()):
+        raise ValueError("adaround: scales must be positive and finite")
     grid = _Grid(xp, w, h, s, z, lo, hi)
     nearest = xp.clip(xp.round(w / s), lo - z, hi - z)
     error = grid.error(nearest)
-    learned = _learned(grid, error, steps, lr)
-    less = grid.error(learned)
-    codes = xp.where((less < error)[:, None], learned, nearest) + z
-    codes = cast(xp, codes, "int8" if lo < 0 else "uint8")
-    return GPTQ(codes, scale, zero_point, xp.clip(xp.minimum(less, error), 0.0, None))
+    with quiet(w):
+        learned = _learned(grid, error, steps, float(lr))
+        less = grid.error(learned)
+        better = less < error
+        codes = xp.where(better[:, None], learned, nearest) + z
+        codes = cast(xp, codes, "int8" if lo < 0 else "uint8")
+        return GPTQ(codes, scale, zero_point, xp.clip(xp.where(better, less, error), 0.0, None) * unit)
 
 
 class Layer(NamedTuple):
-    """A weight and its Gram matrix in the type to compute in, the ends of its codes, and its grid."""
+    """A weight and its Gram matrix in the type to compute in, the unit of that, the ends of its codes, and its grid."""
 
     xp: Any
     w: Any
     h: Any
+    unit: float
     ends: tuple[int, int]
     scale: Any
     zero_point: Any
@@ -133,7 +140,7 @@ def prepared(
         raise ValueError(f"{name}: zero_point needs a scale")
     if scale is not None and group is not None:
         raise ValueError(f"{name}: scale has its granularity in its shape, group={group} is another")
-    if whole(f"{name}: steps", steps) < 0 or not (isinstance(lr, (int, float)) and 0 < lr < math.inf):
+    if whole(f"{name}: steps", steps) < 0 or not 0 < lr < math.inf:
         raise ValueError(f"{name}: steps must not be negative and lr positive and finite, got {steps} and {lr}")
     lo, hi = code_range(dtype, name)
     compute = "float64" if dtype_name(w.dtype) == "float64" else "float32"
@@ -143,8 +150,14 @@ def prepared(
         scale = scale.reshape(n, -1) if n else scale
         zero_point = None if symmetric and lo < 0 else zero_point.reshape(scale.shape)
     within(name, zero_point, lo, hi)
-    w, h = cast(xp, w, compute), cast(xp, h, compute)
-    return Layer(xp, w, h, (lo, hi), scale, zero_point)
+    if zero_point is not None:
+        z = zero_point if hasattr(zero_point, "shape") else np.asarray(zero_point)
+        some_value(name, "a zero point is finite", (np if isinstance(z, (np.ndarray, np.generic)) else xp).isfinite(z))
+    # a power of two, which changes no digit, keeps it within the type
+    h = cast(xp, h, "float64")
+    unit = 2.0 ** max(-1000, min(1000, math.frexp(float(abs(h).max()) if k else 0.0)[1]))
+    w, h = cast(xp, w, compute), cast(xp, h / unit, compute)
+    return Layer(xp, w, h, unit, (lo, hi), scale, zero_point)
 
 
 def _spread(xp: Any, name: str, x: Any, w: Array, kind: str) -> Array:

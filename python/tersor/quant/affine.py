@@ -116,6 +116,7 @@ def quantize(
         check_dense(name, "x", x)  # which word is an element's is told by its place among all of them
     numbers = (lo, hi, form, one_of(name, "rounding", rounding, ROUNDINGS), drawn(name, seed), saturate)
     if _peers.made(compat, x, scale):
+        _peers.check(name, x, scale, zero_point, values=True)
         x, scale, zero_point = _peers.quotient(str(compat), x, scale, zero_point)
         numbers = (lo, hi, 0, *numbers[3:])
     if out is not None and saturate:
@@ -182,6 +183,7 @@ def dequantize(
     number = FLOATS.index(one_of(name, "dtype", kind, FLOATS))
     keywords = {} if out is None else {"out": out}
     if compat in _peers.MADE:
+        _peers.check(name, q, scale, zero_point)
         y = _peers.numbers(str(compat), _dequantize(q, 1.0, None, FLOATS.index("float32")), scale, zero_point, kind)
         if out is None:
             return y

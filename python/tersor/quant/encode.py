@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, Level, Number, dtype_name, flag, into, whole
+from tersor._arrays import FLOATS, Level, Number, dtype_name, flag, into, is_tensor, whole
 from tersor._op import OPS, op
 from tersor._sample import Quantized
 from tersor.quant import _plain as plain
-from tersor.quant._arguments import Array, detached, known, one_of, within
+from tersor.quant._arguments import Array, detached, known, one_of, quiet, some_value, within
 from tersor.quant._blocks import _decode_gguf, _decode_table, _encode_float, _encode_gguf, _encode_table
 from tersor.quant._encoded import SCALES, Encoded, Scheme, check_parts
 from tersor.quant._encoded import scheme as find_scheme
@@ -109,7 +109,8 @@ def encode(
         of such a scheme ends in ``-nested``. Codes are decided by the scales as they were.
     scale, zero_point : number or array, optional
         Of integer schemes: scales that are known, as learned or calibrated ones are, ``[..., 1]``, ``[..., K/G]`` or ``[]``,
-        and of uint schemes their zero points. Codes then have the whole range of their bits, -8 to 7 of int4.
+        and of uint schemes their zero points, rounded half to even. Codes then have the whole range of their bits, -8 to 7 of
+        int4.
     compat : str, optional
         "bnb": the codes of bitsandbytes for nf4, fp4 and dynamic8: x times 1/s instead of x/s, and fp4's two codes for zero.
         Its bytes of two codes hold them in the other order, ``pack(codes, 4, "bnb")``. "torch", "torchao", "ct", "gptq" or, of
@@ -228,7 +229,7 @@ def _with_scale(x: Array, how: Scheme, scale: Array, zero_point: Array, nan: str
     for name, v in (("scale", scale), ("zero_point", zero_point)):
         if v is None:
             continue
-        v = detached("encode", v) if hasattr(v, "shape") else v
+        v = detached("encode", v) if isinstance(v, np.ndarray) or is_tensor(v) else v
         v = xp.asarray(v) if xp is np else xp.as_tensor(v, device=x.device)
         if tuple(v.shape) not in ((), steps):
             raise ValueError(
@@ -236,8 +237,11 @@ def _with_scale(x: Array, how: Scheme, scale: Array, zero_point: Array, nan: str
             )
         kind = "uint8" if name == "zero_point" else "float64" if dtype_name(x.dtype) == "float64" else "float32"
         if kind == "uint8":
+            some_value("encode", "a zero point is finite", xp.isfinite(v))
             within("encode", v, 0, (1 << how.bits) - 1)
-        v = cast(xp, v, kind)
+            v = v if "int" in dtype_name(v.dtype) else xp.round(v)
+        with quiet(v):
+            v = cast(xp, v, kind)
         parts[name] = (
             np.array(np.broadcast_to(v, steps))
             if xp is np

@@ -186,6 +186,7 @@ def _as_peer(
     name: str, compat: str, x: Array, scale: Array, zero_point: Array, numbers: tuple[int, ...], out: Array
 ) -> Array:
     """The numbers of a quotient that is a peer's own; the gradient passes where that is rounded to a code."""
+    _peers.check(name, x, scale, zero_point)
     fixed = x.detach() if is_tensor(x) else x
     v, one, after = _peers.quotient(compat, fixed, scale, zero_point)
     moved = _fake_quantize(v, one, after, *numbers)

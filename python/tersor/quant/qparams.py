@@ -121,7 +121,8 @@ def choose_qparams(
     TypeError
         If x is not a float array.
     ValueError
-        If x holds non-finite values, a group does not divide the last axis, or an argument is unknown.
+        If x holds non-finite values, a group does not divide the last axis, symmetric codes would have but one side (those of
+        "uint1"), or an argument is unknown.
 
     Notes
     -----
@@ -157,6 +158,9 @@ def choose_qparams(
             if not -x.ndim <= a < x.ndim:
                 raise np.exceptions.AxisError(a, x.ndim, name)
             axes |= 1 << a % x.ndim
+    centre = 0 if lo < 0 else (lo + hi + 1) // 2
+    if symmetric and not compat and not lo < centre < hi:
+        raise ValueError(f"{name}: symmetric scales need codes on both sides of {centre}, got {lo} to {hi}")
     grain: dict[str, Any] = {"axes": axes, "group": group or 0, "saturate": saturate}
     xp = np if isinstance(x, np.ndarray) else torch_module()
     low, high = _value_range(x, *grain.values())

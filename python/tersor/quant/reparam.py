@@ -237,6 +237,7 @@ def bn_tune(W: Array, y: Array, gamma: Number, beta: Number, bias: Any = None, *
     (2020).
     """
     name = "bn_tune"
+    _one_library(name, W=W, bias=bias)
     for what, x in (("W", W), ("y", y), ("gamma", gamma), ("beta", beta), ("bias", bias)):
         _float(name, what, x)
     w, v = (_double(name, what, x, tuple(getattr(x, "shape", ()))) for what, x in (("W", W), ("y", y)))

@@ -133,6 +133,18 @@ def test_blocks(norm, block):
         prune.block_mask(w)
 
 
+@pytest.mark.parametrize(("norm", "scale"), [(2, 1e-200), (2, 1e200), (100, 1e-4), (100, 1e5), (1e-3, 1.0)])
+def test_powers_that_no_number_has(norm, scale):
+    w = rng.standard_normal((8, 6))
+    want = prune.block_mask(w, 0.5, block=(2, 3), norm=norm)
+    np.testing.assert_array_equal(prune.block_mask(w * scale, 0.5, block=(2, 3), norm=norm), want)
+    same = prune.block_mask(torch.from_numpy(w * scale), 0.5, block=(2, 3), norm=norm)
+    np.testing.assert_array_equal(same.numpy(), want)
+    zero = np.zeros((2, 2))
+    zero[1, 1] = 1e-200
+    np.testing.assert_array_equal(prune.block_mask(zero, k=3, block=(1, 1)), zero > 0)
+
+
 def test_equal_blocks_are_kept_from_the_first_on():
     mask = prune.block_mask(np.ones((8, 2)), k=3)
     np.testing.assert_array_equal(mask[::4], [[True, False], [False, False]])

@@ -207,5 +207,14 @@ def test_nothing_is_lost_silently():
     odd = sparse.NMTensor(np.ones((1, 1)), np.array([[3]], np.uint8), 1, 3, (1, 3))
     with pytest.raises(ValueError, match="position 3 of value 0 is outside a group of 3"):
         sparse.nm_decompress(odd)
+    for parts, said in (
+        ((t.values, t.meta, 2, 4, ()), "whole groups of m"),
+        ((t.values, t.meta, 2, 4, (2, 7)), "whole groups of m"),
+        ((t.values, t.meta, 2, 0, (2, 8)), "whole groups of m"),
+        ((t.values, t.meta, 2.0, 4, (2, 8)), "n must be an integer"),
+        ((t.values.tolist(), t.meta, 2, 4, (2, 8)), "values must be a NumPy array or a torch tensor, got list"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=f"nm_decompress: .*{said}"):
+            sparse.nm_decompress(sparse.NMTensor(*parts))
     with pytest.raises(TypeError, match="nm_decompress: t must be an NMTensor, got ndarray"):
         sparse.nm_decompress(w)

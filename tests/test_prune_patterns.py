@@ -102,6 +102,8 @@ def test_who_is_refused():
         (ValueError, "score has shape", lambda: prune.nm_mask(w, 1, 3, score=w[:1])),
         (ValueError, "w needs an axis", lambda: prune.nm_mask(np.float32(1)[...], 1, 1)),
         (TypeError, "w must be", lambda: prune.nm_mask(w.astype(int), 1, 3)),
+        (ValueError, "non-finite values in w", lambda: prune.nm_mask(w * np.inf, 1, 3)),
+        (ValueError, "non-finite values in score", lambda: prune.nm_mask(w, 1, 3, score=w * np.nan)),
         (TypeError, "m must be an integer", lambda: prune.nm_mask(w, 1, 3.0)),
         (ValueError, "axis 2 is out of bounds", lambda: prune.nm_mask(w, 1, 3, axis=2)),
     ]:

@@ -121,9 +121,9 @@ def nm_mask(w: Array, n: int, m: int, *, axis: int = -1, score: Number | None = 
     try:
         mask = _nm_mask(x, n, m, *order)
     except ValueError as e:
-        if score is None or "non-finite" not in str(e):
+        if "non-finite" not in str(e):
             raise
-        raise ValueError("nm_mask: non-finite values in score") from None
+        raise ValueError(f"nm_mask: non-finite values in {'w' if score is None else 'score'}") from None
     return mask if last else _contiguous(turn(mask, -1, axis))
 
 

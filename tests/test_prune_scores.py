@@ -78,6 +78,16 @@ def test_shares_that_are_exact_and_types_of_numbers():
             prune.erk_densities(layers, 0.5, power=power)
 
 
+@pytest.mark.parametrize("scale", [1e-60, 1e60])
+def test_parts_of_saliency_have_no_scale(scale):
+    w, g = rng.standard_normal((2, 6, 5))
+    (want,) = prune.group_saliency([w], [g])
+    (got,) = prune.group_saliency([w * scale], [g * scale])
+    np.testing.assert_allclose(got, want, rtol=1e-12)
+    (got,) = prune.group_saliency([torch.from_numpy(w * scale)], [torch.from_numpy(g * scale)])
+    np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
 def test_uniform_with_ends_held():
     layers = [(27, 64), (64, 576), (576, 576), (10, 576)]
     sizes = [math.prod(s) for s in layers]

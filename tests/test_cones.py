@@ -128,6 +128,8 @@ def test_gradients_and_limits(model):
     unit = 2.0 if model == "ball" else 1.0
     (d,) = torch.autograd.grad(space.busemann(zero, p, 0.8).sum(), zero)
     torch.testing.assert_close(d, -unit * p / p.norm(dim=-1, keepdim=True))
+    for scale in (1e-300, 1e-180, 1e180, 1e300):
+        torch.testing.assert_close(space.busemann(x, p * scale, 0.8), space.busemann(x, p, 0.8))
     flat = -unit * (p / p.norm(dim=-1, keepdim=True) * x).sum(-1)
     torch.testing.assert_close(space.busemann(x, p, 0.0), flat)
     torch.testing.assert_close(space.busemann(x, p, 1e-12), flat, rtol=1e-5, atol=1e-6)

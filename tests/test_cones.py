@@ -128,6 +128,8 @@ def test_gradients_and_limits(model):
     unit = 2.0 if model == "ball" else 1.0
     (d,) = torch.autograd.grad(space.busemann(zero, p, 0.8).sum(), zero)
     torch.testing.assert_close(d, -unit * p / p.norm(dim=-1, keepdim=True))
+    for scale in (1e-300, 1e-180, 1e180, 1e300):
+        torch.testing.assert_close(space.busemann(x, p * scale, 0.8), space.busemann(x, p, 0.8))
     flat = -unit * (p / p.norm(dim=-1, keepdim=True) * x).sum(-1)
     torch.testing.assert_close(space.busemann(x, p, 0.0), flat)
     torch.testing.assert_close(space.busemann(x, p, 1e-12), flat, rtol=1e-5, atol=1e-6)
@@ -138,6 +140,9 @@ def test_gradients_and_limits(model):
         space.half_aperture(x, 1.0, 0.0)
     for f in (space.half_aperture, lambda v: space.exterior_angle(v, y), lambda v: space.entailment_loss(v, y)):
         assert torch.autograd.grad(f(zero).sum(), zero)[0].isfinite().all()
+    assert (space.exterior_angle(zero, y) == 0).all() and (space.exterior_angle(x, x) == 0).all()
+    assert space.exterior_angle(zero.detach() * torch.nan, y).isnan().all()
+    assert (space.half_aperture(x, 1.0, 1e200) == torch.pi / 2).all()
     if model == "ball":
         out = torch.full((5, 3), 0.9, dtype=torch.float64)
         for v in (h.busemann(out, p), h.half_aperture(out), h.exterior_angle(out, y), h.exterior_angle(y, out)):

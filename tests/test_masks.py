@@ -304,7 +304,7 @@ def test_what_is_left_and_refused():
         "gate.bias",
     ]
     assert masks.left == {"embed.weight": "tied to an embedding table", "gate.weight": "a router"}
-    with pytest.raises(ValueError, match=r"include: no tensor and no module is called 'nothing'"):
+    with pytest.raises(ValueError, match=r"Masks: include: no tensor and no module is called 'nothing'"):
         tnn.Masks(model, include=["nothing"])
     with pytest.raises(TypeError, match="Masks: model must be"):
         tnn.Masks([nn.Linear(2, 2)])

@@ -213,6 +213,24 @@ def test_saved_moved_and_shown(make):
     assert torch.allclose(wide(x.double()).float(), want, atol=1e-5)
 
 
+def test_several_curvatures_keep_their_digits():
+    for given in ([0.1, 1.7], (0.1, 1.7), np.array([0.1, 1.7])):
+        assert tnn.Curvature(given)().tolist() == [0.1, 1.7]
+    for bad in (["a"], [[0.5], [1.0, 2.0]]):
+        with pytest.raises(TypeError, match="Curvature: c must be numbers, got"):
+            tnn.Curvature(bad)
+
+
+@pytest.mark.parametrize("options", [{}, {"bounds": (1, 2)}])
+def test_curvatures_are_made_on_meta_in_its_context(options):
+    with torch.device("meta"):
+        curvature, table = tnn.Curvature(1.5, True, **options), tnn.HEmbedding(3, 2, learnable=True)
+    assert all(p.is_meta for p in (*curvature.parameters(), *table.parameters()))
+    curvature = curvature.to_empty(device="cpu")
+    curvature.reset_parameters()
+    assert abs(curvature().item() - 1.5) < 1e-15
+
+
 def test_the_curvature_is_positive_and_shared():
     for c in (1e-6, 1.0, 50.0):
         assert tnn.Curvature(c, learnable=True)().item() == pytest.approx(c, rel=1e-5)

@@ -121,6 +121,12 @@ def test_what_a_table_does_not_take():
             table(**options)
     with pytest.raises(TypeError, match="int64 or int32"):
         table()(torch.ones(3))
+    for sizes, said in (((4.0, 3), "num_embeddings"), ((4, True), "embedding_dim"), ((4, 3, 1.0, 1.0), "padding_idx")):
+        with pytest.raises(TypeError, match=f"HEmbedding: {said} must be an integer"):
+            nn.HEmbedding(*sizes)
+    for rows in (torch.tensor(1), torch.tensor([[0, 1]])):
+        with pytest.raises(ValueError, match=r"HEmbedding: nearest takes indices \[N\], got"):
+            table().nearest(rows, 2)
     with pytest.raises(ValueError, match="11 other rows"):
         table().nearest(torch.arange(3), 12)
 

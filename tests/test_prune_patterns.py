@@ -102,6 +102,8 @@ def test_who_is_refused():
         (ValueError, "score has shape", lambda: prune.nm_mask(w, 1, 3, score=w[:1])),
         (ValueError, "w needs an axis", lambda: prune.nm_mask(np.float32(1)[...], 1, 1)),
         (TypeError, "w must be", lambda: prune.nm_mask(w.astype(int), 1, 3)),
+        (ValueError, "non-finite values in w", lambda: prune.nm_mask(w * np.inf, 1, 3)),
+        (ValueError, "non-finite values in score", lambda: prune.nm_mask(w, 1, 3, score=w * np.nan)),
         (TypeError, "m must be an integer", lambda: prune.nm_mask(w, 1, 3.0)),
         (ValueError, "axis 2 is out of bounds", lambda: prune.nm_mask(w, 1, 3, axis=2)),
     ]:
@@ -131,6 +133,18 @@ def test_blocks(norm, block):
         prune.block_mask(np.full((4, 4), np.nan), 0.5)
     with pytest.raises(ValueError, match="exactly one of sparsity and k"):
         prune.block_mask(w)
+
+
+@pytest.mark.parametrize(("norm", "scale"), [(2, 1e-200), (2, 1e200), (100, 1e-4), (100, 1e5), (1e-3, 1.0)])
+def test_powers_that_no_number_has(norm, scale):
+    w = rng.standard_normal((8, 6))
+    want = prune.block_mask(w, 0.5, block=(2, 3), norm=norm)
+    np.testing.assert_array_equal(prune.block_mask(w * scale, 0.5, block=(2, 3), norm=norm), want)
+    same = prune.block_mask(torch.from_numpy(w * scale), 0.5, block=(2, 3), norm=norm)
+    np.testing.assert_array_equal(same.numpy(), want)
+    zero = np.zeros((2, 2))
+    zero[1, 1] = 1e-200
+    np.testing.assert_array_equal(prune.block_mask(zero, k=3, block=(1, 1)), zero > 0)
 
 
 def test_equal_blocks_are_kept_from_the_first_on():
@@ -195,5 +209,14 @@ def test_nothing_is_lost_silently():
     odd = sparse.NMTensor(np.ones((1, 1)), np.array([[3]], np.uint8), 1, 3, (1, 3))
     with pytest.raises(ValueError, match="position 3 of value 0 is outside a group of 3"):
         sparse.nm_decompress(odd)
+    for parts, said in (
+        ((t.values, t.meta, 2, 4, ()), "whole groups of m"),
+        ((t.values, t.meta, 2, 4, (2, 7)), "whole groups of m"),
+        ((t.values, t.meta, 2, 0, (2, 8)), "whole groups of m"),
+        ((t.values, t.meta, 2.0, 4, (2, 8)), "n must be an integer"),
+        ((t.values.tolist(), t.meta, 2, 4, (2, 8)), "values must be a NumPy array or a torch tensor, got list"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=f"nm_decompress: .*{said}"):
+            sparse.nm_decompress(sparse.NMTensor(*parts))
     with pytest.raises(TypeError, match="nm_decompress: t must be an NMTensor, got ndarray"):
         sparse.nm_decompress(w)

@@ -64,6 +64,30 @@ def test_shares_add_up(layers, sparsity, power):
         assert made[i] * raw[free[0]] == pytest.approx(made[free[0]] * raw[i], rel=1e-9)
 
 
+def test_shares_that_are_exact_and_types_of_numbers():
+    assert prune.uniform_densities([(4, 4)], 0.9, first=0.1) == [0.1]
+    assert prune.uniform_densities([(4, 4), (3, 3)], 0.9, first=0.1, last=0.1) == [0.1, 0.1]
+    with pytest.raises(ValueError, match=r"first=0\.2 and last=0\.0 do not go"):
+        prune.uniform_densities([(4, 4), (3, 3)], 0.9, first=0.2)
+    layers = [(5, 3), (9, 9)]
+    for f in (prune.erk_densities, prune.uniform_densities):
+        assert f(layers, np.float32(0.3)) == f(layers, float(np.float32(0.3)))
+        assert all(type(d) is float for d in f(layers, np.float32(0.3)))
+    for power in (1e4, -1e4, math.inf, math.nan):
+        with pytest.raises(ValueError, match="erk_densities: power must leave shares that are positive numbers"):
+            prune.erk_densities(layers, 0.5, power=power)
+
+
+@pytest.mark.parametrize("scale", [1e-60, 1e60])
+def test_parts_of_saliency_have_no_scale(scale):
+    w, g = rng.standard_normal((2, 6, 5))
+    (want,) = prune.group_saliency([w], [g])
+    (got,) = prune.group_saliency([w * scale], [g * scale])
+    np.testing.assert_allclose(got, want, rtol=1e-12)
+    (got,) = prune.group_saliency([torch.from_numpy(w * scale)], [torch.from_numpy(g * scale)])
+    np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
 def test_uniform_with_ends_held():
     layers = [(27, 64), (64, 576), (576, 576), (10, 576)]
     sizes = [math.prod(s) for s in layers]

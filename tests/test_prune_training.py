@@ -91,6 +91,15 @@ def test_set_keeps_the_largest_and_grows_by_words_alone(seed):
     assert (prune.set_update(torch.from_numpy(w), torch.from_numpy(mask), fraction, seed=seed).numpy() == made).all()
 
 
+@pytest.mark.parametrize("of", [np.asarray, torch.as_tensor])
+@pytest.mark.parametrize("kept", [True, False])
+def test_one_weight_without_axes(of, kept):
+    w, mask = of(1.0), of(kept)
+    for share in (0.0, 1.0):
+        for made in (prune.rigl_update(w, w, mask, share), prune.set_update(w, mask, share, seed=1)):
+            assert type(made) is type(mask) and made.shape == () and bool(made) is kept
+
+
 def test_set_grows_everywhere_alike():
     """Of 400 free places of equal chance each grows a tenth of the time."""
     w, mask = np.ones((21, 21)), np.zeros((21, 21), bool)

@@ -234,8 +234,9 @@ def test_what_shrink_says():
         ((x, [0.5, 0.5]), {}, ValueError, "sparsity must be one or 1, got 2"),
         ((x, 0.5), {"min_keep": 0}, ValueError, "min_keep must be positive"),
         ((x, 0.5), {"round_to": 2.5}, TypeError, "round_to must be an integer"),
-        ((x, 0.5), {"norm": 3}, ValueError, "norm must be 1, 2 or inf"),
-        ((x, 0.5), {"include": ["nothing"]}, ValueError, "nothing"),
+        ((x, 0.5), {"norm": 3}, ValueError, "shrink: norm must be 1, 2 or inf"),
+        ((x, 0.5), {"include": ["nothing"]}, ValueError, "shrink: include: no tensor .* 'nothing'"),
+        ((x, 0.5), {"exclude": "0"}, TypeError, "shrink: exclude must be a sequence"),
         (("words", 0.5), {}, TypeError, "cannot trace"),
     ):
         with pytest.raises(kind, match=text):

@@ -25,6 +25,8 @@ class Patterns:
     Parameters
     ----------
     include, exclude : sequences of shell patterns
+    who : str
+        Who was called, for errors.
 
     Raises
     ------
@@ -32,8 +34,10 @@ class Patterns:
         If one of them is a string, whose letters would be taken for patterns.
     """
 
-    def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
-        self.include, self.exclude = _sequence("include", include), _sequence("exclude", exclude)
+    def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = (), who: str = "") -> None:
+        self.who = f"{who}: " if who else ""
+        self.include = _sequence(f"{self.who}include", include)
+        self.exclude = _sequence(f"{self.who}exclude", exclude)
 
     def included(self, name: str) -> bool:
         """Whether the name is asked for by a pattern."""
@@ -51,4 +55,4 @@ class Patterns:
         for argument, patterns in (("include", self.include), ("exclude", self.exclude)):
             for pattern in patterns:
                 if not any(matches(name, pattern) for name in names):
-                    raise Misuse(f"{argument}: no tensor and no module is called {pattern!r}")
+                    raise Misuse(f"{self.who}{argument}: no tensor and no module is called {pattern!r}")

@@ -23,14 +23,17 @@ def angle(x: Array, y: Array, fx: Array, fy: Array, c: Any) -> Array:
     across = way - ahead * ray
     # q c |x| is what the geodesic bends towards the origin
     along_ray = 2 / fx * ahead - c * dot(way, way) * xp.sqrt(xp.where(there, xx, 0.0))
-    return xp.arctan2(2 / fx * root(dot(across, across)), along_ray) + 0 * fy
+    turn = xp.arctan2(2 / fx * root(dot(across, across)), along_ray)
+    return xp.where(there, turn, 0 * xx) + 0 * fy  # at the origin there is no ray
 
 
 def aperture(lean: Array, min_radius: float) -> Array:
     """arcsin(2K/root of c|s|^2), a right angle where there is none."""
-    fine = lean > 4 * min_radius**2
+    fine = lean > 4 * min_radius * min_radius
     return (
-        xp.where(fine, xp.arcsin(2 * min_radius / xp.sqrt(xp.where(fine, lean, 16 * min_radius**2))), math.pi / 2)
+        xp.where(
+            fine, xp.arcsin(2 * min_radius / xp.sqrt(xp.where(fine, lean, 16 * min_radius * min_radius))), math.pi / 2
+        )
         + 0 * lean
     )
 

@@ -3,15 +3,20 @@ apart, since what is left between a point and the edge has no digits in their di
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tersor._along import along
-from tersor._reference import Array, dot, rounded, wide, xp
+from tersor._reference import Array, dot, quiet, rounded, wide, xp
 from tersor.hyperbolic.composed import inside
 
 
 def unit(p: Array) -> Array:
     """Directions of length 1; NaN where there is none."""
+    if p.shape[-1]:  # by their largest element where squares are beyond float64
+        with quiet(p):
+            square, most = dot(p, p), xp.amax(abs(p), -1)[..., None]
+        p = p / xp.where(((square < 1e-280) | (square > 1e300)) & (most > 0) & (most < math.inf), most, 1.0)
     return p / xp.sqrt(dot(p, p))
 
 

@@ -120,7 +120,7 @@ def said(who: str, names: Sequence[str]) -> Iterator[None]:
         text = re.sub(
             r"\b(arrays|scores)\[(\d+)\]", lambda m: f"{m[1].replace('arrays', 'weight')} {names[int(m[2])]!r}", str(e)
         )
-        for inner in ("global_masks", "prune", who.partition(".")[0]):
+        for inner in ("global_masks", "row_scores", "prune", who.partition(".")[0]):
             text = text.removeprefix(f"{inner}: ")
         raise type(e)(f"{who}: {text}") from None
 

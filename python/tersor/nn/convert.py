@@ -114,9 +114,8 @@ def convert(
     back = scheme == DENSE
     kind: Any = (QuantLinear, SparseLinear) if back else nn.Linear
     if isinstance(model, (nn.Linear, QuantLinear, SparseLinear)):
-        raise TypeError(
-            f"convert: model is a {type(model).__name__} itself; use QuantLinear.from_float, or put it in a module"
-        )
+        way = "SparseLinear.from_dense" if scheme == SPARSE else "QuantLinear.from_float"
+        raise TypeError(f"convert: model is a {type(model).__name__} itself; use {way}, or put it in a module")
     if scheme == SPARSE and activations != "float":
         raise ValueError(f"convert: a sparse layer takes activations as they come, got activations={activations!r}")
     if not back and scheme != SPARSE:  # refuses what it does not know
@@ -125,7 +124,7 @@ def convert(
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(id(module), []).append(name)
     found = {name: m for name, m in model.named_modules() if isinstance(m, kind)}
-    patterns = Patterns(include, exclude)
+    patterns = Patterns(include, exclude, "convert")
     patterns.check(f"{name}.weight" for every in names.values() for name in every)
     shared = {} if back else _shared(model)
     made: dict[str, nn.Module] = {}

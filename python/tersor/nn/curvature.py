@@ -86,6 +86,7 @@ class Curvature(nn.Module):
             raise ValueError(f"Curvature: a learned c is {self._words}, got {c}")
         self.shape, self.first = tuple(given.shape), given.reshape(-1).tolist()
         kept = self._inverse(given).reshape(self.shape or (1,)) if learnable else given
+        device = torch.empty(0).device if device is None else device
         kept = kept.to(device)
         if self.limits is not None:
             self.register_buffer("bounds", torch.tensor(self.limits, dtype=torch.float64, device=device))
@@ -124,14 +125,14 @@ class Curvature(nn.Module):
         """The c that it was made with, where it was made with a number: what was made on meta has none yet."""
         if self.first is None:
             return
-        first = torch.tensor(self.first, dtype=torch.float64)
+        first = torch.tensor(self.first, dtype=torch.float64, device="cpu")
         kept = getattr(self, self._name)
         if self.shape:
             kept.copy_((self._inverse(first) if self.learnable else first).reshape(self.shape))
         else:  # as a number it is one for every shard
             kept.fill_(float(self._inverse(first) if self.learnable else first))
         if self.limits is not None:
-            self.bounds.copy_(torch.tensor(self.limits, dtype=torch.float64))
+            self.bounds.copy_(torch.tensor(self.limits, dtype=torch.float64, device="cpu"))
 
     def forward(self) -> Tensor:
         kept = getattr(self, self._name).double().reshape(self.shape)
@@ -215,10 +216,13 @@ def _limits(bounds: Any) -> tuple[float, float] | None:
 def _numbers(c: Any) -> Tensor:
     """One number or several as float64, in memory of their own."""
     if isinstance(c, (int, float)) or (hasattr(c, "ndim") and c.ndim == 0):
-        return torch.tensor(number("Curvature", "c", c), dtype=torch.float64)
+        return torch.tensor(number("Curvature", "c", c), dtype=torch.float64, device="cpu")
     if not isinstance(c, (Tensor, np.ndarray, list, tuple)):
         raise TypeError(f"Curvature: c must be a number, numbers or a Parameter, got {type(c).__name__}")
-    several = torch.as_tensor(c)
+    try:
+        several = c if isinstance(c, Tensor) else torch.as_tensor(np.asarray(c), device="cpu")
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"Curvature: c must be numbers, got {c}") from None
     if several.is_complex() or several.dtype == torch.bool or not several.numel():
         raise TypeError(f"Curvature: c must be numbers, got {several.dtype} of shape {tuple(several.shape)}")
     return several.to("cpu", torch.float64, copy=True)

@@ -83,7 +83,7 @@ class Masks(Mapping[str, Tensor]):
         if not isinstance(model, nn.Module):
             raise TypeError(f"{who}: model must be a torch.nn.Module, got {type(model).__name__}")
         self.model, self.left = model, dict[str, str]()
-        self._places = chosen(who, model, Patterns(include, exclude), self.left)
+        self._places = chosen(who, model, Patterns(include, exclude, who), self.left)
         self._hooks: list[tuple[torch.optim.Optimizer, tuple[Any, Any, dict[str, Any]]]] = []
         found = {name: [buffered(who, *place) for place in places] for name, places in self._places.items()}
         for name, masks in found.items():

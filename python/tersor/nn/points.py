@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor import hyperbolic, lorentz
+from tersor._arrays import whole
 from tersor.nn.curvature import Curvature, curvature
 
 #: the models of hyperbolic space, by the families that have their maps
@@ -83,6 +84,9 @@ class HEmbedding(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        num_embeddings = whole("HEmbedding: num_embeddings", num_embeddings)
+        embedding_dim = whole("HEmbedding: embedding_dim", embedding_dim)
+        padding_idx = None if padding_idx is None else whole("HEmbedding: padding_idx", padding_idx)
         if num_embeddings < 1 or embedding_dim < 1:
             raise ValueError(f"HEmbedding: sizes must be positive, got {num_embeddings} and {embedding_dim}")
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
@@ -149,7 +153,10 @@ class HEmbedding(nn.Module):
 
         Of equal distances the lowest index comes first. On the hyperboloid all distances are made first.
         """
-        if not 0 <= k < self.num_embeddings:
+        if not isinstance(x, Tensor) or x.ndim != 1:
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"HEmbedding: nearest takes indices [N], got {got}")
+        if not 0 <= whole("HEmbedding: k", k) < self.num_embeddings:
             raise ValueError(f"HEmbedding: k must be between 0 and {self.num_embeddings - 1} other rows, got {k}")
         points = self(x)
         if self.model == "ball":

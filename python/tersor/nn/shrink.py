@@ -121,7 +121,7 @@ def shrink(
         if value < 1:
             raise ValueError(f"{who}: {name} must be positive, got {value}")
     graph = Graph(who, model, example if isinstance(example, tuple) else (example,))
-    chains, left = _chains(who, graph, Patterns(include, exclude))
+    chains, left = _chains(who, graph, Patterns(include, exclude, who))
     names = [c.name for c in chains]
     with said(who, names):
         ranks = _scores(graph, chains, scores, norm)

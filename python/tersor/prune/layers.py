@@ -127,7 +127,13 @@ def erk_densities(shapes: Sequence[Sequence[int]], sparsity: float, *, power: fl
     [0.918, 0.092]
     """
     made, sizes = _sizes("erk_densities", shapes, sparsity)
-    raw = [(sum(shape) / n) ** power for shape, n in zip(made, sizes, strict=True)]
+    sparsity = float(sparsity)
+    try:
+        raw = [(sum(shape) / n) ** power for shape, n in zip(made, sizes, strict=True)]
+    except OverflowError:
+        raw = [math.inf]
+    if not all(0 < r < math.inf for r in raw):
+        raise ValueError(f"erk_densities: power must leave shares that are positive numbers, got {power}")
     dense: set[int] = set()
     while len(dense) < len(made):
         rest = [i for i in range(len(made)) if i not in dense]
@@ -174,7 +180,7 @@ def uniform_densities(
     [1.0, 0.081, 0.2]
     """
     made, sizes = _sizes("uniform_densities", shapes, sparsity)
-    least = [0.0] * len(made)
+    sparsity, least = float(sparsity), [0.0] * len(made)
     for name, i, value in (("first", 0, first), ("last", -1, last)):
         if not 0 <= value <= 1:
             raise ValueError(f"uniform_densities: {name} must be between 0 and 1, got {value}")
@@ -184,11 +190,12 @@ def uniform_densities(
     while True:
         rest = [i for i in range(len(made)) if i not in held]
         left = (1 - sparsity) * sum(sizes) - math.fsum(least[i] * sizes[i] for i in held)
-        if left < 0 or (not rest and held and left > 1e-9 * sum(sizes)):
+        near = 1e-9 * sum(sizes)  # what is asked for exactly may be less by a rounding
+        if left < -near or (not rest and held and left > near):
             raise ValueError(
                 f"uniform_densities: first={first} and last={last} do not go with a sparsity of {sparsity} of all layers"
             )
-        share = left / sum(sizes[i] for i in rest) if rest else 0.0
+        share = max(left, 0.0) / sum(sizes[i] for i in rest) if rest else 0.0
         below = {i for i in rest if share < least[i]}
         if not below:
             return [least[i] if i in held else share for i in range(len(made))]

@@ -3,8 +3,9 @@ equals the lowest index is kept."""
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from tersor._arrays import Number, dtype_name, is_tensor, whole
 from tersor._keys import FORMATS, NAN
 from tersor._op import op
-from tersor._reference import wide, xp
+from tersor._reference import quiet, wide, xp
 from tersor._sample import Draw
 from tersor.prune._operators import _keys
 from tersor.prune._run import one_of
@@ -120,10 +121,18 @@ def nm_mask(w: Array, n: int, m: int, *, axis: int = -1, score: Number | None = 
     try:
         mask = _nm_mask(x, n, m, *order)
     except ValueError as e:
-        if score is None or "non-finite" not in str(e):
+        if "non-finite" not in str(e):
             raise
-        raise ValueError("nm_mask: non-finite values in score") from None
+        raise ValueError(f"nm_mask: non-finite values in {'w' if score is None else 'score'}") from None
     return mask if last else _contiguous(turn(mask, -1, axis))
+
+
+def _powers(parts: Iterable[Array], norm: float) -> Array:
+    """The sum of powers, one after another."""
+    total: Any = 0.0
+    for part in parts:
+        total = total + (part * part if norm == 2 else part if norm == 1 else part**norm)
+    return total
 
 
 def block_mask(
@@ -163,8 +172,8 @@ def block_mask(
 
     Notes
     -----
-    Sums of powers in float64, element by element of a block in row order: the same bits in both libraries. Memory of 16 bytes a
-    block.
+    Sums of powers in float64, element by element of a block in row order: the same bits in both libraries. Where a power is
+    beyond float64, parts of the largest element of their block are raised to it. Memory of some 32 bytes a block.
     """
     if w.ndim < 2:
         raise ValueError(f"block_mask: w must be [..., R, C], got shape {tuple(w.shape)}")
@@ -177,15 +186,21 @@ def block_mask(
     *lead, rows, cols = w.shape
     a, b = block
     parts = w.reshape(*lead, rows // a, a, cols // b, b)
-    total: Any = None
-    for i in range(a):
-        for j in range(b):
-            part = abs(wide(parts[..., i, :, j]))
-            if norm == math.inf:
-                total = part if total is None else xp.maximum(total, part)
-            else:
-                term = part * part if norm == 2 else part if norm == 1 else part**norm
-                total = term if total is None else total + term
+
+    def elements() -> Iterator[Array]:
+        return (abs(wide(parts[..., i, :, j])) for i in range(a) for j in range(b))
+
+    with quiet(w):
+        if norm == math.inf:
+            total = functools.reduce(xp.maximum, elements())
+        else:
+            total = _powers(elements(), norm)
+            if not bool(((total >= np.finfo(np.float64).tiny) & xp.isfinite(total)).all()):
+                most = functools.reduce(xp.maximum, elements())
+                fine = (total >= np.finfo(np.float64).tiny) & xp.isfinite(total) | (most == 0)
+                if not bool(fine.all()):  # powers that float64 does not have
+                    unit = xp.where(most > 0, most, 1.0)
+                    total = most * _powers((x / unit for x in elements()), norm) ** (1 / norm)
     if not bool(xp.isfinite(total).all()):
         raise ValueError("block_mask: the norm of a block is not finite (non-finite values in w, or beyond float64)")
     (mask,) = global_masks([total], sparsity, k=k)

@@ -38,9 +38,14 @@ def _largest(who: str, name: str, x: Array, among: Array, n: int) -> Array:
         (kept,) = global_masks([some], k=len(some) - n)
     except ValueError:
         raise ValueError(f"{who}: {name} has non-finite values among those that are ranked") from None
-    made = among.clone() if is_tensor(among) else among.copy()
+    made = among.clone() if is_tensor(among) else np.array(among)
     made[among] = kept
     return made
+
+
+def _both(a: Array, b: Array) -> Array:
+    """Either mask; of no axes, NumPy would make a number of them."""
+    return a | b if is_tensor(a) else np.asarray(a | b)
 
 
 def rigl_update(w: Array, grad: Array, mask: Mask, fraction: float, *, regrow: bool = True) -> Array:
@@ -91,7 +96,7 @@ def rigl_update(w: Array, grad: Array, mask: Mask, fraction: float, *, regrow: b
     if not regrow:
         n = min(n, mask.size - size if isinstance(mask, np.ndarray) else mask.numel() - size)
     kept = _largest("rigl_update", "w", w, mask, size - n)
-    return kept | _largest("rigl_update", "grad", grad, ~kept if regrow else ~mask, n)
+    return _both(kept, _largest("rigl_update", "grad", grad, ~kept if regrow else ~mask, n))
 
 
 def set_update(w: Array, mask: Mask, fraction: float, *, seed: int) -> Array:
@@ -134,14 +139,14 @@ def set_update(w: Array, mask: Mask, fraction: float, *, seed: int) -> Array:
     if not 0 <= seed < 1 << 64:
         raise ValueError(f"set_update: seed must be in [0, 2^64), got {seed}")
     kept = _largest("set_update", "w", w, mask, int(mask.sum()) - n)
-    free = ~kept.cpu().numpy() if is_tensor(kept) else ~kept
+    free = np.asarray(~kept.cpu().numpy() if is_tensor(kept) else ~kept)
     drawn = _words(seed, free.size).astype(np.float64).reshape(free.shape)
     grown = _largest("set_update", "words", drawn, free, n)
     if is_tensor(kept):
         import torch
 
         grown = torch.from_numpy(grown).to(kept.device)
-    return kept | grown
+    return _both(kept, grown)
 
 
 def _words(seed: int, n: int) -> np.ndarray:

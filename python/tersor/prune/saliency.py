@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,6 +63,16 @@ def _views(i: int, node: Any, grad: Any, axis: Any, groups: int | None) -> tuple
         shape = (shape[0], groups, shape[2] // max(shape[0] * groups, 1))
         views.append(tuple((v.detach() if is_tensor(v) else v).reshape(shape) for v in (x, g)))
     return views, groups or 0
+
+
+def _norm(parts: list[Array]) -> float:
+    """The 2-norm of all together, also where squares are beyond float64."""
+    with np.errstate(all="ignore"):
+        norm = sum(float((x**2).sum()) for x in parts) ** 0.5
+    if 1e-140 <= norm < math.inf:
+        return norm
+    most = max((float(abs(x).max()) for x in parts if len(x)), default=0.0)
+    return most * sum(float(((x / most) ** 2).sum()) for x in parts) ** 0.5 if 0 < most < math.inf else norm
 
 
 def group_saliency(
@@ -150,7 +161,7 @@ def group_saliency(
         )
     scores: list[Any] = [0.0 * node["magnitude"] for node in found]
     for name, weight in parts.items():
-        norm = sum(float((node[name] ** 2).sum()) for node in found) ** 0.5
+        norm = _norm([node[name] for node in found])
         if norm > 0:
             scores = [s + weight / norm * node[name] for s, node in zip(scores, found, strict=True)]
     return scores

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import is_tensor
+from tersor._arrays import is_tensor, whole
 from tersor._op import op
 from tersor._sample import Draw
 from tersor._values import called, check_values
@@ -243,7 +243,15 @@ def nm_decompress(t: NMTensor) -> Array:
     """
     if not isinstance(t, NMTensor):
         raise TypeError(f"nm_decompress: t must be an NMTensor, got {type(t).__name__}")
-    kept = t.shape[-1] // max(t.m, 1) * t.n
+    for name, x in (("values", t.values), ("meta", t.meta)):
+        if not is_tensor(x) and not isinstance(x, np.ndarray):
+            raise TypeError(f"nm_decompress: {name} must be a NumPy array or a torch tensor, got {type(x).__name__}")
+    n, m = (whole(f"nm_decompress: {name}", v) for name, v in (("n", t.n), ("m", t.m)))
+    if not t.shape or not 1 <= m <= MOST or not 0 <= n <= m or t.shape[-1] % m:
+        raise ValueError(
+            f"nm_decompress: rows must have whole groups of m, 1 ≤ m ≤ {MOST} and 0 ≤ n ≤ m, got {n}:{m} of {t.shape}"
+        )
+    kept = t.shape[-1] // m * n
     want = (*t.shape[:-1], kept), (*t.shape[:-1], (kept * bits_of(t.m) + 7) // 8)
     if (tuple(t.values.shape), tuple(t.meta.shape)) != want:
         raise ValueError(

@@ -96,3 +96,10 @@ def test_as_torch_has_distributions():
         nn.WrappedNormal(torch.zeros(2), model="sphere")
     with pytest.raises(ValueError, match="scale"):
         nn.WrappedNormal(torch.zeros(2), -1.0)
+    torch.distributions.Distribution.set_default_validate_args(False)  # what torch.compile does
+    try:
+        with pytest.raises(ValueError, match="WrappedNormal: scale"):
+            nn.WrappedNormal(torch.zeros(2), torch.tensor([0.5, 0.0]))
+        nn.WrappedNormal(torch.zeros(2), -1.0, validate_args=False)
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(True)

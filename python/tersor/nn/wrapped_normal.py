@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 from torch.distributions.utils import _standard_normal
 
+from tersor import _memory
 from tersor._reference import dot, sinh_root
 from tersor.nn.points import MODELS
 
@@ -44,7 +45,8 @@ class WrappedNormal(Distribution):
     TypeError
         If loc is no tensor of floats.
     ValueError
-        If scale is not positive or the model is unknown (and what `validate_args` of torch checks).
+        If scale is not positive (not asked under ``validate_args=False``), or the model is unknown; and what `validate_args` of
+        torch checks.
 
     Notes
     -----
@@ -79,6 +81,10 @@ class WrappedNormal(Distribution):
             raise ValueError(f"WrappedNormal: model must be one of {list(MODELS)}, got {model!r}")
         self.given, self.model = c, model
         scale = torch.as_tensor(scale, dtype=loc.dtype, device=loc.device)
+        # also where torch asks nothing by default any more, as after a model was compiled
+        seen = validate_args is not False and not torch.compiler.is_compiling() and _memory.lack(scale) is None
+        if seen and not bool((scale > 0).all()):
+            raise ValueError("WrappedNormal: scale must be positive")
         shape = torch.broadcast_shapes(loc.shape, scale.shape)
         self.loc, self.scale = loc.expand(shape), scale.expand(shape)
         super().__init__(shape[:-1], shape[-1:], validate_args=validate_args)

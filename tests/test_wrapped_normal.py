@@ -96,10 +96,11 @@ def test_as_torch_has_distributions():
         nn.WrappedNormal(torch.zeros(2), model="sphere")
     with pytest.raises(ValueError, match="scale"):
         nn.WrappedNormal(torch.zeros(2), -1.0)
+    before = torch.distributions.Distribution._validate_args
     torch.distributions.Distribution.set_default_validate_args(False)  # what torch.compile does
     try:
         with pytest.raises(ValueError, match="WrappedNormal: scale"):
             nn.WrappedNormal(torch.zeros(2), torch.tensor([0.5, 0.0]))
         nn.WrappedNormal(torch.zeros(2), -1.0, validate_args=False)
     finally:
-        torch.distributions.Distribution.set_default_validate_args(True)
+        torch.distributions.Distribution.set_default_validate_args(before)

@@ -78,8 +78,9 @@ def prune(
 ) -> None:
     """Set weights to zero, exactly the share asked for.
 
-    The smallest of all, those that matter least to what layers give, or all but N of every M. IN is
-    a safetensors file, a model folder, or the index of a sharded one. Float tensors of two dimensions or more count; tables of embeddings and routers of experts are left as they are unless asked for.
+    The smallest of all, those that matter least to what layers give, or all but N of every M. IN is a safetensors file, a model
+    folder, or the index of a sharded one. Float tensors of two dimensions or more count; tables of embeddings and routers of
+    experts are left as they are unless asked for.
 
     \b
     tersor prune model/ -o pruned/ --sparsity 0.5

@@ -17,13 +17,14 @@ from tersor._keys import Order
 from tersor._op import kernel
 from tersor._public import opened
 from tersor.checkpoint import Entry, Reader, Writer
-from tersor.checkpoint._format import Misuse
 from tersor.checkpoint._modules import LINEAR, TABLE, Tree, rule_of, tree
 from tersor.checkpoint._parts import ROUTER, held, is_table
 from tersor.checkpoint._patterns import Patterns
 from tersor.checkpoint._quantized import evidence
 from tersor.checkpoint._small import SMALL, table
+from tersor.checkpoint.model import Output
 from tersor.jobs import prune_rows as rows
+from tersor.jobs import running
 from tersor.jobs._journal import Journal
 from tersor.jobs.floats8 import Dense
 from tersor.prune._rank import Cut, Plan, plan, search, share
@@ -253,17 +254,14 @@ def prune_safetensors(
             meter.done, meter.end = meter.end, meter.total
             left = model.carry(target)
             places = {name: i for i, name in enumerate(layers)}
-            for file, reader in model.readers.items():
-                if journal and file in journal.done:
-                    step(reader.size)
-                    continue
-                path = target.path / file if model.folder is not None else target.path
-                with Writer(path, head=reader.head, size=reader.size) as out:
-                    step(len(reader.head))
-                    for entry in reader.entries.values():
-                        _write(out, reader, entry, layers.get(entry.name), order, cuts, places, kept_by, step)
-                if journal:
-                    journal.end(file)
+
+            def pieces(reader: Reader, entry: Entry) -> Iterator[np.ndarray]:
+                layer = layers.get(entry.name)
+                if layer is None:
+                    return reader.chunks(entry)
+                return _pruned(reader, layer, order, cuts, places[entry.name], kept_by)
+
+            _rewrite(model, target, pieces, step, journal)
             model.carry_index(target)
             if journal:
                 journal.remove()
@@ -291,14 +289,9 @@ def _within(
         layers = {name: layer for name, layer in layers.items() if name not in unfit}
     solved = rows.Solved()
     if texts is not None:
-        if model.folder is None:
-            raise Misuse("calibration runs a model, which is a folder")
-        if model.decoded:
-            raise Misuse(
-                "calibration runs the model, whose weights are 8-bit floats with scales; prune it by magnitude"
-            )
+        folder = running.folder_of(model.folder, model.decoded, src, "prune it by magnitude")
         entries = {name: layer.entry for name, layer in layers.items()}
-        solved = rows.solve(model, known, entries, texts, sparsity, nm, method, calibrating)
+        solved = rows.solve(folder, model.config, known, entries, texts, sparsity, nm, method, calibrating)
         dense |= solved.left
         layers = {name: layer for name, layer in layers.items() if name in solved.values}
     if not layers:
@@ -311,21 +304,17 @@ def _within(
     untouched = model.weights_of_others()
     with model.output(dst) as target:
         left = model.carry(target)
-        for file, reader in model.readers.items():
-            path = target.path / file if model.folder is not None else target.path
-            with Writer(path, head=reader.head, size=reader.size) as out:
-                meter.step(len(reader.head))
-                for entry in reader.entries.values():
-                    if entry.name in solved.values:
-                        out.write(solved.values.pop(entry.name))
-                    elif entry.name in layers and nm:
-                        for raw in rows.pattern(reader, entry, layers[entry.name].decode, nm):
-                            out.write(raw)
-                        kept[entry.name] = layers[entry.name].size // nm[1] * nm[0]
-                    else:
-                        for raw in reader.chunks(entry):
-                            out.write(raw)
-                    meter.step(entry.nbytes)
+
+        def pieces(reader: Reader, entry: Entry) -> Iterator[np.ndarray]:
+            name = entry.name
+            if name in solved.values:
+                return iter([solved.values.pop(name)])
+            if name not in layers or not nm:
+                return reader.chunks(entry)
+            kept[name] = layers[name].size // nm[1] * nm[0]
+            return rows.pattern(reader, entry, layers[name].decode, nm)
+
+        _rewrite(model, target, pieces, meter.step)
         model.carry_index(target)
     total = sum(layer.size for layer in layers.values())
     return Pruned(total, total - sum(kept.values()), None, kept, left, dense, rule_of(known), untouched, model.decoded)
@@ -341,27 +330,39 @@ def _solve(layers: Sequence[_Stored], k: int, order: Order, protect: Sequence[in
     return h.keys[0], plan(layers, h, "low", protect)
 
 
-def _write(
-    out: Writer,
-    reader: Reader,
-    entry: Entry,
-    layer: _Stored | None,
-    order: Order,
-    cuts: Plan,
-    places: dict[str, int],
-    kept_by: dict[str, int],
+def _rewrite(
+    model: Dense,
+    target: Output,
+    pieces: Callable[[Reader, Entry], Iterator[np.ndarray]],
     step: Callable[[int], None],
+    journal: Journal | None = None,
 ) -> None:
+    """The model's files anew, laid out the same, with what ``pieces`` gives for each tensor; those that are done stay."""
+    for file, reader in model.readers.items():
+        if journal and file in journal.done:
+            step(reader.size)
+            continue
+        path = target.path / file if model.folder is not None else target.path
+        with Writer(path, head=reader.head, size=reader.size) as out:
+            step(len(reader.head))
+            for entry in reader.entries.values():
+                for raw in pieces(reader, entry):
+                    out.write(raw)
+                    step(raw.nbytes)
+        if journal:
+            journal.end(file)
+
+
+def _pruned(
+    reader: Reader, layer: _Stored, order: Order, cuts: Plan, i: int, kept_by: dict[str, int]
+) -> Iterator[np.ndarray]:
+    """The bytes of a tensor without what is cut of it."""
     kept = 0
-    for raw in reader.chunks(entry):
-        if layer is not None:
-            i = places[entry.name]
-            above, equal = layer.prune(raw, order, cuts.cut(i))
-            kept += above + cuts.spend(i, equal)
-        out.write(raw)
-        step(raw.size)
-    if layer is not None:
-        kept_by[entry.name] = kept
+    for raw in reader.chunks(layer.entry):
+        above, equal = layer.prune(raw, order, cuts.cut(i))
+        kept += above + cuts.spend(i, equal)
+        yield raw
+    kept_by[layer.entry.name] = kept
 
 
 def _blame(layers: Sequence[_Stored]) -> None:

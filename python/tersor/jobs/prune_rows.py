@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tersor.checkpoint import Entry, Model, Reader
+from tersor.checkpoint import Entry, Reader
 from tersor.checkpoint._modules import Tree
 from tersor.checkpoint.reader import CHUNK
 from tersor.jobs import compressed, running
@@ -27,7 +29,8 @@ class Solved:
 
 
 def solve(
-    model: Model,
+    folder: Path,
+    config: Mapping[str, Any],
     tree: Tree | None,
     entries: Mapping[str, Entry],
     texts: Sequence[str],
@@ -37,8 +40,7 @@ def solve(
     progress: Progress | None,
 ) -> Solved:
     """The tensors pruned by what their layers are given of the texts."""
-    assert model.folder is not None
-    ran = running.opened(model.folder, model.config, tree, list(entries), texts)
+    ran = running.opened(folder, config, tree, list(entries), texts)
     from tersor.prune.calibrate import calibrate
 
     made = calibrate(

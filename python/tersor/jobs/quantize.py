@@ -20,7 +20,7 @@ from tersor.checkpoint._quantized import evidence, settings
 from tersor.checkpoint.gguf import GGUF, is_gguf
 from tersor.checkpoint.reader import CHUNK
 from tersor.checkpoint.writer import write_json
-from tersor.jobs import calibrate, compressed, encoded, gguf, restore
+from tersor.jobs import calibrate, compressed, encoded, gguf, restore, running
 from tersor.jobs.floats8 import Dense
 from tersor.quant import Encoded, pack
 
@@ -140,15 +140,10 @@ def quantize_safetensors(
             raise Misuse(f"{os.fspath(dst)}: a folder is quantized into another folder, this one is both")
         solved = calibrate.Solved()
         if calibration is not None:
-            if model.folder is None:
-                raise Misuse(f"{os.fspath(src)}: calibration runs a model, which is a folder")
-            if model.decoded:
-                raise Misuse(
-                    f"{os.fspath(src)}: calibration runs a model, and this one is of 8-bit floats: --scheme {how.codes}"
-                )
+            folder = running.folder_of(model.folder, model.decoded, src, f"--scheme {how.codes}")
             kinds = {name: (dtype, shape) for name, dtype, shape in shapes}
             solved = calibrate.solve(
-                model.folder,
+                folder,
                 config,
                 modules,
                 kinds,

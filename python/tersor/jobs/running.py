@@ -5,6 +5,7 @@ code, with the folder's own tokenizer.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,15 @@ def read_texts(path: StrPath) -> list[str]:
     if not texts:
         raise ValueError(f"{path}: holds no text")
     return texts
+
+
+def folder_of(folder: Path | None, decoded: Sequence[str], src: StrPath, instead: str) -> Path:
+    """The folder of a model that can be run, or a Misuse: a file is none, and transformers would decode 8-bit floats itself."""
+    if folder is None:
+        raise Misuse(f"{os.fspath(src)}: calibration runs a model, which is a folder")
+    if decoded:
+        raise Misuse(f"{os.fspath(src)}: calibration runs a model, and this one is of 8-bit floats: {instead}")
+    return folder
 
 
 def opened(

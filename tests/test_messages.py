@@ -7,6 +7,7 @@ import inspect
 import re
 import warnings
 
+import apart
 import ml_dtypes
 import numpy as np
 import pytest
@@ -29,73 +30,10 @@ PUBLIC = {
 NAMES = {key.partition(".")[2] for key in PUBLIC}
 INTERNAL = re.compile("|".join(rf"\b{name}\b" for name in sorted({k.name for k in _core.ops()} - NAMES)))
 #: functions of lists, numbers and foreign matrices, which have tests of their own here or elsewhere
-APART = {
+APART = apart.APART | {
     "hyperbolic.mobiusify",
-    "metrics.binned_mutual_information",
-    "metrics.calibration_curve",
-    "metrics.calibration_error",
-    "metrics.cka_matrix",
-    "metrics.curriculum_window",
-    "metrics.fit_power_law",
-    "metrics.human_correction_effort",
-    "metrics.kendall_rank_corrcoef",
-    "metrics.kmeans_1d",
-    "metrics.label_sharpness",
-    "metrics.neural_collapse",
-    "metrics.relaxed_errors",
-    "metrics.spearman_corrcoef",
-    "reduce.row_ids",
-    "prune.block_mask",
-    "prune.budget_allocate",
-    "prune.calibrate",
-    "prune.erk_densities",
-    "prune.global_masks",
-    "prune.global_prune",
-    "prune.global_threshold",
-    "prune.group_saliency",
-    "prune.lamp_scores",
-    "prune.nm_mask",
-    "prune.prune_safetensors",
-    "prune.cosine_schedule",
-    "prune.cubic_schedule",
-    "prune.linear_schedule",
-    "prune.rigl_update",
-    "prune.row_scores",
-    "prune.set_update",
-    "prune.sparsegpt",
-    "prune.uniform_densities",
-    "prune.wanda_mask",
-    "project.jl_dim",
-    "quant.adaquant",
-    "quant.adaround",
-    "quant.awq_search",
-    "quant.bit_allocate",
-    "quant.bias_correction",
-    "quant.bn_distill_loss",
-    "quant.bn_tune",
     "quant.kl_rows",
     "quant.layer_cosine",
-    "quant.qat_fraction",
-    "quant.repack",
-    "quant.repq_reparam",
-    "quant.zd_score",
-    "quant.calibrate",
-    "quant.codebook_ema",
-    "quant.dyadic",
-    "quant.gptq",
-    "quant.hessian",
-    "quant.int8_matmul",
-    "quant.kmeans",
-    "quant.kmeans_1d",
-    "quant.pow2_scale",
-    "quant.prepack",
-    "quant.push_down",
-    "quant.push_up",
-    "quant.smooth_scales",
-    "sparse.from_scipy",
-    "sparse.from_torch",
-    "sparse.nm_compress",
-    "sparse.nm_decompress",
 }
 #: numbers, or arrays of them
 NUMBERS = ("c", "t", "r", "beta", "scale", "zero_point")

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
     "page",
     [
         "README.md",
-        *(f"docs/{page}.md" for page in ("quickstart", "metrics", "optim", "geoopt", "embeddings", "pruning")),
+        *(f"docs/{page}.md" for page in ("quickstart", "metrics", "optim", "geoopt", "embeddings", "pruning", "norms")),
     ],
 )
 def test_examples_run(page):

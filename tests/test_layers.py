@@ -54,6 +54,15 @@ LAYERS = {
     "PoincareReLU": (_curved(tnn.PoincareReLU), ROWS),
     "PoincareAvgPool2d": (_curved(tnn.PoincareAvgPool2d, 2), IMAGE),
     "PoincareAttention": (_curved(tnn.PoincareAttention, DIM, 2), SEQUENCE),
+    "LayerNorm": (lambda: tnn.LayerNorm(DIM), ROWS),
+    "RMSNorm": (lambda: tnn.RMSNorm(DIM), ROWS),
+    "GroupNorm": (lambda: tnn.GroupNorm(2, DIM), IMAGE),
+    "BatchNorm1d": (lambda: tnn.BatchNorm1d(DIM), ROWS),
+    "BatchNorm2d": (lambda: tnn.BatchNorm2d(DIM), IMAGE),
+    "BatchNorm3d": (lambda: tnn.BatchNorm3d(DIM), (2, DIM, 3, 2, 2)),
+    "InstanceNorm1d": (lambda: tnn.InstanceNorm1d(DIM, affine=True), (2, DIM, 6)),
+    "InstanceNorm2d": (lambda: tnn.InstanceNorm2d(DIM, affine=True), IMAGE),
+    "InstanceNorm3d": (lambda: tnn.InstanceNorm3d(DIM, affine=True), (2, DIM, 3, 2, 2)),
     "PoincareResidual": (lambda: tnn.PoincareResidual(tnn.PoincareLinear(DIM, DIM), c=0.7), ROWS),
 }
 EVERY = pytest.mark.parametrize("name", list(LAYERS))
@@ -84,8 +93,10 @@ def test_no_layer_is_left_out():
 @pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
 def test_autocast_takes_what_a_layer_before_it_gives(name, low):
     layer, x = made(name)
-    # functions of tangent vectors by elements keep the type, as torch's own do
-    products = isinstance(layer, (tnn.QuantLinear, tnn.SparseLinear, tnn.PoincareActivation))
+    # functions of tangent vectors by elements and batch norms keep the type, as torch's own do
+    products = isinstance(
+        layer, (tnn.QuantLinear, tnn.SparseLinear, tnn.PoincareActivation, nn.modules.batchnorm._BatchNorm)
+    )
     with torch.autocast("cpu", dtype=low):
         y = layer(x.to(low))
     want = layer(x.to(low).float())

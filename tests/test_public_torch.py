@@ -12,7 +12,7 @@ import torch
 from tersor import hyperbolic as H
 from tersor import lorentz as L
 from tersor import loss as O
-from tersor import metrics, norm, project, prune, quant, sparse
+from tersor import metrics, norm, project, prune, quant, reduce, sparse
 from tersor._public import families
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -26,6 +26,8 @@ def some(*shape, scale=0.3):
 X, Y, V, W = (some(3, 4) for _ in range(4))
 MATRIX = sparse.from_dense(torch.tensor([[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]], dtype=torch.float64))
 MASK = torch.arange(12).reshape(3, 4) % 2 == 0
+LABELS = torch.tensor([0, 1, 0, 1])
+REGION = (torch.arange(32) % 3 == 0).reshape(2, 1, 4, 4)
 SCALE = torch.tensor(0.05, dtype=torch.float64)
 PACKED = quant.prepack(quant.encode(some(5, 4).float(), "int8-row"))
 
@@ -142,6 +144,17 @@ CASES = {
     "metrics.residual_contribution": (lambda u, r: metrics.residual_contribution(u, r)[0], (X, Y)),
     "loss.info_nce": (lambda x, y: O.info_nce(x, y, temperature=0.5, symmetric=True), (X, Y)),
     "norm.rms_norm": (lambda x, w: norm.rms_norm(x, 4, w), (X, V[0])),
+    "norm.add_norm": (lambda x, r, w: norm.add_norm(x, r, w)[0], (X, Y, V[0])),
+    "norm.batch_norm": (lambda x, w, b: norm.batch_norm(x, None, None, w, b, True), (X, V[0], W[0])),
+    "norm.crms_norm": (lambda x, w: norm.crms_norm(x, w), (X, V[0])),
+    "norm.group_norm": (lambda x, w: norm.group_norm(x, 2, w), (some(3, 4, 2), V[0])),
+    "norm.instance_norm": (lambda x, w: norm.instance_norm(x, w), (some(3, 4, 2), V[0])),
+    "norm.layer_norm": (lambda x, w, b: norm.layer_norm(x, 4, w, b), (X, V[0], W[0])),
+    "norm.region_norm": (lambda x: norm.region_norm(x, REGION), (some(2, 3, 4, 4),)),
+    "norm.standardize": (lambda x, w: norm.standardize(x, w, dim=-1, labels=LABELS, num_segments=2), (X, V[0])),
+    "norm.weight_standardize": (lambda w, g: norm.weight_standardize(w, g), (X, V[:, 0])),
+    "reduce.segment_reduce": (lambda x: reduce.segment_reduce(x, "std", dim=-1, labels=LABELS, num_segments=2), (X,)),
+    "reduce.segment_moments": (lambda x: reduce.segment_moments(x, dim=-1).var, (X,)),
     "project.fwht": (project.fwht, (X,)),
     "project.project": (lambda x: project.project(x, 5), (X,)),
     "sparse.spmm": (lambda x: sparse.spmm(MATRIX, x), (X,)),
@@ -321,7 +334,10 @@ for i, call in enumerate(calls):
 
 
 #: arguments that may be of 16 bits where those after them are float32
-WIDER = {("norm.rms_norm", 0)}
+WIDER = {
+    (f"norm.{name}", 0)
+    for name in ("batch_norm", "crms_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm", "standardize")
+} | {("norm.weight_standardize", 0)}
 #: functions of several float tensors or matrices
 MIXED = {name: case for name, case in CASES.items() if len(case[1]) > 1} | {
     "hyperbolic.segment_midpoint": (lambda w, x: H.segment_midpoint(MATRIX.with_data(w), x), (MATRIX.data, X)),

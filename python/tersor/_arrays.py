@@ -20,6 +20,7 @@ Number = Any
 Weight = Any
 Level = Any
 Codes = Any
+Values = Any
 Integers = Any
 Mask = Any
 Labels = Any

@@ -23,7 +23,7 @@ from tersor._values import out_of_range
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: families that are composed of what there is and declare no operator of their own
-COMPOSED = ("metrics", "reduce")
+COMPOSED = ("metrics",)
 
 #: the annotations that say what an array is made of
 TYPES: dict[str, tuple[str, ...]] = {
@@ -31,6 +31,7 @@ TYPES: dict[str, tuple[str, ...]] = {
     "Number": FLOATS,
     "Weight": FLOATS,  # of the type of the data or wider: the operator says
     "Level": (*FLOATS, *INTEGERS),
+    "Values": (*FLOATS, *INTEGERS),
     "Codes": ("int8", "uint8", "int32"),
     "Integers": INTEGERS,
     "Mask": ("bool",),

@@ -155,7 +155,10 @@ class Signature:
 
 
 def grain(shape: tuple[int, ...], axes: int, group: int) -> tuple[int, ...]:
-    """The shape of a scale: groups of the last axis, or the sizes of the axes whose bit is set, or ()."""
+    """The shape of a scale: groups of the last axis, or the sizes of the axes whose bit is set, or (); below 0, so many groups
+    before these axes."""
+    if group < 0:
+        return (-group, *(n if axes >> i & 1 else 1 for i, n in enumerate(shape)))
     if group:
         return (*shape[:-1], shape[-1] // group) if shape else ()
     return tuple(n if axes >> i & 1 else 1 for i, n in enumerate(shape)) if axes else ()

@@ -18,8 +18,10 @@ import numpy as np
 
 from tersor._public import families
 
-#: the families that have a table here, the compressed layers, and masks while training
-FAMILIES = tuple(sorted(f for f in [*families(), "layers", "masks"] if importlib.util.find_spec(f"{__name__}.{f}")))
+#: the families that have a table here, the compressed layers, masks while training, and norms with reductions
+FAMILIES = tuple(
+    sorted(f for f in [*families(), "layers", "masks", "reductions"] if importlib.util.find_spec(f"{__name__}.{f}"))
+)
 
 Call = Callable[[], Any]
 

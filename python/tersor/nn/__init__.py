@@ -17,6 +17,17 @@ from tersor.nn.embedding import QuantEmbedding
 from tersor.nn.gradual import GradualPruner
 from tersor.nn.linear import PoincareLinear, PoincareMLR, identity_
 from tersor.nn.masks import Masks
+from tersor.nn.norm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    LayerNorm,
+    RMSNorm,
+)
 from tersor.nn.points import HEmbedding
 from tersor.nn.pool import PoincareAvgPool2d
 from tersor.nn.quant import QuantLinear
@@ -26,11 +37,19 @@ from tersor.nn.sparse import SparseLinear
 from tersor.nn.wrapped_normal import WrappedNormal
 
 __all__ = [
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
     "Conversion",
     "Curvature",
     "DynamicSparse",
     "GradualPruner",
+    "GroupNorm",
     "HEmbedding",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "LayerNorm",
     "Masks",
     "PoincareActivation",
     "PoincareAttention",
@@ -43,6 +62,7 @@ __all__ = [
     "PoincareResidual",
     "QuantEmbedding",
     "QuantLinear",
+    "RMSNorm",
     "Shrinking",
     "SparseLinear",
     "WrappedNormal",

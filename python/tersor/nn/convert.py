@@ -13,6 +13,7 @@ from torch import nn
 
 from tersor.checkpoint._parts import held
 from tersor.checkpoint._patterns import Patterns
+from tersor.nn.norm import OURS, THEIRS, exchanged
 from tersor.nn.quant import QuantLinear
 from tersor.nn.sparse import SparseLinear
 from tersor.quant import Encoded
@@ -21,6 +22,8 @@ from tersor.quant import Encoded
 DENSE = "dense"
 #: layers of few weights, and the share of zeros from which on they are faster than dense ones
 SPARSE, ENOUGH = "sparse", 0.7
+#: torch's norms
+NORM = "norm"
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ def convert(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
 ) -> Conversion:
-    r"""Exchanges the linear layers of a model for `QuantLinear` or `SparseLinear` ones, in place, or brings them back.
+    r"""Exchanges the linear layers of a model for `QuantLinear` or `SparseLinear` ones, or its norms, in place, or brings them
+    back.
 
     Parameters
     ----------
@@ -59,8 +63,9 @@ def convert(
         names.
     scheme : str, or a mapping of names to Encoded
         "int8-row", "int4-g128", "nf4" or another of `tersor.quant.encode`; or "sparse", which makes a `SparseLinear` of each
-        layer that was pruned, of whose weight 70 % are 0 or more; or "dense", which makes a ``torch.nn.Linear`` of the weight
-        of each `QuantLinear` and `SparseLinear`; or the codes of the weights themselves by name, as
+        layer that was pruned, of whose weight 70 % are 0 or more; or "norm", which makes of torch's norms those of `tersor.nn`
+        with the same parameters and state; or "dense", which makes a ``torch.nn.Linear`` of the weight of each `QuantLinear`
+        and `SparseLinear`, and torch's norms again; or the codes of the weights themselves by name, as
         `tersor.convert.load_encoded` reads them from a file: a name is that of a layer, or one ends with the other and with no
         other's, so that a head or a prefix more on either side does not matter.
     activations : "float" or "int8"
@@ -112,13 +117,16 @@ def convert(
         )
     codes, scheme = (None, scheme) if isinstance(scheme, str) else (dict(scheme), "int8-row")
     back = scheme == DENSE
-    kind: Any = (QuantLinear, SparseLinear) if back else nn.Linear
+    kind: Any = (QuantLinear, SparseLinear, *THEIRS) if back else tuple(OURS) if scheme == NORM else nn.Linear
+    if type(model) in OURS or type(model) in THEIRS:
+        raise TypeError(f"convert: model is a {type(model).__name__} itself; put it in a module")
     if isinstance(model, (nn.Linear, QuantLinear, SparseLinear)):
         way = "SparseLinear.from_dense" if scheme == SPARSE else "QuantLinear.from_float"
         raise TypeError(f"convert: model is a {type(model).__name__} itself; use {way}, or put it in a module")
-    if scheme == SPARSE and activations != "float":
-        raise ValueError(f"convert: a sparse layer takes activations as they come, got activations={activations!r}")
-    if not back and scheme != SPARSE:  # refuses what it does not know
+    if scheme in (SPARSE, NORM) and activations != "float":
+        what = "sparse layer" if scheme == SPARSE else "norm"
+        raise ValueError(f"convert: a {what} takes activations as they come, got activations={activations!r}")
+    if not back and scheme not in (SPARSE, NORM):  # refuses what it does not know
         QuantLinear.empty(0, 0, scheme, bias=False, activations=activations)
     names: dict[int, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
@@ -126,7 +134,7 @@ def convert(
     found = {name: m for name, m in model.named_modules() if isinstance(m, kind)}
     patterns = Patterns(include, exclude, "convert")
     patterns.check(f"{name}.weight" for every in names.values() for name in every)
-    shared = {} if back else _shared(model)
+    shared = {} if back or scheme == NORM else _shared(model)
     made: dict[str, nn.Module] = {}
     left: dict[str, str] = {}
     own = {} if codes is None else _paired(found, codes, left)
@@ -140,7 +148,12 @@ def convert(
             why = "there are no codes of it"
         if why is None:
             try:
-                if back:
+                if scheme == NORM and type(module) in THEIRS:
+                    left[name] = "it is one already"
+                    continue
+                if scheme == NORM or type(module) in THEIRS:
+                    made[name] = exchanged(module)
+                elif back:
                     made[name] = _dense(module)
                 elif scheme == SPARSE:
                     few = SparseLinear.from_dense(module)

@@ -6,6 +6,9 @@
 
 mod chunk;
 mod lists;
+pub mod moments;
+pub mod places;
+pub mod walk;
 
 pub use chunk::Chunk;
 pub use lists::{CHUNK, Lists, PART, SLOTS, Turned};

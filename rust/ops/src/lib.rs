@@ -47,6 +47,7 @@ static ALL: LazyLock<Vec<Operator>> = LazyLock::new(|| {
         ("prune", prune::TABLES),
         ("quant", quant::TABLES),
         ("random", random::TABLES),
+        ("reduce", reduce::TABLES),
         ("sparse", sparse::TABLES),
     ];
     let read = |family, op: &base::Op| Operator {

@@ -73,7 +73,7 @@ pub enum Shape {
     Like(usize),
     Of(Lead, Vec<Size>),
     /// `grain(x, axes, group)`: the shape of a scale of x. Groups of its last axis; or the axes whose bit is set, the others
-    /// being 1; or nothing.
+    /// being 1; or nothing. Below 0, so many groups come before these axes.
     Grain([usize; 3]),
 }
 
@@ -277,8 +277,9 @@ impl Signature {
 fn grain(shape: &[usize], axes: i64, group: i64) -> impl Iterator<Item = usize> + '_ {
     let kept = if group != 0 || axes != 0 { shape } else { &[] };
     let last = shape.len().wrapping_sub(1);
-    kept.iter().enumerate().map(move |(i, &n)| match group {
-        0 => {
+    let groups = (group < 0).then_some(group.unsigned_abs() as usize);
+    let own = kept.iter().enumerate().map(move |(i, &n)| match group {
+        ..=0 => {
             if axes >> i & 1 == 1 {
                 n
             } else {
@@ -287,7 +288,8 @@ fn grain(shape: &[usize], axes: i64, group: i64) -> impl Iterator<Item = usize> 
         }
         g if i == last => n / usize::try_from(g).unwrap_or(usize::MAX),
         _ => n,
-    })
+    });
+    groups.into_iter().chain(own)
 }
 
 fn value(s: &Size, sizes: &Sizes, scalars: &[Scalar]) -> i64 {

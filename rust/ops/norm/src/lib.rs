@@ -1,5 +1,9 @@
 //! Norms of rows: a row divided by its size, then weighted. The one rule: moments are sums in f64 or better.
 
+mod affine;
+mod backward;
+mod standardize;
+
 use base::near::{self, near};
 use base::simd::*;
 use base::store::Store;
@@ -16,6 +20,16 @@ pub static OPS: &[Op] = ops! {
     rms_norm_bwd(g[.., d], x[.., d], weight[.., d]?: x | float32; eps, needs: needs)
         -> (dx[x]?, dweight[weight]?) in place
         = |t, s| weighted(t, 2, |t| backward(t, s[0].float(), s[1].int() & DWEIGHT != 0));
+    standardize(x[*], weight[*]?: x | float32, bias[*]?: x | float32, labels[*]?, sample_weight[*]?, mean_given[*]?, var_given[*]?;
+            kept: int, groups: int, mode: int, eps, correction, alpha, by_segment: bool)
+        -> (y[x], count[grain(x, kept, groups)]: float64, mean[grain(x, kept, groups)]: float64,
+            var[grain(x, kept, groups)]: float64)
+        = standardize::forward;
+    standardize_bwd(g[*], gcount[*], gmean[*], gvar[*], x[*], weight[*]?: x | float32, bias[*]?: x | float32,
+            labels[*]?, sample_weight[*]?, mean_given[*]?, var_given[*]?, count[*], mean[*], var[*];
+            kept: int, groups: int, mode: int, eps, correction, alpha, by_segment: bool, needs: needs)
+        -> (dx[x]?, dweight[weight]?, dbias[bias]?, dsample_weight[sample_weight]?)
+        = backward::backward;
 };
 
 /// The bit of `needs` for the gradient of the weight.

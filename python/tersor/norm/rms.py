@@ -6,7 +6,6 @@ The rule of this file: moments are taken in float64, whatever the type of the da
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from tersor._arrays import Weight, dtype_name
 from tersor._op import op
 from tersor._reference import Array, dot, there
 from tersor._sample import Draw
+from tersor.norm._arguments import last_axes
 
 __all__ = ["rms_norm"]
 
@@ -60,17 +60,6 @@ def _rms_norm_bwd(g: Array, x: Array, weight: Array = None, eps: float = 1e-6, n
         return dx, nothing
     dw = g * x * r
     return dx, dw if weight.shape == dw.shape else dw.reshape(-1, x.shape[-1]).sum(0).reshape(weight.shape)
-
-
-def _shape(given: Any) -> tuple[int, ...]:
-    try:
-        return (operator.index(given),)
-    except TypeError:
-        pass
-    try:
-        return tuple(operator.index(n) for n in given)
-    except TypeError:
-        raise TypeError(f"rms_norm: normalized_shape must be an int or a tuple of ints, got {given!r}") from None
 
 
 def rms_norm(
@@ -122,10 +111,8 @@ def rms_norm(
     array([[0.8485, 1.1314],
            [0.    , 1.4142]])
     """
-    shape = _shape(normalized_shape)
+    shape = last_axes("rms_norm", x, normalized_shape)
     n = len(shape)
-    if not n or tuple(x.shape[-n:]) != shape:
-        raise ValueError(f"rms_norm: x of shape {tuple(x.shape)} does not end in normalized_shape {shape}")
     if weight is not None and tuple(weight.shape) != shape:
         raise ValueError(f"rms_norm: weight has shape {tuple(weight.shape)}, normalized_shape is {shape}")
     if eps is None:

@@ -1,0 +1,140 @@
+"""Norms and reductions against torch's own. The one rule: a peer gives the same numbers in the same type, and traced peers are
+those of torch's compiler.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from tersor import norm, reduce
+from tersor.bench import Case, Target
+
+MAPS, ROWS = (16, 64, 56, 56), (4096, 512)
+
+
+def of(shape: tuple[int, ...]) -> Any:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def pair(
+    title: str, ours: Callable[..., Any], eager: Callable[..., Any], x: Any, limit: float, passes: int = 2
+) -> Case:
+    """A norm, torch's, and torch's traced."""
+    traced = torch.compile(eager)
+    calls = {"tersor": lambda: ours(x), "torch": lambda: eager(x), "torch.compile": lambda: traced(x)}
+    return Case(title, calls, traffic=passes * x.nbytes, targets=[Target("tersor", ("torch",), limit)])
+
+
+def layer_norm() -> Case:
+    x, w = of(ROWS), of(ROWS[-1:])
+    return pair(
+        "layer_norm f32 4096×512",
+        lambda x: norm.layer_norm(x, 512, w, w),
+        lambda x: F.layer_norm(x, (512,), w, w),
+        x,
+        1.0,
+    )
+
+
+def rms_norm() -> Case:
+    x, w = of(ROWS), of(ROWS[-1:])
+    return pair(
+        "rms_norm f32 4096×512", lambda x: norm.rms_norm(x, 512, w), lambda x: F.rms_norm(x, (512,), w), x, 1 / 3
+    )
+
+
+def batch_norm() -> Case:
+    x, w = of(MAPS), of((64,))
+    return pair(
+        "batch_norm in training f32 16×64×56×56",
+        lambda x: norm.batch_norm(x, None, None, w, w, True),
+        lambda x: F.batch_norm(x, None, None, w, w, True),
+        x,
+        0.25,
+        3,
+    )
+
+
+def instance_norm() -> Case:
+    x, w = of(MAPS), of((64,))
+    return pair(
+        "instance_norm f32 16×64×56×56",
+        lambda x: norm.instance_norm(x, w, w),
+        lambda x: F.instance_norm(x, None, None, w, w),
+        x,
+        0.2,
+    )
+
+
+def group_norm() -> Case:
+    x, w = of(MAPS), of((64,))
+    return pair(
+        "group_norm 8 f32 16×64×56×56",
+        lambda x: norm.group_norm(x, 8, w, w),
+        lambda x: F.group_norm(x, 8, w, w),
+        x,
+        1 / 3,
+    )
+
+
+def composed(x: Any, mask: Any) -> Any:
+    """Each region's moments by products with its mask."""
+    y = torch.zeros_like(x)
+    for inside in (mask, ~mask):
+        m = inside.to(x.dtype)
+        n = m.sum()
+        mean = (x * m).sum((0, 2, 3), keepdim=True) / n
+        var = (((x - mean) * m) ** 2).sum((0, 2, 3), keepdim=True) / n
+        y = y + (x - mean) / (var + 1e-5).sqrt() * m
+    return y
+
+
+def region_norm() -> Case:
+    x = of(MAPS)
+    mask = of((16, 1, 56, 56)) > 0.5
+    return pair(
+        "region_norm f32 16×64×56×56",
+        lambda x: norm.region_norm(x, mask),
+        lambda x: composed(x, mask),
+        x,
+        1 / 15,
+        3,
+    )
+
+
+def peri_pair() -> Case:
+    x, r, w = of(ROWS), of(ROWS).flip(0), of(ROWS[-1:])
+
+    def eager(x: Any) -> Any:
+        s = r + F.rms_norm(x, (512,), w, 1e-6)
+        return F.rms_norm(s, (512,), w, 1e-6), s
+
+    return pair(
+        "add_norm with an inner norm f32 4096×512",
+        lambda x: norm.add_norm(x, r, w, inner_weight=w),
+        eager,
+        x,
+        1 / 8,
+        4,
+    )
+
+
+def segment_means() -> Case:
+    rng = np.random.default_rng(0)
+    x, labels = rng.standard_normal(1_000_000, np.float32), rng.integers(0, 100, 1_000_000)
+    return Case(
+        "segment_reduce mean f32 1M, 100 labels",
+        {
+            "tersor": lambda: reduce.segment_reduce(x, "mean", labels=labels, num_segments=100),
+            "NumPy bincount": lambda: np.bincount(labels, x, 100) / np.bincount(labels, minlength=100),
+        },
+        traffic=12 * len(x),
+    )
+
+
+CASES = [layer_norm, rms_norm, batch_norm, instance_norm, group_norm, region_norm, peri_pair, segment_means]
+
+HEADLINE = batch_norm

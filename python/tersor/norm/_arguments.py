@@ -1,0 +1,42 @@
+"""What norms are told. The one rule: a number that is none is named with what was got."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+from tersor._arrays import FLOATS, dtype_name
+
+
+def checked_eps(who: str, eps: Any) -> float:
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)):
+        raise TypeError(f"{who}: eps must be a number, got {type(eps).__name__}")
+    if not (eps >= 0 and math.isfinite(eps)):
+        raise ValueError(f"{who}: eps must be finite and not negative, got {eps}")
+    return float(eps)
+
+
+def alike(who: str, x: Any, weight: Any, bias: Any = None) -> None:
+    """Raises unless γ and β are of the type of `x`, or float32 beside 16 bits."""
+    own = dtype_name(x.dtype)
+    for name, p in (("weight", weight), ("bias", bias)):
+        if p is None or dtype_name(p.dtype) == own:
+            continue
+        if dtype_name(p.dtype) != "float32" or own not in FLOATS[2:]:
+            raise TypeError(f"{who}: {name} is {dtype_name(p.dtype)}, x is {own}; tersor does not convert silently")
+
+
+def last_axes(who: str, x: Any, given: Any) -> tuple[int, ...]:
+    """``normalized_shape`` as torch has it, the last axes of `x`."""
+    try:
+        shape: tuple[int, ...] = (operator.index(given),)
+    except TypeError:
+        try:
+            shape = tuple(operator.index(n) for n in given)
+        except TypeError:
+            raise TypeError(f"{who}: normalized_shape must be an int or a tuple of ints, got {given!r}") from None
+    n = len(shape)
+    if not n or tuple(x.shape[-n:]) != shape:
+        raise ValueError(f"{who}: x of shape {tuple(x.shape)} does not end in normalized_shape {shape}")
+    return shape

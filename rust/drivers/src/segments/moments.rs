@@ -1,0 +1,196 @@
+//! Moments of neighbours: weight, mean and squares about it. The one rule: numbers are taken from one of their own, so that equal
+//! ones have exactly their value for a mean and no spread, whatever their size.
+
+use super::places::{Ids, Places, Weight};
+use base::simd::*;
+use base::store::{STEP, Store};
+use base::{Result, Tensor, try_vec};
+use std::ops::Range;
+
+/// W = Σw, μ = Σwx/W and M = Σw(x − μ)².
+#[derive(Clone, Copy, Default, Debug, PartialEq)]
+pub struct Moment {
+    pub w: f64,
+    pub mean: f64,
+    pub m2: f64,
+}
+
+impl Moment {
+    /// With those that follow (Chan, Golub and LeVeque, 1979).
+    #[inline(always)]
+    pub fn merge(&mut self, b: Moment) {
+        if self.w == 0.0 {
+            *self = b;
+        } else if b.w != 0.0 {
+            let (w, delta) = (self.w + b.w, b.mean - self.mean);
+            let (share, m2) = (b.w / w, self.m2 + b.m2);
+            // means that are one: nothing moves, infinities neither
+            if delta != 0.0 {
+                self.mean = if self.mean.is_finite() { self.mean + delta * share } else { self.mean + b.mean };
+            }
+            (self.w, self.m2) = (w, m2 + delta * delta * (self.w * share));
+        }
+    }
+    /// From Σw, Σw(x − p) and Σw(x − p)².
+    #[inline(always)]
+    pub fn about(p: f64, w: f64, s1: f64, s2: f64) -> Moment {
+        if w == 0.0 {
+            return Moment::default();
+        }
+        let off = s1 / w;
+        let m2 = s2 - s1 * off;
+        // what rounding leaves below 0 is none
+        Moment { w, mean: p + off, m2: if m2 < 0.0 { 0.0 } else { m2 } }
+    }
+}
+
+/// The sums of x − p and of its square, in lanes.
+#[inline(always)]
+fn sums<S: Simd, T: Store>(s: S, x: &[T], p: f64) -> [f64; 2] {
+    let zero = f64x8::splat(s, 0.0);
+    let mut acc = [[zero; 2]; 2];
+    let whole = x.chunks_exact(STEP);
+    let mut rest = [0.0; 2];
+    for v in whole.remainder() {
+        let d = v.to_f64() - p;
+        rest = [rest[0] + d, d.mul_add(d, rest[1])];
+    }
+    for x in whole {
+        let v = T::load16(s, x);
+        for k in 0..2 {
+            let d = v[k] - p;
+            acc[k] = [acc[k][0] + d, d.mul_add(d, acc[k][1])];
+        }
+    }
+    [0, 1].map(|i| hsum(acc[0][i] + acc[1][i]) + rest[i])
+}
+
+/// The moments of neighbours: in one sweep about the first of them, which for float64 a second one about their mean sharpens.
+#[inline(always)]
+pub fn moments<S: Simd, T: Store>(s: S, x: &[T]) -> Moment {
+    let (p, w) = (x[0].to_f64(), x.len() as f64);
+    let [s1, s2] = sums(s, x, p);
+    let mut found = Moment::about(p, w, s1, s2);
+    if size_of::<T>() == 8 && found.mean.is_finite() {
+        let [e1, e2] = sums(s, x, found.mean);
+        found.m2 = (e2 - e1 * (e1 / w)).max(0.0);
+    }
+    if found.mean.is_nan() {
+        // infinities less infinities: the mean has the sum of them
+        found.mean = x.iter().map(|v| v.to_f64()).sum::<f64>() / w;
+    }
+    found
+}
+
+/// The moments of the segments of a block; those that neighbours share one by one are sums about the first that was met.
+pub struct Moments {
+    first: usize,
+    pub found: Vec<Moment>,
+    /// w, p, Σw(x − p), Σw(x − p)²; empty where neighbours lie in one segment.
+    apart: [Vec<f64>; 4],
+}
+
+impl Moments {
+    pub fn new(segments: Range<usize>, apart: bool) -> Result<Self> {
+        let n = segments.len();
+        let room = || try_vec(if apart { n } else { 0 }, 0.0);
+        let found = try_vec(n, Moment::default())?;
+        Ok(Moments { first: segments.start, found, apart: [room()?, room()?, room()?, room()?] })
+    }
+
+    pub fn get(&self, segment: usize) -> &Moment {
+        &self.found[segment - self.first]
+    }
+
+    pub fn merge(&mut self, later: &Moments) {
+        for (a, b) in self.found.iter_mut().zip(&later.found) {
+            a.merge(*b);
+        }
+    }
+
+    /// Adds what pieces of `x` hold.
+    #[inline(always)]
+    pub fn add<S: Simd, T: Store, const K: usize>(
+        &mut self,
+        s: S,
+        places: &Places<K>,
+        x: &[T],
+        pieces: Range<usize>,
+    ) -> Result<()> {
+        let mut room = places.room()?;
+        places.walk.each(pieces, |p| {
+            let x = &x[p.at..p.at + p.len];
+            let weight = places.weight(&p);
+            match (places.ids(&p, &mut room), weight) {
+                (Ids::None, _) => {}
+                (Ids::One(i), Weight::One(w)) if w > 0.0 => {
+                    let m = moments(s, x);
+                    self.found[i - self.first].merge(Moment { w: m.w * w, mean: m.mean, m2: m.m2 * w });
+                }
+                (_, Weight::One(w)) if !(w > 0.0) => {}
+                (Ids::Run(from), Weight::One(weight)) => self.row(from - self.first, weight, x),
+                (ids, weight) => self.scatter(&ids, &weight, x),
+            }
+        });
+        self.close();
+        Ok(())
+    }
+
+    /// Neighbours of neighbouring segments.
+    #[inline(always)]
+    fn row<T: Store>(&mut self, from: usize, weight: f64, x: &[T]) {
+        let [w, p, s1, s2] = self.apart.each_mut().map(|v| &mut v[from..from + x.len()]);
+        if w[0] == 0.0 {
+            for (p, x) in p.iter_mut().zip(x) {
+                *p = x.to_f64();
+            }
+        }
+        for i in 0..x.len() {
+            let d = x[i].to_f64() - p[i];
+            w[i] += weight;
+            s1[i] += weight * d;
+            s2[i] += weight * d * d;
+        }
+    }
+
+    /// Neighbours of any segments, with any weights.
+    #[inline(always)]
+    fn scatter<T: Store>(&mut self, ids: &Ids, weight: &Weight, x: &[T]) {
+        let [w, p, s1, s2] = self.apart.each_mut().map(|v| &mut v[..]);
+        for (i, x) in x.iter().enumerate() {
+            let (Some(at), weight) = (ids.at(i), weight.at(i)) else { continue };
+            if !(weight > 0.0) {
+                continue;
+            }
+            let (at, x) = (at - self.first, x.to_f64());
+            if w[at] == 0.0 {
+                p[at] = x;
+            }
+            let d = x - p[at];
+            w[at] += weight;
+            s1[at] += weight * d;
+            s2[at] += weight * d * d;
+        }
+    }
+
+    /// What was met one by one joins the rest.
+    #[inline(always)]
+    fn close(&mut self) {
+        let [w, p, s1, s2] = &mut self.apart;
+        for (i, w) in w.iter_mut().enumerate().filter(|(_, w)| **w != 0.0) {
+            self.found[i].merge(Moment::about(p[i], *w, s1[i], s2[i]));
+            (*w, s1[i], s2[i]) = (0.0, 0.0, 0.0);
+        }
+    }
+}
+
+/// Writes W, mean and variance of segments, which have none where they are empty.
+pub fn write<'a>(found: impl Iterator<Item = &'a Moment>, [count, mean, var]: [&Tensor; 3]) -> Result<()> {
+    let (count, mean, var) = (count.slice_mut::<f64>()?, mean.slice_mut::<f64>()?, var.slice_mut::<f64>()?);
+    for (i, m) in found.enumerate() {
+        let none = m.w == 0.0;
+        (count[i], mean[i], var[i]) =
+            (m.w, if none { f64::NAN } else { m.mean }, if none { f64::NAN } else { m.m2 / m.w });
+    }
+    Ok(())
+}

@@ -1,0 +1,376 @@
+//! The gradient of a standardisation. The one rule: only what is asked is computed, read and written.
+//!
+//! With h = γg, z = (x − μ)r, H = Σh and A = Σhz of a segment, statistics send back w(B + C(x − μ_b)): for the variance
+//! B = −(1 − α)rH/W and C = −(1 − α)r²A/(W − c); dx = rh + w(B + C(x − μ_b)), dγ = Σgz, dβ = Σg and
+//! dw = B(x − μ_b) + ½C(x − μ_b)² − D, where D = ½Cv. What comes in for W, μ_b and v_b is added to B, C and D.
+
+use crate::affine::{Affine, K, Numbers, lanes, load, store};
+use crate::standardize::{Mode, Rule, beside};
+use base::simd::*;
+use base::store::Store;
+use base::{Result, Scalar, Tensor, by_float, try_vec};
+use drivers::segments::moments::Moment;
+use drivers::segments::places::{self, Ids, Out, Places, Reduction, Weight};
+use drivers::segments::walk::PIECE;
+use std::ops::Range;
+
+/// The bits of `needs`.
+const DX: i64 = 1;
+const DWEIGHT: i64 = 2;
+const DBIAS: i64 = 4;
+const DSAMPLE: i64 = 8;
+
+/// What a segment knows: μ, r, μ_b, and what it sends back.
+#[derive(Clone, Copy, Default)]
+struct Back {
+    mu: f64,
+    r: f64,
+    mean: f64,
+    b: f64,
+    c: f64,
+    d: f64,
+}
+
+struct Pull<'a, T> {
+    places: &'a Places<K>,
+    rule: Rule,
+    /// W, μ_b, v_b and their gradients.
+    stats: [&'a [f64]; 3],
+    into: [&'a [f64]; 3],
+    g: &'a [T],
+    x: &'a [T],
+    dx: Option<Out<'a, T>>,
+    gamma: Box<Affine>,
+    beta: Box<Affine>,
+    /// Sizes of dγ and dβ, as far as they are wanted.
+    sizes: [usize; 2],
+}
+
+struct Table {
+    first: usize,
+    backs: Vec<Back>,
+    /// H and A.
+    sums: Vec<[f64; 2]>,
+    affine: [Vec<f64>; 2],
+}
+
+impl<T> Pull<'_, T> {
+    fn unit(&self, i: usize) -> Back {
+        let [w, mean, var] = self.stats.map(|v| v[i]);
+        let [mu, r] = self.rule.unit(i, Moment { w, mean, m2: var * w });
+        Back { mu, r, mean, ..Back::default() }
+    }
+    fn back(&self, i: usize, [h, a]: [f64; 2]) -> Back {
+        let (mut back, [w, mean, var]) = (self.unit(i), self.stats.map(|v| v[i]));
+        if self.rule.given() || w == 0.0 {
+            return back;
+        }
+        let (r, part) = (back.r, 1.0 - self.rule.alpha);
+        let [gw, gm, gv] = self.into.map(|v| v[i]);
+        let (b, c, d) = match self.rule.mode {
+            Mode::Var => {
+                let free = w - self.rule.correction;
+                let c = -part * r * r * a / free;
+                (-part * r * h / w, c, 0.5 * c * var * (w / free))
+            }
+            Mode::Rms => {
+                let c = -r * r * a / w;
+                (c * mean, c, 0.5 * c * var)
+            }
+            Mode::Crms => {
+                let c = -r * r * a / (w + 1.0);
+                (c * mean * (1.0 + w), c, 0.0)
+            }
+            Mode::Centre => (-h / w, 0.0, 0.0),
+        };
+        back.b = b + gm / w;
+        back.c = c + 2.0 * gv / w;
+        back.d = d + gv * var / w - gw;
+        back
+    }
+}
+
+impl<T: Store> Reduction<K> for Pull<'_, T> {
+    type Table = Table;
+    fn extra(&self) -> usize {
+        self.sizes.iter().sum()
+    }
+    fn table(&self, segments: Range<usize>) -> Result<Table> {
+        let mut backs = try_vec(segments.len(), Back::default())?;
+        for (back, i) in backs.iter_mut().zip(segments.clone()) {
+            *back = self.unit(i);
+        }
+        let affine = [try_vec(self.sizes[0], 0.0)?, try_vec(self.sizes[1], 0.0)?];
+        Ok(Table { first: segments.start, backs, sums: try_vec(segments.len(), [0.0; 2])?, affine })
+    }
+    #[inline(always)]
+    fn gather<S: Simd>(&self, s: S, table: &mut Table, pieces: Range<usize>) -> Result<()> {
+        let places = self.places;
+        let Table { first, backs, sums, affine: [dgamma, dbeta] } = table;
+        let (mut ids, mut rooms) = (places.room()?, try_vec(3 * PIECE, 0.0)?);
+        let (one, rooms) = rooms.split_at_mut(PIECE);
+        let (zs, hs) = rooms.split_at_mut(PIECE);
+        places.walk.each(pieces, |p| {
+            let ids = places.ids(&p, &mut ids);
+            let (g, x) = (&self.g[p.at..p.at + p.len], &self.x[p.at..p.at + p.len]);
+            let zero = f64x8::splat(s, 0.0);
+            if let Ids::None = ids {
+                return;
+            }
+            if let Ids::One(id) = ids {
+                let Back { mu, r, .. } = backs[id - *first];
+                let mut acc = [[zero; 2]; 2];
+                let single = match self.gamma.get(places, &p, &ids, one) {
+                    Numbers::One(v) => Some(v),
+                    Numbers::Each(_) => None,
+                };
+                // γ and β are one, or one is absent or not asked for
+                if let Some(gamma) = single
+                    && (dbeta.is_empty() || matches!(self.beta.get(places, &p, &ids, zs), Numbers::One(_)))
+                {
+                    lanes(
+                        p.len,
+                        #[inline(always)]
+                        |at, n| {
+                            let (g, x) = (load(s, g, at, n), load(s, x, at, n));
+                            for k in 0..2 {
+                                acc[k] = [acc[k][0] + g[k], g[k].mul_add(x[k] - mu, acc[k][1])];
+                            }
+                        },
+                    );
+                    let [sum, along] = [0, 1].map(|i| hsum(acc[0][i] + acc[1][i]));
+                    let along = along * r;
+                    let to = &mut sums[id - *first];
+                    *to = [to[0] + gamma * sum, to[1] + gamma * along];
+                    self.gamma.send_one(&p, id, dgamma, along);
+                    self.beta.send_one(&p, id, dbeta, sum);
+                    return;
+                }
+                let gamma = self.gamma.all(places, &p, &ids, one);
+                lanes(
+                    p.len,
+                    #[inline(always)]
+                    |at, n| {
+                        let (g, x, a) = (load(s, g, at, n), load(s, x, at, n), load(s, gamma, at, n));
+                        let mut gz = [zero; 2];
+                        for k in 0..2 {
+                            let h = g[k] * a[k];
+                            let z = (x[k] - mu) * r;
+                            gz[k] = g[k] * z;
+                            acc[k] = [acc[k][0] + h, h.mul_add(z, acc[k][1])];
+                        }
+                        store(s, gz, zs, at, n);
+                        store(s, g, hs, at, n);
+                    },
+                );
+                let to = &mut sums[id - *first];
+                *to = [to[0] + hsum(acc[0][0] + acc[1][0]), to[1] + hsum(acc[0][1] + acc[1][1])];
+                self.gamma.send(places, &p, &ids, dgamma, &zs[..p.len]);
+                self.beta.send(places, &p, &ids, dbeta, &hs[..p.len]);
+                return;
+            }
+            let gamma = self.gamma.all(places, &p, &ids, one);
+            if let Ids::Run(from) = ids {
+                let from = from - *first;
+                for (i, (back, to)) in backs[from..].iter().zip(&mut sums[from..]).take(p.len).enumerate() {
+                    let g = g[i].to_f64();
+                    let z = (x[i].to_f64() - back.mu) * back.r;
+                    (zs[i], hs[i]) = (g * z, g);
+                    *to = [to[0] + g * gamma[i], to[1] + g * gamma[i] * z];
+                }
+            } else {
+                for i in 0..p.len {
+                    (zs[i], hs[i]) = (0.0, 0.0);
+                    let Some(id) = ids.at(i) else { continue };
+                    let (g, back) = (g[i].to_f64(), &backs[id - *first]);
+                    let z = (x[i].to_f64() - back.mu) * back.r;
+                    (zs[i], hs[i]) = (g * z, g);
+                    let to = &mut sums[id - *first];
+                    *to = [to[0] + g * gamma[i], to[1] + g * gamma[i] * z];
+                }
+            }
+            self.gamma.send(places, &p, &ids, dgamma, &zs[..p.len]);
+            self.beta.send(places, &p, &ids, dbeta, &hs[..p.len]);
+        });
+        Ok(())
+    }
+    fn merge(&self, into: &mut Table, later: &Table) {
+        for (a, b) in into.sums.iter_mut().zip(&later.sums) {
+            *a = [a[0] + b[0], a[1] + b[1]];
+        }
+        for (a, b) in into.affine.iter_mut().zip(&later.affine) {
+            a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        }
+    }
+    fn finish(&self, table: &mut Table, segments: Range<usize>) {
+        for i in segments {
+            table.backs[i - table.first] = self.back(i, table.sums[i - table.first]);
+        }
+    }
+    fn spreads(&self) -> bool {
+        self.dx.is_some()
+    }
+    #[inline(always)]
+    fn spread<S: Simd>(&self, s: S, table: &Table, pieces: Range<usize>) -> Result<()> {
+        let (places, Some(dx)) = (self.places, &self.dx) else { return Ok(()) };
+        let (mut ids, mut rooms) = (places.room()?, try_vec(5 * PIECE, 0.0)?);
+        let (one, rooms) = rooms.split_at_mut(PIECE);
+        let (scale, rooms) = rooms.split_at_mut(PIECE);
+        let (mean, rooms) = rooms.split_at_mut(PIECE);
+        let (bs, cs) = rooms.split_at_mut(PIECE);
+        places.walk.each(pieces, |p| {
+            let ids = places.ids(&p, &mut ids);
+            let (g, x) = (&self.g[p.at..p.at + p.len], &self.x[p.at..p.at + p.len]);
+            let dx = dx.part(&p);
+            let weight = places.weight(&p);
+            if let Ids::None = ids {
+                return dx.fill(T::default());
+            }
+            if let (Ids::One(id), Weight::One(w)) = (&ids, &weight) {
+                let Back { r, mean, b, c, .. } = table.backs[id - table.first];
+                let (b, c) = (f64x8::splat(s, w * b), f64x8::splat(s, w * c));
+                if let Numbers::One(a) = self.gamma.get(places, &p, &ids, one) {
+                    let a = a * r;
+                    lanes(
+                        p.len,
+                        #[inline(always)]
+                        |at, n| {
+                            let (g, x) = (load(s, g, at, n), load(s, x, at, n));
+                            store(s, [0, 1].map(|k| (g[k] * a) + (x[k] - mean).mul_add(c, b)), dx, at, n);
+                        },
+                    );
+                    return;
+                }
+                let gamma = self.gamma.all(places, &p, &ids, one);
+                lanes(
+                    p.len,
+                    #[inline(always)]
+                    |at, n| {
+                        let (g, x, a) = (load(s, g, at, n), load(s, x, at, n), load(s, gamma, at, n));
+                        let v = [0, 1].map(|k| (g[k] * a[k]).mul_add(f64x8::splat(s, r), (x[k] - mean).mul_add(c, b)));
+                        store(s, v, dx, at, n);
+                    },
+                );
+                return;
+            }
+            let gamma = self.gamma.all(places, &p, &ids, one);
+            for i in 0..p.len {
+                let back = ids.at(i).map_or(Back::default(), |id| table.backs[id - table.first]);
+                let w = weight.at(i);
+                (scale[i], mean[i], bs[i], cs[i]) = (gamma[i] * back.r, back.mean, w * back.b, w * back.c);
+            }
+            lanes(
+                p.len,
+                #[inline(always)]
+                |at, n| {
+                    let (g, x, a) = (load(s, g, at, n), load(s, x, at, n), load(s, scale, at, n));
+                    let (m, b, c) = (load(s, mean, at, n), load(s, bs, at, n), load(s, cs, at, n));
+                    store(s, [0, 1].map(|k| g[k].mul_add(a[k], (x[k] - m[k]).mul_add(c[k], b[k]))), dx, at, n);
+                },
+            );
+            if let Ids::Each(_) = ids {
+                dx.iter_mut().enumerate().filter(|(i, _)| ids.at(*i).is_none()).for_each(|(_, d)| *d = T::default());
+            }
+        });
+        Ok(())
+    }
+}
+
+/// The gradient of weights, once it is known what segments send back.
+struct Weighed<'a, T> {
+    places: &'a Places<K>,
+    backs: &'a [Back],
+    x: &'a [T],
+    size: usize,
+}
+
+impl<T: Store> Reduction<K> for Weighed<'_, T> {
+    type Table = Vec<f64>;
+    fn extra(&self) -> usize {
+        self.size
+    }
+    fn table(&self, _: Range<usize>) -> Result<Vec<f64>> {
+        try_vec(self.size, 0.0)
+    }
+    #[inline(always)]
+    fn gather<S: Simd>(&self, _: S, table: &mut Vec<f64>, pieces: Range<usize>) -> Result<()> {
+        let mut room = self.places.room()?;
+        self.places.walk.each(pieces, |p| {
+            let (ids, (at, step)) = (self.places.ids(&p, &mut room), self.places.weight_place(&p));
+            for i in 0..p.len {
+                let Some(id) = ids.at(i) else { continue };
+                let Back { mean, b, c, d, .. } = self.backs[id];
+                let u = self.x[p.at + i].to_f64() - mean;
+                table[at + i * step] += u * (0.5 * c * u + b) - d;
+            }
+        });
+        Ok(())
+    }
+    fn merge(&self, into: &mut Vec<f64>, later: &Vec<f64>) {
+        into.iter_mut().zip(later).for_each(|(a, b)| *a += b);
+    }
+    fn finish(&self, _: &mut Vec<f64>, _: Range<usize>) {}
+    fn spreads(&self) -> bool {
+        false
+    }
+    fn spread<S: Simd>(&self, _: S, _: &Vec<f64>, _: Range<usize>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes sums in the type of the array.
+fn write(t: &Tensor, sums: &[f64]) -> Result<()> {
+    by_float!(t, A => {
+        t.slice_mut::<A>()?.iter_mut().zip(sums).for_each(|(o, v)| *o = A::from_f64(*v));
+        Ok(())
+    })
+}
+
+/// g, those of W, mean and variance, x, γ, β, labels, weights, μ₀, v₀, W, mean, variance; dx, dγ, dβ, dw.
+pub fn backward(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+    let [x, weight, bias, labels, sample] = [&t[4], &t[5], &t[6], &t[7], &t[8]];
+    let (needs, segmented) = (s[7].int(), s[6].bool());
+    let places = beside(x, s, [labels, sample], [weight, bias])?;
+    t[0].expect("g", x.len())?;
+    for (name, t) in
+        ["gcount", "gmean", "gvar"].iter().zip(&t[1..4]).chain(["count", "mean", "var"].iter().zip(&t[11..14]))
+    {
+        t.expect(name, places.len)?;
+    }
+    let of = |at: usize| -> Result<[&[f64]; 3]> { Ok([t[at].slice()?, t[at + 1].slice()?, t[at + 2].slice()?]) };
+    by_float!(x, T => {
+        let size = |bit: i64, p: &Tensor| if needs & bit != 0 && p.shape() != [0] { p.len() } else { 0 };
+        let pull = Pull {
+            places: &places,
+            rule: Rule::new(s, [&t[9], &t[10]], places.len)?,
+            stats: of(11)?,
+            into: of(1)?,
+            g: t[0].slice::<T>()?,
+            x: x.slice::<T>()?,
+            dx: if needs & DX != 0 { Some(Out::new(t[14].slice_mut::<T>()?)) } else { None },
+            gamma: Affine::new(weight, 0, segmented, 1.0)?,
+            beta: Affine::new(bias, 1, segmented, 0.0)?,
+            sizes: [size(DWEIGHT, weight), size(DBIAS, bias)],
+        };
+        let (mut backs, mut sums) = (try_vec(0, Back::default())?, pull.sizes.map(|n| vec![0.0; n]));
+        for table in places::reduce(&places, &pull)? {
+            for (sum, v) in sums.iter_mut().zip(&table.affine) {
+                sum.iter_mut().zip(v).for_each(|(a, b)| *a += b);
+            }
+            backs.extend(table.backs);
+        }
+        for (t, sum) in t[15..17].iter().zip(sums).filter(|(_, sum)| !sum.is_empty()) {
+            write(t, &sum)?;
+        }
+        if needs & DSAMPLE != 0 && places.weighted() {
+            let weighed = Weighed { places: &places, backs: &backs, x: pull.x, size: sample.len() };
+            let left = places::reduce(&places, &weighed)?;
+            let mut total = try_vec(sample.len(), 0.0)?;
+            for table in &left {
+                total.iter_mut().zip(table).for_each(|(a, b)| *a += b);
+            }
+            write(&t[17], &total)?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,232 @@
+//! Standardisation over segments: y = γ (x − μ) r + β. The one rule: all is computed in float64 and rounded once.
+//!
+//! With W = Σw, c the correction and M = Σw(x − μ)²: of the variance v = M/(W − c) and r = (v + ε)^-½; of the root mean square
+//! μ = 0 and v = Σwx²/W; completed (Jiang et al., 2023), v = (Σx² + (Σx)²)/(d + 1); centred alone, r = 1. Statistics may be mixed
+//! with given ones, μ = αμ₀ + (1 − α)μ_b and so v.
+
+use crate::affine::{Affine, K, Numbers, lanes, load, store};
+use base::simd::*;
+use base::store::Store;
+use base::{Error, Result, Scalar, Tensor, by_float, try_vec};
+use drivers::segments::moments::{self, Moment, Moments};
+use drivers::segments::places::{self, Ids, Out, Places, Reduction};
+use drivers::segments::walk::PIECE;
+use std::ops::Range;
+
+/// What is taken away and divided by.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Mode {
+    Var,
+    Rms,
+    Crms,
+    Centre,
+}
+
+/// How statistics become μ and r.
+pub struct Rule {
+    pub mode: Mode,
+    pub eps: f64,
+    pub correction: f64,
+    pub alpha: f64,
+    /// μ₀ and v₀, empty where none are given.
+    pub fixed: [Vec<f64>; 2],
+}
+
+impl Rule {
+    pub fn new(s: &[Scalar], fixed: [&Tensor; 2], segments: usize) -> Result<Self> {
+        let mode = match s[2].int() {
+            0 => Mode::Var,
+            1 => Mode::Rms,
+            2 => Mode::Crms,
+            3 => Mode::Centre,
+            other => return Err(Error::Value(format!("there is no mode {other}"))),
+        };
+        let (eps, alpha) = (s[3].float(), s[5].float());
+        if !(eps >= 0.0 && eps.is_finite()) {
+            return Err(Error::Value(format!("eps must be finite and not negative, got {eps}")));
+        }
+        let given = |name, t: &Tensor| {
+            if t.shape() == [0] && alpha == 0.0 {
+                return Ok(Vec::new());
+            }
+            t.expect(name, segments)?;
+            places::numbers(t)
+        };
+        let fixed = [given("mean", fixed[0])?, given("var", fixed[1])?];
+        Ok(Rule { mode, eps, correction: s[4].float(), alpha, fixed })
+    }
+
+    /// Whether nothing is asked of the data.
+    pub fn given(&self) -> bool {
+        self.alpha == 1.0
+    }
+
+    /// μ and r of a segment.
+    pub fn unit(&self, i: usize, m: Moment) -> [f64; 2] {
+        let Moment { w, mean, m2 } = m;
+        let over = |v: f64, w: f64| if w > 0.0 { v / w } else { f64::NAN };
+        let (mut mu, mut v) = match self.mode {
+            Mode::Var => (mean, over(m2, w - self.correction)),
+            Mode::Rms => (0.0, over(m2, w) + mean * mean),
+            Mode::Crms => (0.0, (m2 + w * mean * mean + (w * mean) * (w * mean)) / (w + 1.0)),
+            Mode::Centre => return [mean, 1.0],
+        };
+        if self.given() {
+            (mu, v) = (self.fixed[0][i], self.fixed[1][i]);
+        } else if self.alpha != 0.0 {
+            mu = self.alpha * self.fixed[0][i] + (1.0 - self.alpha) * mu;
+            v = self.alpha * self.fixed[1][i] + (1.0 - self.alpha) * v;
+        }
+        [mu, 1.0 / (v + self.eps).sqrt()]
+    }
+}
+
+struct Forward<'a, T> {
+    places: &'a Places<K>,
+    rule: Rule,
+    x: &'a [T],
+    y: Out<'a, T>,
+    gamma: Box<Affine>,
+    beta: Box<Affine>,
+}
+
+struct Table {
+    first: usize,
+    moments: Moments,
+    units: Vec<[f64; 2]>,
+}
+
+impl<T: Store> Reduction<K> for Forward<'_, T> {
+    type Table = Table;
+    fn table(&self, segments: Range<usize>) -> Result<Table> {
+        let units = try_vec(segments.len(), [0.0; 2])?;
+        Ok(Table { first: segments.start, moments: Moments::new(segments, self.places.apart())?, units })
+    }
+    #[inline(always)]
+    fn gather<S: Simd>(&self, s: S, table: &mut Table, pieces: Range<usize>) -> Result<()> {
+        if self.rule.given() { Ok(()) } else { table.moments.add(s, self.places, self.x, pieces) }
+    }
+    fn merge(&self, into: &mut Table, later: &Table) {
+        into.moments.merge(&later.moments);
+    }
+    fn finish(&self, table: &mut Table, segments: Range<usize>) {
+        for i in segments {
+            table.units[i - table.first] = self.rule.unit(i, *table.moments.get(i));
+        }
+    }
+    fn spreads(&self) -> bool {
+        true
+    }
+    #[inline(always)]
+    fn spread<S: Simd>(&self, s: S, table: &Table, pieces: Range<usize>) -> Result<()> {
+        let places = self.places;
+        let (mut ids, mut rooms) = (places.room()?, try_vec(4 * PIECE, 0.0)?);
+        let (one, rooms) = rooms.split_at_mut(PIECE);
+        let (two, rooms) = rooms.split_at_mut(PIECE);
+        let (mus, rs) = rooms.split_at_mut(PIECE);
+        places.walk.each(pieces, |p| {
+            let ids = places.ids(&p, &mut ids);
+            let (x, y) = (&self.x[p.at..p.at + p.len], self.y.part(&p));
+            let unit = |id: usize| table.units[id - table.first];
+            if matches!(ids, Ids::None) {
+                return y.fill(T::default());
+            }
+            let Ids::One(id) = ids else {
+                let (gamma, beta) = (self.gamma.all(places, &p, &ids, one), self.beta.all(places, &p, &ids, two));
+                match ids {
+                    Ids::Run(from) => {
+                        for (i, [mu, r]) in table.units[from - table.first..][..p.len].iter().enumerate() {
+                            (mus[i], rs[i]) = (*mu, *r);
+                        }
+                    }
+                    _ => {
+                        for i in 0..p.len {
+                            [mus[i], rs[i]] = ids.at(i).map_or([0.0; 2], unit);
+                        }
+                    }
+                }
+                lanes(
+                    p.len,
+                    #[inline(always)]
+                    |at, n| {
+                        let (x, mu, r) = (load(s, x, at, n), load(s, mus, at, n), load(s, rs, at, n));
+                        let (a, b) = (load(s, gamma, at, n), load(s, beta, at, n));
+                        store(s, [0, 1].map(|k| ((x[k] - mu[k]) * r[k]).mul_add(a[k], b[k])), y, at, n);
+                    },
+                );
+                if let Ids::Each(_) = ids {
+                    y.iter_mut().enumerate().filter(|(i, _)| ids.at(*i).is_none()).for_each(|(_, y)| *y = T::default());
+                }
+                return;
+            };
+            let [mu, r] = unit(id);
+            if let (Numbers::One(a), Numbers::One(b)) =
+                (self.gamma.get(places, &p, &ids, one), self.beta.get(places, &p, &ids, two))
+            {
+                let a = a * r;
+                lanes(
+                    p.len,
+                    #[inline(always)]
+                    |at, n| {
+                        let x = load(s, x, at, n);
+                        let (a, b) = (f64x8::splat(s, a), f64x8::splat(s, b));
+                        store(s, [0, 1].map(|k| (x[k] - mu).mul_add(a, b)), y, at, n);
+                    },
+                );
+                return;
+            }
+            let (gamma, beta) = (self.gamma.all(places, &p, &ids, one), self.beta.all(places, &p, &ids, two));
+            lanes(
+                p.len,
+                #[inline(always)]
+                |at, n| {
+                    let (x, a, b) = (load(s, x, at, n), load(s, gamma, at, n), load(s, beta, at, n));
+                    store(s, [0, 1].map(|k| ((x[k] - mu) * r).mul_add(a[k], b[k])), y, at, n);
+                },
+            );
+        });
+        Ok(())
+    }
+}
+
+/// x, γ, β, labels, weights, μ₀, v₀; y, W, mean, variance.
+pub fn forward(t: &[Tensor], s: &[Scalar]) -> Result<()> {
+    let segmented = s[6].bool();
+    let places = beside(&t[0], s, [&t[3], &t[4]], [&t[1], &t[2]])?;
+    by_float!(t[0], T => {
+        let rule = Rule::new(s, [&t[5], &t[6]], places.len)?;
+        for (name, t) in ["count", "mean", "var"].iter().zip(&t[8..11]) {
+            t.expect(name, places.len)?;
+        }
+        let given = rule.given().then(|| rule.fixed.clone());
+        let r = Forward {
+            places: &places,
+            rule,
+            x: t[0].slice::<T>()?,
+            y: Out::new(t[7].slice_mut::<T>()?),
+            gamma: Affine::new(&t[1], 0, segmented, 1.0)?,
+            beta: Affine::new(&t[2], 1, segmented, 0.0)?,
+        };
+        let tables = places::reduce(&places, &r)?;
+        match given {
+            None => moments::write(tables.iter().flat_map(|t| &t.moments.found), [&t[8], &t[9], &t[10]]),
+            Some([mean, var]) => {
+                t[8].slice_mut::<f64>()?.fill(0.0);
+                t[9].slice_mut::<f64>()?.copy_from_slice(&mean);
+                t[10].slice_mut::<f64>()?.copy_from_slice(&var);
+                Ok(())
+            }
+        }
+    })
+}
+
+/// The segments of `x`, with γ and β beside it or of a number for each of them.
+pub fn beside(x: &Tensor, s: &[Scalar], given: [&Tensor; 2], [weight, bias]: [&Tensor; 2]) -> Result<Places<K>> {
+    let named = [("weight", weight), ("bias", bias)];
+    let segmented = s[6].bool();
+    let places = Places::new(x, s[0].int(), s[1].int(), given, if segmented { &[] } else { &named })?;
+    for (name, t) in named.iter().filter(|(_, t)| segmented && t.shape() != [0]) {
+        t.expect(name, places.len)?;
+    }
+    Ok(places)
+}

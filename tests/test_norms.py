@@ -1,0 +1,390 @@
+"""Norms that are one standardisation, against torch's. The one rule: what torch computes in float64 is right, and no digit of
+float32 is lost."""
+
+import fractions
+
+import numpy as np
+import pytest
+import torch
+from tersor import nn as tnn
+from tersor import norm
+from tersor.testing import ulps
+from torch import nn
+from torch.nn import functional as F
+
+R = np.random.default_rng(0)
+
+
+def some(*shape, dtype=torch.float64):
+    return torch.from_numpy(R.standard_normal(shape)).to(dtype)
+
+
+X, W, B = some(4, 6, 5, 7), some(6), some(6)
+#: name -> ours and torch's, of x, weight and bias
+PAIRS = {
+    "layer_norm": (lambda x, w, b: norm.layer_norm(x, (5, 7), w, b), lambda x, w, b: F.layer_norm(x, (5, 7), w, b)),
+    "group_norm": (lambda x, w, b: norm.group_norm(x, 3, w, b), lambda x, w, b: F.group_norm(x, 3, w, b)),
+    "instance_norm": (norm.instance_norm, lambda x, w, b: F.instance_norm(x, None, None, w, b)),
+    "batch_norm": (
+        lambda x, w, b: norm.batch_norm(x, None, None, w, b, True),
+        lambda x, w, b: F.batch_norm(x, None, None, w, b, True),
+    ),
+    "channels last": (
+        lambda x, w, b: norm.batch_norm(x[:, :, 0, 0], None, None, w, b, True),
+        lambda x, w, b: F.batch_norm(x[:, :, 0, 0], None, None, w, b, True),
+    ),
+}
+
+
+def affine(name):
+    return (some(5, 7), some(5, 7)) if name == "layer_norm" else (W, B)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", PAIRS)
+def test_torch_agrees(name, dtype):
+    ours, theirs = PAIRS[name]
+    given = [x.to(dtype) for x in (X, *affine(name))]
+    leaves = [x.clone().requires_grad_() for x in given]
+    wide = [x.to(torch.float64, copy=True).requires_grad_() for x in given]
+    y, want = ours(*leaves), theirs(*wide)
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(y.double(), want, rtol=2 * eps, atol=4 * eps)
+    g = some(*y.shape, dtype=dtype)
+    got = torch.autograd.grad((y * g).sum(), leaves)
+    right = torch.autograd.grad((want * g.double()).sum(), wide)
+    for a, b in zip(got, right, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=8 * eps, atol=8 * eps * float(b.abs().max()))
+    if dtype != torch.bfloat16:
+        assert ours(*(x.numpy() for x in given)).tobytes() == y.detach().numpy().tobytes()
+    traced = torch.compile(ours, backend="aot_eager", fullgraph=True)
+    assert torch.equal(traced(*given), y)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_gradients_twice(name):
+    ours, _ = PAIRS[name]
+    leaves = [
+        x.requires_grad_()
+        for x in (some(3, 6, 5, 7) if name == "layer_norm" else some(3, 6, 2, 2), *map(torch.clone, affine(name)))
+    ]
+    if name == "layer_norm":
+        leaves = [some(2, 2, 3).requires_grad_(), some(3).requires_grad_(), some(3).requires_grad_()]
+
+        def ours(x, w, b):
+            return norm.layer_norm(x, 3, w, b)
+
+    assert torch.autograd.gradcheck(ours, leaves)
+    assert torch.autograd.gradgradcheck(ours, leaves)
+
+
+@pytest.mark.parametrize("mode", ["var", "rms", "crms", "abs"])
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gradients_of_all_that_may_be_said(mode, labelled, weighted):
+    labels = torch.tensor([[0, 1, -1, 1], [1, 0, 0, 1], [0, 0, 1, 1]]) if labelled else None
+    w = torch.rand(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + 0.1 if weighted else None
+    if weighted and mode in ("crms", "abs"):
+        w = None
+    given = {"labels": labels, "num_segments": 2 if labelled else None, "mode": mode}
+
+    def f(x, *w):
+        sample = {"sample_weight": w[0]} if w else {}
+        y, stats = norm.standardize(x, dim=(0, 1), return_stats=True, eps=0.1, **given, **sample)
+        return y, *(s for s in stats if mode != "abs")
+
+    leaves = [some(3, 4).requires_grad_()] + ([w.requires_grad_()] if w is not None else [])
+    assert torch.autograd.gradcheck(f, leaves)
+
+
+def test_every_digit_at_any_ratio_of_mean_to_deviation():
+    for mean in (0.0, 1e2, 1e5, 3e6):
+        x = (R.standard_normal((8, 300)) + mean).astype(np.float32)
+        y, stats = norm.standardize(x, dim=-1, eps=0.0, return_stats=True)
+        exact = [[fractions.Fraction(float(v)) for v in row] for row in x]
+        means = [sum(row) / len(row) for row in exact]
+        variances = [sum((v - m) ** 2 for v in row) / len(row) for row, m in zip(exact, means, strict=True)]
+        want = np.array(
+            [[float(v - m) / float(s) ** 0.5 for v in row] for row, m, s in zip(exact, means, variances, strict=True)]
+        )
+        assert ulps(stats.mean.astype(np.float32), np.array([*map(float, means)]), "float32").max() <= 1
+        assert ulps(stats.var.astype(np.float32), np.array([*map(float, variances)]), "float32").max() <= 1
+        assert ulps(y, want, "float32").max() <= 1
+
+
+@pytest.mark.parametrize("value", [0.1, 1e30, -3e-40, 60000.0])
+@pytest.mark.parametrize("dim", [0, 1, (0, 1)])
+def test_a_constant_segment_is_its_value(value, dim):
+    for kind in (np.float32, np.float64):
+        x = np.full((70, 129), value, kind)
+        y, stats = norm.standardize(x, dim=dim, return_stats=True)
+        assert (stats.mean == x[0, 0]).all() and (stats.var == 0).all() and (y == 0).all()
+
+
+def test_what_lies_in_no_segment_is_left_out():
+    x = R.standard_normal((5, 8))
+    labels = np.array([0, -1, 2, 0, 2])
+    y, stats = norm.standardize(x, dim=0, labels=labels, num_segments=4, return_stats=True)
+    assert stats.count.shape == (4, 8) and (stats.count[1] == 0).all() and np.isnan(stats.mean[3]).all()
+    assert (y[1] == 0).all()
+    np.testing.assert_allclose(stats.mean[0], x[[0, 3]].mean(0), rtol=1e-14)
+    x[0, 3] = np.nan
+    spoiled = norm.standardize(x, dim=0, labels=labels, num_segments=4)
+    bad = np.zeros((5, 8), bool)
+    bad[[0, 3], 3] = True
+    assert (np.isnan(spoiled) == bad).all() and (spoiled[~bad] == y[~bad]).all()
+    for labels, match in ((np.array([0, 4, 0, 0, 0]), r"labels\[1\] is 4"), (np.array([0, -2, 0, 0, 0]), "is -2")):
+        with pytest.raises(ValueError, match=match):
+            norm.standardize(x, dim=0, labels=labels, num_segments=4)
+
+
+def test_region_norm_is_batch_norm_of_a_region():
+    x, (w, b) = some(2, 3, 4, 4), (some(2, 3), some(2, 3))
+    mask = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0)) > 0.5
+    y = norm.region_norm(x, mask, w, b)
+    for k, inside in enumerate((~mask, mask)):
+        at = inside.expand_as(x)
+        for c in range(3):
+            part = x[:, c][at[:, c]]
+            want = (part - part.mean()) / (part.var(correction=0) + 1e-5).sqrt() * w[k, c] + b[k, c]
+            torch.testing.assert_close(y[:, c][at[:, c]], want, rtol=1e-12, atol=1e-12)
+    whole = norm.region_norm(x, torch.ones_like(mask), w, b)
+    torch.testing.assert_close(whole, F.batch_norm(x, None, None, w[1], b[1], True), rtol=1e-12, atol=1e-12)
+
+
+def test_running_statistics():
+    for kind in (np.float32, np.float64):
+        x = R.standard_normal((6, 3, 5)).astype(kind)
+        mean, var = np.zeros(3, kind), np.ones(3, kind)
+        theirs = torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
+        for _ in range(3):
+            y = norm.batch_norm(x, mean, var, training=True, momentum=0.3)
+            want = F.batch_norm(torch.from_numpy(x).double(), *theirs, training=True, momentum=0.3)
+        np.testing.assert_allclose(y, want, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(mean, theirs[0], rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(var, theirs[1], rtol=1e-6)
+        y = norm.batch_norm(x, mean, var)
+        np.testing.assert_allclose(y, F.batch_norm(torch.from_numpy(x).double(), *theirs), rtol=1e-5, atol=1e-6)
+        ends = [norm.batch_norm(x, mean, var, alpha=a) for a in (0.0, 1.0)]
+        np.testing.assert_allclose(ends[0], norm.batch_norm(x, training=True), rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(ends[1], y)
+
+
+def test_weights_of_tasks():
+    """Weights that are one over a task's size give the mean of the tasks' means."""
+    x, sizes = some(20, 3, 4), (19, 1)
+    w = torch.cat([torch.full((n,), 1 / n, dtype=torch.float64) for n in sizes])
+    _, stats = norm.standardize(x, dim=(0, 2), sample_weight=w.reshape(-1, 1, 1), return_stats=True)
+    means = torch.stack([part.mean((0, 2)) for part in x.split(sizes)])
+    torch.testing.assert_close(stats.mean, means.mean(0), rtol=1e-12, atol=1e-12)
+
+
+def test_instance_and_batch_in_one_call():
+    """IBN: the first half of the channels by samples, the others by the batch; an odd number of them too."""
+    n, c = 3, 5
+    x, h = some(n, c, 4, 4), c // 2
+    labels = torch.tensor([[i * h + k if k < h else n * h + k - h for k in range(c)] for i in range(n)])
+    y = norm.standardize(x, dim=None, labels=labels.reshape(n, c, 1, 1))
+    want = torch.cat([F.instance_norm(x[:, :h]), F.batch_norm(x[:, h:], None, None, training=True)], 1)
+    torch.testing.assert_close(y, want, rtol=1e-12, atol=1e-12)
+
+
+def test_completed_rows_and_given_deviations():
+    x = some(4, 7)
+    whole = torch.cat([x, -x.sum(1, keepdim=True)], 1)
+    torch.testing.assert_close(norm.crms_norm(x, eps=1e-5), F.layer_norm(whole, (8,))[:, :7], rtol=1e-12, atol=1e-13)
+    std = torch.rand(4, 1, dtype=torch.float64) + 0.5
+    y = norm.standardize(x, W[0] * torch.ones(7, dtype=torch.float64), dim=-1, std=std)
+    torch.testing.assert_close(y, (x - x.mean(1, keepdim=True)) / std * W[0], rtol=1e-12, atol=1e-13)
+    y = norm.standardize(x, dim=-1, mode="abs", eps=0.1)
+    u = x - x.mean(1, keepdim=True)
+    torch.testing.assert_close(y, u / (u.abs().mean(1, keepdim=True) + 0.1), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", ["rms", "layer"])
+def test_residual_and_norm(kind):
+    x, r, w, v = some(5, 8), some(5, 8), some(8), some(8)
+    y, s = norm.add_norm(x, r, w, kind=kind, inner_weight=v, scale=0.5)
+    plain = F.rms_norm if kind == "rms" else F.layer_norm
+    want = r + plain(x, (8,), v, eps=1e-6)
+    torch.testing.assert_close(s, want)
+    torch.testing.assert_close(y, 0.5 * plain(want, (8,), w, eps=1e-6))
+
+
+def test_folding():
+    x, w, b = some(6, 4), some(3, 4), some(3)
+    mean, var = some(4), some(4) ** 2
+    scale, shift = norm.as_affine(mean, var, some(4), some(4), skip=0.3)
+    torch.testing.assert_close(F.linear(x, *norm.fold(w, b, scale, shift, "before")), F.linear(x * scale + shift, w, b))
+    scale, shift = some(3), some(3)
+    torch.testing.assert_close(F.linear(x, *norm.fold(w, b, scale, shift)), F.linear(x, w, b) * scale + shift)
+
+
+def test_weights_standardised():
+    w = some(3, 2, 3, 3)
+    var, mean = torch.var_mean(w, (1, 2, 3), keepdim=True)
+    want = (w - mean) / (var + 1e-5).sqrt() * some(1)
+    gain = want.flatten(1)[:, 0] / norm.weight_standardize(w).flatten(1)[:, 0]
+    torch.testing.assert_close(norm.weight_standardize(w, gain), want, rtol=1e-12, atol=1e-12)
+
+
+def test_no_elements():
+    for shape, dim in (((0, 3), 0), ((3, 0), 1), ((0, 3), 1), ((2, 0, 3), (0, 2))):
+        x = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
+        y, stats = norm.standardize(x, dim=dim, return_stats=True)
+        y.sum().backward()
+        assert y.shape == x.shape == x.grad.shape and (stats.count == 0).all()
+
+
+def test_what_does_not_fit_is_refused():
+    x = np.ones((4, 6, 2))
+    for call, match in (
+        (lambda: norm.group_norm(x, 4), "num_groups=4 does not divide 6"),
+        (lambda: norm.layer_norm(x, 3), "does not end in normalized_shape"),
+        (lambda: norm.layer_norm(x, 2, np.ones(3)), "weight must have shape"),
+        (lambda: norm.standardize(x, dim=(0, 0)), "names an axis twice"),
+        (lambda: norm.standardize(x, dim=0, mode="std"), "mode must be"),
+        (lambda: norm.standardize(x, dim=0, eps=-1.0), "eps must be"),
+        (lambda: norm.standardize(x, dim=0, mean=np.zeros(12)), "given together"),
+        (lambda: norm.standardize(x, dim=0, alpha=0.5), "alpha=0.5 mixes"),
+        (lambda: norm.standardize(x, dim=0, sample_weight=-np.ones(4)), r"sample_weight\[0\] is -1"),
+        (lambda: norm.batch_norm(x), "nothing to normalise by"),
+        (lambda: norm.batch_norm(x[:1, :, :1], training=True), "one element"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            call()
+    with pytest.raises(np.exceptions.AxisError):
+        norm.standardize(x, dim=3)
+    with pytest.raises(TypeError, match="labels must be"):
+        norm.standardize(x, dim=0, labels=np.ones(4))
+    with pytest.raises(TypeError, match="weight is float64"):
+        norm.layer_norm(x.astype(np.float32), 2, np.ones(2))
+
+
+LAYERS = {
+    "LayerNorm": (nn.LayerNorm((5, 7)), X),
+    "RMSNorm": (nn.RMSNorm((5, 7)), X),
+    "GroupNorm": (nn.GroupNorm(3, 6), X),
+    "BatchNorm1d": (nn.BatchNorm1d(6), X[:, :, 0]),
+    "BatchNorm2d": (nn.BatchNorm2d(6, momentum=None), X),
+    "BatchNorm3d": (nn.BatchNorm3d(6, track_running_stats=False), X[..., None]),
+    "InstanceNorm1d": (nn.InstanceNorm1d(6), X[0, :, 0]),
+    "InstanceNorm2d": (nn.InstanceNorm2d(6, affine=True), X),
+    "InstanceNorm3d": (nn.InstanceNorm3d(6), X[..., None]),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_are_torchs(name):
+    layer, x = LAYERS[name]
+    theirs = nn.Sequential(layer).double()
+    state = {k: v.clone() for k, v in theirs.state_dict().items()}
+    want = [theirs(x), theirs(2 * x), theirs.eval()(x)]
+    moved = {k: v.clone() for k, v in theirs.state_dict().items()}
+    theirs.load_state_dict(state)
+    theirs.train()
+    assert tnn.convert(theirs, "norm").converted == ("0",)
+    assert type(theirs[0]) is getattr(tnn, name) and isinstance(theirs[0], type(layer))
+    got = [theirs(x), theirs(2 * x), theirs.eval()(x)]
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(dict(theirs.state_dict()), moved)
+    assert tnn.convert(theirs, "norm").left == {"0": "it is one already"}
+    tnn.convert(theirs, "dense")
+    assert type(theirs[0]) is type(layer)
+    torch.testing.assert_close(theirs(x), want[2])
+
+
+def trained(model, x, target, steps=8):
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+    losses = []
+    for _ in range(steps):
+        loss = F.cross_entropy(model(x), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+class Residual(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(c, c, 3, padding=1),
+            nn.BatchNorm2d(c),
+            nn.ReLU(),
+            nn.Conv2d(c, c, 3, padding=1),
+            nn.GroupNorm(2, c),
+        )
+
+    def forward(self, x):
+        return x + self.body(x)
+
+
+class Attend(nn.Module):
+    def __init__(self, d):
+        super().__init__()
+        self.before, self.after = nn.LayerNorm(d), nn.RMSNorm(d)
+        self.q, self.mlp = nn.Linear(d, 3 * d), nn.Linear(d, d)
+
+    def forward(self, x):
+        q, k, v = self.q(self.before(x)).chunk(3, -1)
+        x = x + F.scaled_dot_product_attention(q, k, v)
+        return x + self.mlp(self.after(x)).relu()
+
+
+class Pool(nn.Module):
+    def forward(self, x):
+        return x.mean(1)
+
+
+MODELS = {
+    "resnet": lambda: nn.Sequential(
+        nn.Conv2d(1, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        Residual(8),
+        nn.InstanceNorm2d(8, affine=True),
+        Residual(8),
+        nn.Flatten(),
+        nn.Linear(8 * 36, 4),
+    ),
+    "transformer": lambda: nn.Sequential(
+        nn.Flatten(2), nn.Flatten(1, 1), Rows(), Attend(8), Attend(8), nn.LayerNorm(8), Pool(), nn.Linear(8, 4)
+    ),
+}
+
+
+class Rows(nn.Module):
+    def forward(self, x):
+        return x.reshape(len(x), 8, 8)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_train_as_with_torchs(name):
+    torch.manual_seed(0)
+    x, target = torch.randn(24, 1, 8, 8), torch.arange(24) % 4
+    plain = MODELS[name]()
+    swapped = MODELS[name]()
+    swapped.load_state_dict(plain.state_dict())
+    count = len(tnn.convert(swapped, "norm").converted)
+    assert count == {"resnet": 6, "transformer": 5}[name]
+    want, got = trained(plain, x, target), trained(swapped, x, target)
+    assert want[-1] < 0.97 * want[0]
+    np.testing.assert_allclose(got, want, rtol=2e-3)
+    assert plain.state_dict().keys() == swapped.state_dict().keys()
+
+
+def test_layers_under_autocast():
+    for name in ("LayerNorm", "BatchNorm1d", "GroupNorm"):
+        layer, x = LAYERS[name]
+        model = nn.Sequential(
+            type(layer)(*((5, 7),) if name == "LayerNorm" else (3, 6) if name == "GroupNorm" else (6,))
+        )
+        tnn.convert(model, "norm")
+        with torch.autocast("cpu", torch.bfloat16):
+            y = model(x.float())
+            low = model(x.bfloat16())
+        assert y.dtype == torch.float32 and low.dtype == (torch.bfloat16 if name == "BatchNorm1d" else torch.float32)
+        y.float().sum().backward()

@@ -1,0 +1,168 @@
+"""Reductions over segments against NumPy's over the parts. The one rule: each part is taken out and reduced by itself."""
+
+import math
+
+import numpy as np
+import pytest
+import tersor
+import torch
+from tersor import reduce
+from tersor.testing import ulps
+
+R = np.random.default_rng(0)
+X = R.standard_normal((7, 5, 6))
+ids = np.array([0, 2, -1, 2, 2, 0, 4])
+PLAIN = {
+    "sum": lambda v, a: v.sum(a),
+    "mean": lambda v, a: v.mean(a),
+    "var": lambda v, a: v.var(a),
+    "std": lambda v, a: v.std(a),
+    "min": lambda v, a: v.min(a),
+    "max": lambda v, a: v.max(a),
+    "count": lambda v, a: np.full(v.sum(a).shape, v.size // v.sum(a).size),
+    "logsumexp": lambda v, a: np.log(np.exp(v).sum(a)),
+}
+EMPTY = {"sum": 0, "count": 0, "min": math.inf, "max": -math.inf, "logsumexp": -math.inf}
+
+
+@pytest.mark.parametrize("op", PLAIN)
+@pytest.mark.parametrize("dim", [None, 0, 1, (0, 2), (1, 2), -1])
+def test_axes(op, dim):
+    np.testing.assert_allclose(reduce.segment_reduce(X, op, dim=dim), PLAIN[op](X, dim), rtol=1e-13)
+    tensor = reduce.segment_reduce(torch.from_numpy(X), op, dim=dim)
+    assert (tensor.numpy() == reduce.segment_reduce(X, op, dim=dim)).all()
+
+
+@pytest.mark.parametrize("op", PLAIN)
+def test_labels_and_offsets(op):
+    got = reduce.segment_reduce(X, op, dim=0, labels=ids)
+    assert got.shape == (5, 5, 6)
+    for k in range(5):
+        part = X[ids == k]
+        want = PLAIN[op](part, 0) if len(part) else np.full((5, 6), EMPTY.get(op, math.nan))
+        np.testing.assert_allclose(got[k], want, rtol=1e-13)
+    ptr = np.array([0, 2, 2, 6, 7])
+    got = reduce.segment_reduce(X, op, dim=0, offsets=ptr)
+    for k in (0, 2, 3):
+        np.testing.assert_allclose(got[k], PLAIN[op](X[ptr[k] : ptr[k + 1]], 0), rtol=1e-13)
+    wide = np.broadcast_to(ids[:, None, None], X.shape).copy()
+    every = reduce.segment_reduce(X, op, labels=wide, num_segments=5)
+    for k in (0, 2, 4):
+        np.testing.assert_allclose(every[k], PLAIN[op](X[ids == k], None), rtol=1e-13)
+
+
+@pytest.mark.parametrize("op", ["sum", "mean", "var", "std", "min", "max", "logsumexp"])
+@pytest.mark.parametrize("labelled", [False, True])
+def test_gradients(op, labelled):
+    given = {"labels": torch.from_numpy(ids), "num_segments": 5} if labelled else {}
+    leaves = [torch.from_numpy(X[:, :2, :2].copy()).requires_grad_()]
+    if op in ("sum", "mean", "var", "std"):
+        leaves.append(torch.rand(7, dtype=torch.float64).add(0.1).requires_grad_())
+
+    def f(x, *w):
+        y = reduce.segment_reduce(x, op, dim=0, weight=w[0] if w else None, **given)
+        return y[[0, 2, 4]] if labelled else y
+
+    some = [op not in ("std", "var") or not labelled]
+    if some[0]:
+        assert torch.autograd.gradcheck(f, leaves)
+    traced = torch.compile(f, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(traced(*leaves), f(*leaves))
+
+
+def test_sums_are_twice_as_precise():
+    assert reduce.segment_reduce(np.array([1e16, 1.0, -1e16])) == 1.0
+    big = np.concatenate([np.full(5000, 1e16), np.ones(5000), np.full(5000, -1e16)])
+    assert reduce.segment_reduce(big) == 5000.0
+    assert reduce.segment_reduce(big[:, None] * np.ones(3), dim=0).tolist() == [5000.0] * 3
+    x = R.standard_normal(100_000).astype(np.float32)
+    assert ulps(reduce.segment_reduce(x), math.fsum(x.tolist()), "float32") <= 1
+    for values in ([1e308, 1e308], [math.inf, 1.0], [math.inf, -math.inf], [math.nan]):
+        with np.errstate(all="ignore"):
+            want = np.array(values).sum()
+        np.testing.assert_equal(float(reduce.segment_reduce(np.array(values))), want)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_moments_at_any_offset(kind):
+    for offset in (0.0, 1e3, 1e6):
+        x = (R.standard_normal((3, 20_000)) + offset).astype(kind)
+        found = reduce.segment_moments(x, dim=1)
+        wide = x.astype(np.longdouble)
+        mean = wide.mean(1)
+        var = ((wide - mean[:, None]) ** 2).mean(1)
+        np.testing.assert_allclose(found.mean, mean.astype(float), rtol=4e-16)
+        np.testing.assert_allclose(found.var, var.astype(float), rtol=1e-13)
+        turned = reduce.segment_moments(np.ascontiguousarray(x.T), dim=0)
+        np.testing.assert_allclose(turned.var, found.var, rtol=1e-12)
+
+
+def test_moments_merge():
+    x = R.standard_normal((100, 4)) + 1e4
+    parts = [reduce.segment_moments(p, dim=0) for p in (x[:30], x[30:30], x[30:])]
+    with np.errstate(all="ignore"):
+        joined = reduce.merge_moments(reduce.merge_moments(parts[0], parts[1]), parts[2])
+    whole = reduce.segment_moments(x, dim=0)
+    np.testing.assert_allclose(joined.mean, whole.mean, rtol=1e-15)
+    np.testing.assert_allclose(joined.var, whole.var, rtol=1e-12)
+    with np.errstate(all="ignore"):
+        same = reduce.merge_moments(parts[0], parts[1])
+    assert all((a == b).all() for a, b in zip(same, parts[0], strict=True))
+
+
+def test_the_first_of_equals_is_selected():
+    x = torch.tensor([1.0, 3.0, 3.0, math.nan], dtype=torch.float64, requires_grad=True)
+    reduce.segment_reduce(x[:3], "max").backward()
+    assert x.grad.tolist() == [0.0, 1.0, 0.0, 0.0]
+    assert reduce.segment_reduce(x, "max").isnan() and reduce.segment_reduce(x, "min").isnan()
+    got = reduce.segment_reduce(x.detach(), "max", labels=torch.tensor([0, 0, 0, 1]))
+    assert got[0] == 3 and got[1].isnan()
+
+
+def test_integers():
+    x = R.integers(-100, 100, (7, 3)).astype(np.int32)
+    got = reduce.segment_reduce(x, "sum", dim=0, labels=ids)
+    assert got.dtype == np.int64 and (got[2] == x[ids == 2].sum(0)).all()
+    assert reduce.segment_reduce(x, "max").dtype == np.int32
+    assert reduce.segment_reduce(x.astype(np.uint8), "min") == x.astype(np.uint8).min()
+    with pytest.raises(ValueError, match="which no int64 holds"):
+        reduce.segment_reduce(np.array([2**62, 2**62]))
+    with pytest.raises(TypeError, match="op 'mean' is of floats"):
+        reduce.segment_reduce(x, "mean")
+
+
+@pytest.mark.parametrize("shape", [(200_000,), (64, 4000), (4000, 64), (3, 50, 3000)])
+def test_bits_do_not_depend_on_threads(shape):
+    x = R.standard_normal(shape).astype(np.float32)
+    labels = R.integers(-1, 50, shape)
+    found, before = [], tersor.get_num_threads()
+    try:
+        for n in (1, 2, 3):
+            tersor.set_num_threads(n)
+            found.append(
+                [reduce.segment_reduce(x, op, dim=0).tobytes() for op in ("sum", "var")]
+                + [reduce.segment_reduce(x, op, labels=labels).tobytes() for op in ("sum", "mean", "logsumexp")]
+            )
+    finally:
+        tersor.set_num_threads(before)
+    assert found[0] == found[1] == found[2]
+
+
+def test_what_does_not_fit_is_refused():
+    for given, match in (
+        ({"op": "median"}, "op must be one of"),
+        ({"op": "max", "weight": np.ones(7), "dim": 0}, "takes no weight"),
+        ({"labels": ids, "num_segments": 4, "dim": 0}, r"labels\[6\] is 4"),
+        ({"labels": ids[:5], "dim": 0}, "do not go along"),
+        ({"labels": ids, "dim": 0, "offsets": np.array([0, 7])}, "two ways"),
+        ({"offsets": np.array([0, 5]), "dim": 0}, "rise from 0 to 7"),
+        ({"offsets": np.array([0, 5, 3, 7]), "dim": 0}, "without falling"),
+        ({"num_segments": 3}, "without labels"),
+        ({"weight": np.full(7, np.nan), "dim": 0}, "is NaN"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            reduce.segment_reduce(X, **given)
+    with pytest.raises(TypeError, match="labels must be"):
+        reduce.segment_reduce(X, dim=0, labels=np.ones(7))
+    with pytest.raises(TypeError, match="merge_moments: a must be Moments"):
+        reduce.merge_moments((1, 2, 3), 4)

@@ -14,6 +14,7 @@ from tersor.nn.convert import Conversion, convert
 from tersor.nn.curvature import Curvature
 from tersor.nn.dynamic import DynamicSparse
 from tersor.nn.embedding import QuantEmbedding
+from tersor.nn.fading import ProgressiveShrink
 from tersor.nn.gradual import GradualPruner
 from tersor.nn.linear import PoincareLinear, PoincareMLR, identity_
 from tersor.nn.masks import Masks
@@ -41,6 +42,7 @@ __all__ = [
     "PoincareMLR",
     "PoincareReLU",
     "PoincareResidual",
+    "ProgressiveShrink",
     "QuantEmbedding",
     "QuantLinear",
     "Shrinking",

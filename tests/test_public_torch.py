@@ -27,6 +27,7 @@ X, Y, V, W = (some(3, 4) for _ in range(4))
 MATRIX = sparse.from_dense(torch.tensor([[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]], dtype=torch.float64))
 MASK = torch.arange(12).reshape(3, 4) % 2 == 0
 SCALE = torch.tensor(0.05, dtype=torch.float64)
+DIMS = torch.tensor([1, 3, 4])
 PACKED = quant.prepack(quant.encode(some(5, 4).float(), "int8-row"))
 
 
@@ -134,6 +135,9 @@ CASES = {
     "quant.shift_gelu": (lambda x: quant.shift_gelu(quant.quantize(x, SCALE), 0.1), (X,)),
     "quant.shiftmax": (lambda x: quant.shiftmax(quant.quantize(x, SCALE), 0.1), (X,)),
     "prune.apply_mask": (lambda x: prune.apply_mask(x, MASK), (X,)),
+    "prune.interpolate_channels": (lambda x: prune.interpolate_channels(x, 3, axis=-1), (X,)),
+    "prune.prefix_mask": (lambda x: prune.prefix_mask(x, DIMS), (X,)),
+    "prune.threshold_rows": (lambda x: prune.threshold_rows(x, x[:, 0].abs() + 0.2), (X,)),
     "prune.topk_rows": (lambda x: prune.topk_rows(x, 2)[0], (X,)),
     "metrics.cka": (alignment, (X, Y)),
     "metrics.class_correlation": (lambda x: metrics.class_correlation(x.abs()), (X,)),

@@ -14,8 +14,7 @@ from tersor._arrays import axes, is_distributed
 from tersor._reference import Array, rounded, wide, xp
 from tersor._values import check_dense
 from tersor.hyperbolic._newton import descend, tangents
-from tersor.hyperbolic.composed import inside
-from tersor.hyperbolic.conformal import project
+from tersor.hyperbolic.conformal import lambda_x, project
 
 
 def _arguments(who: str, x: Array, weights: Array | None, c: Any) -> tuple[Array, Array]:
@@ -27,7 +26,7 @@ def _arguments(who: str, x: Array, weights: Array | None, c: Any) -> tuple[Array
     for name, a in (("x", x), ("weights", weights)):
         if is_distributed(a):  # every step of the descent looks at all points
             check_dense(who, name, a)
-    points = xp.where(inside(wide(x), c) > 0, wide(x), np.nan)  # outside is nowhere
+    points = xp.where(lambda_x(wide(x), c, keepdim=True) > 0, wide(x), np.nan)  # outside is nowhere
     zeros = points[..., :1].sum(-1) * 0  # in the graph, and there for rows of no elements too
     if weights is None:
         return points, zeros + 1 / x.shape[-2]

@@ -11,7 +11,7 @@ import numpy as np
 
 from tersor._arrays import axes
 from tersor._op import op
-from tersor._reference import Array, arsinh_root, arsinh_root_d, dot, root, xp
+from tersor._reference import Array, arsinh_root, arsinh_root_d, dot, gap, root, xp
 from tersor._sample import Draw, Rows
 from tersor._values import watched
 from tersor.hyperbolic.point import dist
@@ -44,7 +44,7 @@ def _sample(*kinds: str, **scalars: Any) -> Any:
 
 def _gaps(x: Array, y: Array, c: Any) -> tuple[Array, Array]:
     """alpha of the rows, beta of the columns."""
-    return 1 - c * dot(x, x), (1 - c * dot(y, y)).swapaxes(-1, -2)
+    return gap(c, dot(x, x)), gap(c, dot(y, y)).swapaxes(-1, -2)
 
 
 def _square(x: Array, y: Array, c: Any) -> Array:

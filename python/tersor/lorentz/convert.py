@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from tersor import hyperbolic
 from tersor._along import along
-from tersor._reference import Array, rounded, wide, xp
+from tersor._reference import Array, rounded, wide
+from tersor.hyperbolic import lambda_x
 from tersor.lorentz._space import checked, root_of
-
-
-def _factor(y: Array, c: Any) -> Array:
-    """The conformal factor of points of a ball; NaN outside, where it would be that of another point."""
-    f = hyperbolic.lambda_x(y, c, keepdim=True)
-    return xp.where(f > 0, f, math.nan)
 
 
 @along("x")
@@ -68,7 +62,7 @@ def from_poincare(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
         If x is not a float array, or c is negative or not finite.
     """
     y = wide(x)
-    return rounded(y * _factor(y, c), x)
+    return rounded(y * lambda_x(y, c, keepdim=True), x)
 
 
 @along("x")
@@ -122,7 +116,7 @@ def from_klein(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
         If x is not a float array, or c is negative or not finite.
     """
     y = wide(x)
-    return rounded(y * (_factor(y, c) / 2) ** 0.5, x)
+    return rounded(y * (lambda_x(y, c, keepdim=True) / 2) ** 0.5, x)
 
 
 @along("x")
@@ -149,7 +143,7 @@ def poincare_to_klein(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
         If x is not a float array, or c is negative or not finite.
     """
     y = wide(x)
-    return hyperbolic.project(rounded(y / (1 - 1 / _factor(y, checked(c))), x), c)
+    return hyperbolic.project(rounded(y / (1 - 1 / lambda_x(y, checked(c), keepdim=True)), x), c)
 
 
 @along("x")
@@ -176,4 +170,4 @@ def klein_to_poincare(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
         If x is not a float array, or c is negative or not finite.
     """
     y = wide(x)
-    return hyperbolic.project(rounded(y / (1 + (2 / _factor(y, c)) ** 0.5), x), c)
+    return hyperbolic.project(rounded(y / (1 + (2 / lambda_x(y, c, keepdim=True)) ** 0.5), x), c)

@@ -73,8 +73,12 @@ APART = {
     "quant.smooth_scales",
     "quant.zd_score",
     "reduce.row_ids",
+    "sparse.from_coo",
+    "sparse.from_edges",
     "sparse.from_scipy",
     "sparse.from_torch",
     "sparse.nm_compress",
     "sparse.nm_decompress",
+    "sparse.read_mtx",
+    "sparse.read_smtx",
 }

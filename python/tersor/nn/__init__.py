@@ -14,6 +14,7 @@ from tersor.nn.convert import Conversion, convert
 from tersor.nn.curvature import Curvature
 from tersor.nn.dynamic import DynamicSparse
 from tersor.nn.embedding import QuantEmbedding
+from tersor.nn.fading import ProgressiveShrink
 from tersor.nn.gradual import GradualPruner
 from tersor.nn.linear import PoincareLinear, PoincareMLR, identity_
 from tersor.nn.masks import Masks
@@ -43,6 +44,7 @@ __all__ = [
     "PoincareReLU",
     "PoincareResidual",
     "QuantConv2d",
+    "ProgressiveShrink",
     "QuantEmbedding",
     "QuantLinear",
     "Shrinking",

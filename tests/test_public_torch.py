@@ -9,6 +9,7 @@ import sys
 import apart
 import pytest
 import torch
+from tersor import graph as G
 from tersor import hyperbolic as H
 from tersor import lorentz as L
 from tersor import loss as O
@@ -25,6 +26,7 @@ def some(*shape, scale=0.3):
 
 X, Y, V, W = (some(3, 4) for _ in range(4))
 MATRIX = sparse.from_dense(torch.tensor([[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]], dtype=torch.float64))
+RING = G.adjacency(torch.tensor([[0, 1, 2], [1, 2, 0]]), dtype=torch.float64)
 MASK = torch.arange(12).reshape(3, 4) % 2 == 0
 SCALE = torch.tensor(0.05, dtype=torch.float64)
 DIMS = torch.tensor([1, 3, 4])
@@ -38,6 +40,8 @@ def alignment(x, y):
 
 #: name -> function of float tensors (all differentiable), and those tensors
 CASES = {
+    "graph.hypergraph_propagate": (lambda x: G.hypergraph_propagate(MATRIX.T, x), (X,)),
+    "graph.propagate": (lambda x: G.propagate(RING, x, 2, self_loops=True, teleport=0.1), (X,)),
     "hyperbolic.antipode": (H.antipode, (X,)),
     "hyperbolic.busemann": (lambda x, p: H.busemann(x, p, 0.7), (X, Y)),
     "hyperbolic.cdist": (H.cdist, (X, Y)),

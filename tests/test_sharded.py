@@ -558,6 +558,8 @@ def metrics_of_other_settings_are_refused():
 
 #: what takes no rows of several processes, and why
 REFUSED = {
+    "graph.hypergraph_propagate": "takes plain tensors",
+    "graph.propagate": "takes plain tensors",
     "hyperbolic.cdist": "all pairs",
     "hyperbolic.delta_hyperbolicity": "all pairs",
     "hyperbolic.dist": "its case has the vectors along the axis that is sharded",

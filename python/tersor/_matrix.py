@@ -16,6 +16,9 @@ Array = Any
 
 _PRODUCTS = ("matmul", "mm", "mv", "__matmul__")
 
+#: the matrices that families offer, by name: a family that makes one of another's asks here, as none imports another
+KINDS: dict[str, Any] = {}
+
 
 class _Override(classmethod):
     """``__torch_function__`` of a type that stands on the left of tensors too.
@@ -44,6 +47,10 @@ class Matrix:
     __slots__ = ()
 
     __array_ufunc__ = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        KINDS[cls.__name__] = cls
 
     def __matmul__(self, x: Any) -> Any:
         raise NotImplementedError

@@ -344,3 +344,11 @@ def test_what_row_scores_says():
         prune.row_scores(w.astype(int))
     with pytest.raises(ValueError, match=r"^row_scores: axis"):
         prune.row_scores(np.array(1.0))
+
+
+def test_norms_of_rows_beyond_squares():
+    rows = np.array([[3.0, 4.0], [0.0, 0.0], [np.inf, 1.0], [np.nan, 1.0]])
+    for scale in (1e-300, 5e-324, 1e200, 2e307, 1.0):
+        want = [5 * scale, 0, np.inf, np.nan] if scale > 1e-320 else [5 * 5e-324, 0, np.inf, np.nan]
+        for made in (prune.row_scores(rows * scale), prune.row_scores(torch.from_numpy(rows * scale)).numpy()):
+            np.testing.assert_allclose(made, want, rtol=4e-16)

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from tersor import prune
 from tersor._arrays import dtype_name, is_distributed, whole
+from tersor._values import one_of
 from tersor.checkpoint._patterns import Patterns
 from tersor.nn._held import Held, masked
 from tersor.nn._masked import SUFFIX, buffered, chosen, each, said, scored
 from tersor.nn._steps import check_optimizer
 from tersor.prune._rank import share
-from tersor.prune._run import one_of
 from tersor.prune.apply import prune_inplace
 
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from tersor import prune
 from tersor._arrays import dtype_name, whole
+from tersor._values import one_of
 from tersor.checkpoint._patterns import Patterns
 from tersor.nn._chains import Chain, Graph, Unclear, spread
 from tersor.nn._masked import each, said
 from tersor.nn._narrow import narrow
 from tersor.prune._rank import share
-from tersor.prune._run import one_of
 
 
 @dataclass(frozen=True)

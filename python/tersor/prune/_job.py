@@ -13,9 +13,10 @@ import numpy as np
 
 from tersor._arrays import dtype_name, is_tensor, ordinary
 from tersor._keys import FORMATS, Order
+from tersor._values import one_of
 from tersor.prune._group import ALONE, Alone, Group
 from tersor.prune._rank import Plan, in_order, plan, search, share
-from tersor.prune._run import integer, one_of, order_of, ready
+from tersor.prune._run import integer, order_of, ready
 from tersor.prune._same import first_places
 from tersor.prune.histogram import MagnitudeHistogram
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from tersor._arrays import Number, is_tensor
 from tersor._reference import wide, xp
+from tersor._values import readable
 from tersor.prune._rank import share
 
 Array = Any
@@ -65,6 +66,7 @@ def rd_curve(w: Array, amounts: Sequence[float], *, hessian: Number | None = Non
     who = "rd_curve"
     if isinstance(amounts, (str, bytes)) or not (isinstance(amounts, Sequence) or getattr(amounts, "ndim", 0) == 1):
         raise TypeError(f"{who}: amounts must be a sequence of numbers, got {type(amounts).__name__}")
+    readable(who, w=w, hessian=hessian)
     v = wide(w.detach() if is_tensor(w) else w)
     n = int(np.prod(v.shape, dtype=np.int64))
     if not bool(xp.isfinite(v).all()):

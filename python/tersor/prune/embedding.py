@@ -12,8 +12,7 @@ import numpy as np
 
 from tersor._arrays import Integers, Number, dtype_name, is_tensor
 from tersor._reference import quiet, rounded
-from tersor._values import check_dense
-from tersor.prune._run import one_of
+from tersor._values import check_dense, one_of
 
 Array = Any
 

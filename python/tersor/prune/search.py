@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tersor._arrays import Level, is_tensor
+from tersor._host import answer, held
 from tersor._reference import wide
 from tersor.prune.allocate import Allocation, budget_allocate
 
@@ -139,7 +140,7 @@ def head_neuron_search(heads: Array, neurons: Array, budget: float, *, head_cost
         raise ValueError(f"{who}: budget must not be negative, got {budget}")
     orders, sums = [], []
     for name, x in (("heads", heads), ("neurons", neurons)):
-        v = (x.detach().double().cpu().numpy() if is_tensor(x) else x.astype(np.float64)).reshape(-1)
+        v = held(who, name, x).astype(np.float64).reshape(-1)
         if not np.isfinite(v).all() or (v < 0).any():
             raise ValueError(f"{who}: {name} must be finite and not negative")
         orders.append(np.argsort(-v, kind="stable"))
@@ -161,8 +162,4 @@ def head_neuron_search(heads: Array, neurons: Array, budget: float, *, head_cost
 def _first(x: Array, order: np.ndarray, k: int) -> Array:
     mask = np.zeros(len(order), bool)
     mask[order[:k]] = True
-    if not is_tensor(x):
-        return mask.reshape(x.shape)
-    import torch
-
-    return torch.from_numpy(mask).reshape(x.shape).to(x.device)
+    return answer(mask.reshape(tuple(x.shape)), x)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tersor import _values
 from tersor._arrays import Array, is_tensor, whole
 from tersor._arrays import detached as detached  # its own door for quantizers
 from tersor._values import float_name
@@ -35,9 +36,7 @@ def code_range(dtype: Any, name: str) -> tuple[int, int]:
 
 
 def one_of(name: str, argument: str, value: Any, known: Any) -> Any:
-    if value not in known:
-        raise ValueError(f"{name}: {argument} must be one of {', '.join(repr(k) for k in known)}, got {value!r}")
-    return known[value] if isinstance(known, dict) else value
+    return _values.one_of(f"{name}: {argument}", value, known)
 
 
 def drawn(name: str, seed: Any) -> int:

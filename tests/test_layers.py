@@ -63,6 +63,12 @@ LAYERS = {
     "PoincareReLU": (_curved(tnn.PoincareReLU), ROWS),
     "PoincareAvgPool2d": (_curved(tnn.PoincareAvgPool2d, 2), IMAGE),
     "PoincareAttention": (_curved(tnn.PoincareAttention, DIM, 2), SEQUENCE),
+    "LorentzLinear": (_curved(tnn.LorentzLinear, DIM, 6), ROWS),
+    "LorentzLinear planes": (_curved(tnn.LorentzLinear, DIM, 6, planes=True), ROWS),
+    "LorentzMLR": (_curved(tnn.LorentzMLR, DIM, 3), ROWS),
+    "LorentzConv2d": (_curved(tnn.LorentzConv2d, DIM, 4, 3, padding=1), IMAGE),
+    "LorentzBatchNorm": (_curved(tnn.LorentzBatchNorm, DIM), ROWS),
+    "LorentzAttention": (_curved(tnn.LorentzAttention, DIM, 2), SEQUENCE),
     "PoincareResidual": (lambda: tnn.PoincareResidual(tnn.PoincareLinear(DIM, DIM), c=0.7), ROWS),
 }
 EVERY = pytest.mark.parametrize("name", list(LAYERS))

@@ -37,7 +37,7 @@ from tersor.hyperbolic.frechet import frechet_mean, frechet_variance
 from tersor.hyperbolic.geodesics import geodesic, geodesic_unit
 from tersor.hyperbolic.horo import busemann
 from tersor.hyperbolic.linear import poincare_fc, poincare_fc_tangent, poincare_mlr
-from tersor.hyperbolic.midpoint import weighted_midpoint
+from tersor.hyperbolic.midpoint import weighted_midpoint, weighted_midpoint_bmm
 from tersor.hyperbolic.mobius import mobius_add, mobius_coadd, mobius_cosub, mobius_sub
 from tersor.hyperbolic.origin import dist0, expmap0, logmap0, mobius_pointwise_mul, mobius_scalar_mul
 from tersor.hyperbolic.pairwise import cdist, knn, softmin_dist
@@ -97,5 +97,6 @@ __all__ = [
     "softmin_dist",
     "sproj",
     "weighted_midpoint",
+    "weighted_midpoint_bmm",
     "window_midpoint",
 ]

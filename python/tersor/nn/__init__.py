@@ -17,6 +17,7 @@ from tersor.nn.embedding import QuantEmbedding
 from tersor.nn.fading import ProgressiveShrink
 from tersor.nn.gradual import GradualPruner
 from tersor.nn.linear import PoincareLinear, PoincareMLR, identity_
+from tersor.nn.lorentz import LorentzAttention, LorentzBatchNorm, LorentzConv2d, LorentzLinear, LorentzMLR
 from tersor.nn.masks import Masks
 from tersor.nn.points import HEmbedding
 from tersor.nn.pool import PoincareAvgPool2d
@@ -25,6 +26,7 @@ from tersor.nn.quant_conv import QuantConv2d
 from tersor.nn.residual import PoincareResidual, tangent_add
 from tersor.nn.shrink import Shrinking, shrink
 from tersor.nn.sparse import SparseLinear
+from tersor.nn.uniform import UniformDisk
 from tersor.nn.wrapped_normal import WrappedNormal
 
 __all__ = [
@@ -33,6 +35,11 @@ __all__ = [
     "DynamicSparse",
     "GradualPruner",
     "HEmbedding",
+    "LorentzAttention",
+    "LorentzBatchNorm",
+    "LorentzConv2d",
+    "LorentzLinear",
+    "LorentzMLR",
     "Masks",
     "PoincareActivation",
     "PoincareAttention",
@@ -49,6 +56,7 @@ __all__ = [
     "QuantLinear",
     "Shrinking",
     "SparseLinear",
+    "UniformDisk",
     "WrappedNormal",
     "attention",
     "beta_concat",

@@ -558,6 +558,8 @@ def metrics_of_other_settings_are_refused():
 
 #: what takes no rows of several processes, and why
 REFUSED = {
+    "graph.hypergraph_propagate": "takes plain tensors",
+    "graph.propagate": "takes plain tensors",
     "hyperbolic.cdist": "all pairs",
     "hyperbolic.delta_hyperbolicity": "all pairs",
     "hyperbolic.dist": "its case has the vectors along the axis that is sharded",
@@ -570,13 +572,19 @@ REFUSED = {
     "hyperbolic.segment_midpoint": "its matrix is whole",
     "hyperbolic.softmin_dist": "all pairs",
     "hyperbolic.weighted_midpoint": "a mean over the rows",
+    "hyperbolic.weighted_midpoint_bmm": "a mean over the rows",
     "hyperbolic.window_midpoint": "windows over the rows",
+    "lorentz.frechet_mean": "a mean over the rows",
+    "lorentz.frechet_variance": "a mean over the rows",
     "lorentz.midpoint": "a mean over the rows",
     "loss.info_nce": "all pairs",
     "metrics.cka": "all pairs",
     "metrics.loss_barrier": "takes plain tensors",
     "norm.rms_norm": "its case shards the weight",
+    "project.dual": "takes plain tensors",
+    "project.ntk": "takes plain tensors",
     "project.project": "takes plain tensors",
+    "project.ridge_path": "all rows at once",
     "prune.apply_mask": "its mask is plain",
     "prune.interpolate_channels": "takes plain tensors",
     "prune.prefix_mask": "takes plain tensors",

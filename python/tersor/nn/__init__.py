@@ -17,13 +17,16 @@ from tersor.nn.embedding import QuantEmbedding
 from tersor.nn.fading import ProgressiveShrink
 from tersor.nn.gradual import GradualPruner
 from tersor.nn.linear import PoincareLinear, PoincareMLR, identity_
+from tersor.nn.lorentz import LorentzAttention, LorentzBatchNorm, LorentzConv2d, LorentzLinear, LorentzMLR
 from tersor.nn.masks import Masks
 from tersor.nn.points import HEmbedding
 from tersor.nn.pool import PoincareAvgPool2d
 from tersor.nn.quant import QuantLinear
+from tersor.nn.quant_conv import QuantConv2d
 from tersor.nn.residual import PoincareResidual, tangent_add
 from tersor.nn.shrink import Shrinking, shrink
 from tersor.nn.sparse import SparseLinear
+from tersor.nn.uniform import UniformDisk
 from tersor.nn.wrapped_normal import WrappedNormal
 
 __all__ = [
@@ -32,6 +35,11 @@ __all__ = [
     "DynamicSparse",
     "GradualPruner",
     "HEmbedding",
+    "LorentzAttention",
+    "LorentzBatchNorm",
+    "LorentzConv2d",
+    "LorentzLinear",
+    "LorentzMLR",
     "Masks",
     "PoincareActivation",
     "PoincareAttention",
@@ -42,11 +50,13 @@ __all__ = [
     "PoincareMLR",
     "PoincareReLU",
     "PoincareResidual",
+    "QuantConv2d",
     "ProgressiveShrink",
     "QuantEmbedding",
     "QuantLinear",
     "Shrinking",
     "SparseLinear",
+    "UniformDisk",
     "WrappedNormal",
     "attention",
     "beta_concat",

@@ -4,6 +4,7 @@ layers back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,12 @@ from torch import nn
 from tersor.checkpoint._parts import held
 from tersor.checkpoint._patterns import Patterns
 from tersor.nn.quant import QuantLinear
+from tersor.nn.quant_conv import QuantConv2d
 from tersor.nn.sparse import SparseLinear
 from tersor.quant import Encoded
 
+#: the encoded layer of each dense one
+CODED: dict[type[nn.Module], Any] = {nn.Linear: QuantLinear, nn.Conv2d: QuantConv2d}
 #: what brings layers back
 DENSE = "dense"
 #: layers of few weights, and the share of zeros from which on they are faster than dense ones
@@ -50,22 +54,22 @@ def convert(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
 ) -> Conversion:
-    r"""Exchanges the linear layers of a model for `QuantLinear` or `SparseLinear` ones, in place, or brings them back.
+    r"""Exchanges the layers of a model for `QuantLinear`, `QuantConv2d` or `SparseLinear` ones, in place, or brings them back.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Modules of its own classes stay; each ``torch.nn.Linear`` in it is exchanged, once, also where it stands at several
-        names.
+        Modules of its own classes stay; each ``torch.nn.Linear`` and ``torch.nn.Conv2d`` in it is exchanged, once, also where
+        it stands at several names.
     scheme : str, or a mapping of names to Encoded
         "int8-row", "int4-g128", "nf4" or another of `tersor.quant.encode`; or "sparse", which makes a `SparseLinear` of each
-        layer that was pruned, of whose weight 70 % are 0 or more; or "dense", which makes a ``torch.nn.Linear`` of the weight
-        of each `QuantLinear` and `SparseLinear`; or the codes of the weights themselves by name, as
-        `tersor.convert.load_encoded` reads them from a file: a name is that of a layer, or one ends with the other and with no
-        other's, so that a head or a prefix more on either side does not matter.
+        linear layer that was pruned, of whose weight 70 % are 0 or more; or "dense", which brings torch's own layers back, with
+        the weights that `QuantLinear`, `QuantConv2d` and `SparseLinear` hold; or the codes of the weights themselves by name,
+        as `tersor.convert.load_encoded` reads them from a file: a name is that of a layer, or one ends with the other and with
+        no other's, so that a head or a prefix more on either side does not matter.
     activations : "float" or "int8"
     release : bool
-        See `QuantLinear` on both.
+        See `QuantLinear` on both. Convolutions keep their codes; with int8 activations those in groups (depthwise) are left.
     include, exclude : shell patterns on names of modules
         What is included is exchanged even if it is a router, shares its weight or has few zeros; one that names nothing is an
         error.
@@ -73,11 +77,10 @@ def convert(
     Returns
     -------
     Conversion
-        The names, and the reason for every linear layer that was left: excluded; a router; a weight that another module uses
-        too (a head tied to its table of embeddings), or that torch's own attention and encoder layer read by themselves; a
-        forward or hooks of its own; groups that do not divide its rows; too few zeros; no codes among those
-        given. Codes that no linear layer
-        goes by the name of are there too.
+        The names, and the reason for every layer of these kinds that was left: excluded; a router; a weight that another
+        module uses too (a head tied to its table of embeddings), or that torch's own attention and encoder layer read by
+        themselves; a forward or hooks of its own; groups that do not divide its rows; too few zeros; no codes among those
+        given. Codes that no layer goes by the name of are there too.
 
     Raises
     ------
@@ -112,9 +115,11 @@ def convert(
         )
     codes, scheme = (None, scheme) if isinstance(scheme, str) else (dict(scheme), "int8-row")
     back = scheme == DENSE
-    kind: Any = (QuantLinear, SparseLinear) if back else nn.Linear
-    if isinstance(model, (nn.Linear, QuantLinear, SparseLinear)):
-        way = "SparseLinear.from_dense" if scheme == SPARSE else "QuantLinear.from_float"
+    kinds: tuple[type[nn.Module], ...] = (nn.Linear,) if scheme == SPARSE else tuple(CODED)
+    kind = (QuantLinear, QuantConv2d, SparseLinear) if back else kinds
+    if isinstance(model, (*CODED, QuantLinear, QuantConv2d, SparseLinear)):
+        coded = next((new.__name__ for old, new in CODED.items() if isinstance(model, old)), "QuantLinear")
+        way = "SparseLinear.from_dense" if scheme == SPARSE else f"{coded}.from_float"
         raise TypeError(f"convert: model is a {type(model).__name__} itself; use {way}, or put it in a module")
     if scheme == SPARSE and activations != "float":
         raise ValueError(f"convert: a sparse layer takes activations as they come, got activations={activations!r}")
@@ -130,6 +135,10 @@ def convert(
     made: dict[str, nn.Module] = {}
     left: dict[str, str] = {}
     own = {} if codes is None else _paired(found, codes, left)
+
+    def options(module: nn.Module) -> dict[str, bool]:
+        return {"release": release} if isinstance(module, nn.Linear) else {}
+
     for name, module in model.named_modules():
         if not isinstance(module, kind):
             if name and not any(True for _ in module.children()) and patterns.included(f"{name}.weight"):
@@ -150,15 +159,20 @@ def convert(
                         continue
                     made[name] = few
                 elif codes is not None:
-                    made[name] = QuantLinear.of(own[name], module, activations, release=release)
+                    made[name] = _coded(module).of(own[name], module, activations, **options(module))
                 else:
-                    made[name] = QuantLinear.from_float(module, scheme, activations, release=release)
+                    made[name] = _coded(module).from_float(module, scheme, activations, **options(module))
                 continue
             except (TypeError, ValueError) as error:
                 why = str(error)
         left[name] = why
     _exchange(model, {id(found[name]): new for name, new in made.items()})
     return Conversion(tuple(made), left)
+
+
+def _coded(module: nn.Module) -> Any:
+    """The class of encoded layers that a dense one is exchanged for."""
+    return next(new for old, new in CODED.items() if isinstance(module, old))
 
 
 def _paired(layers: Mapping[str, Any], codes: Mapping[str, Encoded], left: dict[str, str]) -> dict[str, Encoded]:
@@ -178,10 +192,10 @@ def _paired(layers: Mapping[str, Any], codes: Mapping[str, Encoded], left: dict[
             left[name] = f"codes that may be of {' or '.join(alike)}" if alike else "codes of no linear layer"
             continue
         layer = layers[alike[0]]
-        if tuple(code.shape) != (layer.out_features, layer.in_features):
+        shape = tuple(layer.weight.shape)
+        if tuple(code.shape) != (shape[0], math.prod(shape[1:])):
             raise ValueError(
-                f"convert: codes {name!r} are of shape {tuple(code.shape)}, the layer {alike[0]!r} is "
-                f"{(layer.out_features, layer.in_features)}"
+                f"convert: codes {name!r} are of shape {tuple(code.shape)}, the layer {alike[0]!r} is {shape}"
             )
         if alike[0] in taken:
             raise ValueError(f"convert: {taken[alike[0]]!r} and {name!r} are both codes of the layer {alike[0]!r}")
@@ -220,7 +234,7 @@ def _shared(model: nn.Module) -> dict[int, str]:
             others |= dict.fromkeys(
                 map(id, (module.linear1, module.linear2)), "torch's encoder layer reads its weight itself"
             )
-        if not isinstance(module, nn.Linear):
+        if not isinstance(module, tuple(CODED)):
             for parameter in module._parameters.values():
                 if parameter is not None:
                     others.setdefault(id(parameter), name)
@@ -228,17 +242,22 @@ def _shared(model: nn.Module) -> dict[int, str]:
 
 
 @torch.no_grad()
-def _dense(layer: Any) -> nn.Linear:
+def _dense(layer: Any) -> nn.Module:
     bias = layer.bias
     if isinstance(layer, SparseLinear):
         weight, grad = layer.to_dense(), layer.data.requires_grad
     else:
         weight, grad = layer.weight.to(getattr(torch, layer.dtype)), bias is None or bias.requires_grad
-    linear = nn.Linear(layer.in_features, layer.out_features, bias is not None, device="meta")
-    linear.weight = nn.Parameter(weight, requires_grad=grad)
+    made: nn.Module
+    if isinstance(layer, QuantConv2d):
+        shape: Any = layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, bias is not None
+        made = nn.Conv2d(layer.in_channels, layer.out_channels, *shape, layer.padding_mode, device="meta")
+    else:
+        made = nn.Linear(layer.in_features, layer.out_features, bias is not None, device="meta")
+    made.weight = nn.Parameter(weight, requires_grad=grad)
     if bias is not None:
-        linear.bias = nn.Parameter(bias.detach().clone(), requires_grad=bias.requires_grad)
-    return linear.train(layer.training)
+        made.bias = nn.Parameter(bias.detach().clone(), requires_grad=bias.requires_grad)
+    return made.train(layer.training)
 
 
 def _exchange(model: nn.Module, made: Mapping[int, nn.Module]) -> None:

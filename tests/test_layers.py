@@ -271,6 +271,27 @@ def test_only_linear_layers_are_converted(wrong):
             convert()
 
 
+def test_a_transposed_layer_is_a_linear_one():
+    def forward(self, x):
+        return x @ self.weight + self.bias
+
+    # as transformers has it, which is slow to import
+    kind = type("Conv1D", (nn.Module,), {"__module__": "transformers.pytorch_utils", "forward": forward})
+    torch.manual_seed(0)
+    layer, x = kind(), torch.randn(3, 16)
+    layer.weight, layer.bias = nn.Parameter(torch.randn(16, 24)), nn.Parameter(torch.randn(24))
+    want, model = layer(x), nn.Sequential(layer)
+    got = tnn.QuantLinear.from_float(layer, "int8-row")
+    assert got.shape == (24, 16) and torch.cosine_similarity(got(x), want).min() > 0.9999
+    codes = got.encoded
+    assert tnn.convert(model, "int8-row", activations="int8").converted == ("0",)
+    assert torch.cosine_similarity(model(x), want).min() > 0.999
+    assert tnn.convert(model, "dense").converted == ("0",) and type(model[0]) is nn.Linear
+    model = nn.Sequential(layer)
+    assert tnn.convert(model, {"0.weight": codes}).converted == ("0",)
+    assert torch.equal(model(x), got(x))
+
+
 CONVERTED = {
     "quant": lambda layer: tnn.QuantLinear.from_float(layer, "int8-row"),
     "sparse": lambda layer: tnn.SparseLinear.from_dense(layer),

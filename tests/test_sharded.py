@@ -189,7 +189,9 @@ def made_on_meta(name):
             p.detach().fill_(9.0)
         if hasattr(m, "reset_parameters"):
             m.reset_parameters()
-    if not isinstance(plain[1], nn.QuantLinear | nn.SparseLinear):  # these are made of the weights of others
+    if not isinstance(
+        plain[1], nn.QuantLinear | nn.QuantConv2d | nn.SparseLinear
+    ):  # these are made of the weights of others
         for (k, p), q in zip(net[1].named_parameters(), plain[1].parameters(), strict=True):
             if isinstance(plain[1], nn.PoincareMLR) and k == "weight":
                 assert p.shape == q.shape and 0 < whole(p.detach()).std() < 1

@@ -23,16 +23,23 @@ _HOOKS = {
 }
 
 
+def transposed(layer: Any) -> bool:
+    """Whether a layer is transformers' Conv1D (of GPT-2 and its like): linear, with a weight [in, out]."""
+    kind = type(layer)
+    return kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils"
+
+
 def parts_of(who: str, layer: Any, of: type[nn.Module] = nn.Linear) -> tuple[Tensor, Tensor | None]:
     """The weight and the bias of a ``torch.nn.Linear`` (or `of`), or of what computes as it, in a pass of `eval` mode."""
     what = "linear" if of is nn.Linear else "conv"
     if isinstance(layer, of):
         return _made(who, what, layer, of)
+    if of is nn.Linear and transposed(layer):
+        weight, bias = _made(who, what, layer, type(layer))
+        return weight.t().contiguous(), bias
     kind = type(layer).__name__
     hint = ""
-    if kind == "Conv1D":
-        hint = "; its weight is [in, out]: make a torch.nn.Linear of the transposed weight"
-    elif isinstance(layer, type):
+    if isinstance(layer, type):
         kind = f"the class {layer.__name__}"
     elif isinstance(layer, Tensor):
         hint = "; the constructor takes an encoded or a sparse weight"

@@ -20,7 +20,8 @@ from tersor._arrays import dtype_name, flag
 from tersor.nn._coded import Coded
 from tersor.quant import Encoded, _panels
 from tersor.quant._encoded import scheme as find_scheme
-from tersor.quant.product import GROUP, _packed_linear
+from tersor.quant._products import GROUP, _packed_linear
+from tersor.quant.product import AFTER, bent
 from tersor.quant.qparams import least
 
 P = TypeVar("P", bound="Product")
@@ -54,12 +55,16 @@ class Product(Coded):
     _released = False
     _sizes: Any = None
 
-    def __init__(self, weight: Encoded, bias: Tensor | None, activations: str, release: bool) -> None:
+    def __init__(
+        self, weight: Encoded, bias: Tensor | None, activations: str, release: bool, activation: str | None
+    ) -> None:
         super().__init__(weight)
         who, (outs, _) = type(self).__name__, weight.shape
         self.release = flag(f"{who}: release", release)
         if activations not in ("float", "int8"):
             raise ValueError(f"{who}: activations must be 'float' or 'int8', got {activations!r}")
+        if activation not in AFTER:
+            raise ValueError(f"{who}: activation must be 'relu', 'gelu', 'silu' or None, got {activation!r}")
         if bias is not None and not isinstance(bias, Tensor):
             raise TypeError(f"{who}: bias must be a tensor, got {type(bias).__name__}")
         if bias is not None and tuple(bias.shape) != (outs,):
@@ -72,7 +77,7 @@ class Product(Coded):
         else:
             self.register_buffer("table", None, persistent=False)
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
-        self.activations = activations
+        self.activations, self.activation = activations, activation
         self.repack()
 
     def _as_frozen(self: P, bias: Tensor | None) -> P:
@@ -82,14 +87,18 @@ class Product(Coded):
         return self
 
     def _multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """Rows times the weight, plus the bias."""
+        """Rows times the weight, plus the bias, and the activation."""
         if (panels := self._laid_out(x)) is not None and self._sizes is not None:
             # the operator itself: what the public function asks of its arguments holds here
             y: Tensor = _packed_linear(x, panels, bias, self.table, *self._sizes, self.activations == "int8")
-            return y
+            return self._bent(y)
         if self.activations == "int8":
             x = _rounded(x)
-        return torch.nn.functional.linear(x, self._decoded(x), bias)
+        return self._bent(torch.nn.functional.linear(x, self._decoded(x), bias))
+
+    def _bent(self, y: Tensor) -> Tensor:
+        """The activation, as torch has it."""
+        return bent(y, self.activation) if self.activation else y
 
     def _decoded(self, x: Tensor) -> Tensor:
         """The weight [out, in] in the type of x, in memory that the next call may overwrite unless a backward will read it."""
@@ -112,7 +121,7 @@ class Product(Coded):
     def _codes(self) -> Tensor:
         """The codes as `Encoded` has them, of the panels where they were given up."""
         data: Tensor = self._buffers["data"]
-        if not self._released:
+        if not self._released or data.numel():
             return data
         how, (outs, inputs, bits, groups, affine) = find_scheme(self.scheme), self._sizes
         # codes are no part of what a transform of torch.func transforms, and under one no tensor shows its memory
@@ -174,7 +183,7 @@ class Product(Coded):
         if self.release and made is not None and inputs and outs and not (how.small and how.bits == 6):
             self.data, self._released = self.data.new_empty((outs, 0)), True
             key = self._key()
-        self._packed_of = key
+        self._packed_of, self._said_by = key, id(self.encoding)
 
     def _laid_out(self, x: Tensor, numbers: int | None = None) -> Tensor | None:
         """The panels, if x is to be multiplied with them, or so many numbers that are made of it."""
@@ -184,15 +193,29 @@ class Product(Coded):
             if type(x) not in _OWN or type(self._buffers["data"]) not in _OWN:
                 return None
             if self._packed_of != self._key():
+                if self._lent():
+                    return None
                 self.repack()
             many = (x.numel() if numbers is None else numbers) > MANY * self.shape[1]
             if self.activations == "float" and many and not _core.tiles():
                 return None
         return self._buffers["panels"]
 
+    def _lent(self) -> bool:
+        """Whether a whole state stands in for this layer's for a while, as `torch.func.functional_call` has it: codes that come
+        with their encoding, where this layer has given its own up. They are decoded; the panels are those of its own."""
+        return self._released and self.data.numel() > 0 and id(self.encoding) != self._said_by
+
+    def _options(self) -> str:
+        said = [self.scheme, f"bias={self.bias is not None}"]
+        said += [] if self.activations == "float" else [f"activations={self.activations}"]
+        return ", ".join(said + ([f"activation={self.activation}"] if self.activation else []))
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if "release" not in state:  # pickled by an earlier version
+        if "activation" not in state:  # pickled by an earlier version
+            self.activation = None
+        if "release" not in state:  # by one before that
             self.release = False
         if not hasattr(self, "table"):  # by one before that
             self.table = None

@@ -14,10 +14,12 @@ from torch import nn
 
 from tersor.checkpoint._parts import held
 from tersor.checkpoint._patterns import Patterns
+from tersor.nn._linear import transposed
 from tersor.nn.quant import QuantLinear
 from tersor.nn.quant_conv import QuantConv2d
 from tersor.nn.sparse import SparseLinear
 from tersor.quant import Encoded
+from tersor.quant._encoded import scheme as find_scheme
 
 #: the encoded layer of each dense one
 CODED: dict[type[nn.Module], Any] = {nn.Linear: QuantLinear, nn.Conv2d: QuantConv2d}
@@ -60,7 +62,8 @@ def convert(
     ----------
     model : torch.nn.Module
         Modules of its own classes stay; each ``torch.nn.Linear`` and ``torch.nn.Conv2d`` in it is exchanged, once, also where
-        it stands at several names.
+        it stands at several names; so is transformers' ``Conv1D``, a linear layer of a transposed weight, which comes back as
+        a ``torch.nn.Linear``.
     scheme : str, or a mapping of names to Encoded
         "int8-row", "int4-g128", "nf4" or another of `tersor.quant.encode`; or "sparse", which makes a `SparseLinear` of each
         linear layer that was pruned, of whose weight 70 % are 0 or more; or "dense", which brings torch's own layers back, with
@@ -123,12 +126,18 @@ def convert(
         raise TypeError(f"convert: model is a {type(model).__name__} itself; use {way}, or put it in a module")
     if scheme == SPARSE and activations != "float":
         raise ValueError(f"convert: a sparse layer takes activations as they come, got activations={activations!r}")
-    if not back and scheme != SPARSE:  # refuses what it does not know
-        QuantLinear.empty(0, 0, scheme, bias=False, activations=activations)
+    if not back and scheme != SPARSE:
+        how = find_scheme(scheme, "convert")
+        if activations not in ("float", "int8"):
+            raise ValueError(f"convert: activations must be 'float' or 'int8', got {activations!r}")
+        if how.block:
+            raise ValueError(f"convert: {scheme} is a layout of files, which no layer keeps")
+        if how.places and activations == "int8":
+            raise ValueError(f"convert: int8 activations go with integer weights, {scheme} are no integers")
     names: dict[int, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(id(module), []).append(name)
-    found = {name: m for name, m in model.named_modules() if isinstance(m, kind)}
+    found = {name: m for name, m in model.named_modules() if isinstance(m, kind) or (not back and transposed(m))}
     patterns = Patterns(include, exclude, "convert")
     patterns.check(f"{name}.weight" for every in names.values() for name in every)
     shared = {} if back else _shared(model)
@@ -137,10 +146,10 @@ def convert(
     own = {} if codes is None else _paired(found, codes, left)
 
     def options(module: nn.Module) -> dict[str, bool]:
-        return {"release": release} if isinstance(module, nn.Linear) else {}
+        return {} if isinstance(module, nn.Conv2d) else {"release": release}
 
     for name, module in model.named_modules():
-        if not isinstance(module, kind):
+        if name not in found:
             if name and not any(True for _ in module.children()) and patterns.included(f"{name}.weight"):
                 left[name] = f"a {type(module).__name__} is not exchanged"
             continue
@@ -172,7 +181,7 @@ def convert(
 
 def _coded(module: nn.Module) -> Any:
     """The class of encoded layers that a dense one is exchanged for."""
-    return next(new for old, new in CODED.items() if isinstance(module, old))
+    return next((new for old, new in CODED.items() if isinstance(module, old)), QuantLinear)
 
 
 def _paired(layers: Mapping[str, Any], codes: Mapping[str, Encoded], left: dict[str, str]) -> dict[str, Encoded]:
@@ -192,7 +201,7 @@ def _paired(layers: Mapping[str, Any], codes: Mapping[str, Encoded], left: dict[
             left[name] = f"codes that may be of {' or '.join(alike)}" if alike else "codes of no linear layer"
             continue
         layer = layers[alike[0]]
-        shape = tuple(layer.weight.shape)
+        shape = tuple(layer.weight.shape)[:: -1 if transposed(layer) else 1]
         if tuple(code.shape) != (shape[0], math.prod(shape[1:])):
             raise ValueError(
                 f"convert: codes {name!r} are of shape {tuple(code.shape)}, the layer {alike[0]!r} is {shape}"
@@ -234,7 +243,7 @@ def _shared(model: nn.Module) -> dict[int, str]:
             others |= dict.fromkeys(
                 map(id, (module.linear1, module.linear2)), "torch's encoder layer reads its weight itself"
             )
-        if not isinstance(module, tuple(CODED)):
+        if not (isinstance(module, tuple(CODED)) or transposed(module)):
             for parameter in module._parameters.values():
                 if parameter is not None:
                     others.setdefault(id(parameter), name)
@@ -244,6 +253,10 @@ def _shared(model: nn.Module) -> dict[int, str]:
 @torch.no_grad()
 def _dense(layer: Any) -> nn.Module:
     bias = layer.bias
+    if getattr(layer, "activation", None):
+        raise ValueError(
+            f"convert: it has an activation of its own, {layer.activation}, which a dense layer would lack"
+        )
     if isinstance(layer, SparseLinear):
         weight, grad = layer.to_dense(), layer.data.requires_grad
     else:

@@ -21,7 +21,7 @@ from tersor.quant._encoded import scheme as find_scheme
 
 
 class QuantLinear(Product):
-    r"""A linear layer whose weight is kept encoded, :math:`y = x\hat W^\top + b`, and multiplied as it is.
+    r"""A linear layer whose weight is kept encoded, :math:`y = f(x\hat W^\top + b)`, and multiplied as it is.
 
     Parameters
     ----------
@@ -35,6 +35,8 @@ class QuantLinear(Product):
     activations : "float" or "int8"
         x as it is; or rounded to int8 by rows at every call (see `tersor.quant.packed_linear`), which is faster, and costs
         about as much accuracy as int8 weights do. Its gradient passes straight through.
+    activation : "relu", "gelu" or "silu", optional
+        A function of each result, which would else be a layer of its own.
 
     Attributes
     ----------
@@ -60,26 +62,44 @@ class QuantLinear(Product):
     """
 
     def __init__(
-        self, weight: Encoded, bias: Tensor | None = None, *, activations: str = "float", release: bool = False
+        self,
+        weight: Encoded,
+        bias: Tensor | None = None,
+        *,
+        activations: str = "float",
+        release: bool = False,
+        activation: str | None = None,
     ) -> None:
-        super().__init__(weight, bias, activations, release)
+        super().__init__(weight, bias, activations, release, activation)
         self.out_features, self.in_features = weight.shape
 
     @classmethod
     def from_float(
-        cls, linear: nn.Linear, scheme: str, activations: str = "float", *, release: bool = False
+        cls,
+        linear: nn.Linear,
+        scheme: str,
+        activations: str = "float",
+        *,
+        release: bool = False,
+        activation: str | None = None,
     ) -> QuantLinear:
         """The layer ``linear`` with its weight encoded by ``scheme`` ("int8-row", "int4-g128", "nf4", …).
 
         The weight is that of a forward pass in ``eval`` mode, also under ``torch.nn.utils.prune``; a layer with a forward of
         its own, or with hooks that would be lost, is a TypeError.
         """
-        weight, bias = parts_of("QuantLinear.from_float", linear)
-        return cls(quant.encode(weight, scheme), bias, activations=activations, release=release)._as_frozen(bias)
+        weight, _ = parts_of("QuantLinear.from_float", linear)
+        return cls.of(quant.encode(weight, scheme), linear, activations, release=release, activation=activation)
 
     @classmethod
     def of(
-        cls, weight: Encoded, linear: nn.Linear, activations: str = "float", *, release: bool = False
+        cls,
+        weight: Encoded,
+        linear: nn.Linear,
+        activations: str = "float",
+        *,
+        release: bool = False,
+        activation: str | None = None,
     ) -> QuantLinear:
         """The layer ``linear`` with these codes (of tensors or of NumPy arrays) for its weight, and its own bias.
 
@@ -87,7 +107,8 @@ class QuantLinear(Product):
         """
         dense, bias = parts_of("QuantLinear.of", linear)
         own = own_codes("QuantLinear.of", weight, dense)
-        return cls(own, bias, activations=activations, release=release)._as_frozen(bias)
+        layer = cls(own, bias, activations=activations, release=release, activation=activation)
+        return layer._as_frozen(bias)
 
     @classmethod
     def empty(
@@ -101,6 +122,7 @@ class QuantLinear(Product):
         dtype: torch.dtype | None = None,
         activations: str = "float",
         release: bool = False,
+        activation: str | None = None,
     ) -> QuantLinear:
         """A layer of weights 0, for a state of this scheme to be loaded into."""
         how, dtype = find_scheme(scheme), dtype or torch.get_default_dtype()
@@ -119,7 +141,7 @@ class QuantLinear(Product):
         outer = torch.zeros(over, device=device) if how.outer else None
         e = Encoded(codes, steps, zero, how.name, (out_features, in_features), dtype_name(dtype), outer)
         zeros = torch.zeros(out_features, device=device, dtype=dtype) if bias else None
-        return cls(e, zeros, activations=activations, release=release)
+        return cls(e, zeros, activations=activations, release=release, activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
         if (whole := self._whole(x)) is not None:
@@ -136,6 +158,7 @@ class QuantLinear(Product):
         """
         if (
             type(x) is not Tensor
+            or self.activation is not None
             or torch.compiler.is_compiling()
             or not x.is_cpu
             or x.dtype not in _PACKED
@@ -162,6 +185,4 @@ class QuantLinear(Product):
         )
 
     def extra_repr(self) -> str:
-        return f"{self.shape[1]}, {self.shape[0]}, {self.scheme}, bias={self.bias is not None}" + (
-            "" if self.activations == "float" else f", activations={self.activations}"
-        )
+        return f"{self.shape[1]}, {self.shape[0]}, {self._options()}"

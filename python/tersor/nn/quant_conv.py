@@ -47,6 +47,8 @@ class QuantConv2d(Product):
     activations : "float" or "int8"
         x as it is; or each patch rounded to int8 (see `tersor.quant.packed_linear`), which is faster from some tens of
         channels on. Its gradient passes straight through. Not with ``groups``.
+    activation : "relu", "gelu" or "silu", optional
+        As of `QuantLinear`.
 
     Attributes
     ----------
@@ -91,6 +93,7 @@ class QuantConv2d(Product):
         *,
         padding_mode: str = "zeros",
         activations: str = "float",
+        activation: str | None = None,
     ) -> None:
         self.kernel_size, self.stride = _pair("kernel_size", kernel_size, 1), _pair("stride", stride, 1)
         self.dilation, self.groups = _pair("dilation", dilation, 1), whole("QuantConv2d: groups", groups)
@@ -121,19 +124,23 @@ class QuantConv2d(Product):
                 f"QuantConv2d: int8 activations go with groups = 1, got {self.groups}: patches of few channels are torch's"
             )
         # the codes are laid out there, by the shape of the kernel
-        super().__init__(weight, bias, activations, False)
+        super().__init__(weight, bias, activations, False, activation)
 
     @classmethod
-    def from_float(cls, conv: nn.Conv2d, scheme: str, activations: str = "float") -> QuantConv2d:
+    def from_float(
+        cls, conv: nn.Conv2d, scheme: str, activations: str = "float", *, activation: str | None = None
+    ) -> QuantConv2d:
         """The convolution ``conv`` with its filters encoded by ``scheme`` ("int8-row", "int4-g16", …).
 
         What is taken of it and refused is as in `QuantLinear.from_float`. A filter is a row of in / groups · kh · kw numbers.
         """
         weight, _ = parts_of("QuantConv2d.from_float", conv, nn.Conv2d)
-        return cls.of(quant.encode(weight.flatten(1), scheme), conv, activations)
+        return cls.of(quant.encode(weight.flatten(1), scheme), conv, activations, activation=activation)
 
     @classmethod
-    def of(cls, weight: Encoded, conv: nn.Conv2d, activations: str = "float") -> QuantConv2d:
+    def of(
+        cls, weight: Encoded, conv: nn.Conv2d, activations: str = "float", *, activation: str | None = None
+    ) -> QuantConv2d:
         """The convolution ``conv`` with these codes of ``conv.weight.flatten(1)``, and its own bias."""
         dense, bias = parts_of("QuantConv2d.of", conv, nn.Conv2d)
         own = own_codes("QuantConv2d.of", weight, dense.flatten(1))
@@ -147,6 +154,7 @@ class QuantConv2d(Product):
             conv.groups,
             padding_mode=conv.padding_mode,
             activations=activations,
+            activation=activation,
         )
         return layer._as_frozen(bias)
 
@@ -203,13 +211,13 @@ class QuantConv2d(Product):
         pads = (top, left)
         if self.padding_mode != "zeros" or (left, top) != (right, bottom):
             x, pads = self._padded(x), (0, 0)
-        return torch.nn.functional.conv2d(x, weight, bias, self.stride, pads, self.dilation, self.groups)
+        return self._bent(nn.functional.conv2d(x, weight, bias, self.stride, pads, self.dilation, self.groups))
 
     def _padded(self, x: Tensor) -> Tensor:
         if not any(self._pads):
             return x
         mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-        return torch.nn.functional.pad(x, self._pads, mode)
+        return nn.functional.pad(x, self._pads, mode)
 
     @property
     def _by_channels(self) -> bool:
@@ -240,6 +248,4 @@ class QuantConv2d(Product):
         said: list[Any] = [self.in_channels, self.out_channels, f"kernel_size={self.kernel_size}"]
         usual = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1, "padding_mode": "zeros"}
         said += [f"{k}={getattr(self, k)}" for k, v in usual.items() if getattr(self, k) != v]
-        said += [self.scheme, f"bias={self.bias is not None}"]
-        said += [] if self.activations == "float" else [f"activations={self.activations}"]
-        return ", ".join(map(str, said))
+        return ", ".join(map(str, [*said, self._options()]))

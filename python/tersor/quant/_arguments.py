@@ -80,12 +80,20 @@ def some_value(name: str, what: str, good: Array) -> None:
         raise ValueError(f"{name}: {what}")
 
 
+def held(name: str, **arrays: Array) -> None:
+    """Refuses tensors without memory, by name, where their values decide."""
+    if any(map(is_tensor, arrays.values())):
+        from tersor import _memory
+
+        _memory.check(name, **arrays)
+
+
 def like(y: Array, x: Array) -> Array:
     """A result in the type of an argument."""
     return y.to(x.dtype) if is_tensor(y) else np.asarray(y, x.dtype)
 
 
-def within(name: str, zero_point: Array, lo: int, hi: int) -> None:
+def within(name: str, zero_point: Array, lo: int, hi: int, what: str = "zero_point") -> None:
     """Refuses a zero point that is no code: 0 could not be coded, and a reader takes it modulo the width.
 
     Not asked of what is traced, transformed or without data.
@@ -103,4 +111,4 @@ def within(name: str, zero_point: Array, lo: int, hi: int) -> None:
     else:
         return
     if not (lo <= round(least) and round(most) <= hi if least == least else True):
-        raise ValueError(f"{name}: zero_point must lie within {lo} and {hi}, got {least if least < lo else most:g}")
+        raise ValueError(f"{name}: {what} must lie within {lo} and {hi}, got {least if least < lo else most:g}")

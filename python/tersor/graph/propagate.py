@@ -73,9 +73,10 @@ def propagate(
     Notes
     -----
     2·K·m·d operations. Without gradients a sum or a gate keeps two arrays of the size of X beside itself, and no stack. A node
-    without edges gets 0. Within ``torch.compile`` and ``torch.func`` loops are those of a matrix made before
-    (`normalized_adjacency`). With a group a hop gathers the features of all nodes, n·d numbers a rank, each with the bits that one
-    process gives. Wu et al. (SGC, 2019); Klicpera et al. (APPNP, 2019); Frasca et al. (SIGN, 2020); Liu, Gao, Ji (DAGNN, 2020).
+    without edges gets 0. Within ``torch.compile`` and ``torch.func`` loops are those of a matrix that was made before
+    (`normalized_adjacency`). With a group a hop gathers the features of all nodes, n·d numbers a rank, each with the bits that
+    one process gives. Wu et al. (SGC, 2019); Klicpera et al. (APPNP, 2019); Frasca et al. (SIGN, 2020); Liu, Gao, Ji (DAGNN,
+    2020).
 
     Examples
     --------

@@ -40,8 +40,9 @@ def alignment(x, y):
 
 #: name -> function of float tensors (all differentiable), and those tensors
 CASES = {
+    "graph.edge_attention": (lambda q, k, v: G.edge_attention(RING, q, k, v), (X, Y, V)),
     "graph.hypergraph_propagate": (lambda x: G.hypergraph_propagate(MATRIX.T, x), (X,)),
-    "graph.propagate": (lambda x: G.propagate(RING, x, 2, self_loops=True, teleport=0.1), (X,)),
+    "graph.propagate": (lambda x: G.propagate(RING, x, 2, teleport=0.1), (X,)),
     "hyperbolic.antipode": (H.antipode, (X,)),
     "hyperbolic.busemann": (lambda x, p: H.busemann(x, p, 0.7), (X, Y)),
     "hyperbolic.cdist": (H.cdist, (X, Y)),

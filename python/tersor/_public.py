@@ -24,7 +24,7 @@ from tersor._values import out_of_range
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: families that are composed of what there is and declare no operator of their own
-COMPOSED = ("graph", "metrics", "reduce")
+COMPOSED = ("metrics", "reduce")
 
 #: the annotations that say what an array is made of
 TYPES: dict[str, tuple[str, ...]] = {

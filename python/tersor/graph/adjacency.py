@@ -188,7 +188,7 @@ def normalized_adjacency(A: Any, norm: Norm = "sym", *, self_loops: bool | str =
     --------
     >>> import numpy as np
     >>> from tersor import graph
-    >>> graph.normalized_adjacency(np.array([[0, 1], [1, 0]]), "sym", self_loops=True).to_dense()
+    >>> graph.normalized_adjacency(np.array([[0, 1], [1, 0]]), "row", self_loops=True).to_dense()
     array([[0.5, 0.5],
            [0.5, 0.5]], dtype=float32)
     """

@@ -9,7 +9,7 @@ import numpy as np
 
 from tersor._arrays import FLOATS, Array, dtype_name, into, is_tensor, whole
 from tersor._matrix import KINDS, SparseMatrix
-from tersor._values import check_values, float_name, tensor_of
+from tersor._values import check_values, float_name, out_of_range, tensor_of
 from tersor.graph._ranks import ALONE, Ranks
 from tersor.graph.adjacency import Norm, beside, columns_of, ones, power, scaled, times
 
@@ -73,8 +73,10 @@ def propagate(
     Notes
     -----
     2·K·m·d operations. Without gradients a sum or a gate keeps two arrays of the size of X beside itself, and no stack. A node
-    without edges gets 0. With a group a hop gathers the features of all nodes, n·d numbers a rank, each with the bits that one
-    process gives. Wu et al. (SGC, 2019); Klicpera et al. (APPNP, 2019); Frasca et al. (SIGN, 2020); Liu, Gao, Ji (DAGNN, 2020).
+    without edges gets 0. Within ``torch.compile`` and ``torch.func`` loops are those of a matrix that was made before
+    (`normalized_adjacency`). With a group a hop gathers the features of all nodes, n·d numbers a rank, each with the bits that
+    one process gives. Wu et al. (SGC, 2019); Klicpera et al. (APPNP, 2019); Frasca et al. (SIGN, 2020); Liu, Gao, Ji (DAGNN,
+    2020).
 
     Examples
     --------
@@ -88,8 +90,12 @@ def propagate(
     """
     check_values("propagate", "X", X)
     hops = whole("propagate: K", K)
-    if hops < 0:
-        raise ValueError(f"propagate: K must not be negative, got {hops}")
+    if not 0 <= hops < 2**31:
+        raise (
+            ValueError(f"propagate: K must not be negative, got {hops}")
+            if hops < 0
+            else out_of_range("propagate", "K", hops)
+        )
     if keep not in KEEP:
         raise ValueError(f"propagate: keep must be one of {list(KEEP)}, got {keep!r}")
     if not 0 <= teleport <= 1:

@@ -18,6 +18,13 @@ COMPOSED = frozenset({"loss.info_nce", "loss.info_nce_bwd"})
 
 #: operators without a launcher here, and why
 ABSENT = {
+    "graph.edge_attention": PLAIN,
+    "graph.edge_attention_bwd": PLAIN,
+    "graph.hamming": _PAIRS,
+    "graph.meet_count": _STRUCTURE,
+    "graph.meet_fill": _STRUCTURE,
+    "graph.nearest": _PAIRS,
+    "graph.row_dots": _STRUCTURE,
     "hyperbolic.carry": PLAIN,
     "hyperbolic.carry_bwd": PLAIN,
     "hyperbolic.cdist": PLAIN,

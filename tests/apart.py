@@ -69,4 +69,5 @@ APART = {
     "sparse.nm_decompress",
     "sparse.read_mtx",
     "sparse.read_smtx",
+    "sparse.spgemm",
 }

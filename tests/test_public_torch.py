@@ -144,6 +144,7 @@ CASES = {
     "norm.rms_norm": (lambda x, w: norm.rms_norm(x, 4, w), (X, V[0])),
     "project.fwht": (project.fwht, (X,)),
     "project.project": (lambda x: project.project(x, 5), (X,)),
+    "sparse.softmax": (lambda a, b: sparse.softmax(sparse.sddmm(MATRIX, a, b)).data, (W[:2], X)),
     "sparse.spmm": (lambda x: sparse.spmm(MATRIX, x), (X,)),
     "sparse.spmv": (lambda x: sparse.spmv(MATRIX, x), (some(4, 3),)),
     "sparse.sddmm": (lambda a, b: sparse.sddmm(MATRIX, a, b).data, (W[:2], X)),

@@ -99,4 +99,5 @@ APART = {
     "sparse.nm_decompress",
     "sparse.read_mtx",
     "sparse.read_smtx",
+    "sparse.spgemm",
 }

@@ -164,6 +164,7 @@ CASES = {
     "project.ridge_path": (lambda z, y: project.ridge_path(z, y, [0.1, 1.0])[1], (X, Y)),
     "project.fwht": (project.fwht, (X,)),
     "project.project": (lambda x: project.project(x, 5), (X,)),
+    "sparse.softmax": (lambda a, b: sparse.softmax(sparse.sddmm(MATRIX, a, b)).data, (W[:2], X)),
     "sparse.spmm": (lambda x: sparse.spmm(MATRIX, x), (X,)),
     "sparse.spmv": (lambda x: sparse.spmv(MATRIX, x), (some(4, 3),)),
     "sparse.sddmm": (lambda a, b: sparse.sddmm(MATRIX, a, b).data, (W[:2], X)),

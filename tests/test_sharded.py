@@ -626,6 +626,7 @@ REFUSED = {
     "quant.packed_linear": "its weight is plain",
     "quant.requantize": "its factors belong to columns",
     "sparse.sddmm": "takes plain tensors",
+    "sparse.softmax": "takes plain tensors",
     "sparse.spmm": "takes plain tensors",
     "sparse.spmv": "takes plain tensors",
 }

@@ -18,7 +18,9 @@ from tersor.sparse.lanes import spmv
 from tersor.sparse.market import read_mtx, read_smtx
 from tersor.sparse.nm import NMTensor, nm_compress, nm_decompress
 from tersor.sparse.product import spmm
+from tersor.sparse.rowwise import softmax
 from tersor.sparse.sampled import sddmm
+from tersor.sparse.terms import spgemm
 
 __all__ = [
     "BSR",
@@ -36,6 +38,8 @@ __all__ = [
     "read_mtx",
     "read_smtx",
     "sddmm",
+    "softmax",
+    "spgemm",
     "spmm",
     "spmv",
 ]

@@ -54,11 +54,14 @@ LAYERS = {
     "PoincareReLU": (_curved(tnn.PoincareReLU), ROWS),
     "PoincareAvgPool2d": (_curved(tnn.PoincareAvgPool2d, 2), IMAGE),
     "PoincareAttention": (_curved(tnn.PoincareAttention, DIM, 2), SEQUENCE),
+    "RandomLift": (lambda: tnn.RandomLift(DIM, 20, "spinner"), SEQUENCE),
     "PoincareResidual": (lambda: tnn.PoincareResidual(tnn.PoincareLinear(DIM, DIM), c=0.7), ROWS),
 }
 EVERY = pytest.mark.parametrize("name", list(LAYERS))
 #: layers that take indices: their tests are at the end
 TABLES = ("QuantEmbedding", "HEmbedding")
+#: what wraps a whole module, with tests of its own in test_subspace.py
+WRAPPERS = ("Subspace",)
 
 
 def made(name, dtype=torch.float32):
@@ -77,7 +80,7 @@ def test_no_layer_is_left_out():
     for name in tnn.__all__:
         found = getattr(tnn, name)
         if inspect.isclass(found) and issubclass(found, nn.Module) and found is not tnn.Curvature:
-            assert name in TABLES or any(key.split()[0] == name for key in LAYERS), name
+            assert name in (*TABLES, *WRAPPERS) or any(key.split()[0] == name for key in LAYERS), name
 
 
 @EVERY
@@ -85,7 +88,7 @@ def test_no_layer_is_left_out():
 def test_autocast_takes_what_a_layer_before_it_gives(name, low):
     layer, x = made(name)
     # functions of tangent vectors by elements keep the type, as torch's own do
-    products = isinstance(layer, (tnn.QuantLinear, tnn.SparseLinear, tnn.PoincareActivation))
+    products = isinstance(layer, (tnn.QuantLinear, tnn.SparseLinear, tnn.PoincareActivation, tnn.RandomLift))
     with torch.autocast("cpu", dtype=low):
         y = layer(x.to(low))
     want = layer(x.to(low).float())

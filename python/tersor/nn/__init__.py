@@ -15,6 +15,7 @@ from tersor.nn.curvature import Curvature
 from tersor.nn.dynamic import DynamicSparse
 from tersor.nn.embedding import QuantEmbedding
 from tersor.nn.gradual import GradualPruner
+from tersor.nn.lift import RandomLift
 from tersor.nn.linear import PoincareLinear, PoincareMLR, identity_
 from tersor.nn.masks import Masks
 from tersor.nn.points import HEmbedding
@@ -23,6 +24,7 @@ from tersor.nn.quant import QuantLinear
 from tersor.nn.residual import PoincareResidual, tangent_add
 from tersor.nn.shrink import Shrinking, shrink
 from tersor.nn.sparse import SparseLinear
+from tersor.nn.subspace import Subspace
 from tersor.nn.wrapped_normal import WrappedNormal
 
 __all__ = [
@@ -43,8 +45,10 @@ __all__ = [
     "PoincareResidual",
     "QuantEmbedding",
     "QuantLinear",
+    "RandomLift",
     "Shrinking",
     "SparseLinear",
+    "Subspace",
     "WrappedNormal",
     "attention",
     "beta_concat",

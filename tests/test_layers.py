@@ -69,11 +69,14 @@ LAYERS = {
     "LorentzConv2d": (_curved(tnn.LorentzConv2d, DIM, 4, 3, padding=1), IMAGE),
     "LorentzBatchNorm": (_curved(tnn.LorentzBatchNorm, DIM), ROWS),
     "LorentzAttention": (_curved(tnn.LorentzAttention, DIM, 2), SEQUENCE),
+    "RandomLift": (lambda: tnn.RandomLift(DIM, 20, "spinner"), SEQUENCE),
     "PoincareResidual": (lambda: tnn.PoincareResidual(tnn.PoincareLinear(DIM, DIM), c=0.7), ROWS),
 }
 EVERY = pytest.mark.parametrize("name", list(LAYERS))
 #: layers that take indices: their tests are at the end
 TABLES = ("QuantEmbedding", "HEmbedding")
+#: what wraps a whole module, with tests of its own in test_subspace.py
+WRAPPERS = ("Subspace",)
 
 
 def made(name, dtype=torch.float32):
@@ -92,7 +95,7 @@ def test_no_layer_is_left_out():
     for name in tnn.__all__:
         found = getattr(tnn, name)
         if inspect.isclass(found) and issubclass(found, nn.Module) and found is not tnn.Curvature:
-            assert name in TABLES or any(key.split()[0] == name for key in LAYERS), name
+            assert name in (*TABLES, *WRAPPERS) or any(key.split()[0] == name for key in LAYERS), name
 
 
 @EVERY
@@ -100,7 +103,9 @@ def test_no_layer_is_left_out():
 def test_autocast_takes_what_a_layer_before_it_gives(name, low):
     layer, x = made(name)
     # functions of tangent vectors by elements keep the type, as torch's own do
-    products = isinstance(layer, (tnn.QuantLinear, tnn.QuantConv2d, tnn.SparseLinear, tnn.PoincareActivation))
+    products = isinstance(
+        layer, (tnn.QuantLinear, tnn.QuantConv2d, tnn.SparseLinear, tnn.PoincareActivation, tnn.RandomLift)
+    )
     with torch.autocast("cpu", dtype=low):
         y = layer(x.to(low))
     want = layer(x.to(low).float())

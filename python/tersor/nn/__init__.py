@@ -16,6 +16,7 @@ from tersor.nn.dynamic import DynamicSparse
 from tersor.nn.embedding import QuantEmbedding
 from tersor.nn.fading import ProgressiveShrink
 from tersor.nn.gradual import GradualPruner
+from tersor.nn.lift import RandomLift
 from tersor.nn.linear import PoincareLinear, PoincareMLR, identity_
 from tersor.nn.lorentz import LorentzAttention, LorentzBatchNorm, LorentzConv2d, LorentzLinear, LorentzMLR
 from tersor.nn.masks import Masks
@@ -27,6 +28,7 @@ from tersor.nn.residual import PoincareResidual, tangent_add
 from tersor.nn.shrink import Shrinking, shrink
 from tersor.nn.sparse import SparseLinear
 from tersor.nn.uniform import UniformDisk
+from tersor.nn.subspace import Subspace
 from tersor.nn.wrapped_normal import WrappedNormal
 
 __all__ = [
@@ -54,9 +56,11 @@ __all__ = [
     "QuantConv2d",
     "QuantEmbedding",
     "QuantLinear",
+    "RandomLift",
     "Shrinking",
     "SparseLinear",
     "UniformDisk",
+    "Subspace",
     "WrappedNormal",
     "attention",
     "beta_concat",

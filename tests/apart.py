@@ -61,6 +61,7 @@ APART = {
     "quant.smooth_scales",
     "quant.zd_score",
     "reduce.row_ids",
+    "sparse.crossover",
     "sparse.from_scipy",
     "sparse.from_torch",
     "sparse.nm_compress",

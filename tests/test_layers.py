@@ -24,6 +24,12 @@ def _sparse(**options):
     return tnn.SparseLinear.from_dense(linear, torch.rand(6, DIM, generator=torch.Generator().manual_seed(4)) > 0.5)
 
 
+def _conv(**options):
+    torch.manual_seed(3)
+    mask = torch.rand(4, DIM, generator=torch.Generator().manual_seed(4)) > 0.5
+    return tnn.SparseConv1x1.from_float(nn.Conv2d(DIM, 4, 1), mask, **options)
+
+
 def _quant(scheme, activations="float"):
     torch.manual_seed(3)
     return tnn.QuantLinear.from_float(nn.Linear(DIM, 6), scheme, activations)
@@ -45,6 +51,9 @@ LAYERS = {
     "QuantLinear int8-row rounded": (lambda: _quant("int8-row", "int8"), ROWS),
     "SparseLinear": (_sparse, ROWS),
     "SparseLinear without bias": (lambda: _sparse(bias=False), SEQUENCE),
+    "SparseConv1x1": (_conv, IMAGE),
+    "SparseConv1x1 with an activation": (lambda: _conv(act="silu"), IMAGE),
+    "TopKFFN": (lambda: tnn.TopKFFN(DIM, 16, 6, 5, act="gelu"), ROWS),
     "PoincareLinear": (_curved(tnn.PoincareLinear, DIM, 6), ROWS),
     "PoincareLinear ball": (_curved(tnn.PoincareLinear, DIM, 6, ball=True), ROWS),
     "PoincareMLR": (_curved(tnn.PoincareMLR, DIM, 3), ROWS),
@@ -85,7 +94,8 @@ def test_no_layer_is_left_out():
 def test_autocast_takes_what_a_layer_before_it_gives(name, low):
     layer, x = made(name)
     # functions of tangent vectors by elements keep the type, as torch's own do
-    products = isinstance(layer, (tnn.QuantLinear, tnn.SparseLinear, tnn.PoincareActivation))
+    kinds = (tnn.QuantLinear, tnn.SparseLinear, tnn.SparseConv1x1, tnn.TopKFFN, tnn.PoincareActivation)
+    products = isinstance(layer, kinds)
     with torch.autocast("cpu", dtype=low):
         y = layer(x.to(low))
     want = layer(x.to(low).float())

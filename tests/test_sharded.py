@@ -189,7 +189,9 @@ def made_on_meta(name):
             p.detach().fill_(9.0)
         if hasattr(m, "reset_parameters"):
             m.reset_parameters()
-    if not isinstance(plain[1], nn.QuantLinear | nn.SparseLinear):  # these are made of the weights of others
+    if not isinstance(
+        plain[1], nn.QuantLinear | nn.SparseLinear | nn.SparseConv1x1
+    ):  # these are made of the weights of others
         for (k, p), q in zip(net[1].named_parameters(), plain[1].parameters(), strict=True):
             if isinstance(plain[1], nn.PoincareMLR) and k == "weight":
                 assert p.shape == q.shape and 0 < whole(p.detach()).std() < 1
@@ -583,6 +585,7 @@ REFUSED = {
     "quant.encode": "codes are no DTensors",
     "quant.packed_linear": "its weight is plain",
     "quant.requantize": "its factors belong to columns",
+    "sparse.linear": "takes plain tensors",
     "sparse.sddmm": "takes plain tensors",
     "sparse.spmm": "takes plain tensors",
     "sparse.spmv": "takes plain tensors",

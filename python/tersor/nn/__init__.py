@@ -22,7 +22,8 @@ from tersor.nn.pool import PoincareAvgPool2d
 from tersor.nn.quant import QuantLinear
 from tersor.nn.residual import PoincareResidual, tangent_add
 from tersor.nn.shrink import Shrinking, shrink
-from tersor.nn.sparse import SparseLinear
+from tersor.nn.sparse import SparseConv1x1, SparseLinear
+from tersor.nn.topk import TopKFFN
 from tersor.nn.wrapped_normal import WrappedNormal
 
 __all__ = [
@@ -44,7 +45,9 @@ __all__ = [
     "QuantEmbedding",
     "QuantLinear",
     "Shrinking",
+    "SparseConv1x1",
     "SparseLinear",
+    "TopKFFN",
     "WrappedNormal",
     "attention",
     "beta_concat",

@@ -16,10 +16,11 @@ from tersor.checkpoint._patterns import Patterns
 from tersor.nn.quant import QuantLinear
 from tersor.nn.sparse import SparseLinear
 from tersor.quant import Encoded
+from tersor.sparse._crossover import FLOOR, SURE, crossover
 
 #: what brings layers back
 DENSE = "dense"
-#: layers of few weights, and the share of zeros from which on they are faster than dense ones
+#: layers of few weights, and the share of zeros from which on those are exchanged that are too small to be measured
 SPARSE, ENOUGH = "sparse", 0.7
 
 
@@ -49,6 +50,7 @@ def convert(
     release: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    rows: int = 16,
 ) -> Conversion:
     r"""Exchanges the linear layers of a model for `QuantLinear` or `SparseLinear` ones, in place, or brings them back.
 
@@ -59,8 +61,8 @@ def convert(
         names.
     scheme : str, or a mapping of names to Encoded
         "int8-row", "int4-g128", "nf4" or another of `tersor.quant.encode`; or "sparse", which makes a `SparseLinear` of each
-        layer that was pruned, of whose weight 70 % are 0 or more; or "dense", which makes a ``torch.nn.Linear`` of the weight
-        of each `QuantLinear` and `SparseLinear`; or the codes of the weights themselves by name, as
+        layer that was pruned so far that this is faster (see ``rows``); or "dense", which makes a ``torch.nn.Linear`` of the
+        weight of each `QuantLinear` and `SparseLinear`; or the codes of the weights themselves by name, as
         `tersor.convert.load_encoded` reads them from a file: a name is that of a layer, or one ends with the other and with no
         other's, so that a head or a prefix more on either side does not matter.
     activations : "float" or "int8"
@@ -69,6 +71,9 @@ def convert(
     include, exclude : shell patterns on names of modules
         What is included is exchanged even if it is a router, shares its weight or has few zeros; one that names nothing is an
         error.
+    rows : int
+        How many rows of activations are expected at once: a sparse layer is made where as many of the weights are 0 as
+        `tersor.sparse.crossover` measures for them; 70 % of weights of fewer than 2¹⁶ elements and of those on other devices.
 
     Returns
     -------
@@ -116,6 +121,8 @@ def convert(
     if isinstance(model, (nn.Linear, QuantLinear, SparseLinear)):
         way = "SparseLinear.from_dense" if scheme == SPARSE else "QuantLinear.from_float"
         raise TypeError(f"convert: model is a {type(model).__name__} itself; use {way}, or put it in a module")
+    if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
+        raise ValueError(f"convert: rows must be a positive integer, got {rows!r}")
     if scheme == SPARSE and activations != "float":
         raise ValueError(f"convert: a sparse layer takes activations as they come, got activations={activations!r}")
     if not back and scheme != SPARSE:  # refuses what it does not know
@@ -145,8 +152,8 @@ def convert(
                 elif scheme == SPARSE:
                     few = SparseLinear.from_dense(module)
                     zeros = 1 - few.data.numel() / max(few.in_features * few.out_features, 1)
-                    if zeros < ENOUGH and not patterns.include:
-                        left[name] = f"{zeros:.0%} of its weight are 0, a sparse layer pays from {ENOUGH:.0%} on"
+                    if not patterns.include and zeros < (enough := _enough(few, rows)):
+                        left[name] = f"{zeros:.0%} of its weight are 0, a sparse layer pays from {enough:.0%} on"
                         continue
                     made[name] = few
                 elif codes is not None:
@@ -159,6 +166,14 @@ def convert(
         left[name] = why
     _exchange(model, {id(found[name]): new for name, new in made.items()})
     return Conversion(tuple(made), left)
+
+
+def _enough(layer: SparseLinear, rows: int) -> float:
+    """The share of zeros from which on a sparse layer pays."""
+    size = layer.in_features * layer.out_features
+    if size < FLOOR or layer.data.device.type != "cpu" or layer.data.numel() <= SURE * size:
+        return ENOUGH
+    return crossover((layer.out_features, layer.in_features), rows, layer.data.dtype)
 
 
 def _paired(layers: Mapping[str, Any], codes: Mapping[str, Encoded], left: dict[str, str]) -> dict[str, Encoded]:

@@ -10,9 +10,10 @@ on threads, instruction set and alignment nor on the other columns, and for term
 entries take part: NaN and infinities in x reach the rows that have an entry for them, explicit zeros included.
 """
 
+from tersor.sparse._crossover import crossover
 from tersor.sparse._csr import CSR
 from tersor.sparse._make import from_dense, from_scipy, from_torch
-from tersor.sparse.lanes import spmv
+from tersor.sparse.lanes import linear, spmv
 from tersor.sparse.nm import NMTensor, nm_compress, nm_decompress
 from tersor.sparse.product import spmm
 from tersor.sparse.sampled import sddmm
@@ -20,9 +21,11 @@ from tersor.sparse.sampled import sddmm
 __all__ = [
     "CSR",
     "NMTensor",
+    "crossover",
     "from_dense",
     "from_scipy",
     "from_torch",
+    "linear",
     "nm_compress",
     "nm_decompress",
     "sddmm",

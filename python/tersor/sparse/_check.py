@@ -13,13 +13,13 @@ from tersor._values import check_dense
 Array = Any
 
 
-def checked_shape(shape: Sequence[int]) -> tuple[int, int]:
+def checked_shape(shape: Sequence[int], who: str = "CSR") -> tuple[int, int]:
     try:
         rows, cols = (int(n.__index__()) for n in shape)
     except (TypeError, AttributeError, ValueError):
-        raise TypeError(f"CSR: shape must be two integers, got {shape!r}") from None
+        raise TypeError(f"{who}: shape must be two integers, got {shape!r}") from None
     if not (0 <= rows < 2**63 - 1 and 0 <= cols < 2**63 - 1):
-        raise ValueError(f"CSR: shape must not be negative or beyond 2^63, got {shape!r}")
+        raise ValueError(f"{who}: shape must not be negative or beyond 2^63, got {shape!r}")
     return rows, cols
 
 

@@ -91,6 +91,7 @@ APART = {
     "quant.smooth_scales",
     "quant.zd_score",
     "reduce.row_ids",
+    "sparse.crossover",
     "sparse.from_coo",
     "sparse.from_edges",
     "sparse.from_scipy",

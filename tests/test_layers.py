@@ -24,6 +24,12 @@ def _sparse(**options):
     return tnn.SparseLinear.from_dense(linear, torch.rand(6, DIM, generator=torch.Generator().manual_seed(4)) > 0.5)
 
 
+def _sparse_conv(**options):
+    torch.manual_seed(3)
+    mask = torch.rand(4, DIM, generator=torch.Generator().manual_seed(4)) > 0.5
+    return tnn.SparseConv1x1.from_float(nn.Conv2d(DIM, 4, 1), mask, **options)
+
+
 def _quant(scheme, activations="float"):
     torch.manual_seed(3)
     return tnn.QuantLinear.from_float(nn.Linear(DIM, 6), scheme, activations)
@@ -54,6 +60,9 @@ LAYERS = {
     "QuantConv2d int4-g8 rounded": (lambda: _conv("int4-g8", "int8", padding=1, dilation=2), IMAGE),
     "SparseLinear": (_sparse, ROWS),
     "SparseLinear without bias": (lambda: _sparse(bias=False), SEQUENCE),
+    "SparseConv1x1": (_sparse_conv, IMAGE),
+    "SparseConv1x1 with an activation": (lambda: _sparse_conv(act="silu"), IMAGE),
+    "TopKFFN": (lambda: tnn.TopKFFN(DIM, 16, 6, 5, act="gelu"), ROWS),
     "PoincareLinear": (_curved(tnn.PoincareLinear, DIM, 6), ROWS),
     "PoincareLinear ball": (_curved(tnn.PoincareLinear, DIM, 6, ball=True), ROWS),
     "PoincareMLR": (_curved(tnn.PoincareMLR, DIM, 3), ROWS),
@@ -103,9 +112,8 @@ def test_no_layer_is_left_out():
 def test_autocast_takes_what_a_layer_before_it_gives(name, low):
     layer, x = made(name)
     # functions of tangent vectors by elements keep the type, as torch's own do
-    products = isinstance(
-        layer, (tnn.QuantLinear, tnn.QuantConv2d, tnn.SparseLinear, tnn.PoincareActivation, tnn.RandomLift)
-    )
+    kinds = (tnn.QuantLinear, tnn.QuantConv2d, tnn.SparseLinear, tnn.SparseConv1x1, tnn.TopKFFN)
+    products = isinstance(layer, (*kinds, tnn.PoincareActivation, tnn.RandomLift))
     with torch.autocast("cpu", dtype=low):
         y = layer(x.to(low))
     want = layer(x.to(low).float())

@@ -170,6 +170,7 @@ CASES = {
     "project.tensorsketch": (lambda x: project.tensorsketch(x, 5, coef0=1.0), (X,)),
     "sparse.spmm": (lambda x: sparse.spmm(MATRIX, x), (X,)),
     "sparse.spmv": (lambda x: sparse.spmv(MATRIX, x), (some(4, 3),)),
+    "sparse.linear": (lambda x: sparse.linear(MATRIX, x, act="silu"), (some(7, 3),)),
     "sparse.sddmm": (lambda a, b: sparse.sddmm(MATRIX, a, b).data, (W[:2], X)),
 }
 #: why no gradient is asked of them

@@ -191,6 +191,7 @@ def made_on_meta(name):
             m.reset_parameters()
     if not isinstance(
         plain[1], nn.QuantLinear | nn.QuantConv2d | nn.SparseLinear
+        plain[1], nn.QuantLinear | nn.SparseLinear | nn.SparseConv1x1
     ):  # these are made of the weights of others
         for (k, p), q in zip(net[1].named_parameters(), plain[1].parameters(), strict=True):
             if isinstance(plain[1], nn.PoincareMLR) and k == "weight":
@@ -628,6 +629,7 @@ REFUSED = {
     "quant.encode": "codes are no DTensors",
     "quant.packed_linear": "its weight is plain",
     "quant.requantize": "its factors belong to columns",
+    "sparse.linear": "takes plain tensors",
     "sparse.sddmm": "takes plain tensors",
     "sparse.softmax": "takes plain tensors",
     "sparse.spmm": "takes plain tensors",

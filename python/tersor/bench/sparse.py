@@ -163,7 +163,97 @@ def softmax_graph() -> Case:
     )
 
 
+#: the 1×1 convolutions of MobileNetV2 at 224 pixels, each once: channels in, channels out, pixels a side
+MOBILENET = [
+    *[
+        (32, 16, 112),
+        (16, 96, 112),
+        (96, 24, 56),
+        (24, 144, 56),
+        (144, 24, 56),
+        (144, 32, 28),
+        (32, 192, 28),
+        (192, 32, 28),
+    ],
+    *[(192, 64, 14), (64, 384, 14), (384, 64, 14), (384, 96, 14), (96, 576, 14), (576, 96, 14)],
+    *[(576, 160, 7), (160, 960, 7), (960, 160, 7), (960, 320, 7), (320, 1280, 7)],
+]
+
+
+def mobilenet() -> Case:
+    import torch
+
+    from tersor.nn import SparseConv1x1
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    convs = [torch.nn.Conv2d(ins, outs, 1) for ins, outs, _ in MOBILENET]
+    layers = [SparseConv1x1.from_float(conv, torch.rand(conv.weight.shape) >= 0.9) for conv in convs]
+    images = [torch.randn(1, ins, side, side) for ins, _, side in MOBILENET]
+    last = [image.contiguous(memory_format=torch.channels_last) for image in images]
+    weights = [
+        (conv.weight.detach()[:, :, 0, 0], conv.bias.detach()[:, None]) for conv in convs if conv.bias is not None
+    ]
+
+    def every(modules: Sequence[torch.nn.Module], inputs: Sequence[torch.Tensor]) -> Callable[[], None]:
+        def call() -> None:
+            with torch.inference_mode():
+                for module, x in zip(modules, inputs, strict=True):
+                    module(x)
+
+        return call
+
+    def products() -> None:
+        for (w, b), x in zip(weights, images, strict=True):
+            torch.addmm(b, w, x[0].flatten(1))
+
+    return Case(
+        f"SparseConv1x1 f32 at 90 %, the {len(MOBILENET)} shapes of MobileNetV2",
+        {
+            "tersor": every(layers, images),
+            "tersor channels_last": every(layers, last),
+            "conv2d": every(convs, images),
+            "conv2d channels_last": every(convs, last),
+            "addmm": products,
+        },
+        targets=[Target("tersor", ("conv2d", "conv2d channels_last", "addmm"), 0.8)],
+    )
+
+
+def _few_activations(tokens: int, limit: float) -> Case:
+    import torch
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    hidden, outs, k = 11008, 4096, 330
+    table = torch.randn(hidden, outs)
+    places = torch.stack([torch.randperm(hidden)[:k].sort().values for _ in range(tokens)])
+    values = torch.rand(tokens, k)
+    kept = sparse.CSR(values.flatten(), places.flatten(), torch.arange(tokens + 1) * k, (tokens, hidden))
+    whole = kept.to_dense()
+    return Case(
+        f"TopKFFN's second product f32 {hidden}→{outs}, {k} activations, {tokens} token{'s' * (tokens > 1)}",
+        {
+            "tersor": lambda: sparse.spmm(kept, table),
+            "embedding_bag": lambda: torch.nn.functional.embedding_bag(
+                places, table, mode="sum", per_sample_weights=values
+            ),
+            "dense": lambda: whole @ table,
+        },
+        targets=[Target("tersor", ("embedding_bag",), limit)],
+    )
+
+
+def ffn_1() -> Case:
+    return _few_activations(1, 1.0)
+
+
+def ffn_64() -> Case:
+    return _few_activations(64, 1.0)
+
+
 CASES = [spmm_1024_90, spmm_1024_50, spgemm_graph, transpose_graph, softmax_graph]
 CASES += [_named(*shape, rows, share) for shape, by in LAYERS.items() for rows, share in by.items()]
+CASES += [mobilenet, ffn_1, ffn_64]
 
 HEADLINE = spmm_1024_90

@@ -26,9 +26,10 @@ from tersor.nn.quant import QuantLinear
 from tersor.nn.quant_conv import QuantConv2d
 from tersor.nn.residual import PoincareResidual, tangent_add
 from tersor.nn.shrink import Shrinking, shrink
-from tersor.nn.sparse import SparseLinear
-from tersor.nn.uniform import UniformDisk
+from tersor.nn.sparse import SparseConv1x1, SparseLinear
 from tersor.nn.subspace import Subspace
+from tersor.nn.topk import TopKFFN
+from tersor.nn.uniform import UniformDisk
 from tersor.nn.wrapped_normal import WrappedNormal
 
 __all__ = [
@@ -58,9 +59,11 @@ __all__ = [
     "QuantLinear",
     "RandomLift",
     "Shrinking",
+    "SparseConv1x1",
     "SparseLinear",
-    "UniformDisk",
     "Subspace",
+    "TopKFFN",
+    "UniformDisk",
     "WrappedNormal",
     "attention",
     "beta_concat",

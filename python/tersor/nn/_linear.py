@@ -46,6 +46,18 @@ def parts_of(who: str, layer: Any, of: type[nn.Module] = nn.Linear) -> tuple[Ten
     raise TypeError(f"{who}: {what} must be a torch.nn.{of.__name__}, got {kind}{hint}")
 
 
+def conv_parts(who: str, conv: Any) -> tuple[Tensor, Tensor | None]:
+    """As `parts_of`, of a ``torch.nn.Conv2d`` that is a linear layer at every pixel."""
+    weight, bias = parts_of(who, conv, nn.Conv2d)
+    wanted = {"kernel_size": (1, 1), "stride": (1, 1), "groups": 1}
+    for name, value in wanted.items():
+        if (got := getattr(conv, name)) != value:
+            raise ValueError(f"{who}: {name} of conv must be {value}, got {got}")
+    if conv.padding not in ((0, 0), "valid", "same"):
+        raise ValueError(f"{who}: padding of conv must be (0, 0), got {conv.padding}")
+    return weight[:, :, 0, 0], bias
+
+
 @torch.no_grad()
 def _made(who: str, what: str, layer: Any, of: Any) -> tuple[Tensor, Tensor | None]:
     if isinstance(layer._parameters.get("weight"), nn.UninitializedParameter):

@@ -20,12 +20,13 @@ from tersor.nn.quant_conv import QuantConv2d
 from tersor.nn.sparse import SparseLinear
 from tersor.quant import Encoded
 from tersor.quant._encoded import scheme as find_scheme
+from tersor.sparse._crossover import FLOOR, SURE, crossover
 
 #: the encoded layer of each dense one
 CODED: dict[type[nn.Module], Any] = {nn.Linear: QuantLinear, nn.Conv2d: QuantConv2d}
 #: what brings layers back
 DENSE = "dense"
-#: layers of few weights, and the share of zeros from which on they are faster than dense ones
+#: layers of few weights, and the share of zeros from which on those are exchanged that are too small to be measured
 SPARSE, ENOUGH = "sparse", 0.7
 
 
@@ -55,6 +56,7 @@ def convert(
     release: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    rows: int = 16,
 ) -> Conversion:
     r"""Exchanges the layers of a model for `QuantLinear`, `QuantConv2d` or `SparseLinear` ones, in place, or brings them back.
 
@@ -66,16 +68,19 @@ def convert(
         a ``torch.nn.Linear``.
     scheme : str, or a mapping of names to Encoded
         "int8-row", "int4-g128", "nf4" or another of `tersor.quant.encode`; or "sparse", which makes a `SparseLinear` of each
-        linear layer that was pruned, of whose weight 70 % are 0 or more; or "dense", which brings torch's own layers back, with
-        the weights that `QuantLinear`, `QuantConv2d` and `SparseLinear` hold; or the codes of the weights themselves by name,
-        as `tersor.convert.load_encoded` reads them from a file: a name is that of a layer, or one ends with the other and with
-        no other's, so that a head or a prefix more on either side does not matter.
+        linear layer that was pruned so far that this is faster (see ``rows``); or "dense", which brings torch's own layers back,
+        with the weights that `QuantLinear`, `QuantConv2d` and `SparseLinear` hold; or the codes of the weights themselves by
+        name, as `tersor.convert.load_encoded` reads them from a file: a name is that of a layer, or one ends with the other and
+        with no other's, so that a head or a prefix more on either side does not matter.
     activations : "float" or "int8"
     release : bool
         See `QuantLinear` on both. Convolutions keep their codes; with int8 activations those in groups (depthwise) are left.
     include, exclude : shell patterns on names of modules
         What is included is exchanged even if it is a router, shares its weight or has few zeros; one that names nothing is an
         error.
+    rows : int
+        How many rows of activations are expected at once: a sparse layer is made where as many of the weights are 0 as
+        `tersor.sparse.crossover` measures for them; 70 % of weights of fewer than 2¹⁶ elements and of those on other devices.
 
     Returns
     -------
@@ -124,6 +129,8 @@ def convert(
         coded = next((new.__name__ for old, new in CODED.items() if isinstance(model, old)), "QuantLinear")
         way = "SparseLinear.from_dense" if scheme == SPARSE else f"{coded}.from_float"
         raise TypeError(f"convert: model is a {type(model).__name__} itself; use {way}, or put it in a module")
+    if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
+        raise ValueError(f"convert: rows must be a positive integer, got {rows!r}")
     if scheme == SPARSE and activations != "float":
         raise ValueError(f"convert: a sparse layer takes activations as they come, got activations={activations!r}")
     if not back and scheme != SPARSE:
@@ -163,8 +170,8 @@ def convert(
                 elif scheme == SPARSE:
                     few = SparseLinear.from_dense(module)
                     zeros = 1 - few.data.numel() / max(few.in_features * few.out_features, 1)
-                    if zeros < ENOUGH and not patterns.include:
-                        left[name] = f"{zeros:.0%} of its weight are 0, a sparse layer pays from {ENOUGH:.0%} on"
+                    if not patterns.include and zeros < (enough := _enough(few, rows)):
+                        left[name] = f"{zeros:.0%} of its weight are 0, a sparse layer pays from {enough:.0%} on"
                         continue
                     made[name] = few
                 elif codes is not None:
@@ -182,6 +189,14 @@ def convert(
 def _coded(module: nn.Module) -> Any:
     """The class of encoded layers that a dense one is exchanged for."""
     return next((new for old, new in CODED.items() if isinstance(module, old)), QuantLinear)
+
+
+def _enough(layer: SparseLinear, rows: int) -> float:
+    """The share of zeros from which on a sparse layer pays."""
+    size = layer.in_features * layer.out_features
+    if size < FLOOR or layer.data.device.type != "cpu" or layer.data.numel() <= SURE * size:
+        return ENOUGH
+    return crossover((layer.out_features, layer.in_features), rows, layer.data.dtype)
 
 
 def _paired(layers: Mapping[str, Any], codes: Mapping[str, Encoded], left: dict[str, str]) -> dict[str, Encoded]:

@@ -59,6 +59,8 @@ ABSENT = {
     "quant.l1_normalize_bwd": PLAIN,
     "quant.ldlq": "columns follow one another: weights and Hessian go to the CPU, where rows are decided side by side",
     "quant.pack": _UNWRITTEN,
+    "quant.packed_activated": _PACKED,
+    "quant.packed_codes": _PACKED,
     "quant.packed_int8": _PACKED,
     "quant.packed_linear": _PACKED,
     "quant.packed_linear_bwd": _PACKED,

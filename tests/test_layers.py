@@ -63,8 +63,8 @@ LAYERS = {
     "PoincareResidual": (lambda: tnn.PoincareResidual(tnn.PoincareLinear(DIM, DIM), c=0.7), ROWS),
 }
 EVERY = pytest.mark.parametrize("name", list(LAYERS))
-#: layers that take indices: their tests are at the end
-TABLES = ("QuantEmbedding", "HEmbedding")
+#: layers that take indices or several points: their tests are at the end, or elsewhere
+TABLES = ("QuantEmbedding", "HEmbedding", "ProductSpace")
 
 
 def made(name, dtype=torch.float32):

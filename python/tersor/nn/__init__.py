@@ -20,6 +20,7 @@ from tersor.nn.lorentz import LorentzAttention, LorentzBatchNorm, LorentzConv2d,
 from tersor.nn.masks import Masks
 from tersor.nn.points import HEmbedding
 from tersor.nn.pool import PoincareAvgPool2d
+from tersor.nn.product import ProductSpace
 from tersor.nn.quant import QuantLinear
 from tersor.nn.residual import PoincareResidual, tangent_add
 from tersor.nn.shrink import Shrinking, shrink
@@ -48,6 +49,7 @@ __all__ = [
     "PoincareMLR",
     "PoincareReLU",
     "PoincareResidual",
+    "ProductSpace",
     "QuantEmbedding",
     "QuantLinear",
     "Shrinking",

@@ -82,8 +82,8 @@ LAYERS = {
     "PoincareResidual": (lambda: tnn.PoincareResidual(tnn.PoincareLinear(DIM, DIM), c=0.7), ROWS),
 }
 EVERY = pytest.mark.parametrize("name", list(LAYERS))
-#: layers that take indices: their tests are at the end
-TABLES = ("QuantEmbedding", "HEmbedding")
+#: layers that take indices or several points: their tests are at the end, or elsewhere
+TABLES = ("QuantEmbedding", "HEmbedding", "ProductSpace")
 #: what wraps a whole module, with tests of its own in test_subspace.py
 WRAPPERS = ("Subspace",)
 

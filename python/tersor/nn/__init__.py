@@ -22,6 +22,7 @@ from tersor.nn.lorentz import LorentzAttention, LorentzBatchNorm, LorentzConv2d,
 from tersor.nn.masks import Masks
 from tersor.nn.points import HEmbedding
 from tersor.nn.pool import PoincareAvgPool2d
+from tersor.nn.product import ProductSpace
 from tersor.nn.quant import QuantLinear
 from tersor.nn.quant_conv import QuantConv2d
 from tersor.nn.residual import PoincareResidual, tangent_add
@@ -53,6 +54,7 @@ __all__ = [
     "PoincareMLR",
     "PoincareReLU",
     "PoincareResidual",
+    "ProductSpace",
     "ProgressiveShrink",
     "QuantConv2d",
     "QuantEmbedding",

@@ -29,6 +29,8 @@ ABSENT = {
     "hyperbolic.carry_bwd": PLAIN,
     "hyperbolic.cdist": PLAIN,
     "hyperbolic.cdist_bwd": PLAIN,
+    "hyperbolic.entail": PLAIN,
+    "hyperbolic.entail_bwd": PLAIN,
     "hyperbolic.knn": _PAIRS,
     "hyperbolic.midpoint": PLAIN,
     "hyperbolic.midpoint_bwd": PLAIN,

@@ -69,8 +69,8 @@ def convert(
     scheme : str, or a mapping of names to Encoded
         "int8-row", "int4-g128", "nf4" or another of `tersor.quant.encode`; or "sparse", which makes a `SparseLinear` of each
         linear layer that was pruned so far that this is faster (see ``rows``); or "dense", which brings torch's own layers
-        back, with the weights that `QuantLinear`, `QuantConv2d` and `SparseLinear` hold; or the codes of the weights themselves by
-        name, as `tersor.convert.load_encoded` reads them from a file: a name is that of a layer, or one ends with the other and
+        back, with the weights that `QuantLinear`, `QuantConv2d` and `SparseLinear` hold; or the codes of the weights by name,
+        as `tersor.convert.load_encoded` reads them from a file: a name is that of a layer, or one ends with the other and
         with no other's, so that a head or a prefix more on either side does not matter.
     activations : "float" or "int8"
     release : bool

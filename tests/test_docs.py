@@ -17,7 +17,21 @@ ROOT = Path(__file__).parent.parent
     "page",
     [
         "README.md",
-        *(f"docs/{page}.md" for page in ("quickstart", "metrics", "optim", "geoopt", "embeddings", "pruning", "norms")),
+        *(
+            f"docs/{page}.md"
+            for page in (
+                "quickstart",
+                "metrics",
+                "graphs",
+                "optim",
+                "geoopt",
+                "embeddings",
+                "pruning",
+                "norms",
+                "sparse",
+                "projections",
+            )
+        ),
     ],
 )
 def test_examples_run(page):

@@ -14,12 +14,17 @@ operator       tag  a
 gaussian       1    column
 rademacher     2    column; bit b is bit b mod 32 of word b // 32, a sign is 1 - 2 bit
 sparse         3    column
+countsketch    4    column
+osnap          4    column
+srht           5    0: signs, 1: permutation
+spinner        6    3 block + turn
+fastfood       7    0: B, 1: permutation, 2: G
 rounding       32   element ``// 2**34``; b is the element mod ``2**34``
 growth         32   as rounding, of stream 1 (rounding has stream 0)
 =============  ===  =========================================================================
 
-The first three are the kinds of `tersor.project.Projection`, the last but one is stochastic rounding in `tersor.quant`, the
-last what grows in `tersor.prune.set_update`. Tags 4 to 7 are kept free: nothing draws with them.
+The first eight are the kinds of `tersor.project.Projection`, the last but one is stochastic rounding in `tersor.quant`, the
+last what grows in `tersor.prune.set_update`.
 """
 
 from __future__ import annotations
@@ -36,7 +41,7 @@ __all__ = ["TAGS", "philox4x32"]
 
 Array = Any
 
-#: which operator draws: the low byte of the last counter word. 4 to 7 are reserved, no operator draws with them
+#: which operator draws: the low byte of the last counter word
 TAGS = {
     "gaussian": 1,
     "rademacher": 2,
@@ -110,3 +115,14 @@ def words(seed: int, tag: int, stream: int, a: np.ndarray, b: np.ndarray) -> np.
     key = np.array([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF], np.uint32)
     four = OPS["random.philox4x32"].reference(counter, key)
     return np.take_along_axis(four, (b & np.uint64(3)).astype(np.intp)[..., None], -1)[..., 0]
+
+
+def draws(seed: int, tag: int, stream: int, a: np.ndarray, width: int) -> np.ndarray:
+    """The words b = 0, …, width - 1 of each position a, as [len(a), width]: what kernels draw, of any keys."""
+    quads = -(-width // 4)
+    counter = np.empty((len(a), quads, 4), np.uint32)
+    counter[..., 0] = np.arange(quads, dtype=np.uint32)
+    counter[..., 1], counter[..., 2] = (a & _LOW)[:, None], (a >> _HALF)[:, None]
+    counter[..., 3] = tag + 256 * stream
+    key = np.array([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF], np.uint32)
+    return philox4x32(counter, key).reshape(len(a), 4 * quads)[:, :width]

@@ -4,6 +4,7 @@ layers back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +14,20 @@ from torch import nn
 
 from tersor.checkpoint._parts import held
 from tersor.checkpoint._patterns import Patterns
+from tersor.nn._linear import transposed
 from tersor.nn.norm import OURS, THEIRS, exchanged
 from tersor.nn.quant import QuantLinear
+from tersor.nn.quant_conv import QuantConv2d
 from tersor.nn.sparse import SparseLinear
 from tersor.quant import Encoded
+from tersor.quant._encoded import scheme as find_scheme
+from tersor.sparse._crossover import FLOOR, SURE, crossover
 
+#: the encoded layer of each dense one
+CODED: dict[type[nn.Module], Any] = {nn.Linear: QuantLinear, nn.Conv2d: QuantConv2d}
 #: what brings layers back
 DENSE = "dense"
-#: layers of few weights, and the share of zeros from which on they are faster than dense ones
+#: layers of few weights, and the share of zeros from which on those are exchanged that are too small to be measured
 SPARSE, ENOUGH = "sparse", 0.7
 #: torch's norms
 NORM = "norm"
@@ -52,37 +59,39 @@ def convert(
     release: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    rows: int = 16,
 ) -> Conversion:
-    r"""Exchanges the linear layers of a model for `QuantLinear` or `SparseLinear` ones, or its norms, in place, or brings them
-    back.
+    r"""Exchanges the layers of a model for `QuantLinear`, `QuantConv2d` or `SparseLinear` ones, in place, or brings them back.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Modules of its own classes stay; each ``torch.nn.Linear`` in it is exchanged, once, also where it stands at several
-        names.
+        Modules of its own classes stay; each ``torch.nn.Linear`` and ``torch.nn.Conv2d`` in it is exchanged, once, also where
+        it stands at several names; so is transformers' ``Conv1D``, a linear layer of a transposed weight, which comes back as
+        a ``torch.nn.Linear``.
     scheme : str, or a mapping of names to Encoded
         "int8-row", "int4-g128", "nf4" or another of `tersor.quant.encode`; or "sparse", which makes a `SparseLinear` of each
-        layer that was pruned, of whose weight 70 % are 0 or more; or "norm", which makes of torch's norms those of `tersor.nn`
-        with the same parameters and state; or "dense", which makes a ``torch.nn.Linear`` of the weight of each `QuantLinear`
-        and `SparseLinear`, and torch's norms again; or the codes of the weights themselves by name, as
-        `tersor.convert.load_encoded` reads them from a file: a name is that of a layer, or one ends with the other and with no
-        other's, so that a head or a prefix more on either side does not matter.
+        linear layer that was pruned so far that this is faster (see ``rows``); or "dense", which brings torch's own layers
+        back, with the weights that `QuantLinear`, `QuantConv2d` and `SparseLinear` hold; or the codes of the weights by name,
+        as `tersor.convert.load_encoded` reads them from a file: a name is that of a layer, or one ends with the other and
+        with no other's, so that a head or a prefix more on either side does not matter.
     activations : "float" or "int8"
     release : bool
-        See `QuantLinear` on both.
+        See `QuantLinear` on both. Convolutions keep their codes; with int8 activations those in groups (depthwise) are left.
     include, exclude : shell patterns on names of modules
         What is included is exchanged even if it is a router, shares its weight or has few zeros; one that names nothing is an
         error.
+    rows : int
+        How many rows of activations are expected at once: a sparse layer is made where as many of the weights are 0 as
+        `tersor.sparse.crossover` measures for them; 70 % of weights of fewer than 2¹⁶ elements and of those on other devices.
 
     Returns
     -------
     Conversion
-        The names, and the reason for every linear layer that was left: excluded; a router; a weight that another module uses
-        too (a head tied to its table of embeddings), or that torch's own attention and encoder layer read by themselves; a
-        forward or hooks of its own; groups that do not divide its rows; too few zeros; no codes among those
-        given. Codes that no linear layer
-        goes by the name of are there too.
+        The names, and the reason for every layer of these kinds that was left: excluded; a router; a weight that another
+        module uses too (a head tied to its table of embeddings), or that torch's own attention and encoder layer read by
+        themselves; a forward or hooks of its own; groups that do not divide its rows; too few zeros; no codes among those
+        given. Codes that no layer goes by the name of are there too.
 
     Raises
     ------
@@ -117,29 +126,44 @@ def convert(
         )
     codes, scheme = (None, scheme) if isinstance(scheme, str) else (dict(scheme), "int8-row")
     back = scheme == DENSE
-    kind: Any = (QuantLinear, SparseLinear, *THEIRS) if back else tuple(OURS) if scheme == NORM else nn.Linear
+    kinds: tuple[type[nn.Module], ...] = (nn.Linear,) if scheme == SPARSE else tuple(CODED)
+    kinds = tuple(OURS) if scheme == NORM else kinds
+    kind = (QuantLinear, QuantConv2d, SparseLinear, *THEIRS) if back else kinds
     if type(model) in OURS or type(model) in THEIRS:
         raise TypeError(f"convert: model is a {type(model).__name__} itself; put it in a module")
-    if isinstance(model, (nn.Linear, QuantLinear, SparseLinear)):
-        way = "SparseLinear.from_dense" if scheme == SPARSE else "QuantLinear.from_float"
+    if isinstance(model, (*CODED, QuantLinear, QuantConv2d, SparseLinear)):
+        coded = next((new.__name__ for old, new in CODED.items() if isinstance(model, old)), "QuantLinear")
+        way = "SparseLinear.from_dense" if scheme == SPARSE else f"{coded}.from_float"
         raise TypeError(f"convert: model is a {type(model).__name__} itself; use {way}, or put it in a module")
+    if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
+        raise ValueError(f"convert: rows must be a positive integer, got {rows!r}")
     if scheme in (SPARSE, NORM) and activations != "float":
         what = "sparse layer" if scheme == SPARSE else "norm"
         raise ValueError(f"convert: a {what} takes activations as they come, got activations={activations!r}")
-    if not back and scheme not in (SPARSE, NORM):  # refuses what it does not know
-        QuantLinear.empty(0, 0, scheme, bias=False, activations=activations)
+    if not back and scheme not in (SPARSE, NORM):
+        how = find_scheme(scheme, "convert")
+        if activations not in ("float", "int8"):
+            raise ValueError(f"convert: activations must be 'float' or 'int8', got {activations!r}")
+        if how.block:
+            raise ValueError(f"convert: {scheme} is a layout of files, which no layer keeps")
+        if how.places and activations == "int8":
+            raise ValueError(f"convert: int8 activations go with integer weights, {scheme} are no integers")
     names: dict[int, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(id(module), []).append(name)
-    found = {name: m for name, m in model.named_modules() if isinstance(m, kind)}
+    found = {name: m for name, m in model.named_modules() if isinstance(m, kind) or (not back and transposed(m))}
     patterns = Patterns(include, exclude, "convert")
     patterns.check(f"{name}.weight" for every in names.values() for name in every)
     shared = {} if back or scheme == NORM else _shared(model)
     made: dict[str, nn.Module] = {}
     left: dict[str, str] = {}
     own = {} if codes is None else _paired(found, codes, left)
+
+    def options(module: nn.Module) -> dict[str, bool]:
+        return {} if isinstance(module, nn.Conv2d) else {"release": release}
+
     for name, module in model.named_modules():
-        if not isinstance(module, kind):
+        if name not in found:
             if name and not any(True for _ in module.children()) and patterns.included(f"{name}.weight"):
                 left[name] = f"a {type(module).__name__} is not exchanged"
             continue
@@ -158,20 +182,33 @@ def convert(
                 elif scheme == SPARSE:
                     few = SparseLinear.from_dense(module)
                     zeros = 1 - few.data.numel() / max(few.in_features * few.out_features, 1)
-                    if zeros < ENOUGH and not patterns.include:
-                        left[name] = f"{zeros:.0%} of its weight are 0, a sparse layer pays from {ENOUGH:.0%} on"
+                    if not patterns.include and zeros < (enough := _enough(few, rows)):
+                        left[name] = f"{zeros:.0%} of its weight are 0, a sparse layer pays from {enough:.0%} on"
                         continue
                     made[name] = few
                 elif codes is not None:
-                    made[name] = QuantLinear.of(own[name], module, activations, release=release)
+                    made[name] = _coded(module).of(own[name], module, activations, **options(module))
                 else:
-                    made[name] = QuantLinear.from_float(module, scheme, activations, release=release)
+                    made[name] = _coded(module).from_float(module, scheme, activations, **options(module))
                 continue
             except (TypeError, ValueError) as error:
                 why = str(error)
         left[name] = why
     _exchange(model, {id(found[name]): new for name, new in made.items()})
     return Conversion(tuple(made), left)
+
+
+def _coded(module: nn.Module) -> Any:
+    """The class of encoded layers that a dense one is exchanged for."""
+    return next((new for old, new in CODED.items() if isinstance(module, old)), QuantLinear)
+
+
+def _enough(layer: SparseLinear, rows: int) -> float:
+    """The share of zeros from which on a sparse layer pays."""
+    size = layer.in_features * layer.out_features
+    if size < FLOOR or layer.data.device.type != "cpu" or layer.data.numel() <= SURE * size:
+        return ENOUGH
+    return crossover((layer.out_features, layer.in_features), rows, layer.data.dtype)
 
 
 def _paired(layers: Mapping[str, Any], codes: Mapping[str, Encoded], left: dict[str, str]) -> dict[str, Encoded]:
@@ -191,10 +228,10 @@ def _paired(layers: Mapping[str, Any], codes: Mapping[str, Encoded], left: dict[
             left[name] = f"codes that may be of {' or '.join(alike)}" if alike else "codes of no linear layer"
             continue
         layer = layers[alike[0]]
-        if tuple(code.shape) != (layer.out_features, layer.in_features):
+        shape = tuple(layer.weight.shape)[:: -1 if transposed(layer) else 1]
+        if tuple(code.shape) != (shape[0], math.prod(shape[1:])):
             raise ValueError(
-                f"convert: codes {name!r} are of shape {tuple(code.shape)}, the layer {alike[0]!r} is "
-                f"{(layer.out_features, layer.in_features)}"
+                f"convert: codes {name!r} are of shape {tuple(code.shape)}, the layer {alike[0]!r} is {shape}"
             )
         if alike[0] in taken:
             raise ValueError(f"convert: {taken[alike[0]]!r} and {name!r} are both codes of the layer {alike[0]!r}")
@@ -233,7 +270,7 @@ def _shared(model: nn.Module) -> dict[int, str]:
             others |= dict.fromkeys(
                 map(id, (module.linear1, module.linear2)), "torch's encoder layer reads its weight itself"
             )
-        if not isinstance(module, nn.Linear):
+        if not (isinstance(module, tuple(CODED)) or transposed(module)):
             for parameter in module._parameters.values():
                 if parameter is not None:
                     others.setdefault(id(parameter), name)
@@ -241,17 +278,26 @@ def _shared(model: nn.Module) -> dict[int, str]:
 
 
 @torch.no_grad()
-def _dense(layer: Any) -> nn.Linear:
+def _dense(layer: Any) -> nn.Module:
     bias = layer.bias
+    if getattr(layer, "activation", None):
+        raise ValueError(
+            f"convert: it has an activation of its own, {layer.activation}, which a dense layer would lack"
+        )
     if isinstance(layer, SparseLinear):
         weight, grad = layer.to_dense(), layer.data.requires_grad
     else:
         weight, grad = layer.weight.to(getattr(torch, layer.dtype)), bias is None or bias.requires_grad
-    linear = nn.Linear(layer.in_features, layer.out_features, bias is not None, device="meta")
-    linear.weight = nn.Parameter(weight, requires_grad=grad)
+    made: nn.Module
+    if isinstance(layer, QuantConv2d):
+        shape: Any = layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, bias is not None
+        made = nn.Conv2d(layer.in_channels, layer.out_channels, *shape, layer.padding_mode, device="meta")
+    else:
+        made = nn.Linear(layer.in_features, layer.out_features, bias is not None, device="meta")
+    made.weight = nn.Parameter(weight, requires_grad=grad)
     if bias is not None:
-        linear.bias = nn.Parameter(bias.detach().clone(), requires_grad=bias.requires_grad)
-    return linear.train(layer.training)
+        made.bias = nn.Parameter(bias.detach().clone(), requires_grad=bias.requires_grad)
+    return made.train(layer.training)
 
 
 def _exchange(model: nn.Module, made: Mapping[int, nn.Module]) -> None:

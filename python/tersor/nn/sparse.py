@@ -1,75 +1,84 @@
-"""A linear layer of few weights. The one rule: what was pruned is neither stored nor multiplied, and stays pruned."""
+"""Linear layers and 1×1 convolutions of few weights. The one rule: which product is taken is said, and can be said.
+
+What such a layer stores and loads stands in `_sparse`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tersor import sparse
-from tersor._arrays import is_distributed
-from tersor._values import check_dense
+from tersor._values import watched
 from tersor.nn._cast import accept, lowered
-from tersor.nn._linear import parts_of
+from tersor.nn._linear import conv_parts, parts_of
+from tersor.nn._sparse import SparseWeight
+from tersor.sparse._acts import act_number
+from tersor.sparse._crossover import FLOOR, SURE, costs
 from tersor.sparse._pattern import Pattern
 from tersor.sparse.lanes import product
 
-#: rows up to which the lanes of `spmv` are faster than the panels of `spmm`, which have the same bits
-FEW = 4
+PLANS = ("auto", "sparse", "dense")
 
 
-class SparseLinear(nn.Module):
+class SparseLinear(SparseWeight):
     r"""A linear layer with a sparse weight, :math:`y = xW^\top + b`, for the weights that are left after pruning.
 
     Parameters
     ----------
     weight : CSR of tensors [out, in]
     bias : tensor [out], optional
+    plan : "auto", "sparse" or "dense"
+        Which product is taken. "sparse" has the same bits for any number of rows; "dense" makes the dense weight in every call
+        and is torch's own product. "auto" is "sparse" but where the other was measured to be faster (see Notes).
 
     Attributes
     ----------
     data : [nnz] parameter, the stored values by rows
     indices, indptr : [nnz], [out + 1] buffers, where they stand
     bias : [out] parameter or None
+    plan : as given; it may be set at any time
+    plans : number of rows, rounded up to a power of two -> what "auto" has chosen so far
 
     Notes
     -----
     The stored values are a parameter and are trained; the pattern does not change but by loading a state. A state holds the
     pattern, and loading one of another number of entries resizes the layer: load before the optimizer is made. A malformed
     pattern is among the errors of ``load_state_dict`` and changes nothing.
+
+    "auto" measures both products once per shape and number of rows in a process (`tersor.sparse.crossover` reports it), on the
+    CPU, where no gradient is recorded and nothing is traced, for layers of 2¹⁶ weights or more of which more than an eighth are
+    stored, and more than four rows. Everywhere else the product is the sparse one. A dense product spreads NaN and infinities
+    to every output, and its bits depend on the number of rows.
     """
 
-    data: nn.Parameter
-    indices: Tensor
-    indptr: Tensor
+    plan = "auto"  # of layers pickled by earlier versions too
 
-    def __init__(self, weight: sparse.CSR, bias: Tensor | None = None) -> None:
-        super().__init__()
-        if not isinstance(weight, sparse.CSR) or not isinstance(weight.data, Tensor):
-            kind = "a CSR of NumPy arrays" if isinstance(weight, sparse.CSR) else type(weight).__name__
-            raise TypeError(f"SparseLinear: weight must be a CSR of tensors, got {kind}")
-        self.out_features, self.in_features = weight.shape
-        if bias is not None and not isinstance(bias, Tensor):
-            raise TypeError(f"SparseLinear: bias must be a tensor, got {type(bias).__name__}")
-        if bias is not None and tuple(bias.shape) != (self.out_features,):
-            raise ValueError(f"SparseLinear: bias must have shape ({self.out_features},), got {tuple(bias.shape)}")
-        self.data = nn.Parameter(weight.data.detach().clone())
-        self.register_buffer("indices", weight.indices.clone())
-        self.register_buffer("indptr", weight.indptr.clone())
-        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
-        self._know()
+    def __init__(self, weight: sparse.CSR, bias: Tensor | None = None, *, plan: str = "auto") -> None:
+        super().__init__(weight, bias)
+        if plan not in PLANS:
+            raise ValueError(f"SparseLinear: plan must be 'auto', 'sparse' or 'dense', got {plan!r}")
+        self.plan = plan
+
+    def _sized(self, outs: int, ins: int) -> None:
+        self.out_features, self.in_features = outs, ins
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return self.out_features, self.in_features
 
     @classmethod
-    def from_dense(cls, linear: nn.Linear, mask: Tensor | None = None) -> SparseLinear:
+    def from_dense(cls, linear: nn.Linear, mask: Tensor | None = None, *, plan: str = "auto") -> SparseLinear:
         """The layer ``linear`` with the weights that ``mask`` keeps, or that are not zero.
 
         They are those of a forward pass in ``eval`` mode, also under ``torch.nn.utils.prune``; a layer with a forward of its
         own, or with hooks that would be lost, is a TypeError.
         """
         weight, bias = parts_of("SparseLinear.from_dense", linear)
-        return cls(sparse.from_dense(weight, mask), bias)
+        return cls(sparse.from_dense(weight, mask), bias, plan=plan)
 
     @classmethod
     def empty(
@@ -94,124 +103,105 @@ class SparseLinear(nn.Module):
             sparse.CSR._of(torch.zeros(0, **where), pattern), torch.zeros(out_features, **where) if bias else None
         )
 
-    def _know(self) -> None:
-        """Keeps what is derived from the structure (the transpose that gradients want) as long as that is the same."""
-        # not in a state, a file or a copy: made anew from the buffers
-        self.__dict__["_kept"] = Pattern(self.indices, self.indptr, (self.out_features, self.in_features))
-
     @property
-    def pattern(self) -> sparse.CSR:
-        """The sparse weight: the places with the values at hand, which gradients flow to."""
-        return self._matrix(self.data)
+    def plans(self) -> dict[int, str]:
+        return dict(self.__dict__.get("_chosen", {}))
 
-    @property
-    def weight(self) -> Tensor:
-        """The dense weight [out, in], made of the values at hand; gradients flow to them."""
-        return self.to_dense()
-
-    def to_dense(self) -> Tensor:
-        """As `weight`."""
-        dense: Tensor = self.pattern.to_dense()
-        return dense
-
-    def _places(self, data: Tensor) -> Pattern:
-        if is_distributed(data):  # whole in a forward pass of the model that was sharded
-            check_dense("SparseLinear", "data", data)
-        kept: Pattern = self.__dict__["_kept"]
-        # others stand in their place for a call of torch.func
-        if self.indices is not kept.indices or self.indptr is not kept.indptr:
-            kept = Pattern(self.indices, self.indptr, kept.shape)
-        return kept
-
-    def _matrix(self, data: Tensor) -> sparse.CSR:
-        return sparse.CSR._of(data, self._places(data))
+    def _plan(self, x: Tensor, data: Tensor, bias: Tensor | None) -> str:
+        """The product that is taken for rows x."""
+        if self.plan != "auto" or data.shape[0] <= SURE * self.in_features * self.out_features:
+            return "sparse" if self.plan == "auto" else self.plan
+        if torch.compiler.is_compiling() or watched(x, data, *([] if bias is None else [bias])):
+            return "sparse"
+        given = type(x) is Tensor and type(data) in (Tensor, nn.Parameter) and x.device.type == "cpu"
+        if not given or self.in_features * self.out_features < FLOOR or torch._C._are_functorch_transforms_active():
+            return "sparse"
+        rows = x.shape[:-1].numel()
+        bucket, chosen = 1 << max(rows - 1, 0).bit_length(), self.__dict__.setdefault("_chosen", {})
+        if bucket not in chosen:
+            cost = costs(self._shape, bucket, x.dtype)
+            share = data.shape[0] / (self.in_features * self.out_features)
+            chosen[bucket] = "dense" if rows > 4 and cost.made < cost.sparse(share) else "sparse"
+        return chosen[bucket]
 
     def forward(self, x: Tensor) -> Tensor:
         accept(self, x, self.in_features, like=self.data)
         x, data, bias = lowered(x, self.data, self.bias)
-        # sizes that are said: there may be no rows, or no columns
-        rows = x.reshape(x.shape[:-1].numel(), self.in_features)
-        if rows.shape[0] <= FEW:
-            few = product(data, self._places(data), rows, bias)
-            if few is not None:
-                return few.reshape(*x.shape[:-1], self.out_features)
-        y = sparse.spmm(self._matrix(data), rows.T.contiguous(), bias=bias)
-        return y.T.reshape(*x.shape[:-1], self.out_features)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SparseLinear:
-        super()._apply(fn, recurse)
-        self._know()
-        return self
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, metadata: dict[str, Any], strict: bool, *rest: list[str]
-    ) -> None:
-        state, errors = dict(state_dict), rest[-1]
-        names = [prefix + k for k in ("data", "indices", "indptr")]
-        found = [k for k in names if k in state]
-        if found and len(found) < 3:
-            absent = " and ".join(k for k in names if k not in state)
-            errors.append(f"SparseLinear: the state has {found[0]} but not {absent}: values without their pattern")
-            return
-        if found:
-            try:
-                parts = _checked([state[k] for k in names], (self.out_features, self.in_features))
-            except (TypeError, ValueError) as e:
-                errors.append(
-                    f"SparseLinear: {', '.join(names)} are no matrix [{self.out_features}, {self.in_features}]: {e}"
-                )
-                return
-            state.update(zip(names, parts, strict=True))
-            if not metadata.get("assign_to_params_buffers", False):
-                self._resize(parts[1])
-            elif parts[0].shape != self.data.shape:
-                self.data, self.indices = nn.Parameter(self.data.new_empty(parts[0].shape)), parts[1]
-            if not metadata.get("assign_to_params_buffers", False) or parts[2].dtype != self.indptr.dtype:
-                self.indptr = torch.empty_like(parts[2], device=self.indptr.device)
-        super()._load_from_state_dict(state, prefix, metadata, strict, *rest)
-        self._know()
-
-    def _resize(self, indices: Tensor) -> None:
-        """Room for as many entries as are loaded; the parameter stays the object that it is."""
-        self.indices = torch.empty_like(indices, device=self.indices.device)
-        if self.data.shape != indices.shape:
-            self.data.data, self.data.grad = self.data.data.new_empty(indices.shape), None
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        state.pop("_kept", None)
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        old = state.pop("pattern", None)
-        super().__setstate__(state)
-        if old is not None:  # pickled by an earlier version
-            self.out_features, self.in_features = old.shape
-            self.register_buffer("indices", old.indices)
-            self.register_buffer("indptr", old.indptr)
-        self._know()
+        if self._plan(x, data, bias) == "dense":
+            return F.linear(x, self._matrix(data).to_dense(), bias)
+        y: Tensor = product(data, self._places(data), x, bias)
+        return y
 
     def extra_repr(self) -> str:
         kept = self.data.numel() / max(self.out_features * self.in_features, 1)
-        return f"{self.in_features}, {self.out_features}, {kept:.1%} kept, bias={self.bias is not None}"
+        fixed = "" if self.plan == "auto" else f", plan={self.plan!r}"
+        return f"{self.in_features}, {self.out_features}, {kept:.1%} kept, bias={self.bias is not None}{fixed}"
 
 
-def _checked(parts: list[Any], shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """The parts of a matrix as `CSR` keeps them, checked."""
-    data, indices, indptr = parts
-    for name, t in zip(("data", "indices", "indptr"), parts, strict=True):
-        if not isinstance(t, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(t).__name__}")
-    if data.ndim != 1 or data.shape != indices.shape:
-        raise ValueError(f"data has shape {tuple(data.shape)}, indices {tuple(indices.shape)}")
-    if "meta" in (data.device.type, indices.device.type, indptr.device.type):
-        if tuple(indptr.shape) != (shape[0] + 1,):
-            raise ValueError(f"indptr has shape {tuple(indptr.shape)}")
-        return data, indices, indptr
-    # the order of the entries first: values that are spread over processes come in it already
-    places = torch.arange(len(indices), dtype=torch.float64)
-    a = sparse.CSR(places, indices.detach(), indptr.detach(), shape)
-    order = a.data.long()
-    if not torch.equal(order, places.long()):
-        data = data[order.to(data.device)]
-    return data, a.indices.to(indices.device), a.indptr.to(indptr.device)
+class SparseConv1x1(SparseWeight):
+    r"""A convolution of kernel size 1 with a sparse weight: at every pixel :math:`y = \mathrm{act}(W x + b)`.
+
+    Parameters
+    ----------
+    weight : CSR of tensors [out, in]
+    bias : tensor [out], optional
+    act : None, "relu", "relu6", "gelu" or "silu"
+        Applied as the sums are stored: a convolution and the activation after it in one.
+
+    Attributes
+    ----------
+    data, indices, indptr, bias : as of `SparseLinear`
+    act : as given
+
+    Notes
+    -----
+    Takes [B, C, H, W], images of more axes too, or [C, H, W], and gives the same. No pixel is copied to another layout: the
+    channels of contiguous images are rows (`tersor.sparse.spmm`), of those in ``channels_last`` the pixels are
+    (`tersor.sparse.linear`), and the result is in the layout of the input. Elsen, Dukhan, Gale and Simonyan, "Fast Sparse
+    ConvNets" (2020).
+    """
+
+    def __init__(self, weight: sparse.CSR, bias: Tensor | None = None, *, act: str | None = None) -> None:
+        super().__init__(weight, bias)
+        act_number("SparseConv1x1", act)
+        self.act = act
+
+    def _sized(self, outs: int, ins: int) -> None:
+        self.out_channels, self.in_channels = outs, ins
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return self.out_channels, self.in_channels
+
+    @classmethod
+    def from_float(cls, conv: nn.Conv2d, mask: Tensor | None = None, *, act: str | None = None) -> SparseConv1x1:
+        """The convolution ``conv``, 1×1 without stride, padding and groups, with the weights that ``mask`` [out, in] (or of the
+        shape of its weight) keeps, or that are not zero; the weight is that of `SparseLinear.from_dense`."""
+        weight, bias = conv_parts("SparseConv1x1.from_float", conv)
+        if isinstance(mask, Tensor) and mask.shape == (*weight.shape, 1, 1):
+            mask = mask.reshape(weight.shape)
+        return cls(sparse.from_dense(weight, mask), bias, act=act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        accept(self, x, like=self.data)
+        if x.ndim < 3 or x.shape[-3 if x.ndim == 3 else 1] != self.in_channels:
+            raise ValueError(
+                f"SparseConv1x1: the input must be [B, {self.in_channels}, ...] or [{self.in_channels}, H, W], "
+                f"got shape {tuple(x.shape)}"
+            )
+        x, data, bias = lowered(x, self.data, self.bias)
+        places = self._places(data)
+        if x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+            last: Tensor = product(data, places, x.permute(0, 2, 3, 1), bias, act_number("SparseConv1x1", self.act))
+            return last.permute(0, 3, 1, 2)
+        batch, pixels = (x.shape[:1], x.shape[2:]) if x.ndim != 3 else (x.shape[:0], x.shape[1:])
+        flat = x.reshape(*batch, self.in_channels, pixels.numel())
+        bounds = self.act in (None, "relu", "relu6")
+        y: Tensor = sparse.spmm(self._matrix(data), flat, bias=bias, act=self.act if bounds else None)
+        y = y if bounds else F.gelu(y) if self.act == "gelu" else F.silu(y)
+        return y.reshape(*batch, self.out_channels, *pixels)
+
+    def extra_repr(self) -> str:
+        kept = self.data.numel() / max(self.out_channels * self.in_channels, 1)
+        act = "" if self.act is None else f", act={self.act!r}"
+        return f"{self.in_channels}, {self.out_channels}, {kept:.1%} kept, bias={self.bias is not None}{act}"

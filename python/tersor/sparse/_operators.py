@@ -12,7 +12,8 @@ import numpy as np
 
 from tersor._op import op
 from tersor.sparse import _sample
-from tersor.sparse._sample import add_at, chain, laned, rows_of, transposed, unlaned
+from tersor.sparse._acts import activated, slopes
+from tersor.sparse._sample import add_at, chain, laned, rows_of, rowwise, transposed, unlaned
 
 Array = Any
 
@@ -161,8 +162,52 @@ def csr_lanes(indices: Array, indptr: Array, cols: int) -> tuple[Array, ...]:
 
 
 @op(sample=_sample.spmv, tolerance=SUMS, gradcheck=False)
-def _spmv(data: Array, places: Array, rows: Array, indptr: Array, x: Array, bias: Array = None) -> Array:
-    """x Aᵀ + bias for rows x."""
-    indices = unlaned(places, rows, indptr)
-    y = chain(data, indices, indptr, np.asarray(x)[..., None], bias, -math.inf, math.inf)
-    return y[..., 0]
+def _spmv(data: Array, places: Array, rows: Array, indptr: Array, x: Array, bias: Array = None, act: int = 0) -> Array:
+    """act(x Aᵀ + bias) for rows x."""
+    return activated(act, rowwise(data, unlaned(places, rows, indptr), indptr, x, bias))
+
+
+@op(sample=_sample.linear, tolerance=SUMS)
+def _linear(
+    data: Array,
+    indices: Array,
+    indptr: Array,
+    x: Array,
+    bias: Array = None,
+    perm: Array = None,
+    t_indices: Array = None,
+    t_indptr: Array = None,
+    act: int = 0,
+) -> Array:
+    """act(x Aᵀ + bias) for rows x; ``perm, t_indices, t_indptr`` are for the backward alone."""
+    return activated(act, rowwise(data, indices, indptr, x, bias))
+
+
+@op(sample=_sample.linear_bwd, tolerance=SUMS)
+def _linear_bwd(
+    g: Array,
+    data: Array,
+    indices: Array,
+    indptr: Array,
+    x: Array,
+    bias: Array,
+    y: Array,
+    perm: Array = None,
+    t_indices: Array = None,
+    t_indptr: Array = None,
+    act: int = 0,
+    needs: int = 7,
+) -> tuple[Array, Array, Array]:
+    r"""Gradient of `linear`: with H = G f'(Z), :math:`(H^\top X)_{ik}` on the pattern, H A, sums of the columns of H."""
+    if act:
+        g = g * slopes(act, rowwise(data, indices, indptr, x, bias), y)
+    row, lead = rows_of(indptr), (*range(g.ndim - 1),)
+    ddata, dx, dbias = np.zeros(0), np.zeros(0), np.zeros(0)
+    if needs & _DATA:
+        ddata = np.sum(g[..., row] * x[..., indices], lead)
+    if needs & _X:
+        dx = np.zeros(x.shape)
+        add_at(dx, (..., indices), data * g[..., row])
+    if needs & _BIAS:
+        dbias = np.sum(g, lead)
+    return ddata, dx, dbias

@@ -21,7 +21,7 @@ class Pattern:
     ``perm`` says where each entry stood when it was given, None if as it stands.
     """
 
-    __slots__ = ("_lanes", "_transposed", "_twin", "indices", "indptr", "perm", "shape")
+    __slots__ = ("_lanes", "_merged", "_transposed", "_turned", "_twin", "indices", "indptr", "perm", "shape")
 
     def __init__(self, indices: Array, indptr: Array, shape: tuple[int, int], perm: Array = None) -> None:
         self.indices = indices
@@ -30,8 +30,17 @@ class Pattern:
         self.perm = perm
         # all are functions of the structure, set in one assignment: two threads may make them, either is right
         self._transposed: tuple[Any, Any, Any] | None = None
+        self._turned: Pattern | None = None
         self._twin: Pattern | None = None
+        self._merged: tuple[Pattern | None, Any] | None = None
         self._lanes: tuple[Any, Any] | None = None
+
+    @classmethod
+    def distinct(cls, indices: Array, indptr: Array, shape: tuple[int, int]) -> Pattern:
+        """A pattern whose places are known to differ."""
+        made = cls(indices, indptr, shape)
+        made._merged = None, None
+        return made
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Pattern, (self.indices, self.indptr, self.shape, self.perm)
@@ -39,8 +48,14 @@ class Pattern:
     def __deepcopy__(self, memo: dict[int, Any]) -> Pattern:
         if isinstance(self.indices, np.ndarray):
             return self
-        parts = [None if t is None else copy.deepcopy(t, memo) for t in (self.indices, self.indptr, self.perm)]
-        return Pattern(parts[0], parts[1], self.shape, parts[2])
+        return self._made(*(copy.deepcopy(t, memo) for t in (self.indices, self.indptr, self.perm)))
+
+    def _made(self, indices: Array, indptr: Array, perm: Array) -> Pattern:
+        """The same places in other arrays."""
+        made = Pattern(indices, indptr, self.shape, perm)
+        if self._merged == (None, None):
+            made._merged = None, None
+        return made
 
     def transposed(self) -> tuple[Any, Any, Any]:
         """Where each entry of the transpose stands here, its indices, its offsets."""
@@ -57,6 +72,48 @@ class Pattern:
                 self._transposed = done
         return done
 
+    def turned(self) -> Pattern:
+        """The pattern of the transpose, whose entries stood where they stand here, or where those here stood."""
+        done = self._turned
+        if done is None:
+            perm, rows, offsets = self.transposed()
+            done = Pattern(rows, offsets, self.shape[::-1], perm if self.perm is None else self.perm[perm])
+            if self._merged == (None, None):
+                done._merged = None, None
+            if self._transposed is not None:
+                self._turned = done
+        return done
+
+    def merged(self) -> tuple[Pattern, Any]:
+        """The pattern with one entry for each place, and where the entries of each begin here; itself where places differ."""
+        done = self._merged
+        if done is None:
+            indices, indptr = self.host()
+            fresh = np.ones(len(indices), bool)
+            np.not_equal(indices[1:], indices[:-1], out=fresh[1:])
+            fresh[indptr[:-1][np.diff(indptr) > 0]] = True
+            done = None, None
+            if not fresh.all():
+                starts = np.append(np.flatnonzero(fresh), len(indices)).astype(indptr.dtype)
+                offsets = np.append(0, np.cumsum(fresh))[indptr].astype(indptr.dtype)
+                pattern = Pattern.distinct(indices[fresh], offsets, self.shape)
+                done = (
+                    (pattern if isinstance(self.indices, np.ndarray) else pattern.tensors().to(self.indices.device)),
+                    starts,
+                )
+            self._merged = done
+        return done[0] or self, done[1]
+
+    def host(self) -> tuple[np.ndarray, np.ndarray]:
+        """Indices and offsets as NumPy reads them, which must not write."""
+        if isinstance(self.indices, np.ndarray):
+            return self.indices, self.indptr
+        if self.indices.device.type == "meta" or type(self.indices).__name__ == "FakeTensor":
+            raise ValueError(
+                "CSR: the matrix has no places, as it is on meta or in a trace; other places are not known"
+            )
+        return self.indices.cpu().numpy(), self.indptr.cpu().numpy()
+
     def lanes(self) -> tuple[Any, Any]:
         """The columns as products with a few vectors read them, and the order of the rows; of patterns on the CPU."""
         done = self._lanes
@@ -67,7 +124,9 @@ class Pattern:
         return done
 
     def rows(self) -> Any:
-        """The row of each entry, of a pattern in tensors."""
+        """The row of each entry."""
+        if isinstance(self.indices, np.ndarray):
+            return np.repeat(np.arange(self.shape[0], dtype=self.indices.dtype), np.diff(self.indptr))
         import torch
 
         lengths = (self.indptr[1:] - self.indptr[:-1]).long()
@@ -78,8 +137,7 @@ class Pattern:
         """The same pattern on a device."""
         if self.indices.device == device:
             return self
-        parts = [None if t is None else t.to(device) for t in (self.indices, self.indptr, self.perm)]
-        return Pattern(parts[0], parts[1], self.shape, parts[2])
+        return self._made(*(None if t is None else t.to(device) for t in (self.indices, self.indptr, self.perm)))
 
     def tensors(self) -> Pattern:
         """The same pattern in tensors on the CPU."""
@@ -90,7 +148,7 @@ class Pattern:
             import torch
 
             parts = [None if x is None else torch.from_numpy(x) for x in (self.indices, self.indptr, self.perm)]
-            twin = Pattern(parts[0], parts[1], self.shape, parts[2])
+            twin = self._made(*parts)
             if _lasting(twin.indices):
                 self._twin = twin
         return twin

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tersor._sample import Draw
+from tersor.sparse._acts import activated
 
 Array = Any
 Sample = tuple[list[Any], dict[str, Any]]
@@ -43,6 +44,11 @@ def chain(data: Array, indices: Array, indptr: Array, x: Array, bias: Array, lo:
     terms = np.asarray(data, np.float64)[:, None] * x[..., indices, :]
     add_at(y, (..., rows_of(indptr), slice(None)), terms)
     return np.clip(y, lo, hi)
+
+
+def rowwise(data: Array, indices: Array, indptr: Array, x: Array, bias: Array) -> np.ndarray:
+    """`chain` for x that lies as rows."""
+    return chain(data, indices, indptr, np.asarray(x)[..., None], bias, -math.inf, math.inf)[..., 0]
 
 
 def laned(indices: Array, indptr: Array, cols: int) -> tuple[np.ndarray, np.ndarray]:
@@ -153,9 +159,28 @@ def sddmm_bwd(draw: Draw) -> Sample:
     return [draw.normal(len(indices)), a, b, indices, indptr, *given], {"needs": 3}
 
 
-def spmv(draw: Draw) -> Sample:
+def few(draw: Draw) -> tuple[Any, ...]:
     indices, indptr, (rows, cols) = structure(draw)
-    places, order = laned(indices, indptr, cols)
-    lead = (0,) if draw.seed % 8 == 6 else ((), (2,), (1, 5))[draw.seed % 3]
+    lead = (0,) if draw.seed % 8 == 6 else ((), (2,), (1, 5), (19,))[draw.seed % 4]
     bias = draw.normal(rows) if draw.seed % 2 else None
-    return [draw.normal(len(indices)), places, order, indptr, draw.normal(*lead, cols), bias], {}
+    return draw.normal(len(indices)), indices, indptr, draw.normal(*lead, cols), bias
+
+
+def spmv(draw: Draw) -> Sample:
+    data, indices, indptr, x, bias = few(draw)
+    places, order = laned(indices, indptr, x.shape[-1])
+    return [data, places, order, indptr, x, bias], {"act": draw.seed % 5}
+
+
+def linear(draw: Draw) -> Sample:
+    data, indices, indptr, x, bias = few(draw)
+    rest, offsets, perm = transposed(indices, indptr, x.shape[-1])
+    given = (perm, rest, offsets) if draw.seed % 3 else (None, None, None)
+    return [data, indices, indptr, x, bias, *given], {"act": draw.seed % 5}
+
+
+def linear_bwd(draw: Draw) -> Sample:
+    (data, indices, indptr, x, bias, *given), scalars = linear(draw)
+    y = draw.cast(activated(scalars["act"], rowwise(data, indices, indptr, x, bias)))
+    needs = 3 | (4 if bias is not None else 0)
+    return [draw.normal(*y.shape), data, indices, indptr, x, bias, y, *given], {**scalars, "needs": needs}

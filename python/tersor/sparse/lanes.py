@@ -1,47 +1,64 @@
-"""Sparse times a few vectors that lie as rows. The one rule: the bits of `spmm`, whichever way is taken."""
+"""Sparse weights on activations that lie as rows. The one rule: the bits of `spmm`, whichever way is taken."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-import numpy as np
-
 from tersor._arrays import is_tensor
 from tersor._matrix import SparseMatrix
 from tersor._values import watched
-from tersor.sparse._operators import _spmv
+from tersor.sparse._acts import act_number
+from tersor.sparse._operators import _linear, _spmv
 from tersor.sparse._pattern import Pattern
-from tersor.sparse.product import operands, spmm
+from tersor.sparse.product import operands
 
 Array = Any
 
 #: beyond these, offsets do not fit the instructions that gather
 LONGEST = 2**31 - 1
+#: rows up to which lanes are faster than panels
+FEW = 4
 
 
-def product(data: Array, pattern: Pattern, x: Array, bias: Array) -> Array:
-    """x Aᵀ + bias for rows x [..., K] where it can be had at once, else None: no gradient is recorded here, no trace."""
-    if max(pattern.shape[1], data.shape[0]) > LONGEST:
-        return None
-    if is_tensor(x):
-        import torch
+def product(data: Array, pattern: Pattern, x: Array, bias: Array, act: int = 0) -> Array:
+    """act(x Aᵀ + bias) for rows x [..., K]."""
+    # what is plain first: sizes of a trace are not to be asked
+    if _plain(data, x, bias) and math.prod(x.shape[:-1]) <= FEW and max(pattern.shape[1], data.shape[0]) <= LONGEST:
+        if is_tensor(x):  # in lanes nothing is recorded
+            data, x, bias = (None if t is None else t.detach() for t in (data, x, bias))
+        return _spmv(data, *pattern.lanes(), pattern.indptr, x, bias, act)
+    transposed = pattern.transposed() if watched(x) else (None, None, None)
+    return _linear(data, pattern.indices, pattern.indptr, x, bias, *transposed, act)
 
-        given = [t for t in (data, x, bias) if t is not None]
-        wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-        if torch.compiler.is_compiling() or watched(*given):
-            return None
-        if not all(type(t) in (torch.Tensor, torch.nn.Parameter) and t.device.type == "cpu" for t in given):
-            return None
-        if any(wrapped(t) for t in given):
-            return None
-        bias = None if bias is None else bias.detach()
-        return _spmv(data.detach(), *pattern.lanes(), pattern.indptr, x.detach(), bias)
-    return _spmv(data, *pattern.lanes(), pattern.indptr, x, bias)
+
+def _plain(*given: Any) -> bool:
+    """Whether these are values on the CPU, of which no gradient is recorded and no trace is made."""
+    tensors = [t for t in given if is_tensor(t)]
+    if not tensors:
+        return True
+    import torch
+
+    if torch.compiler.is_compiling() or watched(*tensors):
+        return False
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    return all(
+        type(t) in (torch.Tensor, torch.nn.Parameter) and t.device.type == "cpu" and not wrapped(t) for t in tensors
+    )
+
+
+def _checked(who: str, a: Any, x: Any, bias: Any) -> tuple[Any, Pattern]:
+    data, p = operands(who, a, ("x", x), *([] if bias is None else [("bias", bias)]))
+    rows, cols = p.shape
+    if not x.ndim or x.shape[-1] != cols:
+        raise ValueError(f"{who}: x has shape {tuple(x.shape)}, the matrix {cols} columns")
+    if bias is not None and tuple(bias.shape) != (rows,):
+        raise ValueError(f"{who}: bias has shape {tuple(bias.shape)}, the matrix {rows} rows")
+    return data, p
 
 
 def spmv(a: SparseMatrix, x: Array, *, bias: Array = None) -> Array:
-    r"""A sparse matrix times vectors that lie as rows, :math:`y = x A^\top + b`: activations as they come.
+    r"""A sparse matrix times vectors that lie as rows, :math:`y = x A^\top + b`: `linear` without an activation.
 
     Parameters
     ----------
@@ -55,7 +72,7 @@ def spmv(a: SparseMatrix, x: Array, *, bias: Array = None) -> Array:
     Returns
     -------
     array or tensor [..., M]
-        The bits of ``spmm(a, x.T, bias=bias).T``. Differentiable once with respect to x, bias and ``a.data``, by that product.
+        The bits of ``spmm(a, x.T, bias=bias).T``. Differentiable once with respect to x, bias and ``a.data``.
 
     Raises
     ------
@@ -63,12 +80,6 @@ def spmv(a: SparseMatrix, x: Array, *, bias: Array = None) -> Array:
         If dtypes or libraries differ, or a is no CSR.
     ValueError
         If shapes do not match.
-
-    Notes
-    -----
-    For few rows: sixteen rows of the matrix go side by side, each one chain of fused multiply-adds in one lane, and their
-    columns are kept in two bytes (four beyond 65536 columns), in an order that is made at the first call and stays with the
-    structure. Four vectors share a reading of the matrix; from about eight on `spmm` is faster.
 
     Examples
     --------
@@ -78,16 +89,53 @@ def spmv(a: SparseMatrix, x: Array, *, bias: Array = None) -> Array:
     >>> sparse.spmv(a, np.array([1.0, 3.0]))
     array([ 6.,  0., -2.])
     """
-    data, p = operands("spmv", a, ("x", x), *([] if bias is None else [("bias", bias)]))
-    rows, cols = p.shape
-    if not x.ndim or x.shape[-1] != cols:
-        raise ValueError(f"spmv: x has shape {tuple(x.shape)}, the matrix {cols} columns")
-    if bias is not None and tuple(bias.shape) != (rows,):
-        raise ValueError(f"spmv: bias has shape {tuple(bias.shape)}, the matrix {rows} rows")
-    y = product(data, p, x, bias)
-    if y is not None:
-        return y
-    lead = tuple(x.shape[:-1])
-    flat = x.reshape(math.prod(lead), cols)
-    turned = flat.T.contiguous() if is_tensor(x) else np.ascontiguousarray(flat.T)
-    return spmm(a, turned, bias=bias).T.reshape(*lead, rows)
+    data, p = _checked("spmv", a, x, bias)
+    return product(data, p, x, bias)
+
+
+def linear(a: SparseMatrix, x: Array, *, bias: Array = None, act: str | None = None) -> Array:
+    r"""A linear layer of a sparse weight, :math:`Y = \mathrm{act}(X A^\top + 1\,b^\top)`: activations as they come.
+
+    Parameters
+    ----------
+    a : CSR [M, K]
+        The weight, [out, in]; one made of NumPy arrays multiplies tensors too, as a constant.
+    x : array or tensor [..., K], of the dtype of a
+        A vector, or several as rows.
+    bias : array or tensor [M]
+        Added to every row.
+    act : None, "relu", "relu6", "gelu" or "silu"
+        Applied to the sums, of 16-bit types before they are rounded; gelu is :math:`z\,\Phi(z)`, silu :math:`z\,\sigma(z)`.
+
+    Returns
+    -------
+    array or tensor [..., M]
+        Without an activation the bits of ``spmm(a, x.T, bias=bias).T``. Differentiable once with respect to x, bias and
+        ``a.data``: with H the gradient times the slope, :math:`dX = H A`, and for each entry e at (i, k)
+        :math:`da_e = (H^\top X)_{ik}`. For gelu and silu the sums are made again for their slope, not kept.
+
+    Raises
+    ------
+    TypeError
+        If dtypes or libraries differ, or a is no CSR.
+    ValueError
+        If shapes do not match, or act is unknown.
+
+    Notes
+    -----
+    2·nnz·rows operations. No copy of x is turned: as many rows as fill the registers are put together as a panel in the
+    cache, and tiles of results are turned in registers as they are stored. Up to four rows take lanes: sixteen rows of the
+    matrix side by side, their columns in two bytes (four beyond 65536), in an order that is made at the first call and stays
+    with the structure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tersor import sparse
+    >>> a = sparse.from_dense(np.array([[0.0, 2.0], [0.0, 0.0], [1.0, -1.0]]))
+    >>> sparse.linear(a, np.array([[1.0, 3.0], [2.0, 0.0]]), act="relu")
+    array([[6., 0., 0.],
+           [0., 0., 2.]])
+    """
+    data, p = _checked("linear", a, x, bias)
+    return product(data, p, x, bias, act_number("linear", act))

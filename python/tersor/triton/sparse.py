@@ -23,6 +23,10 @@ def _product(
     rows,
     cols,
     n,
+    x_row,
+    x_column,
+    y_row,
+    y_column,
     row_blocks,
     column_blocks,
     lo: tl.float64,
@@ -33,7 +37,9 @@ def _product(
     R: tl.constexpr,
     C: tl.constexpr,
 ):
-    """R rows and C columns of y = clamp(A x + bias): each sum runs over the entries of its row in order."""
+    """R rows and C columns of y = clamp(A x + bias): each sum runs over the entries of its row in order.
+
+    Elements of x and y that follow one another in a row or a column are so far apart."""
     block = tl.program_id(0).to(tl.int64)
     col = block % column_blocks * C + tl.arange(0, C)
     block = block // column_blocks
@@ -45,6 +51,7 @@ def _product(
     total = tl.zeros([R, C], T)
     if BIAS:
         total += tl.load(bias + row, live, 0).to(T)[:, None]
+    at_x = x + batch * cols * n
     for t in range(tl.max(end - start, 0)):
         at = start + t
         here = at < end
@@ -52,12 +59,13 @@ def _product(
         here = here & (k >= 0) & (k < cols)
         w = tl.load(data + at, here, 0).to(T)
         mask = here[:, None] & (col < n)[None, :]
-        total += w[:, None] * tl.load(x + (batch * cols + k)[:, None] * n + col[None, :], mask, 0).to(T)
+        total += w[:, None] * tl.load(at_x + k[:, None] * x_row + col[None, :] * x_column, mask, 0).to(T)
     if CLAMP:
         total = tl.where(total < lo, lo, total).to(T)
         total = tl.where(total > hi, hi, total).to(T)
     mask = live[:, None] & (col < n)[None, :]
-    tl.store(y + (batch * rows + row)[:, None] * n + col[None, :], total.to(y.dtype.element_ty), mask)
+    at_y = y + batch * rows * n + row[:, None] * y_row + col[None, :] * y_column
+    tl.store(at_y, total.to(y.dtype.element_ty), mask)
 
 
 @triton.jit
@@ -97,15 +105,20 @@ def _work(dtype):
     return tl.float64 if dtype == torch.float64 else tl.float32
 
 
-def _multiply(data, indices, indptr, x, bias, y, lo=-math.inf, hi=math.inf):
-    """y = clamp(A x + bias); an absent bias has no elements."""
-    *lead, cols, n = x.shape
+def _multiply(data, indices, indptr, x, bias, y, lo=-math.inf, hi=math.inf, by_rows=False):
+    """y = clamp(A x + bias), of x [..., K, N], or [..., K] by rows; an absent bias has no elements."""
     rows = indptr.numel() - 1
     if y.numel() == 0:
         return
+    if by_rows:
+        cols, batches, n = x.shape[-1], 1, x.numel() // x.shape[-1] if x.shape[-1] else y.numel() // rows
+        strides = 1, cols, 1, rows
+    else:
+        *lead, cols, n = x.shape
+        batches, strides = math.prod(lead), (n, 1, n, 1)
     tile = 4, min(triton.next_power_of_2(n), 128)
     blocks = triton.cdiv(rows, tile[0]), triton.cdiv(n, tile[1])
-    _product[(math.prod(lead) * blocks[0] * blocks[1],)](
+    _product[(batches * blocks[0] * blocks[1],)](
         data,
         indices,
         indptr,
@@ -116,6 +129,7 @@ def _multiply(data, indices, indptr, x, bias, y, lo=-math.inf, hi=math.inf):
         rows,
         cols,
         n,
+        *strides,
         *blocks,
         lo,
         hi,
@@ -197,3 +211,45 @@ def sddmm_bwd(g, a, b, indices, indptr, perm, t_indices, t_indptr, da, db, needs
     if needs & 2:
         transposed = _transposed(g, indices, indptr, b.shape[-2], perm, t_indices, t_indptr)
         _multiply(*transposed, a, g.new_empty(0), db)
+
+
+#: bounds of the activations that are made of bounds, and the others, by their numbers
+_BOUNDS = {0: (-math.inf, math.inf), 1: (0.0, math.inf), 2: (0.0, 6.0)}
+_CURVES = {3: torch.nn.functional.gelu, 4: torch.nn.functional.silu}
+
+
+def _wide(like, shape):
+    return like.new_empty(shape, dtype=torch.float64 if like.dtype == torch.float64 else torch.float32)
+
+
+def linear(data, indices, indptr, x, bias, perm, t_indices, t_indptr, y, act):
+    """GPU kernel of `linear`: inputs, outputs, scalars."""
+    if act in _BOUNDS:
+        _multiply(data, indices, indptr, x, bias, y, *_BOUNDS[act], by_rows=True)
+        return
+    z = _wide(y, y.shape)
+    _multiply(data, indices, indptr, x, bias, z, by_rows=True)
+    y.copy_(_CURVES[act](z))
+
+
+def linear_bwd(g, data, indices, indptr, x, bias, y, perm, t_indices, t_indptr, ddata, dx, dbias, act, needs):
+    """GPU kernels of `linear_bwd`: the sums again where their slope is asked for, and the products of `spmm_bwd`."""
+    if act in _CURVES:
+        z = _wide(g, g.shape)
+        _multiply(data, indices, indptr, x, bias, z, by_rows=True)
+        with torch.enable_grad():
+            z.requires_grad_()
+            (g,) = torch.autograd.grad(_CURVES[act](z), z, g.to(z.dtype))
+        g = g.to(x.dtype)
+    elif act:
+        lo, hi = _BOUNDS[act]
+        g = torch.where((y <= lo) | (y >= hi), 0, g)
+    rows, cols = g.shape[-1], x.shape[-1]
+    flat = g.reshape(g.shape[:-1].numel(), rows)
+    if needs & 1:
+        _sample(flat.T.contiguous(), x.reshape(flat.shape[0], cols).T.contiguous(), indices, indptr, ddata)
+    if needs & 2:
+        transposed = _transposed(data, indices, indptr, cols, perm, t_indices, t_indptr)
+        _multiply(*transposed, g.contiguous(), g.new_empty(0), dx, by_rows=True)
+    if needs & 4:
+        dbias.copy_(flat.sum(0))

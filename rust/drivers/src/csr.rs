@@ -7,13 +7,15 @@
 mod build;
 mod lanes;
 mod product;
+mod rows;
 mod sampled;
 pub mod spmm;
 
 pub use build::{count, dense, fill, gather, sort, take, transpose};
 pub use lanes::{Lanes, Lined, Place, lanes};
 pub use product::spmm;
-pub use sampled::{Dot, row_sums, sddmm};
+pub use rows::{Finish, linear, turned};
+pub use sampled::{Dot, column_sums, row_sums, sddmm};
 
 use crate::index::offsets;
 use base::{Error, Result, pool};
@@ -55,6 +57,11 @@ impl<'a, I: Index> Pattern<'a, I> {
             usize::MAX => Ok(Pattern { indices, ptr, cols }),
             i => Err(Error::Value(format!("the column indices of row {i} do not ascend within 0..{cols}"))),
         }
+    }
+
+    /// Checks the bounds of the rows alone: for kernels that take columns as they come, and compare each as they read it.
+    pub fn bare(indices: &'a [I], indptr: &[I], cols: usize) -> Result<Self> {
+        Ok(Pattern { indices, ptr: offsets(indptr, indices.len())?, cols })
     }
 
     pub fn rows(&self) -> usize {

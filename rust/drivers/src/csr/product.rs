@@ -76,7 +76,7 @@ impl Plan {
 }
 
 thread_local! {
-    /// Where this thread puts its panel together: at most `PANEL` bytes and a cache line.
+    /// Where this thread puts its panel together.
     static SCRATCH: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -171,18 +171,7 @@ fn panel<T: Real>(
     }
     let ld = width.next_multiple_of(line::<T>());
     let rows = x.len() / n;
-    SCRATCH.with_borrow_mut(|scratch| {
-        let words = (rows * ld * size_of::<T>()).div_ceil(8) + 8;
-        if scratch.len() < words {
-            let more = words - scratch.len();
-            if scratch.try_reserve_exact(more).is_err() {
-                return f(x[j..].as_ptr(), n);
-            }
-            scratch.resize(words, 0.0);
-        }
-        let at = scratch.as_mut_ptr();
-        // SAFETY: at most seven words further, and eight more than needed are there.
-        let at = unsafe { at.add((64 - at as usize % 64) % 64 / 8) }.cast::<T>();
+    let made = scratch(rows * ld, |at: *mut T| {
         for (r, row) in x.chunks_exact(n).enumerate() {
             // SAFETY: `rows * ld` elements are there, `width <= ld`; the scratch is no part of x.
             unsafe {
@@ -190,5 +179,21 @@ fn panel<T: Real>(
             };
         }
         f(at, ld)
+    });
+    made.unwrap_or_else(|| f(x[j..].as_ptr(), n))
+}
+
+/// Hands `f` room for `n` elements that this thread keeps, from a cache line on; None where there is none.
+pub(super) fn scratch<T: Real, R>(n: usize, f: impl FnOnce(*mut T) -> R) -> Option<R> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let words = (n * size_of::<T>()).div_ceil(8) + 8;
+        if scratch.len() < words {
+            let more = words - scratch.len();
+            scratch.try_reserve_exact(more).ok()?;
+            scratch.resize(words, 0.0);
+        }
+        let at = scratch.as_mut_ptr();
+        // SAFETY: at most seven words further, and eight more than needed are there.
+        Some(f(unsafe { at.add((64 - at as usize % 64) % 64 / 8) }.cast::<T>()))
     })
 }

@@ -223,6 +223,39 @@ pub fn row_sums<T: Float + Store>(g: &[T], [batch, rows, n]: [usize; 3], out: &m
     })
 }
 
+/// `out[j] = sum over i of g[i, j]`, in f64 lanes and in the order of the rows: g is `[rows, n]`.
+pub fn column_sums<T: Float + Store>(g: &[T], [rows, n]: [usize; 2], out: &mut [T]) -> Result<()> {
+    let to = Shared(out.as_mut_ptr());
+    pool::run(n.div_ceil(STEP), g.len(), |b| {
+        let columns = b * STEP..n.min((b + 1) * STEP);
+        // SAFETY: these columns are this block's, and there is an element for each.
+        dispatch(ColumnSum { g, rows, n, out: unsafe { to.part(columns.start, columns.len()) }, columns });
+    })
+}
+
+/// At most sixteen columns.
+struct ColumnSum<'a, T> {
+    g: &'a [T],
+    rows: usize,
+    n: usize,
+    columns: std::ops::Range<usize>,
+    out: &'a mut [T],
+}
+
+impl<T: Float + Store> Kernel for ColumnSum<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut sum = [f64x8::splat(s, 0.0); 2];
+        for i in 0..self.rows {
+            let row = &self.g[i * self.n..][self.columns.clone()];
+            let [a, b] = if row.len() == STEP { T::load16(s, row) } else { T::load_tail(s, row) };
+            sum = [sum[0] + a, sum[1] + b];
+        }
+        T::store_tail(s, sum, self.out);
+    }
+}
+
 /// Rows summed by one task.
 const SUMS: usize = 32;
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::csr::spmm::{Panel, Real, Start};
+use base::lane::Lane;
 use base::simd;
 use base::store::Store;
 use base::vector::{Float, Isa};
@@ -383,6 +384,46 @@ fn the_gradient_of_a_bias_is_a_sum_of_rows() {
             assert!((f64::from(*o) - want).abs() <= 1e-6 * want.abs() + 1e-12);
         }
     }
+}
+
+#[test]
+fn rows_have_the_bits_of_columns() {
+    fn go<T: Real + Lane>(rng: &mut Rng, [rows, cols, mean]: [usize; 3]) {
+        let a = Matrix::<T, i32>::random(rng, rows, cols, mean);
+        let (p, bias): (_, Vec<T>) = (a.pattern(), rng.vec(rows));
+        for n in [0, 1, 3, 15, 16, 17, 40, 131] {
+            let x: Vec<T> = rng.vec(n * cols);
+            let columns = turned(&x, [n, cols]).unwrap();
+            assert!((0..n * cols).all(|i| columns[i % cols * n + i / cols].to_f64() == x[i].to_f64()));
+            let (lo, hi) = (T::from_f64(-0.5), T::from_f64(0.5));
+            let mut want = vec![T::default(); rows * n];
+            spmm(&p, &a.data, &columns, [1, n], Some(&bias), Some([lo, hi]), &mut want).unwrap();
+            for level in simd::available() {
+                assert!(simd::force(Some(level)));
+                let mut y = vec![T::default(); rows * n];
+                let bare = Pattern::bare(&a.indices, &a.indptr, cols).unwrap();
+                let twice = |y: &mut [T]| {
+                    for y in y {
+                        *y += *y;
+                    }
+                };
+                linear(&bare, &a.data, &x, n, Some(&bias), Some([lo, hi]), Some(&twice), &mut y).unwrap();
+                simd::force(None);
+                for (i, v) in y.iter().enumerate() {
+                    let other = 2.0 * want[i % rows * n + i / rows].to_f64();
+                    assert_eq!(v.to_f64().to_bits(), other.to_bits(), "{level} {rows} {cols} {n} {i}");
+                }
+            }
+        }
+    }
+    let mut rng = Rng(9);
+    for shape in [[0, 3, 0], [4, 0, 0], [1, 1, 1], [15, 7, 3], [16, 300, 40], [40, 65, 20], [700, 33, 5]] {
+        go::<f32>(&mut rng, shape);
+        go::<f64>(&mut rng, shape);
+    }
+    let a = Matrix::<f32, i32> { data: vec![1.0], indices: vec![3], indptr: vec![0, 1], cols: 3 };
+    let bare = Pattern::bare(&a.indices, &a.indptr, 3).unwrap();
+    assert!(linear(&bare, &a.data, &[0.0; 6], 2, None, None, None, &mut [0.0; 2]).is_err());
 }
 
 #[test]

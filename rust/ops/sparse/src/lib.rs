@@ -4,6 +4,7 @@
 //! A matrix is `data, indices, indptr` with ascending columns. Its transpose comes along as `perm, t_indices, t_indptr`
 //! (what `csr_transpose` gives) where a gradient will want it; absent, it is made on the way.
 
+mod linear;
 mod nm;
 mod product;
 mod structure;
@@ -30,6 +31,11 @@ macro_rules! by_index {
     };
 }
 use by_index;
+
+/// The bits of `needs`: which gradients are wanted, in the order of the outputs.
+const FIRST: i64 = 1;
+const SECOND: i64 = 2;
+const THIRD: i64 = 4;
 
 /// The last two axes of a stack of matrices, and how many matrices there are.
 fn stack(name: &str, t: &Tensor) -> Result<[usize; 3]> {
@@ -64,7 +70,12 @@ pub static OPS: &[Op] = ops! {
         -> (da[a]?, db[b]?) = product::sddmm_bwd;
     csr_lanes(indices[e], indptr[m + 1]; cols: int)
         -> (places[e]: cols < 65537 ? int16 : int32, rows[m]: indices) = structure::lanes;
-    spmv(data[e], places[e], rows[m], indptr[m + 1], x[b.., k], bias[m]?) -> (y[b.., m]) = product::spmv;
+    spmv(data[e], places[e], rows[m], indptr[m + 1], x[b.., k], bias[m]?; act: int) -> (y[b.., m]) = linear::spmv;
+    linear(data[e], indices[e], indptr[m + 1], x[l.., k], bias[m]?, perm[*]?, t_indices[*]?, t_indptr[*]?; act: int)
+        -> (y[l.., m]) = linear::linear;
+    linear_bwd(g[l.., m], data[e], indices[e], indptr[m + 1], x[l.., k], bias[m]?, y[*], perm[*]?, t_indices[*]?, t_indptr[*]?;
+        act: int, needs: needs)
+        -> (ddata[data]?, dx[x]?, dbias[m]?: data) = linear::linear_bwd;
     nm_meta(w[b.., k]; n: int, m: int)
         -> (meta[b.., (k / m * n * (m < 3 ? 1 : m < 5 ? 2 : 4) + 7) / 8]: uint8) = nm::meta;
     nm_take(w[b.., k], meta[b.., c]; n: int, m: int) -> (values[b.., k / m * n]) = nm::take;

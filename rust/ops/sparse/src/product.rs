@@ -3,18 +3,13 @@
 //! With Y = clamp(A X + b) and G the gradient that arrives, 0 where the clamp holds: dX = Aᵀ G, db = sums of the rows of G,
 //! and dA on the pattern, (G Xᵀ)_ik for every stored (i, k): equal places each get the whole.
 
-use super::{by_index, stack};
+use super::{FIRST, SECOND, THIRD, by_index, stack};
 use base::pool::{self, Shared};
 use base::store::Store;
 use base::wide::wide;
-use base::{Dtype, Error, Result, Scalar, Tensor, by_float, try_vec};
+use base::{Error, Result, Scalar, Tensor, by_float, try_vec};
 use drivers::csr::spmm::Real;
-use drivers::csr::{self, Dot, Index, Lanes, Lined, Pattern, Place};
-
-/// The bits of `needs`: which gradients are wanted, in the order of the outputs.
-const FIRST: i64 = 1;
-const SECOND: i64 = 2;
-const THIRD: i64 = 4;
+use drivers::csr::{self, Dot, Index, Pattern};
 
 /// Elements that one task of an elementwise pass takes.
 const BLOCK: usize = 64 * 1024;
@@ -73,21 +68,6 @@ pub fn spmm_bwd(t: &[Tensor], s: &[Scalar]) -> Result<()> {
         Ok(())
     }
     wide(t, 9, |t| by_index!(t[2], I => by_float!(wide t[0], T => run::<T, I>(t, s))))
-}
-
-pub fn spmv(t: &[Tensor], s: &[Scalar]) -> Result<()> {
-    fn run<T: Lanes, P: Place>(t: &[Tensor], _: &[Scalar]) -> Result<()> {
-        let cols = t[4].rows().1;
-        by_index!(t[2], I => {
-            let a = Lined::<T, P>::new(t[0].slice()?, t[1].slice()?, t[2].slice::<I>()?, t[3].slice::<I>()?, cols)?;
-            let bias = (!t[5].is_empty()).then(|| t[5].slice::<T>()).transpose()?;
-            a.product(t[4].slice()?, bias, t[6].slice_mut()?)
-        })
-    }
-    wide(t, 6, |t| match t[1].dtype() {
-        Dtype::I16 => by_float!(wide t[0], T => run::<T, i16>(t, s)),
-        _ => by_float!(wide t[0], T => run::<T, i32>(t, s)),
-    })
 }
 
 pub fn sddmm(t: &[Tensor], s: &[Scalar]) -> Result<()> {
@@ -150,7 +130,7 @@ fn clamp<T: Real>(s: &[Scalar]) -> Option<[T; 2]> {
 }
 
 /// The gradient where the result lies strictly between the bounds, 0 elsewhere.
-fn inside<T: Real>(g: &[T], y: &[T], [lo, hi]: [T; 2]) -> Result<Vec<T>> {
+pub(super) fn inside<T: Real>(g: &[T], y: &[T], [lo, hi]: [T; 2]) -> Result<Vec<T>> {
     let mut held = try_vec(g.len(), T::default())?;
     let out = Shared(held.as_mut_ptr());
     pool::run(g.len().div_ceil(BLOCK), g.len(), |b| {
@@ -165,7 +145,7 @@ fn inside<T: Real>(g: &[T], y: &[T], [lo, hi]: [T; 2]) -> Result<Vec<T>> {
 }
 
 /// Calls `f` with the transpose of a matrix: structure as given, or made here, values gathered.
-fn transposed<T: Store, I: Index>(
+pub(super) fn transposed<T: Store, I: Index>(
     a: &Pattern<I>,
     given: &[Tensor],
     data: &[T],

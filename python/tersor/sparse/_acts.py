@@ -1,0 +1,49 @@
+"""The activations that products end with, in NumPy. The one rule: their numbers are those of the kernels."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+Array = Any
+
+#: their names, by number
+ACTS = (None, "relu", "relu6", "gelu", "silu")
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def act_number(who: str, act: str | None) -> int:
+    """The number of an activation."""
+    if act not in ACTS:
+        raise ValueError(f"{who}: act must be None, 'relu', 'relu6', 'gelu' or 'silu', got {act!r}")
+    return ACTS.index(act)
+
+
+def _sigmoid(z: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-z))
+
+
+def _normal(z: np.ndarray) -> np.ndarray:
+    return 0.5 + 0.5 * _erf(z / math.sqrt(2))
+
+
+def activated(act: int, z: np.ndarray) -> np.ndarray:
+    """The activation of sums; gelu is x Φ(x), silu x σ(x)."""
+    name = ACTS[act]
+    if name in ("relu", "relu6"):
+        return np.clip(z, 0, math.inf if name == "relu" else 6)
+    return z * _normal(z) if name == "gelu" else z * _sigmoid(z) if name == "silu" else z
+
+
+def slopes(act: int, z: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Its derivative; where it is made of bounds, 0 at and beyond these in y."""
+    name = ACTS[act]
+    if name == "gelu":
+        return _normal(z) + z * np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    if name == "silu":
+        return _sigmoid(z) * (1 + z * (1 - _sigmoid(z)))
+    return ((y > 0) & (y < (math.inf if name == "relu" else 6))).astype(np.float64)

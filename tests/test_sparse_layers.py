@@ -1,0 +1,119 @@
+"""Layers of sparse weights, and what decides between products. The one rule: their numbers are torch's own, which product is
+taken is said."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from tersor import nn as tnn
+from tersor import sparse
+from torch.nn import functional as F
+
+ACTS = {None: lambda z: z, "relu": F.relu, "relu6": F.relu6, "gelu": F.gelu, "silu": F.silu}
+
+
+def test_costs_follow_a_line():
+    from tersor.sparse._crossover import Costs
+
+    cost = Costs(dense=4.0, made=5.0, shares=(1.0, 6.0))
+    assert cost.sparse(0.05) == 1 and cost.sparse(0.3) == 6 and cost.sparse(0.0) == 0
+    assert cost.sparse(1 - cost.crossover) == pytest.approx(4.0)
+    assert Costs(9.0, 9.0, (1e-9, 1e-9)).crossover == 0 and Costs(0.0, 1.0, (1.0, 2.0)).crossover == 1
+    assert 0 <= sparse.crossover((64, 64), 8, np.float32) <= 1
+    for error, said, call in [
+        (ValueError, "crossover: sizes must be positive", lambda: sparse.crossover((4, 0), 1)),
+        (TypeError, "crossover: n must be an integer", lambda: sparse.crossover((4, 4), 1.0)),
+        (TypeError, "crossover: shape must be a sequence of integers", lambda: sparse.crossover(4, 1)),
+        (TypeError, "crossover: dtype", lambda: sparse.crossover((4, 4), 1, "int8")),
+    ]:
+        with pytest.raises(error, match=said):
+            call()
+
+
+def test_a_layer_says_and_keeps_its_plan(monkeypatch):
+    from tersor.nn import sparse as module
+    from tersor.sparse._crossover import Costs
+
+    linear = torch.nn.Linear(256, 256)
+    layer = tnn.SparseLinear.from_dense(linear, torch.rand(256, 256) < 0.5)
+    x = torch.randn(9, 256)
+    asked = []
+
+    def costs(shape, n, dtype):
+        asked.append((shape, n))
+        return Costs(1.0, 1.0, (0.1, 0.6 if n == 8 else 3.0))
+
+    monkeypatch.setattr(module, "costs", costs)
+    fixed = tnn.SparseLinear(layer.pattern, layer.bias, plan="sparse")
+    with torch.no_grad():
+        dense = F.linear(x, layer.weight, layer.bias)
+        assert torch.equal(layer(x), dense) and torch.equal(layer(x), dense)
+        assert torch.equal(layer(x[:7]), fixed(x[:7])) and torch.equal(layer(x[:2]), fixed(x[:2]))
+        assert layer.plans == {16: "dense", 8: "sparse", 2: "sparse"} and asked == [((256, 256), n) for n in (16, 8, 2)]
+        assert fixed.plans == {} and "plan='sparse'" in repr(fixed)
+        torch.testing.assert_close(fixed(x), dense)
+        fixed.plan = "dense"
+        assert torch.equal(fixed(x), dense)
+    fixed.plan = "sparse"
+    assert layer(x).requires_grad and torch.equal(layer(x), fixed(x))  # where a gradient is recorded
+    with pytest.raises(ValueError, match="plan must be 'auto', 'sparse' or 'dense', got 'fast'"):
+        tnn.SparseLinear(layer.pattern, plan="fast")
+
+
+def test_convert_asks_what_pays(monkeypatch):
+    module = sys.modules["tersor.nn.convert"]
+    monkeypatch.setattr(module, "crossover", lambda shape, n, dtype: 0.4 if n == 64 else 0.9)
+    model = torch.nn.Sequential(torch.nn.Linear(256, 256))
+    with torch.no_grad():
+        model[0].weight *= torch.rand(256, 256) < 0.5
+    assert tnn.convert(model, "sparse").left["0"].endswith("a sparse layer pays from 90% on")
+    assert tnn.convert(model, "sparse", rows=64).converted == ("0",)
+    with pytest.raises(ValueError, match="rows must be a positive integer, got 0"):
+        tnn.convert(model, "sparse", rows=0)
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_a_convolution_in_either_layout(act):
+    conv = torch.nn.Conv2d(12, 10, 1)
+    mask = torch.rand(10, 12, 1, 1) < 0.4
+    layer = tnn.SparseConv1x1.from_float(conv, mask, act=act)
+    with torch.no_grad():
+        conv.weight *= mask
+        x = torch.randn(3, 12, 5, 7)
+        want, got = ACTS[act](conv(x)), layer(x)
+        torch.testing.assert_close(got, want)
+        last = layer(x.to(memory_format=torch.channels_last))
+        assert last.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(last, got, rtol=0 if act in (None, "relu", "relu6") else 1e-6, atol=1e-7)
+        torch.testing.assert_close(layer(x[0]), want[0])
+    for wrong, said in [
+        (torch.nn.Conv2d(4, 4, 3), r"kernel_size of conv must be \(1, 1\), got \(3, 3\)"),
+        (torch.nn.Conv2d(4, 4, 1, stride=2), "stride"),
+        (torch.nn.Conv2d(4, 4, 1, groups=2), "groups"),
+        (torch.nn.Conv2d(4, 4, 1, padding=1), "padding"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            tnn.SparseConv1x1.from_float(wrong)
+    with pytest.raises(TypeError, match=r"conv must be a torch.nn.Conv2d, got Linear"):
+        tnn.SparseConv1x1.from_float(torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("act", ["relu", "gelu"])
+def test_a_block_of_few_activations(act):
+    up, down = torch.nn.Linear(6, 20).double(), torch.nn.Linear(20, 5).double()
+    x = torch.randn(2, 7, 6, dtype=torch.float64)
+    block = tnn.TopKFFN.from_dense(up, down, 4, act=act)
+    h = ACTS[act](up(x))
+    kept = torch.zeros_like(h).scatter(-1, h.topk(4).indices, 1.0)
+    torch.testing.assert_close(block(x), down(h * kept))
+    torch.testing.assert_close(tnn.TopKFFN.from_dense(up, down, 20, act=act)(x), down(h))
+    g = torch.randn_like(block(x))
+    got = torch.autograd.grad(block(x), [block.up.weight, block.down, block.bias], g)
+    want = torch.autograd.grad(down(h * kept), [up.weight, down.weight, down.bias], g)
+    for a, b in zip(got, (want[0], want[1].T, want[2]), strict=True):
+        torch.testing.assert_close(a, b)
+    with pytest.raises(ValueError, match="TopKFFN: k must be an integer between 0 and 20, got 21"):
+        tnn.TopKFFN.from_dense(up, down, 21)
+    with pytest.raises(ValueError, match="up has 20 outputs, down takes 6"):
+        tnn.TopKFFN.from_dense(up, torch.nn.Linear(6, 6).double(), 2)

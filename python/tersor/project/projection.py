@@ -117,17 +117,17 @@ class Projection(Matrix):
             raise ValueError(f"project: kind must be one of {', '.join(KINDS)}, got {kind!r}")
         put(self, "kind", str(kind))
         check_sizes(kind, self.d, self.k)
-        name = OWN[kind][0] if kind in OWN else None
+        mine = OWN[kind][0] if kind in OWN else None
         offered: dict[str, Any] = {"s": s, "c": c, "blocks": blocks, "g": g}
         for said, value in offered.items():
             if value is None:
                 continue
-            if said != name:
+            if said != mine:
                 owner = next(k for k, (theirs, _) in OWN.items() if theirs == said)
                 raise ValueError(f"project: {said} is a parameter of kind {owner!r}, not of {kind!r}")
             given = said, value
         # what stands in a projection of one kind means nothing to one made of it of another kind
-        put(self, "given", (name, own(kind, given[1], self.k)) if given is not None and given[0] == name else None)
+        put(self, "given", (mine, own(kind, given[1], self.k)) if given is not None and given[0] == mine else None)
         if kind == "osnap" and self.given is None:
             own(kind, self.c, self.k)
         put(self, "window", checked_window(window, self.k, self.d))

@@ -101,6 +101,43 @@ def test_projection_outside_has_the_gradient_of_its_formula():
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
 
 
+MEASURES = {
+    "antipode": None,  # -x of any x
+    "project": None,
+    "cdist": lambda x: H.cdist(x, x, C),
+    "knn": lambda x: H.knn(x, x[:1], 1, C)[0],
+    "softmin_dist": lambda x: H.softmin_dist(x, x[:1], 1.0, C),
+    "dist2": lambda x: H.dist2(x, 0.5 * x, C),
+    "half_aperture": lambda x: H.half_aperture(x, C),
+    "exterior_angle": lambda x: H.exterior_angle(0 * x + 0.1, x, C),
+    "entailment_loss": lambda x: H.entailment_loss(0 * x + 0.1, x, C),
+    "busemann": lambda x: H.busemann(x, 1 + 0 * x, C),
+    "frechet_mean": lambda x: H.frechet_mean(x[:, None], c=C),
+    "frechet_variance": lambda x: H.frechet_variance(x[:, None], c=C),
+    "weighted_midpoint": lambda x: H.weighted_midpoint(x[:, None], reducedim=[1], c=C),
+    "mobius_matvec": lambda x: H.mobius_matvec(x[:1].T @ x[:1], x, C),
+    "mobius_sub": lambda x: H.mobius_sub(0 * x, x, C),
+    "mobius_cosub": lambda x: H.mobius_cosub(0 * x, x, C),
+    "inv_sproj": lambda x: H.inv_sproj(x, C),
+    "geodesic": lambda x: H.geodesic(0.5, 0 * x, x, C),
+    "geodesic_unit": lambda x: H.geodesic_unit(0.5, x, 1 + 0 * x, C),
+    "poincare_fc": lambda x: H.poincare_fc(x, x[:1].T @ x[:1], c=C),
+    "poincare_mlr": lambda x: H.poincare_mlr(x, x[:1].T @ x[:1], c=C),
+}
+
+
+@pytest.mark.parametrize("name", [name for name, call in MEASURES.items() if call])
+@pytest.mark.parametrize("lift", [np.asarray, torch.tensor], ids=["numpy", "torch"])
+@pytest.mark.parametrize("row", [[1.2, 0.9, 0.5], [1e30, 0.0, -1e30]])
+def test_what_is_made_of_points_outside(name, lift, row):
+    """The operators themselves are asked in the battery."""
+    x = np.array([[0.1, 0.2, -0.3], row, [0.4, 0.1, 0.0]])
+    with np.errstate(all="ignore"):
+        y = np.asarray(MEASURES[name](lift(x)))
+    assert np.isnan(y[1]).all()
+    assert np.isfinite(y[0]).all() or name in ("cdist",)
+
+
 def test_subtraction_undoes_addition():
     x, y = points("ball", "ball")
     np.testing.assert_allclose(H.mobius_add(H.mobius_sub(x, y, C), H.gyration(x, -y, y, C), C), x, atol=1e-13)

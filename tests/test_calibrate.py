@@ -314,6 +314,9 @@ def test_padding_does_not_count():
         weights=lambda batch: torch.ones_like(batch["attention_mask"]),
     )
     assert not torch.equal(every.layers["layer"].codes, want.codes)
+    for wrong in (torch.ones(3, 19), torch.ones(20), torch.ones(3, 20, 1)):
+        with pytest.raises(ValueError, match=r"calibrate: weights of shape .* for the inputs \(3, 20, 64\) of layer"):
+            quant.calibrate(Masked(), [{"x": x, "attention_mask": mask}], "int4-row-gptq", weights=lambda _, w=wrong: w)
 
 
 class Cut(nn.Module):

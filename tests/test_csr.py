@@ -77,7 +77,8 @@ def test_what_is_no_product(a):
     for f in (
         lambda: x * a,
         lambda: x - a,
-        lambda: a * 2,
+        lambda: a * x,
+        lambda: a + 1,
         lambda: np.asarray(a),
         lambda: scipy.csr_array(np.eye(2)) @ a,
         lambda: a @ scipy.csr_array(np.eye(3)),
@@ -190,7 +191,7 @@ def test_values_in_the_order_given(a):
     kept = (a.with_data(values), copy.copy(a), copy.deepcopy(a), pickle.loads(pickle.dumps(a)), a.astype("float32"))
     for other in kept:
         assert other.perm.tolist() == [1, 0]
-    assert a.T.perm.tolist() == [0, 1] and sparse.from_dense(like(a, DENSE)).perm.tolist() == [0, 1]
+    assert a.T.perm.tolist() == [1, 0] and sparse.from_dense(like(a, DENSE)).perm.tolist() == [0, 1]
     p = torch.ones(2, dtype=torch.float64, requires_grad=True)
     (a.with_data(p, order="given") @ torch.tensor([[1.0], [2], [3]]).double()).sum().backward()
     assert p.grad.tolist() == [3, 1]

@@ -17,7 +17,10 @@ ROOT = Path(__file__).parent.parent
     "page",
     [
         "README.md",
-        *(f"docs/{page}.md" for page in ("quickstart", "metrics", "optim", "geoopt", "embeddings", "pruning")),
+        *(
+            f"docs/{page}.md"
+            for page in ("quickstart", "metrics", "graphs", "optim", "geoopt", "embeddings", "pruning", "sparse")
+        ),
     ],
 )
 def test_examples_run(page):

@@ -146,3 +146,31 @@ def test_several_widths_beside_modules_of_sentence_transformers_are_said(tmp_pat
             tmp_path / "m", tmp_path / "out", "int-g16-gptq", calibration=["a"], bits=[4, 8], budget=6
         )
         assert said in made.unread if said else made.unread is None
+
+
+@pytest.mark.parametrize("scheme", ["int8-row", "int4-row", "int4-g8", "uint4-row"])
+def test_filters_of_a_file_are_layers(tmp_path, scheme):
+    from tersor.convert import repack
+
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 1)), torch.randn(2, 8, 5, 6)
+    path, out = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    save_file({k: v.numpy() for k, v in model.state_dict().items()}, path)
+    with pytest.raises(ValueError, match=r"no weight to quantize \(0.weight: of 4 axes"):
+        quantize_safetensors(path, out, scheme)
+    done = quantize_safetensors(path, out, scheme, convolutions=True)
+    assert done.choice.quantized == ("0.weight", "2.weight") and done.after < done.before / 2
+    dense, codes = load(out), load_encoded(out)
+    for name in done.choice.quantized:
+        own = model.state_dict()[name]
+        assert dense[name].shape == tuple(own.shape) and codes[name].shape == (len(own), own[0].numel())
+        np.testing.assert_array_equal(quant.decode(codes[name]), dense[name].reshape(len(own), -1))
+        np.testing.assert_allclose(dense[name], own, atol=0.04)
+    want = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 1))
+    want.load_state_dict({k: torch.from_numpy(v) for k, v in dense.items()})
+    assert tnn.convert(model, codes).converted == ("0", "2")
+    torch.testing.assert_close(model(x), want(x), rtol=1e-5, atol=1e-5)
+    with pytest.raises(FormatError, match="is of a convolution"):
+        repack(out, tmp_path / "again.safetensors", "gptq")
+    with pytest.raises(ValueError, match="which is not calibrated"):
+        quantize_safetensors(path, out, "int4-row-gptq", convolutions=True, calibration=["a"])

@@ -124,6 +124,15 @@ def test_what_the_format_does_not_hold_is_refused(tmp_path, tensors, values, err
     assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
 
 
+def test_lists_of_lists_are_read_as_deep_as_they_are(tmp_path):
+    path, lists = tmp_path / "x.gguf", [[[[[1, 2], [3]], [[4]]]], [[[[5]]]]]
+    write_gguf(path, {"a": weights()}, {"a.deep": lists})
+    with GGUF(path) as file:
+        got = file.values["a.deep"]
+    as_lists = lambda v: [as_lists(x) for x in v] if isinstance(v, list) else v.tolist()  # noqa: E731
+    assert as_lists(got) == lists
+
+
 def test_no_header_crashes_the_reader(tmp_path):
     path = tmp_path / "x.gguf"
     made(path)
@@ -141,7 +150,9 @@ def test_no_header_crashes_the_reader(tmp_path):
         path.write_bytes(octets)
         with contextlib.suppress(FormatError, ImportError):
             load(path)
+    deep = b"GGUF" + struct.pack("<IQQQ1s", 3, 0, 1, 1, b"k")
     for text, said in [
+        (deep + struct.pack("<IIQ", 9, 9, 1) + struct.pack("<IQ", 9, 1) * 99, "nested more than 64 deep"),
         (b"GGUF" + struct.pack("<IQQ", 1, 0, 0), "GGUF 1 is not read"),
         (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
         (b"GGUF" + struct.pack("<IQQ", 3, 1 << 62, 0), "truncated"),

@@ -35,6 +35,11 @@ def _quant(scheme, activations="float"):
     return tnn.QuantLinear.from_float(nn.Linear(DIM, 6), scheme, activations)
 
 
+def _conv(scheme="int8-row", activations="float", **options):
+    torch.manual_seed(3)
+    return tnn.QuantConv2d.from_float(nn.Conv2d(DIM, 4, 3, **options), scheme, activations)
+
+
 def _curved(layer, *args, **options):
     return lambda: layer(*args, c=0.7, learnable=True, **options)
 
@@ -49,6 +54,10 @@ LAYERS = {
     "QuantLinear mxfp8_e4m3-g4": (lambda: _quant("mxfp8_e4m3-g4"), ROWS),
     "QuantLinear uint4-row": (lambda: _quant("uint4-row"), ROWS),
     "QuantLinear int8-row rounded": (lambda: _quant("int8-row", "int8"), ROWS),
+    "QuantConv2d": (lambda: _conv(padding=1), IMAGE),
+    "QuantConv2d nf4-g9 in groups": (lambda: _conv("nf4-g9", groups=4, bias=False), IMAGE),
+    "QuantConv2d int8-row rounded": (lambda: _conv(activations="int8", stride=2, padding="valid"), IMAGE),
+    "QuantConv2d int4-g8 rounded": (lambda: _conv("int4-g8", "int8", padding=1, dilation=2), IMAGE),
     "SparseLinear": (_sparse, ROWS),
     "SparseLinear without bias": (lambda: _sparse(bias=False), SEQUENCE),
     "SparseConv1x1": (_conv, IMAGE),
@@ -63,6 +72,12 @@ LAYERS = {
     "PoincareReLU": (_curved(tnn.PoincareReLU), ROWS),
     "PoincareAvgPool2d": (_curved(tnn.PoincareAvgPool2d, 2), IMAGE),
     "PoincareAttention": (_curved(tnn.PoincareAttention, DIM, 2), SEQUENCE),
+    "LorentzLinear": (_curved(tnn.LorentzLinear, DIM, 6), ROWS),
+    "LorentzLinear planes": (_curved(tnn.LorentzLinear, DIM, 6, planes=True), ROWS),
+    "LorentzMLR": (_curved(tnn.LorentzMLR, DIM, 3), ROWS),
+    "LorentzConv2d": (_curved(tnn.LorentzConv2d, DIM, 4, 3, padding=1), IMAGE),
+    "LorentzBatchNorm": (_curved(tnn.LorentzBatchNorm, DIM), ROWS),
+    "LorentzAttention": (_curved(tnn.LorentzAttention, DIM, 2), SEQUENCE),
     "PoincareResidual": (lambda: tnn.PoincareResidual(tnn.PoincareLinear(DIM, DIM), c=0.7), ROWS),
 }
 EVERY = pytest.mark.parametrize("name", list(LAYERS))
@@ -94,7 +109,7 @@ def test_no_layer_is_left_out():
 def test_autocast_takes_what_a_layer_before_it_gives(name, low):
     layer, x = made(name)
     # functions of tangent vectors by elements keep the type, as torch's own do
-    kinds = (tnn.QuantLinear, tnn.SparseLinear, tnn.SparseConv1x1, tnn.TopKFFN, tnn.PoincareActivation)
+    kinds = (tnn.QuantLinear, tnn.QuantConv2d, tnn.SparseLinear, tnn.SparseConv1x1, tnn.TopKFFN, tnn.PoincareActivation)
     products = isinstance(layer, kinds)
     with torch.autocast("cpu", dtype=low):
         y = layer(x.to(low))
@@ -264,6 +279,27 @@ def test_only_linear_layers_are_converted(wrong):
     for convert in (lambda: tnn.QuantLinear.from_float(wrong, "int8-row"), lambda: tnn.SparseLinear.from_dense(wrong)):
         with pytest.raises(TypeError, match=type(wrong).__name__):
             convert()
+
+
+def test_a_transposed_layer_is_a_linear_one():
+    def forward(self, x):
+        return x @ self.weight + self.bias
+
+    # as transformers has it, which is slow to import
+    kind = type("Conv1D", (nn.Module,), {"__module__": "transformers.pytorch_utils", "forward": forward})
+    torch.manual_seed(0)
+    layer, x = kind(), torch.randn(3, 16)
+    layer.weight, layer.bias = nn.Parameter(torch.randn(16, 24)), nn.Parameter(torch.randn(24))
+    want, model = layer(x), nn.Sequential(layer)
+    got = tnn.QuantLinear.from_float(layer, "int8-row")
+    assert got.shape == (24, 16) and torch.cosine_similarity(got(x), want).min() > 0.9999
+    codes = got.encoded
+    assert tnn.convert(model, "int8-row", activations="int8").converted == ("0",)
+    assert torch.cosine_similarity(model(x), want).min() > 0.999
+    assert tnn.convert(model, "dense").converted == ("0",) and type(model[0]) is nn.Linear
+    model = nn.Sequential(layer)
+    assert tnn.convert(model, {"0.weight": codes}).converted == ("0",)
+    assert torch.equal(model(x), got(x))
 
 
 CONVERTED = {

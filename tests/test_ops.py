@@ -76,6 +76,24 @@ def test_matches_reference(op, dtype, data):
             np.testing.assert_array_equal(g, w, err_msg=name)
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("op", [op for op in ROWS if "ball" in getattr(op.sample, "kinds", ())], ids=names)
+def test_outside_the_ball_is_nowhere(op, dtype):
+    """A row that is no point makes its own results NaN, whole, and those of no other row; of gradients, one at least."""
+    args = inputs(op, Draw(1, dtype, (5,), 3, 1.0, c_rows=True))
+    balls = [i for i, kind in enumerate(op.sample.kinds) if kind == "ball"]
+    for outside in [*([i] for i in balls), balls]:
+        there = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+        for i in outside:
+            there[i][2] = [1.7, -0.4, 0.2 * i]
+        with np.errstate(all="ignore"):
+            want = several(op.reference(*map(wide, there)))
+        for found in (run(op, there), want):
+            lost = [np.isnan(wide(y)[2]) for y in found]
+            assert any(map(np.any, lost)) if op.name.endswith("_bwd") else all(map(np.all, lost))
+            assert all(np.isfinite(np.delete(wide(y), 2, 0)).all() for y in found)
+
+
 def neighbours(op, args, want):
     """How far each result moves, at most, where the inputs are the numbers next to them."""
     apart = [0.0] * len(want)

@@ -246,8 +246,12 @@ def test_bad_arguments():
         RiemannianSGD([x], nesterov=True)
     with pytest.raises(ValueError, match="betas"):
         RiemannianAdam([x], betas=(1.0, 0.5))
-    with pytest.raises(TypeError, match="c must be"):
-        RiemannianAdam([x], c="1")
+    for c in ("1", True, torch.tensor(True), torch.tensor(1)):
+        with pytest.raises(TypeError, match="RiemannianAdam: c must be"):
+            RiemannianAdam([x], c=c)
+    for whole in (torch.ones(2, 3, dtype=torch.int64), torch.ones(2, dtype=torch.bool)):
+        with pytest.raises(TypeError, match="RiemannianSGD: a parameter must be of a float type, got"):
+            RiemannianSGD([whole])
     with pytest.raises(ValueError, match="no axes"):
         RiemannianAdam([torch.zeros((), requires_grad=True)], c=1.0)
     x.grad = torch.sparse_coo_tensor(torch.tensor([[0]]), torch.ones(1, 3, dtype=torch.float64), x.shape)

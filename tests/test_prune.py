@@ -882,3 +882,26 @@ def test_the_dispatcher_runs_a_selection(dtype):
         dispatched(OPS[f"prune.{name}"], tensor(x), [*got, *scalars])
         for w, g in zip(want, got, strict=True):
             assert np.array_equal(w, g), name
+
+
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"])
+def test_8_bit_floats_in_memory(kind):
+    """Every finite number twice: the masks are those of their values, what goes is +0 and the rest as it was."""
+    words = np.tile(np.arange(256, dtype=np.uint8), 2)
+    values = words.view(getattr(ml_dtypes, kind)).astype(np.float64)
+    words, values = words[np.isfinite(values)], values[np.isfinite(values)]
+    array, tensor = words.view(getattr(ml_dtypes, kind)), torch.from_numpy(words.copy()).view(getattr(torch, kind))
+    for k in (0, 1, words.size // 2, words.size):
+        (mask,) = global_masks([values], k=k)
+        assert (global_masks([array], k=k)[0] == mask).all()
+        assert (global_masks([tensor], k=k)[0].numpy() == mask).all()
+        assert global_threshold([array], k=k).value == global_threshold([values], k=k).value
+        for x in (array, tensor):
+            (got,) = global_prune([x], k=k)
+            view = got.view(torch.uint8).numpy() if isinstance(got, torch.Tensor) else got.view(np.uint8)
+            assert (view == words * mask).all() and got.dtype == x.dtype
+    copy = tensor.clone()
+    assert global_prune([copy], k=7, inplace=True)[0] is copy
+    assert (copy.view(torch.uint8).numpy() == words * global_masks([values], k=7)[0]).all()
+    with pytest.raises(ValueError, match=r"arrays\[0\] holds"):
+        global_masks([torch.full((3,), torch.nan).to(tensor.dtype)], k=1)

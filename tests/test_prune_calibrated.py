@@ -192,3 +192,26 @@ def test_scales_have_no_say(kind):
                 got, same = prune.sparsegpt(w * w.dtype.type(of_w), h * of_h, blocksize=8, **options)
                 np.testing.assert_array_equal(same, mask)
                 np.testing.assert_array_equal(got, y * w.dtype.type(of_w))
+
+
+def test_what_makes_up_stays_in_its_type_or_is_refused():
+    """Two inputs that are all but one: the weight that is left bears both, which float16 may not hold."""
+    h = np.array([[1.0, 1.0], [1.0, 1.0]])
+    w = np.array([[40000.0, 50000.0]], np.float16)
+    for kind in (lambda v: v, torch.from_numpy):
+        with pytest.raises(
+            ValueError, match=r"sparsegpt: a weight that makes up for others is 89\d\d\d.*beyond float16"
+        ):
+            prune.sparsegpt(kind(w), kind(h), 0.5, damp=0.001)
+        got, _ = prune.sparsegpt(kind(w.astype(np.float32)), kind(h), 0.5, damp=0.001)
+        assert 89000 < float(abs(got).max()) < 90000
+
+
+@pytest.mark.parametrize("call", [prune.sparsegpt, prune.wanda_mask])
+def test_tensors_without_memory_are_named(call):
+    other = torch.ones((4, 4) if call is prune.sparsegpt else 4)
+    for w, x, name in ((torch.ones(4, 4, device="meta"), other, "w"), (torch.ones(4, 4), other.to("meta"), r"\w+")):
+        with pytest.raises(TypeError, match=f"^{call.__name__}: {name} is on meta, where there is no memory"):
+            call(w, x, 0.5)
+    with pytest.raises(TypeError, match=r"^calibrate: .*weight is on meta, where there is no memory"):
+        prune.calibrate(torch.nn.Linear(4, 4, device="meta"), [torch.ones(2, 4)], 0.5)

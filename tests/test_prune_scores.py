@@ -225,3 +225,21 @@ def test_bins_close_the_gap_where_the_multiplier_leaves_one():
         ValueError, match="budget_allocate: method must be one of exact, binned, lagrange, got 'greedy'"
     ):
         prune.budget_allocate(costs, losses, 1e9, method="greedy")
+
+
+def test_what_bins_leave_of_a_budget_is_spent():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        costs = np.sort(rng.uniform(0, 1, (40, 3)), 1) * np.array([1.0, 1e-6, 1.0])[rng.integers(0, 3, (40, 1))]
+        losses = -np.sort(-rng.uniform(0, 1, (40, 3)), 1)
+        budget = float(costs.min(1).sum() + 0.4 * (costs.max(1) - costs.min(1)).sum())
+        made = prune.budget_allocate(costs, losses, budget, method="binned")
+        assert made.cost == math.fsum(costs[np.arange(40), made.choice]) <= budget and made.bound <= made.loss
+        # nothing that is left out fits
+        more, gain = (
+            costs - costs[np.arange(40), made.choice][:, None],
+            losses[np.arange(40), made.choice][:, None] - losses,
+        )
+        assert not ((gain > 0) & (more < budget - made.cost - 1e-12)).any()
+        tensor = prune.budget_allocate(torch.from_numpy(costs), torch.from_numpy(losses), budget, method="binned")
+        assert tensor.choice.tolist() == made.choice.tolist() and tensor.loss == made.loss

@@ -9,6 +9,7 @@ import sys
 import apart
 import pytest
 import torch
+from tersor import graph as G
 from tersor import hyperbolic as H
 from tersor import lorentz as L
 from tersor import loss as O
@@ -25,8 +26,10 @@ def some(*shape, scale=0.3):
 
 X, Y, V, W = (some(3, 4) for _ in range(4))
 MATRIX = sparse.from_dense(torch.tensor([[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]], dtype=torch.float64))
+RING = G.adjacency(torch.tensor([[0, 1, 2], [1, 2, 0]]), dtype=torch.float64)
 MASK = torch.arange(12).reshape(3, 4) % 2 == 0
 SCALE = torch.tensor(0.05, dtype=torch.float64)
+DIMS = torch.tensor([1, 3, 4])
 PACKED = quant.prepack(quant.encode(some(5, 4).float(), "int8-row"))
 
 
@@ -37,6 +40,9 @@ def alignment(x, y):
 
 #: name -> function of float tensors (all differentiable), and those tensors
 CASES = {
+    "graph.edge_attention": (lambda q, k, v: G.edge_attention(RING, q, k, v), (X, Y, V)),
+    "graph.hypergraph_propagate": (lambda x: G.hypergraph_propagate(MATRIX.T, x), (X,)),
+    "graph.propagate": (lambda x: G.propagate(RING, x, 2, teleport=0.1), (X,)),
     "hyperbolic.antipode": (H.antipode, (X,)),
     "hyperbolic.busemann": (lambda x, p: H.busemann(x, p, 0.7), (X, Y)),
     "hyperbolic.cdist": (H.cdist, (X, Y)),
@@ -84,17 +90,23 @@ CASES = {
     "hyperbolic.softmin_dist": (lambda x, y: H.softmin_dist(x, y, 2.0), (X, Y)),
     "hyperbolic.sproj": (lambda x: H.sproj(torch.cat([x, (x * x).sum(-1, keepdim=True).add(1).sqrt()], -1)), (X,)),
     "hyperbolic.weighted_midpoint": (lambda x, w: H.weighted_midpoint(x, w, 0.7, reducedim=[0]), (X, W[:, 0].exp())),
+    "hyperbolic.weighted_midpoint_bmm": (H.weighted_midpoint_bmm, (X, some(2, len(X)).exp())),
     "hyperbolic.window_midpoint": (lambda x: H.window_midpoint(x, 2, padding=1), (some(4, 4, 3),)),
+    "lorentz.add_time": (L.add_time, (X,)),
     "lorentz.busemann": (L.busemann, (X, Y)),
     "lorentz.cdist": (L.cdist, (X, Y)),
     "lorentz.dist": (lambda x, y: L.dist(x, y, 0.7), (X, Y)),
     "lorentz.dist0": (L.dist0, (X,)),
     "lorentz.dist2": (lambda x, y: L.dist2(x, y, 0.7), (X, Y)),
+    "lorentz.drop_time": (lambda x: L.drop_time(torch.cat([(x * x).sum(-1, keepdim=True).add(1).sqrt(), x], -1)), (X,)),
     "lorentz.egrad2rgrad": (L.egrad2rgrad, (X, V)),
     "lorentz.entailment_loss": (lambda x, y: L.entailment_loss(x, y, 0.7), (X, Y)),
     "lorentz.expmap": (L.expmap, (X, V)),
     "lorentz.expmap0": (lambda v: L.expmap0(v, 0.7), (V,)),
     "lorentz.exterior_angle": (L.exterior_angle, (X, Y)),
+    "lorentz.fc": (L.fc, (X, some(2, 4), some(2))),
+    "lorentz.frechet_mean": (lambda x: L.frechet_mean(x, c=0.7), (X,)),
+    "lorentz.frechet_variance": (lambda x: L.frechet_variance(x, c=0.7), (X,)),
     "lorentz.from_klein": (L.from_klein, (X,)),
     "lorentz.from_poincare": (L.from_poincare, (X,)),
     "lorentz.geodesic": (lambda x, y: L.geodesic(0.3, x, y), (X, Y)),
@@ -106,6 +118,7 @@ CASES = {
     "lorentz.logmap": (L.logmap, (X, Y)),
     "lorentz.logmap0": (L.logmap0, (X,)),
     "lorentz.midpoint": (L.midpoint, (X, W[:, 0].exp())),
+    "lorentz.mlr": (L.mlr, (X, some(2, 4), some(2))),
     "lorentz.norm": (L.norm, (X, V)),
     "lorentz.parallel_transport": (L.parallel_transport, (X, Y, V)),
     "lorentz.parallel_transport0": (L.parallel_transport0, (X, V)),
@@ -114,6 +127,7 @@ CASES = {
     "lorentz.time": (lambda x: L.time(x, 0.7), (X,)),
     "lorentz.to_klein": (L.to_klein, (X,)),
     "lorentz.to_poincare": (L.to_poincare, (X,)),
+    "lorentz.weighted_midpoint_bmm": (L.weighted_midpoint_bmm, (X, some(2, len(X)).exp())),
     "quant.choose_qparams": (lambda x: quant.choose_qparams(x)[0], (X,)),
     "quant.codebook_assign": (quant.codebook_assign, (X, Y)),
     "quant.dequantize": (lambda x: quant.dequantize(quant.quantize(x, SCALE), SCALE), (X,)),
@@ -134,6 +148,9 @@ CASES = {
     "quant.shift_gelu": (lambda x: quant.shift_gelu(quant.quantize(x, SCALE), 0.1), (X,)),
     "quant.shiftmax": (lambda x: quant.shiftmax(quant.quantize(x, SCALE), 0.1), (X,)),
     "prune.apply_mask": (lambda x: prune.apply_mask(x, MASK), (X,)),
+    "prune.interpolate_channels": (lambda x: prune.interpolate_channels(x, 3, axis=-1), (X,)),
+    "prune.prefix_mask": (lambda x: prune.prefix_mask(x, DIMS), (X,)),
+    "prune.threshold_rows": (lambda x: prune.threshold_rows(x, x[:, 0].abs() + 0.2), (X,)),
     "prune.topk_rows": (lambda x: prune.topk_rows(x, 2)[0], (X,)),
     "metrics.cka": (alignment, (X, Y)),
     "metrics.class_correlation": (lambda x: metrics.class_correlation(x.abs()), (X,)),
@@ -142,6 +159,9 @@ CASES = {
     "metrics.residual_contribution": (lambda u, r: metrics.residual_contribution(u, r)[0], (X, Y)),
     "loss.info_nce": (lambda x, y: O.info_nce(x, y, temperature=0.5, symmetric=True), (X, Y)),
     "norm.rms_norm": (lambda x, w: norm.rms_norm(x, 4, w), (X, V[0])),
+    "project.dual": (lambda x: project.dual(x / 4)[0], (X,)),
+    "project.ntk": (lambda x: project.ntk(x / 4, 3), (X,)),
+    "project.ridge_path": (lambda z, y: project.ridge_path(z, y, [0.1, 1.0])[1], (X, Y)),
     "project.fwht": (project.fwht, (X,)),
     "project.project": (lambda x: project.project(x, 5), (X,)),
     "sparse.spmm": (lambda x: sparse.spmm(MATRIX, x), (X,)),

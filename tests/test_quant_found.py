@@ -238,3 +238,39 @@ def test_a_scale_is_not_left_without_its_gradient():
     quant.fake_quantize(x, s.detach())
     (g,) = torch.autograd.grad(quant.fake_quantize(x, s, grad="lsq").sum(), s)
     assert torch.isfinite(g)
+
+
+@BOTH
+@pytest.mark.parametrize("compat", ["torch", "torchao", "ct", "gptq"])
+def test_a_scale_of_a_peer_is_finite_or_refused(compat, torch):
+    x = np.array([[3e38, -3e38, 1.0, 0.0]], np.float32)
+    with pytest.raises(
+        ValueError, match=rf"choose_qparams: compat='{compat}' has no finite scale for numbers as large"
+    ):
+        quant.choose_qparams(given(x, torch), "uint8", axis=0, symmetric=False, compat=compat)
+    scale, zero = quant.choose_qparams(given(x / 4, torch), "uint8", axis=0, symmetric=False, compat=compat)
+    assert (
+        np.isfinite(plain(scale)).all()
+        and 0 <= int(plain(zero)[0, 0] if plain(zero).ndim > 1 else plain(zero)[0]) <= 255
+    )
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint4", (0, 15)])
+def test_ivit_has_codes_with_a_sign(dtype):
+    with pytest.raises(ValueError, match="choose_qparams: compat='ivit' has codes with a sign, got 0 to"):
+        quant.choose_qparams(np.array([-1.0, 2.0], np.float32), dtype, compat="ivit")
+
+
+def test_tensors_without_memory_are_refused_by_name():
+    torch = pytest.importorskip("torch")
+    w, h = torch.ones(3, 4), torch.eye(4, dtype=torch.float64)
+    for solve in (quant.adaround, quant.adaquant):
+        name = solve.__name__
+        with pytest.raises(TypeError, match=f"{name}: w is on meta"):
+            solve(w.to("meta"), h.to("meta"))
+        with pytest.raises(TypeError, match=f"{name}: h is on meta"):
+            solve(w, h.to("meta"))
+        with pytest.raises(TypeError, match=f"{name}: scale is on meta"):
+            solve(w, h, scale=torch.ones(3, 1, device="meta"))
+    with pytest.raises(TypeError, match="bn_tune: y is on meta"):
+        quant.bn_tune(w, torch.ones(5, 3, device="meta"), torch.ones(3), torch.ones(3))

@@ -80,3 +80,33 @@ def test_numbers_of_numpy_are_numbers():
         np.testing.assert_array_equal(quant.encode(x, "int4-row", scale=scale).data, want.data)
     with pytest.raises(ValueError, match="encode: a scale is positive and finite"):
         quant.encode(x, "int4-row", scale=1e300)
+
+
+@pytest.mark.parametrize("scheme", ["int4-row", "int4-g8", "int8-tensor", "uint4-g16", "uint3-row"])
+@pytest.mark.parametrize("method", ["mse", "percentile", "aciq"])
+def test_scales_by_a_method(scheme, method):
+    x = np.random.default_rng(0).standard_t(4, (6, 32)).astype(np.float32)
+    e, plain = quant.encode(x, scheme, method=method), quant.encode(x, scheme)
+    kind, _, grain = scheme.partition("-")
+    how = {"axis": 0} if grain == "row" else {} if grain == "tensor" else {"group": int(grain[1:])}
+    affine = kind[0] == "u"
+    scale, zero = quant.choose_qparams(x, kind, symmetric=not affine, method=method, **how)
+    np.testing.assert_array_equal(e.scale.reshape(-1), scale.reshape(-1))
+    codes = quant.quantize(x, e.scale, e.zero_point, kind)
+    np.testing.assert_array_equal(quant.decode(e), quant.dequantize(codes, e.scale, e.zero_point))
+    if affine:
+        np.testing.assert_array_equal(e.zero_point.reshape(-1), zero.reshape(-1))
+    if method == "mse":
+        assert np.square(quant.decode(e) - x).sum() <= 1.0001 * np.square(quant.decode(plain) - x).sum()
+
+
+def test_a_method_goes_with_integers_alone():
+    x = np.ones((2, 32), np.float32)
+    for scheme, more in (("nf4", {}), ("q4_0", {}), ("int4-row", {"scale": 1.0}), ("int4-row", {"compat": "torch"})):
+        with pytest.raises(ValueError, match="encode: method='mse' chooses scales of integer schemes"):
+            quant.encode(x, scheme, method="mse", **more)
+    with pytest.raises(ValueError, match="encode: method must be one of"):
+        quant.encode(x, "int4-row", method="best")
+    with pytest.raises(ValueError, match=r"encode: .*non-finite"):
+        quant.encode(x * np.nan, "int4-row", method="mse")
+    assert quant.encode(x[:, :0], "int4-row", method="mse").data.shape == (2, 0)

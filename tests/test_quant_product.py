@@ -314,6 +314,18 @@ def test_codes_that_are_given_up_come_back(scheme):
         layer(x)
 
 
+def test_a_state_stands_in_for_codes_that_were_given_up():
+    torch.manual_seed(0)
+    linear, other, x = nn.Linear(96, 37), nn.Linear(96, 37), torch.randn(5, 96)
+    layer = tnn.QuantLinear.from_float(linear, "int4-g16", release=True)
+    lent = tnn.QuantLinear.from_float(other, "int4-g16", release=True)
+    want = layer(x)
+    for state in (lent.state_dict(), layer.state_dict()):
+        got = torch.func.functional_call(layer, state, (x,))
+        torch.testing.assert_close(got, (lent if torch.equal(state["bias"], lent.bias) else layer)(x))
+        assert layer.data.numel() == 0 and torch.equal(layer(x), want)
+
+
 @pytest.mark.parametrize("scheme", ["int4-g16", "mxfp4"])
 def test_layers_without_outputs_or_inputs_keep_their_codes(scheme):
     for inputs, outs in ((64, 0), (0, 8), (0, 0)):
@@ -445,7 +457,13 @@ def test_a_conversion_says_what_it_leaves():
     for call, error, said in [
         (lambda: tnn.convert(nn.Linear(2, 2), "int8-row"), TypeError, "Linear itself"),
         (lambda: tnn.convert(3, "int8-row"), TypeError, "convert: model must be"),
-        (lambda: tnn.convert(model, "int9-row"), ValueError, "int9-row"),
+        (lambda: tnn.convert(model, "int9-row"), ValueError, "convert: scheme 'int9-row' is unknown"),
+        (lambda: tnn.convert(model, "q4_0"), ValueError, "convert: q4_0 is a layout of files"),
+        (
+            lambda: tnn.convert(model, "nf4", activations="int8"),
+            ValueError,
+            "convert: int8 activations go with integer",
+        ),
         (lambda: tnn.convert(model, "int8-row", activations="int3"), ValueError, "activations must be"),
         (lambda: tnn.convert(model, "int8-row", include=["nothing"]), ValueError, "no tensor and no module is called"),
     ]:
@@ -543,3 +561,136 @@ def test_patterns_mean_any_name_of_any_module():
     assert tnn.convert(model, "int8-row", include=["table", "up"]).left["table"] == "a Embedding is not exchanged"
     empty = quant.prepack(quant.encode(np.zeros((3, 0), np.float32), "int4-g32"))
     assert quant.packed_linear(np.zeros((2, 0), np.float32), empty).tolist() == [[0.0] * 3] * 2
+
+
+AFTER = {
+    "relu": torch.relu,
+    "gelu": torch.nn.functional.gelu,
+    "silu": torch.nn.functional.silu,
+}
+
+
+@pytest.mark.parametrize("activation", AFTER)
+@pytest.mark.parametrize("activations", ["float", "int8"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_results_are_bent_before_they_are_written(activation, activations, dtype):
+    torch.manual_seed(0)
+    packed = quant.prepack(quant.encode(torch.randn(37, 96), "int8-row"))
+    for rows in (1, 7, 40):
+        x, b = 3 * torch.randn(rows, 96).to(dtype), torch.randn(37).to(dtype)
+        z = quant.packed_linear(x, packed, b, activations=activations)
+        y = quant.packed_linear(x, packed, b, activations=activations, activation=activation)
+        slack = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 2**-7}[dtype]
+        torch.testing.assert_close(y, AFTER[activation](z.double()).to(dtype), rtol=slack, atol=slack)
+        assert y.dtype == dtype
+        if activation == "relu":
+            assert torch.equal(y, torch.relu(z))
+    numbers = np.array([[np.nan, 1.0], [1e30, -1e30]], np.float32)
+    got = quant.packed_linear(
+        numbers, quant.prepack(quant.encode(np.eye(2, dtype=np.float32), "int8-row")), activation=activation
+    )
+    assert np.isnan(got[0]).all() and got[1, 0] == np.float32(1e30) and got[1, 1] == 0
+
+
+@pytest.mark.parametrize("activation", [None, *AFTER])
+@pytest.mark.parametrize("activations", ["float", "int8"])
+@pytest.mark.parametrize("kind", ["int8", "uint8", (-7, 100)])
+def test_results_become_codes(activation, activations, kind):
+    rng = np.random.default_rng(0)
+    zero = 5 if kind != "uint8" else 128
+    for scheme, outs in (("int8-row", 37), ("uint4-g16", 16), ("int4-g32", 80)):
+        packed = quant.prepack(quant.encode(rng.standard_normal((outs, 96)).astype(np.float32), scheme))
+        x, b = rng.standard_normal((19, 96)).astype(np.float32), rng.standard_normal(outs).astype(np.float32)
+        options = {"activations": activations, "activation": activation}
+        made = {"output_scale": 0.17, "output_zero_point": zero, "output_dtype": kind}
+        q = quant.packed_linear(x, packed, b, **options, **made)
+        want = quant.quantize(quant.packed_linear(x, packed, b, **options), np.float32(0.17), zero, kind)
+        assert q.dtype == want.dtype and np.array_equal(q, want)
+        wide = quant.packed_linear(x.astype(np.float64), packed, b.astype(np.float64), **options, **made)
+        assert np.abs(wide.astype(int) - want).max() <= 1
+        held = quant.Packed(
+            torch.from_numpy(packed.panels), None, packed.shape, packed.bits, packed.groups, packed.affine
+        )
+        assert np.array_equal(
+            quant.packed_linear(torch.from_numpy(x), held, torch.from_numpy(b), **options, **made).numpy(), q
+        )
+
+
+def test_codes_of_results_go_into_the_next_product():
+    rng = np.random.default_rng(0)
+    up, down = (
+        quant.prepack(quant.encode(rng.standard_normal(s).astype(np.float32), "int8-row")) for s in ((64, 32), (8, 64))
+    )
+    x = rng.standard_normal((5, 32)).astype(np.float32)
+    hidden = quant.packed_linear(x, up, activation="relu")
+    s = float(hidden.max()) / 255
+    q = quant.packed_linear(x, up, activation="relu", output_scale=s, output_dtype="uint8")
+    want = quant.packed_linear(hidden, down)
+    ones = quant.int8_matmul(q, down, scale_a=s)  # the scales of rows are the packed weight's
+    rows = quant.packed_linear(q.astype(np.float32), down)
+    assert np.corrcoef(rows.ravel(), want.ravel())[0, 1] > 0.9999 and ones.shape == want.shape
+
+
+def test_what_results_may_not_become():
+    w = quant.prepack(quant.encode(np.ones((3, 4), np.float32), "int8-row"))
+    x = np.ones((2, 4), np.float32)
+    for call, error, said in [
+        (lambda: quant.packed_linear(x, w, activation="tanh"), ValueError, "packed_linear: activation must be one of"),
+        (
+            lambda: quant.packed_linear(x, w, output_scale=0.0),
+            ValueError,
+            "output_scale must be positive and finite, got 0",
+        ),
+        (lambda: quant.packed_linear(x, w, output_scale=np.inf), ValueError, "output_scale must be positive"),
+        (
+            lambda: quant.packed_linear(x, w, output_scale=1, output_zero_point=200),
+            ValueError,
+            "output_zero_point must lie",
+        ),
+        (lambda: quant.packed_linear(x, w, output_scale=1, output_zero_point=1.5), TypeError, "output_zero_point"),
+        (
+            lambda: quant.packed_linear(x, w, output_scale=1, out=np.empty((2, 3), np.int8)),
+            ValueError,
+            "out does not go",
+        ),
+        (lambda: quant.packed_linear(x * np.nan, w, output_scale=1), ValueError, "packed_linear: .*non-finite"),
+        (
+            lambda: tnn.QuantLinear.from_float(nn.Linear(4, 3), "int8-row", activation="tanh"),
+            ValueError,
+            "QuantLinear: activation",
+        ),
+    ]:
+        with pytest.raises(error, match=said):
+            call()
+
+
+@pytest.mark.parametrize("activation", AFTER)
+@pytest.mark.parametrize("scheme", ["int8-row", "nf4"])
+def test_a_layer_bends_its_results_and_its_gradient(activation, scheme):
+    torch.manual_seed(0)
+    linear, x = nn.Linear(64, 21), torch.randn(5, 64)
+    plain = tnn.QuantLinear.from_float(linear, scheme)
+    layer = tnn.QuantLinear.from_float(linear, scheme, activation=activation)
+    one, two = x.clone().requires_grad_(), x.clone().requires_grad_()
+    y, want = layer(one), AFTER[activation](plain(two))
+    torch.testing.assert_close(y, want)
+    g = torch.randn(5, 21)
+    y.backward(g), want.backward(g)
+    torch.testing.assert_close(one.grad, two.grad)
+    torch.testing.assert_close(layer.bias.grad, plain.bias.grad)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), want)
+        torch.testing.assert_close(layer(x.repeat(40, 1))[:5], want)
+    assert f"activation={activation}" in repr(layer)
+    torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="aot_eager")(x), want)
+    torch.testing.assert_close(copy.deepcopy(layer).to(torch.float64)(x.double()).float(), want)
+    assert layer.to("meta")(x.to("meta")).shape == (5, 21)
+    assert "an activation of its own" in tnn.convert(nn.Sequential(layer), "dense").left["0"]
+    conv = nn.Conv2d(8, 5, 3)
+    image = torch.randn(1, 8, 6, 6)
+    for kind in ("float", "int8")[: 1 if scheme == "nf4" else 2]:
+        scheme = "nf4-g8" if scheme == "nf4" else scheme
+        bent = tnn.QuantConv2d.from_float(conv, scheme, kind, activation=activation)
+        torch.testing.assert_close(
+            bent(image), AFTER[activation](tnn.QuantConv2d.from_float(conv, scheme, kind)(image))
+        )

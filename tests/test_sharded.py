@@ -17,7 +17,7 @@ import warnings
 
 import pytest
 import torch
-from tersor import hyperbolic, metrics, nn, optim, prune, quant
+from tersor import graph, hyperbolic, metrics, nn, optim, prune, quant, sparse
 from tersor._op import OPS
 from test_layers import IMAGE, LAYERS, made
 from test_public_torch import CASES, CONSTANT
@@ -190,10 +190,10 @@ def made_on_meta(name):
         if hasattr(m, "reset_parameters"):
             m.reset_parameters()
     if not isinstance(
-        plain[1], nn.QuantLinear | nn.SparseLinear | nn.SparseConv1x1
+        plain[1], nn.QuantLinear | nn.QuantConv2d | nn.SparseLinear | nn.SparseConv1x1
     ):  # these are made of the weights of others
         for (k, p), q in zip(net[1].named_parameters(), plain[1].parameters(), strict=True):
-            if isinstance(plain[1], nn.PoincareMLR) and k == "weight":
+            if isinstance(plain[1], nn.TopKFFN) or (isinstance(plain[1], nn.PoincareMLR) and k == "weight"):
                 assert p.shape == q.shape and 0 < whole(p.detach()).std() < 1
             else:
                 assert torch.equal(whole(p.detach()), q.detach()), k
@@ -556,10 +556,41 @@ def metrics_of_other_settings_are_refused():
         assert refused(lambda f=f, x=x: f(x, torch.zeros(4, dtype=torch.int64)), f.__name__)
 
 
+# --- graphs ---
+
+
+@check()
+def graphs_cut_by_rows_have_the_bits_of_one():
+    """A rank gives its own rows: hops, gradients and embeddings are those of one process, sums over nodes up to rounding."""
+    generator = torch.Generator().manual_seed(0)
+    edges = torch.randint(0, 30, (2, 200), generator=generator).numpy()
+    x = torch.randn(30, 4, dtype=torch.float64, generator=generator)
+    a = graph.adjacency(edges, n=30, dtype="float64")
+    for cuts in ([0, 11, 30], [0, 30, 30]):
+        part = slice(cuts[RANK], cuts[RANK + 1])
+        own = sparse.from_scipy(a.to_scipy()[part])
+        for norm in ("sym", "row", "col", (-0.5, -0.5)):
+            leaf, mine = x.clone().requires_grad_(), x[part].clone().requires_grad_()
+            want = graph.propagate(a, leaf, 3, norm, self_loops=True, teleport=0.1)
+            got = graph.propagate(own, mine, 3, norm, self_loops=True, teleport=0.1, group=True)
+            close(got, want[part], 1e-13, 1e-13)
+            assert norm not in ("sym", "row") or torch.equal(got, want[part])
+            (want**2).sum().backward()
+            (got**2).sum().backward()
+            close(mine.grad, leaf.grad[part], 1e-12, 1e-12)
+        whole = graph.fastrp(a, 16, [0.5, 1, 2], alpha=-0.5)
+        close(
+            torch.from_numpy(graph.fastrp(own, 16, [0.5, 1, 2], alpha=-0.5, group=True)), torch.from_numpy(whole[part])
+        )
+
+
 # --- functions ---
 
 #: what takes no rows of several processes, and why
 REFUSED = {
+    "graph.edge_attention": "takes plain tensors",
+    "graph.hypergraph_propagate": "takes plain tensors",
+    "graph.propagate": "takes plain tensors",
     "hyperbolic.cdist": "all pairs",
     "hyperbolic.delta_hyperbolicity": "all pairs",
     "hyperbolic.dist": "its case has the vectors along the axis that is sharded",
@@ -572,14 +603,23 @@ REFUSED = {
     "hyperbolic.segment_midpoint": "its matrix is whole",
     "hyperbolic.softmin_dist": "all pairs",
     "hyperbolic.weighted_midpoint": "a mean over the rows",
+    "hyperbolic.weighted_midpoint_bmm": "a mean over the rows",
     "hyperbolic.window_midpoint": "windows over the rows",
+    "lorentz.frechet_mean": "a mean over the rows",
+    "lorentz.frechet_variance": "a mean over the rows",
     "lorentz.midpoint": "a mean over the rows",
     "loss.info_nce": "all pairs",
     "metrics.cka": "all pairs",
     "metrics.loss_barrier": "takes plain tensors",
     "norm.rms_norm": "its case shards the weight",
+    "project.dual": "takes plain tensors",
+    "project.ntk": "takes plain tensors",
     "project.project": "takes plain tensors",
+    "project.ridge_path": "all rows at once",
     "prune.apply_mask": "its mask is plain",
+    "prune.interpolate_channels": "takes plain tensors",
+    "prune.prefix_mask": "takes plain tensors",
+    "prune.threshold_rows": "takes plain tensors",
     "quant.choose_qparams": "a range over the rows",
     "quant.codebook_assign": "all pairs",
     "quant.encode": "codes are no DTensors",

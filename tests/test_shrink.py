@@ -344,3 +344,85 @@ def test_what_row_scores_says():
         prune.row_scores(w.astype(int))
     with pytest.raises(ValueError, match=r"^row_scores: axis"):
         prune.row_scores(np.array(1.0))
+
+
+def test_norms_of_rows_beyond_squares():
+    rows = np.array([[3.0, 4.0], [0.0, 0.0], [np.inf, 1.0], [np.nan, 1.0]])
+    for scale in (1e-300, 5e-324, 1e200, 2e307, 1.0):
+        want = [5 * scale, 0, np.inf, np.nan] if scale > 1e-320 else [5 * 5e-324, 0, np.inf, np.nan]
+        for made in (prune.row_scores(rows * scale), prune.row_scores(torch.from_numpy(rows * scale)).numpy()):
+            np.testing.assert_allclose(made, want, rtol=4e-16)
+
+
+class Streams(nn.Module):
+    """Two blocks in one stream, the second with a layer of its own beside it, and a stream of rows after them."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.a1, self.n1, self.a2, self.n2 = (
+            nn.Conv2d(6, 7, 3, padding=1), nn.BatchNorm2d(7), nn.Conv2d(7, 6, 1), nn.BatchNorm2d(6)
+        )  # fmt: skip
+        self.b1, self.b2, self.side = nn.Conv2d(6, 5, 1), nn.Conv2d(5, 8, 1), nn.Conv2d(6, 8, 1, bias=False)
+        self.turn, self.last = nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        h = self.norm(self.stem(x)).relu()
+        h = torch.relu(h + self.n2(self.a2(F.relu(self.n1(self.a1(h))))))
+        h = torch.add(self.b2(torch.tanh(self.b1(h))), self.side(h))
+        h = F.gelu(h).mean((2, 3))
+        return self.last(h + torch.sigmoid(self.turn(h)))
+
+
+#: a maker of each stream -> the others, and who reads them
+STREAMS = {
+    "stem": (["stem", "a2"], ["a1", "b1", "side"]),
+    "a1": (["a1"], ["a2"]),
+    "b1": (["b1"], ["b2"]),
+    "b2": (["b2", "side", "turn"], ["turn", "last"]),
+}
+
+
+@pytest.mark.parametrize(
+    "options", [{"sparsity": 0.4}, {"sparsity": 0.5, "scope": "global"}, {"sparsity": 0.5, "norm": 1}]
+)
+def test_streams_are_cut_as_one(options):
+    torch.manual_seed(2)
+    model, x = Streams().double(), torch.randn(2, 2, 6, 6, dtype=torch.float64)
+    model(x)
+    old = copy.deepcopy(model.eval())
+    report = tnn.shrink(model, x, coupled=True, **options)
+    assert set(report.kept) == {m for makers, _ in STREAMS.values() for m in makers} and set(report.left) == {"last"}
+    for first, (makers, _) in STREAMS.items():
+        rows = [prune.row_scores(old.get_submodule(m).weight.detach(), norm=options.get("norm", 2)) for m in makers]
+        scores = torch.linalg.vector_norm(torch.stack(rows), options.get("norm", 2), 0)
+        gone = torch.ones(len(scores), dtype=torch.bool)
+        gone[report.kept[first]] = False
+        assert all(torch.equal(report.kept[m], report.kept[first]) for m in makers)
+        assert not gone.any() or scores[gone].max() <= scores[~gone].min()
+    readers = {first: read for first, (_, read) in STREAMS.items()}
+    want = without(old, readers, {k: report.kept[k] for k in readers}, x)
+    torch.testing.assert_close(model(x), want, rtol=1e-11, atol=1e-12)
+    model.train()(x).square().sum().backward()
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters())
+
+
+def test_streams_that_are_not_understood():
+    model, x = Streams(), torch.randn(2, 2, 6, 6)
+    report = tnn.shrink(copy.deepcopy(model), x, 0.5)
+    assert set(report.kept) == {"a1", "b1"}  # without being told, streams stay
+    report = tnn.shrink(copy.deepcopy(model), x, 0.5, coupled=True, exclude=["a2"])
+    assert report.left["stem"] == "its outputs are added to those of a2, which is not to be made smaller"
+
+    class Added(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 2)
+
+        def forward(self, v):
+            return self.b(v + self.a(v))
+
+    with pytest.raises(ValueError, match="'a': 'it is added to v, which no layer makes'"):
+        tnn.shrink(Added(), torch.randn(3, 6), 0.5, coupled=True)
+    with pytest.raises(TypeError, match="shrink: coupled must be True or False"):
+        tnn.shrink(model, x, 0.5, coupled="yes")

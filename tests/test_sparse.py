@@ -445,7 +445,7 @@ def test_tensors_give_the_bits_of_arrays(dtype):
 def test_torch_there_and_back():
     w, _ = random(8, 12, 0.4)
     t = torch.from_numpy(w)
-    for other in (t.to_sparse(), t.to_sparse_csr(), t.to_sparse_csc()):
+    for other in (t.to_sparse(), t.to_sparse_csr(), t.to_sparse_csc(), t.to_sparse_bsr((2, 3))):
         assert torch.equal(sparse.from_torch(other).to_dense(), t)
     assert torch.equal(sparse.from_dense(w).to_torch().to_dense(), t)
     twice = sparse.CSR(torch.tensor([1.0, 2, 4]), torch.tensor([1, 0, 1]), torch.tensor([0, 0, 3]), (2, 2))
@@ -453,7 +453,7 @@ def test_torch_there_and_back():
     for bad, error in (
         (t, TypeError),
         (w, TypeError),
-        (t.to_sparse_bsr((2, 3)), TypeError),
+        (t.to_sparse_bsc((2, 3)), TypeError),
         (torch.ones(2, 3, 4).to_sparse(), ValueError),
     ):
         with pytest.raises(error, match="from_torch"):

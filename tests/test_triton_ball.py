@@ -60,6 +60,18 @@ def test_digits(op, dtype, radius):
     close(op, inputs(op, Draw(3, dtype, (12,), 3, radius)), 8 * EPS[dtype], rows=True)
 
 
+@pytest.mark.parametrize("op", [op for op in BALL if "ball" in op.sample.kinds], ids=names)
+def test_outside_the_ball_is_nowhere(op):
+    args = inputs(op, Draw(3, "float32", (4,), 3, 1.0))
+    for i in (i for i, kind in enumerate(op.sample.kinds) if kind == "ball"):
+        there = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+        there[i][1] = 0.9  # 1.56 from 0
+        want, got = on_gpu(op, there)
+        for g, w in zip(got, want, strict=True):
+            np.testing.assert_array_equal(g.isnan().numpy(), np.isnan(w))
+        assert any(g.isnan().any() for g in got)
+
+
 @pytest.mark.parametrize("name", ["mobius_add", "mobius_coadd"])
 def test_antipodes(name):
     """What is left of a sum that all but cancels."""

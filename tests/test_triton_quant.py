@@ -73,3 +73,55 @@ def test_tables(dtype, name, peer):
     same(
         "quant.decode_table", data, scale, TABLES[name], None, bits, 32, ("float64", "float32", "float16").index(dtype)
     )
+
+
+#: granularities of an array [4, 6, 8]: a tensor, rows, groups, columns, tiles, and what does not fold into two axes
+GRAINS = [(), (1, 1, 1), (4, 6, 1), (4, 6, 2), (1, 1, 8), (2, 3, 4), (1, 6, 1), (4, 1, 8)]
+
+
+KINDS = [("float32", grain) for grain in GRAINS] + [(d, g) for d in ("float64", "float16") for g in ((), (2, 3, 4))]
+
+
+@pytest.mark.parametrize(("dtype", "grain"), KINDS, ids=str)
+@pytest.mark.parametrize("form", [0, 1, 2])
+def test_codes_and_numbers(dtype, grain, form):
+    rng = np.random.default_rng(len(grain) + form)
+    x = (30 * rng.standard_normal((4, 6, 8))).astype(dtype)
+    x[0, 0, :4] = 0.0, -0.0, 2.5, -3.5
+    scale = rng.uniform(0.2, 1.5, grain).astype("float32" if dtype == "float16" else dtype)
+    for lo, hi, zero in (
+        (-8, 7, None),
+        (0, 255, rng.integers(0, 256, grain)),
+        (-128, 127, rng.uniform(-128, 127, grain).astype("float32")),
+        (3, 100, np.array(50, np.uint8)),
+    ):
+        (q,) = same("quant.quantize", x, scale, zero, lo, hi, form, 0, 0, False)
+        same("quant.dequantize", q, scale, zero, ("float64", "float32", "float16").index(dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rounding", [1, 2, 3])
+def test_codes_of_every_rounding(dtype, rounding):
+    x = np.concatenate([np.arange(-40, 40) / 4, np.random.default_rng(1).standard_normal(1000)]).astype(dtype)
+    same("quant.quantize", x, np.array(0.25, dtype), np.array(3), -8, 7, 0, rounding, 7, False)
+
+
+def test_codes_that_are_refused_as_on_the_cpu():
+    x, one = numbers("float32"), np.ones((), np.float32)
+    odd = x.copy()
+    odd[1, 1:4] = np.inf, np.nan, -np.inf
+    same("quant.quantize", odd, one, np.array(5), -128, 127, 0, 0, 0, True)
+    for args, said in (
+        ((odd, one, None, -8, 7, 0, 0, 0, False), "non-finite"),
+        ((x, one * 0, None, -8, 7, 0, 0, 0, True), "quantize: a scale is positive and finite, got 0"),
+        ((x, one * np.inf, None, -8, 7, 0, 0, 0, True), "a scale is positive and finite, got inf"),
+        ((x, one, np.array(1 << 22), -8, 7, 0, 0, 0, True), "zero point lies within"),
+        ((x, one, None, -8, 200, 0, 0, 0, True), "do not fit a byte"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            on_gpu(OPS["quant.quantize"], args)
+    # products beyond the largest finite number are that number
+    q = np.array([-128, 127, 0], np.int8)
+    same("quant.dequantize", q, np.array(3e38, np.float32), None, 1)
+    same("quant.dequantize", q, np.array(np.inf, np.float32), None, 2)
+    same("quant.quantize", x[:0], np.ones((1, 1), np.float32), None, -8, 7, 0, 0, 0, False)

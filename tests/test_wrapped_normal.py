@@ -104,3 +104,10 @@ def test_as_torch_has_distributions():
         nn.WrappedNormal(torch.zeros(2), -1.0, validate_args=False)
     finally:
         torch.distributions.Distribution.set_default_validate_args(before)
+
+
+def test_no_density_outside_the_ball():
+    q = nn.WrappedNormal(torch.tensor([0.1, 0.2]), 0.5, 0.7, validate_args=False)
+    density = q.log_prob(torch.tensor([[0.3, 0.1], [1.2, 0.0], [9.0, -9.0]]))
+    assert density.isnan().tolist() == [False, True, True]
+    assert nn.WrappedNormal(torch.tensor([1.2, 0.0]), 0.5, 0.7).log_prob(torch.tensor([0.1, 0.2])).isnan()

@@ -5,7 +5,6 @@ The rule: of weights that are pruned only the K largest gradients leave a client
 from __future__ import annotations
 
 import copy
-import math
 
 import torch
 from _common import accuracy, digits, main, seeded
@@ -21,7 +20,12 @@ SYSTEM = {
     "K smallest |w| go, the K largest mean |g| of pruned weights grow, K = 0.15 (1 + cos(pi t/T)) n (this schedule is not "
     "verified)",
     "evidence": "A",
-    "functions": ["tersor.nn.Masks", "tersor.prune.rigl_update", "tersor.prune.topk_rows"],
+    "functions": [
+        "tersor.nn.Masks",
+        "tersor.prune.fedtiny_count",
+        "tersor.prune.fedtiny_send",
+        "tersor.prune.fedtiny_update",
+    ],
     "data": "sklearn.datasets.load_digits, sorted by class over four clients",
     "claims": [
         ["over_fixed", ">=", 0.02],
@@ -91,9 +95,9 @@ def run(seed: int = 0, split: int = 0) -> dict[str, float]:
         masks = tnn.Masks(net)
         kept, names = masks.kept, list(masks)
         for t in range(ROUNDS):
-            clients, grads = [copy.deepcopy(net).train() for _ in data], []
+            clients, sent = [copy.deepcopy(net).train() for _ in data], []
             layer = names[-1 - t % len(names)]  # from the output to the input
-            n = int(0.15 * (1 + math.cos(math.pi * t / ROUNDS)) * kept[layer])
+            n = prune.fedtiny_count(t, ROUNDS, kept[layer])
             for own, (cx, cy) in zip(clients, data, strict=True):
                 optimiser = torch.optim.SGD(own.parameters(), 0.1, momentum=0.9)
                 held = tnn.Masks(own).attach(optimiser)
@@ -104,17 +108,11 @@ def run(seed: int = 0, split: int = 0) -> dict[str, float]:
                     optimiser.step()
                 own.zero_grad()
                 cross_entropy(own(cx), cy).backward()
-                g = held.weight(layer).grad.masked_fill(held[layer], 0).flatten()
-                values, indices = prune.topk_rows(g, n, magnitude=True)
-                grads.append(torch.zeros_like(g).scatter(0, indices, values))
+                sent.append(prune.fedtiny_send(held.weight(layer).grad, held[layer], n))
             average(net, clients)
             if name == "accuracy":
-                mask, mean = masks[layer], torch.stack(grads).mean(0).view_as(masks[layer])
-                # what goes and comes is n: the share that gives it, and not less by rounding
-                masks[layer] = prune.rigl_update(
-                    masks.weight(layer).detach(), mean, mask, (n + 0.5) / kept[layer], regrow=False
-                )
-                result["sent"] = max(result["sent"], 2 * n / mask.numel())
+                masks[layer] = prune.fedtiny_update(masks.weight(layer), masks[layer], sent, n)
+                result["sent"] = max(result["sent"], 2 * n / masks[layer].numel())
         result[name] = accuracy(net.eval(), tx, ty)
         result["size_apart"] += sum(abs(kept[k] - v) for k, v in masks.kept.items())
     result["over_fixed"] = result["accuracy"] - result["fixed"]

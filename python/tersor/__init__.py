@@ -13,7 +13,21 @@ from tersor._op import OPS, FormatError, InternalError
 if hasattr(_os, "register_at_fork"):
     _os.register_at_fork(after_in_child=_core.after_fork)
 
-from tersor import _public, hyperbolic, lorentz, loss, metrics, norm, project, prune, quant, random, reduce, sparse
+from tersor import (
+    _public,
+    graph,
+    hyperbolic,
+    lorentz,
+    loss,
+    metrics,
+    norm,
+    project,
+    prune,
+    quant,
+    random,
+    reduce,
+    sparse,
+)
 
 for _family in _public.families():
     _public.open_doors(globals()[_family])
@@ -34,6 +48,7 @@ __all__ = [
     "InternalError",
     "__version__",
     "get_num_threads",
+    "graph",
     "hyperbolic",
     "lorentz",
     "loss",

@@ -104,7 +104,13 @@ class Inputs:
         count = self._counts(self._batches[batch])
         if count is not None and not isinstance(count, torch.Tensor):
             raise TypeError(f"{self._name}: weights must be tensors, got {type(count).__name__}")
-        if count is not None and tuple(count.shape) != tuple(x.shape[:-1]):
+        if count is not None and tuple(count.shape) != (lead := tuple(x.shape[:-1])):
+            # a row for each sample, pooled say, is no token; a mask is found in a batch and may be of something else
+            if self._counts is not mask and lead != tuple(count.shape[:1]):
+                raise ValueError(
+                    f"{self._name}: weights of shape {tuple(count.shape)} for the inputs {tuple(x.shape)} of {name}: "
+                    f"{lead} is needed"
+                )
             count = None
         version = -1 if x.is_inference() else x._version  # which does not tell of writes: its sums are made anew
         if self._last[0] is not x or self._last[1] != version or version < 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from tersor._values import tensor_of
 Array = Any
 
 _PRODUCTS = ("matmul", "mm", "mv", "__matmul__")
+
+#: the matrices that families offer, by name: a family that makes one of another's asks here, as none imports another
+KINDS: dict[str, Any] = {}
 
 
 class _Override(classmethod):
@@ -43,6 +47,10 @@ class Matrix:
     __slots__ = ()
 
     __array_ufunc__ = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        KINDS[cls.__name__] = cls
 
     def __matmul__(self, x: Any) -> Any:
         raise NotImplementedError
@@ -88,6 +96,20 @@ class SparseMatrix(Matrix):
         if not is_tensor(x) and not arrays:
             raise TypeError(f"{who}: {name} is a NumPy array, the matrix is made of tensors")
         return self._data, self._pattern
+
+
+#: what makes a `SparseMatrix` of one of another layout or library, or says None: the family that knows how sets it
+READERS: list[Callable[[str, str, Any], SparseMatrix | None]] = []
+
+
+def matrix_of(who: str, name: str, x: Any) -> Any:
+    """A sparse matrix of whatever layout and library as a `SparseMatrix`; what is none comes back as it is.
+
+    Errors name the function ``who`` and its argument ``name``.
+    """
+    if isinstance(x, (SparseMatrix, np.ndarray)):
+        return x
+    return next((a for read in READERS if (a := read(who, name, x)) is not None), x)
 
 
 def turned(x: Array) -> Array:

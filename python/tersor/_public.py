@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from tersor._arrays import FLOATS, INTEGERS, axes, check_order, dtype_name, integer, is_tensor, ordinary
+from tersor._matrix import matrix_of
 from tersor._op import OPS
 from tersor._values import out_of_range
 
@@ -116,6 +117,7 @@ class Door:
         self.rows = rows
         self.arrays: list[tuple[int, str, str, bool]] = []
         self.scalars: list[tuple[int, str, list[tuple[Callable[[Any], bool], str]]]] = []
+        self.matrices: list[tuple[int, str]] = []
         self.calls_back = False
         self.names = tuple(inspect.signature(f).parameters)
         for i, (k, p) in enumerate(inspect.signature(f).parameters.items()):
@@ -126,6 +128,8 @@ class Door:
             at = i if p.kind is p.POSITIONAL_OR_KEYWORD else 1 << 30
             if kind in TYPES or kind in _A or kind == "out":
                 self.arrays.append((at, k, kind, p.default is None))
+                if kind == "SparseMatrix":
+                    self.matrices.append((at, k))
             else:
                 some = ["str" if s.startswith("Literal[") else s for s in str(p.annotation).split(" | ")]
                 if all(s in SCALARS for s in some):
@@ -180,6 +184,16 @@ class Door:
         if matrix is not None and first is not None and matrix.dtype != first[1].dtype:
             return unlike or _unlike(first[1], matrix)
         return unlike
+
+    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments with sparse matrices of other libraries and layouts made our own."""
+        given, named = list(args), dict(kwargs)
+        for at, k in self.matrices:
+            if at < len(given):
+                given[at] = matrix_of(self.name, k, given[at])
+            elif k in named:
+                named[k] = matrix_of(self.name, k, named[k])
+        return tuple(given), named
 
     def alike(self, f: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The call with arguments of unlike types in one, and nothing lowered within."""
@@ -238,6 +252,8 @@ def _opened(door: Door, f: Callable[..., Any], home: str) -> Callable[..., Any]:
 
     @functools.wraps(f)
     def call(*args: Any, **kwargs: Any) -> Any:
+        if door.matrices:
+            args, kwargs = door.read(args, kwargs)
         try:
             if check(args, kwargs):
                 return door.alike(f, args, kwargs)

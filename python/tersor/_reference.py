@@ -39,6 +39,12 @@ def dot(x: Array, y: Array) -> Array:
     return (x * y).sum(-1, keepdims=True)
 
 
+def gap(c: Any, square: Array) -> Array:
+    """1 - c|x|^2; NaN where it is negative: such a row is no point of the ball, and every formula would take it for another."""
+    rest = 1 - c * square
+    return xp.where(rest < 0, math.nan, rest)
+
+
 def there(x: Array) -> bool:
     """Whether an input that may be absent is there; absent is None, or an array of shape [0]."""
     return x is not None and tuple(x.shape) != (0,)

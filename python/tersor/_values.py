@@ -51,6 +51,25 @@ def check_values(who: str, name: str, x: Any) -> None:
         check_order(who, name, x)
 
 
+def readable(who: str, **arrays: Any) -> None:
+    """Refuses tensors without memory, for who decides on values; what is None passes."""
+    if any(is_tensor(x) for x in arrays.values()):
+        from tersor import _memory
+
+        _memory.check(who, **arrays)
+
+
+def one_of(name: str, value: Any, known: Any) -> Any:
+    """A word that is known, or what a table has for it; the name says whose argument it is."""
+    words = all(isinstance(k, str) for k in known)
+    said = ", ".join(known if words else map(repr, known))
+    if words and not isinstance(value, str):
+        raise TypeError(f"{name} must be one of {said}, got {type(value).__name__}")
+    if value not in known:
+        raise ValueError(f"{name} must be one of {said}, got {value!r}")
+    return known[value] if isinstance(known, dict) else value
+
+
 def watched(*xs: Any) -> bool:
     """Whether the gradient of any of these may be asked for. A batch of `torch.func` hides that of what it is made of."""
     tensors = [x for x in xs if is_tensor(x)]

@@ -110,3 +110,14 @@ def words(seed: int, tag: int, stream: int, a: np.ndarray, b: np.ndarray) -> np.
     key = np.array([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF], np.uint32)
     four = OPS["random.philox4x32"].reference(counter, key)
     return np.take_along_axis(four, (b & np.uint64(3)).astype(np.intp)[..., None], -1)[..., 0]
+
+
+def draws(seed: int, tag: int, stream: int, a: np.ndarray, width: int) -> np.ndarray:
+    """The words b = 0, …, width - 1 of each position a, as [len(a), width]: what kernels draw, of any keys."""
+    quads = -(-width // 4)
+    counter = np.empty((len(a), quads, 4), np.uint32)
+    counter[..., 0] = np.arange(quads, dtype=np.uint32)
+    counter[..., 1], counter[..., 2] = (a & _LOW)[:, None], (a >> _HALF)[:, None]
+    counter[..., 3] = tag + 256 * stream
+    key = np.array([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF], np.uint32)
+    return philox4x32(counter, key).reshape(len(a), 4 * quads)[:, :width]

@@ -86,10 +86,36 @@ def _alone(scheme: str, outs: int, inputs: int, rows: int, share: float) -> Call
     return case
 
 
+def _conv(channels: int, side: int, share: float) -> Callable[[], Case]:
+    """A convolution of 3 x 3 with rounded patches beside torch's, on an image whose channels lie beside each other."""
+
+    def case() -> Case:
+        import torch
+
+        from tersor.nn import QuantConv2d
+
+        torch.manual_seed(0)
+        torch.set_num_threads(1)
+        conv = torch.nn.Conv2d(channels, channels, 3, padding=1)
+        x = torch.randn(1, channels, side, side)
+        beside = x.to(memory_format=torch.channels_last)
+        layer = QuantConv2d.from_float(conv, "int8-row", "int8")
+        calls = {
+            "tersor": _runtimes._inference(layer, beside),
+            "dense": _runtimes._inference(conv, x),
+            "dense channels-last": _runtimes._inference(conv, beside),
+        }
+        named = f"int8, int8 activations, 3 x 3, {side} x {side} pixels of {channels}→{channels}"
+        return Case(named, calls, targets=[Target("tersor", ("dense", "dense channels-last"), share)])
+
+    return case
+
+
 KINDS = [(8, "float"), (4, "float"), (8, "int8"), (4, "int8")]
 CASES = [_named(4096, 4096, rows, *kind) for kind in KINDS for rows in (1, 16, 128)]
 CASES += [_named(1536, 384, rows, *kind) for kind in KINDS for rows in (1, 16, 512)]
 # small floats are no slower than dense by more than what their decoding takes; a small layer is what a call costs
 CASES += [_alone(f"mxfp{kind}", 1536, 384, rows, 1.05) for kind in ("8_e4m3", "6_e3m2") for rows in (1, 16, 512)]
 CASES += [_alone("int8-row", 32, 64, 1, 2.0)]
+CASES += [_conv(64, 56, 2.0), _conv(256, 14, 0.5), _conv(512, 7, 0.3)]
 HEADLINE = CASES[0]

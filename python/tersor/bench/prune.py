@@ -84,6 +84,36 @@ def budget_allocate_53() -> Case:
     )
 
 
-CASES = [global_masks_24m, nm_mask_45m, budget_allocate_53]
+def rd_curve_101() -> Case:
+    """What a layer loses at 101 amounts, as from one mask for each."""
+    import torch
+
+    w = torch.randn(768, 768, generator=torch.Generator().manual_seed(0))
+    amounts = [i / 100 for i in range(101)]
+
+    def topk() -> list[float]:
+        flat = w.abs().flatten()
+        return [float((flat.topk(round(s * len(flat)), largest=False).values ** 2).sum()) for s in amounts]
+
+    return Case(
+        "rd_curve f32 101 amounts of 768×768",
+        {"tersor torch": lambda: prune.rd_curve(w, amounts), "torch topk": topk},
+        targets=[Target("tersor torch", ("torch topk",), 0.2)],
+    )
+
+
+def assign_768() -> Case:
+    """The hidden units of two experts."""
+    from scipy.optimize import linear_sum_assignment
+
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal((768, 256)) @ rng.standard_normal((256, 768))
+    return Case(
+        "assign f64 768×768",
+        {"tersor": lambda: prune.assign(scores), "scipy": lambda: linear_sum_assignment(scores)},
+    )
+
+
+CASES = [global_masks_24m, nm_mask_45m, budget_allocate_53, rd_curve_101, assign_768]
 
 HEADLINE = global_masks_24m

@@ -13,6 +13,7 @@ from typing import Any
 
 LINEAR = "linear"
 TABLE = "an embedding table"
+CONVOLUTION = "a convolution"
 TIED = "tied to an embedding table"
 NO_PART = "not a part of the model that config.json names"
 
@@ -156,5 +157,5 @@ def _part(
     if kind == "Conv1D":
         return "transposed (Conv1D), which the format cannot say"
     if isinstance(module, nn.modules.conv._ConvNd):
-        return f"a convolution ({kind})"
+        return f"{CONVOLUTION} ({kind})"
     return f"no weight of a linear layer but {kind}.{parameter}"

@@ -61,7 +61,11 @@ def described(model: Model) -> tuple[str, int, int]:
     bits = sorted({b for b in found if isinstance(b, int)})
     scheme = next((s for r in model.readers.values() if (s := (r.metadata or {}).get("tersor.scheme"))), "")
     one = bits[0] if len(bits) == 1 else None
-    shapes = [r.array(e.name) for r, e in model.tensors() if e.name.endswith("weight_shape") and e.shape == (2,)]
+    shapes = [
+        r.array(e.name)
+        for r, e in model.tensors()
+        if e.name.endswith("weight_shape") and len(e.shape) == 1 and e.shape[0] > 1
+    ]
     # the shapes where the format keeps them, else what the codes hold
     stood = [int(s.prod()) for s in shapes] or [_numbers(e, one) for _, e in model.tensors()]
     stood = [n for n in stood if n]

@@ -33,8 +33,8 @@ from tersor.checkpoint._ggml import (
 )
 from tersor.checkpoint.reader import CHUNK, Reader
 
-#: arrays in one another
-_DEPTH = 3
+#: arrays in one another, which the format does not bound and a reader's stack does
+_DEPTH = 64
 
 
 def is_gguf(path: StrPath) -> bool:
@@ -118,7 +118,9 @@ class GGUF(Reader):
     def _value(self, kind: int, depth: int = 0) -> Any:
         if kind == STRING:
             return self._string()
-        if kind == ARRAY and depth < _DEPTH:
+        if kind == ARRAY and depth == _DEPTH:
+            raise self._bad(f"lists are nested more than {_DEPTH} deep")
+        if kind == ARRAY:
             inner, n = self._int(U32), self._int(U64)
             if inner in VALUES:
                 dtype = np.dtype(VALUES[inner])

@@ -52,6 +52,11 @@ def _widths(_: click.Context, __: click.Parameter, value: str | None) -> str | t
     help="Bits a weight on average, scales among them, for --bits: 4.25 is int4-g128.",
 )
 @EMBEDDINGS
+@click.option(
+    "--convolutions",
+    is_flag=True,
+    help="Quantize filters of convolutions too, each as a row, which tersor reads back and transformers does not.",
+)
 @INCLUDE
 @EXCLUDE
 def quantize(
@@ -62,6 +67,7 @@ def quantize(
     bits: str | tuple[int, ...] | None,
     budget: float | None,
     embeddings: bool,
+    convolutions: bool,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
 ) -> None:
@@ -124,6 +130,7 @@ def quantize(
             include=include,
             exclude=exclude,
             embeddings=embeddings,
+            convolutions=convolutions,
             calibration=texts,
             bits=bits,
             budget=budget,

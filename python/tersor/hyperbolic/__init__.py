@@ -3,7 +3,8 @@ r"""Maps of the Poincaré ball, the open ball :math:`\{x : c\|x\|^2 < 1\}` of se
 Every function takes its curvature last, as a number, a 0-d array or an array that broadcasts over rows (``[..., 1]``), and
 differentiates with respect to it. ``c = 0`` is Euclidean space (distances and the exponential map of a point keep the
 conformal factor 2 of the ball's metric), in value and in gradient. A Python number stays float64 inside; an array is
-what its dtype says.
+what its dtype says. Rows outside the ball are no points: whatever is measured there or made of them is NaN, and `project` alone
+brings them back.
 
 float32 and smaller data is computed in float64 and rounded once; float64 data is summed in twice its precision (Dot2),
 so that results keep their digits at any radius. Second and higher derivatives (``create_graph=True``) are taken in float64
@@ -36,7 +37,7 @@ from tersor.hyperbolic.frechet import frechet_mean, frechet_variance
 from tersor.hyperbolic.geodesics import geodesic, geodesic_unit
 from tersor.hyperbolic.horo import busemann
 from tersor.hyperbolic.linear import poincare_fc, poincare_fc_tangent, poincare_mlr
-from tersor.hyperbolic.midpoint import weighted_midpoint
+from tersor.hyperbolic.midpoint import weighted_midpoint, weighted_midpoint_bmm
 from tersor.hyperbolic.mobius import mobius_add, mobius_coadd, mobius_cosub, mobius_sub
 from tersor.hyperbolic.origin import dist0, expmap0, logmap0, mobius_pointwise_mul, mobius_scalar_mul
 from tersor.hyperbolic.pairwise import cdist, knn, softmin_dist
@@ -96,5 +97,6 @@ __all__ = [
     "softmin_dist",
     "sproj",
     "weighted_midpoint",
+    "weighted_midpoint_bmm",
     "window_midpoint",
 ]

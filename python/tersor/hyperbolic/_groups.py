@@ -8,7 +8,18 @@ from typing import Any
 import numpy as np
 
 from tersor._op import op
-from tersor._reference import Array, arsinh_root, arsinh_root_d, cosh_root, dot, root, sinh_root, sinh_root_log_d, xp
+from tersor._reference import (
+    Array,
+    arsinh_root,
+    arsinh_root_d,
+    cosh_root,
+    dot,
+    gap,
+    root,
+    sinh_root,
+    sinh_root_log_d,
+    xp,
+)
 from tersor._sample import Draw, Rows
 from tersor.hyperbolic._words import EPS
 
@@ -72,7 +83,7 @@ def _lists(x: Array, weights: Array, indices: Array, indptr: Array, members: int
 def _lifted(x: Array, c: Any, tangent: bool) -> tuple[Array, Array]:
     """f and τ of rows, which are at (τ, f x) on the hyperboloid."""
     if not tangent:
-        factor = 2 / (1 - c * dot(x, x))
+        factor = 2 / gap(c, dot(x, x))
         return factor, factor - 1
     z = 4 * c * dot(x, x)
     return 2 * sinh_root(z), cosh_root(z)
@@ -148,10 +159,10 @@ def midpoint_bwd(
         return _tangent_bwd(g, x, weights, c, rows, w[:, None], group, n)
     m = midpoint.op.reference(x, weights, c, indices, indptr, members)  # type: ignore[attr-defined]
     points, centre, up = x.reshape(-1, d)[rows], m[group], g.reshape(n, d)[group]
-    factor, w = 2 / (1 - c * dot(points, points)), w[:, None]
+    factor, w = 2 / gap(c, dot(points, points)), w[:, None]
     # P from N = P m, whose longest part is known best; T + R for a midpoint at 0
     time = _added(n, group, w * (factor - 1))
-    alpha = 1 - c * dot(m, m)
+    alpha = gap(c, dot(m, m))
     below = 2 * time / (2 - alpha)
     share = w / xp.where(below == 0, 1, below)[group]
     alpha, gm, v = alpha[group], dot(up, centre), points - centre

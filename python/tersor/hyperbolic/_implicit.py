@@ -90,7 +90,7 @@ class Mean(torch.autograd.Function):
         x, w = (a if at is not None else a.expand(size, *a.shape) for a, at in zip((x, w), in_dims, strict=False))
         if in_dims[2] is None and size:
             return Mean.apply(x, w, c, *args[3:]), 0
-        each = c.expand(size)
+        each = c if c.ndim else c.expand(size)
         return torch.stack([Mean.apply(x[i], w[i], each[i], *args[3:]) for i in range(size)]), 0
 
 

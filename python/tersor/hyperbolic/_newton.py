@@ -8,15 +8,21 @@ from typing import Any
 
 import numpy as np
 
+from tersor._arrays import axes
 from tersor._reference import Array, dot, tanh_root, tanh_root_d
 from tersor.hyperbolic.midpoint import weighted_midpoint
 from tersor.hyperbolic.mobius import mobius_add
 from tersor.hyperbolic.origin import expmap0, logmap0
 
 
+def each(c: Any) -> Any:
+    """The curvature of every mean as that of its points."""
+    return c[..., None, :] if axes(c) else c
+
+
 def tangents(x: Array, c: Any, at: Array) -> Array:
     """The points as tangents where `at` is the origin."""
-    return logmap0(mobius_add(-at[..., None, :], x, c), c)
+    return logmap0(mobius_add(-at[..., None, :], x, each(c)), each(c))
 
 
 def pull(x: Array, w: Array, c: Any, at: Array) -> tuple[Array, Array]:
@@ -27,6 +33,7 @@ def pull(x: Array, w: Array, c: Any, at: Array) -> tuple[Array, Array]:
 
 def hessian(u: Array, w: Array, c: Any) -> Array:
     r"""Of half the mean squared distance: :math:`\sum w(\hat u\hat u^\top + h(1 - \hat u\hat u^\top))`, h = r coth r."""
+    c = each(c)
     z = 4 * c * dot(u, u)
     t = tanh_root(z)
     # h = 1/t, and (1 - h)/|u|² by the derivative of t, in which nothing cancels
@@ -46,7 +53,7 @@ def solve(matrix: Array, v: Array) -> Array:
 
 def descend(x: Array, w: Array, c: Any, tol: float, max_iter: int) -> Array:
     """The mean. A step that does not shorten the gradient is halved."""
-    at = weighted_midpoint(x, w, c, reducedim=[-2])
+    at = weighted_midpoint(x, w, each(c), reducedim=[-2])
     u, g = pull(x, w, c, at)
     scale = g[..., :1] * 0 + 1
     for _ in range(max_iter):

@@ -56,12 +56,6 @@ def antipode(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     return -x
 
 
-def inside(x: Array, c: Any) -> Array:
-    """The conformal factor of points; NaN outside the ball, where every formula would take a row for another point."""
-    factor = lambda_x(x, c, keepdim=True)
-    return xp.where(factor > 0, factor, np.nan)
-
-
 @along("x", "y")
 def dist2(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) -> Array:
     r"""Squared geodesic distance, :math:`d_c(x, y)^2`, with all its derivatives where the points are one too.
@@ -98,7 +92,7 @@ def dist2(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fa
     """
     s, r = wide(x), wide(y)
     way = s - r
-    m = dot(way, way) * inside(s, c) * inside(r, c)
+    m = dot(way, way) * lambda_x(s, c, keepdim=True) * lambda_x(r, c, keepdim=True)
     square = rounded(m * arsinh_root(c * m / 4) ** 2, x)
     return square if keepdim else square[..., 0]
 
@@ -299,7 +293,7 @@ def inv_sproj(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     The inverse of `sproj`.
     """
     s = wide(_move(x, dim, -1))
-    factor = inside(s, c)
+    factor = lambda_x(s, c, keepdim=True)
     flat, root = _root(c, s)
     time = xp.where(flat, np.inf, (factor - 1) / root)
     y = xp.concatenate([factor * s, time], -1)

@@ -9,7 +9,7 @@ from typing import Any
 from tersor._along import along
 from tersor._reference import Array, dot, root, rounded, wide, xp
 from tersor._values import number
-from tersor.hyperbolic.composed import inside
+from tersor.hyperbolic.conformal import lambda_x
 
 
 def angle(x: Array, y: Array, fx: Array, fy: Array, c: Any) -> Array:
@@ -81,7 +81,7 @@ def half_aperture(x: Array, c: Any = 1.0, min_radius: float = 0.1, *, dim: int =
     """
     k = radius("half_aperture", min_radius)
     s = wide(x)
-    f = inside(s, c)
+    f = lambda_x(s, c, keepdim=True)
     lean = f * f * c * dot(s, s)
     y = rounded(aperture(lean, k), x)
     return y if keepdim else y[..., 0]
@@ -121,7 +121,7 @@ def exterior_angle(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: 
     part along x, in float64: an arc of a cosine has half of the digits near 0 and π. Where x is the origin or y, 0.
     """
     s, r = wide(x), wide(y)
-    a = rounded(angle(s, r, inside(s, c), inside(r, c), c), x)
+    a = rounded(angle(s, r, lambda_x(s, c, keepdim=True), lambda_x(r, c, keepdim=True), c), x)
     return a if keepdim else a[..., 0]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tersor._arrays import dtype_name
 from tersor._op import op
-from tersor._reference import Array, dot, like, root, xp
+from tersor._reference import Array, dot, gap, like, root, xp
 from tersor._sample import Rows
 from tersor.hyperbolic._words import EPS
 
@@ -86,7 +86,7 @@ def lambda_x(x: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) ->
     Returns
     -------
     array or tensor [...]
-        Positive inside the ball.
+        Positive; NaN outside the ball, as is whatever is measured there.
 
     Raises
     ------
@@ -99,14 +99,14 @@ def lambda_x(x: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) ->
     -----
     One read of x. Within 1 ulp in float32, 4 in float64, at any radius.
     """
-    return (2 / (1 - c * dot(x, x)))[..., 0]
+    return (2 / gap(c, dot(x, x)))[..., 0]
 
 
 @op(sample=Rows("ball", "row"), tensors=True)
 def lambda_x_bwd(x: Array, g: Array, c: Any = 1.0) -> tuple[Array, Array]:
     r"""Gradient of `lambda_x`: :math:`gc\lambda^2x` and :math:`g\lambda^2\|x\|^2/2`."""
     xx, g = dot(x, x), g[..., None]
-    gl = g * (2 / (1 - c * xx)) ** 2
+    gl = g * (2 / gap(c, xx)) ** 2
     return gl * c * x, like(gl * xx / 2, c)
 
 
@@ -143,7 +143,7 @@ def inner(x: Array, u: Array, v: Array, c: Any = 1.0, *, dim: int = -1, keepdim:
     -----
     One read of each array.
     """
-    return ((2 / (1 - c * dot(x, x))) ** 2 * dot(u, v))[..., 0]
+    return ((2 / gap(c, dot(x, x))) ** 2 * dot(u, v))[..., 0]
 
 
 @op(sample=Rows("ball", "g", "g", "row"), tensors=True)
@@ -152,7 +152,7 @@ def inner_bwd(x: Array, u: Array, v: Array, g: Array, c: Any = 1.0) -> tuple[Arr
     :math:`g\lambda^3\|x\|^2\langle u, v\rangle`.
     """
     xx, g = dot(x, x), g[..., None]
-    l = 2 / (1 - c * xx)
+    l = 2 / gap(c, xx)
     f = g * l * l
     k = f * l * dot(u, v)
     return 2 * c * k * x, f * v, f * u, like(k * xx, c)
@@ -191,7 +191,7 @@ def norm(x: Array, u: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fal
     -----
     One read of each array. The gradient at u = 0 is 0.
     """
-    return (2 / (1 - c * dot(x, x)) * root(dot(u, u)))[..., 0]
+    return (2 / gap(c, dot(x, x)) * root(dot(u, u)))[..., 0]
 
 
 @op(sample=Rows("ball", "g", "row"), tensors=True)
@@ -199,7 +199,7 @@ def norm_bwd(x: Array, u: Array, g: Array, c: Any = 1.0) -> tuple[Array, Array, 
     r"""Gradient of `norm`: :math:`gc\lambda^2\|u\|x`, :math:`g\lambda u/\|u\|` (0 at 0) and
     :math:`g\lambda^2\|x\|^2\|u\|/2`."""
     xx, n, g = dot(x, x), root(dot(u, u)), g[..., None]
-    l = 2 / (1 - c * xx)
+    l = 2 / gap(c, xx)
     k = g * l * l * n
     return c * k * x, xp.where(n > 0, g * l / xp.where(n > 0, n, 1), 0) * u, like(k * xx / 2, c)
 
@@ -235,7 +235,7 @@ def parallel_transport0(x: Array, v: Array, c: Any = 1.0, *, dim: int = -1) -> A
     -----
     The inverse of `parallel_transport0back`. One read of each array and one write.
     """
-    a = 1 - c * dot(x, x)
+    a = gap(c, dot(x, x))
     return a * v
 
 
@@ -244,7 +244,7 @@ def parallel_transport0_bwd(g: Array, x: Array, v: Array, c: Any = 1.0) -> tuple
     r"""Gradient of `parallel_transport0`, :math:`f(\alpha)v`: :math:`-2cf'\langle g, v\rangle x`, :math:`fg`,
     :math:`-f'\|x\|^2\langle g, v\rangle`."""
     xx, gv = dot(x, x), dot(g, v)
-    a = 1 - c * xx
+    a = gap(c, xx)
     k = -gv
     return 2 * c * k * x, a * g, like(k * xx, c)
 
@@ -280,7 +280,7 @@ def parallel_transport0back(x: Array, v: Array, c: Any = 1.0, *, dim: int = -1) 
     -----
     The inverse of `parallel_transport0`. One read of each array and one write.
     """
-    a = 1 - c * dot(x, x)
+    a = gap(c, dot(x, x))
     return v / a
 
 
@@ -289,7 +289,7 @@ def parallel_transport0back_bwd(g: Array, x: Array, v: Array, c: Any = 1.0) -> t
     r"""Gradient of `parallel_transport0back`, :math:`f(\alpha)v`: :math:`-2cf'\langle g, v\rangle x`, :math:`fg`,
     :math:`-f'\|x\|^2\langle g, v\rangle`."""
     xx, gv = dot(x, x), dot(g, v)
-    a = 1 - c * xx
+    a = gap(c, xx)
     k = gv / a**2
     return 2 * c * k * x, g / a, like(k * xx, c)
 
@@ -325,7 +325,7 @@ def egrad2rgrad(x: Array, v: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     -----
     The metric at x is :math:`\lambda_x^2` times the Euclidean one. One read of each array and one write.
     """
-    a = 1 - c * dot(x, x)
+    a = gap(c, dot(x, x))
     return a**2 / 4 * v
 
 
@@ -334,6 +334,6 @@ def egrad2rgrad_bwd(g: Array, x: Array, v: Array, c: Any = 1.0) -> tuple[Array, 
     r"""Gradient of `egrad2rgrad`, :math:`f(\alpha)v`: :math:`-2cf'\langle g, v\rangle x`, :math:`fg`,
     :math:`-f'\|x\|^2\langle g, v\rangle`."""
     xx, gv = dot(x, x), dot(g, v)
-    a = 1 - c * xx
+    a = gap(c, xx)
     k = -a / 2 * gv
     return 2 * c * k * x, a**2 / 4 * g, like(k * xx, c)

@@ -13,21 +13,21 @@ import numpy as np
 from tersor._arrays import axes, is_distributed
 from tersor._reference import Array, rounded, wide, xp
 from tersor._values import check_dense
-from tersor.hyperbolic._newton import descend, tangents
-from tersor.hyperbolic.composed import inside
-from tersor.hyperbolic.conformal import project
+from tersor.hyperbolic._newton import descend, each, tangents
+from tersor.hyperbolic.conformal import lambda_x, project
 
 
 def _arguments(who: str, x: Array, weights: Array | None, c: Any) -> tuple[Array, Array]:
     """Points and normalised weights in float64."""
     if getattr(x, "ndim", 0) < 2 or x.shape[-2] == 0:
         raise ValueError(f"{who}: x must be [..., N, d] with N > 0, got {getattr(x, 'shape', type(x).__name__)}")
-    if axes(c):
-        raise ValueError(f"{who}: c must be a number or an array of 0 axes, got shape {tuple(c.shape)}")
-    for name, a in (("x", x), ("weights", weights)):
+    lead = tuple(x.shape[:-2])
+    if axes(c) and (c.shape[-1] != 1 or np.broadcast_shapes(tuple(c.shape[:-1]), lead) != lead):
+        raise ValueError(f"{who}: c must be a number or [..., 1] for means {list(lead)}, got shape {tuple(c.shape)}")
+    for name, a in (("x", x), ("weights", weights), ("c", c)):
         if is_distributed(a):  # every step of the descent looks at all points
             check_dense(who, name, a)
-    points = xp.where(inside(wide(x), c) > 0, wide(x), np.nan)  # outside is nowhere
+    points = xp.where(lambda_x(wide(x), each(c), keepdim=True) > 0, wide(x), np.nan)  # outside is nowhere
     zeros = points[..., :1].sum(-1) * 0  # in the graph, and there for rows of no elements too
     if weights is None:
         return points, zeros + 1 / x.shape[-2]
@@ -69,8 +69,8 @@ def frechet_mean(
         Points of the ball.
     weights : array or tensor [..., N], or None
         Not negative, of the type of x; only their ratios count. None weighs all alike.
-    c : float, or array of 0 axes
-        The ball has curvature -c; finite, not negative. c = 0 gives the weighted mean.
+    c : float, or array of 0 axes or [..., 1]
+        One for all means or one for each. The ball has curvature -c; finite, not negative. c = 0 gives the weighted mean.
     eps : float, "tight" or "compat"
         How far inside the ball results stay; see `expmap0`.
     tol : float
@@ -88,7 +88,7 @@ def frechet_mean(
     TypeError
         If weights are not of the type of x.
     ValueError
-        If c is negative, not finite or no single number, there are no points, or shapes do not broadcast.
+        If c is negative or not finite, there are no points, or shapes do not broadcast.
 
     Notes
     -----
@@ -110,8 +110,8 @@ def frechet_variance(x: Array, weights: Array | None = None, c: Any = 1.0, mean:
         Points of the ball.
     weights : array or tensor [..., N], or None
         Not negative, of the type of x. None weighs all alike.
-    c : float, or array of 0 axes
-        The ball has curvature -c; finite, not negative.
+    c : float, or array of 0 axes or [..., 1]
+        One for all means or one for each. The ball has curvature -c; finite, not negative.
     mean : array or tensor [..., d], or None
         The point; None: the `frechet_mean`, at which the variance is least.
 
@@ -126,7 +126,7 @@ def frechet_variance(x: Array, weights: Array | None = None, c: Any = 1.0, mean:
     TypeError
         If weights or mean are not of the type of x.
     ValueError
-        If c is negative, not finite or no single number, there are no points, or shapes do not broadcast.
+        If c is negative or not finite, there are no points, or shapes do not broadcast.
     """
     points, w = _arguments("frechet_variance", x, weights, c)
     if mean is None:

@@ -10,6 +10,7 @@ from tersor._reference import (
     arsinh_root,
     cosh_root,
     dot,
+    gap,
     like,
     root,
     sech2_root,
@@ -58,7 +59,7 @@ def _geodesic(x: Array, y: Array, t: Any = 1.0, c: Any = 1.0, eps: float | str =
     See `geodesic`.
     """
     xx, yy, q = dot(x, x), dot(y, y), dot(y - x, y - x)
-    a, b = 1 - c * xx, 1 - c * yy
+    a, b = gap(c, xx), gap(c, yy)
     w = 4 * c * q / (a * b) * arsinh_root(c * q / (a * b)) ** 2
     wa, wb = (s * sinh_root(s * s * w) / sinh_root(w) for s in (1 - t, t))
     return 2 * (wa / a * x + wb / b * y) / (1 + wa * (2 / a - 1) + wb * (2 / b - 1))
@@ -72,7 +73,7 @@ def geodesic_bwd(g: Array, x: Array, y: Array, t: Any = 1.0, c: Any = 1.0) -> tu
     :math:`\partial a/\partial w = a(s^2l(s^2w) - l(w))`.
     """
     xx, yy, q, gx, gy = dot(x, x), dot(y, y), dot(y - x, y - x), dot(g, x), dot(g, y)
-    a, b = 1 - c * xx, 1 - c * yy
+    a, b = gap(c, xx), gap(c, yy)
     u = c * q / (a * b)
     w = 4 * u * arsinh_root(u) ** 2
     given, t = t, xp.broadcast_to(t, a.shape)
@@ -172,7 +173,7 @@ def _geodesic_unit(x: Array, v: Array, t: Any = 1.0, c: Any = 1.0, eps: float | 
     See `geodesic_unit`.
     """
     xx, n, xv = dot(x, x), root(dot(v, v)), dot(x, v)
-    a, s2 = 1 - c * xx, c * t * t / 4
+    a, s2 = gap(c, xx), c * t * t / 4
     tau = xp.where(n > 0, t / 2 * tanh_root(s2) / xp.where(n > 0, n, 1), 0)
     cq = c * (xx + 2 * tau * xv + tau**2 * n**2)
     d = a * xp.where(n > 0, sech2_root(s2), 1) + cq

@@ -8,7 +8,7 @@ from typing import Any
 
 from tersor._along import along
 from tersor._reference import Array, dot, quiet, rounded, wide, xp
-from tersor.hyperbolic.composed import inside
+from tersor.hyperbolic.conformal import lambda_x
 
 
 def unit(p: Array) -> Array:
@@ -69,7 +69,7 @@ def busemann(x: Array, p: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool =
     Ghadimi Atigh, Keller-Ressel, Mettes, "Hyperbolic Busemann Learning with Ideal Prototypes" (2021).
     """
     s, q = wide(x), unit(wide(p))
-    edge = 2 / inside(s, c)
+    edge = 2 / lambda_x(s, c, keepdim=True)
     xx, toward = dot(s, s), dot(s, q)
     r2 = c * xx
     far = r2 > 0.25

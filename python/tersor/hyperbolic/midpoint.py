@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import axes
-from tersor._reference import Array
+from tersor._reference import Array, dot, root, rounded, wide, xp
+from tersor._values import check_values
 from tersor.hyperbolic import composed
 from tersor.hyperbolic._groups import midpoint
+from tersor.hyperbolic.conformal import lambda_x, project
 from tersor.hyperbolic.origin import expmap0, logmap0, mobius_scalar_mul
 
 
@@ -131,3 +133,56 @@ def weighted_midpoint(
     if at == y.ndim - 1:
         return y
     return np.moveaxis(y, -1, at) if isinstance(y, np.ndarray) else y.movedim(-1, at)
+
+
+def check_matrix(who: str, x: Array, weights: Array) -> None:
+    """Raises unless a matrix of weights [..., M, N] goes with points [..., N, d] of its type."""
+    for name, a in (("x", x), ("weights", weights)):
+        check_values(who, name, a)
+        if a.ndim < 2:
+            raise ValueError(f"{who}: {name} must have two axes or more, got shape {tuple(a.shape)}")
+    if weights.dtype != x.dtype:
+        raise TypeError(f"{who}: weights are {weights.dtype}, x is {x.dtype}")
+    if weights.shape[-1] != x.shape[-2]:
+        raise ValueError(f"{who}: weights {tuple(weights.shape)} do not go with points {tuple(x.shape)}")
+
+
+def weighted_midpoint_bmm(x: Array, weights: Array, c: Any = 1.0, eps: float | str = 0.0) -> Array:
+    r"""Midpoints of one set of points, one for each row of a matrix of weights.
+
+    Parameters
+    ----------
+    x : array or tensor [..., N, d], float64, float32, float16 or bfloat16
+        Points of the ball.
+    weights : array or tensor [..., M, N], of the type of x
+        Not negative.
+    c : float, or array of 0 axes
+        The ball has curvature -c; finite, not negative. c = 0 gives weighted means.
+    eps : float, "tight" or "compat"
+        How far inside the ball results stay; see `expmap0`.
+
+    Returns
+    -------
+    array or tensor [..., M, d]
+        Differentiable, twice too, with respect to x, weights and c. A row of zeros has the origin.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If weights are not of the type of x, c is negative or not finite, or shapes do not go together.
+
+    Notes
+    -----
+    :math:`m = N/(T + \sqrt{T^2 - c\|N\|^2})` with :math:`N = W(\lambda x)`, :math:`T = W(\lambda - 1)`, two products in
+    float64 and no array of N·M·d, where `weighted_midpoint` wants points spread to [M, N, d]; the root is at least
+    :math:`\sum_i w_i`. Shimizu et al., "Hyperbolic neural networks++" (2021), have the name.
+    """
+    check_matrix("weighted_midpoint_bmm", x, weights)
+    if axes(c):
+        raise ValueError(f"weighted_midpoint_bmm: c must be a number or an array of 0 axes, got shape {tuple(c.shape)}")
+    w, p = wide(weights), wide(x)
+    factor = lambda_x(p, c, keepdim=True)
+    total, top = w @ (factor * p), w @ (factor - 1)
+    square, least = top * top - c * dot(total, total), w.sum(-1)[..., None] ** 2
+    below = top + root(xp.where(square < least, least, square))
+    return project(rounded(total / xp.where(below > 0, below, 1.0), x), c, eps)

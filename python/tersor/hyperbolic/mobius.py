@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tersor._op import op
-from tersor._reference import Array, dot, like
+from tersor._reference import Array, dot, gap, like
 from tersor._sample import Rows
 from tersor.hyperbolic._words import EPS
 
@@ -48,7 +48,7 @@ def mobius_add(x: Array, y: Array, c: Any = 1.0, eps: float | str = 0.0, *, dim:
     """
     xx, yy, s = dot(x, x), dot(y, y), x + y
     cq = c * dot(s, s)
-    return ((1 - c * xx) * s + cq * x) / ((1 - c * xx) * (1 - c * yy) + cq)
+    return (gap(c, xx) * s + cq * x) / (gap(c, xx) * gap(c, yy) + cq)
 
 
 @op(sample=Rows("g", "ball", "ball"), tensors=True)
@@ -60,7 +60,7 @@ def mobius_add_bwd(g: Array, x: Array, y: Array, c: Any = 1.0) -> tuple[Array, A
     :math:`dy = (\alpha/D)(g + 2c(\theta y - (k/D)\sigma))`, :math:`dc = (\theta\alpha\|y\|^2 - qk/D)/D` per row.
     """
     xx, yy, s = dot(x, x), dot(y, y), x + y
-    q, a, b, u = dot(s, s), 1 - c * xx, 1 - c * yy, dot(g, x)
+    q, a, b, u = dot(s, s), gap(c, xx), gap(c, yy), dot(g, x)
     d = a * b + c * q
     k = dot(g, s) - b * u
     theta = u + a * k / d
@@ -139,7 +139,7 @@ def mobius_coadd(x: Array, y: Array, c: Any = 1.0, eps: float | str = 0.0, *, di
     :math:`\alpha = 1 - c\|x\|^2`, :math:`\beta = 1 - c\|y\|^2` and the numerator by x + y and y - x. Commutes bit for bit.
     Ungar (2008).
     """
-    a, b = 1 - c * dot(x, x), 1 - c * dot(y, y)
+    a, b = gap(c, dot(x, x)), gap(c, dot(y, y))
     return (b * x + a * y) / (a + b - a * b)
 
 
@@ -152,7 +152,7 @@ def mobius_coadd_bwd(g: Array, x: Array, y: Array, c: Any = 1.0) -> tuple[Array,
     :math:`dy = (\alpha/E)g - 2cBy`, :math:`dc = -\|x\|^2A - \|y\|^2B` per row.
     """
     xx, yy, gx, gy = dot(x, x), dot(y, y), dot(g, x), dot(g, y)
-    a, b = 1 - c * xx, 1 - c * yy
+    a, b = gap(c, xx), gap(c, yy)
     e = a + b - a * b
     by_a, by_b = b * (gy - c * yy * gx) / e**2, a * (gx - c * xx * gy) / e**2
     return b / e * g - 2 * c * by_a * x, a / e * g - 2 * c * by_b * y, like(-xx * by_a - yy * by_b, c)

@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from tersor._op import op
-from tersor._reference import Array, artanh_root, artanh_root_d, dot, like, root, sech2_root, tanh_root, tanh_root_d, xp
+from tersor._reference import (
+    Array,
+    artanh_root,
+    artanh_root_d,
+    dot,
+    gap,
+    like,
+    root,
+    sech2_root,
+    tanh_root,
+    tanh_root_d,
+    xp,
+)
 from tersor._sample import Rows
 from tersor.hyperbolic._words import EPS
 
@@ -143,7 +155,7 @@ def dist0_bwd(x: Array, g: Array, c: Any = 1.0) -> tuple[Array, Array]:
     r"""Gradient of `dist0`: :math:`g\lambda_x x/\|x\|`, 0 at 0, and :math:`2gA'(c\|x\|^2)\|x\|^3`."""
     xx, g = dot(x, x), g[..., None]
     r = root(xx)
-    w = xp.where(r > 0, 2 * g / ((1 - c * xx) * xp.where(r > 0, r, 1)), 0)
+    w = xp.where(r > 0, 2 * g / (gap(c, xx) * xp.where(r > 0, r, 1)), 0)
     return w * x, like(2 * g * artanh_root_d(c * xx) * r**3, c)
 
 

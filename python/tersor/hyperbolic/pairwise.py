@@ -11,9 +11,10 @@ import numpy as np
 
 from tersor._arrays import axes
 from tersor._op import op
-from tersor._reference import Array, arsinh_root, arsinh_root_d, dot, root, xp
+from tersor._reference import Array, arsinh_root, arsinh_root_d, dot, gap, root, xp
 from tersor._sample import Draw, Rows
 from tersor._values import watched
+from tersor.hyperbolic import _by_row
 from tersor.hyperbolic.point import dist
 
 # the bits of `needs`: which gradients are wanted
@@ -44,7 +45,7 @@ def _sample(*kinds: str, **scalars: Any) -> Any:
 
 def _gaps(x: Array, y: Array, c: Any) -> tuple[Array, Array]:
     """alpha of the rows, beta of the columns."""
-    return 1 - c * dot(x, x), (1 - c * dot(y, y)).swapaxes(-1, -2)
+    return gap(c, dot(x, x)), gap(c, dot(y, y)).swapaxes(-1, -2)
 
 
 def _square(x: Array, y: Array, c: Any) -> Array:
@@ -161,10 +162,11 @@ def cdist(x: Array, y: Array, c: Any = 1.0, *, out: Array = None) -> Array:
         Points of the ball; leading axes broadcast with those of y.
     y : array or tensor [..., M, d], of the type of x
         Points of the ball.
-    c : float, or array of 0 axes
-        The ball has curvature -c; finite, not negative. c = 0 gives :math:`2\|x - y\|`.
+    c : float, or array of 0 axes or [..., N, 1]
+        One for all pairs or one for each row of x. The ball has curvature -c; finite, not negative. c = 0 gives
+        :math:`2\|x - y\|`.
     out : array or tensor
-        Where the result goes; C-contiguous, of its shape and type. Not with gradients.
+        Where the result goes; C-contiguous, of its shape and type. Not with gradients, nor with several curvatures.
 
     Returns
     -------
@@ -177,14 +179,15 @@ def cdist(x: Array, y: Array, c: Any = 1.0, *, out: Array = None) -> Array:
     TypeError
         If x and y are not of one float type.
     ValueError
-        If c is negative, not finite or no single number, or shapes do not go together.
+        If c is negative or not finite, or shapes do not go together.
 
     Notes
     -----
     Differences are squared as they are, in float64, so that near pairs lose no digit; :math:`\|x\|^2 + \|y\|^2 - 2\langle x,
     y\rangle` would cancel. 2NMd operations forward, four times as many backward, which makes the distances again tile by tile;
     memory is that of the result. The same bits for any number of threads. 16-bit types are computed in float32. Second
-    derivatives are taken in float64, and hold some arrays of N·M, none of N·M·d.
+    derivatives are taken in float64, and hold some arrays of N·M, none of N·M·d. So do distances with a curvature for each row,
+    which are those of flat space and an operation on each.
 
     Examples
     --------
@@ -195,7 +198,11 @@ def cdist(x: Array, y: Array, c: Any = 1.0, *, out: Array = None) -> Array:
     array([[0.    , 1.0986],
            [1.0986, 0.    ]])
     """
-    x, y = operands("cdist", x, y, c=c)
+    x, y = operands("cdist", x, y)
+    if axes(c):
+        if out is not None:
+            raise ValueError("cdist: out= goes with one curvature, not with one for each row")
+        return _by_row.distances("cdist", _cdist, x, y, c)
     return _cdist(x, y, c, out=out)
 
 
@@ -215,6 +222,17 @@ def without(d: Array, indices: Array, own: Array) -> tuple[Array, Array]:
     return d.gather(-1, columns), indices.gather(-1, columns)
 
 
+def nearest(d: Array, k: int) -> tuple[Array, Array]:
+    """The k least of each row of distances and their places, as `knn` has them."""
+    if isinstance(d, np.ndarray):
+        at = np.argsort(d, -1, kind="stable")[..., :k]
+        least = np.take_along_axis(d, at, -1)
+        return least, np.where(np.isnan(least), -1, at)
+    order, at = d.sort(dim=-1, stable=True)
+    least, at = order[..., :k], at[..., :k]
+    return least, at.masked_fill(least.isnan(), -1)
+
+
 def knn(x: Array, y: Array, k: int, c: Any = 1.0, *, skip_self: bool = False) -> tuple[Array, Array]:
     """The k nearest points of y to each of x.
 
@@ -226,8 +244,8 @@ def knn(x: Array, y: Array, k: int, c: Any = 1.0, *, skip_self: bool = False) ->
         Points of the ball.
     k : int
         How many, from 0 to M.
-    c : float, or array of 0 axes
-        The ball has curvature -c; finite, not negative.
+    c : float, or array of 0 axes or [..., N, 1]
+        One for all pairs or one for each row of x. The ball has curvature -c; finite, not negative.
     skip_self : bool
         Whether row i of x is row i of y, and no neighbour of itself. Points at the same place are.
 
@@ -244,13 +262,14 @@ def knn(x: Array, y: Array, k: int, c: Any = 1.0, *, skip_self: bool = False) ->
     TypeError
         If x and y are not of one float type.
     ValueError
-        If k is not within 0 and M (M - 1 others), x and y that are one set are of different sizes, c is negative, not finite
-        or no single number, or shapes do not go together.
+        If k is not within 0 and M (M - 1 others), x and y that are one set are of different sizes, c is negative or not finite,
+        or shapes do not go together.
 
     Notes
     -----
-    2NMd operations and no array of N·M elements. Points are compared by a function of the distance in float64, before it is
-    rounded: distances that differ only there are in order. See `cdist`.
+    2NMd operations and no array of N·M elements, unless there is a curvature for each row, whose distances are all made.
+    Points are compared by a function of the distance in float64, before it is rounded: distances that differ only there are
+    in order. See `cdist`.
 
     Examples
     --------
@@ -264,7 +283,7 @@ def knn(x: Array, y: Array, k: int, c: Any = 1.0, *, skip_self: bool = False) ->
     >>> hyperbolic.knn(x, x, 1, skip_self=True)[1].T
     array([[1, 0, 0]])
     """
-    x, y = operands("knn", x, y, c=c)
+    x, y = operands("knn", x, y)
     if skip_self:
         if x.shape[-2] != y.shape[-2]:
             raise ValueError(f"knn: skip_self is for one set, x has {x.shape[-2]} rows, y has {y.shape[-2]}")
@@ -277,6 +296,8 @@ def knn(x: Array, y: Array, k: int, c: Any = 1.0, *, skip_self: bool = False) ->
         return without(d, indices, numbers if isinstance(x, np.ndarray) else indices.new_tensor(numbers))
     if not 0 <= k <= y.shape[-2]:
         raise ValueError(f"knn: k must be between 0 and the {y.shape[-2]} rows of y, got {k}")
+    if axes(c):
+        return nearest(_by_row.distances("knn", _cdist, x, y, c), k)
     if not watched(x, y, c):
         return _knn(x, y, c, k)
     import torch

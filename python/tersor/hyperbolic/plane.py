@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tersor._op import op
-from tersor._reference import Array, arsinh_root, arsinh_root_d, dot, like, root, xp
+from tersor._reference import Array, arsinh_root, arsinh_root_d, dot, gap, like, root, xp
 from tersor._sample import Rows
 
 
@@ -64,7 +64,7 @@ def dist2plane(
     The unsigned distance has gradient 0 on the plane. Ganea et al. (2018), theorem 5.
     """
     xx, pp, delta, n = dot(x, x), dot(p, p), x - p, root(dot(a, a))
-    al, be = 1 - c * pp, 1 - c * xx
+    al, be = gap(c, pp), gap(c, xx)
     h = al * dot(delta, a) - c * dot(delta, delta) * dot(p, a)
     r = xp.where(n > 0, 2 * h / (al * be * xp.where(n > 0, n, 1)), 0)
     d = (r if signed else xp.abs(r)) * arsinh_root(c * r * r)
@@ -85,7 +85,7 @@ def dist2plane_bwd(
     the sign of r, or by the norm of a and da gains :math:`gd/\|a\|\,a`.
     """
     xx, pp, delta, n, g = dot(x, x), dot(p, p), x - p, root(dot(a, a)), g[..., None]
-    al, be, q, da, pa = 1 - c * pp, 1 - c * xx, dot(delta, delta), dot(delta, a), dot(p, a)
+    al, be, q, da, pa = gap(c, pp), gap(c, xx), dot(delta, delta), dot(delta, a), dot(p, a)
     n1 = xp.where(n > 0, n, 1)
     r = xp.where(n > 0, 2 * (al * da - c * q * pa) / (al * be * n1), 0)
     g = g if signed else g * xp.sign(r)

@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from tersor._op import op
-from tersor._reference import Array, arsinh_root, arsinh_root_d, dot, like, root, sech2_root, tanh_root, tanh_root_d, xp
+from tersor._reference import (
+    Array,
+    arsinh_root,
+    arsinh_root_d,
+    dot,
+    gap,
+    like,
+    root,
+    sech2_root,
+    tanh_root,
+    tanh_root_d,
+    xp,
+)
 from tersor._sample import Rows
 from tersor.hyperbolic._words import EPS
 from tersor.hyperbolic.mobius import mobius_add_bwd
@@ -44,7 +56,7 @@ def dist(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fal
     :math:`\alpha = 1 - c\|x\|^2`, :math:`\beta = 1 - c\|y\|^2`, which saturates nowhere. About 6 operations per element.
     Ganea et al. (2018), eq. 6. The gradient at x = y is 0.
     """
-    u = dot(x - y, x - y) / ((1 - c * dot(x, x)) * (1 - c * dot(y, y)))
+    u = dot(x - y, x - y) / (gap(c, dot(x, x)) * gap(c, dot(y, y)))
     return (2 * root(u) * arsinh_root(c * u))[..., 0]
 
 
@@ -57,7 +69,7 @@ def dist_bwd(x: Array, y: Array, g: Array, c: Any = 1.0) -> tuple[Array, Array, 
     :math:`\nu = \|x\|^2/\alpha + \|y\|^2/\beta`, :math:`S(u) = \operatorname{arsinh}\sqrt u/\sqrt u`.
     """
     xx, yy, q = dot(x, x), dot(y, y), dot(x - y, x - y)
-    a, b, g = 1 - c * xx, 1 - c * yy, g[..., None]
+    a, b, g = gap(c, xx), gap(c, yy), g[..., None]
     f = xp.where(q > 0, 2 * g / xp.sqrt(xp.where(q > 0, q, 1) * (a * b + c * q)), 0)
     m = q / (a * b)
     dc = g * root(m) * ((xx / a + yy / b) / xp.sqrt(1 + c * m) + 2 * arsinh_root_d(c * m) * m)
@@ -103,7 +115,7 @@ def expmap(x: Array, v: Array, c: Any = 1.0, eps: float | str = 0.0, *, dim: int
     lemma 2.
     """
     xx, vv, xv = dot(x, x), dot(v, v), dot(x, v)
-    a = 1 - c * xx
+    a = gap(c, xx)
     s2 = c * vv / a**2
     t = tanh_root(s2) / a
     cq = c * (xx + 2 * t * xv + t * t * vv)
@@ -121,7 +133,7 @@ def expmap_bwd(g: Array, x: Array, v: Array, c: Any = 1.0) -> tuple[Array, Array
     :math:`M(T'\|v\|^2/\alpha^3 + \operatorname{sech}^2(s)\|x\|^2/\alpha^2)`.
     """
     xx, vv = dot(x, x), dot(v, v)
-    a = 1 - c * xx
+    a = gap(c, xx)
     s2 = c * vv / a**2
     tau, h, t1 = tanh_root(s2) / a, sech2_root(s2), tanh_root_d(s2)
     reference = mobius_add_bwd.op.reference  # type: ignore[attr-defined]
@@ -168,7 +180,7 @@ def logmap(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     :math:`\beta = 1 - c\|y\|^2`. One read of each array and one write. Ganea et al. (2018), lemma 2.
     """
     xx, yy, q = dot(x, x), dot(y, y), dot(y - x, y - x)
-    a, b = 1 - c * xx, 1 - c * yy
+    a, b = gap(c, xx), gap(c, yy)
     u = c * q / (a * b)
     return arsinh_root(u) / (b * xp.sqrt(1 + u)) * (a * (y - x) - c * q * x)
 
@@ -181,7 +193,7 @@ def logmap_bwd(g: Array, x: Array, y: Array, c: Any = 1.0) -> tuple[Array, Array
     :math:`dx = -W - fcqg - 2cAx`, :math:`dy = W - 2cBy`, :math:`dc = qP - \|x\|^2A - \|y\|^2B`.
     """
     xx, yy, delta = dot(x, x), dot(y, y), y - x
-    a, b, q, gx, gd = 1 - c * xx, 1 - c * yy, dot(delta, delta), dot(g, x), dot(g, delta)
+    a, b, q, gx, gd = gap(c, xx), gap(c, yy), dot(delta, delta), dot(g, x), dot(g, delta)
     u = c * q / (a * b)
     s, root = arsinh_root(u), xp.sqrt(1 + u)
     f, height = s / root / b, a * gd - c * q * gx

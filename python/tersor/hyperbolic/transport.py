@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tersor._op import op
-from tersor._reference import Array, dot, like, xp
+from tersor._reference import Array, dot, gap, like, xp
 from tersor._sample import Rows
 
 
@@ -46,7 +46,7 @@ def gyration(u: Array, v: Array, w: Array, c: Any = 1.0, *, dim: int = -1) -> Ar
     :math:`\alpha = 1 - c\|u\|^2`, :math:`\beta = 1 - c\|v\|^2`. One read of each array and one write. Ungar (2008).
     """
     s = u + v
-    a, b, q, sw, vw = 1 - c * dot(u, u), 1 - c * dot(v, v), dot(s, s), dot(s, w), dot(v, w)
+    a, b, q, sw, vw = gap(c, dot(u, u)), gap(c, dot(v, v)), dot(s, s), dot(s, w), dot(v, w)
     return w + 2 * c / (a * b + c * q) * ((b * sw + c * q * vw) * u - (sw - a * vw) * s)
 
 
@@ -62,7 +62,7 @@ def gyration_bwd(g: Array, u: Array, v: Array, w: Array, c: Any = 1.0) -> tuple[
     """
     s = u + v
     uu, vv, q = dot(u, u), dot(v, v), dot(s, s)
-    a, b, sw, vw, gu, gs = 1 - c * uu, 1 - c * vv, dot(s, w), dot(v, w), dot(g, u), dot(g, s)
+    a, b, sw, vw, gu, gs = gap(c, uu), gap(c, vv), dot(s, w), dot(v, w), dot(g, u), dot(g, s)
     d = a * b + c * q
     k = 2 * c / d
     first, second = b * sw + c * q * vw, sw - a * vw
@@ -114,7 +114,7 @@ def parallel_transport(x: Array, y: Array, v: Array, c: Any = 1.0, *, dim: int =
     `gyration` with :math:`\sigma = y - x`, so that near points lose nothing. One read of each array and one write. Ungar
     (2008); Ganea et al. (2018), theorem 4.
     """
-    a, b = 1 - c * dot(x, x), 1 - c * dot(y, y)
+    a, b = gap(c, dot(x, x)), gap(c, dot(y, y))
     return b / a * _rotation(y, -x, v, c)
 
 
@@ -125,7 +125,7 @@ def parallel_transport_bwd(g: Array, x: Array, y: Array, v: Array, c: Any = 1.0)
     The kernel has it in one walk, with :math:`\delta = y - x`.
     """
     xx, yy = dot(x, x), dot(y, y)
-    a, b = 1 - c * xx, 1 - c * yy
+    a, b = gap(c, xx), gap(c, yy)
     r = b / a
     dy, dx, dv, dc = _rotation_bwd(g, y, -x, v, xp.broadcast_to(c, a.shape))
     total = dot(g, _rotation(y, -x, v, c))

@@ -2,11 +2,13 @@
 
 The rule of this file: what is written here, that package and `transformers` read back to the same numbers. A weight
 ``m.weight`` [n, k] becomes ``m.weight_packed`` (int32 words: offset-binary codes, the first in the lowest bits, rows padded
-to whole words), ``m.weight_scale`` ([n, 1], or [n, k/g] with groups of g) and ``m.weight_shape`` (int64).
+to whole words), ``m.weight_scale`` ([n, 1], or [n, k/g] with groups of g) and ``m.weight_shape`` (int64). That
+of a convolution, which neither of them reads, lies so with a filter for a row, and has its own shape.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor.checkpoint._modules import LINEAR, TABLE, Tree, rule_of
+from tersor.checkpoint._modules import CONVOLUTION, LINEAR, TABLE, Tree, rule_of
 from tersor.checkpoint._parts import ROUTER, held, is_table
 from tersor.checkpoint._patterns import Patterns
 
@@ -88,9 +90,14 @@ class Scheme:
 
     def size(self, shape: Sequence[int], dtype: str) -> int:
         """Bits that the codes and scales of a weight take."""
-        n, k = shape
+        n, k = matrix(shape)
         zero = 32 * self.words(n) * self.scales(k) if self.affine else 0
         return int(n) * (32 * self.words(k) + SCALE[dtype] * self.scales(k)) + int(zero)
+
+
+def matrix(shape: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of a weight: a filter of a convolution is a row."""
+    return int(shape[0]), math.prod(map(int, shape[1:]))
 
 
 @dataclass(frozen=True)
@@ -129,6 +136,7 @@ def choose(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     embeddings: bool = False,
+    convolutions: bool = False,
     model_type: str | None = None,
     tree: Tree | None = None,
 ) -> Choice:
@@ -148,22 +156,29 @@ def choose(
             dense[name] = "not included"
         elif dtype not in FLOATS:
             dense[name] = f"stored as {dtype}"
-        elif len(shape) != 2:
+        elif len(shape) != 2 and not (convolutions and _convolution(part, shape, tree)):
             dense[name] = f"of {len(shape)} axes" + ("" if part in (LINEAR, TABLE) else f", {part}")
         elif name.rpartition(".")[2] != "weight":
             dense[name] = "not called weight, which the format wants"
         elif (why := held(name, part)) and not (asked or (embeddings and why != ROUTER)):
             dense[name] = why
-        elif part not in (LINEAR, TABLE):
+        elif part not in (LINEAR, TABLE) and len(shape) == 2:
             dense[name] = part
-        elif scheme.group and shape[1] % scheme.group:
-            dense[name] = f"rows of {shape[1]} do not divide into groups of {scheme.group}"
+        elif len(shape) != 2 and scheme.calibrated:
+            dense[name] = "a convolution, which is not calibrated"
+        elif scheme.group and (k := matrix(shape)[1]) % scheme.group:
+            dense[name] = f"rows of {k} do not divide into groups of {scheme.group}"
         else:
             quantized.append(name)
     if tree:
         _readable(tree, quantized, dense)
     heads = {"heads": tree.heads} if tree else {}
     return Choice(tuple(quantized), dense, rule_of(tree), **heads)
+
+
+def _convolution(part: str, shape: Sequence[int], tree: Tree | None) -> bool:
+    """Whether a weight of more than two axes is that of a convolution; by names alone one of three may be of experts."""
+    return part.startswith(CONVOLUTION) if tree else len(shape) in (4, 5)
 
 
 def _readable(tree: Tree, quantized: Sequence[str], dense: Mapping[str, str]) -> None:
@@ -183,12 +198,12 @@ def _readable(tree: Tree, quantized: Sequence[str], dense: Mapping[str, str]) ->
 def layout(name: str, dtype: str, shape: Sequence[int], scheme: Scheme) -> list[tuple[str, str, tuple[int, ...]]]:
     """The tensors that stand for the weight ``name``: names, safetensors dtypes, shapes."""
     module = name.removesuffix("weight")
-    n, k = shape
+    n, k = matrix(shape)
     zero = (module + "weight_zero_point", "I32", (scheme.words(n), scheme.scales(k)))
     return [
         (module + "weight_packed", "I32", (n, scheme.words(k))),
         (module + "weight_scale", "F32" if dtype == "F64" else dtype, (n, scheme.scales(k))),
-        (module + "weight_shape", "I64", (2,)),
+        (module + "weight_shape", "I64", (len(shape),)),
         *([zero] if scheme.affine else []),
     ]
 

@@ -16,6 +16,7 @@ import numpy as np
 from tersor._keys import Order
 from tersor._op import kernel
 from tersor._public import opened
+from tersor._values import one_of
 from tersor.checkpoint import Entry, Reader, Writer
 from tersor.checkpoint._modules import LINEAR, TABLE, Tree, rule_of, tree
 from tersor.checkpoint._parts import ROUTER, held, is_table
@@ -28,7 +29,7 @@ from tersor.jobs import running
 from tersor.jobs._journal import Journal
 from tersor.jobs.floats8 import Dense
 from tersor.prune._rank import Cut, Plan, plan, search, share
-from tersor.prune._run import integer, one_of, order_of, signed_word
+from tersor.prune._run import integer, order_of, signed_word
 from tersor.prune.calibrate import METHODS
 from tersor.prune.patterns import nm_of
 

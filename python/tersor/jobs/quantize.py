@@ -4,6 +4,7 @@ there whole or not at all.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -62,6 +63,7 @@ def quantize_safetensors(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     embeddings: bool = False,
+    convolutions: bool = False,
     calibration: Sequence[str] | None = None,
     bits: str | Sequence[int] | None = None,
     budget: float | None = None,
@@ -82,6 +84,8 @@ def quantize_safetensors(
     include, exclude : shell patterns on names of tensors or of their modules; what is included is quantized even if it is a
         table of embeddings or a router
     embeddings : quantize tables of embeddings too
+    convolutions : quantize filters of convolutions too, each as a row; `load`, `load_encoded` and so ``nn.convert`` read them,
+        transformers does not
     calibration : texts, a sentence or a document each, which the model (a folder that transformers knows, with its tokenizer)
         is run on; what it never gives to a layer, that layer's weight is rounded to the nearest
     bits, budget : ``"auto"``, or the widths that a weight may have, and the average bits a weight that all of them together may
@@ -129,6 +133,7 @@ def quantize_safetensors(
             include=include,
             exclude=exclude,
             embeddings=embeddings,
+            convolutions=convolutions,
             model_type=config.get("model_type"),
             tree=(modules := tree(model.folder, config, [name for name, _, _ in shapes]) if model.folder else None),
         )
@@ -181,10 +186,12 @@ def quantize_safetensors(
                 said = compressed.configuration(how, choice, None if how.bits else solved.modules)
                 write_json(target.path / "config.json", config | {"quantization_config": said})
                 unread = solved.unread(target.path)
+                if filters := [name for name, _, shape in shapes if name in schemes and len(shape) != 2]:
+                    unread = f"{filters[0]} is a convolution, which transformers does not read packed"
                 if unread is None and len(said["config_groups"]) > 1 and (target.path / "modules.json").exists():
                     unread = "SentenceTransformer, whose modules.json is here, never makes the call that decodes several widths"
         sizes = {name: (schemes[name].size(shape, dtype), shape) for name, dtype, shape in shapes if name in schemes}
-        average = sum(size for size, _ in sizes.values()) / sum(n * k for _, (n, k) in sizes.values())
+        average = sum(size for size, _ in sizes.values()) / sum(math.prod(shape) for _, shape in sizes.values())
         widths = {} if how.bits else solved.widths
         return Summary(
             choice,
@@ -244,7 +251,7 @@ def _file(
 
 def _rows(reader: Reader, e: Entry, scheme: compressed.Scheme, out: Writer, step: Step) -> dict[str, np.ndarray]:
     """Writes the packed rows of a weight and returns what stands beside them, scales and zero points."""
-    n, k = e.shape
+    n, k = compressed.matrix(e.shape)
     width = e.nbytes // n
     block = max(1, CHUNK // width)
     scales, zeros = [], []

@@ -104,6 +104,10 @@ def repack(src: StrPath, dst: StrPath, to: str, *, progress: Progress | None = N
         try:
             restore.check(said, entries)
             known = restore.known(said) or schemes_of(model)
+            if filters := [
+                n for n, e in entries.items() if n.endswith("weight_shape") and e.shape not in ((2,), (1, 2))
+            ]:
+                raise FormatError(f"{filters[0]} is of a convolution, which only its own layout holds")
             sources = encoded.sources(entries, lambda name: readers[name].array(name), known)
             used = {part for source in sources.values() for part in source.parts}
             others = {name: e for name, e in entries.items() if name not in used}

@@ -7,6 +7,7 @@ the words of GPTQ and AWQ.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -256,8 +257,9 @@ def unpacked(
         if stem + part not in names:
             raise FormatError(f"tensor {stem + part!r} is missing beside {name!r}")
     words, shape = get(name), tuple(int(n) for n in get(stem + "weight_shape").reshape(-1))
-    if len(shape) != 2 or words.ndim != 2 or words.dtype != np.int32 or words.shape[0] != shape[0]:
+    if len(shape) < 2 or words.ndim != 2 or words.dtype != np.int32 or words.shape[0] != shape[0] or min(shape) < 0:
         raise FormatError(f"{name}: {words.dtype} {words.shape} is not the packed form of a weight {shape}")
+    shape = shape[0], math.prod(shape[1:])  # a filter of a convolution is a row
     bits = _bits(name, words.shape[1], shape[1], said)
     codes = quant.unpack(words, bits, shape, "ct_dense")
     zero = None
@@ -275,7 +277,7 @@ def unpacked(
 def packed(stem: str, names: Mapping[str, Any], get: Get, said: list[Known], file: Callable[[], Lengths]) -> np.ndarray:
     """The float32 weight of packed codes."""
     codes, zero, _ = unpacked(stem, names, get, said)
-    return _restored(stem, codes, zero, names, get, said, file)
+    return _restored(stem, codes, zero, names, get, said, file).reshape(get(stem + "weight_shape").reshape(-1))
 
 
 def _scale(

@@ -11,6 +11,8 @@ Everything is computed in float64 and rounded once. Names are geoopt's; curvatur
 from tersor.lorentz._space import time
 from tersor.lorentz.cones import entailment_loss, exterior_angle, half_aperture
 from tersor.lorentz.convert import (
+    add_time,
+    drop_time,
     from_klein,
     from_poincare,
     klein_to_poincare,
@@ -19,8 +21,9 @@ from tersor.lorentz.convert import (
     to_poincare,
 )
 from tersor.lorentz.distance import cdist, dist, dist0, dist2
+from tersor.lorentz.frechet import frechet_mean, frechet_variance
 from tersor.lorentz.horo import busemann
-from tersor.lorentz.layers import linear, midpoint
+from tersor.lorentz.layers import fc, linear, midpoint, mlr, weighted_midpoint_bmm
 from tersor.lorentz.maps import expmap, expmap0, geodesic, gyro_add, logmap, logmap0
 from tersor.lorentz.metric import egrad2rgrad, inner, norm
 from tersor.lorentz.transport import parallel_transport, parallel_transport0, parallel_transport0back
@@ -29,16 +32,21 @@ from tersor.lorentz.transport import parallel_transport, parallel_transport0, pa
 _ROWS = True
 
 __all__ = [
+    "add_time",
     "busemann",
     "cdist",
     "dist",
     "dist0",
     "dist2",
+    "drop_time",
     "egrad2rgrad",
     "entailment_loss",
     "expmap",
     "expmap0",
     "exterior_angle",
+    "fc",
+    "frechet_mean",
+    "frechet_variance",
     "from_klein",
     "from_poincare",
     "geodesic",
@@ -50,6 +58,7 @@ __all__ = [
     "logmap",
     "logmap0",
     "midpoint",
+    "mlr",
     "norm",
     "parallel_transport",
     "parallel_transport0",
@@ -58,4 +67,5 @@ __all__ = [
     "time",
     "to_klein",
     "to_poincare",
+    "weighted_midpoint_bmm",
 ]

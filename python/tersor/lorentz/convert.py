@@ -8,13 +8,8 @@ from typing import Any
 from tersor import hyperbolic
 from tersor._along import along
 from tersor._reference import Array, rounded, wide, xp
-from tersor.lorentz._space import checked, root_of
-
-
-def _factor(y: Array, c: Any) -> Array:
-    """The conformal factor of points of a ball; NaN outside, where it would be that of another point."""
-    f = hyperbolic.lambda_x(y, c, keepdim=True)
-    return xp.where(f > 0, f, math.nan)
+from tersor.hyperbolic import lambda_x
+from tersor.lorentz._space import checked, root_of, time
 
 
 @along("x")
@@ -68,7 +63,7 @@ def from_poincare(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
         If x is not a float array, or c is negative or not finite.
     """
     y = wide(x)
-    return rounded(y * _factor(y, c), x)
+    return rounded(y * lambda_x(y, c, keepdim=True), x)
 
 
 @along("x")
@@ -122,7 +117,7 @@ def from_klein(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
         If x is not a float array, or c is negative or not finite.
     """
     y = wide(x)
-    return rounded(y * (_factor(y, c) / 2) ** 0.5, x)
+    return rounded(y * (lambda_x(y, c, keepdim=True) / 2) ** 0.5, x)
 
 
 @along("x")
@@ -149,7 +144,7 @@ def poincare_to_klein(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
         If x is not a float array, or c is negative or not finite.
     """
     y = wide(x)
-    return hyperbolic.project(rounded(y / (1 - 1 / _factor(y, checked(c))), x), c)
+    return hyperbolic.project(rounded(y / (1 - 1 / lambda_x(y, checked(c), keepdim=True)), x), c)
 
 
 @along("x")
@@ -176,4 +171,57 @@ def klein_to_poincare(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
         If x is not a float array, or c is negative or not finite.
     """
     y = wide(x)
-    return hyperbolic.project(rounded(y / (1 + (2 / _factor(y, c)) ** 0.5), x), c)
+    return hyperbolic.project(rounded(y / (1 + (2 / lambda_x(y, c, keepdim=True)) ** 0.5), x), c)
+
+
+@along("x")
+def add_time(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
+    r"""Whole points, the time first, :math:`(\sqrt{1/c + \|s\|^2}, s)`: what geoopt, HyperCore and HyperbolicCV keep.
+
+    Parameters
+    ----------
+    x : array or tensor [..., d]
+        Points, as their space parts: what MERU keeps, whose ``curv`` is c.
+    c : float, or array of 0 axes or [..., 1]
+        Curvature -c, 1/k of geoopt's and HyperCore's k; at 0 the time is infinite.
+    dim : int
+        The axis of the rows.
+
+    Returns
+    -------
+    array or tensor [..., d + 1]
+        Differentiable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is not a float array, or c is negative or not finite.
+    """
+    whole = [time(x, c), x]
+    return xp.concatenate(whole, -1)
+
+
+@along("x")
+def drop_time(x: Array, *, dim: int = -1) -> Array:
+    """The space parts of whole points, the inverse of `add_time`.
+
+    Parameters
+    ----------
+    x : array or tensor [..., d + 1]
+        Points, the time first. What the time says beside its sign follows from the rest, and is not looked at.
+    dim : int
+        The axis of the rows.
+
+    Returns
+    -------
+    array or tensor [..., d]
+        NaN where the time is not positive: on the other sheet, or on none. Differentiable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is not a float array with a last axis of 1 or more.
+    """
+    if x.shape[-1] == 0:
+        raise ValueError(f"drop_time: points have a time, got shape {tuple(x.shape)}")
+    return rounded(xp.where(x[..., :1] > 0, x[..., 1:], math.nan), x)

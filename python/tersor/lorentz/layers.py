@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tersor._along import along
-from tersor._reference import Array, dot, rounded, sinh_root, wide, xp
+from tersor._reference import Array, dot, root, rounded, sinh_root, wide, xp
+from tersor.hyperbolic._planes import mlr_rows
+from tersor.hyperbolic.midpoint import check_matrix
 from tersor.lorentz._space import check_same, checked, root_of, time
 from tersor.lorentz.distance import dist
 
@@ -132,3 +134,131 @@ def linear(x: Array, weight: Array, bias: Array | None = None, c: Any = 1.0, *, 
     if weight.shape[1] == i + 1:
         y = y + time(x, c) * weight[:, 0]
     return rounded(y if bias is None else y + bias, x)  # NumPy multiplies bfloat16 to float32
+
+
+def _planes(who: str, x: Array, weight: Array, bias: Array | None, c: Any) -> Array:
+    """The signed distances to hyperplanes, times the lengths of their normals: as the ball's are made of its products, with the
+    product and the conformal factor in hand."""
+    check_same(who, x, weight=weight)
+    if weight.ndim != 2 or weight.shape[1] != x.shape[-1]:
+        raise ValueError(f"{who}: weight must be [o, {x.shape[-1]}], got {tuple(weight.shape)}")
+    if bias is not None:
+        check_same(who, x, bias=bias)
+        if tuple(bias.shape) != (weight.shape[0],):
+            raise ValueError(f"{who}: bias must have shape ({weight.shape[0]},), got {tuple(bias.shape)}")
+    factor = 1 + root_of(wide(x), checked(c))
+    w = wide(weight)
+    n = root(dot(w, w))[..., 0]
+    t = (wide(x) @ w.T) / (2 * factor)
+    r = 0 * n if bias is None else wide(bias) / 2
+    return mlr_rows(t, factor[..., 0], n / 2, r, c, True)
+
+
+@along("x")
+def mlr(x: Array, weight: Array, bias: Array | None = None, c: Any = 1.0, *, dim: int = -1) -> Array:
+    r"""Logits of a multinomial regression, the signed distances of points to hyperplanes times the lengths of their normals,
+
+    .. math:: y_k = \frac{\|z_k\|}{\sqrt c}\operatorname{arsinh}\left(\sqrt c\,\langle s, \hat z_k\rangle\cosh\sqrt c\,a_k -
+        \sqrt{1 + c\|s\|^2}\,\sinh\sqrt c\,a_k\right).
+
+    Parameters
+    ----------
+    x : array or tensor [..., i]
+        Points.
+    weight : array or tensor [o, i], of the type of x
+        Normals z_k at the origin, as rows.
+    bias : array or tensor [o], or None
+        The signed distances a_k of the hyperplanes from the origin along their normals.
+    c : float, or array of 0 axes
+        Curvature -c; finite, not negative. c = 0 gives :math:`\langle s, z_k\rangle - a_k\|z_k\|`.
+    dim : int
+        The axis of the rows.
+
+    Returns
+    -------
+    array or tensor [..., o]
+        Numbers. Differentiable, twice too.
+
+    Raises
+    ------
+    TypeError
+        If arrays are not of one float type.
+    ValueError
+        If c is negative or not finite, or shapes do not go together.
+
+    Notes
+    -----
+    `tersor.hyperbolic.poincare_mlr` of the same points with half of the normals and of the distances, in float64. Bdeir,
+    Schwethelm, Landwehr, "Fully Hyperbolic Convolutional Neural Networks" (2024), theorem 2.
+    """
+    return rounded(_planes("mlr", x, weight, bias, c), x)
+
+
+@along("x")
+def fc(x: Array, weight: Array, bias: Array | None = None, c: Any = 1.0, *, dim: int = -1) -> Array:
+    r"""Fully connected layer by hyperplanes: the point whose signed distances to those through the origin are the logits of
+    `mlr`, :math:`\sinh(\sqrt c\,y_k)/\sqrt c`.
+
+    Parameters
+    ----------
+    x : array or tensor [..., i]
+        Points.
+    weight, bias, c, dim
+        As `mlr` takes them; the unit matrix without a bias is the identity.
+
+    Returns
+    -------
+    array or tensor [..., o]
+        Points. Differentiable, twice too.
+
+    Raises
+    ------
+    TypeError
+        If arrays are not of one float type.
+    ValueError
+        If c is negative or not finite, or shapes do not go together.
+
+    Notes
+    -----
+    `tersor.hyperbolic.poincare_fc` of the same points with half of the normals and of the distances, in float64. Shimizu et
+    al., "Hyperbolic neural networks++" (2021), section 3.2.
+    """
+    y = _planes("fc", x, weight, bias, c)
+    return rounded(y * sinh_root(c * y * y), x)
+
+
+def weighted_midpoint_bmm(x: Array, weights: Array, c: Any = 1.0) -> Array:
+    r"""Midpoints of one set of points, one for each row of a matrix of weights.
+
+    Parameters
+    ----------
+    x : array or tensor [..., N, d], float64, float32, float16 or bfloat16
+        Points.
+    weights : array or tensor [..., M, N], of the type of x
+        Not negative.
+    c : float, or array of 0 axes
+        Curvature -c; finite, not negative. c = 0 gives weighted means.
+
+    Returns
+    -------
+    array or tensor [..., M, d]
+        Differentiable, twice too, with respect to x, weights and c. A row of zeros has the origin.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If weights are not of the type of x, c is negative or not finite, or shapes do not go together.
+
+    Notes
+    -----
+    :math:`WS/R` with :math:`R^2 = (W\tau)^2 - c\|WS\|^2 \ge (\sum_i w_i)^2`, two products in float64 and no array of N·M·d,
+    where `midpoint` wants points spread to [M, N, d]. What cancels in R loses :math:`e^{2\sqrt c\rho}` of the digits of
+    float64, so that float32 has its own up to :math:`\sqrt c\rho = 9`; `midpoint` has them at any radius.
+    """
+    check_same("weighted_midpoint_bmm", x, weights=weights)
+    check_matrix("weighted_midpoint_bmm", x, weights)
+    s, w = wide(x), wide(weights)
+    total, time = w @ s, w @ root_of(s, checked(c))
+    square, least = time * time - c * dot(total, total), w.sum(-1)[..., None] ** 2
+    height = root(xp.where(square < least, least, square))
+    return rounded(total / xp.where(height > 0, height, 1.0), x)

@@ -14,16 +14,20 @@ from tersor.nn.convert import Conversion, convert
 from tersor.nn.curvature import Curvature
 from tersor.nn.dynamic import DynamicSparse
 from tersor.nn.embedding import QuantEmbedding
+from tersor.nn.fading import ProgressiveShrink
 from tersor.nn.gradual import GradualPruner
 from tersor.nn.linear import PoincareLinear, PoincareMLR, identity_
+from tersor.nn.lorentz import LorentzAttention, LorentzBatchNorm, LorentzConv2d, LorentzLinear, LorentzMLR
 from tersor.nn.masks import Masks
 from tersor.nn.points import HEmbedding
 from tersor.nn.pool import PoincareAvgPool2d
 from tersor.nn.quant import QuantLinear
+from tersor.nn.quant_conv import QuantConv2d
 from tersor.nn.residual import PoincareResidual, tangent_add
 from tersor.nn.shrink import Shrinking, shrink
 from tersor.nn.sparse import SparseConv1x1, SparseLinear
 from tersor.nn.topk import TopKFFN
+from tersor.nn.uniform import UniformDisk
 from tersor.nn.wrapped_normal import WrappedNormal
 
 __all__ = [
@@ -32,6 +36,11 @@ __all__ = [
     "DynamicSparse",
     "GradualPruner",
     "HEmbedding",
+    "LorentzAttention",
+    "LorentzBatchNorm",
+    "LorentzConv2d",
+    "LorentzLinear",
+    "LorentzMLR",
     "Masks",
     "PoincareActivation",
     "PoincareAttention",
@@ -42,12 +51,15 @@ __all__ = [
     "PoincareMLR",
     "PoincareReLU",
     "PoincareResidual",
+    "ProgressiveShrink",
+    "QuantConv2d",
     "QuantEmbedding",
     "QuantLinear",
     "Shrinking",
     "SparseConv1x1",
     "SparseLinear",
     "TopKFFN",
+    "UniformDisk",
     "WrappedNormal",
     "attention",
     "beta_concat",

@@ -48,12 +48,18 @@ class _Tracer(fx.Tracer):
         return not any(True for _ in m.children()) or super().is_leaf_module(m, name)
 
 
+#: what makes one residual stream of two
+_SUMS = {operator.add, operator.iadd, torch.add}
+
+
 @dataclass
 class Chain:
-    """A layer, what its channels go through one by one, and the layers that read each as a run of inputs of this length."""
+    """A layer, what its channels go through one by one, and the layers that read each as a run of inputs of this length; with
+    it the others whose channels are added to its own."""
 
     name: str
     size: int
+    makers: list[str] = field(default_factory=list)
     through: list[str] = field(default_factory=list)
     readers: list[tuple[str, int]] = field(default_factory=list)
 
@@ -89,8 +95,8 @@ class Graph:
         kinds = (nn.Linear, nn.modules.conv._ConvNd)
         return [n for n in self.calls.nodes if n.op == "call_module" and isinstance(self.modules[str(n.target)], kinds)]
 
-    def chain(self, node: fx.Node) -> Chain:
-        """What follows a layer, or an `Unclear` that says which step is not understood."""
+    def chain(self, node: fx.Node, coupled: bool = False) -> Chain:
+        """What follows a layer, or an `Unclear` that says which step is not understood; through sums if they couple."""
         module = self.own(node)
         if kind_of(module) != "layer":
             raise Unclear(
@@ -100,7 +106,7 @@ class Graph:
         if type(module) is not nn.Linear and len(_shape(node)) != module.weight.ndim:
             raise Unclear("the example is no batch of images")
         made = Chain(str(node.target), _shape(node)[axis])
-        self._follow(node, axis, 1, made)
+        self._follow(node, axis, made, coupled)
         if not made.readers:
             raise Unclear("nothing reads it")
         return made
@@ -118,11 +124,39 @@ class Graph:
             raise Unclear(f"{node.target} has hooks or a forward of its own")
         return module
 
-    def _follow(self, node: fx.Node, axis: int, run: int, made: Chain) -> None:
-        for user in node.users:
-            step = self._step(node, user, axis, run, made)
-            if step is not None:
-                self._follow(user, *step, made)
+    def _follow(self, first: fx.Node, axis: int, made: Chain, coupled: bool) -> None:
+        """Goes on to what uses the channels, and from a sum back to what else is in it."""
+        there = dict[fx.Node, tuple[int, int]]()
+        todo: list[tuple[fx.Node, int, int, bool]] = [(first, axis, 1, True)]
+        while todo:
+            node, axis, run, back = todo.pop()
+            if node in there:
+                if there[node] != (axis, run):
+                    raise Unclear(f"{node} has the channels along two axes")
+                continue
+            there[node] = axis, run
+            if back:
+                todo += [(a, axis, run, True) for a in self._made_of(node, axis, run, made)]
+            for user in node.users:
+                if coupled and _is_sum(user):
+                    todo.append((user, axis, run, True))
+                elif (step := self._step(node, user, axis, run, made)) is not None:
+                    todo.append((user, *step, False))
+
+    def _made_of(self, node: fx.Node, axis: int, run: int, made: Chain) -> list[fx.Node]:
+        """Where the channels of a part of a sum come from: a layer, which is one of the makers, or the node before."""
+        if _is_sum(node):
+            return [a for a in node.args if isinstance(a, fx.Node)]
+        if node.op == "call_module" and kind_of(self.modules[str(node.target)]) == "layer":
+            module = self.own(node)
+            if axis != (len(_shape(node)) - 1 if type(module) is nn.Linear else 1) or run != 1:
+                raise Unclear(f"{node.target} gives the channels as another axis")
+            made.makers.append(str(node.target))
+            return []
+        before = node.args[0] if node.args else None
+        if not isinstance(before, fx.Node) or self._step(before, node, axis, run, made) != (axis, run):
+            raise Unclear(f"it is added to {node}, which no layer makes")
+        return [before]
 
     def _step(self, node: fx.Node, user: fx.Node, axis: int, run: int, made: Chain) -> tuple[int, int] | None:
         """Where the channels lie after a call, and how many numbers in a row are of one; None where they end."""
@@ -178,7 +212,8 @@ class Graph:
             return None
         if run != 1:
             raise Unclear(f"{what} takes several numbers of a channel")
-        made.through.append(str(user.target))
+        if str(user.target) not in made.through:
+            made.through.append(str(user.target))
         return axis, run
 
     @staticmethod
@@ -204,6 +239,14 @@ def _shape(node: fx.Node) -> tuple[int, ...]:
     if not hasattr(made, "shape"):
         raise Unclear(f"{node} is no tensor")
     return tuple(made.shape)
+
+
+def _is_sum(node: fx.Node) -> bool:
+    """Whether a call adds two arrays of one shape."""
+    called = node.op == "call_function" and node.target in _SUMS and not node.kwargs
+    if not called or len(node.args) != 2 or not all(isinstance(a, fx.Node) for a in node.args):
+        return False
+    return len({_shape(a) for a in node.args if isinstance(a, fx.Node)}) == 1
 
 
 def _ends(user: fx.Node) -> tuple[int, int]:

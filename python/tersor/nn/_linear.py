@@ -1,5 +1,5 @@
-"""What may be taken for a dense linear layer. The one rule: its forward pass is torch's, its weight [out, in] and the one that
-this pass would use; all else is refused by name.
+"""What may be taken for a dense layer of torch. The one rule: its forward pass is torch's, its weight the one that this pass
+would use; all else is refused by name.
 """
 
 from __future__ import annotations
@@ -23,57 +23,62 @@ _HOOKS = {
 }
 
 
-def parts_of(who: str, linear: Any) -> tuple[Tensor, Tensor | None]:
-    """The weight and the bias of a ``torch.nn.Linear``, or of what computes as it, in a forward pass of `eval` mode."""
-    if isinstance(linear, nn.Linear):
-        return _made(who, "linear", linear, nn.Linear)
-    kind = type(linear).__name__
+def transposed(layer: Any) -> bool:
+    """Whether a layer is transformers' Conv1D (of GPT-2 and its like): linear, with a weight [in, out]."""
+    kind = type(layer)
+    return kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils"
+
+
+def parts_of(who: str, layer: Any, of: type[nn.Module] = nn.Linear) -> tuple[Tensor, Tensor | None]:
+    """The weight and the bias of a ``torch.nn.Linear`` (or `of`), or of what computes as it, in a pass of `eval` mode."""
+    what = "linear" if of is nn.Linear else "conv"
+    if isinstance(layer, of):
+        return _made(who, what, layer, of)
+    if of is nn.Linear and transposed(layer):
+        weight, bias = _made(who, what, layer, type(layer))
+        return weight.t().contiguous(), bias
+    kind = type(layer).__name__
     hint = ""
-    if kind == "Conv1D":
-        hint = "; its weight is [in, out]: make a torch.nn.Linear of the transposed weight"
-    elif isinstance(linear, type):
-        kind = f"the class {linear.__name__}"
-    elif isinstance(linear, Tensor):
+    if isinstance(layer, type):
+        kind = f"the class {layer.__name__}"
+    elif isinstance(layer, Tensor):
         hint = "; the constructor takes an encoded or a sparse weight"
-    raise TypeError(f"{who}: linear must be a torch.nn.Linear, got {kind}{hint}")
+    raise TypeError(f"{who}: {what} must be a torch.nn.{of.__name__}, got {kind}{hint}")
 
 
 def conv_parts(who: str, conv: Any) -> tuple[Tensor, Tensor | None]:
     """As `parts_of`, of a ``torch.nn.Conv2d`` that is a linear layer at every pixel."""
-    if not isinstance(conv, nn.Conv2d):
-        raise TypeError(f"{who}: conv must be a torch.nn.Conv2d, got {type(conv).__name__}")
-    wanted = {"kernel_size": (1, 1), "stride": (1, 1), "groups": 1}
-    for name, value in wanted.items():
+    weight, bias = parts_of(who, conv, nn.Conv2d)
+    for name, value in {"kernel_size": (1, 1), "stride": (1, 1), "groups": 1}.items():
         if (got := getattr(conv, name)) != value:
             raise ValueError(f"{who}: {name} of conv must be {value}, got {got}")
     if conv.padding not in ((0, 0), "valid", "same"):
         raise ValueError(f"{who}: padding of conv must be (0, 0), got {conv.padding}")
-    weight, bias = _made(who, "conv", conv, nn.Conv2d)
     return weight[:, :, 0, 0], bias
 
 
 @torch.no_grad()
-def _made(who: str, name: str, linear: Any, plain: Any) -> tuple[Tensor, Tensor | None]:
-    if isinstance(linear._parameters.get("weight"), nn.UninitializedParameter):
-        raise TypeError(f"{who}: {name} has no weight yet: a lazy layer gets it in its first call")
-    hint = "make a torch.nn.Linear of the weight and the bias that are meant"
-    kind = type(linear).__name__
-    if "forward" in vars(linear):
-        raise TypeError(f"{who}: the forward of {name} ({kind}) has been replaced, which would be lost; {hint}")
-    if type(linear).forward is not plain.forward:
-        raise TypeError(f"{who}: {name} is a {kind} with a forward of its own, which would be lost; {hint}")
-    for place, word in _HOOKS.items():
-        for hook in getattr(linear, place).values():
+def _made(who: str, what: str, layer: Any, of: Any) -> tuple[Tensor, Tensor | None]:
+    if isinstance(layer._parameters.get("weight"), nn.UninitializedParameter):
+        raise TypeError(f"{who}: {what} has no weight yet: a lazy layer gets it in its first call")
+    hint = f"make a torch.nn.{of.__name__} of the weight and the bias that are meant"
+    kind = type(layer).__name__
+    if "forward" in vars(layer):
+        raise TypeError(f"{who}: the forward of {what} ({kind}) has been replaced, which would be lost; {hint}")
+    if any(getattr(type(layer), f) is not getattr(of, f) for f in ("forward", "_conv_forward") if hasattr(of, f)):
+        raise TypeError(f"{who}: {what} is a {kind} with a forward of its own, which would be lost; {hint}")
+    for place, name in _HOOKS.items():
+        for hook in getattr(layer, place).values():
             if place != "_forward_pre_hooks" or not isinstance(hook, _MAKERS):
                 said = getattr(hook, "__qualname__", type(hook).__name__)
-                raise TypeError(f"{who}: {name} has a {word} ({said}), which would be lost; remove it first")
-    if linear._forward_pre_hooks:
+                raise TypeError(f"{who}: {what} has a {name} ({said}), which would be lost; remove it first")
+    if layer._forward_pre_hooks:
         # hooks leave what they make in the layer: in one that shares its parameters, and is thrown away
-        shown = object.__new__(type(linear))
-        vars(shown).update(vars(linear), training=False)
-        for hook in linear._forward_pre_hooks.values():
+        shown = object.__new__(type(layer))
+        vars(shown).update(vars(layer), training=False)
+        for hook in layer._forward_pre_hooks.values():
             hook(shown, ())
-        linear = shown
-    if not isinstance(linear.weight, Tensor):
-        raise TypeError(f"{who}: the weight of {name} must be a tensor, got {type(linear.weight).__name__}")
-    return linear.weight.detach(), linear.bias
+        layer = shown
+    if not isinstance(layer.weight, Tensor):
+        raise TypeError(f"{who}: the weight of {what} must be a tensor, got {type(layer.weight).__name__}")
+    return layer.weight.detach(), layer.bias

@@ -14,24 +14,13 @@ from tersor.nn.curvature import Curvature, curvature
 from tersor.nn.linear import PoincareLinear
 
 
-def midpoints(weights: Tensor, x: Tensor, c: Any, eps: float | str = "tight") -> Tensor:
-    r"""Midpoints of points [..., M, d], one for each row of weights [..., N, M] that are not negative.
-
-    Notes
-    -----
-    :math:`m = N/(T + \sqrt{T^2 - c\|N\|^2})` with :math:`N = \sum w\lambda x`, :math:`T = \sum w(\lambda - 1)`, as two products
-    in float64; the root is at least :math:`\sum w`. One product writes N M numbers and none of N M d.
-    """
-    w, p = weights.double(), x.double()
-    factor = hyperbolic.lambda_x(p, c, keepdim=True)
-    total, top = w.sum(-1, keepdim=True), w @ (factor - 1)
-    space = w @ (factor * p)
-    square = top.square() - c * space.square().sum(-1, keepdim=True)
-    least = total.square()
-    root = torch.where(square < least, least, square).sqrt()
-    below = top + root
-    y: Tensor = hyperbolic.project((space / torch.where(below > 0, below, 1)).to(x.dtype), c, eps)
-    return y
+def shares(distances: Tensor, scale: Any, mask: Tensor | None) -> Tensor:
+    r""":math:`\operatorname{softmax}(-\text{scale}\cdot d)` where a query may look; zeros where it may look nowhere."""
+    logits = -scale * distances
+    if mask is None:
+        return torch.softmax(logits, -1)
+    weights = torch.softmax(logits.masked_fill(~mask, -torch.inf), -1)
+    return torch.where(mask.any(-1, keepdim=True), weights, 0)
 
 
 def attention(
@@ -75,13 +64,8 @@ def attention(
         return exactly(attention, q, k, v, c, scale=scale, mask=mask, ball=ball, eps=eps)
     if not ball:
         q, k, v = (hyperbolic.expmap0(x, c) for x in (q, k, v))
-    logits = -scale * hyperbolic.cdist(q, k, c)
-    if mask is not None:
-        logits = logits.masked_fill(~mask, -torch.inf)
-    weights = torch.softmax(logits, -1)
-    if mask is not None:
-        weights = torch.where(mask.any(-1, keepdim=True), weights, 0)
-    y = midpoints(weights, v, c, eps)
+    weights = shares(hyperbolic.cdist(q, k, c), scale, mask)
+    y: Tensor = hyperbolic.weighted_midpoint_bmm(v, weights.to(v.dtype), c, eps)
     return y if ball else hyperbolic.logmap0(y, c)
 
 

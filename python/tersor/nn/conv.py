@@ -18,10 +18,11 @@ from tersor.nn.linear import identity_
 Pair = int | tuple[int, int]
 
 
-def _pair(name: str, value: Pair, least: int) -> tuple[int, int]:
+def pair(layer: nn.Module, name: str, value: Pair, least: int) -> tuple[int, int]:
+    """Two sizes, of which one may stand for both."""
     a, b = (value, value) if isinstance(value, int) else value
     if a < least or b < least:
-        raise ValueError(f"PoincareConv2d: {name} must be {least} or more, got {value}")
+        raise ValueError(f"{type(layer).__name__}: {name} must be {least} or more, got {value}")
     return int(a), int(b)
 
 
@@ -70,9 +71,9 @@ class PoincareConv2d(nn.Module):
     ) -> None:
         super().__init__()
         self.in_channels, self.out_channels, self.ball, self.eps = in_channels, out_channels, ball, eps
-        self.kernel_size = _pair("kernel_size", kernel_size, 1)
-        self.stride, self.padding = _pair("stride", stride, 1), _pair("padding", padding, 0)
-        self.dilation = _pair("dilation", dilation, 1)
+        self.kernel_size = pair(self, "kernel_size", kernel_size, 1)
+        self.stride, self.padding = pair(self, "stride", stride, 1), pair(self, "padding", padding, 0)
+        self.dilation = pair(self, "dilation", dilation, 1)
         self.curvature = curvature(c, learnable, device)
         shape = (out_channels, in_channels, *self.kernel_size)
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))

@@ -4,6 +4,7 @@ layers back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +14,16 @@ from torch import nn
 
 from tersor.checkpoint._parts import held
 from tersor.checkpoint._patterns import Patterns
+from tersor.nn._linear import transposed
 from tersor.nn.quant import QuantLinear
+from tersor.nn.quant_conv import QuantConv2d
 from tersor.nn.sparse import SparseLinear
 from tersor.quant import Encoded
+from tersor.quant._encoded import scheme as find_scheme
 from tersor.sparse._crossover import FLOOR, SURE, crossover
 
+#: the encoded layer of each dense one
+CODED: dict[type[nn.Module], Any] = {nn.Linear: QuantLinear, nn.Conv2d: QuantConv2d}
 #: what brings layers back
 DENSE = "dense"
 #: layers of few weights, and the share of zeros from which on those are exchanged that are too small to be measured
@@ -52,22 +58,23 @@ def convert(
     exclude: Sequence[str] = (),
     rows: int = 16,
 ) -> Conversion:
-    r"""Exchanges the linear layers of a model for `QuantLinear` or `SparseLinear` ones, in place, or brings them back.
+    r"""Exchanges the layers of a model for `QuantLinear`, `QuantConv2d` or `SparseLinear` ones, in place, or brings them back.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Modules of its own classes stay; each ``torch.nn.Linear`` in it is exchanged, once, also where it stands at several
-        names.
+        Modules of its own classes stay; each ``torch.nn.Linear`` and ``torch.nn.Conv2d`` in it is exchanged, once, also where
+        it stands at several names; so is transformers' ``Conv1D``, a linear layer of a transposed weight, which comes back as
+        a ``torch.nn.Linear``.
     scheme : str, or a mapping of names to Encoded
         "int8-row", "int4-g128", "nf4" or another of `tersor.quant.encode`; or "sparse", which makes a `SparseLinear` of each
-        layer that was pruned so far that this is faster (see ``rows``); or "dense", which makes a ``torch.nn.Linear`` of the
-        weight of each `QuantLinear` and `SparseLinear`; or the codes of the weights themselves by name, as
-        `tersor.convert.load_encoded` reads them from a file: a name is that of a layer, or one ends with the other and with no
-        other's, so that a head or a prefix more on either side does not matter.
+        linear layer that was pruned so far that this is faster (see ``rows``); or "dense", which brings back torch's own
+        layers, with the weights that `QuantLinear`, `QuantConv2d` and `SparseLinear` hold; or the codes of the weights
+        themselves by name, as `tersor.convert.load_encoded` reads them from a file: a name is that of a layer, or one ends with
+        the other and with no other's, so that a head or a prefix more on either side does not matter.
     activations : "float" or "int8"
     release : bool
-        See `QuantLinear` on both.
+        See `QuantLinear` on both. Convolutions keep their codes; with int8 activations those in groups (depthwise) are left.
     include, exclude : shell patterns on names of modules
         What is included is exchanged even if it is a router, shares its weight or has few zeros; one that names nothing is an
         error.
@@ -78,11 +85,10 @@ def convert(
     Returns
     -------
     Conversion
-        The names, and the reason for every linear layer that was left: excluded; a router; a weight that another module uses
-        too (a head tied to its table of embeddings), or that torch's own attention and encoder layer read by themselves; a
-        forward or hooks of its own; groups that do not divide its rows; too few zeros; no codes among those
-        given. Codes that no linear layer
-        goes by the name of are there too.
+        The names, and the reason for every layer of these kinds that was left: excluded; a router; a weight that another
+        module uses too (a head tied to its table of embeddings), or that torch's own attention and encoder layer read by
+        themselves; a forward or hooks of its own; groups that do not divide its rows; too few zeros; no codes among those
+        given. Codes that no layer goes by the name of are there too.
 
     Raises
     ------
@@ -117,28 +123,40 @@ def convert(
         )
     codes, scheme = (None, scheme) if isinstance(scheme, str) else (dict(scheme), "int8-row")
     back = scheme == DENSE
-    kind: Any = (QuantLinear, SparseLinear) if back else nn.Linear
-    if isinstance(model, (nn.Linear, QuantLinear, SparseLinear)):
-        way = "SparseLinear.from_dense" if scheme == SPARSE else "QuantLinear.from_float"
+    kinds: tuple[type[nn.Module], ...] = (nn.Linear,) if scheme == SPARSE else tuple(CODED)
+    kind = (QuantLinear, QuantConv2d, SparseLinear) if back else kinds
+    if isinstance(model, (*CODED, QuantLinear, QuantConv2d, SparseLinear)):
+        coded = next((new.__name__ for old, new in CODED.items() if isinstance(model, old)), "QuantLinear")
+        way = "SparseLinear.from_dense" if scheme == SPARSE else f"{coded}.from_float"
         raise TypeError(f"convert: model is a {type(model).__name__} itself; use {way}, or put it in a module")
     if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
         raise ValueError(f"convert: rows must be a positive integer, got {rows!r}")
     if scheme == SPARSE and activations != "float":
         raise ValueError(f"convert: a sparse layer takes activations as they come, got activations={activations!r}")
-    if not back and scheme != SPARSE:  # refuses what it does not know
-        QuantLinear.empty(0, 0, scheme, bias=False, activations=activations)
+    if not back and scheme != SPARSE:
+        how = find_scheme(scheme, "convert")
+        if activations not in ("float", "int8"):
+            raise ValueError(f"convert: activations must be 'float' or 'int8', got {activations!r}")
+        if how.block:
+            raise ValueError(f"convert: {scheme} is a layout of files, which no layer keeps")
+        if how.places and activations == "int8":
+            raise ValueError(f"convert: int8 activations go with integer weights, {scheme} are no integers")
     names: dict[int, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(id(module), []).append(name)
-    found = {name: m for name, m in model.named_modules() if isinstance(m, kind)}
+    found = {name: m for name, m in model.named_modules() if isinstance(m, kind) or (not back and transposed(m))}
     patterns = Patterns(include, exclude, "convert")
     patterns.check(f"{name}.weight" for every in names.values() for name in every)
     shared = {} if back else _shared(model)
     made: dict[str, nn.Module] = {}
     left: dict[str, str] = {}
     own = {} if codes is None else _paired(found, codes, left)
+
+    def options(module: nn.Module) -> dict[str, bool]:
+        return {} if isinstance(module, nn.Conv2d) else {"release": release}
+
     for name, module in model.named_modules():
-        if not isinstance(module, kind):
+        if name not in found:
             if name and not any(True for _ in module.children()) and patterns.included(f"{name}.weight"):
                 left[name] = f"a {type(module).__name__} is not exchanged"
             continue
@@ -157,9 +175,9 @@ def convert(
                         continue
                     made[name] = few
                 elif codes is not None:
-                    made[name] = QuantLinear.of(own[name], module, activations, release=release)
+                    made[name] = _coded(module).of(own[name], module, activations, **options(module))
                 else:
-                    made[name] = QuantLinear.from_float(module, scheme, activations, release=release)
+                    made[name] = _coded(module).from_float(module, scheme, activations, **options(module))
                 continue
             except (TypeError, ValueError) as error:
                 why = str(error)
@@ -174,6 +192,11 @@ def _enough(layer: SparseLinear, rows: int) -> float:
     if size < FLOOR or layer.data.device.type != "cpu" or layer.data.numel() <= SURE * size:
         return ENOUGH
     return crossover((layer.out_features, layer.in_features), rows, layer.data.dtype)
+
+
+def _coded(module: nn.Module) -> Any:
+    """The class of encoded layers that a dense one is exchanged for."""
+    return next((new for old, new in CODED.items() if isinstance(module, old)), QuantLinear)
 
 
 def _paired(layers: Mapping[str, Any], codes: Mapping[str, Encoded], left: dict[str, str]) -> dict[str, Encoded]:
@@ -193,10 +216,10 @@ def _paired(layers: Mapping[str, Any], codes: Mapping[str, Encoded], left: dict[
             left[name] = f"codes that may be of {' or '.join(alike)}" if alike else "codes of no linear layer"
             continue
         layer = layers[alike[0]]
-        if tuple(code.shape) != (layer.out_features, layer.in_features):
+        shape = tuple(layer.weight.shape)[:: -1 if transposed(layer) else 1]
+        if tuple(code.shape) != (shape[0], math.prod(shape[1:])):
             raise ValueError(
-                f"convert: codes {name!r} are of shape {tuple(code.shape)}, the layer {alike[0]!r} is "
-                f"{(layer.out_features, layer.in_features)}"
+                f"convert: codes {name!r} are of shape {tuple(code.shape)}, the layer {alike[0]!r} is {shape}"
             )
         if alike[0] in taken:
             raise ValueError(f"convert: {taken[alike[0]]!r} and {name!r} are both codes of the layer {alike[0]!r}")
@@ -235,7 +258,7 @@ def _shared(model: nn.Module) -> dict[int, str]:
             others |= dict.fromkeys(
                 map(id, (module.linear1, module.linear2)), "torch's encoder layer reads its weight itself"
             )
-        if not isinstance(module, nn.Linear):
+        if not (isinstance(module, tuple(CODED)) or transposed(module)):
             for parameter in module._parameters.values():
                 if parameter is not None:
                     others.setdefault(id(parameter), name)
@@ -243,17 +266,26 @@ def _shared(model: nn.Module) -> dict[int, str]:
 
 
 @torch.no_grad()
-def _dense(layer: Any) -> nn.Linear:
+def _dense(layer: Any) -> nn.Module:
     bias = layer.bias
+    if getattr(layer, "activation", None):
+        raise ValueError(
+            f"convert: it has an activation of its own, {layer.activation}, which a dense layer would lack"
+        )
     if isinstance(layer, SparseLinear):
         weight, grad = layer.to_dense(), layer.data.requires_grad
     else:
         weight, grad = layer.weight.to(getattr(torch, layer.dtype)), bias is None or bias.requires_grad
-    linear = nn.Linear(layer.in_features, layer.out_features, bias is not None, device="meta")
-    linear.weight = nn.Parameter(weight, requires_grad=grad)
+    made: nn.Module
+    if isinstance(layer, QuantConv2d):
+        shape: Any = layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, bias is not None
+        made = nn.Conv2d(layer.in_channels, layer.out_channels, *shape, layer.padding_mode, device="meta")
+    else:
+        made = nn.Linear(layer.in_features, layer.out_features, bias is not None, device="meta")
+    made.weight = nn.Parameter(weight, requires_grad=grad)
     if bias is not None:
-        linear.bias = nn.Parameter(bias.detach().clone(), requires_grad=bias.requires_grad)
-    return linear.train(layer.training)
+        made.bias = nn.Parameter(bias.detach().clone(), requires_grad=bias.requires_grad)
+    return made.train(layer.training)
 
 
 def _exchange(model: nn.Module, made: Mapping[int, nn.Module]) -> None:

@@ -10,10 +10,9 @@ import torch
 
 from tersor import prune
 from tersor._arrays import whole
-from tersor._values import number
+from tersor._values import number, one_of
 from tersor.nn._steps import Steps, check_optimizer, closure_of
 from tersor.nn.masks import Masks
-from tersor.prune._run import one_of
 from tersor.random import TAGS, philox4x32
 
 #: the stream of the words that make a seed for each step and layer; what grows has the one before

@@ -18,16 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from tersor import prune
-from tersor._arrays import FLOATS, dtype_name, is_distributed, whole
+from tersor._arrays import dtype_name, is_distributed, whole
+from tersor._values import one_of
 from tersor.checkpoint._patterns import Patterns
+from tersor.nn._held import Held, masked
 from tersor.nn._masked import SUFFIX, buffered, chosen, each, said, scored
-from tersor.nn._steps import check_optimizer, closure_of
+from tersor.nn._steps import check_optimizer
 from tersor.prune._rank import share
-from tersor.prune._run import one_of
 from tersor.prune.apply import prune_inplace
 
 
-class Masks(Mapping[str, Tensor]):
+class Masks(Held, Mapping[str, Tensor]):
     r"""Masks of a model's weights: a mapping of names to bool tensors, True where a weight is kept.
 
     Parameters
@@ -269,7 +270,7 @@ class Masks(Mapping[str, Tensor]):
     def mask_gradients(self) -> Masks:
         """Makes the gradients of what is pruned +0, as every step does by itself: for who looks at gradients before."""
         for name, mask in self.items():
-            _mask(self.weight(name).grad, mask)
+            masked(self.weight(name).grad, mask)
         return self
 
     def remove(self) -> nn.Module:
@@ -327,50 +328,3 @@ class Masks(Mapping[str, Tensor]):
                 pre.remove(), post.remove()
         self._hooks = [] if optimizer is None else [(o, hooks) for o, hooks in self._hooks if o is not optimizer]
         return self
-
-    def _own(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-        """The weights that an optimizer moves."""
-        there = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        return {name: w for name in self if id(w := self.weight(name)) in there}
-
-    def _clean(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """By weight, the mask under which all that this optimizer remembers is 0."""
-        return next(hooks[2] for other, hooks in self._hooks if other is optimizer)
-
-    def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        clean, inside = self._clean(optimizer), closure_of(args, kwargs)
-        for name, weight in self._own(optimizer).items():
-            if not _mask(weight.grad, self[name]) or inside:
-                clean.pop(name, None)  # gradients that nobody could mask: the state is masked after the step
-
-    @torch.no_grad()
-    def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        clean = self._clean(optimizer)
-        for name, weight in self._own(optimizer).items():
-            mask, state = self[name], optimizer.state.get(weight, {})
-            # of zeros the next state is 0: it is masked where the mask is a new one, or the state was loaded
-            old = clean.get(name)
-            if old is None or old[0] is not mask or old[1] != mask._version or old[2] is not state:
-                for of in state.values():
-                    if isinstance(of, Tensor) and of.shape == mask.shape:
-                        _mask(of, mask)
-                clean[name] = mask, mask._version, state
-            prune_inplace(weight, mask)
-
-    # a copy is of masks: the optimizer of the original is not its own
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_hooks": []}
-
-
-def _mask(x: Tensor | None, mask: Tensor) -> bool:
-    """Masks what goes with a weight; whether it could be."""
-    if x is None:
-        return True
-    if x.layout != torch.strided:
-        return False
-    if dtype_name(x.dtype) in FLOATS:
-        prune_inplace(x, mask)
-    else:
-        x.masked_fill_(~mask, 0)
-    return True

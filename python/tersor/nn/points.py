@@ -162,7 +162,7 @@ class HEmbedding(nn.Module):
         if self.model == "ball":
             d, at = hyperbolic.knn(points, self.weight, k + 1, self.curvature())
         else:
-            d, at = (a[..., : k + 1] for a in self.cdist(points).sort(dim=-1, stable=True))
+            d, at = hyperbolic.pairwise.nearest(self.cdist(points), k + 1)
         return hyperbolic.pairwise.without(d, at, x[:, None])
 
     def extra_repr(self) -> str:

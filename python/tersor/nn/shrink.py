@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from tersor import prune
-from tersor._arrays import dtype_name, whole
+from tersor._arrays import dtype_name, flag, whole
+from tersor._values import one_of
 from tersor.checkpoint._patterns import Patterns
 from tersor.nn._chains import Chain, Graph, Unclear, spread
 from tersor.nn._masked import each, said
 from tersor.nn._narrow import narrow
 from tersor.prune._rank import share
-from tersor.prune._run import one_of
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ def shrink(
     min_keep: int = 1,
     round_to: int = 1,
     norm: float = 2,
+    coupled: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
 ) -> Shrinking:
@@ -78,6 +79,10 @@ def shrink(
         Layers keep a multiple of this number, or all: fewer go than the share says.
     norm : 1, 2 or inf
         Of the scores.
+    coupled : bool
+        Layers whose outputs are added are one: the same channels go out of all of them, and out of the whole residual stream.
+        Their score is the norm of all their rows that go together; `scores` has it under the name of the first. Without, they
+        stay.
     include, exclude : shell patterns on names of layers
         An included layer that is not understood is an error.
 
@@ -100,7 +105,8 @@ def shrink(
     Notes
     -----
     A channel that is taken out is missing in every sum that it was in, also where it was a constant and not 0. Of equal scores
-    the lower index stays. Residual streams stay whole, as do layers that are called twice or whose weight is shared. Weights
+    the lower index stays. Residual streams stay
+    whole unless layers are coupled, as do layers that are called twice or whose weight is shared. Weights
     are new parameters: make the optimizer afterwards. Li et al., "Pruning Filters for Efficient ConvNets" (2017).
 
     Examples
@@ -121,36 +127,40 @@ def shrink(
         if value < 1:
             raise ValueError(f"{who}: {name} must be positive, got {value}")
     graph = Graph(who, model, example if isinstance(example, tuple) else (example,))
-    chains, left = _chains(who, graph, Patterns(include, exclude, who))
+    chains, left = _chains(who, graph, Patterns(include, exclude, who), flag(f"{who}: coupled", coupled))
     names = [c.name for c in chains]
     with said(who, names):
         ranks = _scores(graph, chains, scores, norm)
         masks = _masks(ranks, sparsity, scope, least, step)
     before = sum(p.numel() for p in model.parameters())
-    kept = {c.name: mask.nonzero()[:, 0] for c, mask in zip(chains, masks, strict=True)}
+    kept = {name: mask.nonzero()[:, 0] for c, mask in zip(chains, masks, strict=True) for name in c.makers}
     for chain in chains:
         keep = kept[chain.name]
         if len(keep) == chain.size:
             continue
-        narrow(graph.modules[chain.name], keep, outputs=True)
-        for name in chain.through:
+        for name in (*chain.makers, *chain.through):
             narrow(graph.modules[name], keep, outputs=True)
         for name, run in chain.readers:
             narrow(graph.modules[name], spread(keep, run), outputs=False)
     return Shrinking(kept, left, (before, sum(p.numel() for p in model.parameters())))
 
 
-def _chains(who: str, graph: Graph, patterns: Patterns) -> tuple[list[Chain], dict[str, str]]:
+def _chains(who: str, graph: Graph, patterns: Patterns, coupled: bool) -> tuple[list[Chain], dict[str, str]]:
     chains, left = list[Chain](), dict[str, str]()
     layers = graph.layers()
     patterns.check(f"{n.target}.weight" for n in layers)
     for node in layers:
         name = str(node.target)
+        if any(name in c.makers for c in chains):
+            continue
         if patterns.excluded(f"{name}.weight") or not patterns.wants(f"{name}.weight"):
             left[name] = "excluded" if patterns.excluded(f"{name}.weight") else "not included"
             continue
         try:
-            chains.append(graph.chain(node))
+            made = graph.chain(node, coupled)
+            if odd := [m for m in made.makers if not patterns.wants(f"{m}.weight") or patterns.excluded(f"{m}.weight")]:
+                raise Unclear(f"its outputs are added to those of {odd[0]}, which is not to be made smaller")
+            chains.append(made)
         except Unclear as e:
             if patterns.include:
                 raise TypeError(f"{who}: {name} cannot be made smaller: {e}") from None
@@ -162,7 +172,7 @@ def _chains(who: str, graph: Graph, patterns: Patterns) -> tuple[list[Chain], di
 
 def _scores(graph: Graph, chains: list[Chain], scores: Any, norm: float) -> list[Tensor]:
     if scores is None:
-        return [prune.row_scores(graph.modules[c.name].weight.detach(), norm=norm) for c in chains]
+        return [_together([graph.modules[m].weight.detach() for m in c.makers], norm) for c in chains]
     if not isinstance(scores, Mapping):
         raise TypeError(f"scores must be a mapping of names to tensors, got {type(scores).__name__}")
     if odd := scores.keys() ^ {c.name for c in chains}:
@@ -177,6 +187,12 @@ def _scores(graph: Graph, chains: list[Chain], scores: Any, norm: float) -> list
         if tuple(x.shape) != (c.size,):
             raise ValueError(f"scores of {c.name!r} must have shape ({c.size},), got {tuple(x.shape)}")
     return [scores[c.name].detach() for c in chains]
+
+
+def _together(weights: list[Tensor], norm: float) -> Tensor:
+    """The norm of the rows of all of them."""
+    rows = [prune.row_scores(w, norm=norm) for w in weights]
+    return rows[0] if len(rows) == 1 else prune.row_scores(torch.stack(rows, 1), norm=norm)
 
 
 def _masks(ranks: list[Tensor], sparsity: Any, scope: str, least: int, step: int) -> list[Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tersor import _dtensor, hyperbolic, lorentz
+from tersor._arrays import dtype_name
 from tersor._values import number
 
 #: the models of hyperbolic space, by the families that have their maps
@@ -51,7 +52,7 @@ class Place(NamedTuple):
             raise ValueError(f"{who}: the hyperboloid has no edge for a margin, got {self.margin}")
         if self.c is None:
             return
-        if not isinstance(self.c, (int, float, np.number, Tensor, torch.nn.Module)):
+        if isinstance(self.c, bool) or not isinstance(self.c, (int, float, np.number, Tensor, torch.nn.Module)):
             raise TypeError(f"{who}: c must be None, a number, a tensor or a Curvature, got {type(self.c).__name__}")
         if isinstance(self.c, int):
             number(who, "c", self.c)
@@ -86,6 +87,8 @@ def check_silent(who: str, p: Tensor) -> None:
 def check_value(who: str, c: Any) -> None:
     if not isinstance(c, (float, Tensor)):
         raise TypeError(f"{who}: c must give a tensor, got {type(c).__name__}")
+    if isinstance(c, Tensor) and not c.is_floating_point():
+        raise TypeError(f"{who}: c must be of a float type, got {dtype_name(c.dtype)}")
     whole: Any = c
     whole = whole.full_tensor() if _dtensor.distributed(c) else torch.as_tensor(c)
     if not bool((whole.isfinite() & (whole >= 0)).all()):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tersor import _dtensor, hyperbolic, lorentz
-from tersor._arrays import flag
+from tersor._arrays import dtype_name, flag
 from tersor._values import number
 from tersor.lorentz._space import reach, shortened
 from tersor.optim import _place
@@ -50,6 +50,8 @@ class Riemannian(torch.optim.Optimizer):
                 raise ValueError(f"{name}: {key} must not be negative, got {group[key]}")
         flag(f"{name}: maximize", group["maximize"])
         for p in group["params"]:
+            if not p.is_floating_point():
+                raise TypeError(f"{name}: a parameter must be of a float type, got {dtype_name(p.dtype)}")
             if _dtensor.distributed(p) and any(at.is_partial() for at in p.placements):
                 raise TypeError(f"{name}: a parameter is a DTensor with {p.placements}: a sum still to be made")
         Place(group["c"], group["model"], group["margin"]).check(name, [] if group["c"] is None else group["params"])

@@ -13,16 +13,24 @@ from typing import Any as _Any
 from tersor.prune import _operators  # noqa: F401  declared by being imported
 from tersor.prune.allocate import Allocation, budget_allocate
 from tersor.prune.apply import apply_mask
+from tersor.prune.assign import assign
 from tersor.prune.calibrate import Calibrated, calibrate
 from tersor.prune.calibrated import sparsegpt, wanda_mask
+from tersor.prune.channels import interpolate_channels
+from tersor.prune.curves import rd_curve
+from tersor.prune.embedding import md_dims, prefix_mask, threshold_rows
+from tersor.prune.experts import expert_align, expert_groups, expert_merge
+from tersor.prune.federated import fedtiny_count, fedtiny_send, fedtiny_update
 from tersor.prune.histogram import MagnitudeHistogram
 from tersor.prune.layers import erk_densities, lamp_scores, uniform_densities
+from tersor.prune.lowrank import LowRankSparse, lowrank_plus_sparse
 from tersor.prune.masks import Threshold, global_masks, global_prune, global_threshold
 from tersor.prune.patterns import block_mask, nm_mask
 from tersor.prune.regrow import rigl_update, set_update
 from tersor.prune.rows import row_scores
 from tersor.prune.saliency import group_saliency
 from tersor.prune.schedules import cosine_schedule, cubic_schedule, linear_schedule
+from tersor.prune.search import Heads, head_neuron_search, layer_knapsack
 from tersor.prune.topk import topk_rows
 
 if _TYPE_CHECKING:
@@ -31,28 +39,45 @@ if _TYPE_CHECKING:
 __all__ = [
     "Allocation",
     "Calibrated",
+    "Heads",
+    "LowRankSparse",
     "MagnitudeHistogram",
     "Pruned",
     "Threshold",
     "apply_mask",
+    "assign",
     "block_mask",
     "budget_allocate",
     "calibrate",
     "cosine_schedule",
     "cubic_schedule",
     "erk_densities",
+    "expert_align",
+    "expert_groups",
+    "expert_merge",
+    "fedtiny_count",
+    "fedtiny_send",
+    "fedtiny_update",
     "global_masks",
     "global_prune",
     "global_threshold",
     "group_saliency",
+    "head_neuron_search",
+    "interpolate_channels",
     "lamp_scores",
+    "layer_knapsack",
     "linear_schedule",
+    "lowrank_plus_sparse",
+    "md_dims",
     "nm_mask",
+    "prefix_mask",
     "prune_safetensors",
+    "rd_curve",
     "rigl_update",
     "row_scores",
     "set_update",
     "sparsegpt",
+    "threshold_rows",
     "topk_rows",
     "uniform_densities",
     "wanda_mask",

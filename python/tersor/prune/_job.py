@@ -13,9 +13,11 @@ import numpy as np
 
 from tersor._arrays import dtype_name, is_tensor, ordinary
 from tersor._keys import FORMATS, Order
+from tersor._values import one_of
+from tersor.prune._bytes import BYTES, widened
 from tersor.prune._group import ALONE, Alone, Group
 from tersor.prune._rank import Plan, in_order, plan, search, share
-from tersor.prune._run import integer, one_of, order_of, ready
+from tersor.prune._run import integer, order_of, ready
 from tersor.prune._same import first_places
 from tersor.prune.histogram import MagnitudeHistogram
 
@@ -64,7 +66,7 @@ def checked(arrays: Any, what: str) -> list[Array]:
         ordinary(what, f"[{i}]", x)
         if isinstance(x, np.ndarray) == is_tensor(arrays[0]):
             raise TypeError(f"{what} must all be NumPy arrays or all torch tensors, {what}[{i}] is not like {what}[0]")
-        if dtype_name(x.dtype) not in FORMATS:
+        if dtype_name(x.dtype) not in (*FORMATS, *BYTES):
             raise TypeError(f"{what}[{i}] must hold floats, got {dtype_name(x.dtype)}")
     return arrays
 
@@ -110,7 +112,7 @@ class Job:
             ranked = checked(self.scores, "scores")
             if [tuple(s.shape) for s in ranked] != [tuple(x.shape) for x in self.arrays]:
                 raise ValueError("scores must have the shapes of the arrays")
-        self.ranked = ranked
+        self.ranked = ranked = [widened(x) for x in ranked]
         names = [dtype_name(x.dtype) for x in ranked]
         order_of(names, signed=signed, nan=self.nan)
         self.extra = 0

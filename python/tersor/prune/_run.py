@@ -10,6 +10,7 @@ import numpy as np
 from tersor._arrays import FLOATS, is_tensor, native, whole
 from tersor._keys import FORMATS, NAN, Order
 from tersor._op import AXES, OPS, Op, kernel
+from tersor._values import one_of
 
 Array = Any
 
@@ -78,14 +79,6 @@ def tally(x: Array, order: Order, keys: Sequence[int]) -> np.ndarray:
     words = np.array([signed_word(k) for k in keys], np.int64)
     run("magnitude_tally", x, words, found, order.format, order.signed, order.nan)
     return found
-
-
-def one_of(name: str, value: str, known: Sequence[str]) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be one of {', '.join(known)}, got {type(value).__name__}")
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-    return value
 
 
 def integer(name: str, value: Any) -> int:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from tersor import _allocate
-from tersor._arrays import Level
+from tersor._arrays import FLOATS, INTEGERS, Level, is_tensor
+from tersor._host import answer, held
 from tersor._op import op
 from tersor._sample import Draw
-from tersor.prune._run import one_of
+from tersor._values import one_of
 
 Array = Any
 
@@ -59,7 +63,8 @@ def budget_allocate(costs: Level, losses: Level, budget: float, *, method: str =
         May be infinite.
     method : "exact", "binned" or "lagrange"
         The best choice, proven; the best one in 16384 bins of the room beyond the cheapest amounts, each cost rounded up, or
-        what the multiplier finds where that is better; what the multiplier finds, every layer being on its lower convex hull.
+        what the multiplier finds where that is better, with what that leaves of the budget spent on what gains most for its
+        cost; what the multiplier finds, every layer being on its lower convex hull.
         The last two have the bound that the multiplier gives, and are never over the budget.
 
     Returns
@@ -97,4 +102,25 @@ def budget_allocate(costs: Level, losses: Level, budget: float, *, method: str =
     choice, loss, cost, bound = _allocate.chosen(
         name, _budget_allocate, {"costs": costs, "losses": losses}, budget, how
     )
+    if how == _allocate.BINNED:
+        choice, cost, loss = _spent(costs, losses, float(budget), choice)
+        bound = min(bound, loss)
     return Allocation(choice, cost, loss, bound)
+
+
+def _spent(costs: Level, losses: Level, budget: float, choice: Array) -> tuple[Array, float, float]:
+    """The choice with what bins left of the budget spent: the amount that gains most for its cost, as long as one fits."""
+    cost, loss = (held("budget_allocate", what, x, (*FLOATS, *INTEGERS)).astype(np.float64)
+                  for what, x in (("costs", costs), ("losses", losses)))  # fmt: skip
+    at, rows = np.array(choice.cpu().numpy() if is_tensor(choice) else choice), np.arange(len(cost))
+    while True:
+        spent = math.fsum(cost[rows, at])
+        more, gain = cost - cost[rows, at][:, None], loss[rows, at][:, None] - loss
+        better = (gain > 0) & (more <= budget - spent)
+        if not better.any():
+            return answer(at, choice), spent, math.fsum(loss[rows, at])
+        rate = np.where(better, gain / np.where(more > 0, more, 1e-300), -1.0)
+        layer, amount = np.unravel_index(int(rate.argmax()), rate.shape)
+        if math.fsum([*np.delete(cost[rows, at], layer), cost[layer, amount]]) > budget:  # by a rounding
+            return answer(at, choice), spent, math.fsum(loss[rows, at])
+        at[layer] = amount

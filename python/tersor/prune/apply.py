@@ -9,6 +9,7 @@ import numpy as np
 from tersor._arrays import Mask, is_distributed
 from tersor._op import op
 from tersor._sample import Draw
+from tersor.prune._bytes import clear, is_bytes
 
 Array = Any
 
@@ -53,6 +54,9 @@ def apply_mask_bwd(g: Array, mask: Array) -> Array:
 
 
 def prune_inplace(x: Array, mask: Array) -> None:
+    if is_bytes(x) and not is_distributed(x):
+        clear(x, mask)
+        return
     if isinstance(x, np.ndarray):
         if x.flags.c_contiguous and x.flags.aligned:
             apply_mask(x, mask, out=x)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from tersor._arrays import torch_module
+from tersor._values import one_of, readable
 from tersor.prune._rank import share
-from tersor.prune._run import one_of
 from tersor.prune.apply import apply_mask
 from tersor.prune.calibrated import sparsegpt, wanda_mask
 from tersor.prune.patterns import nm_of
@@ -81,7 +81,7 @@ def calibrate(
     Raises
     ------
     TypeError
-        If module is no torch module, or a name is no linear layer.
+        If module is no torch module, a name is no linear layer, or a weight has no memory.
     ValueError
         If there are no batches, not exactly one of sparsity and nm is given or one is out of range, the method is unknown, or a
         weight or an input holds non-finite values. The weights are then as they were.
@@ -112,6 +112,7 @@ def calibrate(
     if not batches:
         raise ValueError(f"{name}: there are no batches")
     for k, layer in chosen.items():
+        readable(name, **{f"{k}.weight": layer.weight.detach()})
         if groups and layer.in_features % groups[1]:
             left[k] = f"rows of {layer.in_features} do not divide into groups of {groups[1]}"
         elif not bool(layer.weight.isfinite().all()):

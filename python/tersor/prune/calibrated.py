@@ -9,8 +9,9 @@ import numpy as np
 
 from tersor._arrays import Number, dtype_name, is_tensor
 from tersor._op import op
-from tersor._reference import wide, xp
+from tersor._reference import quiet, wide, xp
 from tersor._sample import Draw
+from tersor._values import readable
 from tersor.prune._rank import share
 from tersor.prune.masks import global_masks
 from tersor.prune.patterns import nm_mask, nm_of
@@ -100,7 +101,7 @@ def wanda_mask(w: Array, x_norm: Number, sparsity: float | None = None, *, nm: A
     Raises
     ------
     TypeError
-        If an array is not of a float type.
+        If an array is not of a float type, or a tensor without memory.
     ValueError
         If shapes differ, numbers are out of range, or a score is not finite.
 
@@ -118,6 +119,7 @@ def wanda_mask(w: Array, x_norm: Number, sparsity: float | None = None, *, nm: A
     who = "wanda_mask"
     if w.ndim != 2:
         raise ValueError(f"{who}: w must be [out, in], got shape {tuple(w.shape)}")
+    readable(who, w=w, x_norm=x_norm)
     if tuple(getattr(x_norm, "shape", ())) != (w.shape[1],):
         raise ValueError(f"{who}: x_norm has shape {tuple(getattr(x_norm, 'shape', ()))}, w {w.shape[1]} columns")
     of = _kept(who, sparsity, nm, w.shape[1])
@@ -234,9 +236,10 @@ def sparsegpt(
     Raises
     ------
     TypeError
-        If an array is not of a float type.
+        If an array is not of a float type, or a tensor without memory.
     ValueError
-        If shapes differ, numbers are out of range, w or the Hessian is not finite, or no factor of it exists.
+        If shapes differ, numbers are out of range, w or the Hessian is not finite, no factor of it exists, or a new weight is
+        beyond the type of w.
 
     Notes
     -----
@@ -247,6 +250,7 @@ def sparsegpt(
     who = "sparsegpt"
     if w.ndim != 2:
         raise ValueError(f"{who}: w must be [out, in], got shape {tuple(w.shape)}")
+    readable(who, w=w, hessian=hessian)
     rows, cols = w.shape
     if tuple(getattr(hessian, "shape", ())) != (cols, cols):
         raise ValueError(f"{who}: hessian has shape {tuple(getattr(hessian, 'shape', ()))}, w {cols} columns")
@@ -291,8 +295,16 @@ def sparsegpt(
         new.append(xp.where(stays, x, 0.0))
         kept.append(stays)
     y, mask = (xp.concatenate(parts, 1) for parts in (new, kept))
-    y = y * 2.0**high
-    return (y.astype(w.dtype) if isinstance(w, np.ndarray) else y.to(w.dtype)), mask
+    with quiet(y):
+        y = y * 2.0**high
+        made = y.astype(w.dtype) if isinstance(w, np.ndarray) else y.to(w.dtype)
+    if not bool(xp.isfinite(made).all()):
+        beyond = float(abs(wide(y)).max())
+        raise ValueError(
+            f"{who}: a weight that makes up for others is {beyond:g}, beyond {dtype_name(w.dtype)}; prune w in a wider type, "
+            "or with a larger damp"
+        )
+    return made, mask
 
 
 def _whole(x: Array) -> Array:

@@ -13,8 +13,8 @@ import numpy as np
 
 from tersor._arrays import FLOATS, axes, flag, is_distributed
 from tersor._keys import NAN, Order
-from tersor._values import float_name
-from tersor.prune._run import integer, one_of, order_of, ready, run
+from tersor._values import float_name, one_of
+from tersor.prune._run import integer, order_of, ready, run
 
 Array = Any
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tersor.prune import _window
+from tersor.prune._bytes import clear, is_bytes
 from tersor.prune._job import Job, checked
 from tersor.prune._rank import Plan, search, tallies
 from tersor.prune._run import run, signed_word
@@ -73,8 +74,9 @@ def global_masks(
 
     Parameters
     ----------
-    arrays : list of arrays or tensors, float64, float32, float16 or bfloat16
-        Types may differ: weights are ranked by value. An array that stands twice in the list (tied weights) is one array;
+    arrays : list of arrays or tensors, float64, float32, float16, bfloat16 or float8 (e4m3fn, e5m2 and their fnuz forms)
+        Types may differ: weights are ranked by value, those of 8 bits as float16, which holds them exactly.
+        An array that stands twice in the list (tied weights) is one array;
         arrays that share part of their memory are refused. DTensors, whole or sharded along their first axis over one axis of
         their mesh, are ranked as the tensors that they stand for, by all processes together.
     sparsity : float between 0 and 1
@@ -246,6 +248,14 @@ def _kept(job: Job, which: Sequence[int], h: MagnitudeHistogram, cuts: Plan) -> 
     return Threshold(job.order.value(h.keys[0]) if h.k[0] else None, list(kept.values()))
 
 
+def _under(x: Array, mask: Array) -> Array:
+    if not is_bytes(x):
+        return apply_mask(x, mask)
+    y = x.copy() if isinstance(x, np.ndarray) else x.detach().clone()
+    clear(y, mask)
+    return y
+
+
 def global_prune(
     arrays: Arrays,
     sparsity: float | Sequence[float] | None = None,
@@ -284,7 +294,7 @@ def global_prune(
         check_apart(arrays)
     masks = global_masks(arrays, sparsity, k=k, **options)
     if not inplace:
-        return [apply_mask(x, mask) for x, mask in zip(arrays, masks, strict=True)]
+        return [_under(x, mask) for x, mask in zip(arrays, masks, strict=True)]
     for i, x in enumerate(arrays):
         prune_inplace(x, masks[i])
         masks[i] = None

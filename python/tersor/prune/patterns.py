@@ -15,8 +15,8 @@ from tersor._keys import FORMATS, NAN
 from tersor._op import op
 from tersor._reference import quiet, wide, xp
 from tersor._sample import Draw
+from tersor._values import one_of
 from tersor.prune._operators import _keys
-from tersor.prune._run import one_of
 from tersor.prune.masks import global_masks
 
 Array = Any

@@ -92,11 +92,15 @@ def rigl_update(w: Array, grad: Array, mask: Mask, fraction: float, *, regrow: b
     "Distributed Pruning Towards Tiny Neural Networks in Federated Learning" (2022).
     """
     n = _count("rigl_update", w, mask, fraction, grad=grad)
-    size = int(mask.sum())
     if not regrow:
-        n = min(n, mask.size - size if isinstance(mask, np.ndarray) else mask.numel() - size)
-    kept = _largest("rigl_update", "w", w, mask, size - n)
-    return _both(kept, _largest("rigl_update", "grad", grad, ~kept if regrow else ~mask, n))
+        n = min(n, int((~mask).sum()))
+    return swapped("rigl_update", w, mask, grad, n, regrow)
+
+
+def swapped(who: str, w: Array, mask: Array, grad: Array, n: int, regrow: bool = False) -> Array:
+    """The mask without its n smallest weights and with the n largest gradients of what is pruned then, or was before."""
+    kept = _largest(who, "w", w, mask, int(mask.sum()) - n)
+    return _both(kept, _largest(who, "grad", grad, ~kept if regrow else ~mask, n))
 
 
 def set_update(w: Array, mask: Mask, fraction: float, *, seed: int) -> Array:

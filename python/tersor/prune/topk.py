@@ -10,7 +10,8 @@ from tersor._arrays import FLOATS, dtype_name
 from tersor._keys import NAN
 from tersor._op import op
 from tersor._sample import Draw
-from tersor.prune._run import integer, one_of
+from tersor._values import one_of
+from tersor.prune._run import integer
 
 Array = Any
 

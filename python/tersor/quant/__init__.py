@@ -28,7 +28,8 @@ from tersor.quant.l1 import l1_normalize
 from tersor.quant.log import dequantize_log, fake_quantize_log, quantize_log
 from tersor.quant.measures import kl_rows, layer_cosine, qat_fraction, zd_score
 from tersor.quant.packing import pack, repack, unpack
-from tersor.quant.product import Packed, int8_matmul, packed_linear, prepack
+from tersor.quant.prepack import Packed, prepack
+from tersor.quant.product import int8_matmul, packed_linear
 from tersor.quant.qparams import choose_qparams
 from tersor.quant.reparam import Reparametrized, Tuned, bias_correction, bn_distill_loss, bn_tune, repq_reparam
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tersor import _values
 from tersor._arrays import Array, is_tensor, whole
 from tersor._arrays import detached as detached  # its own door for quantizers
 from tersor._values import float_name
@@ -35,9 +36,7 @@ def code_range(dtype: Any, name: str) -> tuple[int, int]:
 
 
 def one_of(name: str, argument: str, value: Any, known: Any) -> Any:
-    if value not in known:
-        raise ValueError(f"{name}: {argument} must be one of {', '.join(repr(k) for k in known)}, got {value!r}")
-    return known[value] if isinstance(known, dict) else value
+    return _values.one_of(f"{name}: {argument}", value, known)
 
 
 def drawn(name: str, seed: Any) -> int:
@@ -81,12 +80,20 @@ def some_value(name: str, what: str, good: Array) -> None:
         raise ValueError(f"{name}: {what}")
 
 
+def held(name: str, **arrays: Array) -> None:
+    """Refuses tensors without memory, by name, where their values decide."""
+    if any(map(is_tensor, arrays.values())):
+        from tersor import _memory
+
+        _memory.check(name, **arrays)
+
+
 def like(y: Array, x: Array) -> Array:
     """A result in the type of an argument."""
     return y.to(x.dtype) if is_tensor(y) else np.asarray(y, x.dtype)
 
 
-def within(name: str, zero_point: Array, lo: int, hi: int) -> None:
+def within(name: str, zero_point: Array, lo: int, hi: int, what: str = "zero_point") -> None:
     """Refuses a zero point that is no code: 0 could not be coded, and a reader takes it modulo the width.
 
     Not asked of what is traced, transformed or without data.
@@ -104,4 +111,4 @@ def within(name: str, zero_point: Array, lo: int, hi: int) -> None:
     else:
         return
     if not (lo <= round(least) and round(most) <= hi if least == least else True):
-        raise ValueError(f"{name}: zero_point must lie within {lo} and {hi}, got {least if least < lo else most:g}")
+        raise ValueError(f"{name}: {what} must lie within {lo} and {hi}, got {least if least < lo else most:g}")

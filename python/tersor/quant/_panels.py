@@ -1,4 +1,4 @@
-"""How packed weights lie, written plainly: the definitions that `tersor.quant.product` declares its operators with.
+"""How packed weights lie, written plainly: the definitions that `_products` declares its operators with.
 
 A panel holds sixteen outputs. Group after group of inputs it has sixteen scales (float32), with zero points of their own
 sixteen zero points (int32), then the codes, without sign: for every four inputs (eight, at 4 bits) four bytes of each output.

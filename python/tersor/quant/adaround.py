@@ -11,7 +11,7 @@ import numpy as np
 
 from tersor._arrays import FLOATS, Level, Number, cast, detached, dtype_name, torch_module, whole
 from tersor.quant._adam import Adam
-from tersor.quant._arguments import Array, code_range, quiet, some_value, within
+from tersor.quant._arguments import Array, code_range, held, quiet, some_value, within
 from tersor.quant.gptq import GPTQ
 from tersor.quant.qparams import choose_qparams
 
@@ -124,6 +124,7 @@ def prepared(
 ) -> Layer:
     """The arguments of what is learned, held to what they must be; scales are made where there are none."""
     w, h = detached(name, w), detached(name, h)
+    held(name, w=w, h=h, scale=scale, zero_point=zero_point)
     xp = np if isinstance(w, np.ndarray) else torch_module()
     for what, x, kinds in (("w", w, FLOATS), ("h", h, FLOATS[:2])):
         if dtype_name(x.dtype) not in kinds:

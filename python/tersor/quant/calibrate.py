@@ -147,8 +147,9 @@ def calibrate(
     layers : sequence of str, optional
         Names of the `torch.nn.Linear` modules; all if absent.
     weights : callable, optional
-        ``weights(batch)`` gives what each token of a batch counts, shaped like the leading axes of a layer's input. If absent,
-        an ``attention_mask`` of a mapping does, so that padding does not count.
+        ``weights(batch)`` gives what each token of a batch counts, shaped like the leading axes of a layer's input; where
+        that has a row for each sample (pooled), rows count 1 each, and any other shape is an error. If absent, an
+        ``attention_mask`` of a mapping does, so that padding does not count.
     scales : callable, optional
         ``scales(name, weight)`` gives a layer's scale and zero point (or None); if absent, as in `gptq`. With widths to choose
         it is ``scales(name, weight, bits)``.

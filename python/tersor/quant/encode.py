@@ -16,9 +16,10 @@ from tersor._sample import Quantized
 from tersor.quant import _plain as plain
 from tersor.quant._arguments import Array, detached, known, one_of, quiet, some_value, within
 from tersor.quant._blocks import _decode_gguf, _decode_table, _encode_float, _encode_gguf, _encode_table
-from tersor.quant._encoded import SCALES, Encoded, Scheme, check_parts
+from tersor.quant._encoded import Encoded, Scheme, check_parts
 from tersor.quant._encoded import scheme as find_scheme
 from tersor.quant._grids import SMALL, like
+from tersor.quant._nested import nest, unnested
 from tersor.quant._peers import SMALL as SMALL_FLOATS
 from tersor.quant.affine import quantize
 from tersor.quant.packing import pack
@@ -74,6 +75,7 @@ def encode(
     nested: bool = False,
     scale: Number = None,
     zero_point: Level = None,
+    method: str = "minmax",
     compat: str | None = None,
     nan: str = "raise",
     out: Encoded | None = None,
@@ -111,6 +113,9 @@ def encode(
         Of integer schemes: scales that are known, as learned or calibrated ones are, ``[..., 1]``, ``[..., K/G]`` or ``[]``,
         and of uint schemes their zero points, rounded half to even. Codes then have the whole range of their bits, -8 to 7 of
         int4.
+    method : "minmax", "mse", "percentile", "entropy" or "aciq"
+        Of integer schemes, how scales are chosen, as of `choose_qparams`: "mse" searches for where to cut off, and of 4 bits
+        loses a tenth to a quarter less than the largest magnitude does. All but "minmax" use the whole range of codes.
     compat : str, optional
         "bnb": the codes of bitsandbytes for nf4, fp4 and dynamic8: x times 1/s instead of x/s, and fp4's two codes for zero.
         Its bytes of two codes hold them in the other order, ``pack(codes, 4, "bnb")``. "torch", "torchao", "ct", "gptq" or, of
@@ -160,6 +165,10 @@ def encode(
         raise ValueError(f"{name}: a scale goes with int schemes, and with zero_point with uint ones, got {scheme}")
     if scale is not None and compat is not None:
         raise ValueError(f"{name}: compat={compat!r} makes scales of its own, and scale is given")
+    one_of(name, "method", method, ("minmax", "mse", "percentile", "entropy", "aciq"))
+    if method != "minmax" and (how.block or how.places or scale is not None or compat is not None):
+        what = f"{scheme}" if how.block or how.places else "scale or compat"
+        raise ValueError(f"{name}: method={method!r} chooses scales of integer schemes, and not with {what}")
     if x.ndim == 0:
         raise ValueError(f"{name}: x needs a last axis, got a 0-d array")
     last, kind = x.shape[-1], dtype_name(x.dtype)
@@ -170,6 +179,11 @@ def encode(
     if how.group and last % how.group:
         raise ValueError(f"{name}: groups of {how.group} do not divide a last axis of {last}")
     target = None if out is None else _target(out, how.name, x)
+    if method != "minmax" and last:
+        try:
+            scale, zero_point = _ranged(x, how, method, nan)
+        except ValueError as e:
+            raise ValueError(_INNER.sub(name, str(e), count=1)) from None
     shape = tuple(x.shape)
     keywords: dict[str, Any] = {}
     if target and saturate and not how.nested and scale is None:
@@ -220,6 +234,20 @@ def _made(
     else:
         made = (_encode_affine if how.affine else _encode_symmetric)(x, how.bits, group, saturate, **keywords)
     return dict(zip(("data", "scale", "zero_point"), made, strict=False))
+
+
+def _grain(x: Array, how: Scheme) -> dict[str, Any]:
+    """Which elements share a scale, as `choose_qparams` takes it."""
+    if how.group:
+        return {"group": how.group}
+    return {"axis": tuple(range(x.ndim - 1))} if how.group == 0 and x.ndim > 1 else {}
+
+
+def _ranged(x: Array, how: Scheme, method: str, nan: str) -> tuple[Array, Array]:
+    """Scales and zero points by a method."""
+    scale, zero = choose_qparams(x, how.codes, symmetric=not how.affine, method=method, nan=nan, **_grain(x, how))
+    steps = how.steps(tuple(x.shape))
+    return scale.reshape(steps), zero.reshape(steps) if how.affine else None
 
 
 def _with_scale(x: Array, how: Scheme, scale: Array, zero_point: Array, nan: str) -> dict[str, Array]:
@@ -284,14 +312,11 @@ def _target(out: Any, scheme: str, x: Array) -> tuple[Array, ...]:
 
 def _in_two_reads(x: Array, how: Any, nan: str, compat: str | None) -> tuple[Array, ...]:
     """The same for groups that no cache holds: a range, then codes, each over all threads."""
-    grain: dict[str, Any] = {"group": how.group} if how.group else {}
-    if how.group == 0:
-        grain = {"axis": tuple(range(x.ndim - 1))} if x.ndim > 1 else {}
     dtype: Any = how.codes
     if not how.affine and not compat:
         most = (1 << how.bits - 1) - 1
         dtype = (-most, most)
-    scale, zero = choose_qparams(x, dtype, symmetric=not how.affine, nan=nan, compat=compat, **grain)
+    scale, zero = choose_qparams(x, dtype, symmetric=not how.affine, nan=nan, compat=compat, **_grain(x, how))
     if how.group == 0:
         shape = (*x.shape[:-1], 1)
         scale, zero = scale.reshape(shape), zero.reshape(shape)
@@ -302,33 +327,6 @@ def _in_two_reads(x: Array, how: Any, nan: str, compat: str | None) -> tuple[Arr
     if not how.affine:
         return data, scale
     return data, scale, cast(np if isinstance(x, np.ndarray) else torch_module(), zero, "uint8")
-
-
-def _runs(v: Array) -> Array:
-    """Scales in a row as runs of `SCALES`, the last filled up with 0."""
-    xp: Any = np if isinstance(v, np.ndarray) else torch_module()
-    n = math.prod(v.shape)
-    v = xp.concatenate([v.reshape(-1), xp.zeros_like(v.reshape(-1)[:1]).repeat(-n % SCALES)])
-    return v.reshape(-(-n // SCALES), SCALES)
-
-
-def nest(scale: Array, peer: bool) -> tuple[Array, Array]:
-    """Codes of scales, and their mean with the scales of those codes."""
-    xp: Any = np if isinstance(scale, np.ndarray) else torch_module()
-    n = math.prod(scale.shape)
-    flat = cast(xp, xp.clip(scale, None, float(np.finfo(np.float32).max)), "float32").reshape(-1)
-    mean = cast(xp, cast(xp, flat, "float64").sum() / max(n, 1), "float32").reshape(1)
-    codes, over = _encode_table(_runs(flat - mean), like("dynamic8", scale), SCALES, peer, False)
-    return codes.reshape(-1)[:n].reshape(scale.shape), xp.concatenate([mean, over.reshape(-1)])
-
-
-def unnested(codes: Array, outer: Array) -> Array:
-    """Scales of their codes, float32."""
-    kind = FLOATS.index("float32")
-    runs = _decode_table(_runs(codes), outer[1:].reshape(-1, 1), like("dynamic8", codes), None, 8, SCALES, kind)
-    scales = runs.reshape(-1)[: math.prod(codes.shape)].reshape(codes.shape) + outer[0]
-    # far below the mean a scale is coded as less than nothing: the signs of its numbers would turn
-    return np.maximum(scales, 0) if isinstance(scales, np.ndarray) else scales.clamp(min=0)
 
 
 def float_scales(e: Encoded, how: Scheme) -> Array:

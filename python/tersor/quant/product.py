@@ -1,303 +1,40 @@
-r"""Products with packed weights: :math:`y = x\hat W^\top + b` with the codes of :math:`\hat W` multiplied as they are.
+r"""Products with packed weights: :math:`y = f(x\hat W^\top + b)` with the codes of :math:`\hat W` multiplied as they are.
 
-The rule of this file: weights are laid out once, by `prepack`, and no product makes a dense weight.
+The rule of this file: no product makes a dense weight; what becomes of a result (an activation, codes) is said in the call.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from typing import Any
 
 import numpy as np
 
-from tersor._arrays import Codes, Number, dtype_name, is_tensor, whole
-from tersor._op import op
-from tersor._reference import there
-from tersor._sample import Draw
-from tersor.quant import _panels as lay
-from tersor.quant import _plain
-from tersor.quant._arguments import Array, detached, one_of
-from tersor.quant._encoded import Encoded, Scheme, check_parts
-from tersor.quant._grids import NUMBERS, SMALL, like
-from tersor.quant.encode import float_scales
-from tersor.quant.packing import unpack
-from tersor.quant.qparams import least
+from tersor._arrays import Codes, Number, dtype_name, into, is_tensor, whole
+from tersor._values import number
+from tersor.quant._arguments import Array, code_range, detached, one_of, within
+from tersor.quant._encoded import Encoded
+from tersor.quant._products import GROUP, INT8, LONGEST, _packed_int8, _packed_linear, _panels
+from tersor.quant.affine import quantize
+from tersor.quant.prepack import Packed, prepack
 
-#: inputs of a group up to which sums of products of codes fit 32 bits
-GROUP = 1 << 16
-#: the same for int8 times int8, and for int8 less a zero point times int8
-INT8 = (1 << 17) - 1
-LONGEST = (1 << 31) // (255 * 128) - 1
-
-
-def _weights(draw: Draw, bits: int, affine: bool, table: bool = False) -> tuple[Any, dict[str, Any]]:
-    outs, inputs = 1 + draw.seed % 21, draw.d
-    groups = 2 if inputs % 2 == 0 and draw.seed % 4 < 2 else 1
-    q = draw.rng.integers(0, 1 << bits, (outs, inputs), np.uint8)
-    if table and bits == 8:
-        q &= 0xBF  # small floats, and none that is no number
-    scale = draw.rng.uniform(0.01, 0.02, (outs, groups)).astype(np.float32)
-    zero = draw.rng.integers(0, 1 << bits, (outs, groups)).astype(np.float32)
-    given = [q, scale, zero if affine else None]
-    sizes = {"outs": outs, "inputs": inputs, "bits": bits, "groups": groups, "affine": affine}
-    return given, sizes
-
-
-def _sample(*kinds: str) -> Any:
-    """Rows, panels of both widths with zero points and without, a bias or none, and a table or none."""
-
-    def draw_all(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
-        bits, affine = (8, 4)[draw.seed % 2], draw.seed % 3 == 0
-        table = not affine and draw.seed % 5 == 0
-        given, sizes = _weights(draw, bits, affine, table)
-        numbers = np.linspace(-1, 1, 16, dtype=np.float32)
-        if bits == 8:
-            numbers = NUMBERS["e4m3"].copy()
-            numbers[np.isnan(numbers)] = 480, -480  # as the bits of those that are no number would be read
-        outs = sizes["outs"]
-        made = {
-            "x": lambda: draw.normal(*draw.lead, draw.d),
-            "g": lambda: draw.cast(draw.rng.standard_normal((*draw.lead, outs))),
-            "w": lambda: lay.laid(given[0], given[1], given[2], bits, affine),
-            "bias": lambda: draw.normal(outs) if draw.seed % 2 else None,
-            "table": lambda: numbers if table else None,
-        }
-        # not of the first seeds, whose gradients are compared with differences: these see a rounding, gradients do not
-        sizes["integers"] = "x" in kinds and not table and draw.seed % 7 > 2
-        arrays = [made[k]() for k in kinds]
-        return arrays, sizes | ({"needs": 1 if arrays[2] is None else 3} if "g" in kinds else {})
-
-    return draw_all
-
-
-def _sample_panels(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
-    bits, affine = (8, 4)[draw.seed % 2], draw.seed % 3 == 0
-    given, _ = _weights(draw, bits, affine)
-    return given, {"bits": bits, "affine": affine}
-
-
-def _sample_int8(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
-    (q, _, _), sizes = _weights(draw, 8, False)
-    a = draw.rng.integers(-128, 128, (*draw.lead, draw.d), np.int8)
-    w = lay.laid(q, np.ones((len(q), 1), np.float32), None, 8, False)
-    return [a, w], {"outs": sizes["outs"], "inputs": draw.d}
-
-
-def _like(w: np.ndarray, x: Array) -> Array:
-    if not is_tensor(x):
-        return w
-    import torch
-
-    return torch.from_numpy(w).to(x.dtype)
-
-
-def _codes(x: Array) -> Array:
-    """What activations are where they are rounded to int8 by rows: q·s, in float64; NaN where a number is not finite."""
-    x = _plain.real(x)
-    with np.errstate(all="ignore"):
-        amax = np.abs(x).max(-1, keepdims=True, initial=0)
-        s = least(np, amax / x.dtype.type(127), amax, 127)
-        q = np.rint(x / s).astype(np.float64) * s
-    return np.where(np.isfinite(amax), q, np.nan)
-
-
-@op(sample=_sample_panels, integer=True, native=True, exempt=("scale", "zero_point"))
-def _panels(q: Array, scale: Array, zero_point: Array = None, bits: int = 8, affine: bool = False) -> Array:
-    """Codes [out, in], scales and zero points [out, groups] in the order in which products read them."""
-    u = (q.view(np.uint8) + np.uint8(1 << bits - 1)) if q.dtype == np.int8 else q
-    return lay.laid(u, scale, zero_point, bits, affine)
-
-
-@op(sample=_sample("x", "w", "bias", "table"), native=True, exempt=("table",))
-def _packed_linear(
-    x: Array,
-    w: Array,
-    bias: Array = None,
-    table: Array = None,
-    outs: int = 0,
-    inputs: int = 0,
-    bits: int = 8,
-    groups: int = 1,
-    affine: bool = False,
-    integers: bool = False,
-) -> Array:
-    """x Ŵᵀ + b, with x or its rounding to int8 by rows."""
-    numbers = lay.weights(w, table, outs, inputs, bits, groups, affine)
-    y = (_codes(x) if integers else np.asarray(x, np.float64)) @ numbers.T
-    return y + np.asarray(bias, np.float64) if there(bias) else y
-
-
-@op(sample=_sample("g", "w", "bias", "table"), tensors=True, exempt=("table",))
-def _packed_linear_bwd(
-    g: Array,
-    w: Array,
-    bias: Array = None,
-    table: Array = None,
-    outs: int = 0,
-    inputs: int = 0,
-    bits: int = 8,
-    groups: int = 1,
-    affine: bool = False,
-    integers: bool = False,
-    needs: int = 3,
-) -> tuple[Array, Array]:
-    """dx = g Ŵ, db = Σ g; the rounding of x is passed straight through."""
-    none = g.reshape(-1)[:0]
-    dx = g @ _like(lay.weights(w, table, outs, inputs, bits, groups, affine), g) if needs & 1 else none
-    return dx, g.reshape(-1, outs).sum(0) if there(bias) and outs and needs & 2 else none
-
-
-@op(sample=_sample_int8, integer=True, native=True)
-def _packed_int8(a: Array, w: Array, outs: int = 0, inputs: int = 0) -> Array:
-    """Σ a b of int8 codes, as int32."""
-    codes = lay.weights(w, None, outs, inputs, 8, 1, False)
-    return (a.astype(np.float64) @ codes.T).astype(np.int32)
-
-
-@dataclass(frozen=True, eq=False)
-class Packed:
-    """Weights laid out for products, as `prepack` makes them.
-
-    Attributes
-    ----------
-    panels : uint8 array or tensor
-        Scales, zero points and codes, sixteen outputs beside each other. What bytes they are belongs to the version of tersor
-        that made them: keep an `Encoded`, and pack it again.
-    table : float32 [16] or [256], or None
-        The numbers that codes stand for, where they are no integers: any 16, or all of e4m3 or e5m2.
-    shape : (out, in)
-    bits : 4 or 8, of a code as it lies there
-    groups : int
-        How many scales an output has.
-    affine : bool
-        Whether every group has its zero point.
-    """
-
-    panels: Any
-    table: Any
-    shape: tuple[int, int]
-    bits: int
-    groups: int
-    affine: bool
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the panels."""
-        return int(np.prod(self.panels.shape))
-
-    def __repr__(self) -> str:
-        return f"Packed({self.bits} bits, {self.shape}, {self.groups} groups, {self.nbytes} bytes)"
-
-
-def prepack(weight: Encoded, table: Number = None) -> Packed:
-    r"""Lays encoded weights out for `packed_linear`, once: codes in the order in which a product reads them.
-
-    Parameters
-    ----------
-    weight : Encoded of ``[out, in]``
-        Of any scheme of integers of `encode`, of codes of 4 bits that are places in a table (nf4, fp4, mxfp4, nvfp4, nested or
-        not), or of small floats (mxfp6, mxfp8).
-        Codes of up to 4 bits lie in 4 bits, others in 8; floats of 6 bits as the same numbers of e4m3.
-    table : float32 array or tensor [16], optional
-        The numbers that codes of 4 bits are places in, instead of those of the scheme: of nf4 and its like, or of int4, whose
-        place 0 is the code -8. With `gptq(codebook=)` these are the codebook.
-
-    Returns
-    -------
-    Packed
-
-    Raises
-    ------
-    TypeError
-        If weight is not an Encoded, or its scales are float64 (encode the weight as float32); if a table is not float32.
-    ValueError
-        If its parts do not fit, it is not ``[out, in]``, or a table is given that is not 16 finite numbers for codes of 4 bits
-        without zero points; if its scheme is dynamic8, or one of GGUF; if codes of floats are no finite number.
-
-    Notes
-    -----
-    One read and one write of the codes.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from tersor import quant
-    >>> w = quant.prepack(quant.encode(np.eye(4, dtype=np.float32), "int8-row"))
-    >>> quant.packed_linear(np.array([[1.0, 2.0, 3.0, 4.0]], np.float32), w)
-    array([[1., 2., 3., 4.]], dtype=float32)
-    """
-    who = "prepack"
-    if not isinstance(weight, Encoded):
-        raise TypeError(f"{who}: weight must be an Encoded, got {type(weight).__name__}")
-    how = check_parts(who, weight)
-    if len(weight.shape) != 2:
-        raise ValueError(f"{who}: weight must be [out, in], got shape {tuple(weight.shape)}")
-    floats = bool(how.small) and how.bits > 4
-    if how.block or (how.places and how.bits != 4 and not floats):
-        raise ValueError(f"{who}: codes of {weight.scheme} are not multiplied as they are; decode them")
-    scale, zero = float_scales(weight, how), weight.zero_point
-    if dtype_name(scale.dtype) != "float32":
-        raise TypeError(f"{who}: scales must be float32, got {dtype_name(scale.dtype)}; encode a float32 weight")
-    outs, inputs = weight.shape
-    groups = inputs // how.group if how.group and inputs else 1
-    if table is not None:
-        table = _sixteen(who, table, how, scale)
-    elif how.places:
-        table = like(_wide(how.small) if floats else how.places, scale)
-    plain = how.affine or table is not None
-    q = weight.data if how.raw else unpack(weight.data, how.bits, weight.shape, dtype="uint8" if plain else "int8")
-    if floats:
-        q = _floats(who, q, how.small)
-    if how.group is None:
-        scale = scale.reshape(1, 1) + _zeros(scale, outs)
-        zero = None if zero is None else zero.reshape(1, 1) + _zeros(zero, outs)
-    elif not inputs:
-        scale, zero = _zeros(scale, outs), None if zero is None else _zeros(zero, outs)
-    if zero is not None:
-        zero = zero.astype(np.float32) if isinstance(zero, np.ndarray) else zero.float()
-    bits = 4 if how.bits <= 4 else 8
-    return Packed(_panels(q, scale, zero, bits, how.affine), table, (outs, inputs), bits, groups, how.affine)
-
-
-def _wide(small: str) -> str:
-    """The float of 8 bits that has all numbers of this one."""
-    return "e5m2" if small == "e5m2" else "e4m3"
-
-
-def _floats(who: str, q: Array, small: str) -> Array:
-    """Codes of a small float as those of the one of 8 bits."""
-    own, wide = SMALL[small], SMALL[_wide(small)]
-    if own is not wide:
-        places = wide.codes(own.numbers)
-        if not is_tensor(q):
-            return places[q]
-        import torch
-
-        return torch.tensor(places.tolist(), dtype=torch.uint8, device=q.device)[q.long()]
-    if q.shape[0] and q.shape[1] and int((q & 127).max()) > own.top:
-        raise ValueError(f"{who}: weight holds codes of {small} that are no finite number")
-    return q
-
-
-def _sixteen(who: str, table: Array, how: Scheme, like: Array) -> Array:
-    """A table that somebody gave, checked."""
-    if how.bits != 4 or how.affine:
-        raise ValueError(f"{who}: a table goes with codes of 4 bits without zero points, got {how.name}")
-    if is_tensor(table) != is_tensor(like) or dtype_name(getattr(table, "dtype", "")) != "float32":
-        raise TypeError(f"{who}: table must be float32 of the library of weight, got {type(table).__name__}")
-    if tuple(table.shape) != (16,) or not bool(abs(table).max() < float("inf")):
-        raise ValueError(f"{who}: table must be 16 finite numbers, got shape {tuple(table.shape)}: {table}")
-    return table
-
-
-def _zeros(like: Array, n: int) -> Array:
-    return np.zeros((n, 1), like.dtype) if isinstance(like, np.ndarray) else like.new_zeros(n, 1)
+#: functions of a result
+AFTER = (None, "relu", "gelu", "silu")
 
 
 def packed_linear(
-    x: Array, weight: Packed, bias: Array = None, *, activations: str = "float", out: Array = None
+    x: Array,
+    weight: Packed,
+    bias: Array = None,
+    *,
+    activations: str = "float",
+    activation: str | None = None,
+    output_scale: float | None = None,
+    output_zero_point: int = 0,
+    output_dtype: Any = "int8",
+    out: Array = None,
 ) -> Array:
-    r"""A linear layer with packed weights, :math:`y = x\hat W^\top + b`.
+    r"""A linear layer with packed weights, :math:`y = f(x\hat W^\top + b)`, or the codes of its results.
 
     Parameters
     ----------
@@ -308,13 +45,22 @@ def packed_linear(
     activations : "float" or "int8"
         x as it is, multiplied and summed in float32 (float64 data in float64); or rounded as ``encode(x, "int8-row")``
         rounds it, q = rne(x/s) with s = max|x|/127 of each row, and multiplied and summed as integers.
+    activation : "relu", "gelu" or "silu", optional
+        f: max(v, 0), v Φ(v), v / (1 + e^-v); of tensors that of torch.
+    output_scale : float, optional
+        With it results become codes, :math:`\mathrm{clamp}(\mathrm{round}(y/s) + z, lo, hi)`, as `quantize` makes them: what
+        `int8_matmul` goes on with.
+    output_zero_point : int
+    output_dtype : str, type or (int, int)
+        As of `quantize`.
     out : array or tensor, optional
-        Where the result goes; C-contiguous, of its shape and dtype. Not with gradients.
+        Where the result goes; C-contiguous, of its shape and dtype. Not with gradients, nor of codes.
 
     Returns
     -------
-    array or tensor ``[..., out]`` of x's dtype
+    array or tensor ``[..., out]`` of x's dtype, or int8 or uint8 codes
         Differentiable, twice too, with respect to x and bias; through the rounding of activations as if it were not there.
+        Codes have no gradient.
 
     Raises
     ------
@@ -322,7 +68,8 @@ def packed_linear(
         If x and bias are not of one float type, or weight is not packed.
     ValueError
         If shapes do not go together; if ``activations="int8"`` meets weights that are numbers of a table, or groups of more
-        than 65536 inputs, whose sums may not fit 32 bits.
+        than 65536 inputs, whose sums may not fit 32 bits; if an output_scale is not positive and finite, its zero point is no
+        code, or results that are to be codes are not finite.
 
     Notes
     -----
@@ -336,6 +83,7 @@ def packed_linear(
     """
     name = "packed_linear"
     integers = one_of(name, "activations", activations, {"float": False, "int8": True})
+    one_of(name, "activation", activation, AFTER)
     if isinstance(weight, Encoded):
         weight = prepack(weight)
     if not isinstance(weight, Packed):
@@ -358,7 +106,49 @@ def packed_linear(
         )
     keywords: dict[str, Any] = {} if out is None else {"out": out}
     sizes = (outs, inputs, weight.bits, weight.groups, weight.affine, integers)
-    return _packed_linear(x, weight.panels, bias, weight.table, *sizes, **keywords)
+    if output_scale is not None and out is not None:
+        raise ValueError(f"{name}: out does not go with output_scale: codes are made apart")
+    if activation is None and output_scale is None:
+        return _packed_linear(x, weight.panels, bias, weight.table, *sizes, **keywords)
+    y = _packed_linear(x, weight.panels, bias, weight.table, *sizes)
+    y = bent(y, activation) if activation else y
+    if output_scale is not None:
+        return _coded(name, y, output_scale, output_zero_point, output_dtype)
+    if out is None:
+        return y
+    into(name, [out], [y])
+    return out
+
+
+def bent(y: Array, activation: str) -> Array:
+    """The function of a result: torch's own of tensors, of NumPy's numbers that in float64."""
+    if is_tensor(y):
+        import torch
+
+        return getattr(torch.nn.functional, activation)(y)
+    v = y.astype(np.float64)
+    with np.errstate(all="ignore"):
+        if activation == "relu":
+            v = np.where(v < 0, 0, v)
+        elif activation == "gelu":
+            v = v * 0.5 * (1 + np.vectorize(math.erf, otypes=[np.float64])(v * math.sqrt(0.5)))
+        else:
+            v = v / (1 + np.exp(-v))
+        return v.astype(y.dtype)
+
+
+def _coded(name: str, y: Array, output_scale: float, output_zero_point: int, output_dtype: Any) -> Array:
+    """Results as codes."""
+    lo, hi = code_range(output_dtype, name)
+    zero = whole(f"{name}: output_zero_point", output_zero_point)
+    within(name, zero, lo, hi, "output_zero_point")
+    step = number(name, "output_scale", output_scale)
+    if not 0 < step < float("inf"):
+        raise ValueError(f"{name}: output_scale must be positive and finite, got {step}")
+    try:
+        return quantize(y, step, zero, (lo, hi))
+    except ValueError as error:
+        raise ValueError(str(error).replace("quantize: x holds", f"{name}: the results hold")) from None
 
 
 def int8_matmul(

@@ -13,7 +13,7 @@ from tersor._sample import Quantized
 from tersor._signature import grain
 from tersor.quant import _peers
 from tersor.quant import _plain as plain
-from tersor.quant._arguments import Array, code_range, detached, one_of, quiet
+from tersor.quant._arguments import Array, code_range, detached, one_of, quiet, some_value
 from tersor.quant._ranges import CLIPS, _best_share, _row_quantiles, clipped, rows
 
 #: how many shares of the range method="mse" tries, and how far apart
@@ -122,7 +122,7 @@ def choose_qparams(
         If x is not a float array.
     ValueError
         If x holds non-finite values, a group does not divide the last axis, symmetric codes would have but one side (those of
-        "uint1"), or an argument is unknown.
+        "uint1", and with "ivit" all without a sign), a peer's scale would be infinite, or an argument is unknown.
 
     Notes
     -----
@@ -141,6 +141,8 @@ def choose_qparams(
         raise ValueError(f"{name}: compat={compat!r} has no method={method!r}")
     if compat and bool(symmetric) not in _peers.KINDS[compat]:
         raise ValueError(f"{name}: compat={compat!r} has no symmetric={symmetric}")
+    if compat == "ivit" and lo >= 0:
+        raise ValueError(f"{name}: compat='ivit' has codes with a sign, got {lo} to {hi}")
     options = _options(name, method, percentile, distribution, norm, hi - lo + 1)
     saturate = one_of(name, "nan", nan, {"raise": False, "zero": True})
     axes = 0
@@ -171,6 +173,7 @@ def choose_qparams(
                 low, high = (v.reshape(low.shape) for v in ends)
             low, high = _peers.taken(compat, low, x), _peers.taken(compat, high, x)
             scale, zero = _peers.qparams(compat, low, high, lo, hi, symmetric)
+            some_value(name, f"compat={compat!r} has no finite scale for numbers as large", xp.isfinite(scale))
         else:
             if method not in ("minmax", "mse"):
                 low, high = clipped(method, x, (low, high), hi - lo + 1, symmetric, grain | options)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tersor._arrays import FLOATS, Array, Number, dtype_name, is_tensor
-from tersor.quant._arguments import like, one_of
+from tersor.quant._arguments import held, like, one_of
 
 
 class Reparametrized(NamedTuple):
@@ -240,6 +240,7 @@ def bn_tune(W: Array, y: Array, gamma: Number, beta: Number, bias: Any = None, *
     _one_library(name, W=W, bias=bias)
     for what, x in (("W", W), ("y", y), ("gamma", gamma), ("beta", beta), ("bias", bias)):
         _float(name, what, x)
+    held(name, W=W, y=y, gamma=gamma, beta=beta, bias=bias)
     w, v = (_double(name, what, x, tuple(getattr(x, "shape", ()))) for what, x in (("W", W), ("y", y)))
     if w.ndim < 1 or v.ndim < 2:
         raise ValueError(f"{name}: W must be [C, ...] and y [B, C, ...], got {tuple(W.shape)} and {tuple(y.shape)}")

@@ -12,22 +12,32 @@ entries take part: NaN and infinities in x reach the rows that have an entry for
 
 from tersor.sparse._crossover import crossover
 from tersor.sparse._csr import CSR
+from tersor.sparse._edges import from_coo, from_edges
+from tersor.sparse._formats import BSR, COO, CSC
 from tersor.sparse._make import from_dense, from_scipy, from_torch
 from tersor.sparse.lanes import linear, spmv
+from tersor.sparse.market import read_mtx, read_smtx
 from tersor.sparse.nm import NMTensor, nm_compress, nm_decompress
 from tersor.sparse.product import spmm
 from tersor.sparse.sampled import sddmm
 
 __all__ = [
+    "BSR",
+    "COO",
+    "CSC",
     "CSR",
     "NMTensor",
     "crossover",
+    "from_coo",
     "from_dense",
+    "from_edges",
     "from_scipy",
     "from_torch",
     "linear",
     "nm_compress",
     "nm_decompress",
+    "read_mtx",
+    "read_smtx",
     "sddmm",
     "spmm",
     "spmv",

@@ -23,28 +23,30 @@ def checked_shape(shape: Sequence[int], who: str = "CSR") -> tuple[int, int]:
     return rows, cols
 
 
-def checked_indices(name: str, x: Any, data: Array) -> Array:
+def checked_indices(name: str, x: Any, data: Array, who: str = "CSR") -> Array:
     """An array; without values, a tensor on the device "meta"."""
     if is_tensor(x) and dtype_name(x.dtype) in ("int32", "int64"):
         bare = x.device.type == "meta"
         if bare != (is_tensor(data) and data.device.type == "meta") and bare:
-            raise ValueError(f"CSR: {name} is on meta, data is not")
-        check_dense("CSR", name, x)
-        x = x.detach() if bare else _read(name, x)
+            raise ValueError(f"{who}: {name} is on meta, data is not")
+        check_dense(who, name, x)
+        x = x.detach() if bare else _read(who, name, x)
     if not isinstance(x, np.ndarray) and not is_tensor(x):
-        raise TypeError(f"CSR: {name} must be a NumPy array or a torch tensor, got {type(x).__name__}")
+        raise TypeError(f"{who}: {name} must be a NumPy array or a torch tensor, got {type(x).__name__}")
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{who}: {name} must be a plain array, got a masked one")
     if dtype_name(x.dtype) not in ("int32", "int64"):
-        raise TypeError(f"CSR: {name} must be int32 or int64, got {dtype_name(x.dtype)}")
+        raise TypeError(f"{who}: {name} must be int32 or int64, got {dtype_name(x.dtype)}")
     if x.ndim != 1:
-        raise ValueError(f"CSR: {name} must have one axis, got shape {tuple(x.shape)}")
+        raise ValueError(f"{who}: {name} must have one axis, got shape {tuple(x.shape)}")
     return x
 
 
-def _read(name: str, x: Any) -> np.ndarray:
+def _read(who: str, name: str, x: Any) -> np.ndarray:
     import torch
 
     if type(x).__name__ == "FakeTensor":
-        raise TypeError(f"CSR: {name} must have values, got a FakeTensor")
+        raise TypeError(f"{who}: {name} must have values, got a FakeTensor")
     x = x.detach()
     if type(x) is not torch.Tensor:  # a subclass has its own ways, its plain part none
         x = x.as_subclass(torch.Tensor)

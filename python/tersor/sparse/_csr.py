@@ -8,21 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, dtype_name, is_tensor
-from tersor._matrix import SparseMatrix, turned
-from tersor._values import called, check_values, float_name, tensor_of
+from tersor._arrays import is_tensor
+from tersor._matrix import turned
+from tersor._values import called, check_values, tensor_of
+from tersor.sparse._algebra import Algebra
 from tersor.sparse._check import checked_indices, checked_shape, name_outside
-from tersor.sparse._operators import csr_dense, csr_sort
+from tersor.sparse._convert import Converted
+from tersor.sparse._operators import csr_sort
 from tersor.sparse._pattern import Pattern
+from tersor.sparse._select import Selected
+from tersor.sparse._structure import index_type, owned
 from tersor.sparse.product import spmm
 
 Array = Any
 
-#: the largest size that int32 indices serve
-LONGEST = 2**31 - 1
 
-
-class CSR(SparseMatrix):
+class CSR(Converted, Selected, Algebra):
     r"""A sparse matrix by rows: row i has its entries at ``indptr[i]:indptr[i + 1]`` of ``data`` and ``indices``.
 
     ``A @ x`` is `spmm`, ``x @ A`` the product from the other side: both for arrays and tensors of one, two or three axes.
@@ -46,6 +47,9 @@ class CSR(SparseMatrix):
         taken at ``perm``. Copies, arrays read-only; int32 where everything fits
     shape, nnz, dtype : as of the arrays
     T : the transpose
+
+    ``a[2:5]``, ``a[rows, cols]`` and masks choose, ``a + b``, ``a - b``, ``2 * a`` and ``a / 2`` are matrices again, as is
+    `scale`; `sum` and `diagonal` are arrays. Not in traces: what makes other places needs to see these.
 
     Raises
     ------
@@ -77,51 +81,29 @@ class CSR(SparseMatrix):
 
     def __init__(self, data: Array, indices: Array, indptr: Array, shape: Sequence[int]) -> None:
         rows, cols = checked_shape(shape)
-        tensor = is_tensor(data)
         check_values("CSR", "data", data)
         columns, offsets = checked_indices("indices", indices, data), checked_indices("indptr", indptr, data)
         if len(offsets) != rows + 1:
             raise ValueError(f"CSR: indptr has {len(offsets)} elements, a matrix of {rows} rows needs {rows + 1}")
         if data.ndim != 1 or len(data) != len(columns):
             raise ValueError(f"CSR: data has shape {tuple(data.shape)}, indices {len(columns)} elements")
-        wide = max(rows, cols, len(columns)) > LONGEST
+        kind = index_type(rows, cols, len(columns))
         if is_tensor(columns) or is_tensor(offsets):
-            kind = data.new_empty(0).long().dtype if wide else data.new_empty(0).int().dtype
+            bare = data.new_empty(0)
+            dtype = bare.long().dtype if kind is np.int64 else bare.int().dtype
             columns, offsets = (
-                (i if is_tensor(i) else tensor_of(i)).to(device="meta", dtype=kind) for i in (columns, offsets)
+                (i if is_tensor(i) else tensor_of(i)).to(device="meta", dtype=dtype) for i in (columns, offsets)
             )
             self._data, self._pattern = data, Pattern(columns, offsets, (rows, cols))
             return
         if columns.dtype != offsets.dtype:
             columns, offsets = columns.astype(np.int64), offsets.astype(np.int64)
         try:
-            columns, offsets, perm = called("CSR", csr_sort, columns, offsets, cols, wide)
+            columns, offsets, perm = called("CSR", csr_sort, columns, offsets, cols, kind is np.int64)
         except ValueError:
             name_outside(columns, offsets, cols)
             raise
-        if bool((perm[1:] > perm[:-1]).all()):
-            perm = None
-        if tensor:
-            import torch
-
-            parts = (None if i is None else torch.from_numpy(i).to(data.device) for i in (columns, offsets, perm))
-            columns, offsets, perm = parts
-            if perm is not None:
-                data = data[perm]
-            elif not data.requires_grad:
-                data = data.clone()
-            data = data.contiguous()
-        else:
-            data = np.array(data, order="C") if perm is None else np.ascontiguousarray(data)[perm]
-        self._data = data
-        self._pattern = Pattern(columns, offsets, (rows, cols), perm)
-
-    @classmethod
-    def _of(cls, data: Array, pattern: Pattern) -> CSR:
-        a = cls.__new__(cls)
-        a._data = data
-        a._pattern = pattern
-        return a
+        self._data, self._pattern = owned(data, columns, offsets, (rows, cols), perm)
 
     def __reduce__(self) -> tuple[Any, ...]:
         p = self._pattern
@@ -143,49 +125,6 @@ class CSR(SparseMatrix):
         graph = is_tensor(self._data) and self._data.grad_fn is not None
         data = self._data.detach().clone() if graph else copy.deepcopy(self._data, memo)
         return CSR._of(data, copy.deepcopy(self._pattern, memo))
-
-    @property
-    def data(self) -> Array:
-        return self._data if is_tensor(self._data) else _given_out(self._data)
-
-    @property
-    def indices(self) -> Array:
-        return _given_out(self._pattern.indices)
-
-    @property
-    def indptr(self) -> Array:
-        return _given_out(self._pattern.indptr)
-
-    @property
-    def perm(self) -> Array:
-        p = self._pattern
-        if p.perm is not None:
-            return _given_out(p.perm)
-        if is_tensor(p.indices):
-            return p.indices.new_ones(self.nnz).cumsum(0, dtype=p.indices.dtype) - 1
-        perm = np.arange(self.nnz, dtype=p.indices.dtype)
-        perm.flags.writeable = False
-        return perm
-
-    @property
-    def dtype(self) -> Any:
-        return self._data.dtype
-
-    @property
-    def nnz(self) -> int:
-        """Stored entries, explicit zeros and repeated places among them."""
-        return int(self._data.shape[0])
-
-    @property
-    def T(self) -> CSR:
-        """The transpose. One pass; its structure is made once, and ``a.T.T`` is a again, in the order of ``a.data``."""
-        perm, rows, offsets = self._pattern.transposed()
-        return CSR._of(self._data[perm], Pattern(rows, offsets, self.shape[::-1]))
-
-    def __repr__(self) -> str:
-        rows, cols = self.shape
-        where = "NumPy" if isinstance(self._data, np.ndarray) else f"torch, {self._data.device}"
-        return f"CSR({rows}×{cols}, {self.nnz} entries of {dtype_name(self.dtype)}, {where})"
 
     def __matmul__(self, x: Array) -> Array:
         return spmm(self, x)
@@ -220,88 +159,3 @@ class CSR(SparseMatrix):
         if order == "given" and pattern.perm is not None:
             return CSR._of(data[pattern.perm], pattern)
         return CSR._of(data.contiguous() if is_tensor(data) else np.array(data, order="C"), pattern)
-
-    def to(self, *args: Any, **kwargs: Any) -> CSR:
-        """On another device, or of another float type, as ``torch.Tensor.to``: for matrices of tensors. Differentiable."""
-        if not is_tensor(self._data):
-            raise TypeError(
-                "CSR.to: the matrix is made of NumPy arrays; astype changes their type, with_data takes tensors"
-            )
-        data = self._data.to(*args, **kwargs)
-        if dtype_name(data.dtype) not in FLOATS:
-            raise TypeError(f"CSR.to: a matrix is float64, float32, float16 or bfloat16, got {dtype_name(data.dtype)}")
-        return CSR._of(data, self._pattern.to(data.device))
-
-    def astype(self, dtype: Any) -> CSR:
-        """Of another float type, rounded to nearest; a name or a type of either library. Differentiable."""
-        name = float_name(dtype)
-        if name not in FLOATS:
-            raise TypeError(f"CSR.astype: dtype must be float64, float32, float16 or bfloat16, got {name}")
-        if is_tensor(self._data):
-            import torch
-
-            return CSR._of(self._data.to(getattr(torch, name)), self._pattern)
-        if name == "bfloat16":
-            import ml_dtypes
-
-            return CSR._of(self._data.astype(ml_dtypes.bfloat16), self._pattern)
-        return CSR._of(self._data.astype(name), self._pattern)
-
-    def detach(self) -> CSR:
-        """The same values outside the graph, in the same memory, as ``torch.Tensor.detach``."""
-        return CSR._of(self._data.detach() if is_tensor(self._data) else self._data, self._pattern)
-
-    def to_dense(self) -> Array:
-        """The dense matrix, an array or a tensor; differentiable with respect to data. rows × cols elements are written."""
-        p = self._pattern
-        if is_tensor(self._data) and self._data.device.type not in ("cpu", "meta"):
-            places = p.rows(), p.indices.long()
-            return self._data.new_zeros(p.shape).index_put(places, self._data, accumulate=True)
-        return called("CSR.to_dense", csr_dense, self._data, p.indices, p.indptr, p.shape[1])
-
-    def to_scipy(self) -> Any:
-        """A ``scipy.sparse.csr_array`` of copies; repeated places stay. SciPy has no 16-bit floats (TypeError)."""
-        import scipy.sparse
-
-        if dtype_name(self.dtype) not in ("float32", "float64"):
-            raise TypeError(f"CSR.to_scipy: SciPy has no matrices of {dtype_name(self.dtype)}")
-        parts = (self._data, self._pattern.indices, self._pattern.indptr)
-        if not isinstance(self._data, np.ndarray):
-            if self._data.device.type == "meta":
-                raise ValueError("CSR.to_scipy: the matrix is on meta, without values")
-            parts = tuple(t.detach().cpu().numpy() for t in parts)
-        a = scipy.sparse.csr_array(parts, shape=self.shape, copy=True)
-        a.has_sorted_indices = True
-        return a
-
-    def to_torch(self) -> Any:
-        """A ``torch.sparse_csr_tensor`` of copies; repeated places, which torch does not allow, are added up."""
-        import torch
-
-        p = self._pattern.tensors()
-        data = self._data if is_tensor(self._data) else tensor_of(self._data)
-        columns, offsets = p.indices, p.indptr
-        if data.device.type == "meta":
-            # torch's own layout has no values to compare either: places are taken as distinct
-            return torch.sparse_csr_tensor(offsets, columns, data, self.shape, check_invariants=False)
-        row = p.rows()
-        fresh = torch.ones(len(columns), dtype=torch.bool, device=columns.device)
-        fresh[1:] = (columns[1:] != columns[:-1]) | (row[1:] != row[:-1])
-        if not bool(fresh.all()):
-            group = fresh.long().cumsum(0) - 1
-            data = data.new_zeros(int(group[-1]) + 1).index_add(0, group, data)
-            columns = columns[fresh]
-            counts = torch.bincount(row[fresh], minlength=self.shape[0])
-            offsets = torch.cat([offsets[:1], counts.cumsum(0).to(offsets.dtype)])
-        else:
-            data = data.clone()
-        return torch.sparse_csr_tensor(offsets.clone(), columns.clone(), data, self.shape, check_invariants=True)
-
-
-def _given_out(x: Array) -> Array:
-    """A copy, read-only where there is such a thing: read-only views can be written to through other libraries."""
-    if is_tensor(x):
-        return x.clone()
-    x = x.copy()
-    x.flags.writeable = False
-    return x

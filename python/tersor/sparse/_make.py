@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
 import numpy as np
 
 from tersor._arrays import Mask, dtype_name, is_tensor
+from tersor._matrix import READERS
 from tersor._values import called, check_dense, check_values
-from tersor.sparse._csr import CSR, LONGEST
+from tersor.sparse._check import checked_shape
+from tersor.sparse._csr import CSR
+from tersor.sparse._edges import from_coo
+from tersor.sparse._formats import BSR, COO, CSC
 from tersor.sparse._operators import csr_count, csr_fill
 from tersor.sparse._pattern import Pattern
+from tersor.sparse._structure import LONGEST, beside
 
 Array = Any
 
@@ -110,18 +116,80 @@ def from_scipy(a: Any) -> CSR:
 
 
 def from_torch(t: Any) -> CSR:
-    """The matrix of a sparse torch tensor with two axes, in CSR, CSC or COO layout. One copy.
+    """The matrix of a sparse torch tensor with two axes, in CSR, CSC, COO or BSR layout. One copy; gradients go to its values.
 
-    TypeError for other tensors, or not of floats; ValueError for another number of axes.
+    Of blocks every element is stored, zeros too. TypeError for other tensors, or not of floats; ValueError for another number
+    of axes.
     """
     import torch
 
     if not isinstance(t, torch.Tensor):
         raise TypeError(f"from_torch: expected a sparse torch tensor, got {type(t).__name__}")
-    if t.layout not in (torch.sparse_csr, torch.sparse_csc, torch.sparse_coo):
+    if t.layout not in (torch.sparse_csr, torch.sparse_csc, torch.sparse_coo, torch.sparse_bsr):
         hint = "; from_dense takes it" if t.layout == torch.strided else ""
-        raise TypeError(f"from_torch: the layout must be CSR, CSC or COO, got {t.layout}{hint}")
+        raise TypeError(f"from_torch: the layout must be CSR, CSC, COO or BSR, got {t.layout}{hint}")
     if t.ndim != 2 or t.dense_dim():
         raise ValueError(f"from_torch: the tensor must have two sparse axes, got shape {tuple(t.shape)}")
-    t = (t.coalesce() if t.layout == torch.sparse_coo else t).to_sparse_csr()
+    rows, cols = (int(n) for n in t.shape)
+    if t.layout == torch.sparse_coo:
+        t = t.coalesce()
+        row, column = t.indices()
+        return from_coo(t.values(), row, column, (rows, cols))
+    if t.layout == torch.sparse_csc:
+        return _of_columns("from_torch", CSC(t.values(), t.row_indices(), t.ccol_indices(), (rows, cols)))
+    if t.layout == torch.sparse_bsr:
+        return _of_blocks("from_torch", BSR(t.values(), t.col_indices(), t.crow_indices(), (rows, cols)))
     return CSR(t.values(), t.col_indices(), t.crow_indices(), t.shape)
+
+
+def _of_columns(who: str, a: CSC) -> CSR:
+    rows, cols = checked_shape(a.shape, who)
+    try:
+        made: CSR = CSR(a.data, a.indices, a.indptr, (cols, rows)).T
+    except (TypeError, ValueError) as e:
+        raise type(e)(f"{who}: by columns, which are the rows here: {str(e).removeprefix('CSR: ')}") from None
+    return made
+
+
+def _of_blocks(who: str, a: BSR) -> CSR:
+    rows, cols = checked_shape(a.shape, who)
+    check_values(who, "data", a.data)
+    if a.data.ndim != 3:
+        raise ValueError(f"{who}: data must be [blocks, r, c], got shape {tuple(a.data.shape)}")
+    n, r, c = (int(k) for k in a.data.shape)
+    if not r or not c or rows % r or cols % c:
+        raise ValueError(f"{who}: blocks of {r}×{c} do not divide a matrix of {rows}×{cols}")
+    try:
+        p = CSR(np.zeros(n, np.float32), a.indices, a.indptr, (rows // r, cols // c))
+    except (TypeError, ValueError) as e:
+        raise type(e)(f"{who}: in blocks: {str(e).removeprefix('CSR: ')}") from None
+    row, column = p._pattern.rows().astype(np.int64), p._pattern.indices.astype(np.int64)
+    row = row[:, None, None] * r + np.arange(r)[:, None]
+    column = column[:, None, None] * c + np.arange(c)
+    row, column = (np.broadcast_to(x, (n, r, c)).reshape(-1) for x in (row, column))
+    data = a.data
+    if p._pattern.perm is not None:
+        data = data[beside(data, p._pattern).perm] if is_tensor(data) else data[p._pattern.perm]
+    return from_coo(data.reshape(-1), row, column, (rows, cols))
+
+
+def _read(who: str, name: str, x: Any) -> CSR | None:
+    """A matrix of another library or layout, for `matrix_of`; None if it is none."""
+    try:
+        if isinstance(x, CSC):
+            return _of_columns(who, x)
+        if isinstance(x, COO):
+            return from_coo(x.data, x.rows, x.cols, x.shape)
+        if isinstance(x, BSR):
+            return _of_blocks(who, x)
+        if hasattr(x, "tocsr"):
+            return from_scipy(x)
+        if is_tensor(x) and str(x.layout).startswith("torch.sparse_"):
+            return from_torch(x)
+    except (TypeError, ValueError) as e:
+        text = re.sub(rf"^(CSR|from_coo|from_scipy|from_torch|{re.escape(who)}): ", "", str(e))
+        raise type(e)(f"{who}: {name + ': ' if name else ''}{text}") from None
+    return None
+
+
+READERS.append(_read)

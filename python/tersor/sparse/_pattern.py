@@ -21,7 +21,7 @@ class Pattern:
     ``perm`` says where each entry stood when it was given, None if as it stands.
     """
 
-    __slots__ = ("_lanes", "_transposed", "_twin", "indices", "indptr", "perm", "shape")
+    __slots__ = ("_lanes", "_merged", "_transposed", "_turned", "_twin", "indices", "indptr", "perm", "shape")
 
     def __init__(self, indices: Array, indptr: Array, shape: tuple[int, int], perm: Array = None) -> None:
         self.indices = indices
@@ -30,7 +30,9 @@ class Pattern:
         self.perm = perm
         # all are functions of the structure, set in one assignment: two threads may make them, either is right
         self._transposed: tuple[Any, Any, Any] | None = None
+        self._turned: Pattern | None = None
         self._twin: Pattern | None = None
+        self._merged: tuple[Pattern, Any] | None = None
         self._lanes: tuple[Any, Any] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -57,6 +59,46 @@ class Pattern:
                 self._transposed = done
         return done
 
+    def turned(self) -> Pattern:
+        """The pattern of the transpose, whose entries stood where they stand here, or where those here stood."""
+        done = self._turned
+        if done is None:
+            perm, rows, offsets = self.transposed()
+            done = Pattern(rows, offsets, self.shape[::-1], perm if self.perm is None else self.perm[perm])
+            if self._transposed is not None:
+                self._turned = done
+        return done
+
+    def merged(self) -> tuple[Pattern, Any]:
+        """The pattern with one entry for each place, and where the entries of each begin here; itself where places differ."""
+        done = self._merged
+        if done is None:
+            indices, indptr = self.host()
+            fresh = np.ones(len(indices), bool)
+            np.not_equal(indices[1:], indices[:-1], out=fresh[1:])
+            fresh[indptr[:-1][np.diff(indptr) > 0]] = True
+            done = self, None
+            if not fresh.all():
+                starts = np.append(np.flatnonzero(fresh), len(indices)).astype(indptr.dtype)
+                offsets = np.append(0, np.cumsum(fresh))[indptr].astype(indptr.dtype)
+                pattern = Pattern(indices[fresh], offsets, self.shape)
+                done = (
+                    (pattern if isinstance(self.indices, np.ndarray) else pattern.tensors().to(self.indices.device)),
+                    starts,
+                )
+            self._merged = done
+        return done
+
+    def host(self) -> tuple[np.ndarray, np.ndarray]:
+        """Indices and offsets as NumPy reads them, which must not write."""
+        if isinstance(self.indices, np.ndarray):
+            return self.indices, self.indptr
+        if self.indices.device.type == "meta" or type(self.indices).__name__ == "FakeTensor":
+            raise ValueError(
+                "CSR: the matrix has no places, as it is on meta or in a trace; other places are not known"
+            )
+        return self.indices.cpu().numpy(), self.indptr.cpu().numpy()
+
     def lanes(self) -> tuple[Any, Any]:
         """The columns as products with a few vectors read them, and the order of the rows; of patterns on the CPU."""
         done = self._lanes
@@ -67,7 +109,9 @@ class Pattern:
         return done
 
     def rows(self) -> Any:
-        """The row of each entry, of a pattern in tensors."""
+        """The row of each entry."""
+        if isinstance(self.indices, np.ndarray):
+            return np.repeat(np.arange(self.shape[0], dtype=self.indices.dtype), np.diff(self.indptr))
         import torch
 
         lengths = (self.indptr[1:] - self.indptr[:-1]).long()

@@ -18,6 +18,13 @@ COMPOSED = frozenset({"loss.info_nce", "loss.info_nce_bwd"})
 
 #: operators without a launcher here, and why
 ABSENT = {
+    "graph.edge_attention": PLAIN,
+    "graph.edge_attention_bwd": PLAIN,
+    "graph.hamming": _PAIRS,
+    "graph.meet_count": _STRUCTURE,
+    "graph.meet_fill": _STRUCTURE,
+    "graph.nearest": _PAIRS,
+    "graph.row_dots": _STRUCTURE,
     "hyperbolic.carry": PLAIN,
     "hyperbolic.carry_bwd": PLAIN,
     "hyperbolic.cdist": PLAIN,
@@ -41,7 +48,6 @@ ABSENT = {
     "quant.best_share": _UNWRITTEN,
     "prune.obs_strip": PLAIN,
     "quant.bit_allocate": "a choice among a few hundred levels, one after another, on the CPU",
-    "quant.dequantize": _UNWRITTEN,
     "quant.decode_gguf": _FILES,
     "quant.encode_affine": _UNWRITTEN,
     "quant.encode_gguf": _FILES,
@@ -57,7 +63,6 @@ ABSENT = {
     "quant.packed_linear": _PACKED,
     "quant.packed_linear_bwd": _PACKED,
     "quant.panels": _PACKED,
-    "quant.quantize": _UNWRITTEN,
     "quant.requantize": PLAIN,
     "quant.row_quantiles": PLAIN,
     "quant.row_threshold": "histograms are walked on the CPU",

@@ -111,21 +111,27 @@ def scale(k, p):
 
 
 @triton.jit
+def _inside(rest):
+    return tl.where(rest < 0, float("nan"), rest)
+
+
+@triton.jit
 def wide_gap(c, p):
-    """1 - c p, for sums in which it may cancel."""
+    """As `gap`, for sums in which it may cancel."""
     if len(p) == 1:
-        return (1 - c * p[0],)
+        return (_inside(1 - c * p[0]),)
     else:
         t, e = two_prod(c, p[0])
         h, r = two_sum(tl.full(t.shape, 1, t.dtype), -t)
-        return _normal(h, r - (e + c * p[1]))
+        h, r = _normal(h, r - (e + c * p[1]))
+        return _inside(h), r
 
 
 @triton.jit
 def gap(c, p):
-    """1 - c p with all the digits that p has."""
+    """1 - c p with all the digits that p has; NaN where it is negative: such a row is no point of the ball."""
     t, e = two_prod(c, p[0])
     if len(p) == 1:
-        return (1 - t) - e
+        return _inside((1 - t) - e)
     else:
-        return (1 - t) - (e + c * p[1])
+        return _inside((1 - t) - (e + c * p[1]))

@@ -128,7 +128,7 @@ def _walk(
                 norm = tl.sqrt(c * get(total))
                 limit -= tl.where(far, tl.zeros([R], T), tl.full([R], step, T))
                 if TIGHT:
-                    outside = gap(c, total) <= most
+                    outside = (gap(c, total) > most) == 0
                 else:
                     outside = norm > most
                 near = far | (near & outside & (norm < infinity))

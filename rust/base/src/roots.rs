@@ -172,7 +172,8 @@ pub fn sinh_over_log_d<S: Simd>(s: f64x8<S>) -> f64x8<S> {
     z.simd_lt(1.0).select(math::poly(z.witness(), z, &SINH_LOG_D), closed)
 }
 
-/// 1 - c·p for an inner product p, with all the digits p has.
+/// 1 - c·p for an inner product p, with all the digits p has; NaN where it is negative: such a row is no point of the ball, and
+/// every formula would take it for another.
 #[inline(always)]
 pub fn gap<S: Simd, N: Num<S>>(c: f64x8<S>, p: N) -> f64x8<S> {
     wide_gap(c, p).get()
@@ -181,5 +182,8 @@ pub fn gap<S: Simd, N: Num<S>>(c: f64x8<S>, p: N) -> f64x8<S> {
 /// As [`gap`], for sums in which it may cancel.
 #[inline(always)]
 pub fn wide_gap<S: Simd, N: Num<S>>(c: f64x8<S>, p: N) -> N {
-    N::of(f64x8::splat(c.witness(), 1.0)) - N::of(c) * p
+    let s = c.witness();
+    let rest = N::of(f64x8::splat(s, 1.0)) - N::of(c) * p;
+    let outside = rest.get().simd_lt(0.0);
+    rest + N::of(outside.select(f64x8::splat(s, f64::NAN), f64x8::splat(s, 0.0)))
 }

@@ -28,7 +28,8 @@ def _project_bwd(p, n):
     c, keep, limit = n
     xx = get(p[0])
     root = tl.sqrt(c * xx)
-    out = (root > limit) | (gap(c, p[0]) <= 0)
+    rest = gap(c, p[0])
+    out = (root > limit) | (tl.where(rest == rest, rest, -root) <= 0)
     k = keep / tl.where(out, root, 1)
     turn = tl.where(out, -k * get(p[1]), 0)
     return (tl.where(out, k, 1), turn / tl.where(out, xx, 1)), (turn / tl.where(out, 2 * c, 1),)

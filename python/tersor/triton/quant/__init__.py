@@ -4,6 +4,7 @@ The rule: a code is decided in float64 for float64 data and in float32 for all o
 the results are the bits of the CPU.
 """
 
+from tersor.triton.quant.affine import dequantize, quantize
 from tersor.triton.quant.blocks import decode_table, encode_float, encode_table, float_decode, float_encode
 from tersor.triton.quant.codebook import codebook_assign, codebook_sums
 from tersor.triton.quant.encode import decode, encode_symmetric, value_range
@@ -16,6 +17,7 @@ __all__ = [
     "codebook_sums",
     "decode",
     "decode_table",
+    "dequantize",
     "dequantize_log",
     "encode_float",
     "encode_symmetric",
@@ -28,6 +30,7 @@ __all__ = [
     "fixed_point_bwd",
     "float_decode",
     "float_encode",
+    "quantize",
     "quantize_log",
     "value_range",
 ]

@@ -2,8 +2,11 @@
 other, as on the CPU.
 """
 
+import torch
 import triton
 import triton.language as tl
+
+from tersor.random import TAGS
 
 
 @triton.jit
@@ -50,6 +53,25 @@ def over(v, t):
     r = tl.where(r > a, r - 1, r)
     r = tl.where(t < a - r, r + 1, r)
     return tl.where(v < 0, -r, r)
+
+
+@triton.jit
+def rounded(v, limit, seed, at, TAG: tl.constexpr, ROUND: tl.constexpr, T: tl.constexpr):
+    """Half to even; or away from zero where the fraction is over the limit, or over what is drawn (3)."""
+    if ROUND == 0:
+        r = nearest(v)
+    elif ROUND == 3:
+        r = over(v, uniform(seed, at, TAG, T))
+    else:
+        # just under 1/2 is half away, 1 toward zero
+        r = over(v, tl.full([1], limit, T))
+    return r
+
+
+def roundings(x, rounding):
+    """What `rounded` asks of a launcher."""
+    below = 0.5 - 2.0**-54 if x.dtype == torch.float64 else 0.5 - 2.0**-25
+    return {"TAG": TAGS["rounding"], "ROUND": rounding, "LIMIT": below if rounding == 1 else 1.0}
 
 
 @triton.jit
@@ -117,7 +139,7 @@ def scale_at(
     if FORM == 1:
         s = s.to(tl.float32)
     s = s.to(T)
-    z = s * 0
+    z = tl.zeros_like(s)  # not s times 0, which an infinite scale would spoil
     if HAS_ZERO:
         z = tl.load(zero + (index * 0 if ONE_ZERO else index), live, 0).to(T)
     return s, z

@@ -1,11 +1,19 @@
 """Rounding to the grid and its straight-through gradient."""
 
-import torch
 import triton
 import triton.language as tl
 
-from tersor.random import TAGS
-from tersor.triton.quant._arithmetic import affine, clamp, ends, nearest, over, quotient, scale_at, slot, uniform
+from tersor.triton.quant._arithmetic import (
+    affine,
+    clamp,
+    ends,
+    nearest,
+    quotient,
+    rounded,
+    roundings,
+    scale_at,
+    slot,
+)
 from tersor.triton.quant._grain import pair, type_of, work
 
 BLOCK = 1024
@@ -41,13 +49,7 @@ def _fake(
     pre, low, top, left = affine(s, z, lo, hi, FORM, T)
     v = quotient(tl.load(x + at, live, 0).to(T), s, pre, FORM, T)
     v = clamp(v, low, top)
-    if ROUND == 0:
-        r = nearest(v)
-    elif ROUND == 3:
-        r = over(v, uniform(seed, at, TAG, T))
-    else:
-        # just under 1/2 is half away, 1 toward zero
-        r = over(v, tl.full([1], LIMIT, T))
+    r = rounded(v, LIMIT, seed, at, TAG, ROUND, T)
     out = (r + 0.0 - left) * s
     tl.store(y + at, ends(out, s, y.dtype.element_ty).to(y.dtype.element_ty), live)
 
@@ -83,13 +85,13 @@ def _straight(
     tl.store(dx + at, tl.where((r >= low) & (r <= top), tl.load(g + at, live, 0), 0), live)
 
 
-def _limits(name, lo, hi):
+def limits(name, lo, hi):
     if not (lo < hi and ((-128 <= lo <= 0 and hi <= 127) or (lo >= 0 and hi <= 255))):
         raise ValueError(f"{name}: codes from {lo} to {hi} do not fit a byte")
 
 
 def _elementwise(name, kernel, arrays, scale, zero, out, lo, hi, form, *seed, **options):
-    _limits(name, lo, hi)
+    limits(name, lo, hi)
     x = arrays[-1]
     kind = work(x)
     scale, zero, place = pair(name, x.shape, scale.to(x.device), zero.to(x.device))
@@ -118,9 +120,7 @@ def _elementwise(name, kernel, arrays, scale, zero, out, lo, hi, form, *seed, **
 
 def fake_quantize(x, scale, zero_point, y, lo, hi, form, rounding, seed):
     """GPU kernel of `fake_quantize`: inputs, outputs, scalars."""
-    below = 0.5 - 2.0**-54 if x.dtype == torch.float64 else 0.5 - 2.0**-25
-    options = {"TAG": TAGS["rounding"], "ROUND": rounding, "LIMIT": below if rounding == 1 else 1.0}
-    _elementwise("fake_quantize", _fake, (x,), scale, zero_point, y, lo, hi, form, seed, **options)
+    _elementwise("fake_quantize", _fake, (x,), scale, zero_point, y, lo, hi, form, seed, **roundings(x, rounding))
 
 
 def fake_quantize_bwd(g, x, scale, zero_point, dx, lo, hi, form):

@@ -61,7 +61,9 @@ ball! { ProjectBwd(g, x; c) -> (dx; dc)
     dots(xx, gx) { xx.dot(x, x); gx.dot(g, x); }
     solve(self, s) {
         let root = (N::of(c) * xx).root().get();
-        let out = root.simd_gt(self.0.limit) | gap(c, xx).simd_le(0.0);
+        let rest = gap(c, xx);
+        let rest = rest.simd_eq(rest).select(rest, -root);
+        let out = root.simd_gt(self.0.limit) | rest.simd_le(0.0);
         let (zero, gx) = (f64x8::splat(s, 0.0), gx.get());
         let k = self.0.keep / root;
         let turn = out.select(-(k * gx) / xx.get(), zero);

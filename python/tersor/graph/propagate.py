@@ -1,0 +1,345 @@
+"""Features carried along edges. The one rule: a hop is one sparse product, and K hops have the bits of K single ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from tersor._arrays import FLOATS, Array, dtype_name, into, is_tensor, whole
+from tersor._matrix import KINDS, SparseMatrix
+from tersor._values import check_values, float_name, out_of_range, tensor_of
+from tersor.graph._ranks import ALONE, Ranks
+from tersor.graph.adjacency import Norm, beside, columns_of, ones, power, scaled, times
+
+KEEP = ("last", "stack", "sum")
+
+
+def propagate(
+    A: Any,
+    X: Array,
+    K: int,
+    norm: Norm = "sym",
+    *,
+    self_loops: bool | str = False,
+    keep: Literal["last", "stack", "sum"] = "last",
+    weights: Any = None,
+    gate: Any = None,
+    teleport: float = 0.0,
+    storage: Any = None,
+    group: Any = None,
+    out: Array = None,
+) -> Array:
+    r"""K hops of features over a graph, :math:`H_0 = X`, :math:`H_{k+1} = (1 - \alpha)\,\hat A H_k + \alpha X`.
+
+    Parameters
+    ----------
+    A : as of `adjacency`
+        A CSR must be of the type of X; weights of other graphs are taken in it.
+    X : array or tensor [n], [n, d] or [b, n, d], float64, float32, float16 or bfloat16
+    K : int
+        How many hops, 0 or more.
+    norm, self_loops : as of `normalized_adjacency`
+    keep : "last", "stack" or "sum"
+        :math:`H_K` (SGC, and APPNP with ``teleport``); all :math:`H_0, \ldots, H_K` along a new first axis (SIGN); or
+        :math:`\sum_k \theta_k H_k`.
+    weights : sequence, array or tensor [K + 1]
+        :math:`\theta`, of the sum; ones if absent.
+    gate : (w [d], b)
+        DAGNN's: of the sum, node i has :math:`\theta_{ik} = \sigma(\langle w, H_k[i]\rangle + b)`; b is one number.
+    teleport : float in [0, 1]
+        :math:`\alpha`.
+    storage : dtype or name
+        To this type :math:`H_k` are rounded before a hop takes them, and in it a stack keeps them; sums run in the type of X.
+    group : torch.distributed group, or True for all processes
+        A and X are the rows of this rank's nodes, in the order of ranks; A a CSR, or anything with rows and all n columns.
+    out : array or tensor
+        Where the result goes; C-contiguous. Not with gradients.
+
+    Returns
+    -------
+    array or tensor, of the shape of X; [K + 1, ...] of a stack
+        Differentiable with respect to X, the values of A, weights and gate, through the transpose of the matrix.
+
+    Raises
+    ------
+    TypeError
+        If X is not of a float type, or A is no graph.
+    ValueError
+        If X has not a row for each node, K is negative, teleport is not within 0 and 1, or weights, gate and keep do not go
+        together.
+
+    Notes
+    -----
+    2·K·m·d operations. Without gradients a sum or a gate keeps two arrays of the size of X beside itself, and no stack. A node
+    without edges gets 0. Within ``torch.compile`` and ``torch.func`` loops are those of a matrix that was made before
+    (`normalized_adjacency`). With a group a hop gathers the features of all nodes, n·d numbers a rank, each with the bits that
+    one process gives. Wu et al. (SGC, 2019); Klicpera et al. (APPNP, 2019); Frasca et al. (SIGN, 2020); Liu, Gao, Ji (DAGNN,
+    2020).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tersor import graph
+    >>> path = np.array([[0, 1, 1, 2], [1, 0, 2, 1]])
+    >>> graph.propagate(path, np.array([1.0, 0.0, 0.0]), 2, "row", keep="stack")
+    array([[1. , 0. , 0. ],
+           [0. , 0.5, 0. ],
+           [0.5, 0. , 0.5]])
+    """
+    check_values("propagate", "X", X)
+    hops = whole("propagate: K", K)
+    if not 0 <= hops < 2**31:
+        raise (
+            ValueError(f"propagate: K must not be negative, got {hops}")
+            if hops < 0
+            else out_of_range("propagate", "K", hops)
+        )
+    if keep not in KEEP:
+        raise ValueError(f"propagate: keep must be one of {list(KEEP)}, got {keep!r}")
+    if not 0 <= teleport <= 1:
+        raise ValueError(f"propagate: teleport must be between 0 and 1, got {teleport}")
+    if (weights is not None or gate is not None) and (keep != "sum" or (weights is not None and gate is not None)):
+        raise ValueError("propagate: weights and gate are of keep='sum', one or the other")
+    if not 1 <= X.ndim <= 3:
+        raise ValueError(f"propagate: X must be [n], [n, d] or [b, n, d], got shape {tuple(X.shape)}")
+    rows = X.shape[-2 if X.ndim > 1 else 0]
+    ranks = ALONE if group is None else Ranks("propagate", group, rows)
+    a = _rows_of_rank(A, X, ranks.n) if isinstance(ranks, Ranks) else beside("propagate", A, X)
+    if a.shape[0] != rows:
+        raise ValueError(f"propagate: X has shape {tuple(X.shape)}, the graph {a.shape[0]} nodes")
+    a = scaled("propagate", a, norm, self_loops, ranks)
+    if teleport:
+        a = a.with_data(times(a._data, 1 - teleport))
+    rest = times(X, teleport) if teleport else None
+    own = dtype_name(X.dtype)
+    stored = own if storage is None else _stored(storage)
+    share = _shares(X, hops, weights, gate) if keep == "sum" else None
+    h, total, every = X, None, []
+    for k in range(hops + 1):
+        if k:
+            h = a @ ranks.gather(h)
+            h = h if rest is None else h + rest
+        kept = _cast(h, stored)
+        h = _cast(kept, own)
+        if keep == "stack":
+            every.append(kept)
+        if share is not None:
+            term = share(k, h)
+            total = term if total is None else total + term
+    y = _stack(every) if keep == "stack" else h if total is None else total
+    if y is X:
+        y = X.clone() if is_tensor(X) else X.copy()
+    if out is None:
+        return y
+    into("propagate", (out,), (y,))
+    return out
+
+
+def _rows_of_rank(A: Any, X: Array, n: int) -> Any:
+    """The rows of a rank: a CSR with a column for each node of all ranks."""
+    if not isinstance(A, SparseMatrix):
+        raise TypeError(f"propagate: with a group A must be a CSR, the rows of this rank, got {type(A).__name__}")
+    if A.shape[1] != n:
+        raise ValueError(f"propagate: A has {A.shape[1]} columns, the ranks have {n} nodes")
+    if dtype_name(A._data.dtype) != dtype_name(X.dtype):
+        raise TypeError(f"propagate: X is {dtype_name(X.dtype)}, the matrix is {dtype_name(A._data.dtype)}")
+    return A.with_data(tensor_of(A._data)) if is_tensor(X) and not is_tensor(A._data) else A  # type: ignore[attr-defined]
+
+
+def _stored(storage: Any) -> str:
+    name = float_name(storage)
+    if name not in FLOATS:
+        raise TypeError(f"propagate: storage must be a float type, got {name}")
+    return name
+
+
+def _cast(x: Array, name: str) -> Array:
+    if dtype_name(x.dtype) == name:
+        return x
+    if is_tensor(x):
+        import torch
+
+        return x.to(getattr(torch, name))
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return x.astype(ml_dtypes.bfloat16)
+    return x.astype(name)
+
+
+def _stack(every: list[Array]) -> Array:
+    if not is_tensor(every[0]):
+        return np.stack(every)
+    import torch
+
+    return torch.stack(every)
+
+
+def _shares(X: Array, hops: int, weights: Any, gate: Any) -> Any:
+    """What hop k adds to the sum."""
+    if gate is not None:
+        return _gated(X, gate)
+    if weights is None:
+        return lambda k, h: h
+    if isinstance(weights, (str, bytes)) or not (hasattr(weights, "shape") or isinstance(weights, Sequence)):
+        raise TypeError(f"propagate: weights must be a sequence or an array of numbers, got {type(weights).__name__}")
+    shape = tuple(weights.shape) if hasattr(weights, "shape") else (len(weights),)
+    if shape != (hops + 1,):
+        raise ValueError(
+            f"propagate: weights must have shape ({hops + 1},), one of each of H_0 to H_{hops}, got {shape}"
+        )
+    return lambda k, h: h * weights[k] if is_tensor(weights) else times(h, float(weights[k]))
+
+
+def _gated(X: Array, gate: Any) -> Any:
+    try:
+        w, b = gate
+    except (TypeError, ValueError):
+        raise TypeError(f"propagate: gate must be (w, b), got {type(gate).__name__}") from None
+    check_values("propagate", "the gate's w", w)
+    if is_tensor(w) != is_tensor(X) or w.dtype != X.dtype:
+        raise TypeError(
+            f"propagate: the gate's w is {type(w).__name__} of {dtype_name(w.dtype)}, X {dtype_name(X.dtype)}"
+        )
+    if X.ndim < 2 or tuple(w.shape) != (X.shape[-1],):
+        raise ValueError(f"propagate: the gate's w must have shape [d], got {tuple(w.shape)} beside X {tuple(X.shape)}")
+    if hasattr(b, "reshape"):
+        if b.size != 1 if isinstance(b, np.ndarray) else b.numel() != 1:
+            raise ValueError(f"propagate: the gate's b must be one number, got shape {tuple(b.shape)}")
+        b = b.reshape(())
+
+    def share(_: int, h: Array) -> Array:
+        z = (h * w).sum(-1) + b
+        if is_tensor(h):
+            return z.sigmoid()[..., None] * h
+        with np.errstate(over="ignore"):
+            return (1 / (1 + np.exp(-z)))[..., None].astype(h.dtype) * h
+
+    return share
+
+
+def hypergraph_propagate(H: Any, X: Array, edge_weights: Array = None) -> Array:
+    r"""One hop over a hypergraph, :math:`D_v^{-1/2} H W D_e^{-1} H^\top D_v^{-1/2} X`, in two products.
+
+    Parameters
+    ----------
+    H : CSR, SciPy sparse matrix or sparse tensor [n, e]
+        Which nodes each hyperedge holds.
+    X : array or tensor [n], [n, d] or [b, n, d], float64, float32, float16 or bfloat16
+    edge_weights : array or tensor [e], of the type of X
+        :math:`W`; 1 if absent.
+
+    Returns
+    -------
+    array or tensor, of the shape of X
+        Differentiable with respect to X, edge_weights and the values of H.
+
+    Raises
+    ------
+    TypeError
+        If X is not of a float type, or H is no matrix.
+    ValueError
+        If shapes do not go together, or a weighted degree is negative.
+
+    Notes
+    -----
+    4·nnz·d operations, and no matrix of n·n. :math:`D_e` are the sums of the columns of H, :math:`D_v` those of its rows,
+    weighted by W; a node or an edge of sum 0 takes no part. Feng et al., "Hypergraph neural networks" (2019).
+    """
+    check_values("hypergraph_propagate", "X", X)
+    h = incidence("hypergraph_propagate", "H", H, X)
+    n, e = h.shape
+    rows = X.shape[-2 if X.ndim > 1 else 0] if X.ndim else 0
+    if not 1 <= X.ndim <= 3 or rows != n:
+        raise ValueError(f"hypergraph_propagate: X has shape {tuple(X.shape)}, H {n} rows")
+    if edge_weights is not None and tuple(edge_weights.shape) != (e,):
+        raise ValueError(f"hypergraph_propagate: edge_weights must have shape ({e},), got {tuple(edge_weights.shape)}")
+    turned, w = h.T, ones(h, e) if edge_weights is None else edge_weights
+    per_edge = w * power("hypergraph_propagate", turned @ ones(h, n), -1.0, "hyperedge")
+    per_node = power("hypergraph_propagate", h @ w, -0.5, "node")
+    gathered = turned.with_data(turned._data * per_node[columns_of(turned)]) @ X
+    y = h.with_data(h._data * per_edge[columns_of(h)]) @ gathered
+    return y * (per_node if X.ndim == 1 else per_node[:, None])
+
+
+def incidence(who: str, name: str, H: Any, X: Array) -> Any:
+    """A matrix of any shape in the library, the type and the place of X."""
+    kind = dtype_name(X.dtype)
+    if isinstance(H, SparseMatrix):
+        a: Any = H
+        if dtype_name(a._data.dtype) != kind:
+            raise TypeError(
+                f"{who}: X is {kind}, {name} is {dtype_name(a._data.dtype)}; tersor does not convert silently"
+            )
+    else:
+        a = _matrix_of(who, name, H, kind)
+    if is_tensor(X) and not is_tensor(a._data):
+        a = a.with_data(tensor_of(a._data))
+    if is_tensor(a._data) and not is_tensor(X):
+        raise TypeError(f"{who}: X is a NumPy array, {name} is made of tensors")
+    return a.to(X.device) if is_tensor(X) and a._data.device != X.device else a
+
+
+def _matrix_of(who: str, name: str, H: Any, kind: str) -> Any:
+    if hasattr(H, "tocsr"):
+        h = H.tocsr()
+        if h.ndim != 2:
+            raise ValueError(f"{who}: {name} must have two axes, got shape {tuple(h.shape)}")
+        data = h.data.astype("float32" if kind == "bfloat16" else kind)
+        a = KINDS["CSR"](data, h.indices, h.indptr, h.shape)
+        return a.astype(kind)
+    if is_tensor(H) and str(H.layout) != "torch.strided" and H.ndim == 2:
+        import torch
+
+        t = (H.coalesce() if H.layout == torch.sparse_coo else H).to_sparse_csr()
+        return KINDS["CSR"](t.values().to(getattr(torch, kind)), t.col_indices(), t.crow_indices(), tuple(t.shape))
+    raise TypeError(f"{who}: {name} must be a CSR or a sparse matrix of SciPy or torch, got {type(H).__name__}")
+
+
+def metapath(mats: Sequence[Any], X: Array, norm: Norm = "none") -> Array:
+    r"""Features over a path of relations, :math:`A_1 A_2 \cdots A_m X`, from right to left.
+
+    Parameters
+    ----------
+    mats : sequence of CSRs, SciPy sparse matrices or sparse tensors
+        Each with as many columns as the next has rows.
+    X : array or tensor [k], [k, d] or [b, k, d], float64, float32, float16 or bfloat16
+        Features of the columns of the last.
+    norm : "none", "row", "col", "sym" or (a, b)
+        Of each matrix, as of `normalized_adjacency`; "sym" of matrices that are square.
+
+    Returns
+    -------
+    array or tensor, with the rows of the first matrix
+        Differentiable with respect to X and the values of the matrices.
+
+    Raises
+    ------
+    TypeError
+        If X is not of a float type, or a matrix is none.
+    ValueError
+        If there are no matrices, or shapes do not go together.
+
+    Notes
+    -----
+    2·d·(nnz of all) operations: the product of the matrices, which may be dense, is never formed.
+    """
+    check_values("metapath", "X", X)
+    if isinstance(mats, (str, bytes)) or not isinstance(mats, (list, tuple)):
+        raise TypeError(f"metapath: mats must be a list of matrices, got {type(mats).__name__}")
+    if not mats:
+        raise ValueError("metapath: mats must not be empty")
+    path = [incidence("metapath", f"mats[{i}]", m, X) for i, m in enumerate(mats)]
+    if not 1 <= X.ndim <= 3:
+        raise ValueError(f"metapath: X must be [k], [k, d] or [b, k, d], got shape {tuple(X.shape)}")
+    for i in reversed(range(len(path))):
+        a, rows = path[i], X.shape[-2 if X.ndim > 1 else 0]
+        if a.shape[1] != rows:
+            what = f"mats[{i + 1}] {rows} rows" if i + 1 < len(path) else f"X shape {tuple(X.shape)}"
+            raise ValueError(f"metapath: mats[{i}] has {a.shape[1]} columns, {what}")
+        if norm == "sym" and a.shape[0] != a.shape[1]:
+            raise ValueError(f"metapath: norm 'sym' is of square matrices, mats[{i}] has shape {a.shape}")
+        X = scaled("metapath", a, norm, False) @ X
+    return X

@@ -1,0 +1,184 @@
+"""Embeddings of the nodes of an edge list in a file. The one rule: the file is read once, a block of lines at a time, and
+what is kept of it are two numbers an edge and a weight."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tersor._op import FormatError
+from tersor.checkpoint._atomic import AtomicFile
+from tersor.checkpoint._format import Misuse, StrPath
+from tersor.graph import adjacency, fastrp
+
+Progress = Callable[[int, int], None]
+
+#: bytes of text in a block, before its last line is completed
+BLOCK = 1 << 24
+COMMENTS = (b"#", b"%", b"//")
+
+
+@dataclass
+class Edges:
+    """Numbers of sources and targets, weights (None: 1), and the nodes that the numbers stand for, in their order."""
+
+    source: np.ndarray
+    target: np.ndarray
+    weights: np.ndarray | None
+    nodes: list[str] | np.ndarray
+
+
+def read_edges(path: StrPath, progress: Progress | None = None) -> Edges:
+    """The edges of a text file, plain or gzip, or of a parquet file.
+
+    A line is ``source target`` or ``source target weight``, apart by blanks, tabs or commas; lines that begin with #, % or //
+    are comments. Nodes are integers, in ascending order, or names, in order of first occurrence: names if one of them is no
+    integer.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    FormatError
+        If a line has another number of columns than the first, or a weight is no number.
+    """
+    path = Path(path)
+    blocks = _parquet(path, progress) if path.suffix == ".parquet" else _text(path, progress)
+    ends: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
+    for pair, weight in blocks:
+        ends.append(pair)
+        if weight is not None:
+            weights.append(weight)
+    if any(e.dtype.kind == "S" for e in ends):  # a name makes names of the integers before it
+        ends = [e.astype("S") for e in ends]
+    whole = np.concatenate(ends, 0) if ends else np.zeros((0, 2), np.int64)
+    del ends
+    numbers, nodes = _numbered(whole)
+    source, target = numbers.reshape(-1, 2).T
+    return Edges(source, target, np.concatenate(weights) if weights else None, nodes)
+
+
+def _numbered(ends: np.ndarray) -> tuple[np.ndarray, Any]:
+    """Numbers of nodes from 0 on, and the nodes."""
+    flat = ends.reshape(-1)
+    if flat.dtype.kind == "i":
+        nodes, numbers = np.unique(flat, return_inverse=True)
+        return numbers.reshape(-1), nodes
+    nodes, first, numbers = np.unique(flat, return_index=True, return_inverse=True)
+    order = np.argsort(first, kind="stable")
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    return place[numbers.reshape(-1)], [b.decode(errors="replace") for b in nodes[order]]
+
+
+def _text(path: Path, progress: Progress | None) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    size = path.stat().st_size
+    columns, line, names = 0, 1, False
+    with open(path, "rb") as raw:
+        zipped = raw.peek(2)[:2] == b"\x1f\x8b"
+        source: Any = gzip.GzipFile(fileobj=raw) if zipped else raw
+        for block in _blocks(path, source):
+            if progress is not None:
+                progress(raw.tell(), size)
+            lines = block.replace(b",", b" ").split(b"\n")
+            if any(text.lstrip().startswith(COMMENTS) for text in lines):
+                lines = [b"" if text.lstrip().startswith(COMMENTS) else text for text in lines]
+            tokens = b"\n".join(lines).split()
+            counts = [len(text.split()) for text in lines] if len(tokens) else []
+            columns = columns or next((c for c in counts if c), 0)
+            bad = next((i for i, c in enumerate(counts) if c and c != columns), None)
+            if bad is not None or columns not in (0, 2, 3):
+                bad = bad if bad is not None else next(i for i, c in enumerate(counts) if c)
+                want = columns if columns in (2, 3) else "2 or 3"
+                raise FormatError(f"{path}: line {line + bad} has {counts[bad]} columns, not {want}")
+            line += len(lines) - 1
+            if not tokens:
+                continue
+            table = np.array(tokens).reshape(-1, columns)
+            ends = table[:, :2]
+            if not names:
+                try:
+                    ends = ends.astype(np.int64)
+                except (ValueError, OverflowError):
+                    names = True
+            yield ends, None if columns == 2 else _weights(path, table[:, 2])
+
+
+def _blocks(path: Path, source: Any) -> Iterator[bytes]:
+    """Whole lines, many at a time."""
+    try:
+        while block := source.read(BLOCK):
+            yield block + source.readline()
+    except (gzip.BadGzipFile, EOFError) as e:
+        raise FormatError(f"{path}: {e}") from None
+
+
+def _weights(path: Path, words: np.ndarray) -> np.ndarray:
+    try:
+        return words.astype(np.float64)
+    except ValueError as e:
+        raise FormatError(f"{path}: a weight is no number: {str(e).rpartition(': ')[2]}") from None
+
+
+def _parquet(path: Path, progress: Progress | None) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """The first two columns, and the third if there is one."""
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise Misuse(f"{path}: parquet files need pyarrow: pip install pyarrow") from None
+    file = pyarrow.parquet.ParquetFile(path)
+    rows, done = file.metadata.num_rows, 0
+    for batch in file.iter_batches(1 << 20):
+        columns = [column.to_numpy(zero_copy_only=False) for column in batch.columns]
+        if len(columns) not in (2, 3):
+            raise FormatError(f"{path}: there are {len(columns)} columns, not 2 or 3")
+        done += batch.num_rows
+        if progress is not None:
+            progress(done, rows)
+        ends = np.stack(columns[:2], 1)
+        if ends.dtype.kind != "i":
+            ends = np.array([[str(v).encode() for v in row] for row in ends])
+        yield ends, None if len(columns) == 2 else columns[2].astype(np.float64)
+
+
+def embed(
+    source: StrPath,
+    output: StrPath,
+    dim: int = 128,
+    weights: Sequence[float] | None = None,
+    *,
+    directed: bool = False,
+    nodes: StrPath | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> tuple[int, int]:
+    """Writes FastRP's embedding of the nodes of an edge list as ``.npy``; how many nodes and edges there are.
+
+    Row i belongs to node i of `read_edges`; ``nodes`` is a file for their names, a line each. Integers are the keys of their
+    nodes: a node has the same random vector in every file. ``options`` are those of `tersor.graph.fastrp`.
+    """
+    edges = read_edges(source, progress)
+    n, m = len(edges.nodes), len(edges.source)
+    pair = np.stack([edges.source, edges.target])
+    a = adjacency(pair, n=n, weights=edges.weights, flow="target_to_source", undirected=not directed, dtype="float32")
+    if isinstance(edges.nodes, np.ndarray) and not np.array_equal(edges.nodes, np.arange(n)):
+        options.setdefault("node_keys", edges.nodes)
+    del pair, edges.source, edges.target
+    e = fastrp(a, dim, weights, **options)
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(e))
+    with AtomicFile(output) as out:
+        out.write(head.getvalue())
+        if e.size:
+            out.write(np.ascontiguousarray(e))
+    if nodes is not None:
+        with AtomicFile(nodes) as out:
+            out.write("".join(f"{v}\n" for v in edges.nodes).encode())
+    return n, m

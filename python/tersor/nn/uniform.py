@@ -1,0 +1,140 @@
+"""Points spread evenly over a disk of hyperbolic space. The one rule: the radius is drawn by its share of the volume, and found
+by Newton's method where that has no inverse."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, constraints
+
+from tersor._arrays import whole
+from tersor._reference import arsinh_root, dot, root, sinh_root
+from tersor.nn.points import MODELS
+from tersor.nn.wrapped_normal import log_sinh_ratio
+
+#: of Gauss and Legendre, on 0 to 1: nodes lie closest at the ends, where the volume of a large disk is
+NODES, WEIGHTS = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(96))
+STEPS = 40
+
+
+def log_volume(r: Tensor, c: Any, d: int) -> Tensor:
+    r""":math:`\log\int_0^r(\sinh(\sqrt ct)/\sqrt c)^{d - 1}dt`."""
+    t = r[..., None] * (NODES.to(r.device) + 1) / 2
+    area = (d - 1) * (t.log() + log_sinh_ratio(c * t * t))
+    return r.log() + torch.logsumexp(area + (WEIGHTS.to(r.device) / 2).log(), -1)
+
+
+class UniformDisk(Distribution):
+    r"""Points of a disk around the origin, evenly by the volume of the space: radii of density :math:`\propto
+    \sinh^{d - 1}(\sqrt cr)`, up to R.
+
+    Parameters
+    ----------
+    dim : int
+        d, coordinates of a point.
+    radius : float, or tensor
+        R, a distance: positive. A tensor is a batch of disks, and differentiable.
+    c : float, tensor of 0 axes, or Curvature
+        Points are of curvature -c; 0 is flat space.
+    model : "ball" or "lorentz"
+        Whether points are those of `tersor.hyperbolic` or, as their space parts, those of `tersor.lorentz`.
+
+    Raises
+    ------
+    ValueError
+        If dim or radius is not positive (not asked under ``validate_args=False``), or the model is unknown.
+
+    Notes
+    -----
+    In two dimensions :math:`\sinh(\sqrt cr/2) = \sqrt u\sinh(\sqrt cR/2)` for a share u of the volume; in others r is found
+    from u in float64. The density is one over the volume, by volume; points farther out have density 0. Samples and densities
+    are differentiable with respect to radius and c.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tersor import hyperbolic, nn
+    >>> x = nn.UniformDisk(2, 5.0).sample((100,))
+    >>> bool((hyperbolic.dist0(x) <= 5).all())
+    True
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {"radius": constraints.positive}
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(
+        self, dim: int, radius: float | Tensor, c: Any = 1.0, *, model: str = "ball", validate_args: Any = None
+    ) -> None:
+        dim = whole("UniformDisk: dim", dim)
+        if dim < 1:
+            raise ValueError(f"UniformDisk: dim must be positive, got {dim}")
+        if model not in MODELS:
+            raise ValueError(f"UniformDisk: model must be one of {list(MODELS)}, got {model!r}")
+        self.given, self.model = c, model
+        self.radius = radius if isinstance(radius, Tensor) else torch.tensor(float(radius))
+        if validate_args is not False and not torch.compiler.is_compiling() and not bool((self.radius > 0).all()):
+            raise ValueError("UniformDisk: radius must be positive")
+        super().__init__(self.radius.shape, torch.Size((dim,)), validate_args=validate_args)
+
+    @property
+    def c(self) -> Any:
+        return self.given() if isinstance(self.given, nn.Module) else self.given
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> UniformDisk:
+        """The same for a larger batch, as torch has it."""
+        new: UniformDisk = self._get_checked_instance(UniformDisk, _instance)
+        new.given, new.model, new.radius = self.given, self.model, self.radius.expand(batch_shape)
+        super(UniformDisk, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def _radii(self, share: Tensor) -> Tensor:
+        """The radii of the disks that have these shares of the volume."""
+        (d,), most, c = self.event_shape, self.radius.double(), self.c
+        if d == 1:
+            return share * most
+        if d == 2:
+            z = c * most * most / 4
+            half = share.sqrt() * most / 2 * sinh_root(z)
+            return 2 * half * arsinh_root(c * half * half)
+        target = share.log() + log_volume(most, c, d)
+        with torch.no_grad():
+            r = most.expand(share.shape).clone()
+            for _ in range(STEPS):  # the logarithm of the volume is convex by that of r, and r comes from above
+                r *= ((target - log_volume(r, c, d)) / self._slope(r, d, c)).exp()
+        # once more, in the graph: the implicit gradient
+        step = (target - log_volume(r, c, d)) / self._slope(r, d, c).detach()
+        return r * step.exp()
+
+    @staticmethod
+    def _slope(r: Tensor, d: int, c: Any) -> Tensor:
+        """Of the logarithm of the volume, by that of r."""
+        area = (d - 1) * (r.log() + log_sinh_ratio(c * r * r))
+        return (r.log() + area - log_volume(r, c, d)).exp()
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Points [*sample_shape, *batch, d], with gradients."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        like: dict[str, Any] = {"dtype": torch.float64, "device": self.radius.device}
+        v = torch.randn(shape, **like)
+        r = self._radii(torch.rand(shape[:-1], **like).clamp_min(1e-300))
+        v = v / root(dot(v, v)) * r[..., None]
+        space, c = MODELS[self.model], self.c
+        x: Tensor = space.expmap0(v / 2 if self.model == "ball" else v, c)
+        return x.to(self.radius.dtype)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The logarithm of the density at points [..., d], by volume; minus infinity out of the disk."""
+        if self._validate_args:
+            self._validate_sample(value)
+        (d,), c = self.event_shape, self.c
+        sphere = math.log(2) + d / 2 * math.log(math.pi) - math.lgamma(d / 2)
+        density = -sphere - log_volume(self.radius.double(), c, d)
+        r = MODELS[self.model].dist0(value.double(), c)
+        p = torch.where(r > self.radius, -torch.inf, density)
+        return torch.where(r.isnan(), torch.nan, p).to(value.dtype)

@@ -1,0 +1,199 @@
+"""Kernels of infinitely wide layers. The one rule: what goes from layer to layer is the gap 1 - ρ, since ρ itself has lost the
+digits that deep layers need.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tersor._arrays import is_tensor, torch_module, whole
+from tersor._reference import quiet, rounded, wide
+from tersor._values import check_values
+
+Array = Any
+
+_PI, _A = math.pi, math.asin(2 / 3)
+#: θ - sin θ below 0.3: coefficients of θ², and beyond, of θ³
+_SMALL = [(-1) ** n / math.factorial(2 * n + 3) for n in range(7)]
+#: polynomials whose networks are the best classifiers of data of 2, 3, 5, 9 dimensions as depth grows
+POLYNOMIALS = {
+    "poly2": (0, 1 / 2, 0, 0, 0, 0, 0, 1 / 2),
+    "poly3": (0, 1 / 2, 0, 1 / 2),
+    "poly5": (0, 1 / 4, 1 / 2, 1 / 4),
+    "poly9": (0, 1 / 16, 7 / 8, 1 / 16),
+}
+_KINDS = ("relu", "erf", "sine", "exp", *POLYNOMIALS)
+
+
+def _horner(coefficients: Sequence[float], x: Array) -> Array:
+    total: Array = x * 0
+    for c in reversed(coefficients):
+        total = total * x + c
+    return total
+
+
+def _relu(xp: Any, s: Array) -> tuple[Array, Array]:
+    inside = (s > 0) & (s < 2)  # at the ends the angle has no derivative, and what is made of it has
+    u = xp.where(inside, s, 1.0)
+    t = 2 * xp.arcsin(xp.sqrt(u / 2))
+    small = xp.where(t < 0.3, t, 0.0)
+    rest = xp.where(t < 0.3, small * small * small * _horner(_SMALL, small * small), t - xp.sin(t))
+    gap = xp.where(inside, (u * (_PI - t) + rest) / _PI, xp.where(s <= 0, s, 1.0))
+    return gap, xp.where(inside, (_PI - t) / _PI, xp.where(s <= 0, 1.0, 0.0))
+
+
+def _erf(xp: Any, s: Array) -> tuple[Array, Array]:
+    a, b = 2 / 3, 2 / 3 * (1 - s)
+    root = xp.sqrt(1 - b * b)
+    near = s < 1
+    c = xp.where(near, b, 0.0)
+    # arcsin a - arcsin b where they are near each other
+    sine = (a - c) * (a + c) / (a * xp.sqrt(1 - c * c) + c * math.sqrt(1 - a * a))
+    gap = xp.where(near, xp.arcsin(xp.where(near, sine, 0.0)), _A - xp.arcsin(b)) / _A
+    return gap, 2 / 3 / root / _A
+
+
+def _sine(xp: Any, s: Array) -> tuple[Array, Array]:
+    return 2 * xp.cosh(1 - s / 2) * xp.sinh(s / 2) / math.sinh(1), xp.cosh(1 - s) / math.sinh(1)
+
+
+def _exp(xp: Any, s: Array) -> tuple[Array, Array]:
+    return -xp.expm1(-s), xp.exp(-s)
+
+
+def _polynomial(coefficients: Sequence[float], s: Array) -> tuple[Array, Array]:
+    # 1 - ρⁱ = s·(1 + ρ + … + ρⁱ⁻¹)
+    tails = [math.fsum(coefficients[j + 1 :]) for j in range(len(coefficients) - 1)]
+    slope = [i * c for i, c in enumerate(coefficients)][1:]
+    return s * _horner(tails, 1 - s), _horner(slope, 1 - s)
+
+
+def _layer(who: str, kind: Any) -> Any:
+    """The function from a gap to the gap after one layer and the slope there."""
+    if isinstance(kind, str):
+        if kind not in _KINDS:
+            raise ValueError(f"{who}: kind must be one of {', '.join(_KINDS)} or coefficients, got {kind!r}")
+        if kind not in POLYNOMIALS:
+            return {"relu": _relu, "erf": _erf, "sine": _sine, "exp": _exp}[kind]
+        kind = POLYNOMIALS[kind]
+    try:
+        coefficients = [float(c) for c in kind]
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{who}: kind must be a name or a sequence of coefficients, got {type(kind).__name__}"
+        ) from None
+    if not all(c >= 0 for c in coefficients) or abs(math.fsum(coefficients) - 1) > 1e-12:
+        raise ValueError(f"{who}: coefficients must not be negative and add up to 1, got {coefficients}")
+    return lambda xp, s: _polynomial(coefficients, s)
+
+
+def _gap(who: str, rho: Array, gap: Array | None) -> tuple[Any, Array]:
+    """The library, and 1 - ρ in float64."""
+    check_values(who, "rho", rho)
+    xp: Any = torch_module() if is_tensor(rho) else np
+    if gap is not None:
+        check_values(who, "gap", gap)
+        if is_tensor(gap) != is_tensor(rho) or tuple(gap.shape) != tuple(rho.shape):
+            raise ValueError(f"{who}: gap must be like rho, of shape {tuple(rho.shape)}, got {tuple(gap.shape)}")
+    s = 1 - wide(rho) if gap is None else wide(gap)
+    eps = (np if xp is np else xp).finfo(rho.dtype).eps
+    slack = 8 * float(eps)
+    return xp, xp.where((s < 0) & (s >= -slack), 0.0, xp.where((s > 2) & (s <= 2 + slack), 2.0, s))
+
+
+def _checked(who: str, xp: Any, s: Array) -> None:
+    if xp is np and bool(np.any((s < 0) | (s > 2))):
+        raise ValueError(f"{who}: correlations must be in [-1, 1], got 1 - {float(s[(s < 0) | (s > 2)].ravel()[0])}")
+
+
+def dual(rho: Array, kind: Any = "relu", *, gap: Array | None = None) -> tuple[Array, Array]:
+    r"""The dual of an activation φ, :math:`\check\varphi(\rho) = \mathbb E\,\varphi(u)\varphi(v)` for normal u, v of variance 1
+    and correlation ρ, with φ scaled so that :math:`\check\varphi(1) = 1`; and its slope.
+
+    =========  =================================================================
+    kind       :math:`\check\varphi(\rho)`
+    =========  =================================================================
+    relu       :math:`(\sqrt{1-\rho^2} + \rho(\pi - \theta))/\pi`, θ = arccos ρ
+    erf        arcsin(2ρ/3)/arcsin(2/3)
+    sine       sinh ρ/sinh 1
+    exp        :math:`e^{\rho - 1}`
+    poly d     the polynomial that is best as depth grows, d = 2, 3, 5, 9
+    =========  =================================================================
+
+    Parameters
+    ----------
+    rho : array or tensor, any float type
+        Correlations. NumPy's outside [-1, 1] by more than 8 ε are refused; torch's give NaN or what the formula gives.
+    kind : str, or the coefficients of a polynomial, not negative, of sum 1
+    gap : array or tensor like rho, or None
+        1 - ρ, with the digits that ρ has not: of unit vectors :math:`\|x-y\|^2/2`. Read in place of rho.
+
+    Returns
+    -------
+    value, slope : arrays or tensors like rho
+
+    Raises
+    ------
+    TypeError
+        If rho is no float array or kind neither a name nor numbers.
+    ValueError
+        If a correlation or kind is unknown, or gap is not like rho.
+
+    Notes
+    -----
+    Computed in float64. Daniely, Frostig, Singer, "Toward deeper understanding of neural networks" (2016); Radhakrishnan,
+    Belkin, Uhler, "Wide and deep neural networks achieve consistency for classification" (2023).
+    """
+    step = _layer("dual", kind)
+    xp, s = _gap("dual", rho, gap)
+    _checked("dual", xp, s)
+    with quiet(rho):
+        s, slope = step(xp, s)
+    return rounded(1 - s, rho), rounded(slope, rho)
+
+
+def ntk(rho: Array, depth: int, kind: Any = "relu", *, gap: Array | None = None, which: str = "ntk") -> Array:
+    r"""The kernel of an infinitely wide network of some depth, by its recursion.
+
+    .. math:: \Sigma_0 = \Theta_0 = \rho, \qquad \Sigma_{l+1} = \check\varphi(\Sigma_l), \qquad
+       \Theta_{l+1} = \Sigma_{l+1} + \Theta_l\,\check\varphi'(\Sigma_l)
+
+    Parameters
+    ----------
+    rho, kind, gap : see `dual`
+    depth : int
+        Hidden layers; 0 gives rho.
+    which : "ntk" or "nngp"
+        :math:`\Theta`, of training by gradients, or :math:`\Sigma`, of random weights.
+
+    Returns
+    -------
+    array or tensor like rho
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `dual`; if depth is negative or over a million, or which is unknown.
+
+    Notes
+    -----
+    Some ten operations for each number and layer, in float64, on gaps: relative errors of small gaps do not grow with depth.
+    Jacot, Gabriel, Hongler, "Neural tangent kernel" (2018).
+    """
+    step, depth = _layer("ntk", kind), whole("ntk: depth", depth)
+    if not 0 <= depth <= 10**6:
+        raise ValueError(f"ntk: depth must be in 0..1000000, got {depth}")
+    if which not in ("ntk", "nngp"):
+        raise ValueError(f"ntk: which must be 'ntk' or 'nngp', got {which!r}")
+    xp, s = _gap("ntk", rho, gap)
+    _checked("ntk", xp, s)
+    theta = 1 - s
+    with quiet(rho):
+        for _ in range(depth):
+            s, slope = step(xp, s)
+            theta = 1 - s + theta * slope
+    return rounded(theta if which == "ntk" else 1 - s, rho)

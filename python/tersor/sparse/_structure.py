@@ -1,0 +1,84 @@
+"""Structures made of lists of places. The one rule: they are made on the CPU, in NumPy; values follow by one gather or one sum,
+through which their gradients go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tersor._arrays import is_tensor
+from tersor._values import called
+from tersor.sparse._operators import csr_dense, csr_sort, csr_transpose
+from tersor.sparse._pattern import Pattern
+
+Array = Any
+
+#: the largest size that int32 indices serve
+LONGEST = 2**31 - 1
+
+
+def index_type(*sizes: int) -> type[np.signedinteger[Any]]:
+    """The smaller type of indices that serves all these sizes."""
+    return np.int64 if max(sizes) > LONGEST else np.int32
+
+
+def beside(data: Array, pattern: Pattern) -> Pattern:
+    """A pattern in the library and on the device of values."""
+    return pattern.tensors().to(data.device) if is_tensor(data) else pattern
+
+
+def owned(data: Array, columns: np.ndarray, offsets: np.ndarray, shape: tuple[int, int], perm: Array = None) -> Any:
+    """Values as they were given, and their pattern: in its order, the values copied unless a gradient goes to them."""
+    if perm is not None and bool((perm[1:] > perm[:-1]).all()):
+        perm = None
+    pattern = beside(data, Pattern(columns, offsets, shape, perm))
+    if is_tensor(data):
+        if pattern.perm is not None:
+            data = data[pattern.perm]
+        elif not data.requires_grad:
+            data = data.clone()
+        return data.contiguous(), pattern
+    return np.array(data, order="C") if perm is None else np.ascontiguousarray(data)[perm], pattern
+
+
+def placed(who: str, rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int]) -> tuple[Any, Any, Any]:
+    """Columns, offsets and the order of entries that are given by row and column, both known to be inside."""
+    kind = index_type(*shape, len(rows) + 1)
+    # entries as rows of one element each: their transpose lists them by row, stably
+    _, offsets, order = called(
+        who, csr_transpose, rows.astype(kind, copy=False), np.arange(len(rows) + 1, dtype=kind), shape[0]
+    )
+    columns = cols.astype(kind, copy=False)[order]
+    columns, offsets, perm = called(who, csr_sort, columns, offsets, shape[1], kind is np.int64)
+    return columns, offsets, order[perm]
+
+
+def counted(lengths: np.ndarray, kind: Any) -> np.ndarray:
+    """Where rows of these lengths begin."""
+    offsets = np.zeros(len(lengths) + 1, kind)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def runs(starts: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """The places start, start + 1, … of rows that begin at ``offsets`` in a list of them all."""
+    shift = np.repeat(starts - offsets[:-1], np.diff(offsets))
+    return shift + np.arange(len(shift), dtype=shift.dtype)
+
+
+def summed(data: Array, starts: Array) -> Array:
+    """The sums of runs of values that begin at ``starts``, of which the last one is their number."""
+    n = len(starts) - 1
+    if is_tensor(data):
+        import torch
+
+        starts = torch.as_tensor(starts, device=data.device)
+        if data.device.type not in ("cpu", "meta"):
+            lengths = starts.diff().long()
+            run = torch.repeat_interleave(torch.arange(n, device=data.device), lengths, output_size=len(data))
+            return data.new_zeros(n).index_put((run,), data, accumulate=True)
+        zero = starts.new_zeros(len(data))
+    else:
+        zero = np.zeros(len(data), starts.dtype)
+    return called("CSR", csr_dense, data, zero, starts, 1).reshape(n)

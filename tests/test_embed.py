@@ -1,0 +1,78 @@
+"""``tersor embed``: edge lists in files. The one rule: what is written is what `fastrp` gives for these edges."""
+
+import gzip
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tersor import graph
+from tersor.jobs import embed as job
+
+pytest.importorskip("click")
+
+rng = np.random.default_rng(0)
+EDGES = rng.integers(0, 30, (2, 80))
+EDGES[:, -1] = 0, 29
+WEIGHTS = rng.integers(1, 5, 80)
+TEXT = "# source target weight\n" + "".join(f"{u}\t{v}\t{w}\n" for u, v, w in zip(*EDGES, WEIGHTS, strict=True))
+
+
+def tersor(*arguments):
+    command = [sys.executable, "-c", "from tersor.cli import main; main()", "embed", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_command_writes_what_the_function_gives(tmp_path):
+    path, out = tmp_path / "edges.tsv.gz", tmp_path / "e.npy"
+    path.write_bytes(gzip.compress(TEXT.encode()))
+    done = tersor(path, "-o", out, "--dim", "16", "--weights", "1,2", "--seed", "3")
+    assert done.returncode == 0 and "80 edges" in done.stdout, done.stderr
+    a = graph.adjacency(EDGES, weights=WEIGHTS, undirected=True)
+    nodes = np.unique(EDGES)
+    keys = None if len(nodes) == 30 else nodes
+    a = graph.adjacency(np.searchsorted(nodes, EDGES), weights=WEIGHTS, undirected=True)
+    want = graph.fastrp(a, 16, [1, 2], seed=3, node_keys=keys)
+    assert np.load(out).tobytes() == want.tobytes()
+    path.write_bytes(gzip.compress(TEXT.encode())[:-30])
+    broken = tersor(path, "-o", tmp_path / "no.npy")
+    assert broken.returncode == 1 and "edges.tsv.gz" in broken.stderr and not (tmp_path / "no.npy").exists()
+    assert tersor(tmp_path / "nothing", "-o", out).returncode == 2
+
+
+def test_blocks_do_not_show(tmp_path, monkeypatch):
+    path = tmp_path / "edges.csv"
+    path.write_text(TEXT.replace("\t", ","))
+    whole = job.read_edges(path)
+    seen = []
+    monkeypatch.setattr(job, "BLOCK", 50)
+    parts = job.read_edges(path, lambda done, total: seen.append((done, total)))
+    assert (whole.nodes[whole.source] == EDGES[0]).all() and (whole.weights == WEIGHTS).all()
+    assert all((a == b).all() for a, b in zip(vars(whole).values(), vars(parts).values(), strict=True))
+    assert len(seen) > 5 and seen[-1][0] == seen[-1][1] == path.stat().st_size
+
+
+def test_names_and_keys_of_nodes(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "BLOCK", 4)
+    path, out, names = tmp_path / "edges", tmp_path / "e.npy", tmp_path / "names"
+    path.write_text("7 3\n3 ada\n% comment\n\nada bob")
+    assert job.embed(path, out, 8, [1], nodes=names) == (4, 3)
+    assert names.read_text().split() == ["7", "3", "ada", "bob"]
+    monkeypatch.undo()
+    one, more = tmp_path / "one", tmp_path / "more"
+    one.write_text("5 100\n100 9\n")
+    more.write_text("5 100\n100 9\n200 201\n")
+    e = [job.embed(p, out, 8, [1], variant="gds", s=1.0) and np.load(out) for p in (one, more)]
+    assert e[0].shape == (3, 8) and np.allclose(e[0], e[1][[0, 1, 2]])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("1 2\n3\n", "line 2 has 1 columns, not 2"), ("1\n", "not 2 or 3"), ("1 2 x\n", "a weight is no number")],
+)
+def test_a_malformed_line_is_named(tmp_path, text, words):
+    path = tmp_path / "edges"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=words):
+        job.embed(path, tmp_path / "e.npy", 8)
+    assert not (tmp_path / "e.npy").exists()

@@ -1,0 +1,296 @@
+"""Graphs as they are given, their norms, and features carried over them. The one rule: a result is what the formula says of the
+dense matrix, and K hops are K single ones, bit for bit."""
+
+import networkx as nx
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from tersor import graph, sparse
+from tersor.project import Projection
+
+rng = np.random.default_rng(0)
+N = 12
+EDGES = rng.integers(0, N - 1, (2, 40))  # the last node has none; loops and repeated edges are there
+WEIGHTS = rng.uniform(0.5, 2, 40)
+X = rng.standard_normal((N, 5))
+
+
+def dense(edges=EDGES, weights=WEIGHTS, n=N):
+    a = np.zeros((n, n))
+    np.add.at(a, (edges[1], edges[0]), weights)
+    return a
+
+
+def powers(d, p):
+    return np.where(d == 0, 0, np.where(d == 0, 1, d) ** p)
+
+
+def normed(a, norm):
+    left, right = a.sum(1), a.sum(1) if norm == "sym" else a.sum(0)
+    p, q = {"sym": (-0.5, -0.5), "row": (-1, 0), "col": (0, -1), "none": (0, 0)}.get(norm, norm)
+    return (powers(left, p) if p else np.ones(len(a)))[:, None] * a * (powers(right, q) if q else np.ones(len(a)))
+
+
+A = graph.adjacency(EDGES, n=N, weights=WEIGHTS)
+
+
+def test_a_graph_is_taken_in_every_form():
+    a = dense()
+    coo = sp.coo_array((WEIGHTS, (EDGES[1], EDGES[0])), (N, N))
+    order = np.argsort(EDGES[0], kind="stable")
+    indptr = np.searchsorted(EDGES[0][order], np.arange(N + 1))
+    forms = [A, coo, coo.tocsc(), torch.from_numpy(coo.toarray()).to_sparse(), torch.from_numpy(a).to_sparse_csr()]
+    for form in forms:
+        np.testing.assert_allclose(graph.adjacency(form).to_dense(), a, rtol=1e-15)
+    triple = (indptr, EDGES[1][order], order)
+    np.testing.assert_allclose(graph.adjacency(triple, weights=WEIGHTS).to_dense(), a, rtol=1e-15)
+    index = torch.from_numpy(EDGES)
+    w = torch.from_numpy(WEIGHTS).requires_grad_()
+    t = graph.adjacency(index, n=N, weights=w)
+    np.testing.assert_allclose(t.to_dense().detach(), a, rtol=1e-15)
+    t.to_dense().sum().backward()
+    assert torch.equal(w.grad, torch.ones(40, dtype=torch.float64))
+    np.testing.assert_allclose(
+        graph.adjacency(EDGES, n=N, weights=WEIGHTS, flow="target_to_source").to_dense(), a.T, rtol=1e-15
+    )
+    both = graph.adjacency(np.array([[0, 1], [1, 1]]), undirected=True).to_dense()
+    assert both.tolist() == [[0, 1], [1, 1]]
+    assert graph.adjacency(EDGES, n=N, dtype="float64").dtype == np.float64
+    assert graph.adjacency(EDGES, n=N, dtype="bfloat16").dtype.name == "bfloat16"
+    assert graph.adjacency(np.zeros((2, 0), int)).shape == (0, 0)
+
+
+def test_networks_keep_the_order_of_their_nodes():
+    g = nx.DiGraph()
+    g.add_edge("c", "a", cost=2.0)
+    g.add_edge("a", "b", cost=3)
+    assert graph.adjacency(g, weights="cost").to_dense().tolist() == [[0, 0, 0], [2, 0, 0], [0, 3, 0]]
+    karate = nx.karate_club_graph()
+    want = nx.to_numpy_array(karate, weight="weight")
+    np.testing.assert_array_equal(graph.adjacency(karate, weights="weight").to_dense(), want)
+    multi = nx.MultiGraph([(0, 1), (0, 1), (1, 1)])
+    np.testing.assert_array_equal(graph.adjacency(multi).to_dense(), [[0, 2], [2, 1]])
+
+
+@pytest.mark.parametrize("norm", ["sym", "row", "col", "none", (-0.5, -0.25)])
+@pytest.mark.parametrize("loops", [False, True, "remaining"])
+def test_norms_are_those_of_the_dense_matrix(norm, loops):
+    a = dense()
+    if loops:
+        a = a + np.diag((np.diag(a) == 0) if loops == "remaining" else np.ones(N))
+    got = graph.normalized_adjacency(A, norm, self_loops=loops)
+    np.testing.assert_allclose(got.to_dense(), normed(a, norm), rtol=1e-13)
+    x = torch.from_numpy(X)
+    np.testing.assert_allclose(
+        graph.propagate(A, x, 3, norm, self_loops=loops),
+        np.linalg.matrix_power(normed(a, norm), 3) @ X,
+        rtol=1e-11,
+        atol=1e-13,
+    )
+
+
+def test_hops_are_single_hops():
+    stack = graph.propagate(A, X, 4, keep="stack")
+    h = X
+    for k in range(5):
+        assert stack[k].tobytes() == h.tobytes() == graph.propagate(A, X, k).tobytes()
+        h = graph.propagate(A, h, 1)
+    assert graph.propagate(A, X, 0) is not X
+    total = graph.propagate(A, X, 4, keep="sum", weights=[1, 0, 0, 0, 2])
+    np.testing.assert_allclose(total, X + 2 * stack[4], rtol=1e-14)
+    np.testing.assert_allclose(graph.propagate(A, X, 4, keep="sum"), stack.sum(0), rtol=1e-13)
+    out = np.empty_like(X)
+    assert graph.propagate(A, X, 4, out=out) is out and out.tobytes() == stack[4].tobytes()
+    assert graph.propagate(A, X[:, 0].copy(), 2).tobytes() == stack[2][:, 0].tobytes()
+
+
+def test_what_is_kept_of_hops():
+    a = normed(dense(), "row")
+    want = X
+    for _ in range(3):
+        want = 0.9 * a @ want + 0.1 * X
+    np.testing.assert_allclose(graph.propagate(A, X, 3, "row", teleport=0.1), want, rtol=1e-13)
+    w, b = rng.standard_normal(5), 0.3
+    stack = graph.propagate(A, X, 3, keep="stack")
+    gated = (stack / (1 + np.exp(-(stack @ w + b)))[..., None]).sum(0)
+    np.testing.assert_allclose(graph.propagate(A, X, 3, keep="sum", gate=(w, b)), gated, rtol=1e-13)
+    half = graph.propagate(A, X, 2, keep="stack", storage="bfloat16")
+    assert half.dtype.name == "bfloat16"
+    first = graph.propagate(A, half[0].astype(np.float64), 1).astype(half.dtype)
+    assert first.tobytes() == half[1].tobytes()
+    assert graph.propagate(A, X, 2, storage="bfloat16").dtype == np.float64
+
+
+def test_gradients():
+    index, k = torch.from_numpy(EDGES), 2
+    leaves = [
+        torch.from_numpy(v).requires_grad_() for v in (X, WEIGHTS, rng.standard_normal(5), rng.standard_normal(1))
+    ]
+
+    def gated(x, w, v, b):
+        a = graph.adjacency(index, n=N, weights=w)
+        return graph.propagate(a, x, k, self_loops=True, teleport=0.2, keep="sum", gate=(v, b))
+
+    assert torch.autograd.gradcheck(gated, leaves)
+    theta = torch.rand(k + 1, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda x, t: graph.propagate(A, x, k, (-0.5, -0.5), keep="sum", weights=t), (leaves[0], theta)
+    )
+    x = torch.from_numpy(X)
+    plain = graph.propagate(A, x, k, "row")
+    assert torch.equal(torch.compile(lambda x: graph.propagate(A, x, k, "row"), fullgraph=True)(x), plain)
+
+
+def test_invariances():
+    reached = dense().sum(1) > 0
+    np.testing.assert_allclose(graph.propagate(A, np.ones(N), 1, "row"), reached, rtol=1e-14)
+    assert not graph.propagate(A, X, 3)[-1].any()  # a node without edges
+    g = graph.adjacency(nx.les_miserables_graph(), weights="weight", dtype="float64")
+    u, v = rng.standard_normal((2, g.shape[0]))
+    assert abs(u @ graph.propagate(g, v, 1) - v @ graph.propagate(g, u, 1)) < 1e-12
+
+
+def test_hypergraphs_and_paths_of_relations():
+    h = (rng.random((6, 4)) < 0.5) * 1.0
+    h[5] = h[:, 3] = 0
+    w, x = rng.uniform(0.5, 2, 4), rng.standard_normal((6, 3))
+    left = powers(h @ w, -0.5)[:, None]
+    want = left * (h @ ((w * powers(h.sum(0), -1.0))[:, None] * (h.T @ (left * x))))
+    np.testing.assert_allclose(graph.hypergraph_propagate(sp.csr_array(h), x, w), want, rtol=1e-13, atol=1e-15)
+    leaves = [torch.from_numpy(v).requires_grad_() for v in (x, w)]
+    assert torch.autograd.gradcheck(lambda x, w: graph.hypergraph_propagate(sparse.from_dense(h), x, w), leaves)
+    b = rng.standard_normal((4, 5)) * (rng.random((4, 5)) < 0.6)
+    y = rng.standard_normal((5, 2))
+    got = graph.metapath([sp.csr_array(h), sparse.from_dense(b)], y)
+    np.testing.assert_allclose(got, h @ b @ y, rtol=1e-13, atol=1e-15)
+    rows = graph.metapath([sp.csr_array(h)], np.ones(4), norm="row")
+    np.testing.assert_allclose(rows, h.sum(1) > 0, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "words"),
+    [
+        (lambda: graph.adjacency([[0, 1], [1, 0]]), TypeError, "got list"),
+        (lambda: graph.adjacency(np.ones((2, 3))), TypeError, "float64"),
+        (lambda: graph.adjacency(np.ones((3, 2), int)), ValueError, r"\(3, 2\)"),
+        (lambda: graph.adjacency(np.array([[0], [7]]), n=7), ValueError, r"edges\[1, 0\] = 7 is outside 0..6"),
+        (lambda: graph.adjacency(np.array([[0], [-1]])), ValueError, r"edges\[1, 0\] = -1"),
+        (lambda: graph.adjacency(EDGES, weights=np.ones(3)), ValueError, r"\(40,\).*\(3,\)"),
+        (lambda: graph.adjacency(EDGES, weights=[1.0] * 40), TypeError, "weights.*list"),
+        (lambda: graph.adjacency(EDGES, n=-1), ValueError, "n must be"),
+        (lambda: graph.adjacency(EDGES, flow="up"), ValueError, "'up'"),
+        (lambda: graph.adjacency(sp.csr_array((2, 3))), ValueError, r"square.*\(2, 3\)"),
+        (lambda: graph.adjacency(A, weights=WEIGHTS), ValueError, "a matrix has its own"),
+        (lambda: graph.adjacency(A, n=3), ValueError, "n is 3, the graph has 12"),
+        (lambda: graph.adjacency((np.array([0, 2, 1]), np.array([0]), np.array([], int))), ValueError, "2 and then 1"),
+        (lambda: graph.adjacency((np.array([0, 1]), np.array([4]), np.array([0]))), ValueError, r"indices\[0\] = 4"),
+        (lambda: graph.propagate(A, X, -1), ValueError, "K must not be negative, got -1"),
+        (lambda: graph.propagate(A, X, 1.5), TypeError, "K must be an integer"),
+        (lambda: graph.propagate(A, X[:5], 1), ValueError, r"\(5, 5\).*12 nodes"),
+        (lambda: graph.propagate(A, X.astype("f4"), 1), TypeError, "X is float32, the matrix is float64"),
+        (lambda: graph.propagate(A, X, 1, "left"), ValueError, "'left'"),
+        (lambda: graph.propagate(A, X, 1, keep="all"), ValueError, "'all'"),
+        (lambda: graph.propagate(A, X, 1, weights=[1, 2]), ValueError, "keep='sum'"),
+        (lambda: graph.propagate(A, X, 1, keep="sum", weights=[1]), ValueError, r"\(2,\).*\(1,\)"),
+        (lambda: graph.propagate(A, X, 1, teleport=2), ValueError, "teleport"),
+        (lambda: graph.propagate(A, X, 1, self_loops="all"), ValueError, "'all'"),
+        (lambda: graph.propagate(A, X, 1, group=True), ValueError, "init_process_group"),
+        (lambda: graph.propagate(sp.csr_array(-np.eye(2)), np.ones(2), 1), ValueError, "row 0 add up to -1"),
+        (lambda: graph.metapath([], X), ValueError, "empty"),
+        (lambda: graph.metapath([A], X[:3]), ValueError, "12 columns"),
+        (lambda: graph.hypergraph_propagate(A, X, np.ones(3)), ValueError, r"\(12,\).*\(3,\)"),
+    ],
+)
+def test_what_is_refused_is_named(call, kind, words):
+    with pytest.raises(kind, match=words):
+        call()
+
+
+def embedded(a, projection, weights, *, alpha=None, gds=False, unit=True, influence=0.0, keep=1.0):
+    """The formula of FastRP, in float64, of the dense matrix whose rows take."""
+    count = (a != 0).sum(1) if gds else a.sum(1)
+    d = np.where(count == 0, 0, np.where(count == 0, 1, count) ** float(alpha or 0))
+    send = np.ones(len(a)) if alpha is None else np.where(count == 0, 1, d) if gds else d
+    e = projection.T * send[:, None] * keep
+
+    def nu(h):
+        length = np.linalg.norm(h, axis=1, keepdims=True)
+        return h / np.where(length > 0, length, 1) if unit or gds else h
+
+    total, h = influence * nu(e), e
+    for w in weights:
+        h = powers(count, -1.0)[:, None] * (a @ h)
+        total = total + w * nu(h)
+    return total
+
+
+SIMPLE = (rng.random((30, 30)) < 0.15) * rng.uniform(0.5, 2, (30, 30))
+SIMPLE[7] = 0
+
+
+@pytest.mark.parametrize("alpha", [None, -0.64])
+@pytest.mark.parametrize("variant", ["paper", "gds"])
+@pytest.mark.parametrize("influence", [0.0, 0.7])
+def test_fastrp_is_its_formula(variant, alpha, influence):
+    gds = variant == "gds"
+    r = Projection(30, 16, "sparse", seed=3, s=3.0 if gds else None).materialise()
+    want = embedded(SIMPLE, r, [0.5, 1, 6], alpha=alpha, gds=gds, influence=influence)
+    options = {"alpha": alpha, "variant": variant, "self_influence": influence, "seed": 3}
+    got = graph.fastrp(sp.csr_array(SIMPLE), 16, [0.5, 1, 6], scale=False, **options)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+    assert influence or not got[7].any()  # without edges
+    if not gds:
+        scaled = (want - want.mean(0)) / want.std(0)
+        got = graph.fastrp(sp.csr_array(SIMPLE), 16, [0.5, 1, 6], **options)
+        np.testing.assert_allclose(got, scaled, rtol=1e-3, atol=1e-4)
+        beside = graph.fastrp(sp.csr_array(SIMPLE), 16, alpha=alpha, seed=3)
+        assert beside.shape == (30, 48)
+        first = embedded(SIMPLE, r, [1], alpha=alpha)
+        np.testing.assert_allclose(beside[:, :16], first, rtol=1e-4, atol=1e-5)
+
+
+def test_keys_of_nodes_say_their_vectors():
+    a, turn = sp.csr_array(SIMPLE), rng.permutation(30)
+    keys = rng.integers(0, 2**62, 30)
+    one = graph.fastrp(a, 8, [1, 2], node_keys=keys, seed=1)
+    other = graph.fastrp(a[turn][:, turn], 8, [1, 2], node_keys=keys[turn], seed=1)
+    np.testing.assert_allclose(other, one[turn], rtol=1e-4, atol=1e-5)
+    plain = graph.fastrp(a, 8, [1, 2], seed=1)
+    np.testing.assert_allclose(graph.fastrp(a, 8, [1, 2], node_keys=np.arange(30), seed=1), plain, rtol=1e-4, atol=1e-5)
+    assert abs(np.corrcoef(plain.ravel(), graph.fastrp(a, 8, [1, 2], seed=2).ravel())[0, 1]) < 0.3
+    t = graph.fastrp(torch.from_numpy(np.stack(np.nonzero(SIMPLE))), 8, [1, 2])
+    assert isinstance(t, torch.Tensor) and t.dtype == torch.float32
+
+
+def test_properties_take_the_last_numbers():
+    f = rng.standard_normal((30, 3))
+    got = graph.fastrp(sp.csr_array(SIMPLE), 8, [1], variant="gds", properties=f, property_ratio=0.5, seed=2)
+    r = Projection(30, 8, "sparse", seed=2, s=3.0).materialise()
+    p = Projection(3, 8, "sparse", seed=2, stream=1, s=3.0).materialise()
+    e = np.concatenate([r[:4], p[4:] @ f.T])
+    np.testing.assert_allclose(got, embedded(SIMPLE, e, [1], gds=True), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ({"variant": "new"}, ValueError, "'new'"),
+        ({"weights": []}, ValueError, "one finite number"),
+        ({"weights": "ab"}, TypeError, "'ab'"),
+        ({"s": 0.5}, ValueError, "0.5"),
+        ({"property_ratio": 2}, ValueError, "property_ratio"),
+        ({"properties": np.ones((3, 2))}, ValueError, r"\[30, f\], got \(3, 2\)"),
+        ({"node_keys": np.arange(3)}, ValueError, r"\(30,\), got \(3,\)"),
+        ({"node_keys": np.ones(30)}, TypeError, "float64"),
+        ({"seed": -1}, ValueError, "-1"),
+    ],
+)
+def test_what_fastrp_refuses_is_named(options, kind, words):
+    with pytest.raises(kind, match=f"fastrp: .*{words}"):
+        graph.fastrp(sp.csr_array(SIMPLE), 8, **options)
+    with pytest.raises(ValueError, match="not negative, got -1"):
+        graph.fastrp(sp.csr_array(-np.eye(2)), 8)
+    with pytest.raises(ValueError, match="dim must be positive, got 0"):
+        graph.fastrp(sp.csr_array(SIMPLE), 0)

@@ -1,0 +1,197 @@
+"""Neighbourhoods, nearest rows, codes, encodings and attention along edges. The one rule: each is compared with the plain
+computation that makes what the operator does not: all pairs, sets, dense matrices."""
+
+import networkx as nx
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from tersor import graph, hyperbolic
+
+rng = np.random.default_rng(0)
+N = 40
+LEFT, RIGHT = rng.integers(0, N, (2, 150))
+A = graph.adjacency(np.stack([LEFT, RIGHT]), n=N)  # with loops and repeated edges
+SETS = [set(LEFT[i == RIGHT].tolist()) for i in range(N)]
+HUB = graph.adjacency(np.stack([np.arange(2000), np.zeros(2000, int)]), undirected=True)
+U, V = rng.integers(0, N, (2, 60))
+
+
+def test_common_neighbours_are_those_of_sets():
+    counts = graph.common_neighbors(A, U, V)
+    assert counts.tolist() == [len(SETS[u] & SETS[v]) for u, v in zip(U, V, strict=True)]
+    assert (graph.common_neighbors(A, V, U) == counts).all()
+    for which, of in (("both", set.intersection), ("u", set.difference), ("v", lambda a, b: b - a)):
+        ids, indptr = graph.common_neighbor_ids(A, torch.from_numpy(U), torch.from_numpy(V), which)
+        for i, (u, v) in enumerate(zip(U, V, strict=True)):
+            assert ids[indptr[i] : indptr[i + 1]].tolist() == sorted(of(SETS[u], SETS[v]))
+    assert graph.common_neighbors(HUB, np.array([0, 0]), np.array([7, 0])).tolist() == [1, 2000]
+    ids, _ = graph.common_neighbor_ids(HUB, np.array([5]), np.array([0]), "v")  # a short row beside a long one
+    assert ids.tolist() == list(range(1, 2000))
+    g = nx.karate_club_graph()
+    u, v = np.array(g.edges).T
+    assert graph.common_neighbors(g, u, v).sum() == sum(nx.triangles(g).values())
+
+
+def test_likeness_of_rows():
+    got = graph.edge_jaccard(A, U, V)
+    want = [len(SETS[u] & SETS[v]) / max(len(SETS[u] | SETS[v]), 1) for u, v in zip(U, V, strict=True)]
+    np.testing.assert_allclose(got, want, rtol=1e-15)
+    s = rng.standard_normal((N, 9)) * (rng.random((N, 9)) < 0.4)
+    s[3] = 0
+    norms = np.linalg.norm(s, axis=1)
+    size = norms[U] * norms[V]
+    cosine = np.where(size > 0, (s[U] * s[V]).sum(1) / np.where(size > 0, size, 1), 0)
+    np.testing.assert_allclose(graph.edge_cosine(sp.csr_array(s), U, V), cosine, rtol=1e-12, atol=1e-15)
+
+
+def test_common_neighbours_are_pooled():
+    x = rng.standard_normal((N, 3))
+    both = [sorted(SETS[u] & SETS[v]) for u, v in zip(U, V, strict=True)]
+    want = np.stack([x[ids].sum(0) for ids in both])
+    np.testing.assert_allclose(graph.cn_pool(A, U, V, x), want, rtol=1e-12, atol=1e-13)
+    table = rng.random((N, N))
+    for i, (u, v) in enumerate(zip(U, V, strict=True)):
+        want[i] += sum(table[v, w] * x[w] for w in SETS[u] - SETS[v])
+        want[i] += sum(table[u, w] * x[w] for w in SETS[v] - SETS[u])
+    got = graph.cn_pool(A, U, V, x, complete=lambda a, w: table[a, w])
+    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-13)
+    leaves = [torch.from_numpy(t).requires_grad_() for t in (x, table)]
+    assert torch.autograd.gradcheck(
+        lambda x, t: graph.cn_pool(A, U[:5], V[:5], x, complete=lambda a, w: graph.ncnc_weights(t[a, w])), leaves
+    )
+    p0 = 1 / (1 + np.exp(-5 * (0.7 - 3)))
+    assert abs(graph.ncnc_weights(np.array([0.7]))[0] - 0.5 * p0 / (0.5 * p0 + 1 - p0)) < 1e-15
+
+
+def dense_attention(q, k, v, clamp=5.0, eps=1e-6):
+    s = torch.einsum("ihd,jhd->hij", q, k) / q.shape[-1] ** 0.5
+    w = s.clamp(-clamp, clamp).exp() * torch.from_numpy(A.to_dense()).to(q.dtype)
+    return torch.einsum("hij,jhe->ihe", w / (w.sum(-1, keepdim=True) + eps), v)
+
+
+def test_attention_is_that_of_the_dense_matrix():
+    q, k, v = (torch.randn(N, 2, d, dtype=torch.float64, requires_grad=True) for d in (3, 3, 5))
+    want, got = dense_attention(q, k, v, 0.6), graph.edge_attention(A, q, k, v, clamp=0.6)
+    torch.testing.assert_close(got, want)
+    g = torch.randn_like(got)
+    for a, b in zip(torch.autograd.grad(got, (q, k, v), g), torch.autograd.grad(want, (q, k, v), g), strict=True):
+        torch.testing.assert_close(a, b)
+    one = [x[:, 0].detach().numpy() for x in (q, k, v)]
+    np.testing.assert_allclose(graph.edge_attention(A, *one, clamp=0.6), got[:, 0].detach(), rtol=1e-12)
+    assert not graph.edge_attention(A, *one)[[not s for s in SETS]].any()
+
+
+@pytest.mark.parametrize("metric", ["l2", "inner", "cosine", "hyperbolic"])
+def test_neighbours_are_those_of_all_pairs(metric):
+    x, q = rng.standard_normal((90, 5)) * 0.2, rng.standard_normal((31, 5)) * 0.2
+    x[3] = 0
+    norm = np.linalg.norm(q, axis=1)[:, None] * np.linalg.norm(x, axis=1)
+    pairs = {
+        "l2": lambda: np.linalg.norm(q[:, None] - x, axis=-1),
+        "inner": lambda: -q @ x.T,
+        "cosine": lambda: 1 - q @ x.T / np.where(norm > 0, norm, 1),
+        "hyperbolic": lambda: hyperbolic.cdist(q, x, 0.8),
+    }[metric]()
+    for mask in (None, rng.random(90) < 0.3):
+        live = pairs if mask is None else np.where(mask, pairs, np.inf)
+        want = np.argsort(live, 1, kind="stable")[:, :7]
+        ids, d = graph.knn(x, 7, metric, queries=q, filter=mask, c=0.8)
+        assert (ids == want).all()
+        sign = -1 if metric == "inner" else 1
+        np.testing.assert_allclose(d, sign * np.take_along_axis(pairs, want, 1), rtol=1e-10, atol=1e-12)
+
+
+def test_filters_and_ends():
+    x = rng.standard_normal((20, 3)).astype(np.float32)
+    labels = rng.integers(0, 3, 20)
+    ids, d = graph.knn(x, 19, filter=(labels, labels))
+    for i in range(20):
+        mates = np.flatnonzero((labels == labels[i]) & (np.arange(20) != i))
+        assert sorted(ids[i][ids[i] >= 0]) == mates.tolist() and np.isnan(d[i][ids[i] < 0]).all()
+    t = graph.knn(torch.from_numpy(x), 2)
+    assert (t.ids.numpy() == graph.knn(x, 2).ids).all()
+    assert graph.knn(np.zeros((4, 2)), 3).ids.tolist() == [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]
+    edges = graph.knn_edges(x, 2)
+    assert (edges[0].reshape(20, 2) == graph.knn(x, 2, "cosine").ids).all() and (edges[1] == np.arange(40) // 2).all()
+    assert graph.knn_edges(torch.from_numpy(x), 2).tolist() == edges.tolist()
+    assert graph.knn(x[:1], 2).ids.tolist() == [[-1, -1]]
+
+
+@pytest.mark.parametrize("bits", [1, 63, 64, 65, 200])
+def test_codes(bits):
+    a = (rng.random((50, bits)) < 0.5) * 1.0
+    codes = graph.pack_bits(a - 0.5)
+    assert codes.shape == (50, -(-bits // 64))
+    packed = np.unpackbits(codes.view(np.uint8), axis=1, bitorder="little")
+    assert (packed[:, :bits] == a).all() and not packed[:, bits:].any()
+    pairs = (a[:, None] != a).sum(-1).astype(float)
+    np.fill_diagonal(pairs, np.inf)
+    want = np.argsort(pairs, 1, kind="stable")[:, :5]
+    ids, d = graph.hamming_knn(codes, k=5)
+    assert (ids == want).all() and (d == np.take_along_axis(pairs, want, 1)).all()
+    t = torch.from_numpy(codes)
+    assert graph.hamming_knn(t, t[:3], 50).ids[:, 0].tolist() == [np.argmin((a != a[i]).any(1)) for i in range(3)]
+    assert graph.hamming_knn(codes[:2], k=3).distances[0, 1:].tolist() == [-1, -1]
+    _, _, counts = graph.unique_codes(codes)
+    assert sorted(counts) == sorted(np.unique(a, axis=0, return_counts=True)[1])
+
+
+def test_dimension_of_data():
+    x = np.random.default_rng(1).standard_normal((2000, 5)) @ np.random.default_rng(2).standard_normal((5, 50))
+    assert 4.7 < graph.id_mle(x) < 5.2 and 4.7 < graph.id_mle(x, average="mean") < 5.3
+    assert abs(graph.id_mle(x, divisor=18) * 18 / 19 - graph.id_mle(x) * (18 / 19) ** 2) < 1e-9
+    assert abs(graph.id_twonn(x) - 5) < 5 * 0.144
+    assert abs(graph.id_mle(3 * x + 1) - graph.id_mle(x)) < 1e-6
+    twice = np.concatenate([x[:200], x[:50]])
+    assert np.isfinite(graph.id_mle(twice)) and np.isfinite(graph.id_twonn(twice, trim=0.1))
+
+
+def test_encodings():
+    for g in (nx.karate_club_graph(), nx.barbell_graph(300, 20)):
+        n = len(g)
+        vectors, values, residuals = graph.laplacian_pe(g, 3)
+        a = nx.to_numpy_array(g, weight=None)
+        d = a.sum(1) ** -0.5
+        laplacian = np.eye(n) - d[:, None] * a * d
+        want = np.linalg.eigvalsh(laplacian)[1:4]
+        np.testing.assert_allclose(values, want, atol=1e-9)
+        assert (residuals < 1e-8).all()
+        np.testing.assert_allclose(laplacian @ vectors, vectors * values, atol=1e-8)
+        top = abs(vectors).max(0)
+        for j in range(3):
+            assert vectors[np.flatnonzero(abs(vectors[:, j]) >= top[j] - 1e-6)[0], j] > 0
+    lone = graph.laplacian_pe(np.array([[0, 1], [1, 0]]), 1)
+    np.testing.assert_allclose(lone.values, [2], atol=1e-12)
+    alone = graph.laplacian_pe(graph.adjacency(np.array([[0, 1], [1, 0]]), n=3), 2)
+    np.testing.assert_allclose(alone.values, [1, 2], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "words"),
+    [
+        (lambda: graph.common_neighbors(A, U, V[:3]), ValueError, "u has 60 nodes, v 3"),
+        (lambda: graph.common_neighbors(A, np.array([40]), np.array([0])), ValueError, r"u\[0\] = 40 is outside 0..39"),
+        (lambda: graph.common_neighbors(A, U * 1.0, V), TypeError, "u must be of .*float64"),
+        (lambda: graph.common_neighbor_ids(A, U, V, "w"), ValueError, "'w'"),
+        (lambda: graph.cn_pool(A, U, V, np.ones((3, 2))), ValueError, r"\[40, d\], got shape \(3, 2\)"),
+        (lambda: graph.edge_attention(A, *np.ones((3, 9, 2))), ValueError, "beside 40 nodes"),
+        (lambda: graph.edge_attention(A, *np.ones((3, N, 2)), clamp=0), ValueError, "clamp must be positive, got 0"),
+        (lambda: graph.ncnc_weights(np.ones(2), pt=2), ValueError, "pt must be between 0 and 1, got 2"),
+        (lambda: graph.knn(np.ones((3, 2)), 1, "l1"), ValueError, "'l1'"),
+        (lambda: graph.knn(np.ones((3, 2)), -1), ValueError, "k must not be negative, got -1"),
+        (lambda: graph.knn(np.ones((3, 2)), 1, queries=np.ones((3, 4))), ValueError, r"\(3, 2\) and \(3, 4\)"),
+        (lambda: graph.knn(np.ones((3, 2)), 1, filter=np.ones(2, bool)), ValueError, r"3, got shape \(2,\)"),
+        (lambda: graph.knn(np.ones((3, 2)), 1, "hyperbolic", c=-1), ValueError, "curvature"),
+        (lambda: graph.knn_edges(np.ones((3, 2)), -1), ValueError, "^knn_edges: k must not"),
+        (lambda: graph.hamming_knn(np.ones((3, 2), np.int64)), TypeError, "uint64.*int64"),
+        (lambda: graph.hamming_knn(np.ones((3, 2), np.uint64), np.ones((3, 1), np.uint64)), ValueError, "2 words.* 1"),
+        (lambda: graph.id_mle(np.ones((3, 2))), ValueError, "k must be between 3 and the 2"),
+        (lambda: graph.id_twonn(np.full((9, 2), np.nan)), ValueError, "non-finite"),
+        (lambda: graph.laplacian_pe(np.array([[0], [1]]), 1), ValueError, r"symmetric, A\[0, 1\] = 0, A\[1, 0\] = 1"),
+        (lambda: graph.laplacian_pe(nx.path_graph(3), 3), ValueError, "below the 3 nodes, got 3"),
+    ],
+)
+def test_what_is_refused_is_named(call, kind, words):
+    with pytest.raises(kind, match=words):
+        call()

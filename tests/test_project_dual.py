@@ -1,0 +1,87 @@
+"""Kernels of infinitely wide networks, against their textbook forms in many digits and against wide layers."""
+
+import mpmath
+import numpy as np
+import pytest
+from tersor.project import dual, ntk
+from tersor.project.dual import POLYNOMIALS
+
+torch = pytest.importorskip("torch")
+
+mp = mpmath.mp.clone()
+mp.dps = 60
+
+
+def relu(r):
+    t = mp.acos(r)
+    return (mp.sqrt(1 - r * r) + r * (mp.pi - t)) / mp.pi
+
+
+TEXTBOOK = {
+    "relu": relu,
+    "erf": lambda r: mp.asin(2 * r / 3) / mp.asin(mp.mpf(2) / 3),
+    "sine": lambda r: mp.sinh(r) / mp.sinh(1),
+    "exp": lambda r: mp.exp(r - 1),
+    **{k: lambda r, c=c: mp.polyval([mp.mpf(v) for v in c[::-1]], r) for k, c in POLYNOMIALS.items()},
+}
+EVERY = pytest.mark.parametrize("kind", sorted(TEXTBOOK))
+
+
+@EVERY
+def test_duals(kind):
+    rho = np.array([-1.0, -0.999, -0.4, 0.0, 0.3, 0.9, 0.99999, 1.0])
+    value, slope = dual(rho, kind)
+    for r, v, d in zip(rho, value, slope, strict=True):
+        assert abs(v - TEXTBOOK[kind](mp.mpf(r))) < 4e-16
+        if abs(r) < 0.9999:
+            assert abs(d - mp.diff(TEXTBOOK[kind], mp.mpf(r))) < 1e-14
+    assert value[-1] == 1
+
+
+@EVERY
+@pytest.mark.parametrize("s", [1e-14, 1e-10, 1e-3, 0.7, 1.9])
+def test_gaps_keep_their_digits_through_depth(kind, s):
+    """Where the textbook form has none left."""
+    sigma = theta = 1 - mp.mpf(s)
+    for _ in range(8):
+        slope = mp.diff(TEXTBOOK[kind], sigma, h=mp.mpf(10) ** -25)
+        sigma = TEXTBOOK[kind](sigma)
+        theta = sigma + theta * slope
+    gap = np.array([s])
+    assert abs(ntk(1 - gap, 8, kind, gap=gap)[0] - theta) < 1e-15 + 2e-14 * abs(theta)
+    assert abs(ntk(1 - gap, 8, kind, gap=gap, which="nngp")[0] - sigma) < 1e-14
+
+
+@EVERY
+def test_tensors(kind):
+    rho = torch.tensor([-0.9, -0.1, 0.2, 0.95], dtype=torch.float64, requires_grad=True)
+    np.testing.assert_allclose(ntk(rho, 3, kind).detach().numpy(), ntk(rho.detach().numpy(), 3, kind), rtol=1e-14)
+    assert torch.autograd.gradcheck(lambda r: ntk(r, 3, kind), [rho])
+    assert torch.autograd.gradcheck(lambda r: dual(r, kind), [rho])
+    ends = torch.tensor([0.0, 2.0], dtype=torch.float64, requires_grad=True)
+    value, slope = dual(1 - ends.detach(), kind, gap=ends)
+    value.sum().backward()
+    torch.testing.assert_close(ends.grad, -slope.detach())
+    assert ntk(rho.detach().float(), 2, kind).dtype == torch.float32
+    compiled = torch.compile(lambda r: ntk(r, 2, kind), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(rho.detach()), ntk(rho.detach(), 2, kind))
+
+
+def test_depth_and_coefficients():
+    rho = np.linspace(-1, 1, 9)
+    assert np.array_equal(ntk(rho, 0), rho) and np.array_equal(ntk(rho, 4, (0, 1), which="nngp"), rho)
+    np.testing.assert_allclose(ntk(rho, 2, (0, 0.5, 0, 0.5)), ntk(rho, 2, "poly3"), rtol=0, atol=0)
+    assert dual(np.array([1 + 2e-16, -1 - 2e-16]))[0][0] == 1
+
+
+def test_what_is_refused():
+    rho = np.zeros(3)
+    for f in (
+        lambda: dual(rho + 1.1), lambda: dual(rho, "tanh"), lambda: dual(rho, (0.5, 0.6)), lambda: dual(rho, (2.0, -1.0)),
+        lambda: ntk(rho, -1), lambda: ntk(rho, 1, which="kernel"), lambda: dual(rho, gap=np.zeros(2)),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"^(dual|ntk): "):
+            f()
+    for f in (lambda: dual([0.0]), lambda: dual(rho, 3), lambda: ntk(rho, 1.5), lambda: dual(np.zeros(3, int))):
+        with pytest.raises(TypeError, match=r"^(dual|ntk): "):
+            f()

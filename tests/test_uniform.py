@@ -1,0 +1,60 @@
+"""Points spread evenly. The one rule: shares of the volume are what they are by its integral."""
+
+import math
+
+import pytest
+import torch
+from scipy import integrate, stats
+from tersor import hyperbolic, lorentz, nn
+
+
+def share(r, most, c, d):
+    area = (lambda t: math.sinh(c**0.5 * t) ** (d - 1)) if c else (lambda t: t ** (d - 1))
+    return integrate.quad(area, 0, r)[0] / integrate.quad(area, 0, most)[0]
+
+
+@pytest.mark.parametrize(
+    ("d", "most", "c"), [(1, 2.0, 1.0), (2, 8.0, 1.0), (2, 1.0, 0.0), (3, 6.0, 0.5), (5, 0.3, 2.0)]
+)
+@pytest.mark.parametrize("model", ["ball", "lorentz"])
+def test_radii_have_their_share_of_the_volume(d, most, c, model):
+    q = nn.UniformDisk(d, torch.tensor(most, dtype=torch.float64), c, model=model)
+    u = torch.linspace(0.02, 0.98, 9, dtype=torch.float64)
+    got = [share(float(r), most, c, d) for r in q._radii(u)]
+    torch.testing.assert_close(torch.tensor(got), u, rtol=1e-7, atol=1e-8, check_dtype=False)
+    torch.manual_seed(0)
+    x = q.sample((400,))
+    assert x.shape == (400, d) and x.dtype == torch.float64
+    r = {"ball": hyperbolic, "lorentz": lorentz}[model].dist0(x, c)
+    assert (r <= most * (1 + 1e-9)).all()
+    shares = [share(float(v), most, c, d) for v in r[:100]]
+    assert stats.kstest(shares, "uniform").pvalue > 1e-3
+    assert (x.mean(0).abs() < 0.3 * x.abs().max()).all()
+
+
+def test_density():
+    q = nn.UniformDisk(2, torch.tensor([1.0, 3.0], dtype=torch.float64), 0.7)
+    volume = 2 * math.pi / 0.7 * (torch.cosh(0.7**0.5 * q.radius) - 1)
+    x = hyperbolic.expmap0(torch.tensor([[0.9, 0.0]], dtype=torch.float64), 0.7)  # 1.8 away
+    p = q.log_prob(x)
+    assert p[0] == -math.inf
+    torch.testing.assert_close(p[1], -volume[1].log(), rtol=1e-12, atol=0)
+    assert q.log_prob(torch.tensor([2.0, 0.0], dtype=torch.float64)).isnan().all()
+    assert q.expand((3, 2)).sample((4,)).shape == (4, 3, 2, 2)
+
+
+@pytest.mark.parametrize("d", [2, 4])
+def test_gradients_are_those_of_the_radii(d):
+    u = torch.tensor([0.1, 0.6], dtype=torch.float64)
+    most, c = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (2.0, 0.8))
+    assert torch.autograd.gradcheck(lambda r, c: nn.UniformDisk(d, r, c, validate_args=False)._radii(u), (most, c))
+
+
+def test_refused():
+    for bad in (0.0, -1.0):
+        with pytest.raises(ValueError, match="radius"):
+            nn.UniformDisk(2, bad)
+    with pytest.raises(ValueError, match="UniformDisk: dim"):
+        nn.UniformDisk(0, 1.0)
+    with pytest.raises(ValueError, match="UniformDisk: model"):
+        nn.UniformDisk(2, 1.0, model="klein")

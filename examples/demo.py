@@ -23,7 +23,7 @@ from tersor.bench.__main__ import run
 from tersor.checkpoint import Model
 from tersor.convert import load, load_encoded, quantize_safetensors
 from tersor.nn import SparseLinear, convert
-from tersor.prune import prune_safetensors
+from tersor.prune import calibrate, global_prune, prune_safetensors
 
 HERE = Path(__file__).parent
 OUT = HERE.parent / "demo"
@@ -52,9 +52,9 @@ def similarities(x: np.ndarray) -> np.ndarray:
     return (x[::2] * x[1::2]).sum(1)
 
 
-def latencies(embedders: dict[str, Embedder], rounds: int = 9) -> dict[str, float]:
-    """Median seconds of a forward pass over all sentences; the models take turns."""
-    tokens = next(iter(embedders.values())).tokens(SENTENCES)
+def latencies(embedders: dict[str, Embedder], sentences: list[str] = SENTENCES, rounds: int = 9) -> dict[str, float]:
+    """Median seconds of a forward pass over the sentences; the models take turns."""
+    tokens = next(iter(embedders.values())).tokens(sentences)
     spent: dict[str, list[float]] = {name: [] for name in embedders}
     with torch.inference_mode():
         for _ in range(rounds):
@@ -63,6 +63,60 @@ def latencies(embedders: dict[str, Embedder], rounds: int = 9) -> dict[str, floa
                 embedder.model(*tokens)
                 spent[name].append(time.perf_counter() - start)
     return {name: statistics.median(s) for name, s in spent.items()}
+
+
+def sparse(source: Path, texts: list[str]) -> dict[str, Embedder]:
+    """The model with 80 and 90 % of its layers' weights pruned, the rest multiplied as sparse matrices."""
+    made = {}
+    for share in (0.8, 0.9):
+        for method in ("magnitude", "wanda", "sparsegpt"):
+            embedder = made[f"{share:.0%} {method}"] = Embedder(source, load(source))
+            if method == "magnitude":
+                layers = [m for m in embedder.model.modules() if isinstance(m, torch.nn.Linear)]
+                global_prune([m.weight.data for m in layers], share, inplace=True)
+            else:
+                batch = embedder.tokens(texts)
+                calibrate(embedder.model, [batch], share, method=method, weights=lambda tokens: tokens[1])
+            convert(embedder.model, "sparse", include=["layers.*"])  # by magnitude some layers keep more than others
+    return made
+
+
+def compare(dense: Embedder, made: dict[str, Embedder]) -> None:
+    """What pruning costs and gives, beside the dense model."""
+    embedders = {"dense": dense, **made}
+    seconds, alone = latencies(embedders), latencies(embedders, SENTENCES[:1], 25)
+    own = dense(SENTENCES)
+    table = Table(title="pruned without training, as sparse matrices (nn.convert)", title_justify="left")
+    for heading in (
+        "model",
+        "cosine to dense",
+        "the least",
+        "rank to dense",
+        "rank to grades",
+        "÷ torch",
+        "1 sentence",
+        "÷ torch",
+    ):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for name, embedder in embedders.items():
+        x = embedder(SENTENCES)
+        cosine, alike = (x * own).sum(1), similarities(x)
+        table.add_row(
+            name,
+            f"{cosine.mean():.4f}",
+            f"{cosine.min():.4f}",
+            f"{spearmanr(alike, similarities(own)).statistic:.4f}",
+            f"{spearmanr(alike, GRADES).statistic:.4f}",
+            f"{seconds[name] / seconds['dense']:.2f}",
+            f"{alone[name] * 1e3:.1f} ms",
+            f"{alone[name] / alone['dense']:.2f}",
+        )
+    console.print(table)
+    slow = [name for name in made if seconds[name] > seconds["dense"] or alone[name] > alone["dense"]]
+    console.print(
+        f"Slower than dense somewhere: {', '.join(slow) or 'none'}.\n"
+        "A model that is not trained on bears less than these shares: the cosines and ranks say what is left of it.\n"
+    )
 
 
 def main() -> None:
@@ -135,6 +189,7 @@ def main() -> None:
         "rank: Spearman's correlation of the similarities of the 30 pairs, with those of the dense model and with the grades\n"
         "a person gave. Half of this model is its table of word vectors, which stays dense unless --embeddings is given.\n"
     )
+    compare(dense, sparse(source, texts))
     sys.stdout.flush()
     sys.exit(run(["--brief", "--seconds", os.environ.get("DEMO_SECONDS", "2")]))
 

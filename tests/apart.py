@@ -100,4 +100,5 @@ APART = {
     "sparse.nm_decompress",
     "sparse.read_mtx",
     "sparse.read_smtx",
+    "sparse.spgemm",
 }

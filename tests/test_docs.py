@@ -19,7 +19,17 @@ ROOT = Path(__file__).parent.parent
         "README.md",
         *(
             f"docs/{page}.md"
-            for page in ("quickstart", "metrics", "graphs", "optim", "geoopt", "embeddings", "pruning", "sparse")
+            for page in (
+                "quickstart",
+                "metrics",
+                "graphs",
+                "optim",
+                "geoopt",
+                "embeddings",
+                "pruning",
+                "sparse",
+                "projections",
+            )
         ),
     ],
 )

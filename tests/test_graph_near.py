@@ -1,6 +1,9 @@
 """Neighbourhoods, nearest rows, codes, encodings and attention along edges. The one rule: each is compared with the plain
 computation that makes what the operator does not: all pairs, sets, dense matrices."""
 
+import runpy
+from pathlib import Path
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -165,6 +168,15 @@ def test_encodings():
     np.testing.assert_allclose(lone.values, [2], atol=1e-12)
     alone = graph.laplacian_pe(graph.adjacency(np.array([[0, 1], [1, 0]]), n=3), 2)
     np.testing.assert_allclose(alone.values, [1, 2], atol=1e-12)
+
+
+def test_the_example_says_what_it_claims():
+    """Embeddings of a graph of neighbours know more of its nodes than what they are made of."""
+    pytest.importorskip("sklearn")
+    run = runpy.run_path(str(Path(__file__).parent.parent / "examples/graph_nodes.py"))["run"]
+    found = run()
+    assert found["FastRP"] > found["pixels"] + 0.03 and found["SGC"] > found["pixels"] + 0.03
+    assert found["most frequent digit"] < 0.15
 
 
 @pytest.mark.parametrize(

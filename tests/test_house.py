@@ -158,10 +158,9 @@ def test_tags_of_random_words_agree():
     rust = (ROOT / "rust/base/src/random.rs").read_text()
     names = {k.lower(): int(v) for k, v in re.findall(r"pub const (\w+): u8 = (\d+);", rust)}
     assert names.items() <= TAGS.items() and set(names.values()) == set(TAGS.values())
-    drawn = {k: v for k, v in TAGS.items() if v not in range(4, 8)}  # those are kept free, as both pages say
-    assert rows_of((ROOT / "docs/bits.md").read_text()) == drawn
+    assert rows_of((ROOT / "docs/bits.md").read_text()) == TAGS
     said = re.findall(r"^(\w+) +(\d+) ", (PACKAGE / "random.py").read_text().split('"""')[1], re.MULTILINE)
-    assert {name: int(tag) for name, tag in said} == drawn
+    assert {name: int(tag) for name, tag in said} == TAGS
 
 
 def bound(path):

@@ -24,7 +24,7 @@ def _sparse(**options):
     return tnn.SparseLinear.from_dense(linear, torch.rand(6, DIM, generator=torch.Generator().manual_seed(4)) > 0.5)
 
 
-def _conv(**options):
+def _sparse_conv(**options):
     torch.manual_seed(3)
     mask = torch.rand(4, DIM, generator=torch.Generator().manual_seed(4)) > 0.5
     return tnn.SparseConv1x1.from_float(nn.Conv2d(DIM, 4, 1), mask, **options)
@@ -60,8 +60,8 @@ LAYERS = {
     "QuantConv2d int4-g8 rounded": (lambda: _conv("int4-g8", "int8", padding=1, dilation=2), IMAGE),
     "SparseLinear": (_sparse, ROWS),
     "SparseLinear without bias": (lambda: _sparse(bias=False), SEQUENCE),
-    "SparseConv1x1": (_conv, IMAGE),
-    "SparseConv1x1 with an activation": (lambda: _conv(act="silu"), IMAGE),
+    "SparseConv1x1": (_sparse_conv, IMAGE),
+    "SparseConv1x1 with an activation": (lambda: _sparse_conv(act="silu"), IMAGE),
     "TopKFFN": (lambda: tnn.TopKFFN(DIM, 16, 6, 5, act="gelu"), ROWS),
     "PoincareLinear": (_curved(tnn.PoincareLinear, DIM, 6), ROWS),
     "PoincareLinear ball": (_curved(tnn.PoincareLinear, DIM, 6, ball=True), ROWS),
@@ -78,11 +78,14 @@ LAYERS = {
     "LorentzConv2d": (_curved(tnn.LorentzConv2d, DIM, 4, 3, padding=1), IMAGE),
     "LorentzBatchNorm": (_curved(tnn.LorentzBatchNorm, DIM), ROWS),
     "LorentzAttention": (_curved(tnn.LorentzAttention, DIM, 2), SEQUENCE),
+    "RandomLift": (lambda: tnn.RandomLift(DIM, 20, "spinner"), SEQUENCE),
     "PoincareResidual": (lambda: tnn.PoincareResidual(tnn.PoincareLinear(DIM, DIM), c=0.7), ROWS),
 }
 EVERY = pytest.mark.parametrize("name", list(LAYERS))
-#: layers that take indices: their tests are at the end
-TABLES = ("QuantEmbedding", "HEmbedding")
+#: layers that take indices or several points: their tests are at the end, or elsewhere
+TABLES = ("QuantEmbedding", "HEmbedding", "ProductSpace")
+#: what wraps a whole module, with tests of its own in test_subspace.py
+WRAPPERS = ("Subspace",)
 
 
 def made(name, dtype=torch.float32):
@@ -101,7 +104,7 @@ def test_no_layer_is_left_out():
     for name in tnn.__all__:
         found = getattr(tnn, name)
         if inspect.isclass(found) and issubclass(found, nn.Module) and found is not tnn.Curvature:
-            assert name in TABLES or any(key.split()[0] == name for key in LAYERS), name
+            assert name in (*TABLES, *WRAPPERS) or any(key.split()[0] == name for key in LAYERS), name
 
 
 @EVERY
@@ -109,8 +112,8 @@ def test_no_layer_is_left_out():
 def test_autocast_takes_what_a_layer_before_it_gives(name, low):
     layer, x = made(name)
     # functions of tangent vectors by elements keep the type, as torch's own do
-    kinds = (tnn.QuantLinear, tnn.QuantConv2d, tnn.SparseLinear, tnn.SparseConv1x1, tnn.TopKFFN, tnn.PoincareActivation)
-    products = isinstance(layer, kinds)
+    kinds = (tnn.QuantLinear, tnn.QuantConv2d, tnn.SparseLinear, tnn.SparseConv1x1, tnn.TopKFFN)
+    products = isinstance(layer, (*kinds, tnn.PoincareActivation, tnn.RandomLift))
     with torch.autocast("cpu", dtype=low):
         y = layer(x.to(low))
     want = layer(x.to(low).float())

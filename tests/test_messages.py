@@ -150,6 +150,8 @@ def test_messages(key, library):
                 continue
             if k == "zero_point" and kind == "integers":
                 continue
+            if kind == "sparse" and parameters[k].annotation == "SparseMatrix":  # torch's are taken there
+                continue
             with pytest.raises(Exception) as info:
                 call({**given, k: bad})
             check(name, info.value, k, *arrays)

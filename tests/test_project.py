@@ -204,13 +204,13 @@ def test_small_frozen_and_picklable(make):
 def test_what_is_refused():
     for wrong in (
         {"d": 0}, {"k": 0}, {"d": -3}, {"k": 2**34 + 1}, {"seed": -1}, {"seed": 2**64}, {"stream": 2**24},
-        {"kind": "fastfood"}, {"kind": "sparse", "s": 0.5}, {"kind": "sparse", "s": 2.0**32}, {"kind": "gaussian", "s": 3},
+        {"kind": "cauchy"}, {"kind": "sparse", "s": 0.5}, {"kind": "sparse", "s": 2.0**32}, {"kind": "gaussian", "s": 3},
         {"kind": "sparse", "s": math.nan},
     ):  # fmt: skip
         with pytest.raises(ValueError, match="project"):
             Projection(**({"d": 10, "k": 4} | wrong))
     with pytest.raises(ValueError, match="gaussian, rademacher, sparse"):
-        Projection(10, 4, "srht")
+        Projection(10, 4, "hadamard")
     for wrong in ({"d": 1.5}, {"k": "4"}, {"seed": None}, {"kind": "sparse", "s": "3"}):
         with pytest.raises(TypeError, match="project"):
             Projection(**({"d": 10, "k": 4} | wrong))

@@ -1,9 +1,11 @@
 """Kernels of infinitely wide networks, against their textbook forms in many digits and against wide layers."""
 
+import math
+
 import mpmath
 import numpy as np
 import pytest
-from tersor.project import dual, ntk
+from tersor.project import arccos_features, dual, ntk
 from tersor.project.dual import POLYNOMIALS
 
 torch = pytest.importorskip("torch")
@@ -50,6 +52,14 @@ def test_gaps_keep_their_digits_through_depth(kind, s):
     gap = np.array([s])
     assert abs(ntk(1 - gap, 8, kind, gap=gap)[0] - theta) < 1e-15 + 2e-14 * abs(theta)
     assert abs(ntk(1 - gap, 8, kind, gap=gap, which="nngp")[0] - sigma) < 1e-14
+
+
+def test_a_wide_layer_computes_it():
+    x = np.random.default_rng(0).standard_normal((2, 5))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    draws = [np.prod(arccos_features(x, 400, seed=seed), 0).sum() for seed in range(300)]
+    want = dual(np.array(x[0] @ x[1]))[0]
+    assert abs(np.mean(draws) - want) < 5 * np.std(draws) / math.sqrt(len(draws))
 
 
 @EVERY

@@ -1,16 +1,92 @@
-"""Ridge regression against leaving rows out one by one."""
+"""Random features against the kernels whose means they are, and ridge regression against leaving rows out one by one."""
 
 import math
 
 import numpy as np
 import pytest
-from tersor.project import ridge_path
+from tersor.project import Projection, arccos_features, rff, ridge_path, tensorsketch
 
 torch = pytest.importorskip("torch")
 
 
 def numbers(*shape, seed=0, dtype=np.float64):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def arccos(x, y, order):
+    a, b = np.linalg.norm(x), np.linalg.norm(y)
+    t = math.acos(np.clip(x @ y / (a * b), -1, 1))
+    s, c = math.sin(t), math.cos(t)
+    j = (math.pi - t, s + (math.pi - t) * c, 3 * s * c + (math.pi - t) * (1 + 2 * c * c))[order]
+    return (a * b) ** order * j / math.pi
+
+
+KERNELS = {
+    "rff": (rff, {"gamma": 0.3}, lambda x, y: math.exp(-0.3 * np.sum((x - y) ** 2))),
+    "arccos 0": (arccos_features, {"order": 0}, lambda x, y: arccos(x, y, 0)),
+    "arccos 1": (arccos_features, {}, lambda x, y: arccos(x, y, 1)),
+    "arccos 2": (arccos_features, {"order": 2}, lambda x, y: arccos(x, y, 2)),
+    "tensorsketch 2": (tensorsketch, {"gamma": 0.5, "coef0": 0.7}, lambda x, y: (0.5 * x @ y + 0.7) ** 2),
+    "tensorsketch 3": (tensorsketch, {"degree": 3, "gamma": 0.4}, lambda x, y: (0.4 * x @ y) ** 3),
+}
+
+
+@pytest.mark.parametrize("name", sorted(KERNELS))
+def test_means_are_kernels(name):
+    """Within five standard errors, at a pair and on the diagonal."""
+    f, given, kernel = KERNELS[name]
+    x, y = numbers(2, 6, seed=3) * 0.8
+    z = np.stack([f(np.stack([x, y]), 31, seed=seed, **given) for seed in range(800)])
+    for a, b, u, v in ((0, 1, x, y), (0, 0, x, x)):
+        got = np.sum(z[:, a] * z[:, b], 1)
+        assert abs(got.mean() - kernel(u, v)) < 5 * got.std() / math.sqrt(len(got)), (name, a, b)
+
+
+def test_orthogonal_features():
+    """Less variance than independent ones, and about the kernel's mean where d is not small."""
+    d, k = 64, 64
+    x, y = numbers(2, d, seed=1) / 8
+    want = math.exp(-0.5 * np.sum((x - y) ** 2))
+    got = {}
+    for kind in ("gaussian", "orthogonal"):
+        z = np.stack([rff(np.stack([x, y]), k, 0.5, kind, seed=seed) for seed in range(600)])
+        got[kind] = np.sum(z[:, 0] * z[:, 1], 1)
+    assert abs(got["orthogonal"].mean() - want) < 5 * got["orthogonal"].std() / math.sqrt(600) + 0.004
+    assert got["orthogonal"].var() < got["gaussian"].var()
+    w = np.sqrt(k) * Projection(d, k, "spinner").materialise()
+    np.testing.assert_allclose(np.linalg.norm(w, axis=1), math.sqrt(d), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(KERNELS))
+def test_tensors(name):
+    f, given, _ = KERNELS[name]
+    x = numbers(3, 6, seed=2)
+    t = torch.from_numpy(x).requires_grad_(name != "arccos 0")
+    y = f(t, 8, seed=5, **given)
+    np.testing.assert_allclose(y.detach().numpy(), f(x, 8, seed=5, **given), rtol=1e-12, atol=1e-14)
+    if name != "arccos 0":
+        assert torch.autograd.gradcheck(lambda t: f(t, 8, seed=5, **given), [t])
+    low = f(x.astype(np.float32), 8, seed=5, **given)
+    assert low.dtype == np.float32 and f(torch.from_numpy(x).float(), 8, seed=5, **given).dtype == torch.float32
+    np.testing.assert_allclose(low, y.detach().numpy(), rtol=0, atol=1e-5 * (1 + np.abs(low).max()))
+    assert f(x[:0], 8, **given).shape == (0, 8) and f(x[0], 8, seed=5, **given).shape == (8,)
+
+
+def test_what_is_refused():
+    x = numbers(3, 6)
+    for f, wrong in (
+        (rff, {"gamma": 0}), (rff, {"gamma": math.inf}), (rff, {"kind": "sobol"}), (rff, {"k": 0}), (rff, {"seed": -1}),
+        (arccos_features, {"order": 3}), (tensorsketch, {"degree": 0}), (tensorsketch, {"coef0": -1.0}),
+        (tensorsketch, {"gamma": -1.0}), (rff, {"x": np.ones(())}), (tensorsketch, {"x": np.ones((3, 0))}),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f"{f.__name__}: "):
+            f(**({"x": x, "k": 4} | wrong))
+    for f, wrong in (
+        (rff, {"gamma": "1"}), (rff, {"x": [1.0]}), (arccos_features, {"order": 1.0}), (tensorsketch, {"degree": "2"}),
+        (tensorsketch, {"x": x.astype(np.float16)}), (rff, {"x": np.ones((2, 3), int)}),
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match=f"{f.__name__}: "):
+            f(**({"x": x, "k": 4} | wrong))
 
 
 # --- ridge ---

@@ -21,7 +21,7 @@ SYSTEM = {
     "data": "sklearn.datasets.load_digits",
     "claims": [
         ["of_start", "<=", 0.93],
-        ["top_cost", "<=", 0.02],
+        ["top_cost", "<=", 0.03],
         ["over_drawn", ">=", 0.03],
         ["gathered_apart", "<=", 1e-5],
     ],

@@ -24,9 +24,9 @@ SYSTEM = {
         ["routed_apart", ">=", 0.05],
     ],
     "figure": "accuracy",
-    "seconds": 40,
+    "seconds": 60,
 }
-WIDTH, INNER, DEPTH, EXPERTS = 32, 24, 6, 4
+WIDTH, INNER, DEPTH, EXPERTS = 32, 24, 4, 4
 
 
 class Mixture(nn.Module):
@@ -73,7 +73,7 @@ def run(seed: int = 0, split: int = 0) -> dict[str, float]:
     result = {}
     for name, net in nets.items():
         seeded(net, seed)
-        train(net, lambda i, net=net: cross_entropy(net(x[i]), y[i]), len(x), steps=250, rate=4e-3, seed=seed)
+        train(net, lambda i, net=net: cross_entropy(net(x[i]), y[i]), len(x), steps=200, rate=4e-3, seed=seed, batch=96)
         result[name] = accuracy(net, tx, ty)
         result[f"size_{name}"] = sum(p.numel() for p in net.parameters())
     wide = nets["accuracy"]

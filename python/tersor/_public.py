@@ -187,13 +187,16 @@ class Door:
 
     def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments with sparse matrices of other libraries and layouts made our own."""
-        given, named = list(args), dict(kwargs)
         for at, k in self.matrices:
-            if at < len(given):
-                given[at] = matrix_of(self.name, k, given[at])
-            elif k in named:
-                named[k] = matrix_of(self.name, k, named[k])
-        return tuple(given), named
+            x = args[at] if at < len(args) else kwargs.get(k)
+            made = matrix_of(self.name, k, x)
+            if made is x:
+                continue
+            if at < len(args):
+                args = (*args[:at], made, *args[at + 1 :])
+            else:
+                kwargs = kwargs | {k: made}
+        return args, kwargs
 
     def alike(self, f: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The call with arguments of unlike types in one, and nothing lowered within."""

@@ -14,12 +14,17 @@ operator       tag  a
 gaussian       1    column
 rademacher     2    column; bit b is bit b mod 32 of word b // 32, a sign is 1 - 2 bit
 sparse         3    column
+countsketch    4    column
+osnap          4    column
+srht           5    0: signs, 1: permutation
+spinner        6    3 block + turn
+fastfood       7    0: B, 1: permutation, 2: G
 rounding       32   element ``// 2**34``; b is the element mod ``2**34``
 growth         32   as rounding, of stream 1 (rounding has stream 0)
 =============  ===  =========================================================================
 
-The first three are the kinds of `tersor.project.Projection`, the last but one is stochastic rounding in `tersor.quant`, the
-last what grows in `tersor.prune.set_update`. Tags 4 to 7 are kept free: nothing draws with them.
+The first eight are the kinds of `tersor.project.Projection`, the last but one is stochastic rounding in `tersor.quant`, the
+last what grows in `tersor.prune.set_update`.
 """
 
 from __future__ import annotations
@@ -36,7 +41,7 @@ __all__ = ["TAGS", "philox4x32"]
 
 Array = Any
 
-#: which operator draws: the low byte of the last counter word. 4 to 7 are reserved, no operator draws with them
+#: which operator draws: the low byte of the last counter word
 TAGS = {
     "gaussian": 1,
     "rademacher": 2,

@@ -53,6 +53,116 @@ def numpy_fwht(x: np.ndarray) -> np.ndarray:
     return x
 
 
-CASES = [sparse_10000, fwht_4096]
+def gaussian_10000() -> Case:
+    from sklearn.random_projection import GaussianRandomProjection
+
+    n, d, k = 4000, 10000, 256
+    x = np.random.default_rng(0).standard_normal((n, d), np.float32)
+    ours = project.Projection(d, k)
+    peer = GaussianRandomProjection(k, random_state=0).fit(x)
+    stored, out = np.ascontiguousarray(peer.components_.T, np.float32), np.empty((n, k), np.float32)
+    return Case(
+        f"Projection gaussian f32 {n}×{d} to {k}",
+        {
+            "tersor": lambda: ours(x),
+            "scikit-learn": lambda: peer.transform(x),
+            "dense product": lambda: np.matmul(x, stored, out=out),
+        },
+        traffic=x.nbytes + out.nbytes,
+        targets=[Target("tersor", ("dense product",), 1.25)],
+    )
+
+
+def sketches() -> Case:
+    from scipy.linalg import clarkson_woodruff_transform as cwt
+
+    n, d, k = 4000, 8192, 256
+    x = np.random.default_rng(0).standard_normal((n, d), np.float32)
+    kinds = {kind: project.Projection(d, k, kind) for kind in ("countsketch", "osnap", "srht", "spinner", "fastfood")}
+    calls = {f"tersor {kind}": lambda p=p: p(x) for kind, p in kinds.items()}
+    return Case(
+        f"sketches f32 {n}×{d} to {k}",
+        {**calls, "scipy cwt": lambda: cwt(x.T, k, seed=0)},
+        traffic=x.nbytes,
+        targets=[
+            Target("tersor countsketch", ("copy",), 2.0),
+            Target("tersor countsketch", ("scipy cwt",), 1.0),
+            Target("tersor srht", ("copy",), 4.0),
+        ],
+    )
+
+
+def fastfood_long() -> Case:
+    """The offset of subspace training; the torch port keeps B, Π and G and takes two transforms of the whole length."""
+    import torch
+
+    d, total = 1000, 10**6
+    size = 1 << (total - 1).bit_length()
+    v, generator = torch.randn(d), torch.Generator().manual_seed(0)
+    b = torch.randint(0, 2, (size,), generator=generator).float() * 2 - 1
+    places, g = torch.randperm(size, generator=generator), torch.randn(size, generator=generator)
+    divisor = float((size * g.square().sum() * total / size).sqrt())
+
+    def torch_fwht(x: torch.Tensor) -> torch.Tensor:
+        h = 1
+        while h < size:
+            x = x.view(-1, 2, h)
+            x = torch.stack([x[:, 0] + x[:, 1], x[:, 0] - x[:, 1]], 1)
+            h *= 2
+        return x.reshape(size)
+
+    def port() -> torch.Tensor:
+        x = torch_fwht(b * torch.nn.functional.pad(v, (0, size - d)))
+        return torch_fwht(g * x[places])[:total] / divisor
+
+    ours = {g: project.Projection(d, total, "fastfood", g=g) for g in ("gaussian", "rademacher")}
+    return Case(
+        f"fastfood f32 {d} to {total}",
+        {
+            "tersor gaussian": lambda: ours["gaussian"](v),
+            "tersor ±1": lambda: ours["rademacher"](v),
+            "torch port": port,
+        },
+        traffic=4 * size,
+        targets=[Target("tersor gaussian", ("torch port",), 1 / 40)],
+    )
+
+
+def fwht_long() -> Case:
+    x = np.random.default_rng(0).standard_normal((4, 1 << 20), np.float32)
+    out = np.empty_like(x)
+    return Case(
+        "fwht f32 4 rows of 2^20",
+        {"tersor out=": lambda: project.fwht(x, out=out), "numpy steps": lambda: numpy_fwht(x)},
+        traffic=2 * x.nbytes,
+        targets=[Target("tersor out=", ("copy",), 3.0)],
+    )
+
+
+def features() -> Case:
+    from sklearn.kernel_approximation import PolynomialCountSketch, RBFSampler
+
+    n, d, k = 2000, 512, 4096
+    x = np.random.default_rng(0).standard_normal((n, d), np.float32)
+    rbf = RBFSampler(gamma=0.1, n_components=k, random_state=0).fit(x)
+    poly = PolynomialCountSketch(degree=2, n_components=k, random_state=0).fit(x)
+    return Case(
+        f"features f32 {n}×{d} to {k}",
+        {
+            "tersor rff": lambda: project.rff(x, k, 0.1),
+            "tersor rff orthogonal": lambda: project.rff(x, k, 0.1, "orthogonal"),
+            "tersor tensorsketch": lambda: project.tensorsketch(x, k),
+            "scikit-learn RBFSampler": lambda: rbf.transform(x),
+            "scikit-learn PolynomialCountSketch": lambda: poly.transform(x),
+        },
+        traffic=x.nbytes + 4 * n * k,
+        targets=[
+            Target("tersor rff", ("scikit-learn RBFSampler",), 1.1),
+            Target("tersor tensorsketch", ("scikit-learn PolynomialCountSketch",), 1 / 4),
+        ],
+    )
+
+
+CASES = [sparse_10000, gaussian_10000, sketches, fastfood_long, fwht_4096, fwht_long, features]
 
 HEADLINE = sparse_10000

@@ -13,13 +13,13 @@ from tersor import sparse
 from tersor.bench import Case, Target
 
 
-def mkl_product(a, x: np.ndarray, out: np.ndarray):
-    """MKL's sparse times dense; the library is where the package ``mkl`` puts it."""
+def mkl_product(a, x, **options):
+    """MKL's product of a sparse matrix; the library is where the package ``mkl`` puts it."""
     if "MKL_RT" not in os.environ and (found := glob.glob(f"{sys.prefix}/lib/libmkl_rt.so*")):
         os.environ["MKL_RT"] = found[0]
     from sparse_dot_mkl import dot_product_mkl
 
-    return dot_product_mkl(a, x, out=out)
+    return dot_product_mkl(a, x, **options)
 
 
 def _spmm(m: int, k: int, n: int, sparsity: float, dense: Sequence[Target] = ()) -> Case:
@@ -43,7 +43,7 @@ def _spmm(m: int, k: int, n: int, sparsity: float, dense: Sequence[Target] = ())
             "tersor out=": lambda: sparse.spmm(ours, x, out=out),
             "tersor": lambda: sparse.spmm(ours, x),
             "tersor torch": lambda: sparse.spmm(ours, tx),
-            "mkl sparse": lambda: mkl_product(csr, x, out_mkl),
+            "mkl sparse": lambda: mkl_product(csr, x, out=out_mkl),
             "scipy": lambda: csr @ x,
             "torch csr": lambda: torch_csr @ tx,
             "dense numpy": lambda: np.matmul(w, x, out=out_dense),
@@ -89,6 +89,78 @@ def _layer(outs: int, inputs: int, rows: int, share: float) -> Case:
 
 def _named(outs: int, inputs: int, rows: int, share: float) -> Callable[[], Case]:
     return lambda: _layer(outs, inputs, rows, share)
+
+
+def _graph(n: int, entries: int):
+    """A random graph of hubs, as SciPy, torch and we have it; by torch in places too."""
+    import scipy.sparse
+    import torch
+
+    rng = np.random.default_rng(0)
+    rows, cols = rng.integers(0, n, entries), np.minimum((rng.pareto(1.5, entries) * n / 50).astype(np.int64), n - 1)
+    theirs = scipy.sparse.coo_array((rng.standard_normal(entries, np.float32), (rows, cols)), shape=(n, n)).tocsr()
+    theirs.sort_indices()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
+        parts = [torch.from_numpy(part) for part in (theirs.indptr, theirs.indices, theirs.data)]
+        return theirs, torch.sparse_csr_tensor(*parts, (n, n)), sparse.from_scipy(theirs)
+
+
+def spgemm_graph() -> Case:
+    theirs, tensor, ours = _graph(20_000, 200_000)
+
+    def scipy_sorted():
+        c = theirs @ theirs
+        c.sort_indices()
+        return c
+
+    return Case(
+        "spgemm f32 of a graph, 20 000 nodes, 200 000 edges, columns in order",
+        {
+            "tersor": lambda: ours @ ours,
+            "scipy": scipy_sorted,
+            "mkl sparse": lambda: mkl_product(theirs, theirs, reorder_output=True),
+            "torch csr": lambda: tensor @ tensor,
+        },
+    )
+
+
+def transpose_graph() -> Case:
+    theirs, tensor, ours = _graph(100_000, 1_000_000)
+    p = ours._pattern
+    return Case(
+        "transpose f32 of a graph, 100 000 nodes, 1 000 000 edges",
+        {
+            "tersor": lambda: sparse.CSR._of(ours._data, type(p)(p.indices, p.indptr, p.shape)).T,
+            "scipy": lambda: theirs.T.tocsr(),
+            "torch csr": lambda: tensor.t().to_sparse_csr(),
+        },
+        targets=[Target("tersor", ("torch csr",), 1.0)],
+    )
+
+
+def softmax_graph() -> Case:
+    theirs, tensor, ours = _graph(100_000, 1_000_000)
+    import torch
+
+    coo = tensor.to_sparse_coo().coalesce()
+    starts = theirs.indptr[:-1][np.diff(theirs.indptr) > 0]
+    lengths = np.diff(theirs.indptr)[np.diff(theirs.indptr) > 0]
+
+    def numpy():
+        x = theirs.data
+        e = np.exp(x - np.repeat(np.maximum.reduceat(x, starts), lengths))
+        return e / np.repeat(np.add.reduceat(e, starts), lengths)
+
+    return Case(
+        "softmax f32 over rows of a graph, 100 000 nodes, 1 000 000 edges",
+        {
+            "tersor": lambda: sparse.softmax(ours),
+            "torch coo": lambda: torch.sparse.softmax(coo, 1),
+            "numpy": numpy,
+        },
+        targets=[Target("tersor", ("torch coo", "numpy"), 1.0)],
+    )
 
 
 #: the 1×1 convolutions of MobileNetV2 at 224 pixels, each once: channels in, channels out, pixels a side
@@ -180,7 +252,7 @@ def ffn_64() -> Case:
     return _few_activations(64, 1.0)
 
 
-CASES = [spmm_1024_90, spmm_1024_50]
+CASES = [spmm_1024_90, spmm_1024_50, spgemm_graph, transpose_graph, softmax_graph]
 CASES += [_named(*shape, rows, share) for shape, by in LAYERS.items() for rows, share in by.items()]
 CASES += [mobilenet, ffn_1, ffn_64]
 

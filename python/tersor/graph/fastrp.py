@@ -18,8 +18,8 @@ from tersor.random import TAGS, draws
 
 Array = Any
 
-#: rows that are worked on at a time, in numbers
-BLOCK = 1 << 20
+#: numbers of the rows that are worked on at a time: they stay in the cache
+BLOCK = 1 << 16
 
 
 def fastrp(

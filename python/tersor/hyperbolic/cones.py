@@ -7,24 +7,10 @@ import math
 from typing import Any
 
 from tersor._along import along
-from tersor._reference import Array, dot, root, rounded, wide, xp
+from tersor._reference import Array, dot, rounded, wide, xp
 from tersor._values import number
+from tersor.hyperbolic._cone import _entail
 from tersor.hyperbolic.conformal import lambda_x
-
-
-def angle(x: Array, y: Array, fx: Array, fy: Array, c: Any) -> Array:
-    """The angle at x between the ray from the origin on and the geodesic to y, by coordinates in the ball and their conformal
-    factors: of u = alpha(y - x) - cqx, the direction of the logarithm."""
-    xx = dot(x, x)
-    there = xx > 0
-    ray = x / xp.sqrt(xp.where(there, xx, 1.0))
-    way = y - x
-    ahead = dot(way, ray)
-    across = way - ahead * ray
-    # q c |x| is what the geodesic bends towards the origin
-    along_ray = 2 / fx * ahead - c * dot(way, way) * xp.sqrt(xp.where(there, xx, 0.0))
-    turn = xp.arctan2(2 / fx * root(dot(across, across)), along_ray)
-    return xp.where(there, turn, 0 * xx) + 0 * fy  # at the origin there is no ray
 
 
 def aperture(lean: Array, min_radius: float) -> Array:
@@ -87,7 +73,6 @@ def half_aperture(x: Array, c: Any = 1.0, min_radius: float = 0.1, *, dim: int =
     return y if keepdim else y[..., 0]
 
 
-@along("x", "y")
 def exterior_angle(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) -> Array:
     r"""The angle at x between the ray from the origin through x and the geodesic to y, :math:`\pi - \angle Oxy`.
 
@@ -120,12 +105,9 @@ def exterior_angle(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: 
     The tangent of the geodesic is that of `logmap`, and its angle :math:`\operatorname{atan2}` of its part across x and its
     part along x, in float64: an arc of a cosine has half of the digits near 0 and π. Where x is the origin or y, 0.
     """
-    s, r = wide(x), wide(y)
-    a = rounded(angle(s, r, lambda_x(s, c, keepdim=True), lambda_x(r, c, keepdim=True), c), x)
-    return a if keepdim else a[..., 0]
+    return _entail(x, y, c, 0.0, False, dim=dim, keepdim=keepdim)
 
 
-@along("x", "y")
 def entailment_loss(
     x: Array, y: Array, c: Any = 1.0, min_radius: float = 0.1, *, dim: int = -1, keepdim: bool = False
 ) -> Array:
@@ -158,9 +140,7 @@ def entailment_loss(
 
     Notes
     -----
-    Ganea et al. (2018), eq. 33; a loss of pairs that are none is ``relu(margin - entailment_loss(...))``.
+    One read of x and y, and one of each backward. Ganea et al. (2018), eq. 33; a loss of pairs that are none is
+    ``relu(margin - entailment_loss(...))``.
     """
-    s, r = wide(x), wide(y)
-    gap = exterior_angle(s, r, c, keepdim=True) - half_aperture(s, c, min_radius, keepdim=True)
-    gap = rounded(xp.where(gap < 0, 0.0, gap), x)
-    return gap if keepdim else gap[..., 0]
+    return _entail(x, y, c, radius("entailment_loss", min_radius), False, dim=dim, keepdim=keepdim)

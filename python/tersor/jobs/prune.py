@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 
 from tersor._keys import Order
-from tersor._op import kernel
 from tersor._public import opened
 from tersor._values import one_of
 from tersor.checkpoint import Entry, Reader, Writer
@@ -22,22 +21,16 @@ from tersor.checkpoint._modules import LINEAR, TABLE, Tree, rule_of, tree
 from tersor.checkpoint._parts import ROUTER, held, is_table
 from tersor.checkpoint._patterns import Patterns
 from tersor.checkpoint._quantized import evidence
-from tersor.checkpoint._small import SMALL, table
 from tersor.checkpoint.model import Output
 from tersor.jobs import prune_rows as rows
 from tersor.jobs import running
 from tersor.jobs._journal import Journal
 from tersor.jobs.floats8 import Dense
-from tersor.prune._rank import Cut, Plan, plan, search, share
-from tersor.prune._run import integer, order_of, signed_word
+from tersor.jobs.stored import TYPES, Meter, Progress, Stored, eligible
+from tersor.prune._rank import Plan, plan, search, share
+from tersor.prune._run import integer, order_of
 from tersor.prune.calibrate import METHODS
 from tersor.prune.patterns import nm_of
-
-Progress = Callable[[int, int], None]
-
-#: how the bytes of a safetensors type become an array for the kernels: bfloat16 as its words
-VIEWS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "uint16"}
-TYPES = {**{k: k.replace("BF", "bfloat").replace("F", "float") for k in VIEWS}, **dict.fromkeys(SMALL, "float16")}
 
 
 class Pruned(NamedTuple):
@@ -58,56 +51,6 @@ class Pruned(NamedTuple):
     rule: str
     untouched: tuple[str, ...] = ()
     decoded: tuple[str, ...] = ()
-
-
-class _Meter:
-    """Bytes done of bytes in all; how often a tensor with protected weights is read shows only on the way."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self.progress = progress
-        self.done = self.end = self.total = 0
-
-    def step(self, n: int) -> None:
-        self.done = min(self.done + n, self.end)
-        if self.progress:
-            self.progress(self.done, self.total)
-
-
-class _Stored:
-    """A tensor of a file, as a layer of chunks."""
-
-    def __init__(self, reader: Reader, entry: Entry, step: Callable[[int], None]) -> None:
-        self.reader, self.entry, self.step = reader, entry, step
-        self.size = 1
-        for n in entry.shape:
-            self.size *= n
-        self.table = table(entry.dtype) if entry.dtype in SMALL else None
-
-    def decode(self, raw: np.ndarray) -> np.ndarray:
-        return raw.view(VIEWS[self.entry.dtype]) if self.table is None else self.table[raw]
-
-    def chunks(self) -> Iterator[np.ndarray]:
-        for raw in self.reader.chunks(self.entry):
-            yield self.decode(raw)
-            self.step(raw.size)
-
-    def prune(self, raw: np.ndarray, order: Order, cut: Cut) -> tuple[int, int]:
-        """Prunes a chunk in place; how many it kept above the threshold, and how many equals it has."""
-        values = self.decode(raw)
-        mask, tally = np.empty(values.size, bool), np.empty(2, np.int64)
-        kernel("prune.magnitude_mask")(
-            values, mask, tally, signed_word(cut.key), cut.keep, False, order.format, order.signed, order.nan
-        )
-        if self.table is None:
-            kernel("prune.apply_mask")(values, mask, values)
-        else:
-            raw *= mask
-        return int(tally[0]), int(tally[1])
-
-
-def _eligible(entry: Entry, patterns: Patterns) -> bool:
-    wanted = bool(patterns.include) or len(entry.shape) >= 2
-    return wanted and entry.dtype in TYPES and patterns.wants(entry.name)
 
 
 @opened("tersor.prune")
@@ -202,14 +145,14 @@ def prune_safetensors(
     groups = None if nm is None else nm_of("prune_safetensors", nm)
     patterns = Patterns(include, exclude)
     with Dense(src) as model:
-        meter = _Meter(progress)
+        meter = Meter(progress)
         step = meter.step
         if found := evidence(model):
             raise ValueError(
                 f"{os.fspath(src)}: is quantized already: {found}; prune the dense model, then quantize it"
             )
         patterns.check(e.name for _, e in model.tensors())
-        layers = {e.name: _Stored(r, e, step) for r, e in model.tensors() if _eligible(e, patterns)}
+        layers = {e.name: Stored(r, e, step) for r, e in model.tensors() if eligible(e, patterns)}
         known, dense = None, {}
         if model.folder and not patterns.include:
             known = tree(model.folder, model.config, [e.name for _, e in model.tensors()])
@@ -274,7 +217,7 @@ def _within(
     model: Dense,
     src: str | os.PathLike[str],
     dst: str | os.PathLike[str],
-    layers: dict[str, _Stored],
+    layers: dict[str, Stored],
     known: Tree | None,
     dense: dict[str, str],
     sparsity: float | None,
@@ -299,7 +242,7 @@ def _within(
         raise ValueError(
             f"{os.fspath(src)}: no tensor is pruned ({'; '.join(f'{k}: {v}' for k, v in list(dense.items())[:3])})"
         )
-    meter = _Meter(progress)
+    meter = Meter(progress)
     meter.end = meter.total = sum(r.size for r in model.readers.values())
     kept = solved.kept
     untouched = model.weights_of_others()
@@ -321,7 +264,7 @@ def _within(
     return Pruned(total, total - sum(kept.values()), None, kept, left, dense, rule_of(known), untouched, model.decoded)
 
 
-def _solve(layers: Sequence[_Stored], k: int, order: Order, protect: Sequence[int]) -> tuple[int, Plan]:
+def _solve(layers: Sequence[Stored], k: int, order: Order, protect: Sequence[int]) -> tuple[int, Plan]:
     """The key of the threshold, and how to cut every tensor."""
     try:
         h = search(layers, [k], order, protect)
@@ -355,7 +298,7 @@ def _rewrite(
 
 
 def _pruned(
-    reader: Reader, layer: _Stored, order: Order, cuts: Plan, i: int, kept_by: dict[str, int]
+    reader: Reader, layer: Stored, order: Order, cuts: Plan, i: int, kept_by: dict[str, int]
 ) -> Iterator[np.ndarray]:
     """The bytes of a tensor without what is cut of it."""
     kept = 0
@@ -366,7 +309,7 @@ def _pruned(
     kept_by[layer.entry.name] = kept
 
 
-def _blame(layers: Sequence[_Stored]) -> None:
+def _blame(layers: Sequence[Stored]) -> None:
     """Says which tensor is not finite, if one is."""
     for layer in layers:
         for raw in layer.reader.chunks(layer.entry):

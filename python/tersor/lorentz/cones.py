@@ -6,9 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 from tersor._along import along
-from tersor._reference import Array, dot, rounded, wide, xp
-from tersor.hyperbolic.cones import angle, aperture, radius
-from tersor.lorentz._space import checked, root_of
+from tersor._reference import Array, dot, rounded, wide
+from tersor.hyperbolic._cone import _entail
+from tersor.hyperbolic.cones import aperture, radius
+from tersor.lorentz._space import check_same, checked
 
 
 @along("x")
@@ -52,7 +53,6 @@ def half_aperture(x: Array, c: Any = 1.0, min_radius: float = 0.1, *, dim: int =
     return y if keepdim else y[..., 0]
 
 
-@along("x", "y")
 def exterior_angle(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) -> Array:
     r"""The angle at x between the ray from the origin through x and the geodesic to y, :math:`\pi - \angle Oxy`.
 
@@ -85,13 +85,11 @@ def exterior_angle(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: 
     The tangent of the geodesic is that of `logmap`, and its angle :math:`\operatorname{atan2}` of its part across x and its
     part along x, in float64: an arc of a cosine has half of the digits near 0 and π. Where x is the origin or y, 0.
     """
-    s, r = wide(x), wide(y)
-    f, e = 1 + root_of(s, checked(c)), 1 + root_of(r, c)
-    a = rounded(angle(s / f, r / e, f, e, c), x)
-    return a if keepdim else a[..., 0]
+    check_same("exterior_angle", x, y=y)
+    # across a long vector sums of float64 leave nothing of what float32 data has; those of float64 data are of twice that
+    return rounded(_entail(wide(x), wide(y), c, 0.0, True, dim=dim, keepdim=keepdim), x)
 
 
-@along("x", "y")
 def entailment_loss(
     x: Array, y: Array, c: Any = 1.0, min_radius: float = 0.1, *, dim: int = -1, keepdim: bool = False
 ) -> Array:
@@ -124,9 +122,9 @@ def entailment_loss(
 
     Notes
     -----
-    Ganea et al. (2018), eq. 33; a loss of pairs that are none is ``relu(margin - entailment_loss(...))``.
+    One read of x and y, and one of each backward. Ganea et al. (2018), eq. 33; a loss of pairs that are none is
+    ``relu(margin - entailment_loss(...))``.
     """
-    s, r = wide(x), wide(y)
-    gap = exterior_angle(s, r, c, keepdim=True) - half_aperture(s, c, min_radius, keepdim=True)
-    gap = rounded(xp.where(gap < 0, 0.0, gap), x)
-    return gap if keepdim else gap[..., 0]
+    check_same("entailment_loss", x, y=y)
+    k = radius("entailment_loss", min_radius)
+    return rounded(_entail(wide(x), wide(y), c, k, True, dim=dim, keepdim=keepdim), x)

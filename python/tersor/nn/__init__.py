@@ -16,16 +16,19 @@ from tersor.nn.dynamic import DynamicSparse
 from tersor.nn.embedding import QuantEmbedding
 from tersor.nn.fading import ProgressiveShrink
 from tersor.nn.gradual import GradualPruner
+from tersor.nn.lift import RandomLift
 from tersor.nn.linear import PoincareLinear, PoincareMLR, identity_
 from tersor.nn.lorentz import LorentzAttention, LorentzBatchNorm, LorentzConv2d, LorentzLinear, LorentzMLR
 from tersor.nn.masks import Masks
 from tersor.nn.points import HEmbedding
 from tersor.nn.pool import PoincareAvgPool2d
+from tersor.nn.product import ProductSpace
 from tersor.nn.quant import QuantLinear
 from tersor.nn.quant_conv import QuantConv2d
 from tersor.nn.residual import PoincareResidual, tangent_add
 from tersor.nn.shrink import Shrinking, shrink
 from tersor.nn.sparse import SparseConv1x1, SparseLinear
+from tersor.nn.subspace import Subspace
 from tersor.nn.topk import TopKFFN
 from tersor.nn.uniform import UniformDisk
 from tersor.nn.wrapped_normal import WrappedNormal
@@ -51,13 +54,16 @@ __all__ = [
     "PoincareMLR",
     "PoincareReLU",
     "PoincareResidual",
+    "ProductSpace",
     "ProgressiveShrink",
     "QuantConv2d",
     "QuantEmbedding",
     "QuantLinear",
+    "RandomLift",
     "Shrinking",
     "SparseConv1x1",
     "SparseLinear",
+    "Subspace",
     "TopKFFN",
     "UniformDisk",
     "WrappedNormal",

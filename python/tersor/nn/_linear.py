@@ -49,7 +49,8 @@ def parts_of(who: str, layer: Any, of: type[nn.Module] = nn.Linear) -> tuple[Ten
 def conv_parts(who: str, conv: Any) -> tuple[Tensor, Tensor | None]:
     """As `parts_of`, of a ``torch.nn.Conv2d`` that is a linear layer at every pixel."""
     weight, bias = parts_of(who, conv, nn.Conv2d)
-    for name, value in {"kernel_size": (1, 1), "stride": (1, 1), "groups": 1}.items():
+    wanted = {"kernel_size": (1, 1), "stride": (1, 1), "groups": 1}
+    for name, value in wanted.items():
         if (got := getattr(conv, name)) != value:
             raise ValueError(f"{who}: {name} of conv must be {value}, got {got}")
     if conv.padding not in ((0, 0), "valid", "same"):

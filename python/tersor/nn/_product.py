@@ -20,8 +20,8 @@ from tersor._arrays import dtype_name, flag
 from tersor.nn._coded import Coded
 from tersor.quant import Encoded, _panels
 from tersor.quant._encoded import scheme as find_scheme
-from tersor.quant._products import GROUP, _packed_linear
-from tersor.quant.product import AFTER, bent
+from tersor.quant._products import AFTER, GROUP, _packed_activated, _packed_linear
+from tersor.quant.product import recorded
 from tersor.quant.qparams import least
 
 P = TypeVar("P", bound="Product")
@@ -89,16 +89,22 @@ class Product(Coded):
     def _multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Rows times the weight, plus the bias, and the activation."""
         if (panels := self._laid_out(x)) is not None and self._sizes is not None:
-            # the operator itself: what the public function asks of its arguments holds here
-            y: Tensor = _packed_linear(x, panels, bias, self.table, *self._sizes, self.activations == "int8")
-            return self._bent(y)
+            # the operators themselves: what the public function asks of its arguments holds here
+            given = (x, panels, bias, self.table, *self._sizes, self.activations == "int8")
+            if self.activation is None or recorded(x, bias):
+                y: Tensor = _packed_linear(*given)
+                return self._bent(y)
+            bias = None if bias is None else bias.detach()
+            bent: Tensor = _packed_activated(x.detach(), panels, bias, *given[3:], AFTER[self.activation])
+            return bent
         if self.activations == "int8":
             x = _rounded(x)
         return self._bent(torch.nn.functional.linear(x, self._decoded(x), bias))
 
     def _bent(self, y: Tensor) -> Tensor:
         """The activation, as torch has it."""
-        return bent(y, self.activation) if self.activation else y
+        bent: Tensor = getattr(torch.nn.functional, self.activation)(y) if self.activation else y
+        return bent
 
     def _decoded(self, x: Tensor) -> Tensor:
         """The weight [out, in] in the type of x, in memory that the next call may overwrite unless a backward will read it."""

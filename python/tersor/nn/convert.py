@@ -68,10 +68,10 @@ def convert(
         a ``torch.nn.Linear``.
     scheme : str, or a mapping of names to Encoded
         "int8-row", "int4-g128", "nf4" or another of `tersor.quant.encode`; or "sparse", which makes a `SparseLinear` of each
-        linear layer that was pruned so far that this is faster (see ``rows``); or "dense", which brings back torch's own
-        layers, with the weights that `QuantLinear`, `QuantConv2d` and `SparseLinear` hold; or the codes of the weights
-        themselves by name, as `tersor.convert.load_encoded` reads them from a file: a name is that of a layer, or one ends with
-        the other and with no other's, so that a head or a prefix more on either side does not matter.
+        linear layer that was pruned so far that this is faster (see ``rows``); or "dense", which brings torch's own layers
+        back, with the weights that `QuantLinear`, `QuantConv2d` and `SparseLinear` hold; or the codes of the weights by name,
+        as `tersor.convert.load_encoded` reads them from a file: a name is that of a layer, or one ends with the other and
+        with no other's, so that a head or a prefix more on either side does not matter.
     activations : "float" or "int8"
     release : bool
         See `QuantLinear` on both. Convolutions keep their codes; with int8 activations those in groups (depthwise) are left.
@@ -186,17 +186,17 @@ def convert(
     return Conversion(tuple(made), left)
 
 
+def _coded(module: nn.Module) -> Any:
+    """The class of encoded layers that a dense one is exchanged for."""
+    return next((new for old, new in CODED.items() if isinstance(module, old)), QuantLinear)
+
+
 def _enough(layer: SparseLinear, rows: int) -> float:
     """The share of zeros from which on a sparse layer pays."""
     size = layer.in_features * layer.out_features
     if size < FLOOR or layer.data.device.type != "cpu" or layer.data.numel() <= SURE * size:
         return ENOUGH
     return crossover((layer.out_features, layer.in_features), rows, layer.data.dtype)
-
-
-def _coded(module: nn.Module) -> Any:
-    """The class of encoded layers that a dense one is exchanged for."""
-    return next((new for old, new in CODED.items() if isinstance(module, old)), QuantLinear)
 
 
 def _paired(layers: Mapping[str, Any], codes: Mapping[str, Encoded], left: dict[str, str]) -> dict[str, Encoded]:

@@ -36,7 +36,7 @@ class QuantLinear(Product):
         x as it is; or rounded to int8 by rows at every call (see `tersor.quant.packed_linear`), which is faster, and costs
         about as much accuracy as int8 weights do. Its gradient passes straight through.
     activation : "relu", "gelu" or "silu", optional
-        A function of each result, which would else be a layer of its own.
+        A function of each result, made before it is written: what would else be a layer of its own.
 
     Attributes
     ----------

@@ -11,7 +11,7 @@ import numpy as np
 
 from tersor.random import TAGS, words
 
-#: the kinds that there are
+#: the kinds whose entries know nothing of each other
 KINDS = ("gaussian", "rademacher", "sparse")
 
 
@@ -52,13 +52,24 @@ def _normals(w: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return r * x, r * y
 
 
-def entries(kind: int, seed: int, stream: int, threshold: int, row: int, rows: int, col: int, cols: int) -> np.ndarray:
-    """The matrix without its scale, float64."""
+def entries(
+    kind: int,
+    seed: int,
+    stream: int,
+    threshold: int,
+    row: int,
+    rows: int,
+    col: int,
+    cols: int,
+    *,
+    tag: int | None = None,
+) -> np.ndarray:
+    """The matrix without its scale, float64; of another tag than that of its kind where numbers of others are made so."""
     a = np.uint64(col) + np.arange(cols, dtype=np.uint64)
     b = np.uint64(row) + np.arange(rows, dtype=np.uint64)[:, None]
 
     def word(b: np.ndarray) -> np.ndarray:
-        return words(seed, kind, stream, a, b)
+        return words(seed, kind if tag is None else tag, stream, a, b)
 
     if kind == TAGS["rademacher"]:
         bit = word(b >> np.uint64(5)) >> (b & np.uint64(31)).astype(np.uint32) & 1

@@ -31,6 +31,46 @@ def sparsity(s: Any) -> float:
     return float(s)
 
 
+#: the parameter that a kind has of its own, and what it is where none is given; that of "sparse" follows from d
+OWN: dict[str, tuple[str, Any]] = {
+    "sparse": ("s", None),
+    "osnap": ("c", 4),
+    "spinner": ("blocks", 3),
+    "fastfood": ("g", "gaussian"),
+}
+
+
+def own(kind: str, value: Any, k: int) -> Any:
+    """The parameter of its own that a kind is given, checked."""
+    if kind == "sparse":
+        return sparsity(value)
+    if kind == "fastfood":
+        if not isinstance(value, str):
+            raise TypeError(f"project: g must be a string, got {type(value).__name__}")
+        if value not in ("gaussian", "rademacher"):
+            raise ValueError(f"project: g must be 'gaussian' or 'rademacher', got {value!r}")
+        return str(value)
+    name = OWN[kind][0]
+    value = whole(f"project: {name}", value)
+    if kind == "spinner" and not 1 <= value <= 3:
+        raise ValueError(f"project: blocks must be in 1..3, got {value}")
+    if kind == "osnap" and (value < 1 or k % value):
+        raise ValueError(f"project: c must divide k, got c={value} and k={k}")
+    return value
+
+
+def check_sizes(kind: str, d: int, k: int) -> None:
+    """Refuses sizes that a kind cannot have."""
+    most = {"countsketch": (d, 2**31 - 1), "osnap": (d, 2**31 - 1), "spinner": (2**31, k)}.get(kind, (2**31, 2**31))
+    for name, value, limit in (("d", d, most[0]), ("k", k, most[1])):
+        if value > limit:
+            raise ValueError(f"project: {name} of kind {kind!r} must be at most {limit}, got {value}")
+    if kind == "srht" and k > 1 << (d - 1).bit_length():
+        raise ValueError(
+            f"project: k of kind 'srht' must be at most {1 << (d - 1).bit_length()}, the power of two from d={d} on, got {k}"
+        )
+
+
 def checked_window(window: Sequence[int | None] | None, k: int, d: int) -> Window | None:
     """A slice with whole axes as None, so that the same slice is the same window."""
     if window is None:

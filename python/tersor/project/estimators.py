@@ -6,7 +6,6 @@ Importing this imports scikit-learn: `tersor.project` does it when one of the tw
 from __future__ import annotations
 
 import warnings
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -25,28 +24,33 @@ _FLOATS = [np.float64, np.float32]
 _SEEN = 1 << 24
 
 
-class _RandomProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class _RandomProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """What both have."""
 
     _kind: str
+    n_components: Any
+    eps: float
+    compute_inverse_components: bool
+    random_state: Any
+    _inverse: np.ndarray
 
     def _more(self, d: int) -> dict[str, Any]:
         return {}
 
     def _components(self, n: int, d: int) -> int:
         """The number of components for n rows of d numbers."""
-        who, k = type(self).__name__, self.n_components  # type: ignore[attr-defined]
+        who, k = type(self).__name__, self.n_components
         if isinstance(k, str):
             if k != "auto":
                 raise ValueError(f"{who}: n_components must be an integer or 'auto', got {k!r}")
-            k = jl_dim(n, self.eps)  # type: ignore[attr-defined]
+            k = jl_dim(n, self.eps)
             if k > d:
                 raise ValueError(
-                    f"{who}: eps={self.eps} and n_samples={n} lead to a target dimension of {k}, "  # type: ignore[attr-defined]
+                    f"{who}: eps={self.eps} and n_samples={n} lead to a target dimension of {k}, "
                     f"which is larger than the original space with n_features={d}"
                 )
             return k
-        if isinstance(k, bool) or not isinstance(k, Integral):
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
             raise TypeError(f"{who}: n_components must be an integer or 'auto', got {type(k).__name__}")
         if k < 1:
             raise ValueError(f"{who}: n_components must be at least 1, got {k}")
@@ -59,8 +63,8 @@ class _RandomProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return int(k)
 
     def _seed(self) -> int:
-        seed = self.random_state  # type: ignore[attr-defined]
-        if isinstance(seed, Integral) and not isinstance(seed, bool) and seed >= 0:
+        seed = self.random_state
+        if isinstance(seed, (int, np.integer)) and not isinstance(seed, bool) and seed >= 0:
             return int(seed)
         return int(check_random_state(seed).randint(0, 2**63 - 1, dtype=np.int64))
 
@@ -88,7 +92,7 @@ class _RandomProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self._type = np.dtype(X.dtype).name
         if hasattr(self, "_inverse"):
             del self._inverse
-        if self.compute_inverse_components:  # type: ignore[attr-defined]
+        if self.compute_inverse_components:
             self._inverse = self._gram_inverse()
         return self
 
@@ -238,7 +242,7 @@ class SparseRandomProjection(_RandomProjection):
             if density != "auto":
                 raise ValueError(f"SparseRandomProjection: density must be a number or 'auto', got {density!r}")
             density = d**-0.5
-        elif isinstance(density, bool) or not isinstance(density, Real):
+        elif isinstance(density, bool) or not isinstance(density, (int, float, np.integer, np.floating)):
             raise TypeError(f"SparseRandomProjection: density must be a number or 'auto', got {type(density).__name__}")
         if not 2**-31 <= density <= 1:
             raise ValueError(f"SparseRandomProjection: density must be in (0, 1], got {density}")

@@ -14,9 +14,10 @@ import numpy as np
 from tersor._arrays import FLOATS, is_tensor
 from tersor._matrix import Matrix, SparseMatrix, turned
 from tersor._values import called, check_values, float_name
-from tersor.project._entries import KINDS, extents
-from tersor.project._numbers import Window, checked_window, integer, sparsity
-from tersor.project._operators import _materialise, _project, _project_csr
+from tersor.project._entries import extents
+from tersor.project._forms import KINDS, TRANSFORMS, bits
+from tersor.project._numbers import OWN, Window, check_sizes, checked_window, integer, own
+from tersor.project._operators import _materialise, _project, _project_csr, _project_transform
 from tersor.random import TAGS
 
 Array = Any
@@ -28,20 +29,27 @@ class Projection(Matrix):
 
     ``P(x)`` maps ``[..., d]`` to ``[..., k]``, row by row; ``P @ x`` is the product with columns, ``x @ P`` the adjoint's.
     A few numbers describe all of it: it pickles in less than a kilobyte, equal descriptions are equal objects,
-    ``dataclasses.replace`` gives another one (``s_given`` and ``window`` are what it passes on, and nothing to give), and the
+    ``dataclasses.replace`` gives another one (``given`` and ``window`` are what it passes on, and nothing to give), and the
     repr is Python that makes an equal one.
 
     Parameters
     ----------
     d, k : int
         Dimensions from and to.
-    kind : "gaussian", "rademacher" or "sparse"
+    kind : "gaussian", "rademacher", "sparse", "countsketch", "osnap", "srht", "spinner" or "fastfood"
+        See the head of `tersor.project`.
     seed : int in [0, 2^64)
     stream : int in [0, 2^24)
         Further independent matrices of one seed.
     s : float in [1, 2^31]
         Of kind "sparse": one entry in s is not zero. 3 is Achlioptas' choice; the default is :math:`\sqrt d`, so that
         another d is another matrix: give s where columns will be added, and those there are stay as they are.
+    c : int
+        Of kind "osnap": nonzeros of a column, which divide k; 4 if not given.
+    blocks : int in 1 .. 3
+        Of kind "spinner": turns H D, one after another; 3 if not given.
+    g : "gaussian" or "rademacher"
+        Of kind "fastfood": what its diagonal G is made of. Signs make it orthogonal where k is a power of two and d <= k.
 
     Raises
     ------
@@ -52,14 +60,20 @@ class Projection(Matrix):
 
     Notes
     -----
-    The cost of ``P(x)`` for n rows is n·d·k/s additions (s = 1 for the other kinds) and making d·k entries once per thousand
-    rows, or once per call for kind "sparse". float32 data is summed in float64, float64 data with the rounding errors
+    The cost of ``P(x)`` for n rows is n·d·k/s additions (s = 1 for "gaussian" and "rademacher") and making d·k entries once
+    per thousand rows, or once per call for kind "sparse"; n·d·c additions of kinds "countsketch" (c = 1) and "osnap";
+    N log₂ N additions a row for the kinds made of transforms, N the power of two from d on ("srht"; as many for every turn
+    and every N rows of a "spinner") or from max(d, k) on ("fastfood"). These compute in the type of the data, which for 16
+    bits is float32; of the others, float32 data is summed in float64, float64 data with the rounding errors
     kept; a result's error stays below :math:`(\lceil\log_2 d\rceil + 8)\,\epsilon\sum_j|P_{ij}x_j|`. A row of the result
     depends on no other row, on neither threads nor chunks; of kinds "rademacher" and "sparse" the bits are the same on
-    any machine with fused multiplication.
+    any machine with fused multiplication. "srht" and "fastfood" know d and k: another k is another matrix of the second.
 
     Johnson, Lindenstrauss (1984); Achlioptas, "Database-friendly random projections" (2003); Li, Hastie, Church, "Very
-    sparse random projections" (2006).
+    sparse random projections" (2006); Charikar, Chen, Farach-Colton, "Finding frequent items in data streams" (2002);
+    Nelson, Nguyen, "OSNAP" (2013); Tropp, "Improved analysis of the subsampled randomized Hadamard transform" (2011);
+    Bojarski et al., "Structured adaptive and random spinners" (2017); Le, Sarlós, Smola, "Fastfood" (2013), in the form of
+    Li et al., "Measuring the intrinsic dimension of objective landscapes" (2018).
 
     Examples
     --------
@@ -76,7 +90,7 @@ class Projection(Matrix):
     seed: int = field(default=0, kw_only=True)
     stream: int = field(default=0, kw_only=True)
     # what was given, not what follows from it: that is made anew when a field is replaced
-    s_given: float | None = field(default=None, kw_only=True, repr=False)
+    given: tuple[str, Any] | None = field(default=None, kw_only=True, repr=False)
     window: Window | None = field(default=None, kw_only=True, repr=False)
 
     def __init__(
@@ -88,7 +102,10 @@ class Projection(Matrix):
         seed: int = 0,
         stream: int = 0,
         s: float | None = None,
-        s_given: float | None = None,
+        c: int | None = None,
+        blocks: int | None = None,
+        g: str | None = None,
+        given: tuple[str, Any] | None = None,
         window: Sequence[int | None] | None = None,
     ) -> None:
         put = object.__setattr__
@@ -99,22 +116,53 @@ class Projection(Matrix):
         if kind not in KINDS:
             raise ValueError(f"project: kind must be one of {', '.join(KINDS)}, got {kind!r}")
         put(self, "kind", str(kind))
-        if s is not None and kind != "sparse":
-            raise ValueError(f"project: s is a parameter of kind 'sparse', not of {kind!r}")
-        # an s that stands in a projection of kind "sparse" means nothing to one made of it of another kind
-        s = s_given if s is None and kind == "sparse" else s
-        put(self, "s_given", None if s is None else sparsity(s))
+        check_sizes(kind, self.d, self.k)
+        name = OWN[kind][0] if kind in OWN else None
+        offered: dict[str, Any] = {"s": s, "c": c, "blocks": blocks, "g": g}
+        for said, value in offered.items():
+            if value is None:
+                continue
+            if said != name:
+                owner = next(k for k, (theirs, _) in OWN.items() if theirs == said)
+                raise ValueError(f"project: {said} is a parameter of kind {owner!r}, not of {kind!r}")
+            given = said, value
+        # what stands in a projection of one kind means nothing to one made of it of another kind
+        put(self, "given", (name, own(kind, given[1], self.k)) if given is not None and given[0] == name else None)
+        if kind == "osnap" and self.given is None:
+            own(kind, self.c, self.k)
         put(self, "window", checked_window(window, self.k, self.d))
+
+    def _own(self, name: str) -> Any:
+        """The parameter that a kind has of its own: as given, or what it is otherwise. None for other kinds."""
+        if OWN.get(self.kind, ("",))[0] != name:
+            return None
+        if self.given is not None:
+            return self.given[1]
+        return math.sqrt(self.d) if name == "s" else OWN[self.kind][1]
 
     @property
     def s(self) -> float | None:
         """One entry in s is not zero, of kind "sparse": as given, or :math:`\\sqrt d`. None for other kinds."""
-        if self.kind != "sparse":
-            return None
-        return math.sqrt(self.d) if self.s_given is None else self.s_given
+        return self._own("s")
+
+    @property
+    def c(self) -> int | None:
+        """Nonzeros of a column of kind "osnap". None for other kinds."""
+        return self._own("c")
+
+    @property
+    def blocks(self) -> int | None:
+        """Turns of kind "spinner". None for other kinds."""
+        return self._own("blocks")
+
+    @property
+    def g(self) -> str | None:
+        """What the diagonal of kind "fastfood" is made of. None for other kinds."""
+        return self._own("g")
 
     def _key(self) -> tuple[Any, ...]:
-        return self.d, self.k, self.kind, self.seed, self.stream, self.s, self.window
+        own_number = self.s, self.c, self.blocks, self.g
+        return self.d, self.k, self.kind, self.seed, self.stream, own_number, self.window
 
     def __eq__(self, other: object) -> bool:
         return self._key() == other._key() if isinstance(other, Projection) else NotImplemented
@@ -123,8 +171,9 @@ class Projection(Matrix):
         return hash(self._key())
 
     def __repr__(self) -> str:
-        s = "" if self.s is None else f", s={self.s!r}"
-        whole = f"Projection(d={self.d}, k={self.k}, kind={self.kind!r}, seed={self.seed}, stream={self.stream}{s})"
+        name = OWN[self.kind][0] if self.kind in OWN else ""
+        own = f", {name}={self._own(name)!r}" if name else ""
+        whole = f"Projection(d={self.d}, k={self.k}, kind={self.kind!r}, seed={self.seed}, stream={self.stream}{own})"
         a, b, c, d = self.window or (None,) * 4
         return whole + ("" if a is None else f".rows({a}, {b})") + ("" if c is None else f".cols({c}, {d})")
 
@@ -144,13 +193,24 @@ class Projection(Matrix):
         return (*rows, 0, self.d) if c is None or d is None else (*rows, c, d)
 
     def _scalars(self) -> tuple[Any, ...]:
-        threshold, size = 1, 1.0
-        if self.s is not None:
-            threshold = int(2**31 / self.s + 0.5)
-            size = 2**31 / threshold
+        number, scale = self._number()
         seed = self.seed - 2**64 if self.seed >= 2**63 else self.seed
         a, b, c, d = self._window
-        return TAGS[self.kind], seed, self.stream, threshold, a, b - a, c, d - c, math.sqrt(size / self.k)
+        return TAGS[self.kind], seed, self.stream, number, a, b - a, c, d - c, scale
+
+    def _number(self) -> tuple[int, float]:
+        """What the operators must know of the kind beside the seed, as one number, and the scale of results."""
+        if self.s is not None:
+            threshold = int(2**31 / self.s + 0.5)
+            return threshold, math.sqrt(2**31 / threshold / self.k)
+        if self.kind in ("countsketch", "osnap"):
+            c = self.c or 1
+            return c << 32 | self.k // c, 1 / math.sqrt(c)
+        wide = bits(self.d)
+        number = {"srht": wide, "spinner": wide | (self.blocks or 0) << 8}.get(self.kind, 1)
+        if self.kind == "fastfood":
+            number = max(wide, bits(self.k)) | wide << 8 | (self.g == "rademacher") << 16
+        return number, 1 / math.sqrt(self.k)
 
     def _apply(self, x: Array, *, adjoint: bool) -> Array:
         last = self.shape[0 if adjoint else 1]
@@ -165,7 +225,8 @@ class Projection(Matrix):
         shape = extents("project", x)
         if not shape or shape[-1] != last:
             raise ValueError(f"project: the last axis of x must be {last}, got shape {shape}")
-        return _project(x, *(*self._scalars(), adjoint))
+        op = _project_transform if self.kind in TRANSFORMS else _project
+        return op(x, *(*self._scalars(), adjoint))
 
     def _sparse(self, x: Any, data: Array, indices: Array, indptr: Array, last: int, adjoint: bool) -> Array:
         check_values("project", "x", data)
@@ -241,14 +302,25 @@ class Projection(Matrix):
         return _materialise(np.empty(0, dtype), *self._scalars())
 
 
-def project(x: Any, k: int, kind: str = "sparse", *, seed: int = 0, stream: int = 0, s: float | None = None) -> Array:
+def project(
+    x: Any,
+    k: int,
+    kind: str = "sparse",
+    *,
+    seed: int = 0,
+    stream: int = 0,
+    s: float | None = None,
+    c: int | None = None,
+    blocks: int | None = None,
+    g: str | None = None,
+) -> Array:
     r"""Projects rows to k dimensions: ``Projection(x.shape[-1], k, kind, seed=seed, ...)(x)``.
 
     Parameters
     ----------
     x : array, tensor, SciPy sparse matrix or CSR [..., d], float64, float32, float16 or bfloat16
     k : int
-    kind, seed, stream, s : see `Projection`
+    kind, seed, stream, s, c, blocks, g : see `Projection`
 
     Returns
     -------
@@ -264,4 +336,4 @@ def project(x: Any, k: int, kind: str = "sparse", *, seed: int = 0, stream: int 
     shape = extents("project", x)
     if not shape:
         raise ValueError("project: x needs a last axis, got a 0-d array")
-    return Projection(shape[-1], k, kind, seed=seed, stream=stream, s=s)(x)
+    return Projection(shape[-1], k, kind, seed=seed, stream=stream, s=s, c=c, blocks=blocks, g=g)(x)

@@ -119,7 +119,8 @@ def _spent(costs: Level, losses: Level, budget: float, choice: Array) -> tuple[A
         better = (gain > 0) & (more <= budget - spent)
         if not better.any():
             return answer(at, choice), spent, math.fsum(loss[rows, at])
-        rate = np.where(better, gain / np.where(more > 0, more, 1e-300), -1.0)
+        with np.errstate(all="ignore"):  # what costs nothing has an infinite rate
+            rate = np.where(better, gain / np.maximum(more, 0), -1.0)
         layer, amount = np.unravel_index(int(rate.argmax()), rate.shape)
         if math.fsum([*np.delete(cost[rows, at], layer), cost[layer, amount]]) > budget:  # by a rounding
             return answer(at, choice), spent, math.fsum(loss[rows, at])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from tersor.quant.qparams import least
 GROUP = 1 << 16
 #: the same for int8 times int8, and for int8 less a zero point times int8
 INT8 = (1 << 17) - 1
+#: functions of a result, as kernels know them
+AFTER = {None: 0, "relu": 1, "gelu": 2, "silu": 3}
 LONGEST = (1 << 31) // (255 * 128) - 1
 
 
@@ -60,6 +63,11 @@ def _sample(*kinds: str) -> Any:
         return arrays, sizes | ({"needs": 1 if arrays[2] is None else 3} if "g" in kinds else {})
 
     return draw_all
+
+
+def _sample_after(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
+    arrays, scalars = _sample("x", "w", "bias", "table")(draw)
+    return arrays, scalars | {"activation": draw.seed % len(AFTER)}
 
 
 def _sample_panels(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
@@ -122,6 +130,59 @@ def _packed_linear(
 ) -> Array:
     """x Ŵᵀ + b, with x or its rounding to int8 by rows."""
     return _sums(x, w, bias, table, outs, inputs, bits, groups, affine, integers)
+
+
+def _bent(v: Array, activation: int) -> Array:
+    """v, max(v, 0), v Φ(v) or v / (1 + e^-v)."""
+    with np.errstate(all="ignore"):
+        if activation == AFTER["relu"]:
+            return np.where(v < 0, 0, v)
+        if activation == AFTER["gelu"]:
+            return v * 0.5 * (1 + np.vectorize(math.erf, otypes=[np.float64])(v * math.sqrt(0.5)))
+        return v / (1 + np.exp(-v)) if activation else v
+
+
+@op(sample=_sample_after, native=True, exempt=("table",))
+def _packed_activated(
+    x: Array,
+    w: Array,
+    bias: Array = None,
+    table: Array = None,
+    outs: int = 0,
+    inputs: int = 0,
+    bits: int = 8,
+    groups: int = 1,
+    affine: bool = False,
+    integers: bool = False,
+    activation: int = 0,
+) -> Array:
+    """f(x Ŵᵀ + b)."""
+    return _bent(_sums(x, w, bias, table, outs, inputs, bits, groups, affine, integers), activation)
+
+
+@op(
+    unsampled="a sum in the middle of two codes may become either: held to `quantize` of the results", exempt=("table",)
+)
+def _packed_codes(
+    x: Array,
+    w: Array,
+    bias: Array = None,
+    table: Array = None,
+    outs: int = 0,
+    inputs: int = 0,
+    bits: int = 8,
+    groups: int = 1,
+    affine: bool = False,
+    integers: bool = False,
+    activation: int = 0,
+    scale: float = 1.0,
+    zero_point: int = 0,
+    lo: int = -128,
+    hi: int = 127,
+) -> Array:
+    """clamp(rne(f(x Ŵᵀ + b) / s) + z, lo, hi)."""
+    y = _bent(_sums(x, w, bias, table, outs, inputs, bits, groups, affine, integers), activation)
+    return _plain.codes(y, scale, zero_point, lo, hi, 0, 0, 0).astype(np.int8 if lo < 0 else np.uint8)
 
 
 @op(sample=_sample("g", "w", "bias", "table"), tensors=True, exempt=("table",))

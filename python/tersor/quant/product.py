@@ -1,25 +1,30 @@
 r"""Products with packed weights: :math:`y = f(x\hat W^\top + b)` with the codes of :math:`\hat W` multiplied as they are.
 
-The rule of this file: no product makes a dense weight; what becomes of a result (an activation, codes) is said in the call.
+The rule of this file: what becomes of a result (an activation, codes) is said in the call and done before it is written.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-from tersor._arrays import Codes, Number, dtype_name, into, is_tensor, whole
+from tersor._arrays import Codes, Number, dtype_name, is_tensor, whole
 from tersor._values import number
 from tersor.quant._arguments import Array, code_range, detached, one_of, within
 from tersor.quant._encoded import Encoded
-from tersor.quant._products import GROUP, INT8, LONGEST, _packed_int8, _packed_linear, _panels
-from tersor.quant.affine import quantize
+from tersor.quant._products import (
+    AFTER,
+    GROUP,
+    INT8,
+    LONGEST,
+    _packed_activated,
+    _packed_codes,
+    _packed_int8,
+    _packed_linear,
+    _panels,
+)
 from tersor.quant.prepack import Packed, prepack
-
-#: functions of a result
-AFTER = (None, "relu", "gelu", "silu")
 
 
 def packed_linear(
@@ -46,10 +51,10 @@ def packed_linear(
         x as it is, multiplied and summed in float32 (float64 data in float64); or rounded as ``encode(x, "int8-row")``
         rounds it, q = rne(x/s) with s = max|x|/127 of each row, and multiplied and summed as integers.
     activation : "relu", "gelu" or "silu", optional
-        f: max(v, 0), v Φ(v), v / (1 + e^-v); of tensors that of torch.
+        f: max(v, 0), v Φ(v), v / (1 + e^-v), before the result is rounded.
     output_scale : float, optional
-        With it results become codes, :math:`\mathrm{clamp}(\mathrm{round}(y/s) + z, lo, hi)`, as `quantize` makes them: what
-        `int8_matmul` goes on with.
+        With it results become codes, :math:`\mathrm{clamp}(\mathrm{round}(y/s) + z, lo, hi)`, as `quantize` makes them of
+        float32 (float64 of float64): what `int8_matmul` goes on with.
     output_zero_point : int
     output_dtype : str, type or (int, int)
         As of `quantize`.
@@ -60,7 +65,8 @@ def packed_linear(
     -------
     array or tensor ``[..., out]`` of x's dtype, or int8 or uint8 codes
         Differentiable, twice too, with respect to x and bias; through the rounding of activations as if it were not there.
-        Codes have no gradient.
+        Where a gradient is recorded, f is torch's own, of the rounded product: it may differ in the last bits. Codes have no
+        gradient.
 
     Raises
     ------
@@ -83,7 +89,7 @@ def packed_linear(
     """
     name = "packed_linear"
     integers = one_of(name, "activations", activations, {"float": False, "int8": True})
-    one_of(name, "activation", activation, AFTER)
+    after = one_of(name, "activation", activation, AFTER)
     if isinstance(weight, Encoded):
         weight = prepack(weight)
     if not isinstance(weight, Packed):
@@ -106,49 +112,45 @@ def packed_linear(
         )
     keywords: dict[str, Any] = {} if out is None else {"out": out}
     sizes = (outs, inputs, weight.bits, weight.groups, weight.affine, integers)
-    if output_scale is not None and out is not None:
-        raise ValueError(f"{name}: out does not go with output_scale: codes are made apart")
-    if activation is None and output_scale is None:
-        return _packed_linear(x, weight.panels, bias, weight.table, *sizes, **keywords)
-    y = _packed_linear(x, weight.panels, bias, weight.table, *sizes)
-    y = bent(y, activation) if activation else y
+    arrays = (x, weight.panels, bias, weight.table)
     if output_scale is not None:
-        return _coded(name, y, output_scale, output_zero_point, output_dtype)
-    if out is None:
-        return y
-    into(name, [out], [y])
-    return out
-
-
-def bent(y: Array, activation: str) -> Array:
-    """The function of a result: torch's own of tensors, of NumPy's numbers that in float64."""
-    if is_tensor(y):
+        if out is not None:
+            raise ValueError(f"{name}: out does not go with output_scale: codes are made apart")
+        lo, hi = code_range(output_dtype, name)
+        zero = whole(f"{name}: output_zero_point", output_zero_point)
+        within(name, zero, lo, hi, "output_zero_point")
+        step = number(name, "output_scale", output_scale)
+        if not 0 < step < float("inf"):
+            raise ValueError(f"{name}: output_scale must be positive and finite, got {step}")
+        try:
+            return _packed_codes(*map(_fixed, arrays), *sizes, after, step, zero, lo, hi)
+        except (TypeError, ValueError) as error:
+            raise type(error)(str(error).replace("packed_codes", name)) from None
+    if after and out is None and recorded(x, bias):
         import torch
 
-        return getattr(torch.nn.functional, activation)(y)
-    v = y.astype(np.float64)
-    with np.errstate(all="ignore"):
-        if activation == "relu":
-            v = np.where(v < 0, 0, v)
-        elif activation == "gelu":
-            v = v * 0.5 * (1 + np.vectorize(math.erf, otypes=[np.float64])(v * math.sqrt(0.5)))
-        else:
-            v = v / (1 + np.exp(-v))
-        return v.astype(y.dtype)
+        return getattr(torch.nn.functional, str(activation))(_packed_linear(*arrays, *sizes))
+    if after:
+        try:
+            return _packed_activated(*map(_fixed, arrays), *sizes, after, **keywords)
+        except (TypeError, ValueError) as error:
+            raise type(error)(str(error).replace("packed_activated", name)) from None
+    return _packed_linear(*arrays, *sizes, **keywords)
 
 
-def _coded(name: str, y: Array, output_scale: float, output_zero_point: int, output_dtype: Any) -> Array:
-    """Results as codes."""
-    lo, hi = code_range(output_dtype, name)
-    zero = whole(f"{name}: output_zero_point", output_zero_point)
-    within(name, zero, lo, hi, "output_zero_point")
-    step = number(name, "output_scale", output_scale)
-    if not 0 < step < float("inf"):
-        raise ValueError(f"{name}: output_scale must be positive and finite, got {step}")
-    try:
-        return quantize(y, step, zero, (lo, hi))
-    except ValueError as error:
-        raise ValueError(str(error).replace("quantize: x holds", f"{name}: the results hold")) from None
+def recorded(*xs: Array) -> bool:
+    """Whether a gradient to one of these is recorded, or they are under a transform of torch.func."""
+    if not any(map(is_tensor, xs)):
+        return False
+    import torch
+
+    return torch._C._are_functorch_transforms_active() or (
+        torch.is_grad_enabled() and any(is_tensor(x) and x.requires_grad for x in xs)
+    )
+
+
+def _fixed(x: Array) -> Array:
+    return x.detach() if is_tensor(x) else x
 
 
 def int8_matmul(

@@ -19,7 +19,9 @@ from tersor.sparse.lanes import linear, spmv
 from tersor.sparse.market import read_mtx, read_smtx
 from tersor.sparse.nm import NMTensor, nm_compress, nm_decompress
 from tersor.sparse.product import spmm
+from tersor.sparse.rowwise import softmax
 from tersor.sparse.sampled import sddmm
+from tersor.sparse.terms import spgemm
 
 __all__ = [
     "BSR",
@@ -39,6 +41,8 @@ __all__ = [
     "read_mtx",
     "read_smtx",
     "sddmm",
+    "softmax",
+    "spgemm",
     "spmm",
     "spmv",
 ]

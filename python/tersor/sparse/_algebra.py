@@ -13,7 +13,7 @@ from tersor._values import called, check_values, tensor_of
 from tersor.sparse._operators import csr_sort
 from tersor.sparse._parts import Parts
 from tersor.sparse._pattern import Pattern
-from tersor.sparse._structure import beside, counted, index_type, runs, summed
+from tersor.sparse._structure import beside, counted, index_type, runs, summed, widened
 
 Array = Any
 
@@ -48,9 +48,9 @@ class Algebra(Parts):
                 factors.append(x[at()])
         if not factors:
             return self
-        data = _wider(a._data)
+        data = widened(a._data)
         for x in factors:
-            data = data * _wider(x)
+            data = data * widened(x)
         return self._of(_as(data, a.dtype), p)
 
     def sum(self, axis: int | None = None) -> Array:
@@ -110,14 +110,14 @@ class Algebra(Parts):
         """Every value times a number. Products of matrices and with arrays are ``@``, with vectors along an axis `scale`."""
         if not isinstance(number, numbers.Real):
             return NotImplemented
-        return self._of(_as(_wider(self._data) * float(number), self.dtype), self._pattern)
+        return self._of(_as(widened(self._data) * float(number), self.dtype), self._pattern)
 
     __rmul__ = __mul__
 
     def __truediv__(self, number: Any) -> Any:
         if not isinstance(number, numbers.Real):
             return NotImplemented
-        return self._of(_as(_wider(self._data) / float(number), self.dtype), self._pattern)
+        return self._of(_as(widened(self._data) / float(number), self.dtype), self._pattern)
 
 
 def _one(data: Array) -> Array:
@@ -129,13 +129,6 @@ def _one(data: Array) -> Array:
     parts = summed(wide, starts)
     total = summed(parts, np.array([0, len(parts)]))[0]
     return _as(total, data.dtype)
-
-
-def _wider(x: Array) -> Array:
-    """16-bit values in float32."""
-    if dtype_name(x.dtype) not in ("float16", "bfloat16"):
-        return x
-    return x.float() if is_tensor(x) else x.astype(np.float32)
 
 
 def _as(x: Array, dtype: Any) -> Array:

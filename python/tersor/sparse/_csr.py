@@ -19,6 +19,7 @@ from tersor.sparse._pattern import Pattern
 from tersor.sparse._select import Selected
 from tersor.sparse._structure import index_type, owned
 from tersor.sparse.product import spmm
+from tersor.sparse.terms import multiplied
 
 Array = Any
 
@@ -27,6 +28,7 @@ class CSR(Converted, Selected, Algebra):
     r"""A sparse matrix by rows: row i has its entries at ``indptr[i]:indptr[i + 1]`` of ``data`` and ``indices``.
 
     ``A @ x`` is `spmm`, ``x @ A`` the product from the other side: both for arrays and tensors of one, two or three axes.
+    ``A @ B`` is `spgemm`.
 
     Parameters
     ----------
@@ -126,8 +128,8 @@ class CSR(Converted, Selected, Algebra):
         data = self._data.detach().clone() if graph else copy.deepcopy(self._data, memo)
         return CSR._of(data, copy.deepcopy(self._pattern, memo))
 
-    def __matmul__(self, x: Array) -> Array:
-        return spmm(self, x)
+    def __matmul__(self, x: Any) -> Any:
+        return multiplied(self, x) if isinstance(x, CSR) else spmm(self, x)
 
     def __rmatmul__(self, x: Array) -> Array:
         check_values("x @ CSR", "x", x)

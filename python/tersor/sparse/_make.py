@@ -84,7 +84,7 @@ def from_dense(w: Array, mask: Mask = None) -> CSR:
         narrow = np.int32 if not tensor else sys.modules["torch"].int32
         cast = (lambda x: x.to(narrow)) if tensor else (lambda x: x.astype(narrow))
         indptr, indices = cast(indptr), cast(indices)
-    pattern = Pattern(indices, indptr, (rows, cols))
+    pattern = Pattern.distinct(indices, indptr, (rows, cols))
     if tensor and w.requires_grad:
         data = w.reshape(-1)[pattern.rows() * cols + indices]
     return CSR._of(data, pattern)
@@ -98,7 +98,7 @@ def _from_places(w: Any, row: Any, column: Any) -> CSR:
     kind = torch.int64 if max(rows, cols, len(row)) > LONGEST else torch.int32
     counts = torch.bincount(row, minlength=rows)
     indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(kind)
-    return CSR._of(w[row, column], Pattern(column.to(kind), indptr, (rows, cols)))
+    return CSR._of(w[row, column], Pattern.distinct(column.to(kind), indptr, (rows, cols)))
 
 
 def from_scipy(a: Any) -> CSR:

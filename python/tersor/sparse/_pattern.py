@@ -32,8 +32,15 @@ class Pattern:
         self._transposed: tuple[Any, Any, Any] | None = None
         self._turned: Pattern | None = None
         self._twin: Pattern | None = None
-        self._merged: tuple[Pattern, Any] | None = None
+        self._merged: tuple[Pattern | None, Any] | None = None
         self._lanes: tuple[Any, Any] | None = None
+
+    @classmethod
+    def distinct(cls, indices: Array, indptr: Array, shape: tuple[int, int]) -> Pattern:
+        """A pattern whose places are known to differ."""
+        made = cls(indices, indptr, shape)
+        made._merged = None, None
+        return made
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Pattern, (self.indices, self.indptr, self.shape, self.perm)
@@ -41,8 +48,14 @@ class Pattern:
     def __deepcopy__(self, memo: dict[int, Any]) -> Pattern:
         if isinstance(self.indices, np.ndarray):
             return self
-        parts = [None if t is None else copy.deepcopy(t, memo) for t in (self.indices, self.indptr, self.perm)]
-        return Pattern(parts[0], parts[1], self.shape, parts[2])
+        return self._made(*(copy.deepcopy(t, memo) for t in (self.indices, self.indptr, self.perm)))
+
+    def _made(self, indices: Array, indptr: Array, perm: Array) -> Pattern:
+        """The same places in other arrays."""
+        made = Pattern(indices, indptr, self.shape, perm)
+        if self._merged == (None, None):
+            made._merged = None, None
+        return made
 
     def transposed(self) -> tuple[Any, Any, Any]:
         """Where each entry of the transpose stands here, its indices, its offsets."""
@@ -65,6 +78,8 @@ class Pattern:
         if done is None:
             perm, rows, offsets = self.transposed()
             done = Pattern(rows, offsets, self.shape[::-1], perm if self.perm is None else self.perm[perm])
+            if self._merged == (None, None):
+                done._merged = None, None
             if self._transposed is not None:
                 self._turned = done
         return done
@@ -77,17 +92,17 @@ class Pattern:
             fresh = np.ones(len(indices), bool)
             np.not_equal(indices[1:], indices[:-1], out=fresh[1:])
             fresh[indptr[:-1][np.diff(indptr) > 0]] = True
-            done = self, None
+            done = None, None
             if not fresh.all():
                 starts = np.append(np.flatnonzero(fresh), len(indices)).astype(indptr.dtype)
                 offsets = np.append(0, np.cumsum(fresh))[indptr].astype(indptr.dtype)
-                pattern = Pattern(indices[fresh], offsets, self.shape)
+                pattern = Pattern.distinct(indices[fresh], offsets, self.shape)
                 done = (
                     (pattern if isinstance(self.indices, np.ndarray) else pattern.tensors().to(self.indices.device)),
                     starts,
                 )
             self._merged = done
-        return done
+        return done[0] or self, done[1]
 
     def host(self) -> tuple[np.ndarray, np.ndarray]:
         """Indices and offsets as NumPy reads them, which must not write."""
@@ -122,8 +137,7 @@ class Pattern:
         """The same pattern on a device."""
         if self.indices.device == device:
             return self
-        parts = [None if t is None else t.to(device) for t in (self.indices, self.indptr, self.perm)]
-        return Pattern(parts[0], parts[1], self.shape, parts[2])
+        return self._made(*(None if t is None else t.to(device) for t in (self.indices, self.indptr, self.perm)))
 
     def tensors(self) -> Pattern:
         """The same pattern in tensors on the CPU."""
@@ -134,7 +148,7 @@ class Pattern:
             import torch
 
             parts = [None if x is None else torch.from_numpy(x) for x in (self.indices, self.indptr, self.perm)]
-            twin = Pattern(parts[0], parts[1], self.shape, parts[2])
+            twin = self._made(*parts)
             if _lasting(twin.indices):
                 self._twin = twin
         return twin

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import is_tensor
+from tersor._arrays import dtype_name, is_tensor
 from tersor._values import called
 from tersor.sparse._operators import csr_dense, csr_sort, csr_transpose
 from tersor.sparse._pattern import Pattern
@@ -82,3 +82,10 @@ def summed(data: Array, starts: Array) -> Array:
     else:
         zero = np.zeros(len(data), starts.dtype)
     return called("CSR", csr_dense, data, zero, starts, 1).reshape(n)
+
+
+def widened(x: Array) -> Array:
+    """16-bit values in float32."""
+    if dtype_name(x.dtype) not in ("float16", "bfloat16"):
+        return x
+    return x.float() if is_tensor(x) else x.astype(np.float32)

@@ -1,8 +1,8 @@
 """Random projections and the Walsh-Hadamard transform on a GPU. The rule: entries are made in registers from
 (seed, stream, row, column) as on the CPU, and nothing random is read from memory.
 
-The integers are those of the contract, so bits, signs and sparse entries are the same as on the CPU. Normals are made with
-the same float32 steps; launches forbid fused products (`enable_fp_fusion=False`), which would round some of them otherwise.
+The integers are those of the contract, so bits, signs and sparse entries are the same as on the CPU, and so are normals (see
+`_draw`). Projections made of transforms are torch's own operations around the kernels of the transform and of a column.
 Sums are float32 (float64 for float64 data), in the order of the tiles.
 """
 
@@ -13,86 +13,12 @@ import triton
 import triton.language as tl
 
 from tersor.random import TAGS
-
-# as the constants of the kernels
-_GAUSSIAN, _RADEMACHER, _SPARSE = TAGS["gaussian"], TAGS["rademacher"], TAGS["sparse"]
+from tersor.triton._draw import entries
 
 
-@triton.jit
-def _flip(x, on):
-    """x, or -x where the integer `on` is 1."""
-    return tl.where(on == 1, -x, x)
-
-
-@triton.jit
-def _normals(w, v):
-    """Box and Muller, by the same float32 steps as `random.rs`."""
-    bits = ((w >> 8) + 1).to(tl.int32).to(tl.float32).to(tl.int32, bitcast=True) - 0x3F3504F3
-    e = ((bits >> 23) - 24).to(tl.float32)
-    f = ((bits & 0x007FFFFF) + 0x3F3504F3).to(tl.float32, bitcast=True) - 1.0
-    p = tl.full(f.shape, 0.06915147, tl.float32)
-    p = p * f + -0.11789696
-    p = p * f + 0.118730165
-    p = p * f + -0.1238437
-    p = p * f + 0.14218655
-    p = p * f + -0.1666925
-    p = p * f + 0.20002227
-    p = p * f + -0.24999987
-    p = p * f + 0.3333331
-    f2 = f * f
-    small = (f2 * f) * p + e * 1.4286068e-6 - 0.5 * f2
-    r = tl.sqrt_rn(0.0 - 2.0 * (e * 0.69314575 + (f + small)))
-    n = (v >> 8).to(tl.int32)
-    q = (n + (1 << 21)) >> 22
-    t = (n - (q << 22)).to(tl.float32) * 5.9604644775390625e-08
-    z = t * t
-    s = tl.full(z.shape, 41.487576, tl.float32)
-    s = s * z + -76.69838
-    s = s * z + 81.60521
-    s = s * z + -41.3417
-    c = tl.full(z.shape, 59.245964, tl.float32)
-    c = c * z + -85.44374
-    c = c * z + 64.93932
-    c = c * z + -19.739208
-    sin = t * 6.2831855 + t * (-1.7484556e-7 + z * s)
-    cos = 1.0 + z * c
-    odd = (q & 1) == 1
-    x = _flip(tl.where(odd, sin, cos), ((q + 1) >> 1) & 1)
-    y = _flip(tl.where(odd, cos, sin), (q >> 1) & 1)
-    return r * x, r * y
-
-
-@triton.jit
-def _entries(a, first, seed, stream, threshold, KIND: tl.constexpr, B: tl.constexpr):
-    """Entries of the columns a (int64) and the rows first .. first + B - 1, [len(a), B], float32; B divides first."""
-    first = tl.to_tensor(first).to(tl.int64)  # a Python number, where a loop is interpreted
-    low = (a & 0xFFFFFFFF).to(tl.uint32)[:, None]
-    high = (a >> 32).to(tl.uint32)[:, None]
-    last = (KIND + stream.to(tl.int64) * 256).to(tl.uint32)
-    if KIND == 2:
-        # one block of words holds 128 signs, and B divides 128
-        b = first + tl.arange(0, B)[None, :]
-        block = (first >> 7).to(tl.uint32) + tl.zeros_like(low)
-        w0, w1, w2, w3 = tl.philox(seed.to(tl.int64), block, low, high, tl.zeros_like(low) + last)
-        word = (b >> 5) & 3
-        w = tl.where(word == 0, w0, tl.where(word == 1, w1, tl.where(word == 2, w2, w3)))
-        return 1.0 - 2.0 * ((w >> (b & 31).to(tl.uint32)) & 1).to(tl.float32)
-    four = ((first >> 2) + tl.arange(0, B // 4)[None, :]).to(tl.uint32)
-    four, low = tl.broadcast(four, low)
-    high = tl.broadcast_to(high, four.shape)
-    w0, w1, w2, w3 = tl.philox(seed.to(tl.int64), four, low, high, tl.zeros_like(four) + last)
-    if KIND == 1:
-        e0, e1 = _normals(w0, w1)
-        e2, e3 = _normals(w2, w3)
-        return tl.interleave(tl.interleave(e0, e2), tl.interleave(e1, e3))
-    w = tl.interleave(tl.interleave(w0, w2), tl.interleave(w1, w3))
-    sign = tl.where((w >> 31) == 1, -1.0, 1.0)
-    return tl.where((w & 0x7FFFFFFF).to(tl.int64) < threshold, sign, 0.0)
-
-
-@triton.jit(do_not_specialize=["seed", "stream", "threshold", "row", "rows", "col", "cols"])
+@triton.jit(do_not_specialize=["seed", "stream", "param", "row", "rows", "col", "cols"])
 def _product(
-    x, y, n, seed, stream, threshold, row, rows, col, cols, scale,
+    x, y, n, seed, stream, param, row, rows, col, cols, scale,
     KIND: tl.constexpr, ADJOINT: tl.constexpr, WIDE: tl.constexpr,
     R: tl.constexpr, A: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
@@ -107,7 +33,7 @@ def _product(
         for first in range(start, row + rows, B):
             b = (first - row + tl.arange(0, B).to(tl.int64))[None, :]
             v = tl.load(x + at * rows + b, mask=(at < n) & (b >= 0) & (b < rows), other=0.0).to(KEPT)
-            p = _entries(col + j, first, seed, stream, threshold, KIND, B).to(KEPT)
+            p = entries(col + j, first, seed, stream, param, KIND, KIND, B).to(KEPT)
             total += tl.sum(v[:, None, :] * p[None, :, :], 2)
         out = j[None, :]
         tl.store(y + at * cols + out, (total * scale).to(y.dtype.element_ty), mask=(at < n) & (out < cols))
@@ -118,13 +44,13 @@ def _product(
         for c in range(0, cols, A):
             j = c + tl.arange(0, A).to(tl.int64)
             v = tl.load(x + at * cols + j[None, :], mask=(at < n) & (j[None, :] < cols), other=0.0).to(KEPT)
-            p = _entries(col + j, first, seed, stream, threshold, KIND, B).to(KEPT)
+            p = entries(col + j, first, seed, stream, param, KIND, KIND, B).to(KEPT)
             total += tl.sum(v[:, :, None] * p[None, :, :], 1)
         kept = (at < n) & (out >= 0) & (out < rows)
         tl.store(y + at * rows + out, (total * scale).to(y.dtype.element_ty), mask=kept)
 
 
-def project(x, y, kind, seed, stream, threshold, row, rows, col, cols, scale, adjoint=False):
+def project(x, y, kind, seed, stream, param, row, rows, col, cols, scale, adjoint=False):
     """y = x Pᵀ, or x P for the adjoint."""
     if y.numel() == 0:
         return
@@ -132,7 +58,7 @@ def project(x, y, kind, seed, stream, threshold, row, rows, col, cols, scale, ad
     r, a, b = 4, 16, 32
     tiles = triton.cdiv(cols, a) if adjoint else triton.cdiv(row + rows, b) - row // b
     _product[(triton.cdiv(n, r), tiles)](
-        x, y, n, seed, stream, threshold, row, rows, col, cols, scale,
+        x, y, n, seed, stream, param, row, rows, col, cols, scale,
         KIND=kind, ADJOINT=adjoint, WIDE=x.dtype == torch.float64, R=r, A=a, B=b, enable_fp_fusion=False,
     )  # fmt: skip
 
@@ -224,3 +150,104 @@ def fwht(x, y, ortho=False):
 
 
 fwht_bwd = fwht_bwd_bwd = fwht
+
+
+@triton.jit(do_not_specialize=["n", "a", "seed", "stream"])
+def _fill(y, n, a, seed, stream, KIND: tl.constexpr, TAG: tl.constexpr, B: tl.constexpr):
+    """The first n numbers of column a of words."""
+    first = tl.program_id(0).to(tl.int64) * B
+    at = first + tl.arange(0, B).to(tl.int64)[None, :]
+    column = tl.zeros([1], tl.int64) + a
+    tl.store(y + at, entries(column, first, seed, stream, 0, KIND, TAG, B).to(y.dtype.element_ty), mask=at < n)
+
+
+class _Words:
+    """What a kind draws, on the device of x."""
+
+    def __init__(self, x, kind, seed, stream):
+        self.wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        self.device, self.kind, self.seed, self.stream = x.device, kind, seed, stream
+
+    def column(self, a, n, kind="rademacher"):
+        y = torch.empty(n, dtype=self.wide, device=self.device)
+        _fill[(triton.cdiv(n, 128),)](
+            y, n, a, self.seed, self.stream, KIND=TAGS[kind], TAG=self.kind, B=128, enable_fp_fusion=False
+        )
+        return y
+
+    def places(self, m):
+        from tersor.project._forms import steps
+
+        rounds, mask, shift = steps(self.seed, self.kind, self.stream, m)
+        x = torch.arange(1 << m, device=self.device)
+        for factor, added in rounds:
+            x = (x * factor + added) & mask
+            x = x ^ (x >> shift)
+        return x
+
+
+def _turn(v, ortho=False):
+    y = torch.empty_like(v)
+    fwht(v, y, ortho)
+    return y
+
+
+def _put(v, at, n):
+    """The columns of v at a place among n, zeros elsewhere."""
+    return torch.nn.functional.pad(v, (at, n - at - v.shape[1]))
+
+
+def _srht(x, w, m, own, row, rows, col, cols, adjoint):
+    n, places = 1 << m, w.places(m)[row : row + rows]
+    if adjoint:
+        return (_turn(x.new_zeros(len(x), n).index_copy(1, places, x)) * w.column(0, n))[:, col : col + cols]
+    return _turn(_put(x, col, n) * w.column(0, n))[:, places]
+
+
+def _spinner(x, w, m, own, row, rows, col, cols, adjoint):
+    n, turns, done, parts = 1 << m, own >> 8, 0, []
+    while done < rows:
+        block, at = divmod(row + done, n)
+        many = min(rows - done, n - at)
+        v = _put(x[:, done : done + many], at, n) if adjoint else _put(x, col, n)
+        for t in reversed(range(turns)) if adjoint else range(turns):
+            signs = w.column(3 * block + t, n)
+            v = _turn(v, t + 1 < turns) * signs if adjoint else _turn(v * signs, t + 1 < turns)
+        parts.append(v[:, col : col + cols] if adjoint else v[:, at : at + many])
+        done += many
+    if not parts:
+        return x.new_zeros(len(x), cols if adjoint else rows)
+    return sum(parts) if adjoint else torch.cat(parts, 1)
+
+
+def _fastfood(x, w, m, own, row, rows, col, cols, adjoint):
+    n, short = 1 << m, 1 << (own >> 8 & 0xFF)
+    b, places = w.column(0, short), w.places(m)
+    g = w.column(2, n, "rademacher" if own >> 16 else "gaussian")
+    norm = g.double().square().sum().sqrt().to(w.wide)
+    if adjoint:
+        v = x.new_zeros(len(x), n).index_copy(1, places, _turn(_put(x, row, n)) * g)
+        return (_turn(v.reshape(len(x), n // short, short).sum(1)) * b / norm)[:, col : col + cols]
+    v = _turn(_put(x, col, short) * b)[:, places & (short - 1)] * g
+    return (_turn(v) / norm)[:, row : row + rows]
+
+
+_FORMS = {TAGS["srht"]: _srht, TAGS["spinner"]: _spinner, TAGS["fastfood"]: _fastfood}
+
+
+def project_transform(x, y, kind, seed, stream, param, row, rows, col, cols, scale, adjoint=False):
+    """`project` of the kinds that are made of transforms."""
+    if y.numel() == 0:
+        return
+    words = _Words(x, kind, seed, stream)
+    v = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]).to(words.wide)
+    v = _FORMS[kind](v, words, param & 0xFF, param, row, rows, col, cols, adjoint)
+    y.copy_((v * scale).reshape(y.shape))
+
+
+def project_transform_bwd(g, dx, *scalars):
+    *rest, adjoint = scalars
+    project_transform(g, dx, *rest, not adjoint)
+
+
+project_transform_bwd_bwd = project_transform

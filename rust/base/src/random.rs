@@ -144,10 +144,12 @@ impl Source {
 
     /// The permutation of [0, 2^m) that this source holds at `a`.
     pub fn permutation(self, a: u64, m: u32) -> Permutation {
+        let rounds: [_; 8] = std::array::from_fn(|r| {
+            (2 * u64::from(self.word(a, 2 * r as u64)) + 1, u64::from(self.word(a, 2 * r as u64 + 1)))
+        });
         Permutation {
-            rounds: std::array::from_fn(|r| {
-                (2 * u64::from(self.word(a, 2 * r as u64)) + 1, u64::from(self.word(a, 2 * r as u64 + 1)))
-            }),
+            rounds,
+            undo: rounds.map(|(odd, _)| inverse(odd)),
             mask: if m >= 64 { u64::MAX } else { (1 << m) - 1 },
             shift: m.div_ceil(2),
         }
@@ -170,6 +172,8 @@ pub fn sparse(word: u32, threshold: u32) -> i8 {
 #[derive(Clone, Copy, Debug)]
 pub struct Permutation {
     rounds: [(u64, u64); 8],
+    /// One over each factor.
+    undo: [u64; 8],
     mask: u64,
     shift: u32,
 }
@@ -183,6 +187,55 @@ impl Permutation {
         }
         x
     }
+
+    /// Which x is sent to `y`: the steps undone from the last to the first.
+    #[inline]
+    pub fn back(&self, mut y: u64) -> u64 {
+        for ((_, add), undo) in self.rounds.into_iter().zip(self.undo).rev() {
+            // a shift by half of the bits or more is its own inverse
+            y ^= y >> self.shift;
+            y = y.wrapping_sub(add).wrapping_mul(undo) & self.mask;
+        }
+        y
+    }
+
+    /// `at` of x, x + 1, … round by round, for domains of at most 2^32.
+    #[inline(always)]
+    pub fn fill<S: Simd>(&self, _: S, x: u32, out: &mut [u32]) {
+        for (i, v) in out.iter_mut().enumerate() {
+            *v = x.wrapping_add(i as u32);
+        }
+        for (odd, add) in self.rounds {
+            for v in &mut *out {
+                *v = v.wrapping_mul(odd as u32).wrapping_add(add as u32) & self.mask as u32;
+                *v ^= *v >> self.shift;
+            }
+        }
+    }
+
+    /// `back` of y, y + 1, …, as `fill`.
+    #[inline(always)]
+    pub fn fill_back<S: Simd>(&self, _: S, y: u32, out: &mut [u32]) {
+        for (i, v) in out.iter_mut().enumerate() {
+            *v = y.wrapping_add(i as u32);
+        }
+        for ((_, add), undo) in self.rounds.into_iter().zip(self.undo).rev() {
+            for v in &mut *out {
+                *v ^= *v >> self.shift;
+                *v = v.wrapping_sub(add as u32).wrapping_mul(undo as u32) & self.mask as u32;
+            }
+        }
+    }
+}
+
+/// 1/odd modulo 2^64, by Newton's iteration: five bits are right to begin with, and each step doubles them.
+#[inline]
+fn inverse(odd: u64) -> u64 {
+    let mut x = odd.wrapping_mul(3) ^ 2;
+    for _ in 0..4 {
+        x = x.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(x)));
+    }
+    x
 }
 
 /// Two normals from two words (Box and Muller): u = ((w >> 8) + 1)·2⁻²⁴, v = (w' >> 8)·2⁻²⁴,
@@ -355,6 +408,7 @@ mod tests {
             let mut seen = vec![false; 1 << m];
             for x in 0..1u64 << m {
                 seen[p.at(x) as usize] = true;
+                assert_eq!(p.back(p.at(x)), x);
             }
             assert!(seen.iter().all(|&s| s), "m = {m}");
         }
@@ -363,6 +417,7 @@ mod tests {
         let mut images: Vec<u64> = (0..10000).map(|x| p.at(x)).collect();
         images.sort_unstable();
         images.dedup();
+        assert!((0..1000).all(|i| p.back(p.at(i << 29)) == i << 29));
         assert!(images.len() == 10000 && images.iter().all(|&y| y < 1 << 40));
     }
 

@@ -67,6 +67,16 @@ pub fn fwht(x: &Tensor, y: &Tensor, ortho: bool) -> Result<()> {
     }
 }
 
+/// x = scale·H x in place, of one row of a length that there is.
+pub fn row<L: Lane>(x: &mut [L], scale: f64) -> Result<()> {
+    let n = x.len();
+    let Some((k, m)) = split(n) else {
+        return Err(Error::Value(format!("there is no Walsh-Hadamard transform of length {n}")));
+    };
+    let row = Shared(x.as_mut_ptr());
+    Plan { n, k, m, scale }.walk(&Shared(row.0), &row, n)
+}
+
 /// One walk over a row: some levels of the transform for all its elements, in tasks that touch disjoint parts.
 #[derive(Clone, Copy)]
 enum Walk {
@@ -119,10 +129,14 @@ impl Plan {
     fn run<T: Stored>(self, x: &Tensor, y: &Tensor) -> Result<()> {
         x.slice::<T>()?;
         let out = Shared(y.slice_mut::<T>()?.as_mut_ptr());
-        let (src, len) = (Shared(x.as_ptr().cast::<T>()), x.len());
+        self.walk(&Shared(x.as_ptr().cast::<T>()), &out, x.len())
+    }
+
+    /// Of `len` numbers from `src` to `out`, which is the same memory or apart from it.
+    fn walk<T: Stored>(self, src: &Shared<T>, out: &Shared<T>, len: usize) -> Result<()> {
         if self.n <= UNIT || !T::SAME {
             let unit = self.n * (UNIT / self.n).max(1);
-            let stream = T::SAME && src.0 != out.0 && y.bytes() >= stream::LARGE;
+            let stream = T::SAME && src.0 != out.0 && len * size_of::<T>() >= stream::LARGE;
             return all(pool::map(len.div_ceil(unit), len, |b| {
                 let (at, len) = (b * unit, unit.min(len - b * unit));
                 // SAFETY: units do not overlap; `src` is `out` or lies apart, by the contract of an operator.

@@ -1,6 +1,7 @@
-//! A linear layer of packed weights in the types of its data, y = x Ŵᵀ + b. The one rule: a sum is scaled, given its bias and
-//! rounded once, when it is complete.
+//! A linear layer of packed weights in the types of its data, y = f(x Ŵᵀ + b). The one rule: a sum is scaled, given its bias,
+//! bent and rounded, when it is complete.
 
+use super::after::After;
 #[cfg(target_arch = "x86_64")]
 use super::amx;
 use super::kernel::Weights;
@@ -13,6 +14,7 @@ use base::pool::{self, Shared};
 use base::simd::{Kernel, Simd, SimdFloat, dispatch};
 use base::store::{STEP, Store};
 use base::{Result, try_vec};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Rows that are made ready in the same memory.
 const TOGETHER: usize = 16;
@@ -26,28 +28,52 @@ pub enum Activations<'a, T> {
     Codes(&'a (dyn Fn(&[T], &mut [u8]) -> T + Sync)),
 }
 
-/// `y[rows, outs] = x[rows, inputs] Ŵᵀ + b`.
+/// Codes of results, which may be nothing but finite numbers: whether all were.
+pub type Code<'a, T> = dyn Fn(&[T], &mut [u8]) -> bool + Sync + 'a;
+
+/// What results are kept as.
+pub enum Results<'a, A: Compute> {
+    /// As they are.
+    Floats(&'a mut [A]),
+    /// As codes that the function makes of some beside each other.
+    Codes(&'a mut [u8], &'a Code<'a, A::Real>),
+}
+
+/// The same for many threads: each place is handed over once.
+#[derive(Clone, Copy)]
+enum Places<'a, A: Compute> {
+    Floats(Shared<A>),
+    Codes(Shared<u8>, &'a Code<'a, A::Real>, &'a AtomicBool),
+}
+
+/// `y[rows, outs] = f(x[rows, inputs] Ŵᵀ + b)`; whether all results that became codes were finite.
 pub fn linear<A: Compute>(
     w: &Weights,
     activations: Activations<A::Real>,
     x: &[A],
     bias: Option<&[A]>,
-    y: &mut [A],
-) -> Result<()> {
+    after: After,
+    y: Results<A>,
+) -> Result<bool> {
     let (inputs, outs) = (w.layout.inputs, w.layout.outs);
-    if y.is_empty() {
-        return Ok(());
+    let finite = AtomicBool::new(true);
+    let (n, y) = match y {
+        Results::Floats(y) => (y.len(), Places::Floats(Shared(y.as_mut_ptr()))),
+        Results::Codes(y, code) => (y.len(), Places::Codes(Shared(y.as_mut_ptr()), code, &finite)),
+    };
+    if n == 0 {
+        return Ok(true);
     }
-    let rows = y.len() / outs;
-    assert!(y.len() == rows * outs && x.len() == rows * inputs && bias.is_none_or(|b| b.len() == outs));
+    let rows = n / outs;
+    assert!(n == rows * outs && x.len() == rows * inputs && bias.is_none_or(|b| b.len() == outs));
     if size_of::<A::Real>() == size_of::<f64>() {
-        return wide(w, activations, x, bias, y);
+        wide(w, activations, x, bias, after, rows, y)?;
+        return Ok(finite.into_inner());
     }
     let given = bias.unwrap_or_default();
     let mut bias = try_vec(given.len(), 0f32)?;
     bias.iter_mut().zip(given).for_each(|(b, g)| *b = g.to_f32());
-    let y = Shared(y.as_mut_ptr());
-    let give = |block: Block, scales: Option<&[f32]>| dispatch(Finish { block, scales, bias: &bias, y, outs });
+    let give = |block: Block, scales: Option<&[f32]>| dispatch(Finish { block, scales, bias: &bias, after, y, outs });
     let row = |r: usize| &x[r * inputs..][..inputs];
     match activations {
         Activations::Float => {
@@ -56,22 +82,24 @@ pub fn linear<A: Compute>(
                 && amx::floats::fits(w, rows)
                 && let Some((x, back)) = parted(w, rows, x)?
             {
-                return amx::sums_of_floats(w, x.rows(w, rows), &|block| give(block, Some(&back)));
+                amx::sums_of_floats(w, x.rows(w, rows), &|block| give(block, Some(&back)))?;
+                return Ok(finite.into_inner());
             }
             let tiles = Tiles::new(Path::current(false), rows);
             let laid = tiles.lay(w.layout.width(), |r, out: &mut [f32]| {
                 filled(w, row(r), out, |from, to| dispatch(Read(from, to)));
                 Ok(())
             })?;
-            product::floats(w, &tiles, &laid, &|block| give(block, None))
+            product::floats(w, &tiles, &laid, &|block| give(block, None))?;
         }
         Activations::Codes(code) => {
             let (codes, scales) = coded(w, rows, x, code)?;
             let mut factors = try_vec(rows, 0f32)?;
             factors.iter_mut().zip(&scales).for_each(|(f, s)| *f = s.to_f32());
-            integers(w, rows, &codes, false, &|block| give(block, Some(&factors)))
+            integers(w, rows, &codes, false, &|block| give(block, Some(&factors)))?;
         }
     }
+    Ok(finite.into_inner())
 }
 
 /// `y = A Bᵀ` of int8 codes `a[rows, inputs]`, exactly.
@@ -238,38 +266,50 @@ impl<A: Store> Kernel for Read<'_, A> {
     }
 }
 
-/// Sums that are complete: scaled, with a bias, rounded once.
-struct Finish<'a, A> {
+/// Sums that are complete: scaled, with a bias, bent, rounded.
+struct Finish<'a, A: Compute> {
     block: Block<'a>,
     /// One of every row.
     scales: Option<&'a [f32]>,
     bias: &'a [f32],
-    y: Shared<A>,
+    after: After,
+    y: Places<'a, A>,
     outs: usize,
 }
-impl<A: Store> Kernel for Finish<'_, A> {
+impl<A: Compute> Kernel for Finish<'_, A> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Finish { block, scales, bias, y, outs } = self;
+        let Finish { block, scales, bias, after, y, outs } = self;
         let bias = if bias.is_empty() { bias } else { &bias[block.outs.clone()] };
         for (row, sums) in block.rows() {
             let scale = scales.map_or(1.0, |scales| scales[row]);
-            // SAFETY: each place of y is handed over once.
-            let y = unsafe { y.part(row * outs + block.outs.start, sums.len()) };
-            for (i, (v, y)) in sums.chunks(STEP).zip(y.chunks_mut(STEP)).enumerate() {
+            let at = row * outs + block.outs.start;
+            for (i, v) in sums.chunks(STEP).enumerate() {
                 let whole = v.len() == STEP;
+                let (at, n) = (at + i * STEP, v.len());
                 let v = if whole { f32::load16_f32(s, v) } else { f32::load_tail_f32(s, v) };
                 let v = if bias.is_empty() {
                     v * scale
                 } else {
-                    let b = &bias[i * STEP..][..y.len()];
+                    let b = &bias[i * STEP..][..n];
                     v.mul_add(scale, if whole { f32::load16_f32(s, b) } else { f32::load_tail_f32(s, b) })
                 };
-                if whole {
-                    A::store16_f32(s, v, y);
-                } else {
-                    A::store_tail_f32(s, v, y);
+                let v = after.single(s, v);
+                match y {
+                    Places::Floats(y) => {
+                        // SAFETY: each place of y is handed over once.
+                        let y = unsafe { y.part(at, n) };
+                        if whole { A::store16_f32(s, v, y) } else { A::store_tail_f32(s, v, y) }
+                    }
+                    Places::Codes(y, code, finite) => {
+                        let mut own = [0f32; STEP];
+                        f32::store16_f32(s, v, &mut own);
+                        // SAFETY: as above.
+                        if !code(&own.map(A::Real::from_f32)[..n], unsafe { y.part(at, n) }) {
+                            finite.store(false, Relaxed);
+                        }
+                    }
                 }
             }
         }
@@ -282,10 +322,11 @@ fn wide<A: Compute>(
     activations: Activations<A::Real>,
     x: &[A],
     bias: Option<&[A]>,
-    y: &mut [A],
+    after: After,
+    rows: usize,
+    y: Places<A>,
 ) -> Result<()> {
     let (l, outs) = (&w.layout, w.layout.outs);
-    let rows = y.len() / outs;
     let (mut own, mut scales) = (try_vec(x.len(), A::Real::ZERO)?, try_vec(rows, A::Real::ONE)?);
     let mut codes = try_vec(l.inputs, 0u8)?;
     for r in 0..rows {
@@ -297,7 +338,6 @@ fn wide<A: Compute>(
             own.iter_mut().zip(&codes).for_each(|(o, &c)| *o = A::Real::int(i32::from(c as i8)));
         }
     }
-    let y = Shared(y.as_mut_ptr());
     let work = rows.saturating_mul(outs).saturating_mul(l.inputs);
     pool::map(l.panels(), work, |panel| {
         let lanes = LANES.min(outs - panel * LANES);
@@ -311,12 +351,23 @@ fn wide<A: Compute>(
             }
         }
         for (row, sums) in sums.iter().enumerate() {
-            // SAFETY: each place of y belongs to one panel.
-            let y = unsafe { y.part(row * outs + panel * LANES, lanes) };
-            for (lane, y) in y.iter_mut().enumerate() {
+            let mut done = [0f64; LANES];
+            for lane in 0..lanes {
                 let sum = sums[lane] * scales[row];
-                let done = bias.map_or(sum, |b| sum + A::Real::of(b[panel * LANES + lane].to_f64()));
-                A::narrow(&[done], std::slice::from_mut(y));
+                let out = panel * LANES + lane;
+                done[lane] = bias.map_or(sum, |b| sum + A::Real::of(b[out].to_f64())).to_f64();
+            }
+            after.panel(&mut done);
+            let (done, at) = (done.map(A::Real::of), row * outs + panel * LANES);
+            match y {
+                // SAFETY: each place of y belongs to one panel.
+                Places::Floats(y) => A::narrow(&done[..lanes], unsafe { y.part(at, lanes) }),
+                Places::Codes(y, code, finite) => {
+                    // SAFETY: as above.
+                    if !code(&done[..lanes], unsafe { y.part(at, lanes) }) {
+                        finite.store(false, Relaxed);
+                    }
+                }
             }
         }
         Ok(())

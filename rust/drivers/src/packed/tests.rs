@@ -176,7 +176,7 @@ fn small_floats_are_read_on_every_path() {
     near(&want);
     // with tiles, where there are any
     let mut y = vec![0.0; 40 * 37];
-    linear::<f32>(&w, Activations::Float, &x, None, &mut y).unwrap();
+    linear::<f32>(&w, Activations::Float, &x, None, After::Nothing, Results::Floats(&mut y)).unwrap();
     near(&y);
 }
 
@@ -362,7 +362,8 @@ fn long_rows_keep_the_bound_at_its_worst() {
             })
             .collect();
         let mut y = vec![0.0; 16 * outs];
-        linear::<f32>(&c.weights(Decode::Eight), Activations::Float, &x, None, &mut y).unwrap();
+        linear::<f32>(&c.weights(Decode::Eight), Activations::Float, &x, None, After::Nothing, Results::Floats(&mut y))
+            .unwrap();
         for (i, &y) in y.iter().enumerate() {
             let (row, out) = (i / outs, i % outs);
             let terms = |i: usize| {

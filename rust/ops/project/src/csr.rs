@@ -2,9 +2,12 @@
 //! every index is checked before anything is written and again as it is read.
 //!
 //! Where the entries are very sparse and the columns come up often, the lists of nonzero entries of all columns are drawn
-//! once per call, as for dense rows. Otherwise the column that a number meets is drawn when it is met.
+//! once per call, as for dense rows. Otherwise the column that a number meets is drawn when it is met. Where a matrix is made of
+//! transforms there are no columns to draw: some rows at a time are written out.
 
+use super::form::Projection;
 use super::matrix::{Kind, Matrix};
+use super::sketch::Sketch;
 use super::sparse::{self, INDICES};
 use base::lane::Stored;
 use base::pool::{self, Shared};
@@ -51,15 +54,49 @@ impl<'a, T: Copy + Sync, I: Index> Csr<'a, T, I> {
 }
 
 /// y = x Pᵀ, or x P for the adjoint.
-pub fn apply<T: Stored, I: Index>(matrix: &Matrix, x: &Csr<T, I>, y: &mut [T]) -> Result<()> {
+pub fn apply<T: Stored, I: Index>(projection: &Projection, x: &Csr<T, I>, y: &mut [T]) -> Result<()> {
+    match projection {
+        Projection::Entries(matrix) => by_columns(matrix, None, x, y),
+        Projection::Sketch(sketch) if !sketch.matrix.adjoint => by_columns(&sketch.matrix, Some(sketch), x, y),
+        _ => written_out(projection, x, y),
+    }
+}
+
+/// The numbers of some rows that are written out.
+const DENSE: usize = 1 << 20;
+
+fn written_out<T: Stored, I: Index>(projection: &Projection, x: &Csr<T, I>, y: &mut [T]) -> Result<()> {
+    let (outputs, terms, n) = (projection.matrix().outputs(), projection.matrix().terms(), x.ptr.len() - 1);
+    let many = (DENSE / terms.max(outputs).max(1)).clamp(1, n.max(1));
+    let (mut dense, mut result) = (try_vec(many * terms, 0.0)?, try_vec(many * outputs, 0.0)?);
+    for (first, y) in (0..n).step_by(many).zip(y.chunks_mut((many * outputs).max(1))) {
+        let rows = many.min(n - first);
+        let (dense, result) = (&mut dense[..rows * terms], &mut result[..rows * outputs]);
+        dense.fill(0.0);
+        for (r, dense) in dense.chunks_exact_mut(terms.max(1)).enumerate() {
+            // what is out of bounds now was not when it was checked
+            for (c, v) in x.row(first + r).filter(|&(c, _)| c < terms) {
+                dense[c] += v.to_f64();
+            }
+        }
+        projection.apply(dense, result)?;
+        for (y, &v) in y.iter_mut().zip(&*result) {
+            *y = T::from_f64(v);
+        }
+    }
+    Ok(())
+}
+
+fn by_columns<T: Stored, I: Index>(matrix: &Matrix, sketch: Option<&Sketch>, x: &Csr<T, I>, y: &mut [T]) -> Result<()> {
     let (outputs, terms, n) = (matrix.outputs(), matrix.terms(), x.ptr.len() - 1);
     let nnz = x.data.len();
     let out = Shared(y.as_mut_ptr());
     let segment = SEGMENT.min(outputs).max(1);
     let indices = matrix.density() * terms as f64 * segment as f64;
-    let table = matches!(matrix.kind, Kind::Sparse(_)) && terms / 4 <= nnz && indices <= INDICES as f64;
+    let table =
+        sketch.is_none() && matches!(matrix.kind, Kind::Sparse(_)) && terms / 4 <= nnz && indices <= INDICES as f64;
     // rows of about equal work, by their number: bounds that do not depend on the threads
-    let each = (UNIT / (nnz / n.max(1) + 1) / if table { 4 } else { segment }).clamp(1, 4096);
+    let each = (UNIT / (nnz / n.max(1) + 1) / if table || sketch.is_some() { 4 } else { segment }).clamp(1, 4096);
     for first in (0..outputs).step_by(segment) {
         let width = segment.min(outputs - first);
         let lists = if table { sparse::by_term(matrix, first, width)? } else { Vec::new() };
@@ -72,7 +109,10 @@ pub fn apply<T: Stored, I: Index>(matrix: &Matrix, x: &Csr<T, I>, y: &mut [T]) -
                 // what is out of bounds now was not when it was checked
                 for (c, v) in x.row(r).filter(|&(c, _)| c < terms) {
                     let v = v.to_f64();
-                    if table {
+                    if let Some(sketch) = sketch {
+                        let within = |o: usize| o.checked_sub(first).filter(|&o| o < width);
+                        sketch.each(c, |o, sign| within(o).into_iter().for_each(|o| sums.add(o, v * sign)));
+                    } else if table {
                         sparse::each(&lists, width, c, |o, sign| sums.add(o, v * sign));
                     } else {
                         matrix.line(c, first, &mut line);

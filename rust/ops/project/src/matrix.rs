@@ -38,16 +38,24 @@ const MOST_ROWS: i64 = 1 << 34;
 impl Matrix {
     /// From the scalars that every operator on a matrix takes, in the order of the table; what is missing is false.
     pub fn new(c: &[Scalar]) -> Result<Matrix> {
+        let bad = |what: &str, v: i64| Err(Error::Value(format!("{what}, got {v}")));
+        let (kind, threshold) = (c[0].int(), c[3].int());
+        match u8::try_from(kind) {
+            Ok(tag::GAUSSIAN) => Self::of(Kind::Gaussian, tag::GAUSSIAN, c),
+            Ok(tag::RADEMACHER) => Self::of(Kind::Rademacher, tag::RADEMACHER, c),
+            Ok(tag::SPARSE) if (1..=1 << 31).contains(&threshold) => {
+                Self::of(Kind::Sparse(threshold as u32), tag::SPARSE, c)
+            }
+            Ok(tag::SPARSE) => bad("threshold must be in 1..=2^31", threshold),
+            _ => bad("kind must be 1 (gaussian) to 7 (fastfood)", kind),
+        }
+    }
+
+    /// The same of whatever kind and tag: a window of a matrix and where its words come from.
+    pub fn of(kind: Kind, tag: u8, c: &[Scalar]) -> Result<Matrix> {
         let bad = |what: &str, v: &dyn std::fmt::Display| Err(Error::Value(format!("{what}, got {v}")));
         let int = |i: usize| c[i].int();
-        let (kind, stream, threshold) = (int(0), int(2), int(3));
-        let kind = match u8::try_from(kind) {
-            Ok(tag::GAUSSIAN) => Kind::Gaussian,
-            Ok(tag::RADEMACHER) => Kind::Rademacher,
-            Ok(tag::SPARSE) if (1..=1 << 31).contains(&threshold) => Kind::Sparse(threshold as u32),
-            Ok(tag::SPARSE) => return bad("threshold must be in 1..=2^31", &threshold),
-            _ => return bad("kind must be 1 (gaussian), 2 (rademacher) or 3 (sparse)", &kind),
-        };
+        let stream = int(2);
         if !(0..1 << 24).contains(&stream) {
             return bad("stream must be in 0..2^24", &stream);
         }
@@ -62,11 +70,6 @@ impl Matrix {
         if !scale.is_finite() {
             return bad("scale must be finite", &scale);
         }
-        let tag = match kind {
-            Kind::Gaussian => tag::GAUSSIAN,
-            Kind::Rademacher => tag::RADEMACHER,
-            Kind::Sparse(_) => tag::SPARSE,
-        };
         Ok(Matrix {
             kind,
             source: Source::new(int(1) as u64, tag, stream as u32),
@@ -77,6 +80,11 @@ impl Matrix {
             scale,
             adjoint: c.get(9).is_some_and(|v| v.bool()),
         })
+    }
+
+    /// What a whole column of words becomes, from its first on: signs or normals.
+    pub fn column(self, kind: Kind) -> Matrix {
+        Matrix { kind, row: 0, col: 0, adjoint: false, ..self }
     }
 
     /// How many numbers a result has, and how many it adds up.

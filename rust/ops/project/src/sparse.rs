@@ -14,7 +14,7 @@ use base::simd::*;
 use base::{Error, Result, try_vec};
 
 /// Terms whose lists are made, and whose tile is held, at a time: an index has 16 bits.
-const BLOCK: usize = 2048;
+pub const BLOCK: usize = 2048;
 /// Results whose lists are kept at a time, at most, and the indices they may take.
 const SEGMENT: usize = 4096;
 pub const INDICES: usize = 32 << 20;
@@ -288,7 +288,7 @@ impl<T: Stored<Lane: Sum>> Kernel for Walk<'_, T> {
 
 /// Transposes the terms from `from` on of up to sixteen rows into the tile: `tile[term·16 + row]`, zeros for missing rows.
 #[inline(always)]
-fn fill<S: Simd, T: Stored>(s: S, x: &[T], terms: usize, from: usize, tile: &mut [T::Lane]) {
+pub fn fill<S: Simd, T: Stored>(s: S, x: &[T], terms: usize, from: usize, tile: &mut [T::Lane]) {
     let lanes = T::Lane::LANES;
     let here = BLOCK.min(terms - from);
     for c in (0..here).step_by(lanes) {
@@ -319,7 +319,7 @@ fn fill<S: Simd, T: Stored>(s: S, x: &[T], terms: usize, from: usize, tile: &mut
 
 /// Writes the sums of sixteen rows where they belong: `y[row·outputs + at + i]`.
 #[inline(always)]
-fn finish<S: Simd, T: Stored<Lane: Sum>>(s: S, sums: &[f64], scale: f64, y: &mut [T], outputs: usize, at: usize) {
+pub fn finish<S: Simd, T: Stored<Lane: Sum>>(s: S, sums: &[f64], scale: f64, y: &mut [T], outputs: usize, at: usize) {
     let lanes = T::Lane::LANES;
     let state = STATE * TILE / lanes;
     for (i, sums) in sums.chunks(state * lanes).enumerate() {

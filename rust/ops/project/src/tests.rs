@@ -1,3 +1,5 @@
+use super::form::Projection;
+use super::matrix::Matrix;
 use super::*;
 use base::lane::Lane;
 use base::pool::{self, Context};
@@ -5,6 +7,8 @@ use base::random::{self, tag};
 use base::simd;
 use base::store::Store;
 use base::store::{Bf16, F16};
+
+mod forms;
 
 const KINDS: [(u8, u32); 5] = [
     (tag::GAUSSIAN, 1),
@@ -46,6 +50,11 @@ fn run<T: Store>(x: &mut [T], n: usize, c: &[Scalar]) -> Vec<T> {
     let mut y = vec![T::from_f32(7.0); n * m.outputs()];
     project(&[tensor(x, &[n, m.terms()]), tensor(&mut y, &[n, m.outputs()])], c).unwrap();
     y
+}
+
+/// What `f` gives on so many threads.
+fn on<T>(threads: usize, f: impl FnOnce() -> T) -> T {
+    pool::with(Context { runner: None, threads, poll: None }, f)
 }
 
 /// By the definition, in f64: the sum and the sum of the sizes.
@@ -117,8 +126,7 @@ fn rows_see_neither_each_other_nor_the_threads() {
             let mut x = numbers::<f32>(n * d, 1);
             let whole = run(&mut x, n, &c);
             for threads in [1, 3, 8] {
-                let context = Context { runner: None, threads, poll: None };
-                assert!(pool::with(context, || run(&mut x, n, &c)) == whole);
+                assert!(on(threads, || run(&mut x, n, &c)) == whole);
             }
             for (from, to) in [(0, 1), (5, 22), (1000, 1100)] {
                 assert!(run(&mut x[from * d..to * d], to - from, &c) == whole[from * k..to * k]);

@@ -90,6 +90,13 @@ pub static OPS: &[Op] = ops! {
         -> (w[(o + 15) / 16, k ? g * ((affine ? 128 : 64) + (k / g + 7) / 8 * 16 * bits) : 0]: uint8) = product::panels;
     packed_linear(x[b.., k], w[p, t], bias[*]?, table[*]?;
         outs: int, inputs: int, bits: int, groups: int, affine: bool, integers: bool) -> (y[b.., outs]) = product::linear;
+    packed_activated(x[b.., k], w[p, t], bias[*]?, table[*]?;
+        outs: int, inputs: int, bits: int, groups: int, affine: bool, integers: bool, activation: int)
+        -> (y[b.., outs]) = product::activated;
+    packed_codes(x[b.., k], w[p, t], bias[*]?, table[*]?;
+        outs: int, inputs: int, bits: int, groups: int, affine: bool, integers: bool, activation: int,
+        scale, zero_point: int, lo: int, hi: int)
+        -> (q[b.., outs]: lo < 0 ? int8 : uint8) = product::codes;
     packed_linear_bwd(g[b.., o], w[p, t], bias[*]?, table[*]?;
         outs: int, inputs: int, bits: int, groups: int, affine: bool, integers: bool, needs: needs)
         -> (dx[b.., inputs]?, dbias[bias]?) = product::linear_bwd;

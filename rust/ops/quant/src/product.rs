@@ -12,8 +12,8 @@ use super::scales::Form;
 use base::simd::{Kernel, Simd, dispatch};
 use base::store::Store;
 use base::{Error, Result, Scalar, Tensor, by_float, try_vec};
-use drivers::flat::Real;
-use drivers::packed::{self, Activations, LANES, Layout, Numbers, Small, Weights};
+use drivers::flat::{Compute, Real};
+use drivers::packed::{self, Activations, After, LANES, Layout, Numbers, Results, Small, Weights};
 
 /// Inputs of a group up to which no sum of products of codes leaves an i32: 127 · 255 · 2^16 < 2^31.
 const GROUP: usize = 1 << 16;
@@ -143,8 +143,59 @@ impl<T: Real> Kernel for Row<'_, T> {
     }
 }
 
+/// Codes of results: q = clamp(rne(v/s) + z, lo, hi).
+struct Coded<'a, T> {
+    step: T,
+    zero: T,
+    range: Range,
+    v: &'a [T],
+    codes: &'a mut [u8],
+}
+impl<T: Real> Kernel for Coded<'_, T> {
+    type Output = bool;
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> bool {
+        let a = Affine::new(self.step, self.zero, self.range, Form::Divide);
+        let mut finite = true;
+        for (c, &v) in self.codes.iter_mut().zip(self.v) {
+            finite &= v.is_finite();
+            *c = a.code(a.divided(if v == v { v } else { T::ZERO }));
+        }
+        finite
+    }
+}
+
+/// What makes codes of results; false where one is not finite.
+fn coder<A: Compute>(step: f64, zero: i32, range: Range) -> impl Fn(&[A::Real], &mut [u8]) -> bool + Sync {
+    let (step, zero) = (A::Real::of(step), A::Real::int(zero));
+    move |v, codes| dispatch(Coded { step, zero, range, v, codes })
+}
+
 /// y = x Ŵᵀ + b.
 pub fn linear(t: &[Tensor], k: &[Scalar]) -> Result<()> {
+    product(t, k, After::Nothing, None)
+}
+
+/// y = f(x Ŵᵀ + b).
+pub fn activated(t: &[Tensor], k: &[Scalar]) -> Result<()> {
+    product(t, k, After::from_code(k[6].int())?, None)
+}
+
+/// The same as codes: after the activation scale, zero point, lo and hi.
+pub fn codes(t: &[Tensor], k: &[Scalar]) -> Result<()> {
+    let (step, zero, range) = (k[7].float(), k[8].int(), Range::new(k[9].int(), k[10].int())?);
+    if !(step > 0.0 && step.is_finite()) {
+        return Err(Error::Value(format!("a scale must be positive and finite, got {step}")));
+    }
+    if !(i64::from(range.lo)..=i64::from(range.hi)).contains(&zero) {
+        let (lo, hi) = (range.lo, range.hi);
+        return Err(Error::Value(format!("zero_point must lie within {lo} and {hi}, got {zero}")));
+    }
+    product(t, k, After::from_code(k[6].int())?, Some((step, zero as i32, range)))
+}
+
+/// `coded`: the scale, the zero point and the range of the codes that results become.
+fn product(t: &[Tensor], k: &[Scalar], after: After, coded: Option<(f64, i32, Range)>) -> Result<()> {
     let [x, w, bias, table, y] = t else { return Err(super::arrays(5, t)) };
     let g = Given::new(w, Some(table), k)?;
     let (outs, integers) = (g.layout.outs, k[5].bool());
@@ -168,8 +219,29 @@ pub fn linear(t: &[Tensor], k: &[Scalar]) -> Result<()> {
         let bias = if bias.is_empty() { None } else { Some(bias.slice::<A>()?) };
         let code = |x: &[_], codes: &mut [u8]| dispatch(Row { x, codes });
         let activations = if integers { Activations::Codes(&code) } else { Activations::Float };
-        packed::linear::<A>(&g.weights(), activations, x.slice()?, bias, y.slice_mut()?)
+        let w = g.weights();
+        let Some((step, zero, range)) = coded else {
+            return packed::linear::<A>(&w, activations, x.slice()?, bias, after, Results::Floats(y.slice_mut()?)).map(drop);
+        };
+        if y.dtype().size() != 1 || (range.lo < 0) != (y.dtype() == base::Dtype::I8) {
+            return Err(Error::Type(format!("codes from {} to {} in {}", range.lo, range.hi, y.dtype().name())));
+        }
+        let code = coder::<A>(step, zero, range);
+        if packed::linear::<A>(&w, activations, x.slice()?, bias, after, Results::Codes(octets(y)?, &code))? {
+            return Ok(());
+        }
+        Err(Error::Value("the results hold non-finite values, which have no codes".into()))
     })
+}
+
+/// The bytes of codes, whichever way they have their sign.
+fn octets<'a>(q: &Tensor<'a>) -> Result<&'a mut [u8]> {
+    if q.dtype() != base::Dtype::I8 {
+        return q.slice_mut::<u8>();
+    }
+    let codes = q.slice_mut::<i8>()?;
+    // SAFETY: the same memory, handed out once, as bytes without sign: of one size, and all of their values are valid.
+    Ok(unsafe { std::slice::from_raw_parts_mut(codes.as_mut_ptr().cast::<u8>(), codes.len()) })
 }
 
 fn rows_of(name: &str, x: &Tensor, last: usize) -> Result<usize> {

@@ -4,12 +4,14 @@
 //! Notation: alpha = 1 - c|x|², beta = 1 - c|y|², sigma = x + y, q = |sigma|² (or |x - y|² for distances), g the gradient
 //! that arrives. Forms and backwards after Ganea et al. 2018 and Ungar 2008, rearranged so that nothing cancels.
 
+mod cone;
 mod mobius;
 mod origin;
 mod plane;
 mod point;
 
 use base::Op;
+use cone::*;
 use drivers::{row_ops, rows::Margin};
 use mobius::*;
 use origin::*;
@@ -43,4 +45,6 @@ pub static OPS: &[Op] = row_ops! {
         = |t, s| Dist2Plane(Plane::of(s));
     dist2plane_bwd(x[.., d], p[.., d], a[.., d], g[..], c[.., 1]; signed: bool, scaled: bool) -> (dx[x], dp[p], da[a], dc[c])
         = |t, s| Dist2PlaneBwd(Plane::of(s));
+    entail(x[.., d], y[.., d], c[.., 1]; k, space: bool) -> (l[..]) = |t, s| Entail(Cone::of(s));
+    entail_bwd(x[.., d], y[.., d], g[..], c[.., 1]; k, space: bool) -> (dx[x], dy[y], dc[c]) = |t, s| EntailBwd(Cone::of(s));
 };

@@ -1,0 +1,45 @@
+"""A fixed random map as a layer. The one rule: it has no numbers, neither trained nor stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from tersor.project import Projection
+
+
+class RandomLift(nn.Module):
+    r"""A random projection to k dimensions, more or fewer, that is never trained: :math:`x \mapsto Px` with
+    :math:`\mathbb E\|Px\|^2 = \|x\|^2`.
+
+    Parameters
+    ----------
+    d, k : int
+        Dimensions from and to.
+    kind : str
+        As of `tersor.project.Projection`.
+    seed : int
+    **own : what the kind has of its own (s, c, blocks, g)
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `Projection`.
+
+    Notes
+    -----
+    No state is saved: the description is all there is. The wide residual stream of an hourglass network begins with such a
+    lift: "Rethinking the shape convention of an MLP" (2025).
+    """
+
+    def __init__(self, d: int, k: int, kind: str = "gaussian", *, seed: int = 0, **own: Any) -> None:
+        super().__init__()
+        self.projection = Projection(d, k, kind, seed=seed, **own)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.projection(x)
+        return y
+
+    def extra_repr(self) -> str:
+        return repr(self.projection)

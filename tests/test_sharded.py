@@ -193,7 +193,7 @@ def made_on_meta(name):
         plain[1], nn.QuantLinear | nn.QuantConv2d | nn.SparseLinear | nn.SparseConv1x1
     ):  # these are made of the weights of others
         for (k, p), q in zip(net[1].named_parameters(), plain[1].parameters(), strict=True):
-            if isinstance(plain[1], nn.PoincareMLR) and k == "weight":
+            if isinstance(plain[1], nn.TopKFFN) or (isinstance(plain[1], nn.PoincareMLR) and k == "weight"):
                 assert p.shape == q.shape and 0 < whole(p.detach()).std() < 1
             else:
                 assert torch.equal(whole(p.detach()), q.detach()), k

@@ -59,9 +59,16 @@ class TopKFFN(nn.Module):
         super().__init__()
         self._told(k, hidden, act)
         self.up = nn.Linear(in_features, hidden, bias)
-        down = nn.Linear(hidden, out_features, bias)  # torch's own first weights
-        self.down = nn.Parameter(down.weight.detach().T.contiguous())
-        self.bias = nn.Parameter(down.bias.detach()) if bias else None
+        self.down = nn.Parameter(torch.empty(hidden, out_features))
+        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """First weights as ``torch.nn.Linear`` has them; ``up`` has its own."""
+        bound = max(self.down.shape[0], 1) ** -0.5
+        for p in (self.down, self.bias):
+            if p is not None:
+                nn.init.uniform_(p, -bound, bound)
 
     def _told(self, k: int, hidden: int, act: str | None) -> None:
         if not isinstance(k, int) or isinstance(k, bool) or not 0 <= k <= hidden:

@@ -23,7 +23,9 @@ def axes_of(who: str, ndim: int, dim: int | Sequence[int] | None) -> tuple[int, 
     """The axes that are summed over, all if None, in their order."""
     if dim is None:
         return tuple(range(ndim))
-    given = (dim,) if integer(dim) else tuple(dim) if isinstance(dim, Sequence) and not isinstance(dim, str) else None
+    given: tuple[Any, ...] | None = (dim,) if integer(dim) else None
+    if isinstance(dim, Sequence) and not isinstance(dim, str):
+        given = tuple(dim)
     if given is None or not all(map(integer, given)):
         raise TypeError(f"{who}: dim must be an integer or several, got {dim!r}")
     found = []
@@ -84,7 +86,7 @@ def segments(
         weight = _beside(who, name, x, dims, weight)
     if labels is not None and tuple(labels.shape) == (0,):  # which to a kernel means that there are none
         labels = np.full(1, -1) if isinstance(x, np.ndarray) else labels.new_full((1,), -1, dtype=torch_module().int64)
-    groups = 0 if labels is None else -num_segments
+    groups = 0 if num_segments is None else -num_segments
     if groups == 0 and labels is not None:
         raise ValueError(f"{who}: num_segments must be positive, got {num_segments}")
     return Segments(kept, groups, labels, weight, sizes if labels is None else (num_segments, *sizes))

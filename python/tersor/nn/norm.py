@@ -154,6 +154,6 @@ def exchanged(layer: Any) -> Any:
         raise TypeError("a forward of its own")
     if getattr(layer, "track_running_stats", False) and isinstance(layer, nn.modules.instancenorm._InstanceNorm):
         raise TypeError("instance norms that track statistics are torch's")
-    new = kind.__new__(kind)
+    new: nn.Module = object.__new__(kind)
     new.__dict__ = layer.__dict__.copy()
     return new

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,7 +14,9 @@ from tersor.nn._linear import parts_of
 from tersor.sparse._acts import ACTS, act_number
 from tersor.sparse._pattern import Pattern
 
-_FUNCTIONS = dict(zip(ACTS, (lambda z: z, F.relu, F.relu6, F.gelu, F.silu), strict=True))
+_FUNCTIONS: dict[str | None, Callable[[Tensor], Tensor]] = dict(
+    zip(ACTS, (lambda z: z, F.relu, F.relu6, F.gelu, F.silu), strict=True)
+)
 
 
 class TopKFFN(nn.Module):

@@ -34,7 +34,7 @@ def _sample(backward: bool) -> Any:
         sample_weight = draw.cast(rng.uniform(0.1, 2, beside)) if weighted and beside != (0,) else None
         by_segment = bool(draw.seed // 36 % 2)
         own = (-groups * math.prod(sizes),) if groups else (math.prod(sizes),)
-        affine = own if by_segment else tuple(m if rng.random() < 0.5 else 1 for m in shape)
+        affine: tuple[int, ...] | None = own if by_segment else tuple(m if rng.random() < 0.5 else 1 for m in shape)
         affine = affine if affine != (0,) and draw.seed // 72 % 3 else None
         made = [draw.cast(rng.standard_normal(affine)) if affine else None for _ in range(2)]
         x = draw.cast(rng.standard_normal(shape) * max(draw.scale, 0.1) + rng.standard_normal())

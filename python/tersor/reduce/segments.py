@@ -93,10 +93,11 @@ def segment_reduce(
     if op == "sum":
         return _segment_sum(x, seg.labels, seg.weight, *at).reshape(seg.shape)
     if op in ("min", "max"):
-        found = _segment_extreme(x, seg.labels, *at, op == "max")
-        return found.reshape(seg.shape)
+        end: Any = _segment_extreme(x, seg.labels, *at, op == "max")
+        return end.reshape(seg.shape)
     if op == "logsumexp":
-        return _segment_logsumexp(x, seg.labels, *at).reshape(seg.shape)
+        total: Any = _segment_logsumexp(x, seg.labels, *at)
+        return total.reshape(seg.shape)
     count, mean, var = _segment_moments(x, seg.labels, seg.weight, *at)
     if op != "mean" and correction:
         free = count - correction

@@ -147,6 +147,14 @@ def check_matrix(who: str, x: Array, weights: Array) -> None:
         raise ValueError(f"{who}: weights {tuple(weights.shape)} do not go with points {tuple(x.shape)}")
 
 
+def mixed(weights: Array, x: Array) -> Array:
+    """The product of [..., M, N] and [..., N, d], as stacks: torch sums two plain matrices in another order."""
+    n = max(3, weights.ndim, x.ndim)
+    a, b = (v.reshape((1,) * (n - v.ndim) + tuple(v.shape)) for v in (weights, x))
+    y: Array = a @ b
+    return y[0] if max(weights.ndim, x.ndim) == 2 else y
+
+
 def weighted_midpoint_bmm(x: Array, weights: Array, c: Any = 1.0, eps: float | str = 0.0) -> Array:
     r"""Midpoints of one set of points, one for each row of a matrix of weights.
 
@@ -182,7 +190,7 @@ def weighted_midpoint_bmm(x: Array, weights: Array, c: Any = 1.0, eps: float | s
         raise ValueError(f"weighted_midpoint_bmm: c must be a number or an array of 0 axes, got shape {tuple(c.shape)}")
     w, p = wide(weights), wide(x)
     factor = lambda_x(p, c, keepdim=True)
-    total, top = w @ (factor * p), w @ (factor - 1)
+    total, top = mixed(w, factor * p), mixed(w, factor - 1)
     square, least = top * top - c * dot(total, total), w.sum(-1)[..., None] ** 2
     below = top + root(xp.where(square < least, least, square))
     return project(rounded(total / xp.where(below > 0, below, 1.0), x), c, eps)

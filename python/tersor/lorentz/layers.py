@@ -7,7 +7,7 @@ from typing import Any
 from tersor._along import along
 from tersor._reference import Array, dot, root, rounded, sinh_root, wide, xp
 from tersor.hyperbolic._planes import mlr_rows
-from tersor.hyperbolic.midpoint import check_matrix
+from tersor.hyperbolic.midpoint import check_matrix, mixed
 from tersor.lorentz._space import check_same, checked, root_of, time
 from tersor.lorentz.distance import dist
 
@@ -258,7 +258,7 @@ def weighted_midpoint_bmm(x: Array, weights: Array, c: Any = 1.0) -> Array:
     check_same("weighted_midpoint_bmm", x, weights=weights)
     check_matrix("weighted_midpoint_bmm", x, weights)
     s, w = wide(x), wide(weights)
-    total, time = w @ s, w @ root_of(s, checked(c))
+    total, time = mixed(w, s), mixed(w, root_of(s, checked(c)))
     square, least = time * time - c * dot(total, total), w.sum(-1)[..., None] ** 2
     height = root(xp.where(square < least, least, square))
     return rounded(total / xp.where(height > 0, height, 1.0), x)

@@ -345,7 +345,8 @@ def midpoint(
 
         with torch.no_grad():
             guess = project(mean(x, True), c)
-    y = mobius_add(guess, mean(mobius_add(-guess, x, c)), c)
+    # far out the mean rounds onto the edge, which is no point
+    y = mobius_add(guess, project(mean(mobius_add(-guess, x, c)), c), c)
     if lincomb:
         y = mobius_scalar_mul(w.sum(axis=over, keepdims=True), y, c)
     y = _move(project(rounded(y, xs), c, eps), -1, axis)

@@ -49,6 +49,7 @@ class MagnitudeHistogram:
 
     Examples
     --------
+    >>> import numpy as np
     >>> h = MagnitudeHistogram("float32", 3)
     >>> while not h.done:
     ...     h.update(np.float32([3, -1, 4, -1, 5]))

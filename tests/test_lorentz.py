@@ -377,6 +377,7 @@ def test_linear_and_errors():
 
 #: every function of rows, with arrays of its kinds
 ROWS = {
+    "add_time": lambda x, y, v, **k: lorentz.add_time(x, 0.7, **k),
     "dist": lambda x, y, v, **k: lorentz.dist(x, y, 0.7, **k),
     "dist2": lambda x, y, v, **k: lorentz.dist2(x, y, 0.7, **k),
     "dist0": lambda x, y, v, **k: lorentz.dist0(x, 0.7, **k),
@@ -404,12 +405,18 @@ ROWS = {
     "exterior_angle": lambda x, y, v, **k: lorentz.exterior_angle(x, y, 0.7, **k),
     "entailment_loss": lambda x, y, v, **k: lorentz.entailment_loss(x, y, 0.7, **k),
     "linear": lambda x, y, v, **k: lorentz.linear(x, y.reshape(-1, 3)[:2], None, 0.7, **k),
+    "mlr": lambda x, y, v, **k: lorentz.mlr(x, y.reshape(-1, 3)[:2], None, 0.7, **k),
+    "fc": lambda x, y, v, **k: lorentz.fc(x, y.reshape(-1, 3)[:2], None, 0.7, **k),
 }
+#: of a batch of rows, whose axes are not free; of rows without a curvature
+OTHERS = {"cdist", "frechet_mean", "frechet_variance", "midpoint", "weighted_midpoint_bmm"} | {"drop_time"}
+#: how many columns a weight has for points of three coordinates
+WEIGHTS = {"linear": 4, "mlr": 3, "fc": 3}
 each_of_rows = pytest.mark.parametrize("name", ROWS)
 
 
 def test_no_function_of_rows_is_left_out():
-    assert set(lorentz.__all__) - set(ROWS) == {"cdist", "midpoint"}
+    assert set(lorentz.__all__) - set(ROWS) == OTHERS
 
 
 @each_of_rows
@@ -420,7 +427,7 @@ def test_rows_along_any_axis(name, like):
     reduced = want.ndim == 2
     for dim in (0, 1, -2, -3):
         moved = [like(np.ascontiguousarray(np.moveaxis(np.asarray(v), -1, dim))) for v in a]
-        if name == "linear":
+        if name in WEIGHTS:
             moved[1] = a[1]
         got = np.asarray(f(*moved, dim=dim))
         np.testing.assert_allclose(got, want if reduced else np.moveaxis(want, -1, dim), rtol=1e-13)
@@ -441,10 +448,10 @@ def test_curvatures_that_are_none(name, like):
     f = getattr(lorentz, name)
     a = [like(v) for v in np.random.default_rng(0).uniform(0.01, 0.1, (3, 4, 3))]
     given = {k: a[i] for i, k in enumerate(k for k in inspect.signature(f).parameters if k in "xyuvp")}
-    given |= {"weight": a[0][:2]} if name == "linear" else {"t": 0.3} if name == "geodesic" else {}
-    if name == "linear":
-        given["weight"] = like(np.ones((2, 4)))
-    f(**given, c=like(np.full((4, 1), 0.5)))
+    given |= {"t": 0.3} if name == "geodesic" else {}
+    if name in WEIGHTS:
+        given["weight"] = like(np.ones((2, WEIGHTS[name])))
+    f(**given, c=0.5 if name in ("mlr", "fc") else like(np.full((4, 1), 0.5)))  # hyperplanes have one curvature
     for bad in (-1.0, like(np.array(-1.0)), like(np.full((4, 1), -0.5)), float("nan")):
         with pytest.raises(ValueError, match=rf"^{name}: .*curvature"):
             f(**given, c=bad)

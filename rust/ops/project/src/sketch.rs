@@ -57,7 +57,7 @@ impl Sketch {
         for pair in 0..self.c.div_ceil(2) {
             let words = self.matrix.source.block(a, pair as u32);
             for (r, w) in (2 * pair..self.c).zip(words.chunks_exact(2)) {
-                let row = r as u64 * u64::from(self.part) + (u64::from(w[0]) * u64::from(self.part) >> 32);
+                let row = r as u64 * u64::from(self.part) + ((u64::from(w[0]) * u64::from(self.part)) >> 32);
                 let row = row.wrapping_sub(self.matrix.row) as usize;
                 if row < self.matrix.rows {
                     add(row, if w[1] >> 31 == 0 { 1.0 } else { -1.0 });

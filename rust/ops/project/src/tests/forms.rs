@@ -42,7 +42,7 @@ fn defined((kind, own, c, rows, cols): (u8, u32, usize, usize, usize)) -> Vec<Ve
                 let mut column = vec![0.0; rows];
                 for r in 0..c as u64 {
                     let (w, s) = (source.word(j as u64, 2 * r), source.word(j as u64, 2 * r + 1));
-                    let row = r * u64::from(own) + (u64::from(w) * u64::from(own) >> 32);
+                    let row = r * u64::from(own) + ((u64::from(w) * u64::from(own)) >> 32);
                     column[row as usize] = if s >> 31 == 0 { 1.0 } else { -1.0 };
                 }
                 column

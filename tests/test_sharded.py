@@ -178,6 +178,10 @@ def fsdp(name):
         close(third(x), again(x))
 
 
+#: layers of which each has first weights of its own
+RANDOM = nn.PoincareMLR | nn.LorentzLinear | nn.LorentzConv2d | nn.LorentzAttention
+
+
 @check(*LAYERS)
 def made_on_meta(name):
     """As large models are: made without memory, sharded, and only then given memory and first weights, or a state."""
@@ -193,8 +197,10 @@ def made_on_meta(name):
         plain[1], nn.QuantLinear | nn.QuantConv2d | nn.SparseLinear | nn.SparseConv1x1
     ):  # these are made of the weights of others
         for (k, p), q in zip(net[1].named_parameters(), plain[1].parameters(), strict=True):
-            if isinstance(plain[1], nn.TopKFFN) or (isinstance(plain[1], nn.PoincareMLR) and k == "weight"):
-                assert p.shape == q.shape and 0 < whole(p.detach()).std() < 1
+            if isinstance(plain[1], nn.TopKFFN) or (isinstance(plain[1], RANDOM) and k.rpartition(".")[2] == "weight"):
+                first, w = whole(p.detach()), q.detach()
+                assert first.shape == w.shape and 0 < first.std() < 1, k
+                assert torch.equal(first == 0, w == 0), k  # the time's column
             else:
                 assert torch.equal(whole(p.detach()), q.detach()), k
         for (k, b), c in zip(net[1].named_buffers(), plain[1].buffers(), strict=True):
@@ -605,9 +611,12 @@ REFUSED = {
     "hyperbolic.weighted_midpoint": "a mean over the rows",
     "hyperbolic.weighted_midpoint_bmm": "a mean over the rows",
     "hyperbolic.window_midpoint": "windows over the rows",
+    "lorentz.fc": "its case shards the hyperplanes, with which no rows go",
     "lorentz.frechet_mean": "a mean over the rows",
     "lorentz.frechet_variance": "a mean over the rows",
     "lorentz.midpoint": "a mean over the rows",
+    "lorentz.mlr": "its case shards the hyperplanes, with which no rows go",
+    "lorentz.weighted_midpoint_bmm": "a mean over the rows",
     "loss.info_nce": "all pairs",
     "metrics.cka": "all pairs",
     "metrics.loss_barrier": "takes plain tensors",

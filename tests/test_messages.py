@@ -303,6 +303,8 @@ NO_HALVES = {
     "quant.decode",
     "quant.float_decode",
     "hyperbolic.mobiusify",
+    "project.ridge_path",  # no decompositions and no Fourier transforms of 16 bits: refused, see tests/test_project_features.py
+    "project.tensorsketch",
 }
 
 

@@ -179,7 +179,7 @@ CASES = {
     "project.ntk": (lambda x: project.ntk(x / 4, 3), (X,)),
     "project.rff": (lambda x: project.rff(x, 5, 0.5), (X,)),
     "project.arccos_features": (lambda x: project.arccos_features(x, 5, 2), (X,)),
-    "project.ridge_path": (lambda z, y: project.ridge_path(z, y, [0.1, 1.0])[1], (X, Y)),
+    "project.ridge_path": (lambda z, y: project.ridge_path(z, y, [0.1, 1.0])[0], (X, Y)),
     "project.tensorsketch": (lambda x: project.tensorsketch(x, 5, coef0=1.0), (X,)),
     "sparse.spmm": (lambda x: sparse.spmm(MATRIX, x), (X,)),
     "sparse.spmv": (lambda x: sparse.spmv(MATRIX, x), (some(4, 3),)),

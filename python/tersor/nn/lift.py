@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from tersor._arrays import is_tensor
+from tersor._values import check_values
 from tersor.project import Projection
 
 
@@ -38,6 +40,12 @@ class RandomLift(nn.Module):
         self.projection = Projection(d, k, kind, seed=seed, **own)
 
     def forward(self, x: Tensor) -> Tensor:
+        who, d = type(self).__name__, self.projection.d
+        if not is_tensor(x):
+            raise TypeError(f"{who}: x must be a torch tensor, got {type(x).__name__}")
+        check_values(who, "x", x)
+        if not x.ndim or x.shape[-1] != d:
+            raise ValueError(f"{who}: the last axis of x must be {d}, got shape {tuple(x.shape)}")
         y: Tensor = self.projection(x)
         return y
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import is_tensor, torch_module, whole
+from tersor._arrays import dtype_name, is_tensor, torch_module, whole
 from tersor._reference import quiet, rounded, wide
 from tersor._values import check_values
 
@@ -26,6 +26,8 @@ POLYNOMIALS = {
     "poly5": (0, 1 / 4, 1 / 2, 1 / 4),
     "poly9": (0, 1 / 16, 7 / 8, 1 / 16),
 }
+#: of bfloat16 too, which NumPy does not know
+_EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 _KINDS = ("relu", "erf", "sine", "exp", *POLYNOMIALS)
 
 
@@ -100,8 +102,7 @@ def _gap(who: str, rho: Array, gap: Array | None) -> tuple[Any, Array]:
         if is_tensor(gap) != is_tensor(rho) or tuple(gap.shape) != tuple(rho.shape):
             raise ValueError(f"{who}: gap must be like rho, of shape {tuple(rho.shape)}, got {tuple(gap.shape)}")
     s = 1 - wide(rho) if gap is None else wide(gap)
-    eps = (np if xp is np else xp).finfo(rho.dtype).eps
-    slack = 8 * float(eps)
+    slack = 8 * _EPS[dtype_name(rho.dtype)]
     return xp, xp.where((s < 0) & (s >= -slack), 0.0, xp.where((s > 2) & (s <= 2 + slack), 2.0, s))
 
 

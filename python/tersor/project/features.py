@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import cast, dtype_name, is_tensor, torch_module, whole
+from tersor._reference import rounded
 from tersor._values import check_values, number
 from tersor.project._entries import extents
 from tersor.project.projection import Projection
@@ -92,7 +93,7 @@ def rff(x: Array, k: int, gamma: float = 1.0, kind: str = "gaussian", *, seed: i
         raise ValueError(f"rff: kind must be 'gaussian' or 'orthogonal', got {kind!r}")
     p = Projection(d, k, kinds[kind], seed=seed, stream=_MATRIX)
     y = p(x) * math.sqrt(2 * gamma * p.k) + _phases(x, p.k, p.seed)
-    return (y.cos() if is_tensor(x) else np.cos(y)) * math.sqrt(2 / p.k)
+    return rounded((y.cos() if is_tensor(x) else np.cos(y)) * math.sqrt(2 / p.k), x)
 
 
 def arccos_features(x: Array, k: int, order: int = 1, *, seed: int = 0) -> Array:
@@ -133,9 +134,9 @@ def arccos_features(x: Array, k: int, order: int = 1, *, seed: int = 0) -> Array
     root = math.sqrt(2 / p.k) * math.sqrt(p.k) ** order
     y = p(x)
     if order == 0:
-        return cast(torch_module() if is_tensor(x) else np, y > 0, dtype_name(x.dtype)) * root
+        return rounded(cast(torch_module() if is_tensor(x) else np, y > 0, dtype_name(x.dtype)) * root, x)
     y = y.relu() if is_tensor(x) else np.maximum(y, 0)
-    return (y if order == 1 else y * y) * root
+    return rounded((y if order == 1 else y * y) * root, x)
 
 
 def tensorsketch(x: Array, k: int, degree: int = 2, gamma: float = 1.0, coef0: float = 0.0, *, seed: int = 0) -> Array:

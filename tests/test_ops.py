@@ -63,10 +63,12 @@ def test_matches_reference(op, dtype, data):
     got = run(op, args)
     with np.errstate(all="ignore"):
         want = several(op.reference(*(args if op.options.native else [wide(x) for x in args])))
-    assert len(got) == len(want) == len(op.outputs)
+    # what is kept for the backward alone, the gradients are checked by
+    assert len(got) == op.shown and len(want) == len(op.outputs)
+    want = want[: op.shown]
     tolerance = (op.options.tolerance or TOLERANCE).get(dtype, 0.0) * EPS.get(dtype, 0.0)
     moved = neighbours(op, args, want) if op.options.conditioned else [0.0] * len(want)
-    for name, g, w, apart in zip(op.outputs, got, want, moved, strict=True):
+    for name, g, w, apart in zip(op.outputs[: op.shown], got, want, moved, strict=True):
         assert g.shape == np.shape(w), name
         kind = dtype_name(g.dtype)
         if kind in EPS:

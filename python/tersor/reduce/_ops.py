@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import Array, torch_module
+from tersor._arrays import Array, dtype_name, torch_module
 from tersor._op import op
 from tersor._reference import quiet, there, xp
 from tersor._sample import Draw
@@ -139,14 +139,16 @@ def _segment_extreme(
     at, n = ids(x, labels, kept, groups)
     shape = shape_of(x, kept, groups)
     flat, at = x.reshape(-1), at.reshape(-1)
+    whole, nan = "int" in dtype_name(x.dtype), flat != flat
+    # the other way round without leaving the type, in which -x of the least integer lies nowhere
+    key = xp.where(nan, xp.zeros_like(flat), flat)
+    key = (~key if whole else -key) if largest else key
     if isinstance(x, np.ndarray):
-        key = np.where(np.isnan(flat), np.inf, flat if largest else -flat)
-        order = np.lexsort((np.arange(len(flat)), -key, ~np.isnan(flat), at))
+        order = np.lexsort((np.arange(len(flat)), key, ~nan, at))
     else:
         torch = torch_module()
-        key = torch.where(flat.isnan(), math.inf, flat if largest else -flat)
-        order = torch.argsort(-key, stable=True)
-        order = order[torch.argsort((~flat[order].isnan()).int(), stable=True)]
+        order = torch.argsort(key, stable=True)
+        order = order[torch.argsort((~nan[order]).int(), stable=True)]
         order = order[torch.argsort(at[order], stable=True)]
     kept_ids = at[order]
     head = xp.where(kept_ids >= 0, 0 * kept_ids + 1, 0 * kept_ids)
@@ -154,7 +156,10 @@ def _segment_extreme(
         head[1:] = head[1:] * (kept_ids[1:] != kept_ids[:-1])
     first = order[head > 0]
     where = at[first]
-    end = -math.inf if largest else math.inf
+    end: float = -math.inf if largest else math.inf
+    if whole:
+        limits = np.iinfo(dtype_name(x.dtype))
+        end = limits.min if largest else limits.max
     if isinstance(x, np.ndarray):
         y, place = np.full(n, end, x.dtype), np.full(n, -1)
     else:

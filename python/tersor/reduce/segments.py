@@ -80,7 +80,7 @@ def segment_reduce(
         raise ValueError(f"segment_reduce: a correction is of 'var' and 'std', got correction={correction} for {op!r}")
     whole = dtype_name(x.dtype) in ("int64", "int32", "int16", "int8", "uint8")
     if whole and op not in ("sum", "min", "max", "count"):
-        raise TypeError(f"segment_reduce: op {op!r} is of floats, got {dtype_name(x.dtype)}")
+        raise TypeError(f"segment_reduce: op {op!r} is of floats, got x of {dtype_name(x.dtype)}")
     if whole and weight is not None:
         raise TypeError(f"segment_reduce: integers have no weight, got x of {dtype_name(x.dtype)}")
     seg = segments("segment_reduce", x, dim, labels, num_segments, offsets, weight)
@@ -144,7 +144,8 @@ def segment_moments(
 
     Notes
     -----
-    A constant segment has exactly its value for a mean and variance 0. Moments of parts join by `merge_moments`.
+    A constant segment has exactly its value for a mean and variance 0. Means of parts are
+    rounded to float64: where these lie δ apart, a variance has an error of 2⁻⁵² μδ. Moments of parts join by `merge_moments`.
 
     Examples
     --------

@@ -116,13 +116,19 @@ fn absent(t: &Tensor) -> bool {
 impl<const K: usize> Places<K> {
     /// Segments of `x` by the bits of the axes that are kept and by labels, of which there are `-groups` where they are given;
     /// and arrays beside.
-    pub fn new(x: &Tensor, axes: i64, groups: i64, given: [&Tensor; 2], beside: &[(&str, &Tensor)]) -> Result<Self> {
-        let [ids, weight] = given;
+    pub fn new(
+        x: &Tensor,
+        axes: i64,
+        groups: i64,
+        ids: &Tensor,
+        (name, weight): (&str, &Tensor),
+        beside: &[(&str, &Tensor)],
+    ) -> Result<Self> {
         let (shape, mut steps) = (x.shape(), [[0; base::MAX_DIMS]; K]);
         let (own, kept) = walk::kept(shape, axes);
         let segments = groups.unsigned_abs() as usize;
         steps[KEPT] = own;
-        for (k, name, t) in [(LABEL, "labels", ids), (WEIGHT, "sample_weight", weight)] {
+        for (k, name, t) in [(LABEL, "labels", ids), (WEIGHT, name, weight)] {
             if !absent(t) {
                 steps[k] = walk::steps(name, shape, t)?;
             }
@@ -140,7 +146,7 @@ impl<const K: usize> Places<K> {
         let labels = if groups == 0 { Vec::new() } else { labels(ids, segments)? };
         let weights = if absent(weight) { Vec::new() } else { numbers(weight)? };
         if let Some((i, w)) = weights.iter().enumerate().find(|(_, w)| !(**w >= 0.0 && w.is_finite())) {
-            return Err(Error::Value(format!("sample_weight[{i}] is {w}, weights must be finite and not negative")));
+            return Err(Error::Value(format!("{name}[{i}] is {w}, weights must be finite and not negative")));
         }
         let bytes = x.dtype().size();
         Ok(Places { walk: Walk::new(shape, steps), len, kept, labels, weights, bytes })

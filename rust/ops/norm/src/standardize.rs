@@ -224,7 +224,9 @@ pub fn forward(t: &[Tensor], s: &[Scalar]) -> Result<()> {
 pub fn beside(x: &Tensor, s: &[Scalar], given: [&Tensor; 2], [weight, bias]: [&Tensor; 2]) -> Result<Places<K>> {
     let named = [("weight", weight), ("bias", bias)];
     let segmented = s[6].bool();
-    let places = Places::new(x, s[0].int(), s[1].int(), given, if segmented { &[] } else { &named })?;
+    let [labels, sample_weight] = given;
+    let weights = ("sample_weight", sample_weight);
+    let places = Places::new(x, s[0].int(), s[1].int(), labels, weights, if segmented { &[] } else { &named })?;
     for (name, t) in named.iter().filter(|(_, t)| segmented && t.shape() != [0]) {
         t.expect(name, places.len)?;
     }

@@ -213,7 +213,7 @@ impl<T: Store> Fold<T> for LogSumExp {
 
 fn places(t: &[Tensor], s: &[Scalar], weight: Option<&Tensor>) -> Result<Places<OWN>> {
     let none = Tensor::of::<f32>(&mut []);
-    Places::new(&t[0], s[0].int(), s[1].int(), [&t[1], weight.unwrap_or(&none)], &[])
+    Places::new(&t[0], s[0].int(), s[1].int(), &t[1], ("weight", weight.unwrap_or(&none)), &[])
 }
 
 /// x, labels, weights; sums.

@@ -36,7 +36,7 @@ impl<T: Store> Reduction<OWN> for Forward<'_, T> {
 
 /// x, labels, weights; W, mean, variance.
 pub fn forward(t: &[Tensor], s: &[Scalar]) -> Result<()> {
-    let places = Places::<OWN>::new(&t[0], s[0].int(), s[1].int(), [&t[1], &t[2]], &[])?;
+    let places = Places::<OWN>::new(&t[0], s[0].int(), s[1].int(), &t[1], ("weight", &t[2]), &[])?;
     for (name, t) in ["count", "mean", "var"].iter().zip(&t[3..]) {
         t.expect(name, places.len)?;
     }
@@ -139,7 +139,7 @@ fn pull(x: &Tensor, weight: &Tensor, places: &Places<OWN>, backs: &[Back], into:
 /// The gradients of W, mean and variance; x, labels, weights; W, mean, variance; dx, dw.
 pub fn backward(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     let (x, labels, weight) = (&t[3], &t[4], &t[5]);
-    let places = Places::<OWN>::new(x, s[0].int(), s[1].int(), [labels, weight], &[])?;
+    let places = Places::<OWN>::new(x, s[0].int(), s[1].int(), labels, ("weight", weight), &[])?;
     let mut of = [&[][..]; 6];
     for (slot, t) in of.iter_mut().zip(t[..3].iter().chain(&t[6..9])) {
         t.expect("a gradient or statistic", places.len)?;
@@ -157,7 +157,7 @@ pub fn backward(t: &[Tensor], s: &[Scalar]) -> Result<()> {
 /// The gradient of sums; x, labels, weights; dx, dw.
 pub fn sum_backward(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     let (x, labels, weight) = (&t[1], &t[2], &t[3]);
-    let places = Places::<OWN>::new(x, s[0].int(), s[1].int(), [labels, weight], &[])?;
+    let places = Places::<OWN>::new(x, s[0].int(), s[1].int(), labels, ("weight", weight), &[])?;
     t[0].expect("g", places.len)?;
     let backs = places::numbers(&t[0])?.into_iter().map(|b| Back { b, ..Back::default() }).collect::<Vec<_>>();
     pull(x, weight, &places, &backs, &t[4..6], s[2].int())

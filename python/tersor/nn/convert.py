@@ -61,7 +61,7 @@ def convert(
     exclude: Sequence[str] = (),
     rows: int = 16,
 ) -> Conversion:
-    r"""Exchanges the layers of a model for `QuantLinear`, `QuantConv2d` or `SparseLinear` ones, in place, or brings them back.
+    r"""Exchanges layers of a model for `QuantLinear`, `QuantConv2d`, `SparseLinear` or norms, in place, or brings them back.
 
     Parameters
     ----------
@@ -72,7 +72,9 @@ def convert(
     scheme : str, or a mapping of names to Encoded
         "int8-row", "int4-g128", "nf4" or another of `tersor.quant.encode`; or "sparse", which makes a `SparseLinear` of each
         linear layer that was pruned so far that this is faster (see ``rows``); or "dense", which brings torch's own layers
-        back, with the weights that `QuantLinear`, `QuantConv2d` and `SparseLinear` hold; or the codes of the weights by name,
+        back, with the weights that `QuantLinear`, `QuantConv2d` and `SparseLinear` hold; or "norm", which makes each of torch's
+        norms, but those of instances that track statistics, tersor's of its name, with the same parameters and buffers, and
+        which "dense" turns back too; or the codes of the weights by name,
         as `tersor.convert.load_encoded` reads them from a file: a name is that of a layer, or one ends with the other and
         with no other's, so that a head or a prefix more on either side does not matter.
     activations : "float" or "int8"

@@ -138,7 +138,9 @@ def group_norm(x: Array, num_groups: int, weight: Weight = None, bias: Weight = 
     """
     c, eps = _channels("group_norm", x), checked_eps("group_norm", eps)
     if num_groups < 1 or c % num_groups:
-        raise ValueError(f"group_norm: num_groups={num_groups} does not divide {c} channels")
+        raise ValueError(
+            f"group_norm: num_groups={num_groups} does not divide {c} channels, got shape {tuple(x.shape)}"
+        )
     split = (num_groups, c // num_groups)
     affine = _affine("group_norm", x, (c,), (1, *split, *(1,) * (x.ndim - 2)), weight, bias)
     parts = x.reshape((x.shape[0], *split, *x.shape[2:]))
@@ -246,7 +248,7 @@ def batch_norm(
     if alpha is not None and training:
         raise ValueError(f"{who}: alpha={alpha} mixes running statistics, which training does not use")
     affine = _affine(who, x, (c,), (1, c, *(1,) * (x.ndim - 2)), weight, bias)
-    size = math.prod(x.shape[i] for i in range(x.ndim) if i != 1)
+    size = math.prod([n for i, n in enumerate(x.shape) if i != 1])
     if training and size == 1:
         raise ValueError(f"{who}: one element for each channel has no variance, got shape {tuple(x.shape)}")
     if sample_weight is not None and sample_weight.ndim == 1:
@@ -304,7 +306,7 @@ def region_norm(x: Array, mask: Labels, weight: Weight = None, bias: Weight = No
     array([-1.,  1.,  0.,  0.])
     """
     if x.ndim != 4:
-        raise ValueError(f"region_norm: x must be [N, C, H, W], got shape {tuple(x.shape)}")
+        raise ValueError(f"region_norm: x must have four axes [N, C, H, W], got shape {tuple(x.shape)}")
     affine = _affine("region_norm", x, (2, x.shape[1]), (-1,), weight, bias)
     given = {"labels": mask, "num_segments": 2, "segment_affine": True}
     return standardize(x, *affine, dim=(0, 2, 3), eps=eps, **given)

@@ -88,6 +88,8 @@ def _words(names: tuple[str, ...]) -> str:
 
 def _what(x: Any) -> str:
     """What was given in place of a number or a word."""
+    if getattr(x, "is_nested", False) and not isinstance(x, type):  # which has no shape
+        return "a nested tensor"
     if hasattr(x, "ndim") and hasattr(x, "dtype"):
         return f"{type(x).__name__} ({dtype_name(x.dtype)} of shape {tuple(x.shape)})"
     return f"the class {x.__name__}" if isinstance(x, type) else type(x).__name__

@@ -12,6 +12,7 @@ mod layout;
 mod linear;
 mod lines;
 mod numbers;
+mod octets;
 mod product;
 mod take;
 #[cfg(test)]
@@ -24,3 +25,4 @@ pub use lanes::LANES;
 pub use layout::Layout;
 pub use linear::{Activations, Results, linear, matmul};
 pub use numbers::{Numbers, Small};
+pub use octets::octets;

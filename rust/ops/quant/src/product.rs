@@ -227,21 +227,11 @@ fn product(t: &[Tensor], k: &[Scalar], after: After, coded: Option<(f64, i32, Ra
             return Err(Error::Type(format!("codes from {} to {} in {}", range.lo, range.hi, y.dtype().name())));
         }
         let code = coder::<A>(step, zero, range);
-        if packed::linear::<A>(&w, activations, x.slice()?, bias, after, Results::Codes(octets(y)?, &code))? {
+        if packed::linear::<A>(&w, activations, x.slice()?, bias, after, Results::Codes(packed::octets(y)?, &code))? {
             return Ok(());
         }
         Err(Error::Value("the results hold non-finite values, which have no codes".into()))
     })
-}
-
-/// The bytes of codes, whichever way they have their sign.
-fn octets<'a>(q: &Tensor<'a>) -> Result<&'a mut [u8]> {
-    if q.dtype() != base::Dtype::I8 {
-        return q.slice_mut::<u8>();
-    }
-    let codes = q.slice_mut::<i8>()?;
-    // SAFETY: the same memory, handed out once, as bytes without sign: of one size, and all of their values are valid.
-    Ok(unsafe { std::slice::from_raw_parts_mut(codes.as_mut_ptr().cast::<u8>(), codes.len()) })
 }
 
 fn rows_of(name: &str, x: &Tensor, last: usize) -> Result<usize> {

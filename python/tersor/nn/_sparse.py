@@ -70,7 +70,7 @@ class SparseWeight(nn.Module):
 
     def _places(self, data: Tensor) -> Pattern:
         if is_distributed(data):  # whole in a forward pass of the model that was sharded
-            check_dense(type(self).__name__, "data", data)
+            check_dense(type(self).__name__.removeprefix("FSDP"), "data", data)  # fully_shard renames the class
         kept: Pattern = self.__dict__["_kept"]
         # others stand in their place for a call of torch.func
         if self.indices is not kept.indices or self.indptr is not kept.indptr:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tersor._arrays import Array, Weight
+from tersor._arrays import Array, Weight, dtype_name, ordinary
 from tersor.norm._arguments import checked_eps
 from tersor.norm.functional import layer_norm
 from tersor.norm.rms import rms_norm
@@ -59,8 +59,15 @@ def add_norm(
     ([[3.0, 4.0]], [[0.8485, 1.1314]])
     """
     eps = checked_eps("add_norm", eps)
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)):
+        raise TypeError(f"add_norm: scale must be a number, got {type(scale).__name__}")
     if kind not in _KINDS:
         raise ValueError(f"add_norm: kind must be 'rms' or 'layer', got {kind!r}")
+    given = {"x": x, "residual": residual, "weight": weight, "bias": bias}
+    for name, v in (given | {"inner_weight": inner_weight, "inner_bias": inner_bias}).items():
+        ordinary("add_norm", f": {name}", v)
+    if x.dtype != residual.dtype:
+        raise TypeError(f"add_norm: x is {dtype_name(x.dtype)}, residual is {dtype_name(residual.dtype)}")
     if tuple(x.shape) != tuple(residual.shape) or not x.ndim:
         raise ValueError(f"add_norm: x has shape {tuple(x.shape)}, residual has {tuple(residual.shape)}")
     if kind == "rms" and (bias is not None or inner_bias is not None):

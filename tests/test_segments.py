@@ -196,7 +196,7 @@ def test_what_does_not_fit_is_refused():
         ({"offsets": np.array([0, 5]), "dim": 0}, "rise from 0 to 7"),
         ({"offsets": np.array([0, 5, 3, 7]), "dim": 0}, "without falling"),
         ({"num_segments": 3}, "without labels"),
-        ({"weight": np.full(7, np.nan), "dim": 0}, "is NaN"),
+        ({"weight": np.full(7, np.nan), "dim": 0}, r": weight\[0\] is NaN"),
     ):
         with pytest.raises(ValueError, match=match):
             reduce.segment_reduce(X, **given)

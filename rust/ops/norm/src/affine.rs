@@ -13,7 +13,7 @@ pub struct Affine {
     data: Vec<f64>,
     beside: usize,
     segments: bool,
-    absent: [f64; PIECE],
+    absent: Vec<f64>,
 }
 
 /// The numbers of neighbours.
@@ -23,9 +23,9 @@ pub enum Numbers<'a> {
 }
 
 impl Affine {
-    pub fn new(t: &base::Tensor, beside: usize, segments: bool, absent: f64) -> Result<Box<Self>> {
+    pub fn new(t: &base::Tensor, beside: usize, segments: bool, absent: f64) -> Result<Self> {
         let data = if t.shape() == [0] { Vec::new() } else { places::numbers(t)? };
-        Ok(Box::new(Affine { data, beside: OWN + beside, segments, absent: [absent; PIECE] }))
+        Ok(Affine { data, beside: OWN + beside, segments, absent: vec![absent; PIECE] })
     }
 
     #[inline(always)]

@@ -40,8 +40,8 @@ struct Pull<'a, T> {
     g: &'a [T],
     x: &'a [T],
     dx: Option<Out<'a, T>>,
-    gamma: Box<Affine>,
-    beta: Box<Affine>,
+    gamma: Affine,
+    beta: Affine,
     /// Sizes of dγ and dβ, as far as they are wanted.
     sizes: [usize; 2],
 }

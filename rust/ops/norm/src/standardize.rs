@@ -86,8 +86,8 @@ struct Forward<'a, T> {
     rule: Rule,
     x: &'a [T],
     y: Out<'a, T>,
-    gamma: Box<Affine>,
-    beta: Box<Affine>,
+    gamma: Affine,
+    beta: Affine,
 }
 
 struct Table {

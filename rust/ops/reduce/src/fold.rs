@@ -117,7 +117,7 @@ impl<T: Store> Fold<T> for Sum {
         if size_of::<T>() < 8 {
             acc[0] += hsum(sums[0] + sums[1]);
         } else {
-            for v in sums.iter().flat_map(|v| v.as_slice()) {
+            for v in sums.iter().flat_map(SimdBase::as_slice) {
                 <Sum as Fold<f64>>::push(acc, *v, 1.0, 0);
             }
             let error = hsum(errors);
@@ -254,10 +254,7 @@ fn extremes<T: Order, const LARGEST: bool>(
 }
 
 /// What an empty segment gives: the end of the type.
-fn end<T: Element>(largest: bool) -> T
-where
-    T: Ends,
-{
+fn end<T: Element + Ends>(largest: bool) -> T {
     if largest { T::LOW } else { T::HIGH }
 }
 trait Ends: Sized {

@@ -388,3 +388,32 @@ def test_layers_under_autocast():
             low = model(x.bfloat16())
         assert y.dtype == torch.float32 and low.dtype == (torch.bfloat16 if name == "BatchNorm1d" else torch.float32)
         y.float().sum().backward()
+
+
+def test_what_moves_no_statistics_says_so_or_leaves_them() -> None:
+    for made in (np.asarray, torch.as_tensor):
+        x, few = made(np.arange(8.0).reshape(4, 2)), made(np.array([0.1, 0.2, 0.3, 0.1]))
+        mean, var = made(np.zeros(2)), made(np.ones(2))
+        norm.batch_norm(x, mean, var, training=True, sample_weight=few)
+        assert (mean != 0).all() and (var == 1).all()  # a sum of 0.7 has no unbiased variance: it was negative
+        before = mean + 0
+        norm.batch_norm(x, mean, var, training=True, sample_weight=0 * few)
+        assert (mean == before).all() and (var == 1).all()
+        with pytest.raises(TypeError, match="batch_norm: running_mean must be float64"):
+            norm.batch_norm(x, made(np.zeros(2, np.int64)), var, training=True)
+    for eps in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="rms_norm: eps must be finite"):
+            norm.rms_norm(np.ones((1, 2)), 2, eps=eps)
+
+
+def test_a_layer_without_bias_is_folded() -> None:
+    w, a, s = np.arange(6.0).reshape(2, 3), np.array([2.0, 3.0]), np.array([1.0, -1.0])
+    folded, bias = norm.fold(w, None, a, s)
+    assert (folded == w * a[:, None]).all() and (bias == s).all()
+
+
+def test_norms_without_a_counterpart_are_said() -> None:
+    model = nn.Sequential(nn.SyncBatchNorm(3), nn.LazyBatchNorm1d(), nn.LayerNorm(3))
+    made = tnn.convert(model, "norm")
+    assert made.converted == ("2",)
+    assert made.left == {"0": "a SyncBatchNorm stays torch's", "1": "a LazyBatchNorm1d stays torch's"}

@@ -297,7 +297,7 @@ def test_curves_are_those_of_masks():
             np.testing.assert_allclose(b, 2 * ((x @ gone.T) ** 2).sum(1).mean(), rtol=1e-11, atol=1e-14)
     assert prune.rd_curve(np.ones((0, 3)), [0.0, 1.0]).tolist() == [0, 0]
     for bad, word in (
-        (lambda: prune.rd_curve(w, [2.0]), "sparsity must be between"),
+        (lambda: prune.rd_curve(w, [2.0]), r"amounts\[0\] must be between"),
         (lambda: prune.rd_curve(w * np.nan, [0.5]), "w holds non-finite"),
         (lambda: prune.rd_curve(w, [0.5], hessian=np.eye(3)), "hessian must be"),
     ):
@@ -352,3 +352,17 @@ def test_what_clients_may_not_send():
         prune.fedtiny_send(np.full(4, np.nan), mask, 1)
     with pytest.raises(ValueError, match="fedtiny_count: step must be"):
         prune.fedtiny_count(11, 10, 5)
+
+
+def test_faults_of_lists_are_named() -> None:
+    ones = np.ones((2, 3))
+    with pytest.raises(TypeError, match=r"expert_align: expert\[0\] must be a NumPy array"):
+        prune.expert_align([ones], [torch.ones(2, 3)])
+    with pytest.raises(ValueError, match=r"expert_groups: logits\[0\] has no tokens"):
+        prune.expert_groups([np.ones(3)], [np.ones((0, 3))], 2)
+    with pytest.raises(ValueError, match=r"rd_curve: amounts\[1\] must be between 0 and 1"):
+        prune.rd_curve(ones, [0.5, 2])
+    with pytest.raises(ValueError, match=r"fedtiny_update: sent\[0\] holds non-finite"):
+        sent = [(np.array([np.nan]), np.array([1]))]
+        prune.fedtiny_update(np.ones(2), np.array([True, False]), sent, 1)
+    assert prune.lowrank_plus_sparse(np.diag([1e300, 2e300, 3e300]), 0, 2 / 3).kept.tolist() == [2]

@@ -199,3 +199,9 @@ def test_every_width_lies_right():
         layer = tnn.QuantConv2d.from_float(own, f"int{bits}-row")
         x = image(batch, 9, 4, 5)
         torch.testing.assert_close(layer(x), dense(layer, own)(x), rtol=1e-5, atol=1e-5)
+
+
+def test_an_image_smaller_than_its_mirror_is_refused() -> None:
+    layer = tnn.QuantConv2d.from_float(torch.nn.Conv2d(8, 6, 3, padding=4, padding_mode="reflect"), "int8-row")
+    with pytest.raises(ValueError, match=r"QuantConv2d: images of \(3, 3\) are too small for reflect padding"):
+        layer(torch.ones(1, 8, 3, 3))

@@ -697,3 +697,10 @@ def test_a_layer_bends_its_results_and_its_gradient(activation, scheme):
         torch.testing.assert_close(
             bent(image), AFTER[activation](tnn.QuantConv2d.from_float(conv, scheme, kind)(image))
         )
+
+
+def test_what_is_of_codes_goes_with_a_scale() -> None:
+    weight = quant.prepack(quant.encode(np.eye(8, dtype=np.float32), "int8-row"))
+    for name, value in (("output_zero_point", 3), ("output_dtype", "uint8")):
+        with pytest.raises(ValueError, match=f"packed_linear: {name} is of codes"):
+            quant.packed_linear(np.ones((1, 8), np.float32), weight, **{name: value})

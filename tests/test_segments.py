@@ -191,7 +191,7 @@ def test_what_does_not_fit_is_refused():
         ({"op": "median"}, "op must be one of"),
         ({"op": "max", "weight": np.ones(7), "dim": 0}, "takes no weight"),
         ({"labels": ids, "num_segments": 4, "dim": 0}, r"labels\[6\] is 4"),
-        ({"labels": ids[:5], "dim": 0}, "do not go along"),
+        ({"labels": ids[:5], "dim": 0}, "cannot go along"),
         ({"labels": ids, "dim": 0, "offsets": np.array([0, 7])}, "two ways"),
         ({"offsets": np.array([0, 5]), "dim": 0}, "rise from 0 to 7"),
         ({"offsets": np.array([0, 5, 3, 7]), "dim": 0}, "without falling"),
@@ -204,3 +204,19 @@ def test_what_does_not_fit_is_refused():
         reduce.segment_reduce(X, dim=0, labels=np.ones(7))
     with pytest.raises(TypeError, match="merge_moments: a must be Moments"):
         reduce.merge_moments((1, 2, 3), 4)
+
+
+def test_a_correction_of_the_whole() -> None:
+    x = np.array([1.0, 2.0, 4.0])
+    assert reduce.segment_reduce(x, "var", correction=1) == pytest.approx(x.var(ddof=1))
+    assert np.isnan(reduce.segment_reduce(x, "std", correction=3))
+
+
+def test_moments_that_are_none_are_named() -> None:
+    a, b = reduce.segment_moments(np.ones(3)), reduce.segment_moments(torch.ones(3))
+    with pytest.raises(TypeError, match=r"merge_moments: b.count must be a NumPy array like a.count, got Tensor"):
+        reduce.merge_moments(a, b)
+    with pytest.raises(TypeError, match=r"merge_moments: a.count must be a NumPy array like a.count, got float"):
+        reduce.merge_moments(reduce.Moments(1.0, 2.0, 3.0), a)
+    with pytest.raises(ValueError, match="num_segments must be positive, got -3"):
+        reduce.segment_reduce(np.ones(2), labels=np.zeros(2, np.int64), num_segments=-3)

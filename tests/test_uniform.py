@@ -58,3 +58,11 @@ def test_refused():
         nn.UniformDisk(0, 1.0)
     with pytest.raises(ValueError, match="UniformDisk: model"):
         nn.UniformDisk(2, 1.0, model="klein")
+
+
+def test_what_is_no_disk_or_no_point_of_it_is_refused() -> None:
+    for radius, c, error in ((float("inf"), 1.0, ValueError), (1.0, -1.0, ValueError), ("a", 1.0, TypeError)):
+        with pytest.raises(error, match="UniformDisk: "):
+            nn.UniformDisk(2, radius, c)
+    with pytest.raises(ValueError, match="UniformDisk: points of 2 coordinates are needed"):
+        nn.UniformDisk(2, 1.0).log_prob(torch.zeros(3))

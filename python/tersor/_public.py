@@ -130,7 +130,7 @@ class Door:
             self.calls_back |= said.startswith("Callable")
             at = i if p.kind is p.POSITIONAL_OR_KEYWORD else 1 << 30
             if kind in TYPES or kind in _A or kind == "out":
-                self.arrays.append((at, k, kind, p.default is None))
+                self.arrays.append((at, k, kind, p.default is None or said != str(p.annotation)))
                 if kind == "SparseMatrix":
                     self.matrices.append((at, k))
             else:

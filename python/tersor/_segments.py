@@ -110,11 +110,11 @@ def _beside(who: str, name: str, x: Array, dims: tuple[int, ...], t: Array) -> A
     if t.ndim == 1 and x.ndim != 1:
         if len(dims) != 1 or t.shape[0] != shape[dims[0]]:
             over = f"dim {dims} of x of shape {shape}"
-            raise ValueError(f"{who}: {name} of shape {tuple(t.shape)} do not go along {over}")
+            raise ValueError(f"{who}: {name} of shape {tuple(t.shape)} cannot go along {over}")
         t = t.reshape((-1 if t.shape[0] else 0, *(1,) * (x.ndim - 1 - dims[0])))
     own = tuple(t.shape)
     if len(own) > len(shape) or any(n not in (1, m) for n, m in zip(own[::-1], shape[::-1], strict=False)):
-        raise ValueError(f"{who}: {name} of shape {own} do not broadcast to x of shape {shape}")
+        raise ValueError(f"{who}: {name} of shape {own} cannot broadcast to x of shape {shape}")
     return t
 
 
@@ -122,6 +122,8 @@ def _number(who: str, labels: Array, given: int | None) -> int:
     if given is not None:
         if not integer(given):
             raise TypeError(f"{who}: num_segments must be an integer, got {type(given).__name__}")
+        if given <= 0:
+            raise ValueError(f"{who}: num_segments must be positive, got {given}")
         return int(given)
     if is_tensor(labels) and torch_module().compiler.is_compiling():
         raise ValueError(f"{who}: num_segments must be said where code is traced: it is the largest label and one")
@@ -223,4 +225,4 @@ def constants(x: Array, n: int, *values: float) -> list[Array]:
 
 def rounded_to(v: Array, x: Array) -> Array:
     """`v` in the type of `x`."""
-    return v.astype(x.dtype) if isinstance(v, np.ndarray) else v.to(x.dtype)
+    return v.to(x.dtype) if is_tensor(v) else np.asarray(v).astype(x.dtype)

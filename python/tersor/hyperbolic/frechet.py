@@ -97,6 +97,8 @@ def frechet_mean(
     one mean. The gradient is implicit, through the same Hessian, at the cost of one step; so are higher ones. Lou et al.,
     "Differentiating through the Fréchet Mean" (2020), has the gradient; the descent there is of first order.
     """
+    if not tol >= 0 or max_iter < 0:
+        raise ValueError(f"frechet_mean: tol and max_iter must not be negative, got {tol} and {max_iter}")
     points, w = _arguments("frechet_mean", x, weights, c)
     return project(rounded(_mean(points, w, c, tol, max_iter), x), c, eps)
 

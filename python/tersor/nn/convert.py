@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from tersor.checkpoint._parts import held
 from tersor.checkpoint._patterns import Patterns
@@ -129,7 +130,7 @@ def convert(
     codes, scheme = (None, scheme) if isinstance(scheme, str) else (dict(scheme), "int8-row")
     back = scheme == DENSE
     kinds: tuple[type[nn.Module], ...] = (nn.Linear,) if scheme == SPARSE else tuple(CODED)
-    kinds = tuple(OURS) if scheme == NORM else kinds
+    kinds = (*OURS, _NormBase) if scheme == NORM else kinds  # also those that have no counterpart: they are said
     kind = (QuantLinear, QuantConv2d, SparseLinear, *THEIRS) if back else kinds
     if type(model) in OURS or type(model) in THEIRS:
         raise TypeError(f"convert: model is a {type(model).__name__} itself; put it in a module")

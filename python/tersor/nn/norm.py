@@ -149,7 +149,8 @@ def exchanged(layer: Any) -> Any:
     """The same norm, torch's as ours and ours as torch's: with its own parameters, buffers, hooks and mode."""
     kind = OURS.get(type(layer)) or THEIRS.get(type(layer))
     if kind is None:
-        raise TypeError(f"a {type(layer).__name__} of its own class")
+        torchs = type(layer).__module__.startswith("torch.")
+        raise TypeError(f"a {type(layer).__name__} " + ("stays torch's" if torchs else "of its own class"))
     if "forward" in vars(layer):
         raise TypeError("a forward of its own")
     if getattr(layer, "track_running_stats", False) and isinstance(layer, nn.modules.instancenorm._InstanceNorm):

@@ -217,6 +217,12 @@ class QuantConv2d(Product):
         if not any(self._pads):
             return x
         mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        left, right, top, bottom = self._pads
+        short = {"reflect": 1, "circular": 0}.get(mode)  # by how much a pad must be less than the image
+        if short is not None and (max(left, right) + short > x.shape[-1] or max(top, bottom) + short > x.shape[-2]):
+            raise ValueError(
+                f"QuantConv2d: images of {tuple(x.shape[2:])} are too small for {mode} padding by {self.padding}"
+            )
         return nn.functional.pad(x, self._pads, mode)
 
     @property

@@ -46,7 +46,8 @@ class UniformDisk(Distribution):
     Raises
     ------
     ValueError
-        If dim or radius is not positive (not asked under ``validate_args=False``), or the model is unknown.
+        If dim or radius is not positive or not finite, or c is negative (not asked under ``validate_args=False``), or the
+        model is unknown, or points have another number of coordinates.
 
     Notes
     -----
@@ -75,10 +76,19 @@ class UniformDisk(Distribution):
             raise ValueError(f"UniformDisk: dim must be positive, got {dim}")
         if model not in MODELS:
             raise ValueError(f"UniformDisk: model must be one of {list(MODELS)}, got {model!r}")
+        if isinstance(radius, bool) or not isinstance(radius, (int, float, Tensor)):
+            raise TypeError(f"UniformDisk: radius must be a number or a tensor, got {type(radius).__name__}")
+        if isinstance(c, Tensor) and c.ndim:
+            raise ValueError(f"UniformDisk: c must be one number, got shape {tuple(c.shape)}")
         self.given, self.model = c, model
         self.radius = radius if isinstance(radius, Tensor) else torch.tensor(float(radius))
-        if validate_args is not False and not torch.compiler.is_compiling() and not bool((self.radius > 0).all()):
-            raise ValueError("UniformDisk: radius must be positive")
+        if not self.radius.is_floating_point():
+            raise TypeError(f"UniformDisk: radius must be of floats, got {self.radius.dtype}")
+        if validate_args is not False and not torch.compiler.is_compiling():
+            if not bool(((self.radius > 0) & self.radius.isfinite()).all()):
+                raise ValueError("UniformDisk: radius must be positive and finite")
+            if not isinstance(c, nn.Module) and not 0 <= float(c) < math.inf:
+                raise ValueError(f"UniformDisk: c must be finite and not negative, got {float(c)}")
         super().__init__(self.radius.shape, torch.Size((dim,)), validate_args=validate_args)
 
     @property
@@ -130,9 +140,13 @@ class UniformDisk(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the density at points [..., d], by volume; minus infinity out of the disk."""
+        (d,), c = self.event_shape, self.c
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise TypeError(f"UniformDisk: value must be a tensor of floats, got {type(value).__name__}")
+        if value.ndim < 1 or value.shape[-1] != d:
+            raise ValueError(f"UniformDisk: points of {d} coordinates are needed, got shape {tuple(value.shape)}")
         if self._validate_args:
             self._validate_sample(value)
-        (d,), c = self.event_shape, self.c
         sphere = math.log(2) + d / 2 * math.log(math.pi) - math.lgamma(d / 2)
         density = -sphere - log_volume(self.radius.double(), c, d)
         r = MODELS[self.model].dist0(value.double(), c)

@@ -49,7 +49,7 @@ def as_affine(
     return scale + skip if skip else scale, shift
 
 
-def fold(weight: Array, bias: Array, scale: Array, shift: Array, side: str = "after") -> tuple[Any, Any]:
+def fold(weight: Array, bias: Array | None, scale: Array, shift: Array, side: str = "after") -> tuple[Any, Any]:
     r"""A linear layer or convolution with an affine map of its outputs ("after") or of its inputs ("before") in it.
 
     After: :math:`W \leftarrow \mathrm{diag}(a)W`, :math:`b \leftarrow a b + s`; before: :math:`W \leftarrow W\mathrm{diag}(a)`,

@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tersor._arrays import Array, Labels, Number, Weight
+import numpy as np
+
+from tersor._arrays import FLOATS, Array, Labels, Number, Weight, dtype_name
+from tersor._reference import xp
 from tersor.norm._arguments import alike, checked_eps, last_axes
 from tersor.norm._ops import MODES, _standardize
 from tersor.norm.standard import standardize
@@ -210,7 +213,8 @@ def batch_norm(
     alpha : float in [0, 1], optional
         Outside training, the share of the running statistics; the rest are those of the batch, with their gradient.
     sample_weight : floats that broadcast to x, or one for each sample, optional
-        How much an element counts in the batch's statistics.
+        How much an element counts in the batch's statistics. Where all weights are 0 no statistics are moved, where their sum
+        is 1 or less no variance: there is no unbiased one.
 
     Returns
     -------
@@ -237,6 +241,8 @@ def batch_norm(
     c, eps = _channels(who, x), checked_eps(who, eps)
     running = (running_mean, running_var)
     for name, p in zip(("running_mean", "running_var"), running, strict=True):
+        if p is not None and dtype_name(p.dtype) not in FLOATS:
+            raise TypeError(f"{who}: {name} must be {', '.join(FLOATS)}, got {dtype_name(p.dtype)}")
         if p is not None and tuple(p.shape) != (c,):
             raise ValueError(f"{who}: {name} must have shape {(c,)}, got {tuple(p.shape)}")
     if (running_mean is None) != (running_var is None):
@@ -261,17 +267,20 @@ def batch_norm(
         x, *affine, None, sample_weight, *fixed, 2, 0, MODES["var"], eps, 0.0, share, False
     )
     if training and running_mean is not None and size:
-        _moved(running_mean, mean.reshape(c), momentum)
-        _moved(running_var, (var * (count / (count - 1))).reshape(c), momentum)
+        seen, spread = count.reshape(c) > 0, count.reshape(c) > 1
+        free = xp.where(spread, count.reshape(c) - 1, 1.0)
+        _moved(running_mean, mean.reshape(c), seen, momentum)
+        _moved(running_var, var.reshape(c) * (count.reshape(c) / free), spread, momentum)
     return y
 
 
-def _moved(running: Any, seen: Any, momentum: float) -> None:
-    """Moves running statistics towards those of a batch, in place."""
+def _moved(running: Any, seen: Any, known: Any, momentum: float) -> None:
+    """Moves running statistics towards those of a batch, in place, where it knows them."""
     if hasattr(seen, "detach"):
-        running.lerp_(seen.detach().to(running.dtype), momentum)
+        seen = seen.detach().to(running.dtype)
+        running.lerp_(xp.where(known, seen, running), momentum)
     else:
-        running += (momentum * (seen - running)).astype(running.dtype)
+        running += (momentum * (np.where(known, seen, running) - running)).astype(running.dtype)
 
 
 def region_norm(x: Array, mask: Labels, weight: Weight = None, bias: Weight = None, eps: float = 1e-5) -> Array:

@@ -15,7 +15,7 @@ from tersor._arrays import Weight, dtype_name
 from tersor._op import op
 from tersor._reference import Array, dot, there
 from tersor._sample import Draw
-from tersor.norm._arguments import last_axes
+from tersor.norm._arguments import checked_eps, last_axes
 
 __all__ = ["rms_norm"]
 
@@ -94,7 +94,7 @@ def rms_norm(
     TypeError
         If x is no float array, or weight neither of its type nor float32 beside 16 bits.
     ValueError
-        If shapes do not go together.
+        If shapes do not go together, or ``eps`` is negative or not finite.
 
     Notes
     -----
@@ -117,11 +117,10 @@ def rms_norm(
         raise ValueError(f"rms_norm: weight has shape {tuple(weight.shape)}, normalized_shape is {shape}")
     if eps is None:
         eps = _EPS.get(dtype_name(x.dtype), 2.0**-23)
-    elif isinstance(eps, bool) or not isinstance(eps, (int, float)):
-        raise TypeError(f"rms_norm: eps must be a number, got {type(eps).__name__}")
+    eps = checked_eps("rms_norm", eps)
     keywords: dict[str, Any] = {} if out is None else {"out": out}
     if n == 1:
-        return _rms_norm(x, weight, float(eps), **keywords)
+        return _rms_norm(x, weight, eps, **keywords)
     rows = (*x.shape[:-n], math.prod(shape))
     flat = None if weight is None else weight.reshape(-1)
     if out is not None:
@@ -130,5 +129,5 @@ def rms_norm(
         if not (out.flags.c_contiguous if isinstance(out, np.ndarray) else out.is_contiguous()):
             raise ValueError("rms_norm: out must be C-contiguous")
         keywords = {"out": out.reshape(rows)}
-    y = _rms_norm(x.reshape(rows), flat, float(eps), **keywords).reshape(x.shape)
+    y = _rms_norm(x.reshape(rows), flat, eps, **keywords).reshape(x.shape)
     return y if out is None else out

@@ -24,12 +24,12 @@ T = TypeVar("T")
 EVERY = (1 << 63) - 1
 
 
-def share(sparsity: float, n: int, rounding: str = "round") -> int:
+def share(sparsity: float, n: int, rounding: str = "round", name: str = "sparsity") -> int:
     """How many of n weights a sparsity prunes: the float product, rounded (half to even), or cut, or the next integer."""
     if isinstance(sparsity, bool) or not isinstance(sparsity, (int, float, np.floating, np.integer)):
-        raise TypeError(f"sparsity must be a number, got {sparsity!r}")
+        raise TypeError(f"{name} must be a number, got {sparsity!r}")
     if not 0 <= sparsity <= 1:
-        raise ValueError(f"sparsity must be between 0 and 1, got {sparsity}")
+        raise ValueError(f"{name} must be between 0 and 1, got {sparsity}")
     whole: dict[str, Callable[[float], int]] = {"round": round, "floor": math.floor, "ceil": math.ceil}
     return min(whole[rounding](float(sparsity) * n), n)
 

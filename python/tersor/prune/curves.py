@@ -71,7 +71,7 @@ def rd_curve(w: Array, amounts: Sequence[float], *, hessian: Number | None = Non
     n = int(np.prod(v.shape, dtype=np.int64))
     if not bool(xp.isfinite(v).all()):
         raise ValueError(f"{who}: w holds non-finite values")
-    counts = [share(float(s) if hasattr(s, "item") else s, n) for s in amounts]
+    counts = [share(float(s) if hasattr(s, "item") else s, n, name=f"amounts[{i}]") for i, s in enumerate(amounts)]
     if hessian is not None and (v.ndim != 2 or tuple(getattr(hessian, "shape", ())) != (v.shape[1],) * 2):
         shape = tuple(getattr(hessian, "shape", ()))
         raise ValueError(f"{who}: hessian must be [in, in] of w [out, in], got {shape} and {tuple(v.shape)}")

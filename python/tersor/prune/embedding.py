@@ -101,7 +101,7 @@ def prefix_mask(e: Array, dims: Integers) -> Array:
     ----------
     e : array or tensor [..., d], float64, float32, float16 or bfloat16
     dims : integer array or tensor that goes with the rows [...]
-        k, from 0 to d; what is beyond is all of the row.
+        k, from 0 to d; what is beyond is all of the row, what is below nothing of it.
 
     Returns
     -------

@@ -81,6 +81,10 @@ def expert_align(reference: Sequence[Any], expert: Sequence[Any], *, axes: Seque
             raise ValueError(f"{who}: reference[{i}] has shape {tuple(r.shape)}, expert[{i}] {tuple(w.shape)}")
         if not -r.ndim <= axis < r.ndim:
             raise ValueError(f"{who}: axes[{i}] must be an axis of an array of shape {tuple(r.shape)}, got {axis}")
+        for name, v in (("reference", r), ("expert", w)):
+            if is_tensor(v) != is_tensor(one[0]):
+                like = "a torch tensor" if is_tensor(one[0]) else "a NumPy array"
+                raise TypeError(f"{who}: {name}[{i}] must be {like} like reference[0], got {type(v).__name__}")
         a, b = _matrix(r, axis), _matrix(w, axis)
         if not isinstance(total, float) and total.shape[0] != a.shape[0]:
             raise ValueError(f"{who}: reference[{i}] has {a.shape[0]} hidden units, those before it {total.shape[0]}")
@@ -141,6 +145,10 @@ def expert_groups(usage: Sequence[Any], logits: Sequence[Any], groups: int) -> l
                 f"{who}: usage[{i}] must be [experts] and logits[{i}] [tokens, experts], "
                 f"got {tuple(f.shape)} and {tuple(z.shape)}"
             )
+        if not z.shape[0]:
+            raise ValueError(f"{who}: logits[{i}] has no tokens, its shape is {tuple(z.shape)}")
+        if is_tensor(f) != is_tensor(counts[0]) or is_tensor(z) != is_tensor(counts[0]):
+            raise TypeError(f"{who}: usage[{i}] and logits[{i}] must be of one library, that of usage[0]")
         if not bool((f >= 0).all() & xp.isfinite(f).all()):
             raise ValueError(f"{who}: usage[{i}] must be finite and not negative")
         if not bool(xp.isfinite(z).all()):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import Mask, dtype_name, is_tensor
-from tersor._reference import wide
+from tersor._reference import wide, xp
 from tersor._values import check_dense, check_values
 from tersor.prune.regrow import swapped
 from tersor.prune.topk import topk_rows
@@ -173,7 +173,7 @@ def fedtiny_update(
     pairs = list(sent)
     shares = [1.0] * len(pairs) if counts is None else [float(c) for c in counts]
     if len(shares) != len(pairs) or any(not 0 <= c < math.inf for c in shares) or (pairs and not sum(shares) > 0):
-        raise ValueError(f"{who}: counts must be {len(pairs)} numbers that are not negative, got {counts}")
+        raise ValueError(f"{who}: counts must be {len(pairs)} numbers, not negative and not all 0, got {counts}")
     flat = mask.reshape(-1)
     if is_tensor(w):
         import torch
@@ -206,6 +206,8 @@ def _pair(who: str, i: int, pair: Any, mask: Array) -> tuple[Array, Array]:
         )
     if len(set(indices.tolist())) < len(indices):
         raise ValueError(f"{who}: sent[{i}] has an index twice")
+    if not bool(xp.isfinite(values).all()):
+        raise ValueError(f"{who}: sent[{i}] holds non-finite values")
     if bool(mask[indices].any()):
         raise ValueError(f"{who}: sent[{i}] has gradients of weights that are kept")
     return values, indices

@@ -92,12 +92,19 @@ def lowrank_plus_sparse(w: Array, ratio: float, sparsity: float, *, scores: Arra
     n, m = v.shape
     if scores is not None and tuple(scores.shape) != (n,):
         raise ValueError(f"{who}: scores has shape {tuple(scores.shape)}, w {n} rows")
+    if scores is not None and not bool(xp.isfinite(scores).all()):
+        raise ValueError(f"{who}: scores holds non-finite values")
     rank = min(int(-(-ratio * n * m // max(n + m, 1))), n, m)
     svd = _svd(v)
     u, s, t = svd[0][:, :rank], xp.sqrt(svd[1][:rank]), svd[2][:rank]
     left, right = rounded(u * s, w), rounded(s[:, None] * t, w)
     rest = v - wide(left) @ wide(right)
-    worth = xp.sqrt((rest * rest).sum(1)) if scores is None else scores.detach() if is_tensor(scores) else scores
+    if scores is None:  # of norms the order alone is asked, which is that of rows of any size
+        size = abs(rest).max() if n and m else 1.0
+        near = rest / xp.where(size > 0, size, 1.0) if n and m else rest
+        worth = (near * near).sum(1)
+    else:
+        worth = scores.detach() if is_tensor(scores) else scores
     (mask,) = global_masks([worth], k=share(sparsity, n), scores=[worth])
     places = mask.nonzero()
     kept = places[:, 0] if is_tensor(mask) else places[0]

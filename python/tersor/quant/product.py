@@ -56,6 +56,7 @@ def packed_linear(
         With it results become codes, :math:`\mathrm{clamp}(\mathrm{round}(y/s) + z, lo, hi)`, as `quantize` makes them of
         float32 (float64 of float64): what `int8_matmul` goes on with.
     output_zero_point : int
+        With output_scale, as is output_dtype.
     output_dtype : str, type or (int, int)
         As of `quantize`.
     out : array or tensor, optional
@@ -113,7 +114,15 @@ def packed_linear(
     keywords: dict[str, Any] = {} if out is None else {"out": out}
     sizes = (outs, inputs, weight.bits, weight.groups, weight.affine, integers)
     arrays = (x, weight.panels, bias, weight.table)
-    if output_scale is not None:
+    if output_scale is None:
+        codes: tuple[tuple[str, Any, Any], ...] = (
+            ("output_zero_point", output_zero_point, 0),
+            ("output_dtype", output_dtype, "int8"),
+        )
+        for of, given, plain in codes:
+            if not isinstance(given, type(plain)) or given != plain:
+                raise ValueError(f"{name}: {of} is of codes, which need an output_scale, got {given!r}")
+    else:
         if out is not None:
             raise ValueError(f"{name}: out does not go with output_scale: codes are made apart")
         lo, hi = code_range(output_dtype, name)

@@ -191,6 +191,14 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
     for name, m in (("a", a), ("b", b)):
         if not isinstance(m, Moments):
             raise TypeError(f"merge_moments: {name} must be Moments, got {type(m).__name__}")
+        for field, v in zip(m._fields, m, strict=True):
+            if is_tensor(v) != is_tensor(a.count) or not hasattr(v, "dtype"):
+                like = f"{'a torch tensor' if is_tensor(a.count) else 'a NumPy array'} like a.count"
+                raise TypeError(f"merge_moments: {name}.{field} must be {like}, got {type(v).__name__}")
+            if tuple(v.shape) != tuple(m.count.shape):
+                raise ValueError(
+                    f"merge_moments: {name}.{field} is of shape {tuple(v.shape)}, {name}.count of {tuple(m.count.shape)}"
+                )
     if tuple(a.count.shape) != tuple(b.count.shape):
         raise ValueError(f"merge_moments: a is of shape {tuple(a.count.shape)}, b of {tuple(b.count.shape)}")
     w = a.count + b.count

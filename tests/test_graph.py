@@ -185,6 +185,22 @@ def test_hypergraphs_and_paths_of_relations():
         (lambda: graph.adjacency(A, n=3), ValueError, "n is 3, the graph has 12"),
         (lambda: graph.adjacency((np.array([0, 2, 1]), np.array([0]), np.array([], int))), ValueError, "2 and then 1"),
         (lambda: graph.adjacency((np.array([0, 1]), np.array([4]), np.array([0]))), ValueError, r"indices\[0\] = 4"),
+        (
+            lambda: graph.adjacency(EDGES, weights=WEIGHTS * 1j),
+            TypeError,
+            "weights must be real numbers, got complex128",
+        ),
+        (lambda: graph.adjacency(sp.csr_array(np.eye(2) * 1j)), TypeError, "A must be real numbers, got complex128"),
+        (
+            lambda: graph.adjacency(torch.eye(2).cfloat().to_sparse()),
+            TypeError,
+            "A must be real numbers, got complex64",
+        ),
+        (
+            lambda: graph.adjacency(nx.Graph([(0, 1, {"w": None})]), weights="w"),
+            TypeError,
+            r"'w' of the edge \(0, 1\) must be a number, got None",
+        ),
         (lambda: graph.propagate(A, X, -1), ValueError, "K must not be negative, got -1"),
         (lambda: graph.propagate(A, X, 1.5), TypeError, "K must be an integer"),
         (lambda: graph.propagate(A, X[:5], 1), ValueError, r"\(5, 5\).*12 nodes"),
@@ -282,6 +298,10 @@ def test_properties_take_the_last_numbers():
         ({"s": 0.5}, ValueError, "0.5"),
         ({"property_ratio": 2}, ValueError, "property_ratio"),
         ({"properties": np.ones((3, 2))}, ValueError, r"\[30, f\], got \(3, 2\)"),
+        ({"property_ratio": 0.5}, ValueError, "property_ratio is 0.5, and there are no properties"),
+        ({"properties": np.ones((30, 2))}, ValueError, "must leave properties one of the 8 numbers"),
+        ({"alpha": np.nan}, ValueError, "alpha must be finite, got nan"),
+        ({"self_influence": np.inf}, ValueError, "self_influence must be finite, got inf"),
         ({"node_keys": np.arange(3)}, ValueError, r"\(30,\), got \(3,\)"),
         ({"node_keys": np.ones(30)}, TypeError, "float64"),
         ({"seed": -1}, ValueError, "-1"),
@@ -294,3 +314,9 @@ def test_what_fastrp_refuses_is_named(options, kind, words):
         graph.fastrp(sp.csr_array(-np.eye(2)), 8)
     with pytest.raises(ValueError, match="dim must be positive, got 0"):
         graph.fastrp(sp.csr_array(SIMPLE), 0)
+
+
+def test_no_nodes_have_no_vectors():
+    none = sp.csr_array((0, 0))
+    assert graph.fastrp(none, 4).shape == (0, 12) and graph.fastrp(none, 4, [1, 1], variant="gds").shape == (0, 4)
+    assert graph.fastrp(torch.zeros(2, 0, dtype=torch.long), 4, self_influence=1.0).shape == (0, 16)

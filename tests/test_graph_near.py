@@ -189,6 +189,13 @@ def test_the_example_says_what_it_claims():
         (lambda: graph.cn_pool(A, U, V, np.ones((3, 2))), ValueError, r"\[40, d\], got shape \(3, 2\)"),
         (lambda: graph.edge_attention(A, *np.ones((3, 9, 2))), ValueError, "beside 40 nodes"),
         (lambda: graph.edge_attention(A, *np.ones((3, N, 2)), clamp=0), ValueError, "clamp must be positive, got 0"),
+        (lambda: graph.cn_pool(A, U, V, np.ones((40, 2)), complete=3), TypeError, "a function or None, got int"),
+        (
+            lambda: graph.cn_pool(A, U, V, np.ones((40, 2)), complete=lambda a, _: np.ones(len(a), "f4")),
+            TypeError,
+            "complete must give a ndarray of float64 like X, got a ndarray of float32",
+        ),
+        (lambda: graph.ncnc_weights(np.ones(2), scale=np.inf), ValueError, "scale must be finite, got inf"),
         (lambda: graph.ncnc_weights(np.ones(2), pt=2), ValueError, "pt must be between 0 and 1, got 2"),
         (lambda: graph.knn(np.ones((3, 2)), 1, "l1"), ValueError, "'l1'"),
         (lambda: graph.knn(np.ones((3, 2)), -1), ValueError, "k must not be negative, got -1"),
@@ -207,3 +214,22 @@ def test_the_example_says_what_it_claims():
 def test_what_is_refused_is_named(call, kind, words):
     with pytest.raises(kind, match=words):
         call()
+
+
+def test_cosines_of_any_size_and_of_none():
+    s = sp.csr_array(np.array([[1e200, 1e200], [1e200, 0], [1e-200, 1e-200], [np.nan, 1], [0, 0]]))
+    u, v = np.array([0, 0, 1, 0, 0]), np.array([1, 2, 2, 3, 4])
+    got = graph.edge_cosine(s, u, v)
+    np.testing.assert_allclose(got, [0.5**0.5, 1, 0.5**0.5, np.nan, 0], rtol=1e-15)
+
+
+@pytest.mark.filterwarnings("error")
+def test_weights_of_scores_that_are_sure():
+    p = np.array([-1e3, 1e3, 3.0])
+    np.testing.assert_allclose(graph.ncnc_weights(p), [0, 1, 1 / 3], rtol=1e-15)
+    assert graph.ncnc_weights(p, pt=0).tolist() == [0, 0, 0] and graph.ncnc_weights(torch.tensor(p), pt=0).sum() == 0
+
+
+def test_many_nodes_without_edges_have_places():
+    vectors, values, residuals = graph.laplacian_pe(sp.csr_array((600, 600)), 2)
+    assert values.tolist() == [1, 1] and not residuals.any() and (vectors.T @ vectors == np.eye(2)).all()

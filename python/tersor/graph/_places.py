@@ -73,12 +73,14 @@ def _of_matrix(who: str, graph: Any) -> Places:
         return Places(np.repeat(np.arange(n), np.diff(indptr)), cols, graph._data, n)
     if hasattr(graph, "tocsr"):
         a = graph.tocoo()
+        real(who, "A", a.data)
         return Places(np.asarray(a.row, np.int64), np.asarray(a.col, np.int64), a.data, n)
     if graph.dense_dim():
         raise ValueError(
             f"{who}: the matrix of a graph has two sparse axes, got a tensor of shape {tuple(graph.shape)}"
         )
     a = graph.to_sparse_coo()
+    real(who, "A", a)
     rows, cols = held(who, "A", a._indices(), INTEGERS)
     return Places(rows, cols, a._values(), n)
 
@@ -90,12 +92,25 @@ def _of_network(who: str, graph: Any, weights: Any, flow: str) -> Places:
             f"{who}: weights of a networkx graph must be the name of an attribute, got {type(weights).__name__}"
         )
     number = {node: i for i, node in enumerate(graph)}
-    listed = [(number[u], number[v], d.get(weights, 1)) for u, v, d in graph.edges(data=True)]
+    listed = [(number[u], number[v]) for u, v in graph.edges()]
     source, target = (np.array([e[i] for e in listed], np.int64) for i in (0, 1))
-    values = None if weights is None else np.array([e[2] for e in listed], np.float64)
+    values = None if weights is None else np.array(_attributes(who, graph, weights), np.float64)
     rows, cols = (target, source) if flow == FLOWS[0] else (source, target)
     found = Places(rows, cols, values, len(number))
     return found if graph.is_directed() else both_ways(found)
+
+
+def _attributes(who: str, graph: Any, name: str) -> list[float]:
+    """An attribute of every edge, 1 where it has none."""
+    values = []
+    for u, v, value in graph.edges(data=name, default=1):
+        try:
+            values.append(float(value))
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{who}: weights: {name!r} of the edge {(u, v)!r} must be a number, got {value!r}"
+            ) from None
+    return values
 
 
 def _of_rows(who: str, graph: Any, weights: Array, flow: str) -> Places:
@@ -161,9 +176,16 @@ def _weights(who: str, weights: Array, edges: int) -> Array:
         raise TypeError(f"{who}: weights must be a NumPy array or a torch tensor, got {type(weights).__name__}")
     ordinary(who, ": weights", weights)
     check_order(who, "weights", weights)
+    real(who, "weights", weights)
     if tuple(weights.shape) != (edges,):
         raise ValueError(f"{who}: weights must have shape ({edges},), one of each edge, got {tuple(weights.shape)}")
     return weights
+
+
+def real(who: str, name: str, x: Array) -> None:
+    """Numbers with one part; that of another would be lost."""
+    if x.is_complex() if is_tensor(x) else x.dtype.kind in "cOSUmM":
+        raise TypeError(f"{who}: {name} must be real numbers, got {dtype_name(x.dtype)}")
 
 
 def both_ways(p: Places) -> Places:

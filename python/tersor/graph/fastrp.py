@@ -84,7 +84,8 @@ def fastrp(
     TypeError
         If A is no graph, or an argument of another type.
     ValueError
-        If a weight of an edge is negative or not finite, dim or s is out of range, a word is unknown, or lengths disagree.
+        If a weight of an edge is negative or not finite, dim or s is out of range, a word is unknown, lengths disagree, or
+        there are properties without a share or a share without properties.
 
     Notes
     -----
@@ -109,6 +110,11 @@ def fastrp(
         raise ValueError(f"fastrp: dim must be positive, got {k}")
     if not 0 <= property_ratio <= 1:
         raise ValueError(f"fastrp: property_ratio must be between 0 and 1, got {property_ratio}")
+    for name, value in (("alpha", alpha), ("self_influence", self_influence)):
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"fastrp: {name} must be finite, got {value}")
+    if properties is None and property_ratio:
+        raise ValueError(f"fastrp: property_ratio is {property_ratio}, and there are no properties")
     hops = _hops(weights, gds)
     a = (
         matrix("fastrp", A, "float32" if not isinstance(A, SparseMatrix) else None, flow="target_to_source")
@@ -125,6 +131,10 @@ def fastrp(
     bad = np.flatnonzero(~((a._data >= 0) & (a._data < math.inf)))
     if len(bad):
         raise ValueError(f"fastrp: weights must be finite and not negative, got {a._data[bad[0]]} (entry {bad[0]})")
+    if not n:
+        parts_of_none = 1 if hops is not None else 3 + (self_influence != 0)
+        empty = np.zeros((0, parts_of_none * k), np.float32)
+        return empty if isinstance(of, np.ndarray) else _tensor(empty, of)
     degree = _degrees(a, gds)
     start = E = None
     base = k - int(k * property_ratio) if properties is not None else k
@@ -233,7 +243,9 @@ def _start(
             raise ValueError(f"fastrp: properties must have shape [{n}, f], got {f.shape}")
         if not np.isfinite(f).all():
             raise ValueError("fastrp: properties hold non-finite values")
-        if base < random.k and f.shape[1]:
+        if base == random.k:
+            raise ValueError(f"fastrp: property_ratio must leave properties one of the {base} numbers or more")
+        if f.shape[1]:
             mixed = KINDS["Projection"](f.shape[1], random.k, "sparse", seed=seed, stream=1, s=3.0).rows(base, random.k)
             E[:, base:] = mixed(np.ascontiguousarray(f, np.float32))
     return E

@@ -71,7 +71,9 @@ def laplacian_pe(A: Any, k: int) -> Encoding:
             f"laplacian_pe: the matrix must be symmetric, A[{i}, {j}] = {s[i, j]:g}, A[{j}, {i}] = {s[j, i]:g}"
         )
     m = scaled("laplacian_pe", a, "sym", False)
-    if n <= DENSE or k + 1 >= n - 1:
+    if n > DENSE and not s.count_nonzero():  # in which ARPACK finds nothing to begin with
+        values, vectors = np.ones(k + 1), np.eye(n, k + 1)
+    elif n <= DENSE or k + 1 >= n - 1:
         values, vectors = np.linalg.eigh(np.eye(n) - (lambda d: (d + d.T) / 2)(m.to_dense()))
     else:
         from scipy.sparse.linalg import eigsh

@@ -3,16 +3,18 @@ loop puts u into its own."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tersor._arrays import INTEGERS, Array, is_tensor
+from tersor._arrays import INTEGERS, Array, dtype_name, is_tensor
 from tersor._host import answer, held
 from tersor._matrix import KINDS
 from tersor._values import check_values
 from tersor.graph._operators import _meet_count, _meet_fill, _row_dots
+from tersor.graph._places import real
 from tersor.graph.adjacency import matrix
 
 BOTH, FIRST, SECOND = 0, 1, 2
@@ -58,6 +60,7 @@ def _rows(who: str, S: Any) -> Any:
     """Rows of features, of any shape."""
     if hasattr(S, "tocsr"):
         s = S.tocsr()
+        real(who, "S", s.data)
         kind = s.data.dtype if s.data.dtype in (np.float32, np.float64) else np.float64
         return KINDS["CSR"](s.data.astype(kind), s.indices, s.indptr, s.shape)
     if hasattr(S, "_pattern"):
@@ -152,6 +155,8 @@ def cn_pool(A: Any, u: Any, v: Any, X: Array, *, complete: Callable[[Any, Any], 
     2·d operations for each common neighbour. Wang, Yang, Zhang, "Neural common neighbor with completion" (2024).
     """
     check_values("cn_pool", "X", X)
+    if complete is not None and not callable(complete):
+        raise TypeError(f"cn_pool: complete must be a function or None, got {type(complete).__name__}")
     pairs = _Pairs("cn_pool", A, u, v)
     if X.ndim != 2 or X.shape[0] != pairs.n:
         raise ValueError(f"cn_pool: X must be [{pairs.n}, d], got shape {tuple(X.shape)}")
@@ -163,6 +168,11 @@ def cn_pool(A: Any, u: Any, v: Any, X: Array, *, complete: Callable[[Any, Any], 
         ends = np.repeat(other.astype(np.int64), np.diff(offsets))
         w = complete(*(answer(x, X) for x in (ends, ids)))
         check_values("cn_pool", "what complete gives", w)
+        if is_tensor(w) != is_tensor(X) or w.dtype != X.dtype:
+            raise TypeError(
+                f"cn_pool: complete must give a {type(answer(ids, X)).__name__} of {dtype_name(X.dtype)} like X, "
+                f"got a {type(w).__name__} of {dtype_name(w.dtype)}"
+            )
         if tuple(w.shape) != (len(ids),):
             raise ValueError(f"cn_pool: complete must give {len(ids)} weights, got shape {tuple(w.shape)}")
         y = y + _pooled(ids, offsets, w, X)
@@ -195,15 +205,23 @@ def ncnc_weights(p: Array, *, alpha: float = 1.0, scale: float = 5.0, offset: fl
     TypeError
         If p is no array of a float type.
     ValueError
-        If pt is not within 0 and 1.
+        If pt is not within 0 and 1, or another number not finite.
     """
     check_values("ncnc_weights", "p", p)
     if not 0 <= pt <= 1:
         raise ValueError(f"ncnc_weights: pt must be between 0 and 1, got {pt}")
-    z = scale * (p - offset)
-    p0 = z.sigmoid() if is_tensor(z) else 1 / (1 + np.exp(-z))
-    y = alpha * pt * p0 / (pt * p0 + 1 - p0)
-    return y if is_tensor(p) else np.asarray(y).astype(p.dtype)
+    for name, value in (("alpha", alpha), ("scale", scale), ("offset", offset)):
+        if not is_tensor(value) and not math.isfinite(value):
+            raise ValueError(f"ncnc_weights: {name} must be finite, got {value}")
+    # t σ(z)/(t σ(z) + 1 - σ(z)) is σ(z + ln t), which loses nothing where σ is near 0 or 1
+    t: Any = pt
+    shift = t.log() if is_tensor(t) else math.log(t) if t else -math.inf
+    if is_tensor(p):
+        wide = p.float() if p.dtype.itemsize == 2 else p
+        return (alpha * (scale * (wide - offset) + shift).sigmoid()).to(p.dtype)
+    z = scale * (p.astype(np.float32 if p.dtype.itemsize == 2 else p.dtype) - offset) + shift
+    small = np.exp(-np.abs(z))
+    return np.asarray(alpha * np.where(z < 0, small, 1) / (1 + small)).astype(p.dtype)
 
 
 def edge_jaccard(S: Any, u: Any, v: Any) -> Array:
@@ -248,8 +266,18 @@ def edge_cosine(S: Any, u: Any, v: Any) -> Array:
     """
     pairs = _Pairs("edge_cosine", S, u, v, square=False)
     data = held("edge_cosine", "S", pairs.values).astype(np.float64)
+    data = _levelled(data, pairs.indptr)
     every = np.arange(pairs.n, dtype=pairs.indptr.dtype)
     norms = np.sqrt(_row_dots(data, pairs.indices, pairs.indptr, every, every))
     size = norms[pairs.u] * norms[pairs.v]
     dots = _row_dots(data, pairs.indices, pairs.indptr, pairs.u, pairs.v)
-    return answer(np.where(size > 0, dots / np.where(size > 0, size, 1), 0.0), u)
+    return answer(np.where(size == 0, 0.0, dots / np.where(size == 0, 1, size)), u)
+
+
+def _levelled(data: np.ndarray, indptr: np.ndarray) -> np.ndarray:
+    """Rows times powers of two, so that the largest number of each is near 1: no square is too large or too small."""
+    rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    most = np.zeros(len(indptr) - 1)
+    np.fmax.at(most, rows, np.abs(data))
+    exponents = np.frexp(np.where(np.isfinite(most), most, 0))[1]
+    return np.ldexp(data, -exponents[rows])

@@ -397,7 +397,7 @@ def test_jl_dim():
     for n in (1, 2, 50, 10**9):
         for eps in (0.01, 0.3, 0.99):
             assert jl_dim(n, eps, compat="sklearn") == johnson_lindenstrauss_min_dim(n, eps=eps)
-    for n, eps in ((0, 0.1), (5, 0.0), (5, 1.0), (5, math.nan)):
+    for n, eps in ((0, 0.1), (5, 0.0), (5, 1.0), (5, math.nan), (5, 1e-200), (1, 1e-200)):
         with pytest.raises(ValueError, match="jl_dim"):
             jl_dim(n, eps)
     assert jl_dim(np.int64(10**6), np.float64(0.1)) == 11842

@@ -84,6 +84,14 @@ def test_depth_and_coefficients():
     assert dual(np.array([1 + 2e-16, -1 - 2e-16]))[0][0] == 1
 
 
+@pytest.mark.parametrize("kind", ["relu", "erf", "sine", "exp", "poly3"])
+def test_nan_stays(kind):
+    rho = np.array([math.nan, 0.5])
+    for x in (rho, torch.from_numpy(rho)):
+        for y in (*dual(x, kind), ntk(x, 1, kind)):
+            assert [math.isnan(v) for v in y.tolist()] == [True, False]
+
+
 def test_what_is_refused():
     rho = np.zeros(3)
     for f in (

@@ -135,6 +135,8 @@ def test_ridge_refuses():
         (z[:0], y[:0], [1.0]),
         (z, y, [-1.0]),
         (z, y, [math.nan]),
+        (z * math.inf, y, [1.0]),
+        (torch.from_numpy(z * math.nan), torch.from_numpy(y), [1.0]),
     ):
         with pytest.raises(ValueError, match="ridge_path: "):
             ridge_path(*args)
@@ -149,3 +151,17 @@ def test_ridge_refuses():
     for args in wrong:
         with pytest.raises(TypeError, match="ridge_path: "):
             ridge_path(*args)
+
+
+def test_ridge_of_any_size():
+    z, y = numbers(9, 3), numbers(9)
+    coef, loo = ridge_path(z, y, [0.0, 1.0])
+    large = ridge_path(z * 1e200, y, [0.0, 1.0])
+    np.testing.assert_allclose(large[0] * 1e200, [coef[0], coef[0]], rtol=1e-12)
+    np.testing.assert_allclose(large[1], [loo[0], loo[0]], rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_angles_of_16_bits_keep_their_turn(dtype):
+    x = (torch.from_numpy(numbers(20, 16)) * 30).to(dtype)
+    torch.testing.assert_close(rff(x, 32), rff(x.float(), 32).to(dtype), rtol=0, atol=0)

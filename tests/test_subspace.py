@@ -179,6 +179,8 @@ def test_what_is_refused():
     ):
         with pytest.raises(ValueError, match=r"Subspace|project"):
             tnn.Subspace(**({"module": net(), "d": 3} | wrong))
+    with pytest.raises(ValueError, match="Subspace: parameter weight has no shape before the first call"):
+        tnn.Subspace(torch.nn.LazyLinear(3), 3)
     for wrong in ({"module": 3}, {"d": 2.5}):
         with pytest.raises(TypeError, match=r"Subspace|project"):
             tnn.Subspace(**({"module": net(), "d": 3} | wrong))

@@ -52,7 +52,9 @@ class Subspace(nn.Module):
 
     Notes
     -----
-    `merge` writes :math:`\theta_0 + Pv` into the module and gives it back. Nothing of size D·d is stored at any time. Li,
+    All parameters move, those that did not require a gradient too. A state holds :math:`\theta_0`, v and lengths, not P: it
+    goes into a layer of the same d, kind, seed, layout and g. `merge` writes :math:`\theta_0 + Pv` into the module and gives it
+    back. Nothing of size D·d is stored at any time. Li,
     Farkhoor, Liu, Yosinski, "Measuring the intrinsic dimension of objective landscapes" (2018).
 
     Examples
@@ -83,6 +85,8 @@ class Subspace(nn.Module):
             raise ValueError(f"Subspace: layout must be 'global' or 'per_tensor', got {layout!r}")
         parameters = dict(module.named_parameters())
         for name, p in parameters.items():
+            if nn.parameter.is_lazy(p):
+                raise ValueError(f"Subspace: parameter {name} has no shape before the first call of its lazy module")
             if not p.is_floating_point():
                 raise TypeError(f"Subspace: parameter {name} must be of a float type, got {p.dtype}")
         sizes = [p.numel() for p in parameters.values() if p.numel()]

@@ -44,8 +44,9 @@ def _relu(xp: Any, s: Array) -> tuple[Array, Array]:
     t = 2 * xp.arcsin(xp.sqrt(u / 2))
     small = xp.where(t < 0.3, t, 0.0)
     rest = xp.where(t < 0.3, small * small * small * _horner(_SMALL, small * small), t - xp.sin(t))
-    gap = xp.where(inside, (u * (_PI - t) + rest) / _PI, xp.where(s <= 0, s, 1.0))
-    return gap, xp.where(inside, (_PI - t) / _PI, xp.where(s <= 0, 1.0, 0.0))
+    # what is neither inside nor beyond is no number, and stays
+    gap = xp.where(inside, (u * (_PI - t) + rest) / _PI, xp.where(s >= 2, 1.0, s))
+    return gap, xp.where(inside, (_PI - t) / _PI, xp.where(s <= 0, 1.0, xp.where(s >= 2, 0.0, s)))
 
 
 def _erf(xp: Any, s: Array) -> tuple[Array, Array]:

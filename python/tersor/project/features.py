@@ -92,7 +92,9 @@ def rff(x: Array, k: int, gamma: float = 1.0, kind: str = "gaussian", *, seed: i
     if kind not in kinds:
         raise ValueError(f"rff: kind must be 'gaussian' or 'orthogonal', got {kind!r}")
     p = Projection(d, k, kinds[kind], seed=seed, stream=_MATRIX)
-    y = p(x) * math.sqrt(2 * gamma * p.k) + _phases(x, p.k, p.seed)
+    # an angle of 16 bits has lost the turn it is in
+    wide = x if x.dtype.itemsize > 2 else x.float() if is_tensor(x) else x.astype(np.float32)
+    y = p(wide) * math.sqrt(2 * gamma * p.k) + _phases(wide, p.k, p.seed)
     return rounded((y.cos() if is_tensor(x) else np.cos(y)) * math.sqrt(2 / p.k), x)
 
 

@@ -43,5 +43,8 @@ def jl_dim(n: float, eps: float = 0.1, *, compat: str | None = None) -> int:
         raise ValueError(f"jl_dim: n must be at least 1 and finite, got {n}")
     if not 0 < eps < 1:
         raise ValueError(f"jl_dim: eps must be in (0, 1), got {eps}")
-    k = 4 * math.log(n) / (eps**2 / 2 - eps**3 / 3)
+    share = eps**2 / 2 - eps**3 / 3
+    k = 4 * math.log(n) / share if share else math.inf
+    if not k < math.inf:
+        raise ValueError(f"jl_dim: eps must be so large that k is a number, got {eps}")
     return int(k) if compat else max(math.ceil(k), 1)

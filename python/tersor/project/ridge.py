@@ -12,7 +12,7 @@ import numpy as np
 
 from tersor._arrays import dtype_name, is_tensor, torch_module
 from tersor._reference import quiet
-from tersor._values import check_values
+from tersor._values import at_hand, check_values
 
 Array = Any
 
@@ -45,7 +45,7 @@ def ridge_path(Z: Array, y: Array, alphas: Sequence[float]) -> tuple[Array, Arra
     TypeError
         If Z or y is no such array, or their types or libraries differ.
     ValueError
-        If shapes do not fit, there are no rows, or a penalty is negative or not finite.
+        If shapes do not fit, there are no rows, Z holds non-finite values, or a penalty is negative or not finite.
 
     Notes
     -----
@@ -66,6 +66,9 @@ def ridge_path(Z: Array, y: Array, alphas: Sequence[float]) -> tuple[Array, Arra
         raise TypeError(f"ridge_path: alphas must be a sequence of numbers, got {type(alphas).__name__}") from None
     if not all(0 <= alpha < math.inf for alpha in given):
         raise ValueError(f"ridge_path: alphas must be finite and not negative, got {given}")
+    finite = Z.detach().isfinite() if is_tensor(Z) else np.isfinite(Z)
+    if (not is_tensor(Z) or at_hand(Z)) and not finite.all():
+        raise ValueError("ridge_path: Z holds non-finite values")
     xp: Any = torch_module() if is_tensor(Z) else np
     wide = (lambda v: v.double()) if is_tensor(Z) else (lambda v: v.astype(np.float64))
     u, s, vt = xp.linalg.svd(wide(Z), full_matrices=False)
@@ -76,9 +79,11 @@ def ridge_path(Z: Array, y: Array, alphas: Sequence[float]) -> tuple[Array, Arra
     coefs, errors = [], []
     for alpha in given:
         kept = s > floor
-        total = xp.where(kept, s * s + alpha, 1.0)
-        shrunk = xp.where(kept, s * s / total, 0.0)
-        coefs.append(vt.T @ (xp.where(kept, s / total, 0.0)[:, None] * uty))
+        # s/(s² + α) without a square, which may have no number
+        safe = xp.where(kept, s, 1.0)
+        gain = xp.where(kept, 1 / (safe + alpha / safe), 0.0)
+        shrunk = safe * gain
+        coefs.append(vt.T @ (gain[:, None] * uty))
         left = target - u @ (shrunk[:, None] * uty)
         lever = (u * u) @ shrunk
         with quiet(Z):

@@ -147,6 +147,9 @@ def test_layouts_are_checked():
     ):
         with pytest.raises(ValueError, match=f"^{text}"):
             b.to_csr()
+        for door in (b.to_scipy, b.to_torch):
+            with pytest.raises(ValueError, match=r"^(CSC|COO|BSR)\.to_"):
+                door()
     with pytest.raises(TypeError, match=r"CSC\.to_scipy: SciPy has no matrices of float16"):
         a.astype("float16").to_csc().to_scipy()
     # blocks out of order
@@ -171,6 +174,9 @@ def test_matrices_of_others_are_taken_where_ours_are():
     ):
         close(sparse.spmm(b, x), w @ x)
         close(sparse.spmv(b, x.T), (w @ x).T)
+        close((a.T @ b).to_dense(), w.T @ w)
+        close((a + b - 2 * a).to_dense(), 0 * w)
+        close((a - b).to_dense(), 0 * w)
         close(sparse.sddmm(b, np.ones((4, 2)), np.ones((6, 2))).data, 2)
     for b in (t.to_sparse(), t.to_sparse_csr(), t.to_sparse_csc(), t.to_sparse_bsr((2, 3))):
         close(sparse.spmm(b, torch.from_numpy(x)), w @ x)

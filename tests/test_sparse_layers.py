@@ -36,6 +36,12 @@ def test_a_layer_says_and_keeps_its_plan(monkeypatch):
     from tersor.sparse._crossover import Costs
 
     linear = torch.nn.Linear(256, 256)
+    with pytest.raises(TypeError, match=r"SparseLinear\.empty: dtype must be a float type of torch, got torch\.int8"):
+        tnn.SparseLinear.empty(2, 2, dtype=torch.int8)
+    wrong = tnn.SparseLinear.from_dense(linear)
+    wrong.plan = "fast"
+    with pytest.raises(ValueError, match="SparseLinear: plan must be 'auto', 'sparse' or 'dense', got 'fast'"):
+        wrong(torch.ones(1, 256))
     layer = tnn.SparseLinear.from_dense(linear, torch.rand(256, 256) < 0.5)
     x = torch.randn(9, 256)
     asked = []
@@ -117,3 +123,5 @@ def test_a_block_of_few_activations(act):
         tnn.TopKFFN.from_dense(up, down, 21)
     with pytest.raises(ValueError, match="up has 20 outputs, down takes 6"):
         tnn.TopKFFN.from_dense(up, torch.nn.Linear(6, 6).double(), 2)
+    with pytest.raises(ValueError, match="TopKFFN: out_features must be an integer that is not negative, got -5"):
+        tnn.TopKFFN(6, 20, -5, 2)

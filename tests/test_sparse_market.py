@@ -76,6 +76,8 @@ HEAD = "%%MatrixMarket matrix coordinate real general\n"
         (HEAD + "2 2 1\n1.0 1 1\n", 3, "got '1.0 1 1'"),
         (HEAD + "2 2 1\n1 1 0x10\n", 3, "got '1 1 0x10'"),
         (HEAD + "2 2 2\n1 1 1\n\n3 1 1\n", 5, "row 3 is outside 1..2"),
+        (HEAD.replace("real", "integer") + "2 2 2\n1 1 1\n1 2 2.5\n", 4, "the value 2.5 is no integer"),
+        (HEAD.replace("general", "skew-symmetric") + "2 2 1\n2 2 3\n", 3, "the value 3 is on the diagonal of a skew"),
         (HEAD + "2 2 1\n1 0 1\n", 3, "column 0 is outside 1..2"),
         (HEAD + "2 2 2\n1 1 1\n", 4, "the file ends after 1 of 2 entries"),
         (HEAD + "2 2 1\n1 1 1\n\n2 2 1\n2 1 1\n", 5, "more than the 1 entries announced"),

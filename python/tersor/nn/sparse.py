@@ -94,6 +94,8 @@ class SparseLinear(SparseWeight):
         for name, n in (("in_features", in_features), ("out_features", out_features)):
             if not isinstance(n, int) or n < 0:
                 raise ValueError(f"SparseLinear.empty: {name} must be an integer that is not negative, got {n!r}")
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise TypeError(f"SparseLinear.empty: dtype must be a float type of torch, got {dtype}")
         where: dict[str, Any] = {"device": device, "dtype": dtype}
         none = torch.zeros(0, dtype=torch.int32, device=device)
         pattern = Pattern(
@@ -109,6 +111,8 @@ class SparseLinear(SparseWeight):
 
     def _plan(self, x: Tensor, data: Tensor, bias: Tensor | None) -> str:
         """The product that is taken for rows x."""
+        if self.plan not in PLANS:
+            raise ValueError(f"SparseLinear: plan must be 'auto', 'sparse' or 'dense', got {self.plan!r}")
         if self.plan != "auto" or data.shape[0] <= SURE * self.in_features * self.out_features:
             return "sparse" if self.plan == "auto" else self.plan
         if torch.compiler.is_compiling() or watched(x, data, *([] if bias is None else [bias])):

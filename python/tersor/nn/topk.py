@@ -61,6 +61,9 @@ class TopKFFN(nn.Module):
         self, in_features: int, hidden: int, out_features: int, k: int, *, act: str | None = "relu", bias: bool = True
     ) -> None:
         super().__init__()
+        for name, n in (("in_features", in_features), ("hidden", hidden), ("out_features", out_features)):
+            if not isinstance(n, int) or isinstance(n, bool) or n < 0:
+                raise ValueError(f"TopKFFN: {name} must be an integer that is not negative, got {n!r}")
         self._told(k, hidden, act)
         self.up = nn.Linear(in_features, hidden, bias)
         self.down = nn.Parameter(torch.empty(hidden, out_features))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import dtype_name, is_tensor
+from tersor._matrix import matrix_of
 from tersor._values import called, check_values, tensor_of
 from tersor.sparse._operators import csr_sort
 from tersor.sparse._parts import Parts
@@ -80,6 +81,7 @@ class Algebra(Parts):
 
     def __add__(self, other: Any) -> Any:
         """The sum of two matrices, one entry for each place. Differentiable. TypeError for what is no `CSR` of this type."""
+        other = matrix_of("CSR + CSR", "the other", other)
         if not isinstance(other, Algebra):
             return NotImplemented
         if other.shape != self.shape:
@@ -104,6 +106,7 @@ class Algebra(Parts):
         return self._of(-self._data, self._pattern)
 
     def __sub__(self, other: Any) -> Any:
+        other = matrix_of("CSR - CSR", "the other", other)
         return self + -other if isinstance(other, Algebra) else NotImplemented
 
     def __mul__(self, number: Any) -> Any:

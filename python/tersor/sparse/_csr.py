@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import is_tensor
-from tersor._matrix import turned
+from tersor._matrix import matrix_of, turned
 from tersor._values import called, check_values, tensor_of
 from tersor.sparse._algebra import Algebra
 from tersor.sparse._check import checked_indices, checked_shape, name_outside
@@ -129,7 +129,8 @@ class CSR(Converted, Selected, Algebra):
         return CSR._of(data, copy.deepcopy(self._pattern, memo))
 
     def __matmul__(self, x: Any) -> Any:
-        return multiplied(self, x) if isinstance(x, CSR) else spmm(self, x)
+        other = x if isinstance(x, np.ndarray) else matrix_of("spgemm", "b", x)
+        return multiplied(self, other) if isinstance(other, CSR) else spmm(self, x)
 
     def __rmatmul__(self, x: Array) -> Array:
         check_values("x @ CSR", "x", x)

@@ -34,8 +34,13 @@ class Layout:
         """The dense matrix, as that of the `CSR`."""
         return self.to_csr().to_dense()
 
+    def _checked(self, door: str) -> None:
+        """Refuses parts that are no matrix: the other libraries look at some of them, and SciPy at few."""
+        matrix_of(f"{type(self).__name__}.{door}", "", self)
+
     def _plain(self, *names: str) -> tuple[Any, ...]:
         """Parts as NumPy has them, copied."""
+        self._checked("to_scipy")
         if dtype_name(self.dtype) not in ("float32", "float64"):
             raise TypeError(f"{type(self).__name__}.to_scipy: SciPy has no matrices of {dtype_name(self.dtype)}")
         parts = (getattr(self, name) for name in names)
@@ -45,6 +50,7 @@ class Layout:
         """Parts as torch has them, copied; a gradient goes to the values."""
         import torch
 
+        self._checked("to_torch")
         return tuple(
             x.clone() if is_tensor(x) else torch.from_numpy(np.array(x)) for x in (getattr(self, n) for n in names)
         )

@@ -148,6 +148,7 @@ def _market(text: _Text, kind: Any) -> CSR:
     parts, found = [np.zeros((0, 3))], 0
     for block in text.blocks():
         parts.append(_entries(text, block, 2 if field == "pattern" else 3, (rows, cols)))
+        _kept(text, block, parts[-1], field, symmetry)
         found += len(parts[-1])
         if found > entries:
             raise text.wrong(
@@ -180,6 +181,18 @@ def _entries(text: _Text, block: bytes, fields: int, shape: tuple[int, int]) -> 
         if bad.size:
             raise text.wrong(f"{name} {found[bad[0], k]:.0f} is outside 1..{n}", _line(text, block, int(bad[0])))
     return found if fields == 3 else np.column_stack([found, np.ones(len(found))])
+
+
+def _kept(text: _Text, block: bytes, found: np.ndarray, field: str, symmetry: str) -> None:
+    """Refuses entries that are not what the first line says."""
+    row, column, value = found.T
+    for wrong, what in (
+        ((value != np.trunc(value)) & (field == "integer"), "no integer"),
+        ((row == column) & (value != 0) & (symmetry == "skew-symmetric"), "on the diagonal of a skew-symmetric matrix"),
+    ):
+        bad = np.flatnonzero(wrong)
+        if bad.size:
+            raise text.wrong(f"the value {value[bad[0]]:g} is {what}", _line(text, block, int(bad[0])))
 
 
 def _line(text: _Text, block: bytes, entry: int) -> int:

@@ -3,10 +3,11 @@
 import gzip
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tersor import graph
+from tersor import FormatError, graph
 from tersor.jobs import embed as job
 
 pytest.importorskip("click")
@@ -76,3 +77,32 @@ def test_a_malformed_line_is_named(tmp_path, text, words):
     with pytest.raises(ValueError, match=words):
         job.embed(path, tmp_path / "e.npy", 8)
     assert not (tmp_path / "e.npy").exists()
+
+
+def test_names_are_bytes_and_come_back(tmp_path):
+    path, nodes = tmp_path / "edges.tsv", tmp_path / "nodes"
+    path.write_bytes(b"\xff\t\xfe\n")
+    job.embed(path, tmp_path / "e.npy", 4, nodes=nodes)
+    assert nodes.read_bytes() == b"\xff\n\xfe\n"
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    packed = bytearray(gzip.compress(np.random.default_rng(0).bytes(1000).hex().encode()))
+    packed[40:60] = bytes(20)
+    path = tmp_path / "edges.gz"
+    path.write_bytes(packed)
+    with pytest.raises(FormatError, match=r"edges\.gz"):
+        job.read_edges(path)
+
+
+def test_unsigned_columns_are_numbers(tmp_path, monkeypatch):
+    columns = [
+        SimpleNamespace(to_numpy=lambda zero_copy_only, x=x: x) for x in (np.array([7, 3], "u8"), np.array([3, 5]))
+    ]
+    file = SimpleNamespace(
+        metadata=SimpleNamespace(num_rows=2), iter_batches=lambda _: [SimpleNamespace(num_rows=2, columns=columns)]
+    )
+    parquet = SimpleNamespace(ParquetFile=lambda _: file)
+    monkeypatch.setitem(sys.modules, "pyarrow", SimpleNamespace(parquet=parquet))
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", parquet)
+    assert job.read_edges(tmp_path / "edges.parquet").nodes.tolist() == [3, 5, 7]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ def _numbered(ends: np.ndarray) -> tuple[np.ndarray, Any]:
     order = np.argsort(first, kind="stable")
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
-    return place[numbers.reshape(-1)], [b.decode(errors="replace") for b in nodes[order]]
+    return place[numbers.reshape(-1)], [b.decode(errors="surrogateescape") for b in nodes[order]]
 
 
 def _text(path: Path, progress: Progress | None) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
@@ -116,7 +117,7 @@ def _blocks(path: Path, source: Any) -> Iterator[bytes]:
     try:
         while block := source.read(BLOCK):
             yield block + source.readline()
-    except (gzip.BadGzipFile, EOFError) as e:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as e:
         raise FormatError(f"{path}: {e}") from None
 
 
@@ -142,8 +143,9 @@ def _parquet(path: Path, progress: Progress | None) -> Iterator[tuple[np.ndarray
         done += batch.num_rows
         if progress is not None:
             progress(done, rows)
-        ends = np.stack(columns[:2], 1)
-        if ends.dtype.kind != "i":
+        numbers = all(column.dtype.kind in "iu" and column.max(initial=0) < 2**63 for column in columns[:2])
+        ends = np.stack([column.astype(np.int64) for column in columns[:2]] if numbers else columns[:2], 1)
+        if not numbers:
             ends = np.array([[str(v).encode() for v in row] for row in ends])
         yield ends, None if len(columns) == 2 else columns[2].astype(np.float64)
 
@@ -180,5 +182,5 @@ def embed(
             out.write(np.ascontiguousarray(e))
     if nodes is not None:
         with AtomicFile(nodes) as out:
-            out.write("".join(f"{v}\n" for v in edges.nodes).encode())
+            out.write("".join(f"{v}\n" for v in edges.nodes).encode(errors="surrogateescape"))
     return n, m

@@ -366,3 +366,18 @@ def test_faults_of_lists_are_named() -> None:
         sent = [(np.array([np.nan]), np.array([1]))]
         prune.fedtiny_update(np.ones(2), np.array([True, False]), sent, 1)
     assert prune.lowrank_plus_sparse(np.diag([1e300, 2e300, 3e300]), 0, 2 / 3).kept.tolist() == [2]
+
+
+def test_tensors_without_memory_are_named() -> None:
+    x, row = torch.ones(2, 3, device="meta"), torch.ones(3, device="meta")
+    for name, call in (
+        ("expert_align: reference.0.", lambda: prune.expert_align([x], [x])),
+        ("expert_groups: usage.0.", lambda: prune.expert_groups([row], [x], 1)),
+        ("expert_merge: weights", lambda: prune.expert_merge(x, torch.ones(2))),
+        ("lowrank_plus_sparse: w", lambda: prune.lowrank_plus_sparse(x, 0.5, 0.5)),
+        ("fedtiny_send: grad", lambda: prune.fedtiny_send(x, x > 0, 1)),
+        ("fedtiny_update: w", lambda: prune.fedtiny_update(x, x > 0, [], 1)),
+        ("layer_knapsack: costs", lambda: prune.layer_knapsack(row, row, 1)),
+    ):
+        with pytest.raises(TypeError, match=f"{name} is on meta"):
+            call()

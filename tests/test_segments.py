@@ -220,3 +220,11 @@ def test_moments_that_are_none_are_named() -> None:
         reduce.merge_moments(reduce.Moments(1.0, 2.0, 3.0), a)
     with pytest.raises(ValueError, match="num_segments must be positive, got -3"):
         reduce.segment_reduce(np.ones(2), labels=np.zeros(2, np.int64), num_segments=-3)
+
+
+def test_labels_without_memory_need_their_number() -> None:
+    x = torch.ones(4, 2, device="meta")
+    offsets, labels = torch.zeros(3, dtype=torch.int64, device="meta"), torch.zeros(4, dtype=torch.int64, device="meta")
+    assert reduce.segment_reduce(x, dim=0, offsets=offsets).shape == (2, 2)
+    with pytest.raises(ValueError, match="segment_reduce: num_segments must be said"):
+        reduce.segment_reduce(x, dim=0, labels=labels)

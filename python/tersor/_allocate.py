@@ -12,6 +12,7 @@ import numpy as np
 
 from tersor._arrays import is_tensor, ordinary
 from tersor._sample import Draw
+from tersor._values import readable
 
 Array = Any
 Front = list[tuple[float, float, int]]
@@ -116,6 +117,7 @@ def chosen(
 ) -> tuple[Array, float, float, float]:
     """The choice of an operator for two tables [layers, levels], as int64, and its loss, cost and bound."""
     arrays: list[Any] = []
+    readable(who, **tables)
     for what, x in tables.items():
         ordinary(who, f": {what}", x)
         if x.ndim != 2 or not x.shape[1]:

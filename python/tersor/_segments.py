@@ -125,8 +125,10 @@ def _number(who: str, labels: Array, given: int | None) -> int:
         if given <= 0:
             raise ValueError(f"{who}: num_segments must be positive, got {given}")
         return int(given)
-    if is_tensor(labels) and torch_module().compiler.is_compiling():
-        raise ValueError(f"{who}: num_segments must be said where code is traced: it is the largest label and one")
+    if is_tensor(labels) and (labels.is_meta or torch_module().compiler.is_compiling()):
+        raise ValueError(
+            f"{who}: num_segments must be said where code is traced or labels are on meta: it is the largest label and one"
+        )
     size = math.prod(labels.shape)
     return max(int(labels.max()) + 1, 1) if size else 1
 
@@ -140,7 +142,7 @@ def _runs(who: str, x: Array, dims: tuple[int, ...], offsets: Array) -> Array:
     if len(dims) != 1 or offsets.ndim != 1 or offsets.shape[0] < 2:
         raise ValueError(f"{who}: offsets are S + 1 numbers along one dim, got shape {tuple(offsets.shape)} for {dims}")
     n = x.shape[dims[0]]
-    traced = is_tensor(offsets) and torch_module().compiler.is_compiling()
+    traced = is_tensor(offsets) and (offsets.is_meta or torch_module().compiler.is_compiling())
     if not traced:
         first, last = int(offsets[0]), int(offsets[-1])
         if first != 0 or last != n or bool((offsets[1:] < offsets[:-1]).any()):

@@ -11,7 +11,7 @@ import numpy as np
 
 from tersor._arrays import Number, dtype_name, is_tensor
 from tersor._reference import rounded, wide, xp
-from tersor._values import check_values
+from tersor._values import check_values, readable
 from tersor.prune.assign import assign
 from tersor.prune.masks import global_masks
 
@@ -77,6 +77,7 @@ def expert_align(reference: Sequence[Any], expert: Sequence[Any], *, axes: Seque
     for i, (r, w, axis) in enumerate(zip(one, other, along, strict=True)):
         for name, v in (("reference", r), ("expert", w)):
             check_values(who, f"{name}[{i}]", v)
+            readable(who, **{f"{name}[{i}]": v})
         if tuple(r.shape) != tuple(w.shape):
             raise ValueError(f"{who}: reference[{i}] has shape {tuple(r.shape)}, expert[{i}] {tuple(w.shape)}")
         if not -r.ndim <= axis < r.ndim:
@@ -140,6 +141,7 @@ def expert_groups(usage: Sequence[Any], logits: Sequence[Any], groups: int) -> l
     for i, (f, z) in enumerate(zip(counts, columns, strict=True)):
         check_values(who, f"usage[{i}]", f)
         check_values(who, f"logits[{i}]", z)
+        readable(who, **{f"usage[{i}]": f, f"logits[{i}]": z})
         if f.ndim != 1 or z.ndim != 2 or z.shape[1] != f.shape[0] or not f.shape[0]:
             raise ValueError(
                 f"{who}: usage[{i}] must be [experts] and logits[{i}] [tokens, experts], "
@@ -213,6 +215,7 @@ def expert_merge(weights: Array, usage: Number, groups: Any = None) -> Array:
     array([2., 3.])
     """
     who = "expert_merge"
+    readable(who, weights=weights, usage=usage, groups=groups)
     if not weights.ndim or not weights.shape[0]:
         raise ValueError(f"{who}: weights must be [experts, ...], got shape {tuple(weights.shape)}")
     n = weights.shape[0]

@@ -12,7 +12,7 @@ import numpy as np
 
 from tersor._arrays import Mask, dtype_name, is_tensor
 from tersor._reference import wide, xp
-from tersor._values import check_dense, check_values
+from tersor._values import check_dense, check_values, readable
 from tersor.prune.regrow import swapped
 from tersor.prune.topk import topk_rows
 
@@ -97,6 +97,7 @@ def fedtiny_send(grad: Array, mask: Mask, k: int) -> tuple[Array, Array]:
     (array([-3.,  2.]), array([2, 3]))
     """
     who = "fedtiny_send"
+    readable(who, grad=grad, mask=mask)
     if tuple(mask.shape) != tuple(grad.shape):
         raise ValueError(f"{who}: mask must have the shape of grad, {tuple(grad.shape)}, got {tuple(mask.shape)}")
     if k < 0:
@@ -166,6 +167,7 @@ def fedtiny_update(
     array([ True, False, False,  True])
     """
     who = "fedtiny_update"
+    readable(who, w=w, mask=mask)
     if tuple(mask.shape) != tuple(w.shape):
         raise ValueError(f"{who}: mask must have the shape of w, {tuple(w.shape)}, got {tuple(mask.shape)}")
     if k < 0:

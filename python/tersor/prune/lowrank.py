@@ -8,6 +8,7 @@ import numpy as np
 
 from tersor._arrays import is_tensor
 from tersor._reference import rounded, wide, xp
+from tersor._values import readable
 from tersor.prune._rank import share
 from tersor.prune.masks import global_masks
 
@@ -82,6 +83,7 @@ def lowrank_plus_sparse(w: Array, ratio: float, sparsity: float, *, scores: Arra
     ((3, 1), array([1]))
     """
     who = "lowrank_plus_sparse"
+    readable(who, w=w, scores=scores)
     if w.ndim != 2:
         raise ValueError(f"{who}: w must be [out, in], got shape {tuple(w.shape)}")
     if not 0 <= ratio <= 1:

@@ -401,6 +401,8 @@ def test_what_moves_no_statistics_says_so_or_leaves_them() -> None:
         assert (mean == before).all() and (var == 1).all()
         with pytest.raises(TypeError, match="batch_norm: running_mean must be float64"):
             norm.batch_norm(x, made(np.zeros(2, np.int64)), var, training=True)
+        with pytest.raises(TypeError, match=r"batch_norm: running_mean must be a .* like x, got list"):
+            norm.batch_norm(x, [0.0, 0.0], var, training=True)
     for eps in (-1.0, float("nan")):
         with pytest.raises(ValueError, match="rms_norm: eps must be finite"):
             norm.rms_norm(np.ones((1, 2)), 2, eps=eps)

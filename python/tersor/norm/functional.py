@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, Array, Labels, Number, Weight, dtype_name
+from tersor._arrays import FLOATS, Array, Labels, Number, Weight, dtype_name, is_tensor
 from tersor._reference import xp
 from tersor.norm._arguments import alike, checked_eps, last_axes
 from tersor.norm._ops import MODES, _standardize
@@ -241,6 +241,9 @@ def batch_norm(
     c, eps = _channels(who, x), checked_eps(who, eps)
     running = (running_mean, running_var)
     for name, p in zip(("running_mean", "running_var"), running, strict=True):
+        if p is not None and (is_tensor(p) != is_tensor(x) or not hasattr(p, "dtype")):
+            like = "a torch tensor" if is_tensor(x) else "a NumPy array"
+            raise TypeError(f"{who}: {name} must be {like} like x, got {type(p).__name__}")
         if p is not None and dtype_name(p.dtype) not in FLOATS:
             raise TypeError(f"{who}: {name} must be {', '.join(FLOATS)}, got {dtype_name(p.dtype)}")
         if p is not None and tuple(p.shape) != (c,):

@@ -227,7 +227,7 @@ def test_threads_tensors_and_traces_give_the_same(method):
         ({"percentile": math.nan}, "percentile must lie above 50"),
         ({"norm": 0}, "norm must be positive and finite, got 0"),
         ({"norm": math.inf}, "norm must be positive and finite, got inf"),
-        ({"distribution": "cauchy"}, "distribution must be one of 'gauss', 'laplace', got 'cauchy'"),
+        ({"distribution": "cauchy"}, "distribution must be one of gauss, laplace, got 'cauchy'"),
         ({"method": "kl"}, "method must be one of"),
         ({"method": "percentile", "compat": "torch"}, "compat='torch' has no method='percentile'"),
     ],

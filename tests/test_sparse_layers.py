@@ -48,7 +48,7 @@ def test_a_layer_says_and_keeps_its_plan(monkeypatch):
 
     def costs(shape, n, dtype):
         asked.append((shape, n))
-        return Costs(1.0, 1.0, (0.1, 0.6 if n == 8 else 3.0))
+        return Costs(1.0, 1.0, (0.1, 0.4 if n == 8 else 3.0))
 
     monkeypatch.setattr(module, "costs", costs)
     fixed = tnn.SparseLinear(layer.pattern, layer.bias, plan="sparse")

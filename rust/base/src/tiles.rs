@@ -1,12 +1,17 @@
 //! Tiles of AMX: whether they are there to be used. The one rule: the system is asked once, since it keeps their state for a
 //! process that asked.
 
-/// Whether this process may use tiles: the processor has them, the system lets it keep their state, and no level was forced.
-pub fn allowed() -> bool {
+/// Whether this process can use tiles: the processor has them, and the system lets it keep their state.
+pub fn there() -> bool {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    return !crate::simd::forced() && unit::there();
+    return unit::there();
     #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
     false
+}
+
+/// Whether it also may: no level was forced. This may change at any moment, so it is for choices and not for safety.
+pub fn allowed() -> bool {
+    !crate::simd::forced() && there()
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

@@ -11,7 +11,7 @@ use super::layout::Layout;
 use super::take::Take;
 use base::Result;
 use base::pool;
-pub use base::tiles::allowed;
+pub use base::tiles::{allowed, there};
 use std::arch::x86_64::{__m512, __m512i};
 use std::ops::Range;
 
@@ -110,7 +110,7 @@ unsafe fn zeros(l: &Layout, head: *const u8) -> __m512i {
 /// As `product::integers`.
 pub fn sums_of_integers(w: &Weights, x: integers::Rows, whole: bool, take: &Take) -> Result<()> {
     assert!(x.stride >= w.layout.width() && x.codes.len() >= x.rows * x.stride);
-    assert!(x.totals.len() == x.rows * w.layout.groups() && integers::fits(w, x.rows));
+    assert!(x.totals.len() == x.rows * w.layout.groups() && integers::fits(w, x.rows) && there());
     // SAFETY: as asked above.
     in_tiles(w, x.rows, |panels| unsafe { walk::product(integers::Product { rows: x, whole }, w, panels, take) })
 }
@@ -118,7 +118,7 @@ pub fn sums_of_integers(w: &Weights, x: integers::Rows, whole: bool, take: &Take
 /// As `product::floats`.
 pub fn sums_of_floats(w: &Weights, x: floats::Rows, take: &Take) -> Result<()> {
     assert!(x.numbers.len() >= x.rows.div_ceil(HIGH) * floats::high(w.layout.width(), x.parts));
-    assert!((1..=3).contains(&x.parts) && floats::fits(w, x.rows));
+    assert!((1..=3).contains(&x.parts) && floats::fits(w, x.rows) && there());
     // SAFETY: as asked above.
     in_tiles(w, x.rows, |panels| unsafe { walk::product(x, w, panels, take) })
 }

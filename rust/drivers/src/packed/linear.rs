@@ -79,6 +79,7 @@ pub fn linear<A: Compute>(
         Activations::Float => {
             #[cfg(target_arch = "x86_64")]
             if Path::current(true) == Path::Avx512
+                && amx::allowed()
                 && amx::floats::fits(w, rows)
                 && let Some((x, back)) = parted(w, rows, x)?
             {
@@ -236,7 +237,7 @@ fn integers(w: &Weights, rows: usize, x: &Coded, whole: bool, take: &Take) -> Re
     };
     let path = Path::current(true);
     #[cfg(target_arch = "x86_64")]
-    if path == Path::Avx512 && amx::integers::fits(w, rows) {
+    if path == Path::Avx512 && amx::allowed() && amx::integers::fits(w, rows) {
         let mut sums = try_vec(rows * w.layout.groups(), 0)?;
         for (r, out) in sums.chunks_exact_mut(w.layout.groups()).enumerate() {
             totals(r, out)?;

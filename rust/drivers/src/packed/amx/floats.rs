@@ -9,7 +9,7 @@
 //! three times what the numbers were.
 
 use super::walk::{Run, Unit};
-use super::{FEW, HIGH, LINE, TILE, allowed, zeros};
+use super::{FEW, HIGH, LINE, TILE, zeros};
 use crate::packed::kernel::{Decode, Known, Weights, decoded, step_bytes};
 use crate::packed::lanes::{LANES, Lanes};
 use crate::packed::layout::{Layout, STEP};
@@ -39,11 +39,7 @@ pub fn parts(kind: Dtype, inputs: usize) -> usize {
 
 /// Whether a product is one for tiles: tables hold numbers of more bits.
 pub fn fits(w: &Weights, rows: usize) -> bool {
-    rows >= FEW
-        && w.layout.groups() > 0
-        && w.layout.filled().is_multiple_of(DEEP)
-        && w.decode() != Decode::Table
-        && allowed()
+    rows >= FEW && w.layout.groups() > 0 && w.layout.filled().is_multiple_of(DEEP) && w.decode() != Decode::Table
 }
 
 /// Rows as parts, in tiles of sixteen: `[tile of rows][block of 32 inputs][part][row][32]`.

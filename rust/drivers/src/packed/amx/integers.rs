@@ -5,7 +5,7 @@
 //! spread to bytes first, a group at a time, for all rows that follow.
 
 use super::walk::{Run, Unit};
-use super::{FEW, LINE, allowed, zeros};
+use super::{FEW, LINE, zeros};
 use crate::packed::kernel::Weights;
 use crate::packed::lanes::{LANES, Lanes};
 use crate::packed::layout::Layout;
@@ -18,7 +18,7 @@ const AHEAD: usize = 4096;
 
 /// Whether a product is one for tiles.
 pub fn fits(w: &Weights, rows: usize) -> bool {
-    rows >= FEW && w.layout.groups() > 0 && w.layout.filled().is_multiple_of(DEEP) && allowed()
+    rows >= FEW && w.layout.groups() > 0 && w.layout.filled().is_multiple_of(DEEP)
 }
 
 /// Rows of codes, a whole number of cache lines from each other, and the sums of their groups.

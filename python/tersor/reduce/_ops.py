@@ -90,9 +90,9 @@ def _segment_moments_bwd(
     x: Array,
     labels: Array = None,
     weight: Array = None,
-    count: Array = None,
-    mean: Array = None,
-    var: Array = None,
+    count: Array = ...,
+    mean: Array = ...,
+    var: Array = ...,
     kept: int = 0,
     groups: int = 0,
     needs: int = 3,
@@ -193,7 +193,7 @@ def _segment_logsumexp(x: Array, labels: Array = None, kept: int = 0, groups: in
 
 @op(sample=_sample("g", "x", "labels", "total"), exempt=("total",))
 def _segment_logsumexp_bwd(
-    g: Array, x: Array, labels: Array = None, total: Array = None, kept: int = 0, groups: int = 0
+    g: Array, x: Array, labels: Array = None, total: Array = ..., kept: int = 0, groups: int = 0
 ) -> Array:
     """g exp(x − log Σ exp)."""
     with quiet(x):

@@ -16,9 +16,12 @@ from tersor._sample import Draw, Rows
 
 
 def _sample(*kinds: str) -> Any:
-    """Rows of some length: a gradient grows as points come to the origin, and small types have no such numbers."""
+    """Rows of some length: a gradient grows as points come to the origin, and small types have no such numbers;
+    of two numbers or more: the cones of a line have a kink everywhere."""
     rows = Rows(*kinds)
-    return lambda draw: rows(Draw(draw.seed, draw.dtype, draw.lead, max(draw.d, 2), max(draw.scale, 0.1), draw.c, draw.c_rows))
+    return lambda draw: rows(
+        Draw(draw.seed, draw.dtype, draw.lead, max(draw.d, 2), max(draw.scale, 0.1), draw.c, draw.c_rows)
+    )
 
 
 class _Seen(NamedTuple):

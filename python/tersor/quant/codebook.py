@@ -20,10 +20,8 @@ METRICS = {"l2": 0, "ip": 1, "cosine": 2}
 
 def _pairs(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
     n = int(np.prod(draw.lead))
-    return [draw.normal(n, draw.d), draw.normal(7, draw.d)], {
-        "top": 1 + draw.seed % 3,
-        "metric": draw.seed % (3 if draw.d > 1 else 2),
-    }
+    metrics = 3 if draw.d > 1 else 2  # cosines of one number tie
+    return [draw.normal(n, draw.d), draw.normal(7, draw.d)], {"top": 1 + draw.seed % 3, "metric": draw.seed % metrics}
 
 
 def _labelled(draw: Draw) -> tuple[list[Any], dict[str, Any]]:

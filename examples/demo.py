@@ -81,32 +81,29 @@ def sparse(source: Path, texts: list[str]) -> dict[str, Embedder]:
     return made
 
 
+#: the headings of what `kept` says
+KEPT = ("cosine to dense", "the least", "rank to dense", "rank to grades")
+
+
+def kept(x: np.ndarray, dense: np.ndarray) -> list[str]:
+    """What embeddings have kept of the dense model's: cosines, and ranks of the similarities of pairs."""
+    cosine, alike = (x * dense).sum(1), similarities(x)
+    ranks = (spearmanr(alike, other).statistic for other in (similarities(dense), GRADES))
+    return [f"{v:.4f}" for v in (cosine.mean(), cosine.min(), *ranks)]
+
+
 def compare(dense: Embedder, made: dict[str, Embedder]) -> None:
     """What pruning costs and gives, beside the dense model."""
     embedders = {"dense": dense, **made}
     seconds, alone = latencies(embedders), latencies(embedders, SENTENCES[:1], 25)
     own = dense(SENTENCES)
     table = Table(title="pruned without training, as sparse matrices (nn.convert)", title_justify="left")
-    for heading in (
-        "model",
-        "cosine to dense",
-        "the least",
-        "rank to dense",
-        "rank to grades",
-        "÷ torch",
-        "1 sentence",
-        "÷ torch",
-    ):
+    for heading in ("model", *KEPT, "÷ torch", "1 sentence", "÷ torch"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
     for name, embedder in embedders.items():
-        x = embedder(SENTENCES)
-        cosine, alike = (x * own).sum(1), similarities(x)
         table.add_row(
             name,
-            f"{cosine.mean():.4f}",
-            f"{cosine.min():.4f}",
-            f"{spearmanr(alike, similarities(own)).statistic:.4f}",
-            f"{spearmanr(alike, GRADES).statistic:.4f}",
+            *kept(embedder(SENTENCES), own),
             f"{seconds[name] / seconds['dense']:.2f}",
             f"{alone[name] * 1e3:.1f} ms",
             f"{alone[name] / alone['dense']:.2f}",
@@ -157,28 +154,14 @@ def main() -> None:
 
     vectors = {name: embedder(SENTENCES) for name, embedder in embedders.items()}
     seconds = latencies(embedders)
-    reference = similarities(vectors["dense"])
     table = Table(title=f"{len(SENTENCES)} sentences, {torch.get_num_threads()} threads", title_justify="left")
-    for heading in (
-        "model",
-        "file",
-        "cosine to dense",
-        "the least",
-        "rank to dense",
-        "rank to grades",
-        "forward",
-        "÷ torch",
-    ):
+    for heading in ("model", "file", *KEPT, "forward", "÷ torch"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
     for name, x in vectors.items():
-        cosine = (x * vectors["dense"]).sum(1)
         table.add_row(
             name,
             sizes[name],
-            f"{cosine.mean():.4f}",
-            f"{cosine.min():.4f}",
-            f"{spearmanr(similarities(x), reference).statistic:.4f}",
-            f"{spearmanr(similarities(x), GRADES).statistic:.4f}",
+            *kept(x, vectors["dense"]),
             f"{seconds[name] * 1e3:.0f} ms",
             f"{seconds[name] / seconds['dense']:.2f}",
         )

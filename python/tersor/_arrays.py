@@ -99,9 +99,31 @@ def torch_module() -> Any:
     return torch
 
 
+def numpy_type(name: Any) -> Any:
+    """What NumPy calls a type; bfloat16 is ml_dtypes', which is loaded for it alone."""
+    if isinstance(name, str) and name == "bfloat16":
+        import ml_dtypes
+
+        return ml_dtypes.bfloat16
+    return name
+
+
 def cast(xp: Any, v: Any, kind: str) -> Any:
     """`v` in a type of its library, which is said."""
-    return v.astype(kind) if xp is np else v.to(getattr(xp, kind))
+    return v.astype(numpy_type(kind)) if xp is np else v.to(getattr(xp, kind))
+
+
+def as_type(v: Any, kind: str) -> Any:
+    """`v` in a type of whichever library it is of."""
+    return cast(torch_module() if is_tensor(v) else np, v, kind)
+
+
+def ones_of(n: int, kind: str, like: Any = None) -> Any:
+    """Ones of a type, where and in what library another array is; without one NumPy's."""
+    if is_tensor(like):
+        torch = torch_module()
+        return torch.ones(n, dtype=getattr(torch, kind), device=like.device)
+    return np.ones(n, numpy_type(kind))
 
 
 def check_order(who: str, name: str, x: Any) -> None:
@@ -150,10 +172,7 @@ def as_words(x: np.ndarray) -> np.ndarray:
 
 
 def empty(who: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    if isinstance(dtype, str) and dtype == "bfloat16":
-        import ml_dtypes
-
-        dtype = ml_dtypes.bfloat16
+    dtype = numpy_type(dtype)
     bytes_ = math.prod(shape) * np.dtype(dtype).itemsize
     try:
         _core.room(bytes_)

@@ -103,7 +103,8 @@ class Op:
         self.axis = "dim" in every
         self.keepdim = "keepdim" in every
         self.parameters = tuple(parameters)
-        self.defaults = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
+        # `...` stands for no default, where Python asks for one: behind what may be absent
+        self.defaults = {k: p.default for k, p in parameters.items() if p.default not in (p.empty, ...)}
         self.scalars = {k: self.defaults.get(k) for k in self.parameters if k not in self.inputs}
         self.optional = self.signature.optional
         self.coefficients = frozenset(k for k in self.inputs if isinstance(self.defaults.get(k), float))

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tersor._arrays import numpy_type
+
 __all__ = ["Draw", "Planes", "Quantized", "Rows"]
 
 
@@ -32,11 +34,7 @@ class Draw:
 
     def cast(self, x: Any) -> np.ndarray:
         """`x` in the draw's dtype."""
-        if self.dtype == "bfloat16":
-            import ml_dtypes
-
-            return np.asarray(x).astype(ml_dtypes.bfloat16)
-        return np.asarray(x, self.dtype)
+        return np.asarray(x, numpy_type(self.dtype))
 
     def normal(self, *shape: int) -> np.ndarray:
         """Gaussian entries of the draw's scale."""

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tersor._arrays import FLOATS, INTEGERS, dtype_name, is_tensor
+from tersor._arrays import FLOATS, INTEGERS, as_type, dtype_name, is_tensor, ones_of
 from tersor._host import held
 from tersor._matrix import KINDS, SparseMatrix
 from tersor._values import at_hand, float_name, tensor_of
@@ -109,18 +109,9 @@ def _values(weights: Array, m: int, kind: str, graph: Any) -> Array:
     tensor = next(
         (t for t in (weights, *(graph if isinstance(graph, (tuple, list)) else [graph])) if is_tensor(t)), None
     )
-    if tensor is not None:
-        import torch
-
-        if weights is None:
-            return torch.ones(m, dtype=getattr(torch, kind), device=tensor.device)
-        values = tensor_of(weights) if isinstance(weights, np.ndarray) else weights
-        return values.to(getattr(torch, kind))
-    if kind == "bfloat16":
-        import ml_dtypes
-
-        return np.ones(m, ml_dtypes.bfloat16) if weights is None else weights.astype(ml_dtypes.bfloat16)
-    return np.ones(m, kind) if weights is None else weights.astype(kind)
+    if weights is None:
+        return ones_of(m, kind, tensor)
+    return as_type(tensor_of(weights) if tensor is not None and isinstance(weights, np.ndarray) else weights, kind)
 
 
 def beside(who: str, graph: Any, x: Array) -> Any:
@@ -209,7 +200,7 @@ def scaled(who: str, a: Any, norm: Any, self_loops: Any, ranks: Alone = ALONE) -
     data, both = a._data, None
     if left or powers is None:
         rows = a @ ones(a, a.shape[1])
-        data = data * power(who, rows, left, "row", ranks.start)[rows_of(a)]
+        data = data * power(who, rows, left, "row", ranks.start)[a._pattern.rows()]
         both = ranks.gather(rows) if powers is None else None
     if right:
         sums = both if both is not None else ranks.total(a.T @ ones(a, a.shape[0]))
@@ -231,14 +222,6 @@ def times(x: Array, factor: float) -> Array:
 def columns_of(a: Any) -> Array:
     p = a._pattern
     return p.indices if isinstance(p.indices, np.ndarray) else p.indices.long()
-
-
-def rows_of(a: Any) -> Array:
-    """The row of each entry."""
-    p = a._pattern
-    if isinstance(p.indptr, np.ndarray):
-        return np.repeat(np.arange(a.shape[0]), np.diff(p.indptr))
-    return p.rows()
 
 
 def power(who: str, sums: Array, power: float, what: str, start: int = 0) -> Array:
@@ -272,9 +255,9 @@ def _looped(a: Any, remaining: bool, start: int) -> Any:
     columns[at], columns[loops] = indices, own + start
     source[at], source[loops] = np.arange(len(indices)), len(indices) + np.arange(len(own))
     if isinstance(a._data, np.ndarray):
-        data = np.concatenate([a._data, np.ones(len(own), a._data.dtype)])[source]
+        data = np.concatenate([a._data, ones(a, len(own))])[source]
     else:
         import torch
 
-        data = torch.cat([a._data, a._data.new_ones(len(own))])[tensor_of(source).to(a._data.device)]
+        data = torch.cat([a._data, ones(a, len(own))])[tensor_of(source).to(a._data.device)]
     return KINDS["CSR"](data, columns, indptr + shift, (n, m))

@@ -13,7 +13,7 @@ from tersor._arrays import INTEGERS, whole
 from tersor._host import held
 from tersor._matrix import KINDS, SparseMatrix
 from tersor.graph._ranks import ALONE, Alone, Ranks
-from tersor.graph.adjacency import matrix, power, rows_of
+from tersor.graph.adjacency import matrix, power
 from tersor.random import TAGS, draws
 
 Array = Any
@@ -150,7 +150,7 @@ def fastrp(
             else power("fastrp", d, float(alpha), "node")
         )
     per = power("fastrp", degree, -1.0, "node") if gds or norm == "row" else None
-    hop = a if per is None else a.with_data(a._data * per[rows_of(a)])
+    hop = a if per is None else a.with_data(a._data * per[a._pattern.rows()])
     keys = _keys(node_keys, n)
     if self_influence or properties is not None or keys is not None:
         E = _start(random, n, base, keys, send, properties, seed)

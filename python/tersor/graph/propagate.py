@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tersor._arrays import FLOATS, Array, dtype_name, into, is_tensor, whole
+from tersor._arrays import FLOATS, Array, as_type, dtype_name, into, is_tensor, whole
 from tersor._matrix import KINDS, SparseMatrix
 from tersor._values import check_values, float_name, out_of_range, tensor_of
 from tersor.graph._ranks import ALONE, Ranks
@@ -158,15 +158,7 @@ def _stored(storage: Any) -> str:
 def _cast(x: Array, name: str) -> Array:
     if dtype_name(x.dtype) == name:
         return x
-    if is_tensor(x):
-        import torch
-
-        return x.to(getattr(torch, name))
-    if name == "bfloat16":
-        import ml_dtypes
-
-        return x.astype(ml_dtypes.bfloat16)
-    return x.astype(name)
+    return as_type(x, name)
 
 
 def _stack(every: list[Array]) -> Array:

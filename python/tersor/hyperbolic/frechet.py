@@ -17,10 +17,15 @@ from tersor.hyperbolic._newton import descend, each, tangents
 from tersor.hyperbolic.conformal import lambda_x, project
 
 
-def _arguments(who: str, x: Array, weights: Array | None, c: Any) -> tuple[Array, Array]:
-    """Points and normalised weights in float64."""
+def check_several(who: str, x: Array) -> None:
+    """Refuses what is no list of points, one at least."""
     if getattr(x, "ndim", 0) < 2 or x.shape[-2] == 0:
         raise ValueError(f"{who}: x must be [..., N, d] with N > 0, got {getattr(x, 'shape', type(x).__name__)}")
+
+
+def _arguments(who: str, x: Array, weights: Array | None, c: Any) -> tuple[Array, Array]:
+    """Points and normalised weights in float64."""
+    check_several(who, x)
     lead = tuple(x.shape[:-2])
     if axes(c) and (c.shape[-1] != 1 or np.broadcast_shapes(tuple(c.shape[:-1]), lead) != lead):
         raise ValueError(f"{who}: c must be a number or [..., 1] for means {list(lead)}, got shape {tuple(c.shape)}")

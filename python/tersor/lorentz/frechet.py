@@ -8,14 +8,14 @@ from typing import Any
 
 from tersor import hyperbolic
 from tersor._reference import Array, rounded, wide, xp
+from tersor.hyperbolic.frechet import check_several
 from tersor.lorentz._space import check_same, checked, root_of
 from tersor.lorentz.convert import from_poincare
 
 
 def _points(who: str, x: Array, weights: Array | None, c: Any) -> tuple[Array, Array | None]:
     """Points of the ball, and their weights."""
-    if getattr(x, "ndim", 0) < 2 or x.shape[-2] == 0:
-        raise ValueError(f"{who}: x must be [..., N, d] with N > 0, got {getattr(x, 'shape', type(x).__name__)}")
+    check_several(who, x)
     if weights is not None:
         check_same(who, x, weights=weights)
         weights = wide(weights)

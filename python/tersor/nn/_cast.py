@@ -33,6 +33,13 @@ def lowered(x: Tensor, *others: Any) -> tuple[Any, ...]:
     return (x, *others) if kind is None else to(kind, (x, *others))
 
 
+def check_images(layer: Any, x: Tensor) -> None:
+    """Raises unless x is an image of the layer's channels, or several."""
+    if x.ndim not in (3, 4) or x.shape[-3] != layer.in_channels:
+        name, n = type(layer).__name__, layer.in_channels
+        raise ValueError(f"{name}: images [B, {n}, H, W] or [{n}, H, W] are needed, got shape {tuple(x.shape)}")
+
+
 def accept(layer: nn.Module, x: Any, size: int | None = None, dim: int = -1, like: Tensor | None = None) -> None:
     """Raises unless x is a tensor of floats with `size` elements along `dim`, of the type of the parameter `like`."""
     who = type(layer).__name__

@@ -2,6 +2,7 @@ r"""Attention. The one rule: a query looks at the keys by their distances, and w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -69,7 +70,60 @@ def attention(
     return y if ball else hyperbolic.logmap0(y, c)
 
 
-class PoincareAttention(nn.Module):
+class Attention(nn.Module):
+    """What attention layers have in common: four linear layers, a scale for each head, and queries that stand for keys and
+    values which are not given."""
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        shared: Curvature,
+        linear: Callable[[], nn.Module],
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        if embed_dim % num_heads:
+            raise ValueError(f"{type(self).__name__}: {num_heads} heads do not divide {embed_dim}")
+        self.embed_dim, self.num_heads = embed_dim, num_heads
+        self.curvature = shared
+        self.q, self.k, self.v, self.out = linear(), linear(), linear(), linear()
+        self.log_scale = nn.Parameter(torch.zeros(num_heads, device=device, dtype=dtype))
+
+    def reset_parameters(self) -> None:
+        """The scales of the heads; the layers within have their own first weights."""
+        nn.init.zeros_(self.log_scale)
+
+    def forward(
+        self, query: Tensor, key: Tensor | None = None, value: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """[..., N, embed_dim] from queries [..., N, embed_dim], keys and values [..., M, embed_dim] (None: the queries)."""
+        key = query if key is None else key
+        value = key if value is None else value
+        for x in (query, key, value):
+            accept(self, x, self.embed_dim, like=self.log_scale)
+        c, scale = self.curvature(), self.log_scale.exp()[:, None, None]
+        q, k, v = (self._heads(y, c) for y in (self.q(query), self.k(key), self.v(value)))
+        y: Tensor = self.out(self._joined(self._attend(q, k, v, c, scale, mask), c))
+        return y
+
+    def _heads(self, x: Tensor, c: Any) -> Tensor:
+        """[..., N, embed_dim] as [..., heads, N, embed_dim / heads]."""
+        raise NotImplementedError
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, c: Any, scale: Tensor, mask: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+    def _joined(self, heads: Tensor, c: Any) -> Tensor:
+        """The reverse of `_heads`."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        return f"{self.embed_dim}, num_heads={self.num_heads}"
+
+
+class PoincareAttention(Attention):
     """Multi-head attention: hyperbolic layers make queries, keys and values, heads are β-split and β-concatenated.
 
     Parameters
@@ -97,41 +151,26 @@ class PoincareAttention(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        if embed_dim % num_heads:
-            raise ValueError(f"PoincareAttention: {num_heads} heads do not divide {embed_dim}")
-        self.embed_dim, self.num_heads, self.ball, self.eps = embed_dim, num_heads, ball, eps
-        self.curvature = curvature(c, learnable, device)
+        own = curvature(c, learnable, device)
 
         def linear() -> PoincareLinear:
-            return PoincareLinear(
-                embed_dim, embed_dim, bias, self.curvature, ball=ball, eps=eps, device=device, dtype=dtype
-            )
+            return PoincareLinear(embed_dim, embed_dim, bias, own, ball=ball, eps=eps, device=device, dtype=dtype)
 
-        self.q, self.k, self.v, self.out = linear(), linear(), linear(), linear()
-        self.log_scale = nn.Parameter(torch.zeros(num_heads, device=device, dtype=dtype))
+        super().__init__(embed_dim, num_heads, own, linear, device, dtype)
+        self.ball, self.eps = ball, eps
 
-    def reset_parameters(self) -> None:
-        """The scales of the heads; the layers within have their own first weights."""
-        nn.init.zeros_(self.log_scale)
+    @property
+    def _form(self) -> dict[str, Any]:
+        return {"ball": self.ball, "eps": self.eps}
 
-    def forward(
-        self, query: Tensor, key: Tensor | None = None, value: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
-        """[..., N, embed_dim] from queries [..., N, embed_dim], keys and values [..., M, embed_dim] (None: the queries)."""
-        key = query if key is None else key
-        value = key if value is None else value
-        for x in (query, key, value):
-            accept(self, x, self.embed_dim, like=self.log_scale)
-        c = self.curvature()
-        form: dict[str, Any] = {"ball": self.ball, "eps": self.eps}
-        size = self.embed_dim // self.num_heads
-        q, k, v = (
-            torch.stack(beta_split(layer(x), size, c=c, **form), -3)
-            for layer, x in ((self.q, query), (self.k, key), (self.v, value))
-        )
-        heads = exactly(attention, q, k, v, c, scale=self.log_scale.exp()[:, None, None], mask=mask, **form)
-        return self.out(beta_concat(heads.unbind(-3), c=c, **form))
+    def _heads(self, x: Tensor, c: Any) -> Tensor:
+        return torch.stack(beta_split(x, self.embed_dim // self.num_heads, c=c, **self._form), -3)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, c: Any, scale: Tensor, mask: Tensor | None) -> Tensor:
+        return exactly(attention, q, k, v, c, scale=scale, mask=mask, **self._form)
+
+    def _joined(self, heads: Tensor, c: Any) -> Tensor:
+        return beta_concat(heads.unbind(-3), c=c, **self._form)
 
     def extra_repr(self) -> str:
-        return f"{self.embed_dim}, num_heads={self.num_heads}" + (", ball" if self.ball else "")
+        return super().extra_repr() + (", ball" if self.ball else "")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor import hyperbolic
-from tersor.nn._cast import accept, exactly
+from tersor.nn._cast import accept, check_images, exactly
 from tersor.nn.beta import beta_ratio
 from tersor.nn.curvature import Curvature, curvature
 from tersor.nn.linear import identity_
@@ -26,7 +26,47 @@ def pair(layer: nn.Module, name: str, value: Pair, least: int) -> tuple[int, int
     return int(a), int(b)
 
 
-class PoincareConv2d(nn.Module):
+class Conv2d(nn.Module):
+    """What convolutions of points have in common: their sizes and parameters, and which images they take."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair,
+        padding: Pair,
+        dilation: Pair,
+        bias: bool,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size = pair(self, "kernel_size", kernel_size, 1)
+        self.stride, self.padding = pair(self, "stride", stride, 1), pair(self, "padding", padding, 0)
+        self.dilation = pair(self, "dilation", dilation, 1)
+        shape = (out_channels, in_channels, *self.kernel_size)
+        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        accept(self, x, like=self.weight)
+        check_images(self, x)
+        return self._of_images(x[None])[0] if x.ndim == 3 else self._of_images(x)
+
+    def _of_images(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        said: list[Any] = [self.in_channels, self.out_channels, f"kernel_size={self.kernel_size}"]
+        for name, usual in (("stride", (1, 1)), ("padding", (0, 0)), ("dilation", (1, 1))):
+            if getattr(self, name) != usual:
+                said.append(f"{name}={getattr(self, name)}")
+        return ", ".join(map(str, [*said, f"bias={self.bias is not None}"]))
+
+
+class PoincareConv2d(Conv2d):
     r"""Hyperbolic convolution of images whose pixels are vectors along the channels.
 
     The pixels of a patch are β-concatenated to one vector (`beta_concat`) and go through a fully connected layer
@@ -69,15 +109,9 @@ class PoincareConv2d(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        self.in_channels, self.out_channels, self.ball, self.eps = in_channels, out_channels, ball, eps
-        self.kernel_size = pair(self, "kernel_size", kernel_size, 1)
-        self.stride, self.padding = pair(self, "stride", stride, 1), pair(self, "padding", padding, 0)
-        self.dilation = pair(self, "dilation", dilation, 1)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, bias, device, dtype)
+        self.ball, self.eps = ball, eps
         self.curvature = curvature(c, learnable, device)
-        shape = (out_channels, in_channels, *self.kernel_size)
-        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
         #: what β-concatenation multiplies the tangent vectors of pixels with
         self.scale = beta_ratio(in_channels, in_channels * math.prod(self.kernel_size))
         self.reset_parameters()
@@ -86,15 +120,7 @@ class PoincareConv2d(nn.Module):
         """The middle pixel of each patch."""
         identity_(self.weight, self.bias, 0.5)
 
-    def forward(self, x: Tensor) -> Tensor:
-        accept(self, x, like=self.weight)
-        if x.ndim not in (3, 4) or x.shape[-3] != self.in_channels:
-            n = self.in_channels
-            raise ValueError(
-                f"PoincareConv2d: images [B, {n}, H, W] or [{n}, H, W] are needed, got shape {tuple(x.shape)}"
-            )
-        if x.ndim == 3:
-            return self.forward(x[None])[0]
+    def _of_images(self, x: Tensor) -> Tensor:
         return exactly(self._convolve, x, self.weight, self.bias)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -108,9 +134,4 @@ class PoincareConv2d(nn.Module):
         return hyperbolic.expmap0(y, c, self.eps, dim=1) if self.ball else y
 
     def extra_repr(self) -> str:
-        said: list[Any] = [self.in_channels, self.out_channels, f"kernel_size={self.kernel_size}"]
-        for name, usual in (("stride", (1, 1)), ("padding", (0, 0)), ("dilation", (1, 1))):
-            if getattr(self, name) != usual:
-                said.append(f"{name}={getattr(self, name)}")
-        said += [f"bias={self.bias is not None}"] + ["ball"] * self.ball
-        return ", ".join(map(str, said))
+        return super().extra_repr() + (", ball" if self.ball else "")

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from tersor import lorentz
 from tersor.nn._cast import accept, exactly
-from tersor.nn.attention import shares
+from tersor.nn.attention import Attention, shares
 from tersor.nn.batchnorm import PoincareBatchNorm
-from tersor.nn.conv import Pair, pair
+from tersor.nn.conv import Conv2d, Pair
 from tersor.nn.curvature import Curvature, curvature
 from tersor.nn.linear import PoincareMLR
 
@@ -130,7 +130,7 @@ class LorentzMLR(PoincareMLR):
         return y
 
 
-class LorentzConv2d(nn.Module):
+class LorentzConv2d(Conv2d):
     r"""Convolution of images whose pixels are points: those of a patch are concatenated to one point, of time
     :math:`\sqrt{1/c + \sum_i \|s_i\|^2}`, and go through the map of `LorentzLinear`. Padding is with the origin.
 
@@ -170,16 +170,9 @@ class LorentzConv2d(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size = pair(self, "kernel_size", kernel_size, 1)
-        self.stride, self.padding = pair(self, "stride", stride, 1), pair(self, "padding", padding, 0)
-        self.dilation = pair(self, "dilation", dilation, 1)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, bias, device, dtype)
         self.curvature = _curved(self, c, learnable, device)
-        shape = (out_channels, in_channels, *self.kernel_size)
-        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.time = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()
 
     @torch.no_grad()
@@ -191,15 +184,7 @@ class LorentzConv2d(nn.Module):
         if self.bias is not None:
             self.bias.zero_()
 
-    def forward(self, x: Tensor) -> Tensor:
-        accept(self, x, like=self.weight)
-        if x.ndim not in (3, 4) or x.shape[-3] != self.in_channels:
-            n = self.in_channels
-            raise ValueError(
-                f"LorentzConv2d: images [B, {n}, H, W] or [{n}, H, W] are needed, got shape {tuple(x.shape)}"
-            )
-        if x.ndim == 3:
-            return self.forward(x[None])[0]
+    def _of_images(self, x: Tensor) -> Tensor:
         return exactly(self._convolve, x, self.weight, self.time, self.bias)
 
     def _convolve(self, x: Tensor, weight: Tensor, time: Tensor, bias: Tensor | None) -> Tensor:
@@ -208,13 +193,6 @@ class LorentzConv2d(nn.Module):
         patches = torch.conv2d(squares, squares.new_ones(1, 1, *self.kernel_size), None, *way)
         times = (1 / self.curvature() + patches).sqrt().to(x.dtype)
         return torch.conv2d(x, weight, bias, *way) + times * time[:, None, None]
-
-    def extra_repr(self) -> str:
-        said: list[Any] = [self.in_channels, self.out_channels, f"kernel_size={self.kernel_size}"]
-        for name, usual in (("stride", (1, 1)), ("padding", (0, 0)), ("dilation", (1, 1))):
-            if getattr(self, name) != usual:
-                said.append(f"{name}={getattr(self, name)}")
-        return ", ".join(map(str, [*said, f"bias={self.bias is not None}"]))
 
 
 class LorentzBatchNorm(PoincareBatchNorm):
@@ -259,12 +237,12 @@ class LorentzBatchNorm(PoincareBatchNorm):
         return lorentz.expmap0(2 * y, c, dim=1), *seen
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, c: Any, scale: Tensor, mask: Tensor | None) -> Tensor:
+def _mixed(q: Tensor, k: Tensor, v: Tensor, c: Any, scale: Tensor, mask: Tensor | None) -> Tensor:
     y: Tensor = lorentz.weighted_midpoint_bmm(v, shares(lorentz.cdist(q, k, c), scale, mask), c)
     return y
 
 
-class LorentzAttention(nn.Module):
+class LorentzAttention(Attention):
     r"""Multi-head attention on the hyperboloid: `LorentzLinear` makes queries, keys and values, whose space parts are taken
     apart into heads; a query sees the centroid of the values, weighed by :math:`\operatorname{softmax}(-\text{scale}\cdot
     d(q, k))`; heads are concatenated.
@@ -296,37 +274,18 @@ class LorentzAttention(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        if embed_dim % num_heads:
-            raise ValueError(f"LorentzAttention: {num_heads} heads do not divide {embed_dim}")
-        self.embed_dim, self.num_heads = embed_dim, num_heads
-        self.curvature = _curved(self, c, learnable, device)
+        own = _curved(self, c, learnable, device)
 
         def linear() -> LorentzLinear:
-            return LorentzLinear(embed_dim, embed_dim, bias, self.curvature, device=device, dtype=dtype)
+            return LorentzLinear(embed_dim, embed_dim, bias, own, device=device, dtype=dtype)
 
-        self.q, self.k, self.v, self.out = linear(), linear(), linear(), linear()
-        self.log_scale = nn.Parameter(torch.zeros(num_heads, device=device, dtype=dtype))
+        super().__init__(embed_dim, num_heads, own, linear, device, dtype)
 
-    def reset_parameters(self) -> None:
-        """The scales of the heads; the layers within have their own first weights."""
-        nn.init.zeros_(self.log_scale)
+    def _heads(self, x: Tensor, c: Any) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).movedim(-2, -3)
 
-    def forward(
-        self, query: Tensor, key: Tensor | None = None, value: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
-        """[..., N, embed_dim] from queries [..., N, embed_dim], keys and values [..., M, embed_dim] (None: the queries)."""
-        key = query if key is None else key
-        value = key if value is None else value
-        for x in (query, key, value):
-            accept(self, x, self.embed_dim, like=self.log_scale)
-        q, k, v = (
-            layer(x).unflatten(-1, (self.num_heads, -1)).movedim(-2, -3)
-            for layer, x in ((self.q, query), (self.k, key), (self.v, value))
-        )
-        scale = self.log_scale.exp()[:, None, None]
-        heads = exactly(_attend, q, k, v, self.curvature(), scale, mask)
-        return self.out(heads.movedim(-3, -2).flatten(-2))
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, c: Any, scale: Tensor, mask: Tensor | None) -> Tensor:
+        return exactly(_mixed, q, k, v, c, scale, mask)
 
-    def extra_repr(self) -> str:
-        return f"{self.embed_dim}, num_heads={self.num_heads}"
+    def _joined(self, heads: Tensor, c: Any) -> Tensor:
+        return heads.movedim(-3, -2).flatten(-2)

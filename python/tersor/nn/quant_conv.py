@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tersor import quant
 from tersor._arrays import whole
-from tersor.nn._cast import accept, lowered
+from tersor.nn._cast import accept, check_images, lowered
 from tersor.nn._linear import parts_of
 from tersor.nn._product import Product, own_codes
 from tersor.quant import Encoded
@@ -169,11 +169,7 @@ class QuantConv2d(Product):
 
     def forward(self, x: Tensor) -> Tensor:
         accept(self, x, like=self.bias)
-        if x.ndim not in (3, 4) or x.shape[-3] != self.in_channels:
-            n = self.in_channels
-            raise ValueError(
-                f"QuantConv2d: images [B, {n}, H, W] or [{n}, H, W] are needed, got shape {tuple(x.shape)}"
-            )
+        check_images(self, x)
         if x.ndim == 3:
             return self.forward(x[None])[0]
         x, bias = lowered(x, self.bias)

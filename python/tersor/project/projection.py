@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, is_tensor
+from tersor._arrays import FLOATS, is_tensor, numpy_type
 from tersor._matrix import Matrix, SparseMatrix, turned
 from tersor._values import called, check_values, float_name
 from tersor.project._entries import extents
@@ -295,11 +295,7 @@ class Projection(Matrix):
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(dtype, torch.dtype):
             return _materialise(torch.empty(0, dtype=dtype), *self._scalars())
-        if isinstance(dtype, str) and dtype == "bfloat16":
-            import ml_dtypes
-
-            dtype = ml_dtypes.bfloat16
-        return _materialise(np.empty(0, dtype), *self._scalars())
+        return _materialise(np.empty(0, numpy_type(dtype)), *self._scalars())
 
 
 def project(

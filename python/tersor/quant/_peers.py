@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import Array, dtype_name, is_tensor
+from tersor._arrays import Array, as_type, dtype_name, is_tensor
 from tersor.quant import _plain as plain
 from tersor.quant._arguments import quiet, some_value
 from tersor.quant._ranges import spread
@@ -66,15 +66,7 @@ def _xp(x: Array) -> Any:
 def _as(v: Array, kind: Any) -> Array:
     """`v` in a type, which is told by its name or by an array of it."""
     kind = kind if isinstance(kind, str) else dtype_name(kind.dtype)
-    if is_tensor(v):
-        import torch
-
-        return v.to(getattr(torch, kind))
-    if kind == "bfloat16":
-        import ml_dtypes
-
-        return np.asarray(v).astype(ml_dtypes.bfloat16)
-    return np.asarray(v).astype(kind)
+    return as_type(v if is_tensor(v) else np.asarray(v), kind)
 
 
 def taken(compat: str, v: Array, x: Array) -> Array:

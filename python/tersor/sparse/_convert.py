@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, dtype_name, is_tensor
+from tersor._arrays import FLOATS, as_type, dtype_name, is_tensor
 from tersor._values import called, float_name, tensor_of
 from tersor.sparse._formats import BSR, COO, CSC
 from tersor.sparse._operators import csr_dense
@@ -38,15 +38,7 @@ class Converted(Parts):
         name = float_name(dtype)
         if name not in FLOATS:
             raise TypeError(f"CSR.astype: dtype must be float64, float32, float16 or bfloat16, got {name}")
-        if is_tensor(self._data):
-            import torch
-
-            return self._of(self._data.to(getattr(torch, name)), self._pattern)
-        if name == "bfloat16":
-            import ml_dtypes
-
-            return self._of(self._data.astype(ml_dtypes.bfloat16), self._pattern)
-        return self._of(self._data.astype(name), self._pattern)
+        return self._of(as_type(self._data, name), self._pattern)
 
     def detach(self) -> Any:
         """The same values outside the graph, in the same memory, as ``torch.Tensor.detach``."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, is_tensor, whole
+from tersor._arrays import FLOATS, is_tensor, ones_of, whole
 from tersor._values import check_values, float_name
 from tersor.sparse._check import checked_indices, checked_shape
 from tersor.sparse._csr import CSR
@@ -164,12 +164,4 @@ def _ones(edges: Array, dtype: Any) -> Array:
     name = float_name(dtype)
     if name not in FLOATS:
         raise TypeError(f"from_edges: dtype must be float64, float32, float16 or bfloat16, got {name}")
-    if is_tensor(edges):
-        import torch
-
-        return torch.ones(edges.shape[1], dtype=getattr(torch, name), device=edges.device)
-    if name == "bfloat16":
-        import ml_dtypes
-
-        return np.ones(edges.shape[1], ml_dtypes.bfloat16)
-    return np.ones(edges.shape[1], name)
+    return ones_of(edges.shape[1], name, edges)

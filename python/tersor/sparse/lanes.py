@@ -11,7 +11,7 @@ from tersor._values import watched
 from tersor.sparse._acts import act_number
 from tersor.sparse._operators import _linear, _spmv
 from tersor.sparse._pattern import Pattern
-from tersor.sparse.product import operands
+from tersor.sparse.product import affine_operands
 
 Array = Any
 
@@ -47,16 +47,6 @@ def _plain(*given: Any) -> bool:
     )
 
 
-def _checked(who: str, a: Any, x: Any, bias: Any) -> tuple[Any, Pattern]:
-    data, p = operands(who, a, ("x", x), *([] if bias is None else [("bias", bias)]))
-    rows, cols = p.shape
-    if not x.ndim or x.shape[-1] != cols:
-        raise ValueError(f"{who}: x has shape {tuple(x.shape)}, the matrix {cols} columns")
-    if bias is not None and tuple(bias.shape) != (rows,):
-        raise ValueError(f"{who}: bias has shape {tuple(bias.shape)}, the matrix {rows} rows")
-    return data, p
-
-
 def spmv(a: SparseMatrix, x: Array, *, bias: Array = None) -> Array:
     r"""A sparse matrix times vectors that lie as rows, :math:`y = x A^\top + b`: `linear` without an activation.
 
@@ -89,7 +79,7 @@ def spmv(a: SparseMatrix, x: Array, *, bias: Array = None) -> Array:
     >>> sparse.spmv(a, np.array([1.0, 3.0]))
     array([ 6.,  0., -2.])
     """
-    data, p = _checked("spmv", a, x, bias)
+    data, p = affine_operands("spmv", a, x, bias, axis=-1)
     return product(data, p, x, bias)
 
 
@@ -137,5 +127,5 @@ def linear(a: SparseMatrix, x: Array, *, bias: Array = None, act: str | None = N
     array([[6., 0., 0.],
            [0., 0., 2.]])
     """
-    data, p = _checked("linear", a, x, bias)
+    data, p = affine_operands("linear", a, x, bias, axis=-1)
     return product(data, p, x, bias, act_number("linear", act))

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS
+from tersor._arrays import FLOATS, numpy_type
 from tersor._op import FormatError
 from tersor._values import float_name
 from tersor.sparse._csr import CSR
@@ -46,11 +46,7 @@ def _typed(who: str, dtype: Any) -> Any:
     name = float_name(dtype)
     if name not in FLOATS:
         raise TypeError(f"{who}: dtype must be float64, float32, float16 or bfloat16, got {name}")
-    if name == "bfloat16":
-        import ml_dtypes
-
-        return ml_dtypes.bfloat16
-    return np.dtype(name)
+    return np.dtype(numpy_type(name))
 
 
 class _Text:

@@ -27,6 +27,17 @@ def operands(who: str, a: Any, *xs: tuple[str, Any]) -> tuple[Any, Any]:
     return a.beside(who, *xs[0])
 
 
+def affine_operands(who: str, a: Any, x: Array, bias: Array, axis: int) -> tuple[Any, Any]:
+    """`operands` of a product and what is added to it; x has the columns of the matrix along an axis."""
+    data, p = operands(who, a, ("x", x), *([] if bias is None else [("bias", bias)]))
+    rows, cols = p.shape
+    if not x.ndim or x.shape[axis if x.ndim > 1 else 0] != cols:
+        raise ValueError(f"{who}: x has shape {tuple(x.shape)}, the matrix {cols} columns")
+    if bias is not None and tuple(bias.shape) != (rows,):
+        raise ValueError(f"{who}: bias has shape {tuple(bias.shape)}, the matrix {rows} rows")
+    return data, p
+
+
 def spmm(a: SparseMatrix, x: Array, *, bias: Array = None, act: str | None = None, out: Array = None) -> Array:
     r"""Sparse times dense, :math:`Y = \mathrm{act}(A X + b\,1^\top)`.
 
@@ -71,14 +82,9 @@ def spmm(a: SparseMatrix, x: Array, *, bias: Array = None, act: str | None = Non
            [0., 0.],
            [0., 0.]])
     """
-    data, p = operands("spmm", a, ("x", x), *([] if bias is None else [("bias", bias)]))
-    if not 1 <= x.ndim <= 3:
+    if not 1 <= getattr(x, "ndim", 1) <= 3:
         raise ValueError(f"spmm: x must be [K], [K, N] or [B, K, N], got shape {tuple(x.shape)}")
-    rows, cols = p.shape
-    if x.shape[-2 if x.ndim > 1 else 0] != cols:
-        raise ValueError(f"spmm: x has shape {tuple(x.shape)}, the matrix {cols} columns")
-    if bias is not None and tuple(bias.shape) != (rows,):
-        raise ValueError(f"spmm: bias has shape {tuple(bias.shape)}, the matrix {rows} rows")
+    data, p = affine_operands("spmm", a, x, bias, axis=-2)
     if is_tensor(x) and is_tensor(out):
         check_dense("spmm", "out", out)
         if out.device != x.device:

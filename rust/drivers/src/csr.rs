@@ -122,6 +122,16 @@ const ROWS: usize = 1024;
 /// Entries that one task of a pass over them takes.
 const ENTRIES: usize = 64 * 1024;
 
+/// Refuses operands that have not as many elements as they should.
+fn sized(operands: &[(&str, usize, Option<usize>)]) -> Result<()> {
+    for (name, is, should) in operands {
+        if Some(*is) != *should {
+            return Err(Error::Value(format!("{name} has {is} elements, {should:?} are asked for")));
+        }
+    }
+    Ok(())
+}
+
 /// What a kernel says that met an index out of bounds after all.
 pub fn raced() -> Error {
     Error::Value("the index arrays were changed while they were read".into())

@@ -34,6 +34,27 @@ macro_rules! index { ($($t:ty, $a:ty);*) => { $(
 )* } }
 index!(i32, AtomicI32; i64, AtomicI64);
 
+/// `by_index!(array, I => body)`: the body with `I` the type of indices.
+#[macro_export]
+macro_rules! by_index {
+    ($x:expr, $i:ident => $body:expr) => {
+        match $x.dtype() {
+            $crate::base::Dtype::I32 => {
+                type $i = i32;
+                $body
+            }
+            $crate::base::Dtype::I64 => {
+                type $i = i64;
+                $body
+            }
+            other => Err($crate::base::Error::Type(format!(
+                "indices must be int32 or int64, and all of one type, got {}",
+                other.name()
+            ))),
+        }
+    };
+}
+
 /// Checks that the entries of `list` lie within `0..limit`.
 pub fn within<I: Index>(name: &str, list: &[I], limit: usize) -> Result<()> {
     // SAFETY: an element of the slice.

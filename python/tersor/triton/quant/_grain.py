@@ -14,6 +14,18 @@ def type_of(kind):
     return tl.float64 if kind == torch.float64 else tl.float32
 
 
+def launched(kind, zero, block):
+    """How a kernel of scales and zero points, element by element, is compiled and launched."""
+    return {
+        "HAS_ZERO": zero.numel() > 0,
+        "ONE_ZERO": zero.numel() == 1,
+        "T": type_of(kind),
+        "B": block,
+        "num_warps": 4,
+        "enable_fp_fusion": False,
+    }
+
+
 def fold(name, shape, scale):
     """The scale as (scale, width, high, wide, columns) of `slot`: at most two axes after folding, else spread out."""
     shape, own = tuple(shape), tuple(scale.shape)

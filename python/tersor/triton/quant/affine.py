@@ -16,7 +16,7 @@ from tersor.triton.quant._arithmetic import (
     scale_at,
     slot,
 )
-from tersor.triton.quant._grain import pair, type_of, work
+from tersor.triton.quant._grain import launched, pair, work
 from tersor.triton.quant.encode import refuse_odd
 from tersor.triton.quant.fake import limits
 
@@ -119,12 +119,7 @@ def quantize(x, scale, zero_point, q, lo, hi, form, rounding, seed, saturate):
         hi,
         seed,
         FORM=form,
-        HAS_ZERO=zero.numel() > 0,
-        ONE_ZERO=zero.numel() == 1,
-        T=type_of(kind),
-        B=BLOCK,
-        num_warps=4,
-        enable_fp_fusion=False,
+        **launched(kind, zero, BLOCK),
         **roundings(x, rounding),
     )
     if not saturate:
@@ -143,10 +138,5 @@ def dequantize(q, scale, zero_point, x, dtype):
             x,
             n,
             *place,
-            HAS_ZERO=zero.numel() > 0,
-            ONE_ZERO=zero.numel() == 1,
-            T=type_of(kind),
-            B=BLOCK,
-            num_warps=4,
-            enable_fp_fusion=False,
+            **launched(kind, zero, BLOCK),
         )

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from tersor.triton.quant._arithmetic import clamp, divide, ends, finite, least, nearest, scale_at, slot
-from tersor.triton.quant._grain import pair, type_of, work
+from tersor.triton.quant._grain import launched, pair, type_of, work
 
 BLOCK = 1024
 #: elements of a scale's run that one program measures
@@ -211,10 +211,5 @@ def decode(data, scale, zero_point, x, bits, last, dtype):
             *place,
             offset,
             BITS=bits,
-            HAS_ZERO=zero.numel() > 0,
-            ONE_ZERO=zero.numel() == 1,
-            T=type_of(kind),
-            B=BLOCK,
-            num_warps=4,
-            enable_fp_fusion=False,
+            **launched(kind, zero, BLOCK),
         )

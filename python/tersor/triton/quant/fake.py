@@ -14,7 +14,7 @@ from tersor.triton.quant._arithmetic import (
     scale_at,
     slot,
 )
-from tersor.triton.quant._grain import pair, type_of, work
+from tersor.triton.quant._grain import launched, pair, work
 
 BLOCK = 1024
 
@@ -108,12 +108,7 @@ def _elementwise(name, kernel, arrays, scale, zero, out, lo, hi, form, *seed, **
             hi,
             *seed,
             FORM=form,
-            HAS_ZERO=zero.numel() > 0,
-            ONE_ZERO=zero.numel() == 1,
-            T=type_of(kind),
-            B=BLOCK,
-            num_warps=4,
-            enable_fp_fusion=False,
+            **launched(kind, zero, BLOCK),
             **options,
         )
 

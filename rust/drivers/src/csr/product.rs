@@ -5,11 +5,11 @@
 //! A panel is copied together first: read in place, rows a multiple of 4 KiB apart would all fall into the same few sets
 //! of the cache. Where each row of x serves only a few nonzeros (a graph, say) the copy does not pay and x is read as it lies.
 
-use super::{Index, Pattern, raced};
+use super::{Index, Pattern, raced, sized};
 use crate::csr::spmm::{Panel, Real, Start};
+use base::Result;
 use base::pool::{self, Shared};
 use base::vector::Isa;
-use base::{Error, Result};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -91,17 +91,12 @@ pub fn spmm<T: Real, I: Index>(
     y: &mut [T],
 ) -> Result<()> {
     let (rows, cols) = (a.rows(), a.cols());
-    let sizes = [
+    sized(&[
         ("data", data.len(), Some(a.entries())),
         ("x", x.len(), cols.checked_mul(n).and_then(|v| v.checked_mul(batch))),
         ("y", y.len(), rows.checked_mul(n).and_then(|v| v.checked_mul(batch))),
         ("bias", bias.map_or(rows, <[T]>::len), Some(rows)),
-    ];
-    for (name, is, should) in sizes {
-        if Some(is) != should {
-            return Err(Error::Value(format!("{name} has {is} elements, {should:?} are asked for")));
-        }
-    }
+    ])?;
     if y.is_empty() {
         return Ok(());
     }

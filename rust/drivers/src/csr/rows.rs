@@ -6,7 +6,7 @@
 
 use super::product::scratch;
 use super::spmm::{Panel, Real, Start};
-use super::{Index, Pattern, raced};
+use super::{Index, Pattern, raced, sized};
 use base::lane::{Lane, load, store, transpose};
 use base::pool::{self, Shared};
 use base::simd::*;
@@ -36,17 +36,12 @@ pub fn linear<T: Real + Lane, I: Index>(
     y: &mut [T],
 ) -> Result<()> {
     let (rows, cols) = (a.rows(), a.cols());
-    let sizes = [
+    sized(&[
         ("data", data.len(), Some(a.entries())),
         ("x", x.len(), cols.checked_mul(n)),
         ("y", y.len(), rows.checked_mul(n)),
         ("bias", bias.map_or(rows, <[T]>::len), Some(rows)),
-    ];
-    for (name, is, should) in sizes {
-        if Some(is) != should {
-            return Err(Error::Value(format!("{name} has {is} elements, {should:?} are asked for")));
-        }
-    }
+    ])?;
     if y.is_empty() {
         return Ok(());
     }

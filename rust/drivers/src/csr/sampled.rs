@@ -5,12 +5,12 @@
 //! j = l, l + 16, … by fused multiply-adds, the lanes are added by halves, and what is left over follows one by one; the chunks
 //! are added in order. Rows of b are taken in blocks that fit the L2 cache, up to eight entries of a row of a at once.
 
-use super::{Index, Pattern, raced};
+use super::{Index, Pattern, raced, sized};
+use base::Result;
 use base::pool::{self, Shared};
 use base::simd::*;
 use base::store::{STEP, Store};
 use base::vector::Float;
-use base::{Error, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Columns summed before a result is touched.
@@ -151,16 +151,11 @@ impl<T: Dot, I: Index> Piece<'_, T, I> {
 /// `out[e] = sum over t and j of a[t, i, j] b[t, k, j]`: a is `[batch, rows, d]`, b `[batch, cols, d]`.
 pub fn sddmm<T: Dot, I: Index>(p: &Pattern<I>, a: &[T], b: &[T], [batch, d]: [usize; 2], out: &mut [T]) -> Result<()> {
     let (rows, cols) = (p.rows(), p.cols());
-    let sizes = [
+    sized(&[
         ("a", a.len(), rows.checked_mul(d).and_then(|v| v.checked_mul(batch))),
         ("b", b.len(), cols.checked_mul(d).and_then(|v| v.checked_mul(batch))),
         ("the output", out.len(), Some(p.entries())),
-    ];
-    for (name, is, should) in sizes {
-        if Some(is) != should {
-            return Err(Error::Value(format!("{name} has {is} elements, {should:?} are asked for")));
-        }
-    }
+    ])?;
     if out.is_empty() {
         return Ok(());
     }

@@ -2,6 +2,7 @@
 //! ones have exactly their value for a mean and no spread, whatever their size.
 
 use super::places::{Ids, Places, Weight};
+use super::walk::Piece;
 use base::simd::*;
 use base::store::{STEP, Store};
 use base::{Result, Tensor, try_vec};
@@ -181,6 +182,25 @@ impl Moments {
             self.found[i].merge(Moment::about(p[i], *w, s1[i], s2[i]));
             (*w, s1[i], s2[i]) = (0.0, 0.0, 0.0);
         }
+    }
+}
+
+/// Adds what the elements of a piece send to their weights, b(x − m) + ½c(x − m)² − d with [m, b, c, d] of the segment.
+#[inline(always)]
+pub fn send_weights<T: Store, const K: usize>(
+    places: &Places<K>,
+    p: &Piece<K>,
+    ids: &Ids,
+    x: &[T],
+    of: impl Fn(usize) -> [f64; 4],
+    table: &mut [f64],
+) {
+    let (at, step) = places.weight_place(p);
+    for (i, x) in x[p.at..p.at + p.len].iter().enumerate() {
+        let Some(id) = ids.at(i) else { continue };
+        let [mean, b, c, d] = of(id);
+        let u = x.to_f64() - mean;
+        table[at + i * step] += u * (0.5 * c * u + b) - d;
     }
 }
 

@@ -109,6 +109,23 @@ pub fn numbers(t: &Tensor) -> Result<Vec<f64>> {
     })
 }
 
+/// Writes numbers in the type of the array.
+pub fn write(t: &Tensor, numbers: &[f64]) -> Result<()> {
+    by_float!(t, A => {
+        t.slice_mut::<A>()?.iter_mut().zip(numbers).for_each(|(o, v)| *o = A::from_f64(*v));
+        Ok(())
+    })
+}
+
+/// What blocks gathered, added in their order.
+pub fn total(tables: &[Vec<f64>], n: usize) -> Result<Vec<f64>> {
+    let mut sum = try_vec(n, 0.0)?;
+    for table in tables {
+        sum.iter_mut().zip(table).for_each(|(a, b)| *a += b);
+    }
+    Ok(sum)
+}
+
 fn absent(t: &Tensor) -> bool {
     t.shape() == [0]
 }
@@ -222,10 +239,15 @@ pub trait Reduction<const K: usize>: Sync {
     fn gather<S: Simd>(&self, s: S, table: &mut Self::Table, pieces: Range<usize>) -> Result<()>;
     fn merge(&self, into: &mut Self::Table, later: &Self::Table);
     /// All of these segments was gathered.
-    fn finish(&self, table: &mut Self::Table, segments: Range<usize>);
+    fn finish(&self, _: &mut Self::Table, _: Range<usize>) {}
     /// Whether pieces are met once more.
-    fn spreads(&self) -> bool;
-    fn spread<S: Simd>(&self, s: S, table: &Self::Table, pieces: Range<usize>) -> Result<()>;
+    fn spreads(&self) -> bool {
+        false
+    }
+    #[inline(always)]
+    fn spread<S: Simd>(&self, _: S, _: &Self::Table, _: Range<usize>) -> Result<()> {
+        Ok(())
+    }
 }
 
 struct Gather<'a, const K: usize, R: Reduction<K>>(&'a R, &'a mut R::Table, Range<usize>);

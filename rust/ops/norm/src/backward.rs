@@ -9,7 +9,7 @@ use crate::standardize::{Mode, Rule, beside};
 use base::simd::*;
 use base::store::Store;
 use base::{Result, Scalar, Tensor, by_float, try_vec};
-use drivers::segments::moments::Moment;
+use drivers::segments::moments::{self, Moment};
 use drivers::segments::places::{self, Ids, Out, Places, Reduction, Weight};
 use drivers::segments::walk::PIECE;
 use std::ops::Range;
@@ -296,34 +296,18 @@ impl<T: Store> Reduction<K> for Weighed<'_, T> {
     fn gather<S: Simd>(&self, _: S, table: &mut Vec<f64>, pieces: Range<usize>) -> Result<()> {
         let mut room = self.places.room()?;
         self.places.walk.each(pieces, |p| {
-            let (ids, (at, step)) = (self.places.ids(&p, &mut room), self.places.weight_place(&p));
-            for i in 0..p.len {
-                let Some(id) = ids.at(i) else { continue };
+            let ids = self.places.ids(&p, &mut room);
+            let of = |id: usize| {
                 let Back { mean, b, c, d, .. } = self.backs[id];
-                let u = self.x[p.at + i].to_f64() - mean;
-                table[at + i * step] += u * (0.5 * c * u + b) - d;
-            }
+                [mean, b, c, d]
+            };
+            moments::send_weights(self.places, &p, &ids, self.x, of, table);
         });
         Ok(())
     }
     fn merge(&self, into: &mut Vec<f64>, later: &Vec<f64>) {
         into.iter_mut().zip(later).for_each(|(a, b)| *a += b);
     }
-    fn finish(&self, _: &mut Vec<f64>, _: Range<usize>) {}
-    fn spreads(&self) -> bool {
-        false
-    }
-    fn spread<S: Simd>(&self, _: S, _: &Vec<f64>, _: Range<usize>) -> Result<()> {
-        Ok(())
-    }
-}
-
-/// Writes sums in the type of the array.
-fn write(t: &Tensor, sums: &[f64]) -> Result<()> {
-    by_float!(t, A => {
-        t.slice_mut::<A>()?.iter_mut().zip(sums).for_each(|(o, v)| *o = A::from_f64(*v));
-        Ok(())
-    })
 }
 
 /// g, those of W, mean and variance, x, γ, β, labels, weights, μ₀, v₀, W, mean, variance; dx, dγ, dβ, dw.
@@ -360,16 +344,11 @@ pub fn backward(t: &[Tensor], s: &[Scalar]) -> Result<()> {
             backs.extend(table.backs);
         }
         for (t, sum) in t[15..17].iter().zip(sums).filter(|(_, sum)| !sum.is_empty()) {
-            write(t, &sum)?;
+            places::write(t, &sum)?;
         }
         if needs & DSAMPLE != 0 && places.weighted() {
             let weighed = Weighed { places: &places, backs: &backs, x: pull.x, size: sample.len() };
-            let left = places::reduce(&places, &weighed)?;
-            let mut total = try_vec(sample.len(), 0.0)?;
-            for table in &left {
-                total.iter_mut().zip(table).for_each(|(a, b)| *a += b);
-            }
-            write(&t[17], &total)?;
+            places::write(&t[17], &places::total(&places::reduce(&places, &weighed)?, sample.len())?)?;
         }
         Ok(())
     })

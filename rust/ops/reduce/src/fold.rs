@@ -65,13 +65,6 @@ impl<T: Copy + Sync, F: Fold<T>> Reduction<OWN> for Folded<'_, T, F> {
     fn merge(&self, into: &mut Self::Table, later: &Self::Table) {
         into.1.iter_mut().zip(&later.1).for_each(|(a, b)| F::merge(a, *b));
     }
-    fn finish(&self, _: &mut Self::Table, _: Range<usize>) {}
-    fn spreads(&self) -> bool {
-        false
-    }
-    fn spread<S: Simd>(&self, _: S, _: &Self::Table, _: Range<usize>) -> Result<()> {
-        Ok(())
-    }
 }
 
 /// What every segment gathered.
@@ -342,13 +335,6 @@ impl<T: Store> Reduction<OWN> for Softmax<'_, T> {
         Ok(())
     }
     fn merge(&self, (): &mut (), (): &()) {}
-    fn finish(&self, (): &mut (), _: Range<usize>) {}
-    fn spreads(&self) -> bool {
-        false
-    }
-    fn spread<S: Simd>(&self, _: S, (): &(), _: Range<usize>) -> Result<()> {
-        Ok(())
-    }
 }
 
 /// g, x, labels, log Σ exp; dx = g exp(x − log Σ exp).

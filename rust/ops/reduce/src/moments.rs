@@ -25,13 +25,6 @@ impl<T: Store> Reduction<OWN> for Forward<'_, T> {
     fn merge(&self, into: &mut Moments, later: &Moments) {
         into.merge(later);
     }
-    fn finish(&self, _: &mut Moments, _: Range<usize>) {}
-    fn spreads(&self) -> bool {
-        false
-    }
-    fn spread<S: Simd>(&self, _: S, _: &Moments, _: Range<usize>) -> Result<()> {
-        Ok(())
-    }
 }
 
 /// x, labels, weights; W, mean, variance.
@@ -94,25 +87,16 @@ impl<T: Store> Reduction<OWN> for Pull<'_, T> {
             if self.size == 0 {
                 return;
             }
-            let (at, step) = self.places.weight_place(&p);
-            for i in 0..p.len {
-                let Some(id) = ids.at(i) else { continue };
+            let of = |id: usize| {
                 let Back { mean, b, c, d } = self.backs[id];
-                let u = self.x[p.at + i].to_f64() - mean;
-                table[at + i * step] += u * (0.5 * c * u + b) - d;
-            }
+                [mean, b, c, d]
+            };
+            moments::send_weights(self.places, &p, &ids, self.x, of, table);
         });
         Ok(())
     }
     fn merge(&self, into: &mut Vec<f64>, later: &Vec<f64>) {
         into.iter_mut().zip(later).for_each(|(a, b)| *a += b);
-    }
-    fn finish(&self, _: &mut Vec<f64>, _: Range<usize>) {}
-    fn spreads(&self) -> bool {
-        false
-    }
-    fn spread<S: Simd>(&self, _: S, _: &Vec<f64>, _: Range<usize>) -> Result<()> {
-        Ok(())
     }
 }
 
@@ -125,14 +109,7 @@ fn pull(x: &Tensor, weight: &Tensor, places: &Places<OWN>, backs: &[Back], into:
         if size == 0 {
             return Ok(());
         }
-        let mut total = try_vec(size, 0.0)?;
-        for table in &tables {
-            total.iter_mut().zip(table).for_each(|(a, b)| *a += b);
-        }
-        by_float!(into[1], A => {
-            into[1].slice_mut::<A>()?.iter_mut().zip(&total).for_each(|(o, &v)| *o = A::from_f64(v));
-            Ok(())
-        })
+        places::write(&into[1], &places::total(&tables, size)?)
     })
 }
 

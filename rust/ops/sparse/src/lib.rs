@@ -11,26 +11,7 @@ mod structure;
 
 use base::{Error, Op, Result, Tensor, ops};
 
-/// `by_index!(array, I => body)`: the body with `I` the type of indices.
-macro_rules! by_index {
-    ($x:expr, $i:ident => $body:expr) => {
-        match $x.dtype() {
-            base::Dtype::I32 => {
-                type $i = i32;
-                $body
-            }
-            base::Dtype::I64 => {
-                type $i = i64;
-                $body
-            }
-            other => Err(base::Error::Type(format!(
-                "indices must be int32 or int64, and all of one type, got {}",
-                other.name()
-            ))),
-        }
-    };
-}
-use by_index;
+use drivers::by_index;
 
 /// The bits of `needs`: which gradients are wanted, in the order of the outputs.
 const FIRST: i64 = 1;

@@ -25,10 +25,10 @@ def tensor_of(x: np.ndarray) -> Any:
     return torch.from_numpy(x)
 
 
-def called(who: str, op: Callable[..., R], *args: Any) -> R:
+def called(who: str, op: Callable[..., R], *args: Any, **options: Any) -> R:
     """An operator on the way of a function: its errors bear the name of what was called."""
     try:
-        return op(*args)
+        return op(*args, **options)
     except (TypeError, ValueError, MemoryError, NotImplementedError) as e:
         inner, text = f"{op.op.name}: ", str(e)  # type: ignore[attr-defined]
         if not text.startswith(inner):
@@ -81,6 +81,16 @@ def watched(*xs: Any) -> bool:
         return False
     hidden = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
     return hidden or any(x.requires_grad for x in tensors)
+
+
+def lasting(*tensors: Any) -> bool:
+    """Whether these are tensors with values of their own, not stand-ins of a trace or of a transform, which end with it."""
+    import torch
+
+    if torch.compiler.is_compiling():
+        return False
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    return all(type(t) in (torch.Tensor, torch.nn.Parameter) and not wrapped(t) for t in tensors)
 
 
 def check_alike(who: str, **arrays: Any) -> None:

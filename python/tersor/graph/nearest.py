@@ -91,18 +91,25 @@ def knn(
     >>> graph.knn(x, 2, queries=x[:1], filter=np.array([False, True, False]))
     Neighbors(ids=array([[ 1, -1]]), distances=array([[ 1., nan]]))
     """
-    check_values("knn", "x", x)
+    return _found("knn", x, k, metric, c, queries, filter)
+
+
+def _found(
+    who: str, x: Array, k: int, metric: str, c: float = 1.0, queries: Array = None, filter: Any = None
+) -> Neighbors:
+    """`knn` in the name of another."""
+    check_values(who, "x", x)
     if metric not in METRICS:
-        raise ValueError(f"knn: metric must be one of {list(METRICS)}, got {metric!r}")
-    k = _k("knn", k)
+        raise ValueError(f"{who}: metric must be one of {list(METRICS)}, got {metric!r}")
+    k = _k(who, k)
     q = x if queries is None else queries
     if x.ndim != 2 or q.ndim != 2 or q.shape[1] != x.shape[1]:
-        raise ValueError(f"knn: x and queries must be [m, d] and [n, d], got {tuple(x.shape)} and {tuple(q.shape)}")
-    check_curvature("knn", c)
+        raise ValueError(f"{who}: x and queries must be [m, d] and [n, d], got {tuple(x.shape)} and {tuple(q.shape)}")
+    check_curvature(who, c)
     if is_tensor(x):
         x, q = x.detach(), q.detach()
     labels = _filter(filter, q, x)
-    d, ids = called("knn", _nearest, q, x, float(c), *labels, METRICS.index(metric), k, queries is None)
+    d, ids = called(who, _nearest, q, x, float(c), *labels, METRICS.index(metric), k, queries is None)
     return Neighbors(ids, 1 - d if metric == "cosine" else d)
 
 
@@ -150,7 +157,7 @@ def knn_edges(
     -----
     As `knn`: nothing of size n·n is made.
     """
-    ids = called_knn("knn_edges", x, k, metric, c).ids
+    ids = _found("knn_edges", x, k, metric, c).ids
     if isinstance(ids, np.ndarray):
         target, at = np.nonzero(ids >= 0)
         return np.stack([ids[target, at], target])
@@ -158,14 +165,6 @@ def knn_edges(
 
     target, at = (ids >= 0).nonzero(as_tuple=True)
     return torch.stack([ids[target, at], target])
-
-
-def called_knn(who: str, x: Array, k: int, metric: Any, c: float = 1.0) -> Neighbors:
-    """`knn` of the rows among themselves, in the name of another."""
-    try:
-        return knn(x, k, metric, c=c)
-    except (TypeError, ValueError) as e:
-        raise type(e)(str(e).replace("knn: ", f"{who}: ", 1)) from None
 
 
 def pack_bits(a: Any) -> Array:
@@ -340,7 +339,7 @@ def _distances(who: str, x: Array, k: int, least: int) -> np.ndarray:
         raise ValueError(f"{who}: k must be between {least} and the {len(rows) - 1} other rows, got {k}")
     if not np.isfinite(rows).all():
         raise ValueError(f"{who}: x holds non-finite values")
-    d = called_knn(who, rows, k, "l2").distances
+    d = _found(who, rows, k, "l2").distances
     return d[d[:, 0] > 0]
 
 

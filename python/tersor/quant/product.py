@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import Codes, Number, dtype_name, is_tensor, whole
-from tersor._values import number
+from tersor._values import called, number
 from tersor.quant._arguments import Array, code_range, detached, one_of, within
 from tersor.quant._encoded import Encoded
 from tersor.quant._products import (
@@ -131,19 +131,13 @@ def packed_linear(
         step = number(name, "output_scale", output_scale)
         if not 0 < step < float("inf"):
             raise ValueError(f"{name}: output_scale must be positive and finite, got {step}")
-        try:
-            return _packed_codes(*map(_fixed, arrays), *sizes, after, step, zero, lo, hi)
-        except (TypeError, ValueError) as error:
-            raise type(error)(str(error).replace("packed_codes", name)) from None
+        return called(name, _packed_codes, *map(_fixed, arrays), *sizes, after, step, zero, lo, hi)
     if after and out is None and recorded(x, bias):
         import torch
 
         return getattr(torch.nn.functional, str(activation))(_packed_linear(*arrays, *sizes))
     if after:
-        try:
-            return _packed_activated(*map(_fixed, arrays), *sizes, after, **keywords)
-        except (TypeError, ValueError) as error:
-            raise type(error)(str(error).replace("packed_activated", name)) from None
+        return called(name, _packed_activated, *map(_fixed, arrays), *sizes, after, **keywords)
     return _packed_linear(*arrays, *sizes, **keywords)
 
 

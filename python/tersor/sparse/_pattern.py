@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tersor._values import lasting
 from tersor.sparse._operators import csr_lanes, csr_transpose
 
 Array = Any
@@ -68,7 +69,7 @@ class Pattern:
                 on = indices.device
                 rows, offsets, perm = (t.to(on) for t in csr_transpose(indices.cpu(), indptr.cpu(), cols))
             done = perm, rows, offsets
-            if isinstance(indices, np.ndarray) or _lasting(indices, perm):
+            if isinstance(indices, np.ndarray) or lasting(indices, perm):
                 self._transposed = done
         return done
 
@@ -119,7 +120,7 @@ class Pattern:
         done = self._lanes
         if done is None:
             done = csr_lanes(self.indices, self.indptr, self.shape[1])
-            if isinstance(self.indices, np.ndarray) or _lasting(self.indices, done[0]):
+            if isinstance(self.indices, np.ndarray) or lasting(self.indices, done[0]):
                 self._lanes = done
         return done
 
@@ -149,16 +150,6 @@ class Pattern:
 
             parts = [None if x is None else torch.from_numpy(x) for x in (self.indices, self.indptr, self.perm)]
             twin = self._made(*parts)
-            if _lasting(twin.indices):
+            if lasting(twin.indices):
                 self._twin = twin
         return twin
-
-
-def _lasting(*tensors: Any) -> bool:
-    """Whether these are tensors with values of their own, not stand-ins of a trace or of a transform, which end with it."""
-    import torch
-
-    if torch.compiler.is_compiling():
-        return False
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-    return all(type(t) is torch.Tensor and not wrapped(t) for t in tensors)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tersor._arrays import is_tensor
 from tersor._matrix import SparseMatrix
-from tersor._values import watched
+from tersor._values import lasting, watched
 from tersor.sparse._acts import act_number
 from tersor.sparse._operators import _linear, _spmv
 from tersor.sparse._pattern import Pattern
@@ -37,14 +37,7 @@ def _plain(*given: Any) -> bool:
     tensors = [t for t in given if is_tensor(t)]
     if not tensors:
         return True
-    import torch
-
-    if torch.compiler.is_compiling() or watched(*tensors):
-        return False
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-    return all(
-        type(t) in (torch.Tensor, torch.nn.Parameter) and t.device.type == "cpu" and not wrapped(t) for t in tensors
-    )
+    return lasting(*tensors) and not watched(*tensors) and all(t.device.type == "cpu" for t in tensors)
 
 
 def spmv(a: SparseMatrix, x: Array, *, bias: Array = None) -> Array:

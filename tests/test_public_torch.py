@@ -286,6 +286,13 @@ def test_compile(f, xs, recwarn):
     assert not [w for w in recwarn if "lru_cache" in str(w.message)]
 
 
+@pytest.mark.parametrize(("f", "xs"), EVERY)
+def test_compile_of_any_size(f, xs):
+    """One trace for all batches: extents are symbols, and so may numbers be that a function takes from a table."""
+    torch._dynamo.reset()
+    close(torch.compile(f, fullgraph=True, backend="aot_eager", dynamic=True)(*xs), f(*xs))
+
+
 def test_a_first_call_is_traced_where_torch_came_second():
     """Operators are made known while dynamo looks on, and what it has traced stays right after plain calls."""
     code = r"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tersor._along import along
+from tersor._arrays import is_tensor
 from tersor._reference import Array, dot, root, rounded, sinh_root, wide, xp
 from tersor.hyperbolic._planes import mlr_rows
 from tersor.hyperbolic.midpoint import check_matrix, mixed
@@ -50,7 +51,7 @@ def midpoint(x: Array, weights: Array | None = None, c: Any = 1.0) -> Array:
     y = _centroid(s, w, checked(c))
     if x.dtype.itemsize < 8:
         return rounded(y, x)
-    fixed = [a.detach() if hasattr(a, "detach") else a for a in (s, w, c, y)]
+    fixed = [a.detach() if is_tensor(a) else a for a in (s, w, c, y)]
     return y + (_lengthened(*fixed) - fixed[-1])
 
 

@@ -12,7 +12,7 @@ from tersor._arrays import FLOATS, dtype_name
 def checked_eps(who: str, eps: Any) -> float:
     if isinstance(eps, bool) or not isinstance(eps, (int, float)):
         raise TypeError(f"{who}: eps must be a number, got {type(eps).__name__}")
-    if not 0 <= eps < math.inf:  # no math.isfinite: where shapes are symbols, torch.compile makes a number of a table one too
+    if not 0 <= eps < math.inf:  # compared: of a symbol of torch.compile math.isfinite makes no number
         raise ValueError(f"{who}: eps must be finite and not negative, got {eps}")
     return float(eps)
 

@@ -279,7 +279,7 @@ def batch_norm(
 
 def _moved(running: Any, seen: Any, known: Any, momentum: float) -> None:
     """Moves running statistics towards those of a batch, in place, where it knows them."""
-    if hasattr(seen, "detach"):
+    if is_tensor(seen):
         seen = seen.detach().to(running.dtype)
         running.lerp_(xp.where(known, seen, running), momentum)
     else:

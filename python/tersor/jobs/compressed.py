@@ -167,13 +167,19 @@ def choose(
         elif len(shape) != 2 and scheme.calibrated:
             dense[name] = "a convolution, which is not calibrated"
         elif scheme.group and (k := matrix(shape)[1]) % scheme.group:
-            dense[name] = f"rows of {k} do not divide into groups of {scheme.group}"
+            dense[name] = f"rows of {k} do not divide into groups of {scheme.group}, {_smaller(k, scheme.group)}"
         else:
             quantized.append(name)
     if tree:
         _readable(tree, quantized, dense)
     heads = {"heads": tree.heads} if tree else {}
     return Choice(tuple(quantized), dense, rule_of(tree), **heads)
+
+
+def _smaller(k: int, group: int) -> str:
+    """What rows of k do divide into, in words: the largest power of two below the group, a row if that is none."""
+    power = math.gcd(k, 1 << group.bit_length() - 1)
+    return f"of {power} they do" if power >= 16 else "a scheme by row takes them"
 
 
 def _convolution(part: str, shape: Sequence[int], tree: Tree | None) -> bool:

@@ -12,12 +12,11 @@ import numpy as np
 
 from tersor._op import FormatError
 from tersor.jobs import compressed
-from tersor.jobs.encoded import of_codes
 from tersor.jobs.gptq_awq import BITS
 from tersor.quant import Encoded, pack, repack, unpack
 from tersor.quant._encoded import scheme as scheme_of
 from tersor.quant._gguf import KINDS, N, joined
-from tersor.quant._gguf import codes as codes_of
+from tersor.quant._unblocked import unblocked
 
 
 class Part(NamedTuple):
@@ -48,7 +47,7 @@ class Codes:
     @classmethod
     def of(cls, name: str, e: Encoded) -> Codes:
         if e.scheme in KINDS:
-            return cls(name, e := _of_block(name, e), Grain(scheme_of(e.scheme).bits, N, True))
+            e = unblocked(name, e)
         how = scheme_of(e.scheme)
         if how.places or len(e.shape) != 2:
             raise FormatError(f"{name}: {e.scheme} of {e.shape} is no matrix of integers")
@@ -86,17 +85,6 @@ class Codes:
         data, bits, shape = np.asarray(self.e.data), self.grain.bits, self.e.shape
         dense = self.codes() if data.dtype == np.int8 else data
         return np.asarray(repack(dense, bits, shape, "dense", layout))
-
-
-def _of_block(name: str, e: Encoded) -> Encoded:
-    """Blocks of GGUF as codes with a scale for 32 of them."""
-    kind = KINDS[e.scheme]
-    if e.scheme not in ("q4_0", "q5_0", "q8_0") or len(e.shape) != 2:
-        raise FormatError(f"{name}: {e.scheme} of {e.shape} is no matrix of symmetric integers")
-    n, k = e.shape
-    b = np.asarray(e.data).reshape(n, k // N, kind.bytes)
-    scale = np.ascontiguousarray(b[..., :2]).view("<f2")[..., 0].astype(np.float32)
-    return of_codes(codes_of(b, kind).reshape(n, k), None, scale, kind.bits, f"g{N}")
 
 
 def _half(c: Codes, what: str) -> np.ndarray:

@@ -14,7 +14,8 @@ from tersor._op import FormatError
 from tersor.checkpoint._format import Entry
 from tersor.jobs import gptq_awq
 from tersor.jobs.restore import BESIDE, Get, Known, layout, of, quantized, unpacked
-from tersor.quant import Encoded, pack
+from tersor.quant import Encoded
+from tersor.quant._unblocked import of_codes
 
 _DENSE = "; tersor.convert.load reads it as a dense weight"
 
@@ -74,14 +75,6 @@ def _of_words(stem: str, names: Mapping[str, Entry], get: Get, said: list[Known]
     k, groups = w.codes.shape[1], w.scale.shape[1]
     zero = None if (w.zero == 1 << w.bits - 1).all() else w.zero.astype(np.uint8)
     return of_codes(w.codes, zero, w.scale, w.bits, "row" if groups == 1 else f"g{k // groups}")
-
-
-def of_codes(codes: np.ndarray, zero: np.ndarray | None, scale: np.ndarray, bits: int, grain: str) -> Encoded:
-    """Codes from 0 on, with zero points or around the middle of their range, as an `Encoded` holds them."""
-    if zero is None and bits == 8:
-        return Encoded((codes ^ 128).view(np.int8), scale, None, f"int8-{grain}", codes.shape, "float32")
-    kind = "int" if zero is None else "uint"
-    return Encoded(pack(codes, bits), scale, zero, f"{kind}{bits}-{grain}", codes.shape, "float32")
 
 
 def _encoded(

@@ -4,7 +4,10 @@ here or in GGUF's own package is refused by name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,9 +25,47 @@ SCHEMES = {scheme.upper().removeprefix("GGUF_"): scheme for scheme in KINDS}
 _NAMES = {scheme: name for name, scheme in SCHEMES.items()}
 
 
-def dense(file: GGUF) -> dict[str, np.ndarray]:
+@contextmanager
+def opened(path: StrPath) -> Iterator[list[GGUF]]:
+    """A file; if it is a part of one that was split, all parts in their order."""
+    path = os.fspath(path)
+    with ExitStack() as stack:
+        file = stack.enter_context(GGUF(path))
+        if (count := parts(file)) == 1:
+            yield [file]
+            return
+        found = re.fullmatch(r"(.*)-\d{5}-of-(\d{5})(\.gguf)", path, re.IGNORECASE | re.DOTALL)
+        if not found or int(found[2]) != count:
+            raise FormatError(f"{path}: is one of {count} parts, and its name does not say what the others are called")
+        files: list[GGUF] = []
+        for i in range(count):
+            part = stack.enter_context(GGUF(f"{found[1]}-{i + 1:05}-of-{found[2]}{found[3]}"))
+            if parts(part) != count or not _same(part.values.get("split.no"), i):
+                raise FormatError(f"{part.path}: is not part {i + 1} of {count}, as its name says")
+            if twice := next((n for n in part.entries if any(n in f.entries for f in files)), None):
+                raise FormatError(f"{part.path}: tensor {twice!r} is in another part too")
+            files.append(part)
+        want = files[0].values.get("split.tensors.count")
+        if want is not None and not _same(want, sum(len(f.entries) for f in files)):
+            raise FormatError(f"{path}: its {count} parts have not the {want} tensors that they say")
+        yield files
+
+
+def _same(value: Any, number: int) -> bool:
+    return isinstance(value, np.integer) and int(value) == number
+
+
+def parts(file: GGUF) -> int:
+    """How many files the tensors were split over."""
+    found = file.values.get("split.count", np.uint16(1))
+    if not isinstance(found, np.integer) or found < 0:
+        raise FormatError(f"{file.path}: split.count is {found!r:.40}, which is no count")
+    return max(int(found), 1)
+
+
+def dense(files: Iterable[GGUF]) -> dict[str, np.ndarray]:
     """All tensors as numbers: floats as they are, blocks as float32."""
-    return {name: _numbers(file, name) for name in file.entries}
+    return {name: _numbers(file, name) for file in files for name in file.entries}
 
 
 def _numbers(file: GGUF, name: str) -> np.ndarray:
@@ -51,14 +92,19 @@ def one(file: GGUF, name: str) -> Encoded:
     if e.dtype not in SCHEMES:
         raise FormatError(
             f"{file.path}: tensor {name!r} is {e.dtype}, which no scheme of encode is; tersor.convert.load reads it as a dense "
-            "weight"
+            "weight, and load_encoded(path, strict=False) leaves it out"
         )
     return Encoded(file.array(name), None, None, SCHEMES[e.dtype], e.shape, "float32")
 
 
-def encoded(file: GGUF) -> dict[str, Encoded]:
-    """All tensors in blocks."""
-    return {name: one(file, name) for name, e in file.entries.items() if e.dtype not in NUMBERS}
+def encoded(files: Iterable[GGUF], strict: bool = True) -> dict[str, Encoded]:
+    """All tensors in blocks; those that no scheme is are left out if it is not ``strict``."""
+    return {
+        name: one(file, name)
+        for file in files
+        for name, e in file.entries.items()
+        if e.dtype not in NUMBERS and (strict or e.dtype in SCHEMES)
+    }
 
 
 def _described(name: str, x: Any) -> tuple[str, Any]:

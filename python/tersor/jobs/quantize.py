@@ -6,28 +6,24 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
-from tersor._op import FormatError
-from tersor.checkpoint import Entry, Model, Reader, Writer
+from tersor.checkpoint import Entry, Reader, Writer
 from tersor.checkpoint._format import BITS, Misuse, StrPath
 from tersor.checkpoint._modules import tree
-from tersor.checkpoint._quantized import evidence, settings
-from tersor.checkpoint.gguf import GGUF, is_gguf
+from tersor.checkpoint._quantized import evidence
 from tersor.checkpoint.reader import CHUNK
 from tersor.checkpoint.writer import write_json
-from tersor.jobs import calibrate, compressed, encoded, gguf, restore, running
+from tersor.jobs import calibrate, compressed, running
 from tersor.jobs.floats8 import Dense
-from tersor.quant import Encoded, pack
+from tersor.quant import pack
 
 Progress = Callable[[int, int], None]
 Step = Callable[[int], None]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -279,77 +275,3 @@ def _rows(reader: Reader, e: Entry, scheme: compressed.Scheme, out: Writer, step
     if zeros:
         found["weight_zero_point"] = np.asarray(pack(np.concatenate(zeros), scheme.bits, "ct_dense", axis=0))
     return found
-
-
-def load(path: StrPath) -> dict[str, np.ndarray]:
-    """All tensors of a file or model folder, quantized weights as dense float32.
-
-    Quantized are those of compressed-tensors, 8-bit floats with scales by blocks, and what GPTQ and AWQ write (weights come
-    back [out, in], as a ``torch.nn.Linear`` has them); and the blocks of GGUF files, whose tensors keep the names they have
-    there.
-
-    Parameters
-    ----------
-    path : a ``.safetensors`` or ``.gguf`` file, a folder, or the index of a sharded one
-
-    Raises
-    ------
-    FormatError
-        If a file is malformed, the parts of a weight do not fit, or it is in a format that is not read (bitsandbytes, HQQ, …).
-    ImportError
-        If a GGUF file has blocks that only the package gguf decodes (K-quants and others), and it is not installed.
-    """
-    if is_gguf(path):
-        with GGUF(path) as file:
-            return gguf.dense(file)
-    return _read(path, restore.dense)
-
-
-def load_encoded(path: StrPath) -> dict[str, Encoded]:
-    """The quantized weights of a file or model folder as the codes it holds, by the names of the dense ones.
-
-    What ``tersor.nn.convert(model, load_encoded(path))`` makes layers of: codes that were calibrated stay what they are, where
-    rounding the decoded weights again would move some. The rest of the model must be that of the file (`load`, or
-    ``from_pretrained(path)``): where weights were scaled, as ``-awq`` does, its norms were changed too.
-
-    Parameters
-    ----------
-    path : a ``.safetensors`` or ``.gguf`` file, a folder, or the index of a sharded one
-
-    Returns
-    -------
-    dict of `tersor.quant.Encoded` of NumPy arrays
-        Symmetric codes of 2 to 8 bits with scales by row, group or tensor as ``int<b>-…``, codes with zero points as
-        ``uint<b>-…``; blocks of GGUF as ``q4_0``, ``q4_1``, ``q5_0``, ``q8_0`` and ``gguf_mxfp4``. Tensors that are not
-        quantized are not in it.
-
-    Raises
-    ------
-    FormatError
-        As `load`; and if a weight is quantized otherwise: 8-bit floats, scales by blocks of rows, columns in another order,
-        other blocks of GGUF.
-    """
-    if is_gguf(path):
-        with GGUF(path) as file:
-            return gguf.encoded(file)
-    return _read(path, encoded.encoded)
-
-
-def _read(path: StrPath, weights: Callable[..., Iterable[tuple[str, T]]]) -> dict[str, T]:
-    with Model(path) as model:
-        where = {e.name: reader for reader, e in model.tensors()}
-        entries = {e.name: e for _, e in model.tensors()}
-        said = settings(model) or {}
-        try:
-            restore.check(said, entries)
-            known = restore.known(said) or schemes_of(model)
-            return dict(weights(entries, lambda name: where[name].array(name), known))
-        except FormatError as error:
-            raise FormatError(f"{os.fspath(path)}: {error}") from None
-
-
-def schemes_of(model: Model) -> list[restore.Known]:
-    """What its files say they were written with."""
-    said = {(reader.metadata or {}).get("tersor.scheme") for reader in model.readers.values()}
-    schemes = [compressed.Scheme.parse(scheme) for scheme in sorted(filter(None, said))]
-    return [restore.Known(bits=scheme.bits or None, shared=(1, scheme.group)) for scheme in schemes]

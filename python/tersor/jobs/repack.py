@@ -24,7 +24,8 @@ from tersor.checkpoint.gguf import GGUFWriter, is_gguf
 from tersor.checkpoint.writer import write_json
 from tersor.jobs import encoded, gguf, restore
 from tersor.jobs.containers import CONTAINERS, Codes, Container, Grain, Part, block
-from tersor.jobs.quantize import Progress, schemes_of
+from tersor.jobs.load import schemes_of
+from tersor.jobs.quantize import Progress
 
 FORMATS = (*CONTAINERS, "gguf")
 #: files that say how a model is quantized, of which config.json is written anew
@@ -265,6 +266,8 @@ def _from_gguf(file: GGUF, dst: StrPath, to: str, progress: Progress | None) -> 
         )
     if not os.fspath(dst).lower().endswith(".safetensors"):
         raise Misuse(f"{os.fspath(dst)}: what a GGUF file becomes is one file: name it with .safetensors at its end")
+    if (parts := gguf.parts(file)) > 1:
+        raise FormatError(f"{file.path}: is one of {parts} parts; repack reads whole files")
     others = {name: e for name, e in file.entries.items() if e.dtype in NUMBERS}
     sources = {
         name: encoded.Source((name,), "F16", partial(gguf.one, file, name))

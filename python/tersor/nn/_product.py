@@ -19,8 +19,11 @@ from tersor import _core, quant
 from tersor._arrays import dtype_name, flag
 from tersor.nn._coded import Coded
 from tersor.quant import Encoded, _panels
+from tersor.quant._encoded import Scheme
 from tersor.quant._encoded import scheme as find_scheme
+from tersor.quant._gguf import KINDS
 from tersor.quant._products import AFTER, GROUP, _packed_activated, _packed_linear
+from tersor.quant._unblocked import unblocked
 from tersor.quant.product import recorded
 from tersor.quant.qparams import least
 
@@ -231,12 +234,28 @@ class Product(Coded):
         self.repack()  # those of another version may lie in another way
 
 
+def kept_scheme(who: str, scheme: str) -> Scheme:
+    """A scheme by its name, if layers keep such codes."""
+    how = find_scheme(scheme, who)
+    if how.block:
+        raise ValueError(f"{who}: {scheme} is a layout of files, which no layer keeps")
+    return how
+
+
+def encoded_as(who: str, weight: Tensor, scheme: str) -> Encoded:
+    """A weight in codes that layers keep."""
+    kept_scheme(who, scheme)
+    return quant.encode(weight, scheme)
+
+
 def own_codes(who: str, weight: Encoded, dense: Tensor) -> Encoded:
     """Codes of tensors or of NumPy arrays as those of this dense weight."""
     if not isinstance(weight, Encoded):
         raise TypeError(f"{who}: weight must be an Encoded, got {type(weight).__name__}")
     if tuple(weight.shape) != tuple(dense.shape):
         raise ValueError(f"{who}: weight is {tuple(weight.shape)}, the layer's {tuple(dense.shape)}")
+    if weight.scheme in KINDS:
+        weight = unblocked(who, weight)
     parts = {k: torch.as_tensor(v).to(dense.device) for k, v in weight.parts.items()}
     return replace(weight, **parts, dtype=dtype_name(dense.dtype))
 

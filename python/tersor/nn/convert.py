@@ -16,12 +16,12 @@ from torch.nn.modules.batchnorm import _NormBase
 from tersor.checkpoint._parts import held
 from tersor.checkpoint._patterns import Patterns
 from tersor.nn._linear import transposed
+from tersor.nn._product import kept_scheme
 from tersor.nn.norm import OURS, THEIRS, exchanged
 from tersor.nn.quant import QuantLinear
 from tersor.nn.quant_conv import QuantConv2d
 from tersor.nn.sparse import SparseLinear
 from tersor.quant import Encoded
-from tersor.quant._encoded import scheme as find_scheme
 from tersor.sparse._crossover import FLOOR, SURE, crossover
 
 #: the encoded layer of each dense one
@@ -144,11 +144,9 @@ def convert(
         what = "sparse layer" if scheme == SPARSE else "norm"
         raise ValueError(f"convert: a {what} takes activations as they come, got activations={activations!r}")
     if not back and scheme not in (SPARSE, NORM):
-        how = find_scheme(scheme, "convert")
+        how = kept_scheme("convert", scheme)
         if activations not in ("float", "int8"):
             raise ValueError(f"convert: activations must be 'float' or 'int8', got {activations!r}")
-        if how.block:
-            raise ValueError(f"convert: {scheme} is a layout of files, which no layer keeps")
         if how.places and activations == "int8":
             raise ValueError(f"convert: int8 activations go with integer weights, {scheme} are no integers")
     names: dict[int, list[str]] = {}

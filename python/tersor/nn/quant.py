@@ -9,15 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from tersor import _torch, quant
+from tersor import _torch
 from tersor._arrays import dtype_name
 from tersor._op import AXES
 from tersor.nn._cast import accept, lowered
 from tersor.nn._linear import parts_of
-from tersor.nn._product import _OWN, _PACKED, Product, own_codes
+from tersor.nn._product import _OWN, _PACKED, Product, encoded_as, kept_scheme, own_codes
 from tersor.quant import Encoded
 from tersor.quant._encoded import SCALES
-from tersor.quant._encoded import scheme as find_scheme
 
 
 class QuantLinear(Product):
@@ -89,7 +88,13 @@ class QuantLinear(Product):
         its own, or with hooks that would be lost, is a TypeError.
         """
         weight, _ = parts_of("QuantLinear.from_float", linear)
-        return cls.of(quant.encode(weight, scheme), linear, activations, release=release, activation=activation)
+        return cls.of(
+            encoded_as("QuantLinear.from_float", weight, scheme),
+            linear,
+            activations,
+            release=release,
+            activation=activation,
+        )
 
     @classmethod
     def of(
@@ -103,7 +108,8 @@ class QuantLinear(Product):
     ) -> QuantLinear:
         """The layer ``linear`` with these codes (of tensors or of NumPy arrays) for its weight, and its own bias.
 
-        As `from_float`, but that nothing is encoded: for codes that were calibrated, say, or read from a file.
+        As `from_float`, but that nothing is encoded: for codes that were calibrated, say, or read from a file. Blocks of GGUF
+        become int4, int5 or int8 with a scale for 32 of them, or mxfp4, the same numbers; "q4_1" is a ValueError.
         """
         dense, bias = parts_of("QuantLinear.of", linear)
         own = own_codes("QuantLinear.of", weight, dense)
@@ -125,11 +131,9 @@ class QuantLinear(Product):
         activation: str | None = None,
     ) -> QuantLinear:
         """A layer of weights 0, for a state of this scheme to be loaded into."""
-        how, dtype = find_scheme(scheme), dtype or torch.get_default_dtype()
+        how, dtype = kept_scheme("QuantLinear.empty", scheme), dtype or torch.get_default_dtype()
         if how.group and in_features % how.group:
             raise ValueError(f"QuantLinear.empty: groups of {how.group} do not divide in_features = {in_features}")
-        if how.block:
-            raise ValueError(f"QuantLinear.empty: {scheme} is a layout of files, which no layer keeps")
         shape = how.steps((out_features, in_features))
         codes = torch.zeros(
             out_features, how.bytes(in_features), dtype=torch.int8 if how.raw else torch.uint8, device=device

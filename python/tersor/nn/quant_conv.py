@@ -15,7 +15,7 @@ from tersor import quant
 from tersor._arrays import whole
 from tersor.nn._cast import accept, check_images, lowered
 from tersor.nn._linear import parts_of
-from tersor.nn._product import Product, own_codes
+from tersor.nn._product import Product, encoded_as, own_codes
 from tersor.quant import Encoded
 from tersor.quant._encoded import scheme as find_scheme
 
@@ -135,7 +135,9 @@ class QuantConv2d(Product):
         What is taken of it and refused is as in `QuantLinear.from_float`. A filter is a row of in / groups · kh · kw numbers.
         """
         weight, _ = parts_of("QuantConv2d.from_float", conv, nn.Conv2d)
-        return cls.of(quant.encode(weight.flatten(1), scheme), conv, activations, activation=activation)
+        return cls.of(
+            encoded_as("QuantConv2d.from_float", weight.flatten(1), scheme), conv, activations, activation=activation
+        )
 
     @classmethod
     def of(

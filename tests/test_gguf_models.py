@@ -134,6 +134,11 @@ def test_blocks_that_are_no_symmetric_codes():
     e = quant.encode(np.ones((4, 32), np.float32), "q4_1")
     with pytest.raises(ValueError, match=r"QuantLinear\.of: q4_1 .* start at a number"):
         tnn.QuantLinear.of(e, torch.nn.Linear(32, 4))
+    made = tnn.convert(
+        torch.nn.Sequential(torch.nn.Linear(32, 4), torch.nn.Linear(32, 4)),
+        {"0.weight": e, "1.weight": quant.encode(np.ones((4, 32), np.float32), "q4_0")},
+    )
+    assert made.converted == ("1",) and "q4_1" in made.left["0"]
     e = quant.encode(np.ones((4, 32), np.float32), "q8_0")
     e.data[0, :2] = np.float16(np.inf).reshape(1).view(np.uint8)
     with pytest.raises(ValueError, match="not finite"):

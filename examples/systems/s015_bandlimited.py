@@ -13,7 +13,7 @@ SYSTEM = {
     "evidence": "A",
     "functions": ["tersor.project.ridge_path"],
     "data": "computed: sin(8 pi t) and sin(pi t) on [-1, 1], 200 points with a little noise",
-    "claims": [["narrow", ">=", 0.5], ["wide", "<=", 0.03], ["units_help", "<=", 0.3], ["slow", "<=", 0.02]],
+    "claims": [["narrow", ">=", 0.5], ["wide", "<=", 0.03], ["units_help", "<=", 0.1], ["slow", "<=", 0.02]],
     "figure": "narrow",
     "seconds": 20,
 }

@@ -147,6 +147,19 @@ def digits(number: int, n: int = 1200) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return split((x / 16).astype(np.float32), y.astype(np.int64), number, n)
 
 
+def digit_graph(number: int, n: int = 1000, k: int = 6, labels: int = 5) -> tuple[Tensor, Tensor, Any, Tensor, Tensor]:
+    """Images of digits and edges between each and its k nearest: pixels, classes, the matrix, `labels` rows of each class that
+    are known, and the rows to be measured on."""
+    from tersor import graph
+
+    x, y, _, _ = digits(number, n)
+    a = graph.adjacency(graph.knn_edges(x, k), n=n, undirected=True)
+    known = torch.cat([(y == c).nonzero()[:labels, 0] for c in range(10)])
+    other = torch.ones(n, dtype=torch.bool)
+    other[known] = False
+    return x, y, a, known, other.nonzero()[:, 0]
+
+
 def seeded(module: nn.Module, seed: int) -> nn.Module:
     """The module with the usual start of torch's layers, drawn from a generator of its own."""
     generator = torch.Generator().manual_seed(seed)

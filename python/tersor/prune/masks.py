@@ -139,12 +139,11 @@ def global_masks(
     min_keep. Han, Pool, Tran, Dally, "Learning both Weights and Connections" (2015), with exact counts.
     """
     if one_of("out", out, ("bool", "bits")) == "bits":
-        options = {"min_keep": min_keep, "scope": scope, "scores": scores, "ties": ties, "rounding": rounding}
-        options |= {"compat": compat, "nan": nan, "group": group, "shard": shard, "mixed": mixed}
-        masks = global_masks(arrays, sparsity, k=k, **options)
+        whole = global_masks(arrays, sparsity, k=k, min_keep=min_keep, scope=scope, scores=scores, ties=ties, rounding=rounding,
+                             compat=compat, nan=nan, group=group, shard=shard, mixed=mixed)  # fmt: skip
         # one after another, so that a mask of bytes goes as its bits come
-        masks.reverse()
-        return [pack_mask(masks.pop()) for _ in range(len(masks))]
+        whole.reverse()
+        return [pack_mask(whole.pop()) for _ in range(len(whole))]
     arrays, firsts = _firsts(arrays, group)
     if any(first != i for i, first in enumerate(firsts)):
         given: dict[str, Any] = {"sparsity": sparsity, "k": k, "min_keep": min_keep, "scores": scores}

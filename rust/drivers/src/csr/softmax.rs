@@ -156,12 +156,16 @@ fn long<S: Simd, T: Store>(s: S, x: &[T], g: Option<&[T]>, y: &mut [T], room: &m
                     v.iter_mut().zip(&*w).for_each(|(v, w)| *v *= w - total);
                 }
             } else {
-                v.iter_mut().for_each(|v| *v -= m);
+                for v in v.iter_mut() {
+                    *v -= m;
+                }
                 exponentials::<S, T>(s, v);
                 if sweep == 0 {
                     total += v.iter().sum::<f64>();
                 } else {
-                    v.iter_mut().for_each(|v| *v /= total);
+                    for v in v.iter_mut() {
+                        *v /= total;
+                    }
                 }
             }
             if sweep == 1 {

@@ -33,6 +33,8 @@ def test_bits_of_tensors_elsewhere():
     mask = torch.rand(3, 7, generator=torch.manual_seed(0)) < 0.5
     want = prune.pack_mask(mask)
     assert torch.equal(bits.summed(mask), want) and torch.equal(bits.shifted(want, 21).reshape(3, 7), mask)
+    bare = prune.pack_mask(mask.to("meta"))
+    assert bare.shape == (3,) and prune.unpack_mask(bare, (3, 7)).shape == (3, 7)
     assert bits.summed(mask[:0]).shape == (0,) and bits.shifted(want[:0], 0).shape == (0,)
 
 

@@ -161,6 +161,18 @@ def test_gradients_of_sparse_products():
     assert torch.autograd.gradcheck(lambda v: (sparse.from_coo(v, rows, cols, shape) @ a).data, leaves[:1])
 
 
+def test_gradients_of_sparse_products_by_functions():
+    a = sparse.CSR(torch.ones(3), np.array([0, 2, 1]), np.array([0, 1, 2, 3]), (3, 3))
+    v = torch.tensor([1.0, 2.0, 3.0])
+    for f in (
+        lambda v: ((a.with_data(v) @ a.with_data(v)).data ** 2).sum(),
+        lambda v: (sparse.softmax(a.with_data(v) @ a).data * v).sum(),
+    ):
+        leaf = v.clone().requires_grad_()
+        (want,) = torch.autograd.grad(f(leaf), leaf)
+        torch.testing.assert_close(torch.func.grad(f)(v), want)
+
+
 def test_what_is_no_sparse_product(lib):
     a, other = sparse.from_dense(lib(np.eye(3))), sparse.from_dense(lib(np.eye(3, dtype=np.float32)))
     for call, error, text in (

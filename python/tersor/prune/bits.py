@@ -26,6 +26,8 @@ def pack_mask(mask: Mask) -> Bits:
     ------
     TypeError
         If mask is not a bool array.
+    ValueError
+        None of its own: a mask of any shape has its bytes, one without elements none.
 
     Notes
     -----

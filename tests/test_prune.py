@@ -111,17 +111,17 @@ def cases(draw, kinds=None):
 def test_masks_are_those_of_a_sort(case):
     arrays, k = case
     want = oracle(arrays, k)
-    same(global_masks(arrays, k=k), want)
-    same(global_masks([tensor(a) for a in arrays], k=k), want)
-    same(global_masks(arrays, k=k, ties="high"), oracle(arrays, k, high=True))
+    same(global_masks(arrays, k=k, mixed=True), want)
+    same(global_masks([tensor(a) for a in arrays], k=k, mixed=True), want)
+    same(global_masks(arrays, k=k, mixed=True, ties="high"), oracle(arrays, k, high=True))
     sizes = [a.size for a in arrays]
-    found = global_threshold(arrays, k=k)
+    found = global_threshold(arrays, k=k, mixed=True)
     assert found.kept == [int(w.sum()) for w in want] and sum(sizes) - sum(found.kept) == k
     if k:
         flat = np.sort(np.concatenate([np.abs(np.asarray(a, np.float64)).ravel() for a in arrays]))
         assert found.value == flat[k - 1]
         pruned = np.concatenate([np.abs(np.asarray(a, np.float64)).ravel() for a in arrays])
-        all_, none = (global_masks(arrays, k=k, ties=t) for t in ("all", "none"))
+        all_, none = (global_masks(arrays, k=k, mixed=True, ties=t) for t in ("all", "none"))
         same([np.concatenate([m.ravel() for m in all_])], [pruned >= found.value])
         same([np.concatenate([m.ravel() for m in none])], [pruned > found.value])
     else:
@@ -135,11 +135,13 @@ def test_a_least_number_is_kept_of_each_array(case, data):
     free = sum(a.size for a in arrays) - sum(min(m, a.size) for m, a in zip(least, arrays, strict=True))
     k = data.draw(st.integers(0, free))
     want = oracle(arrays, k, protect=least)
-    same(global_masks(arrays, k=k, min_keep=least), want)
-    same(global_masks(arrays, k=k, min_keep=least, ties="high"), oracle(arrays, k, protect=least, high=True))
-    assert global_threshold(arrays, k=k, min_keep=least).kept == [int(w.sum()) for w in want]
+    same(global_masks(arrays, k=k, mixed=True, min_keep=least), want)
+    same(
+        global_masks(arrays, k=k, mixed=True, min_keep=least, ties="high"), oracle(arrays, k, protect=least, high=True)
+    )
+    assert global_threshold(arrays, k=k, mixed=True, min_keep=least).kept == [int(w.sum()) for w in want]
     with pytest.raises(ValueError, match="cannot prune"):
-        global_masks(arrays, k=free + 1, min_keep=least)
+        global_masks(arrays, k=free + 1, mixed=True, min_keep=least)
 
 
 @given(cases(), st.data())
@@ -150,7 +152,9 @@ def test_masks_are_nested(case, data):
     free = n - sum(min(m, a.size) for a in arrays)
     few, many = sorted(data.draw(st.tuples(st.integers(0, free), st.integers(0, free))))
     for less, more in zip(
-        global_masks(arrays, k=few, min_keep=m), global_masks(arrays, k=many, min_keep=m), strict=True
+        global_masks(arrays, k=few, mixed=True, min_keep=m),
+        global_masks(arrays, k=many, mixed=True, min_keep=m),
+        strict=True,
     ):
         assert not (more & ~less).any()
 
@@ -158,10 +162,10 @@ def test_masks_are_nested(case, data):
 @given(cases(), st.floats(0, 1))
 def test_each_array_by_itself(case, sparsity):
     arrays, _ = case
-    got = global_masks(arrays, sparsity, scope="layer")
+    got = global_masks(arrays, sparsity, scope="layer", mixed=True)
     same(got, [oracle([a], round(sparsity * a.size))[0] for a in arrays])
     each = [round(sparsity * a.size) for a in arrays]
-    same(global_masks(arrays, k=each, scope="layer"), got)
+    same(global_masks(arrays, k=each, mixed=True, scope="layer"), got)
 
 
 @given(cases(["float32", "float64"]))
@@ -173,9 +177,9 @@ def test_scores_are_ranked_with_their_sign(case):
     flat = np.concatenate([np.asarray(a, np.float64).ravel() for a in arrays])
     mask = np.ones(flat.size, bool)
     mask[np.lexsort((-np.arange(flat.size), flat + 0.0))[:k]] = False
-    got = global_masks(weights, k=k, scores=arrays)
+    got = global_masks(weights, k=k, mixed=True, scores=arrays)
     np.testing.assert_array_equal(np.concatenate([g.ravel() for g in got]), mask)
-    same(global_masks(weights, k=k, scores=arrays, compat="torch"), oracle(arrays, k))
+    same(global_masks(weights, k=k, mixed=True, scores=arrays, compat="torch"), oracle(arrays, k))
 
 
 # --- the one read with a window ---
@@ -416,18 +420,18 @@ def test_pruned_weights(case):
     arrays, k = case
     masks = oracle(arrays, k)
     want = [np.where(m, a, np.zeros((), a.dtype)) for m, a in zip(masks, arrays, strict=True)]
-    got = global_prune(arrays, k=k)
+    got = global_prune(arrays, k=k, mixed=True)
     assert [g.tobytes() for g in got] == [w.tobytes() for w in want]  # +0, and the others bit for bit
     tensors = [tensor(a) for a in arrays]
-    again = global_prune(tensors, k=k, inplace=True)
+    again = global_prune(tensors, k=k, mixed=True, inplace=True)
     assert all(a is t for a, t in zip(again, tensors, strict=True))
     for t, w in zip(tensors, want, strict=True):
         words = t.view(torch.int16).numpy() if t.dtype == torch.bfloat16 else t.numpy()
         assert words.tobytes() == w.tobytes()
     copies = [a.copy() for a in arrays]
-    global_prune(copies, k=k, inplace=True)
+    global_prune(copies, k=k, mixed=True, inplace=True)
     assert [c.tobytes() for c in copies] == [w.tobytes() for w in want]
-    once = global_prune(got, k=k)
+    once = global_prune(got, k=k, mixed=True)
     assert [g.tobytes() for g in once] == [w.tobytes() for w in want]  # idempotent
 
 
@@ -551,7 +555,7 @@ def save(path, arrays, metadata=None):
 
 
 def in_memory(arrays, k, names, **options):
-    pruned = dict(zip(names, global_prune([arrays[n] for n in names], k=k, **options), strict=True))
+    pruned = dict(zip(names, global_prune([arrays[n] for n in names], k=k, mixed=True, **options), strict=True))
     return {n: pruned.get(n, a) for n, a in arrays.items()}
 
 
@@ -577,7 +581,11 @@ def test_the_file_is_pruned_as_the_memory(tmp_path, monkeypatch, chunk, dtypes, 
         assert dst.read_bytes() == want.read_bytes()
         assert report.total == n and report.pruned == k == n - sum(report.kept.values())
         assert report.kept == dict(
-            zip(names, global_threshold([arrays[m] for m in names], k=k, min_keep=min_keep).kept, strict=True)
+            zip(
+                names,
+                global_threshold([arrays[m] for m in names], k=k, mixed=True, min_keep=min_keep).kept,
+                strict=True,
+            )
         )
         assert steps == sorted(steps) and steps[-1][0] == steps[-1][1]
     prune_safetensors(src, src, k=n // 2, min_keep=min_keep)  # onto itself

@@ -50,6 +50,7 @@ for seed in range(80):
         "ties": str(rng.choice(["low", "high", "all", "none"])),
         "scope": "layer" if seed % 5 == 4 else "global",
         "nan": "keep" if seed % 7 == 0 else "raise",
+        "mixed": True,
     }
     if seed % 7 == 0 and total:
         max(whole, key=lambda x: x.size).flat[0] = np.nan

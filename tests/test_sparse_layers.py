@@ -79,6 +79,36 @@ def test_convert_asks_what_pays(monkeypatch):
         tnn.convert(model, "sparse", rows=0)
 
 
+def test_convert_takes_convolutions_of_one_pixel():
+    torch.manual_seed(0)
+    first, wide, many = torch.nn.Conv2d(8, 16, 1), torch.nn.Conv2d(16, 16, 3), torch.nn.Conv2d(16, 6, 1, bias=False)
+    model = torch.nn.Sequential(first, torch.nn.ReLU(), wide, many, torch.nn.Conv2d(6, 6, 1, stride=2))
+    with torch.no_grad():
+        for conv in (first, wide, model[4]):
+            conv.weight *= torch.rand(conv.weight.shape) < 0.1
+    x = torch.randn(2, 8, 9, 7)
+    want, weights = model(x), first.weight.clone()
+    done = tnn.convert(model, "sparse")
+    assert done.converted == ("0",) and isinstance(model[0], tnn.SparseConv1x1)
+    assert {k: v.partition(":")[2].strip() or v for k, v in done.left.items()} == {
+        "2": "kernel_size of conv must be (1, 1), got (3, 3)",
+        "3": "0% of its weight are 0, a sparse layer pays from 70% on",
+        "4": "stride of conv must be (1, 1), got (2, 2)",
+    }
+    torch.testing.assert_close(model(x), want)
+    last = x.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(model(last), want)
+    assert tnn.convert(model, "dense").converted == ("0",)
+    assert torch.equal(model[0].weight, weights) and torch.equal(model(x), want)
+    assert tnn.convert(model, "sparse", include=["3"]).converted == ("3",) and model[3].bias is None
+    torch.testing.assert_close(model(x), want)
+    model[3].act = "relu"
+    assert "it has an activation of its own, relu" in tnn.convert(model, "dense").left["3"]
+    for layer in (torch.nn.Conv2d(2, 2, 1), tnn.SparseConv1x1.from_float(torch.nn.Conv2d(2, 2, 1))):
+        with pytest.raises(TypeError, match=r"itself; use SparseConv1x1.from_float"):
+            tnn.convert(layer, "sparse")
+
+
 @pytest.mark.parametrize("act", ACTS)
 def test_a_convolution_in_either_layout(act):
     conv = torch.nn.Conv2d(12, 10, 1)

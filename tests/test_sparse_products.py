@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tersor import sparse
 from tersor.sparse import terms as listed
+from tersor.sparse._multiply import csr_matmul_count, csr_matmul_places
 from tersor.testing import csr
 
 torch = pytest.importorskip("torch")
@@ -54,23 +55,95 @@ def test_sparse_times_sparse(dtype, data):
         assert (other.indices == c.indices).all() and other.data.tobytes() == c.data.tobytes()
 
 
-def test_threads_and_blocks_do_not_show_in_products(monkeypatch):
+def test_threads_do_not_show_in_products():
     import tersor
 
     rng = np.random.default_rng(0)
-    rows, cols = (np.minimum(rng.pareto(1, 8000) * 20, 299).astype(np.int64) for _ in range(2))
-    a = sparse.from_coo(rng.standard_normal(8000).astype(np.float32), rows, cols, (300, 300))
+    # more terms than one task takes; hubs, and rows that are longer than what is in flight in a softmax
+    rows, cols = (np.minimum(rng.pareto(1, 60_000) * 300, 2999).astype(np.int64) for _ in range(2))
+    a = sparse.from_coo(torch.randn(60_000, generator=torch.manual_seed(0)), rows, cols, (3000, 3000))
     before, results = tersor.get_num_threads(), set()
     try:
-        for n, terms in ((1, 1 << 20), (2, 5000), (7, 1)):
+        for n in (1, 2, 7):
             tersor.set_num_threads(n)
-            monkeypatch.setattr(listed, "TERMS", terms)
-            c = a @ a.T
-            results.add((c.data.tobytes(), c.indices.tobytes(), sparse.softmax(c).data.tobytes()))
+            leaf = a.data.detach().requires_grad_()
+            one = a.with_data(leaf)
+            c = one @ one.T
+            y = sparse.softmax(c)
+            (y.data * torch.arange(c.nnz).cos()).sum().backward()
+            results.add(tuple(x.detach().numpy().tobytes() for x in (c.data, y.data, leaf.grad, c.indices)))
     finally:
         tersor.set_num_threads(before)
     assert len(results) == 1
-    np.testing.assert_allclose(c.sum(1), (a.to_scipy() @ a.to_scipy().T).sum(1), rtol=1e-3, atol=1e-3)
+    theirs = a.to_scipy().astype(np.float64)
+    np.testing.assert_allclose(c.sum(1).detach(), (theirs @ theirs.T).sum(1), rtol=1e-3, atol=1e-3)
+    assert int(np.diff(c.indptr.numpy()).max()) > 2048  # a softmax in pieces
+
+
+def test_a_product_by_lists_of_terms_is_that_of_the_kernel(monkeypatch):
+    """What tensors on other devices go through, on this one."""
+    v, rows, cols, shape = matrix()
+    found = []
+    for terms in (None, 1 << 20, 5, 1):
+        leaf = torch.from_numpy(v).requires_grad_()
+        a = sparse.from_coo(leaf, rows, cols, shape)
+        b = sparse.from_coo(leaf.flip(0), cols, rows, shape[::-1])
+        if terms is None:
+            c = a @ b
+            data, pattern = c._data, c._pattern
+        else:
+            monkeypatch.setattr(listed, "TERMS", terms)
+            data, pattern = listed.listed("spgemm", *((m._data, m._pattern) for m in (a, b)), (5, 5))
+        (data**2).sum().backward()
+        found.append((data.detach(), leaf.grad, pattern.indices, pattern.indptr))
+    for other in found[1:]:
+        for x, y in zip(found[0], other, strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("cols", [5000, 2**17, 2**24, 2**31 - 1])
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+def test_the_width_of_a_product_does_not_show(cols, index):
+    """Columns far apart: numbered first, marked in bits, or sorted; zeros and repeated places among the entries."""
+    rng = np.random.default_rng(cols % 97)
+    step = cols // 50
+    counts = rng.integers(0, 12, 40)
+    offsets = np.append(0, np.cumsum(counts)).astype(index)
+    places = np.concatenate([np.sort(rng.integers(0, 50, n)) for n in counts])
+    near, far = (
+        sparse.CSR(np.round(rng.standard_normal(len(places)) * 4), (places * s).astype(index), offsets, (40, w))
+        for s, w in ((1, 50), (step, cols))
+    )
+    far = far.with_data(near.data)
+    a = sparse.CSR(np.ones(60), rng.integers(0, 40, 60).astype(index), (np.arange(21) * 3).astype(index), (20, 40))
+    want, got = a @ near, a @ far
+    assert got.shape == (20, cols) and (got.indptr == want.indptr).all()
+    assert (got.indices == want.indices.astype(np.int64) * step).all() and got.data.tobytes() == want.data.tobytes()
+    assert got.indices.dtype == np.int32
+    parts = a.indices, a.indptr, far.indices, far.indptr
+    indptr = csr_matmul_count(*parts, cols)
+    assert (indptr == want.indptr).all()
+    given = indptr.astype(parts[0].dtype)
+    assert (csr_matmul_places(*parts, given, cols, int(indptr[-1])) == got.indices).all()
+    given[1] = 0  # not the rows of the product
+    with pytest.raises(ValueError, match="indptr is not that of the product"):
+        csr_matmul_places(*parts, given, cols, int(indptr[-1]))
+
+
+def test_infinities_and_tiny_numbers_in_sparse_products(lib):
+    x = np.array([[1e300, np.inf, 0.0], [np.nan, 5e-324, -0.0], [1e-300, -1e300, 2.0]])
+    a = sparse.from_dense(lib(x), mask=lib(np.ones((3, 3), bool)))
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(dense(a @ a), np.array([[sum_of(x, i, j) for j in range(3)] for i in range(3)]))
+    empty = sparse.from_dense(lib(np.zeros((3, 0))))
+    assert (empty @ empty.T).shape == (3, 3) and (empty.T @ empty).shape == (0, 0)
+
+
+def sum_of(x, i, j):
+    total = 0.0
+    for k in range(x.shape[1]):
+        total += x[i, k] * x[k, j]
+    return total
 
 
 def test_gradients_of_sparse_products():
@@ -86,6 +159,18 @@ def test_gradients_of_sparse_products():
     assert torch.autograd.gradcheck(lambda v: product(v, leaves[1].detach()), leaves[:1])
     a = sparse.from_coo(u, cols, rows, shape[::-1])  # of arrays, a constant
     assert torch.autograd.gradcheck(lambda v: (sparse.from_coo(v, rows, cols, shape) @ a).data, leaves[:1])
+
+
+def test_gradients_of_sparse_products_by_functions():
+    a = sparse.CSR(torch.ones(3), np.array([0, 2, 1]), np.array([0, 1, 2, 3]), (3, 3))
+    v = torch.tensor([1.0, 2.0, 3.0])
+    for f in (
+        lambda v: ((a.with_data(v) @ a.with_data(v)).data ** 2).sum(),
+        lambda v: (sparse.softmax(a.with_data(v) @ a).data * v).sum(),
+    ):
+        leaf = v.clone().requires_grad_()
+        (want,) = torch.autograd.grad(f(leaf), leaf)
+        torch.testing.assert_close(torch.func.grad(f)(v), want)
 
 
 def test_what_is_no_sparse_product(lib):
@@ -130,9 +215,34 @@ def test_softmax_of_strange_rows(lib):
         sparse.softmax(twice)
     long = sparse.from_dense(lib(np.ones((2, 5001))))
     np.testing.assert_allclose(np.asarray(sparse.softmax(long).sum(1)), 1, rtol=1e-12)
+    # the pieces of a long row have the numbers of a short one
+    x = np.random.default_rng(0).standard_normal(5000) * 3
+    for at, strange in ((4999, np.nan), (0, np.inf), (3000, 800.0)):
+        y = x.copy()
+        y[at] = strange
+        got = np.asarray(sparse.softmax(sparse.from_dense(lib(y[None]))).data)
+        with np.errstate(invalid="ignore"):
+            e = np.exp(y - y.max())
+        np.testing.assert_allclose(got, e / e.sum(), rtol=1e-12, atol=1e-300)
+    assert sparse.softmax(sparse.from_dense(lib(np.zeros((0, 3))))).nnz == 0
 
 
 def test_the_gradient_of_softmax():
     leaf = torch.from_numpy(matrix()[0]).requires_grad_()
     rows, cols = np.divmod(np.random.default_rng(0).permutation(35)[:20], 7)
     assert torch.autograd.gradcheck(lambda v: sparse.softmax(sparse.from_coo(v, rows, cols, (5, 7))).data, (leaf,))
+    # a row in pieces
+    x = torch.randn(1, 5000, dtype=torch.float64, generator=torch.manual_seed(0)).requires_grad_()
+    weight = torch.arange(5000.0, dtype=torch.float64).sin()
+    (ours,) = torch.autograd.grad((sparse.softmax(sparse.from_dense(x)).data * weight).sum(), x)
+    (theirs,) = torch.autograd.grad((x.softmax(-1)[0] * weight).sum(), x)
+    torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-16)
+
+
+def test_softmax_in_a_whole_graph():
+    a = sparse.from_dense(torch.randn(6, 5, generator=torch.manual_seed(0)))
+    step = torch.compile(lambda v: sparse.softmax(a.with_data(v)).data, fullgraph=True, backend="aot_eager")
+    v = a.data.clone().requires_grad_()
+    (ours,) = torch.autograd.grad(step(v)[::2].sum(), v)
+    (theirs,) = torch.autograd.grad(sparse.softmax(a.with_data(v)).data[::2].sum(), v)
+    assert torch.equal(ours, theirs)

@@ -36,6 +36,7 @@ TYPES: dict[str, tuple[str, ...]] = {
     "Codes": ("int8", "uint8", "int32"),
     "Integers": INTEGERS,
     "Mask": ("bool",),
+    "Bits": ("uint8",),
     "Labels": (*INTEGERS, "bool"),
     "Words": ("uint32",),
 }

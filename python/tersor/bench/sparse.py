@@ -122,6 +122,7 @@ def spgemm_graph() -> Case:
             "mkl sparse": lambda: mkl_product(theirs, theirs, reorder_output=True),
             "torch csr": lambda: tensor @ tensor,
         },
+        targets=[Target("tersor", ("scipy",), 1.0)],
     )
 
 

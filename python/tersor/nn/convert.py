@@ -20,12 +20,14 @@ from tersor.nn._product import kept_scheme
 from tersor.nn.norm import OURS, THEIRS, exchanged
 from tersor.nn.quant import QuantLinear
 from tersor.nn.quant_conv import QuantConv2d
-from tersor.nn.sparse import SparseLinear
+from tersor.nn.sparse import SparseConv1x1, SparseLinear
 from tersor.quant import Encoded
 from tersor.sparse._crossover import FLOOR, SURE, crossover
 
 #: the encoded layer of each dense one
 CODED: dict[type[nn.Module], Any] = {nn.Linear: QuantLinear, nn.Conv2d: QuantConv2d}
+#: those that are brought back
+OF_OURS = (QuantLinear, QuantConv2d, SparseLinear, SparseConv1x1)
 #: what brings layers back
 DENSE = "dense"
 #: layers of few weights, and the share of zeros from which on those are exchanged that are too small to be measured
@@ -62,7 +64,7 @@ def convert(
     exclude: Sequence[str] = (),
     rows: int = 16,
 ) -> Conversion:
-    r"""Exchanges layers of a model for `QuantLinear`, `QuantConv2d`, `SparseLinear` or norms, in place, or brings them back.
+    r"""Exchanges layers of a model for encoded or sparse ones or norms, in place, or brings them back.
 
     Parameters
     ----------
@@ -72,12 +74,12 @@ def convert(
         a ``torch.nn.Linear``.
     scheme : str, or a mapping of names to Encoded
         "int8-row", "int4-g128", "nf4" or another of `tersor.quant.encode`; or "sparse", which makes a `SparseLinear` of each
-        linear layer that was pruned so far that this is faster (see ``rows``); or "dense", which brings torch's own layers
-        back, with the weights that `QuantLinear`, `QuantConv2d` and `SparseLinear` hold; or "norm", which makes each of torch's
-        norms, but those of instances that track statistics, tersor's of its name, with the same parameters and buffers, and
-        which "dense" turns back too; or the codes of the weights by name,
-        as `tersor.convert.load_encoded` reads them from a file: a name is that of a layer, or one ends with the other and
-        with no other's, so that a head or a prefix more on either side does not matter.
+        linear layer, and a `SparseConv1x1` of each 1×1 convolution, that was pruned so far that this is faster (see
+        ``rows``); or "dense", which brings torch's own layers back, with the weights that these and `QuantLinear` and
+        `QuantConv2d` hold; or "norm", which makes each of torch's norms, but those of instances that track statistics,
+        tersor's of its name, with the same parameters and buffers, and which "dense" turns back too; or the codes of the
+        weights by name, as `tersor.convert.load_encoded` reads them from a file: a name is that of a layer, or one ends with
+        the other and with no other's, so that a head or a prefix more on either side does not matter.
     activations : "float" or "int8"
     release : bool
         See `QuantLinear` on both. Convolutions keep their codes; with int8 activations those in groups (depthwise) are left.
@@ -85,8 +87,9 @@ def convert(
         What is included is exchanged even if it is a router, shares its weight or has few zeros; one that names nothing is an
         error.
     rows : int
-        How many rows of activations are expected at once: a sparse layer is made where as many of the weights are 0 as
-        `tersor.sparse.crossover` measures for them; 70 % of weights of fewer than 2¹⁶ elements and of those on other devices.
+        How many rows of activations (pixels of a convolution) are expected at once: a sparse layer is made where as many of
+        the weights are 0 as `tersor.sparse.crossover` measures for them; 70 % of weights of fewer than 2¹⁶ elements and of
+        those on other devices.
 
     Returns
     -------
@@ -129,14 +132,15 @@ def convert(
         )
     codes, scheme = (None, scheme) if isinstance(scheme, str) else (dict(scheme), "int8-row")
     back = scheme == DENSE
-    kinds: tuple[type[nn.Module], ...] = (nn.Linear,) if scheme == SPARSE else tuple(CODED)
+    kinds: tuple[type[nn.Module], ...] = tuple(CODED)
     kinds = (*OURS, _NormBase) if scheme == NORM else kinds  # also those that have no counterpart: they are said
-    kind = (QuantLinear, QuantConv2d, SparseLinear, *THEIRS) if back else kinds
+    kind = (*OF_OURS, *THEIRS) if back else kinds
     if type(model) in OURS or type(model) in THEIRS:
         raise TypeError(f"convert: model is a {type(model).__name__} itself; put it in a module")
-    if isinstance(model, (*CODED, QuantLinear, QuantConv2d, SparseLinear)):
+    if isinstance(model, (*CODED, *OF_OURS)):
         coded = next((new.__name__ for old, new in CODED.items() if isinstance(model, old)), "QuantLinear")
-        way = "SparseLinear.from_dense" if scheme == SPARSE else f"{coded}.from_float"
+        few = "SparseConv1x1.from_float" if isinstance(model, (nn.Conv2d, SparseConv1x1)) else "SparseLinear.from_dense"
+        way = few if scheme == SPARSE else f"{coded}.from_float"
         raise TypeError(f"convert: model is a {type(model).__name__} itself; use {way}, or put it in a module")
     if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
         raise ValueError(f"convert: rows must be a positive integer, got {rows!r}")
@@ -181,8 +185,10 @@ def convert(
                 elif back:
                     made[name] = _dense(module)
                 elif scheme == SPARSE:
-                    few = SparseLinear.from_dense(module)
-                    zeros = 1 - few.data.numel() / max(few.in_features * few.out_features, 1)
+                    few = (SparseConv1x1.from_float if isinstance(module, nn.Conv2d) else SparseLinear.from_dense)(
+                        module
+                    )
+                    zeros = 1 - few.data.numel() / max(math.prod(few._shape), 1)
                     if not patterns.include and zeros < (enough := _enough(few, rows)):
                         left[name] = f"{zeros:.0%} of its weight are 0, a sparse layer pays from {enough:.0%} on"
                         continue
@@ -204,12 +210,12 @@ def _coded(module: nn.Module) -> Any:
     return next((new for old, new in CODED.items() if isinstance(module, old)), QuantLinear)
 
 
-def _enough(layer: SparseLinear, rows: int) -> float:
+def _enough(layer: SparseLinear | SparseConv1x1, rows: int) -> float:
     """The share of zeros from which on a sparse layer pays."""
-    size = layer.in_features * layer.out_features
+    size = math.prod(layer._shape)
     if size < FLOOR or layer.data.device.type != "cpu" or layer.data.numel() <= SURE * size:
         return ENOUGH
-    return crossover((layer.out_features, layer.in_features), rows, layer.data.dtype)
+    return crossover(layer._shape, rows, layer.data.dtype)
 
 
 def _paired(layers: Mapping[str, Any], codes: Mapping[str, Encoded], left: dict[str, str]) -> dict[str, Encoded]:
@@ -285,7 +291,9 @@ def _dense(layer: Any) -> nn.Module:
         raise ValueError(
             f"convert: it has an activation of its own, {layer.activation}, which a dense layer would lack"
         )
-    if isinstance(layer, SparseLinear):
+    if getattr(layer, "act", None):
+        raise ValueError(f"convert: it has an activation of its own, {layer.act}, which a dense layer would lack")
+    if isinstance(layer, (SparseLinear, SparseConv1x1)):
         weight, grad = layer.to_dense(), layer.data.requires_grad
     else:
         weight, grad = layer.weight.to(getattr(torch, layer.dtype)), bias is None or bias.requires_grad
@@ -293,6 +301,9 @@ def _dense(layer: Any) -> nn.Module:
     if isinstance(layer, QuantConv2d):
         shape: Any = layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, bias is not None
         made = nn.Conv2d(layer.in_channels, layer.out_channels, *shape, layer.padding_mode, device="meta")
+    elif isinstance(layer, SparseConv1x1):
+        made, weight = nn.Conv2d(layer.in_channels, layer.out_channels, 1, device="meta"), weight[..., None, None]
+        made.bias = None
     else:
         made = nn.Linear(layer.in_features, layer.out_features, bias is not None, device="meta")
     made.weight = nn.Parameter(weight, requires_grad=grad)

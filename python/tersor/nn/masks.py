@@ -255,6 +255,7 @@ class Masks(Held, Mapping[str, Tensor]):
         # only what is left is ranked: a weight that is 0 and kept is not taken for one that was pruned
         some = [x if n == m.numel() else x[m] for x, m, n in zip(ranked, masks, left, strict=True)]
         options: dict[str, Any] = {"scores": None if scores is None else some, "min_keep": keep, "scope": scope}
+        options["mixed"] = True  # as a model has them
         found = prune.global_masks(some, k=counts if scope == "layer" else counts[0], **options)
         return [
             new if n == m.numel() else m.clone().masked_scatter_(m, new)

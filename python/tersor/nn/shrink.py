@@ -206,8 +206,8 @@ def _masks(ranks: list[Tensor], sparsity: Any, scope: str, least: int, step: int
         kept = [n - share(s, n) for n, s in zip(sizes, each("sparsity", sparsity, len(sizes)), strict=True)]
     else:
         at_least = [min(least, n) for n in sizes]
-        found = prune.global_masks(ranks, sparsity, scores=ranks, min_keep=at_least)
+        found = prune.global_masks(ranks, sparsity, scores=ranks, min_keep=at_least, mixed=True)
         kept = [int(m.sum()) for m in found]
     counts = [min(n, -(-max(k, least) // step) * step) for n, k in zip(sizes, kept, strict=True)]
     goes = [n - k for n, k in zip(sizes, counts, strict=True)]
-    return list(prune.global_masks(ranks, k=goes, scope="layer", scores=ranks))
+    return list(prune.global_masks(ranks, k=goes, scope="layer", scores=ranks, mixed=True))

@@ -14,6 +14,7 @@ from tersor.prune import _operators  # noqa: F401  declared by being imported
 from tersor.prune.allocate import Allocation, budget_allocate
 from tersor.prune.apply import apply_mask
 from tersor.prune.assign import assign
+from tersor.prune.bits import pack_mask, unpack_mask
 from tersor.prune.calibrate import Calibrated, calibrate
 from tersor.prune.calibrated import sparsegpt, wanda_mask
 from tersor.prune.channels import interpolate_channels
@@ -70,6 +71,7 @@ __all__ = [
     "lowrank_plus_sparse",
     "md_dims",
     "nm_mask",
+    "pack_mask",
     "prefix_mask",
     "prune_safetensors",
     "rd_curve",
@@ -80,6 +82,7 @@ __all__ = [
     "threshold_rows",
     "topk_rows",
     "uniform_densities",
+    "unpack_mask",
     "wanda_mask",
 ]
 

@@ -90,6 +90,7 @@ class Job:
     nan: str = "raise"
     group: Any = None
     shard: str = "tensors"
+    mixed: bool = False
 
     def __post_init__(self) -> None:
         one_of("shard", self.shard, ("tensors", "rows"))
@@ -112,6 +113,11 @@ class Job:
             ranked = checked(self.scores, "scores")
             if [tuple(s.shape) for s in ranked] != [tuple(x.shape) for x in self.arrays]:
                 raise ValueError("scores must have the shapes of the arrays")
+        for i, x in enumerate(ranked):
+            if not self.mixed and x.dtype != ranked[0].dtype:
+                kinds = f"{self.what}[{i}] is {dtype_name(x.dtype)}, {self.what}[0] {dtype_name(ranked[0].dtype)}"
+                raise TypeError(f"{kinds}; mixed=True ranks numbers of several types by value")
+        given = {dtype_name(x.dtype) for x in ranked}
         self.ranked = ranked = [widened(x) for x in ranked]
         names = [dtype_name(x.dtype) for x in ranked]
         order_of(names, signed=signed, nan=self.nan)
@@ -133,8 +139,8 @@ class Job:
         if len(wanted) != n:
             raise ValueError(f"min_keep has {len(wanted)} numbers for {n} arrays")
         wanted = [integer("min_keep", m) for m in wanted]
-        rules = (self.scope, self.ties, self.rounding, self.extra, self.least, signed, self.nan, self.shard)
-        self._mine = (rules, (self.sparsity, self.k), names, [math.prod(x.shape) for x in ranked], wanted)
+        rules = (self.scope, self.ties, self.rounding, self.extra, self.least, signed, self.nan, self.shard, self.mixed)
+        self._mine = (rules, (self.sparsity, self.k), names, [math.prod(x.shape) for x in ranked], wanted, given)
 
     def _join(self, parts: list[Any]) -> None:
         """Makes one list of layers of what all processes have."""
@@ -144,6 +150,9 @@ class Job:
                 raise ValueError(
                     f"the processes of the group differ in their arguments: {parts[0][:2]}, {rank}: {part[:2]}"
                 )
+        kinds = sorted(set().union(*(part[5] for part in parts)))
+        if not self.mixed and len(kinds) > 1:
+            raise TypeError(f"the processes of the group give {' and '.join(kinds)}; mixed=True ranks them by value")
         self.order = order_of({name for part in parts for name in part[2]}, signed=rules[5], nan=rules[6])
         me = self.ranks.rank
         named = [(x, f"{self.what}[{i}]") for i, x in enumerate(self.ranked)]

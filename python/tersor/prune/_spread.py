@@ -158,6 +158,10 @@ def spreading(finish: Callable[[Spread, Any], Any], each: Sequence[str]) -> Call
             arrays = list(arrays) if isinstance(arrays, Iterator) else arrays
             if not (isinstance(arrays, (list, tuple)) and any(is_distributed(x) for x in arrays)):
                 return function(arrays, sparsity, **options)
+            if options.get("out", "bool") != "bool":
+                raise TypeError(
+                    f"{who}: out must be 'bool' for DTensors, whose masks are DTensors, got {options['out']!r}"
+                )
             if options.get("group") is not None:
                 raise TypeError(f"{who}: group is for plain tensors; that of DTensors is of their mesh")
             arrays = checked(arrays, "arrays")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tersor._values import one_of
 from tersor.prune import _window
 from tersor.prune._bytes import clear, is_bytes
 from tersor.prune._job import Job, checked
@@ -18,6 +19,7 @@ from tersor.prune._run import run, signed_word
 from tersor.prune._same import check_apart, first_places, once
 from tersor.prune._spread import Spread, spreading
 from tersor.prune.apply import apply_mask, prune_inplace
+from tersor.prune.bits import pack_mask
 from tersor.prune.histogram import MagnitudeHistogram
 
 Array = Any
@@ -69,14 +71,15 @@ def global_masks(
     nan: str = "raise",
     group: Any = None,
     shard: str = "tensors",
+    mixed: bool = False,
+    out: str = "bool",
 ) -> list[Array]:
     r"""Masks that keep all but exactly k weights, those first in the order by (:math:`|w|`, minus the index).
 
     Parameters
     ----------
     arrays : list of arrays or tensors, float64, float32, float16, bfloat16 or float8 (e4m3fn, e5m2 and their fnuz forms)
-        Types may differ: weights are ranked by value, those of 8 bits as float16, which holds them exactly.
-        An array that stands twice in the list (tied weights) is one array;
+        All of one type, but with ``mixed``. An array that stands twice in the list (tied weights) is one array;
         arrays that share part of their memory are refused. DTensors, whole or sharded along their first axis over one axis of
         their mesh, are ranked as the tensors that they stand for, by all processes together.
     sparsity : float between 0 and 1
@@ -108,16 +111,20 @@ def global_masks(
     shard : "tensors" or "rows"
         How the weights are spread over the group: each process has arrays of its own (in the order of selection by rank,
         then as given), or a part of every array along the first axis (array by array, then by rank).
+    mixed : bool
+        Take arrays of several float types: weights are ranked by value, those of 8 bits as float16, which holds them exactly.
+    out : "bool" or "bits"
+        Masks of one byte a weight, or of one bit as `pack_mask` makes them (not of DTensors).
 
     Returns
     -------
     list of bool arrays or tensors
-        True where a weight is kept; the same shapes, on the same devices.
+        True where a weight is kept; the same shapes, on the same devices. With ``out="bits"``, uint8 of one axis.
 
     Raises
     ------
     TypeError
-        If arrays are not a list of float arrays of one library, or DTensors are placed otherwise.
+        If arrays are not a list of float arrays of one library and type, or DTensors are placed otherwise.
     ValueError
         If weights are not finite, k is more than can be pruned, or an argument is out of range.
 
@@ -131,15 +138,21 @@ def global_masks(
     sample brackets the threshold, else three for float32 (two for 16-bit types, five for float64), and one more with
     min_keep. Han, Pool, Tran, Dally, "Learning both Weights and Connections" (2015), with exact counts.
     """
+    if one_of("out", out, ("bool", "bits")) == "bits":
+        whole = global_masks(arrays, sparsity, k=k, min_keep=min_keep, scope=scope, scores=scores, ties=ties, rounding=rounding,
+                             compat=compat, nan=nan, group=group, shard=shard, mixed=mixed)  # fmt: skip
+        # one after another, so that a mask of bytes goes as its bits come
+        whole.reverse()
+        return [pack_mask(whole.pop()) for _ in range(len(whole))]
     arrays, firsts = _firsts(arrays, group)
     if any(first != i for i, first in enumerate(firsts)):
         given: dict[str, Any] = {"sparsity": sparsity, "k": k, "min_keep": min_keep, "scores": scores}
         rest: dict[str, Any] = {"scope": scope, "ties": ties, "rounding": rounding, "compat": compat, "nan": nan}
         kept = [i for i, first in enumerate(firsts) if i == first]
-        options = {**rest, **once(given, firsts), "group": group, "shard": shard}
+        options = {**rest, **once(given, firsts), "group": group, "shard": shard, "mixed": mixed}
         made = dict(zip(kept, global_masks([arrays[i] for i in kept], **options), strict=True))
         return [made[first] for first in firsts]
-    job = Job(arrays, sparsity, k, min_keep, scope, scores, ties, rounding, compat, nan, group, shard)
+    job = Job(arrays, sparsity, k, min_keep, scope, scores, ties, rounding, compat, nan, group, shard, mixed)
     parts = job.parts()
     masks = {i: _empty_mask(x) for i, x in zip(job.local, job.arrays, strict=True)}
     simple = job.simple
@@ -176,12 +189,13 @@ def global_threshold(
     nan: str = "raise",
     group: Any = None,
     shard: str = "tensors",
+    mixed: bool = False,
 ) -> Threshold | list[Threshold]:
     """The magnitude at which `global_masks` cuts, and how many weights each array keeps.
 
     Parameters
     ----------
-    arrays, min_keep, scores, ties, rounding, compat, nan, group, shard
+    arrays, min_keep, scores, ties, rounding, compat, nan, group, shard, mixed
         As in `global_masks`.
     sparsity : float, or a list of them
         Share of the weights to prune; a list gives a list of thresholds from the same reads.
@@ -207,14 +221,14 @@ def global_threshold(
     if any(first != i for i, first in enumerate(firsts)):
         kept = [i for i, first in enumerate(firsts) if i == first]
         each = once({"min_keep": min_keep, "scores": scores}, firsts)
-        rest: dict[str, Any] = {"ties": ties, "rounding": rounding, "compat": compat, "nan": nan}
+        rest: dict[str, Any] = {"ties": ties, "rounding": rounding, "compat": compat, "nan": nan, "mixed": mixed}
         made = global_threshold([arrays[i] for i in kept], sparsity, k=k, **each, **rest, group=group, shard=shard)
 
         def spread(t: Threshold) -> Threshold:
             return Threshold(t.value, [dict(zip(kept, t.kept, strict=True))[first] for first in firsts])
 
         return [spread(t) for t in made] if isinstance(made, list) else spread(made)
-    job = Job(arrays, sparsity, k, min_keep, "global", scores, ties, rounding, compat, nan, group, shard)
+    job = Job(arrays, sparsity, k, min_keep, "global", scores, ties, rounding, compat, nan, group, shard, mixed)
     given: Any = k if sparsity is None else sparsity
     several = isinstance(given, (list, tuple))
     every = list(range(len(job.layers)))
@@ -273,7 +287,7 @@ def global_prune(
     inplace : bool
         Write into the arrays (and return them).
     **options
-        min_keep, scope, scores, ties, rounding, compat, nan, group and shard of `global_masks`.
+        min_keep, scope, scores, ties, rounding, compat, nan, group, shard and mixed of `global_masks`.
 
     Returns
     -------
@@ -286,6 +300,8 @@ def global_prune(
         As `global_masks`; with ``inplace``, ValueError too if an array is read-only or elements of it share memory. After
         an error no array has changed.
     """
+    if "out" in options:
+        raise TypeError("global_prune: out is of global_masks; here the weights are given back")
     arrays = checked(arrays, "arrays")
     if inplace:
         for i, x in enumerate(arrays):

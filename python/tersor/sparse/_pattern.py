@@ -113,7 +113,10 @@ class Pattern:
             raise ValueError(
                 "CSR: the matrix has no places, as it is on meta or in a trace; other places are not known"
             )
-        return self.indices.cpu().numpy(), self.indptr.cpu().numpy()
+        import torch
+
+        with torch._C._DisableFuncTorch():  # whose transforms hide the memory of every tensor, also of none of theirs
+            return self.indices.cpu().numpy(), self.indptr.cpu().numpy()
 
     def lanes(self) -> tuple[Any, Any]:
         """The columns as products with a few vectors read them, and the order of the rows; of patterns on the CPU."""

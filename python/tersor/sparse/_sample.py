@@ -5,6 +5,7 @@ The rule of this file: empty rows, repeated columns and absent arguments turn up
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -184,3 +185,61 @@ def linear_bwd(draw: Draw) -> Sample:
     y = draw.cast(activated(scalars["act"], rowwise(data, indices, indptr, x, bias)))
     needs = 3 | (4 if bias is not None else 0)
     return [draw.normal(*y.shape), data, indices, indptr, x, bias, y, *given], {**scalars, "needs": needs}
+
+
+def factors(draw: Draw) -> tuple[Any, ...]:
+    """Two structures that can be multiplied, the second of another width."""
+    indices, indptr, (_, inner) = structure(draw)
+    cols = 1 + draw.seed % 9
+    counts = draw.rng.integers(0, cols + 1, inner) * (draw.rng.random(inner) < 0.8)
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(indptr.dtype)
+    places = draw.rng.integers(0, cols, int(starts[-1])).astype(indices.dtype)
+    return indices, indptr, places[np.lexsort((places, rows_of(starts)))], starts, cols
+
+
+def met(a_indices: Array, a_indptr: Array, b_indices: Array, b_indptr: Array) -> list[Array]:
+    """The columns that each row of a product reaches."""
+    return [
+        np.unique(np.concatenate([b_indices[:0], *(b_indices[b_indptr[k] : b_indptr[k + 1]] for k in a_indices[i:j])]))
+        for i, j in itertools.pairwise(a_indptr)
+    ]
+
+
+def matmul_count(draw: Draw) -> Sample:
+    *parts, cols = factors(draw)
+    return parts, {"cols": cols}
+
+
+def matmul_places(draw: Draw) -> Sample:
+    *parts, cols = factors(draw)
+    indptr = np.concatenate([[0], np.cumsum([len(row) for row in met(*parts)])]).astype(parts[1].dtype)
+    return [*parts, indptr], {"cols": cols, "entries": int(indptr[-1])}
+
+
+def matmul(draw: Draw) -> Sample:
+    """Values at all places of the product, at some, or at any."""
+    ia, pa, ib, pb, cols = factors(draw)
+    rows = met(ia, pa, ib, pb)
+    if draw.seed % 3:
+        rows = [row[draw.rng.random(len(row)) < 0.6] for row in rows]
+    if draw.seed % 3 == 2:
+        rows = [np.sort(np.append(row, draw.rng.integers(0, cols, 2))) for row in rows]
+    indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(pa.dtype)
+    indices = np.concatenate([ia[:0], *rows]).astype(ia.dtype)
+    return [draw.normal(len(ia)), ia, pa, draw.normal(len(ib)), ib, pb, indices, indptr], {"cols": cols}
+
+
+def matmul_bwd(draw: Draw) -> Sample:
+    parts, scalars = matmul(draw)
+    return [draw.normal(len(parts[-2])), *parts], {**scalars, "needs": 3}
+
+
+def softmax(draw: Draw) -> Sample:
+    indices, indptr, _ = structure(draw)
+    return [draw.normal(len(indices)), indptr], {}
+
+
+def softmax_bwd(draw: Draw) -> Sample:
+    (x, indptr), _ = softmax(draw)
+    y = np.concatenate([np.zeros(0), *(np.exp(r) / np.exp(r).sum() for r in np.split(x.astype(float), indptr[1:-1]))])
+    return [draw.normal(len(x)), draw.cast(y), indptr], {}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from tersor._arrays import is_tensor
 from tersor._matrix import SparseMatrix
+from tersor._values import called
+from tersor.sparse._multiply import csr_softmax
 from tersor.sparse._structure import summed
 
 Array = Any
@@ -35,8 +35,9 @@ def softmax(a: SparseMatrix) -> Any:
 
     Notes
     -----
-    A few reads and writes of the values; float64 inside, rounded once. A row with NaN or +inf, or of -inf alone, is NaN. In a
-    trace the places must be known to differ: those of `from_dense` and `CSR.sum_duplicates` are, others once asked.
+    Two reads and a write of the values, exponentials of many short rows at once; float64 inside, with the digits of the type
+    of the values, rounded once. A row with NaN or +inf, or of -inf alone, is NaN. In a trace the places must be known to
+    differ: those of `from_dense` and `CSR.sum_duplicates` are, others once asked.
 
     Examples
     --------
@@ -51,16 +52,9 @@ def softmax(a: SparseMatrix) -> Any:
     meta = is_tensor(x) and x.device.type == "meta"
     if not meta and p.merged()[1] is not None:
         raise ValueError("softmax: a has entries of equal place; sum_duplicates() makes one of them")
-    row = p.rows()
-    if is_tensor(x):
-        wide = x.double()
-        most = wide.detach().new_full((p.shape[0],), -math.inf).scatter_reduce(0, row, wide.detach(), "amax")
-        e = (wide - most[row]).exp()
-        return a._of((e / summed(e, p.indptr)[row]).to(x.dtype), p)  # type: ignore[attr-defined]
-    with np.errstate(invalid="ignore", over="ignore"):  # of infinities, said above, and what is far below the largest
-        wide, most = x.astype(np.float64), np.full(p.shape[0], -np.inf)
-        filled = np.diff(p.indptr) > 0
-        if len(x):
-            most[filled] = np.maximum.reduceat(wide, p.indptr[:-1][filled])
-        e = np.exp(wide - most[row])
-        return a._of((e / summed(e, p.indptr)[row]).astype(x.dtype), p)  # type: ignore[attr-defined]
+    if not is_tensor(x) or x.device.type in ("cpu", "meta"):
+        return a._of(called("softmax", csr_softmax, x, p.indptr), p)  # type: ignore[attr-defined]
+    row, wide = p.rows(), x.double()
+    most = wide.detach().new_full((p.shape[0],), -math.inf).scatter_reduce(0, row, wide.detach(), "amax")
+    e = (wide - most[row]).exp()
+    return a._of((e / summed(e, p.indptr)[row]).to(x.dtype), p)  # type: ignore[attr-defined]

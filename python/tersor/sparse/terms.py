@@ -1,7 +1,8 @@
-"""Sparse times sparse. The one rule: the terms of some rows at a time, put in order and added, so that room is bounded.
+"""Sparse times sparse. The one rule: places first, then values at them, so that room is that of the result.
 
-Every term of a row is listed, sorted by column and compressed (Dalton, Olson, Bell, "Optimizing sparse matrix–matrix
-multiplication for the GPU", 2015); terms are counted before they are listed.
+On the CPU rows are gathered in room for one (Gustavson, "Two fast algorithms for sparse matrices", 1978). On other devices all
+terms of some rows are listed, sorted by column and compressed (Dalton, Olson, Bell, "Optimizing sparse matrix–matrix
+multiplication for the GPU", 2015), so that gradients go through torch's own functions.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from tersor._arrays import dtype_name, is_tensor
 from tersor._matrix import SparseMatrix
 from tersor._values import called, tensor_of
+from tersor.sparse._multiply import csr_matmul, csr_matmul_count, csr_matmul_places
 from tersor.sparse._operators import csr_sort
 from tersor.sparse._pattern import Pattern
 from tersor.sparse._structure import beside, counted, index_type, runs, summed, widened
@@ -21,6 +23,8 @@ Array = Any
 
 #: terms that are listed at a time, but for a row that has more
 TERMS = 1 << 20
+#: columns of which room for a row is made without a thought
+NARROW = 1 << 16
 
 
 def multiplied(a: Any, b: Any) -> Any:
@@ -36,7 +40,39 @@ def multiplied(a: Any, b: Any) -> Any:
         u, v = (x if is_tensor(x) else tensor_of(x) for x in (u, v))
     if is_tensor(u) and u.device != v.device:
         raise ValueError(f"{who}: a is on {u.device}, b on {v.device}")
-    (ia, pa), (ib, pb) = a._pattern.host(), b._pattern.host()
+    if is_tensor(u) and u.device.type != "cpu":
+        return a._of(*listed(who, (u, a._pattern), (v, b._pattern), (rows, cols)))
+    return a._of(*_compiled(who, (u, a._pattern), (v, b._pattern), (rows, cols)))
+
+
+def _compiled(who: str, a: tuple[Any, Pattern], b: tuple[Any, Pattern], shape: tuple[int, int]) -> tuple[Any, Pattern]:
+    """Values and places of the product, by the kernels."""
+    (u, p), (v, q), (rows, cols) = a, b, shape
+    (ia, pa), (ib, pb), names = p.host(), q.host(), None
+    if cols > max(4 * len(ib), NARROW):
+        # of so many columns few are stored: these are numbered, in their order
+        names, ib = np.unique(ib, return_inverse=True)
+    width = cols if names is None else len(names)
+    sizes = max(rows, p.shape[1], cols, len(ia), len(ib))
+    ia, pa, ib, pb = (x.astype(index_type(sizes), copy=False) for x in (ia, pa, ib, pb))
+    offsets = called(who, csr_matmul_count, ia, pa, ib, pb, width)
+    entries = int(offsets[-1])
+    kind = index_type(sizes, entries)
+    ia, pa, ib, pb, offsets = (x.astype(kind, copy=False) for x in (ia, pa, ib, pb, offsets))
+    columns = called(who, csr_matmul_places, ia, pa, ib, pb, offsets, width, entries)
+    parts = (ia, pa, v, ib, pb, columns, offsets)
+    if is_tensor(u):
+        parts = tuple(tensor_of(x) if isinstance(x, np.ndarray) else x for x in parts)
+    data = called(who, csr_matmul, u, *parts, width)
+    if names is not None:
+        columns = names[columns].astype(kind, copy=False)
+    return data, beside(data, Pattern.distinct(columns, offsets, shape))
+
+
+def listed(who: str, a: tuple[Any, Pattern], b: tuple[Any, Pattern], shape: tuple[int, int]) -> tuple[Any, Pattern]:
+    """Values and places of the product by lists of all terms, for tensors of any device: values stay where they are."""
+    (u, p), (v, q), (rows, cols) = a, b, shape
+    (ia, pa), (ib, pb) = p.host(), q.host()
     each = np.diff(pb).astype(np.int64)[ia]
     ends = np.append(0, np.cumsum(each))[pa]
     parts, first = [], 0
@@ -45,17 +81,13 @@ def multiplied(a: Any, b: Any) -> Any:
         last = max(int(np.searchsorted(ends, ends[first] + TERMS, side="right")) - 1, first + 1)
         parts.append(_some(who, (ia, pa, each), (ib, pb), (u, v), slice(first, last), cols))
         first = last
+    import torch
+
     lengths = np.concatenate([np.zeros(0, np.int64), *(n for _, n, _ in parts)])
     kind = index_type(rows, cols, int(lengths.sum()))
     columns = np.concatenate([np.zeros(0, kind), *(c for c, *_ in parts)]).astype(kind, copy=False)
-    pattern = Pattern.distinct(columns, counted(lengths, kind), (rows, cols))
-    values = [u[:0], *(x for *_, x in parts)]
-    if isinstance(u, np.ndarray):
-        return a._of(np.concatenate(values), pattern)
-    import torch
-
-    data = torch.cat(values)
-    return a._of(data, beside(data, pattern))
+    data = torch.cat([u[:0], *(x for *_, x in parts)])
+    return data, beside(data, Pattern.distinct(columns, counted(lengths, kind), (rows, cols)))
 
 
 def _some(
@@ -73,13 +105,11 @@ def _some(
     columns, indptr, order = called(who, csr_sort, ib[of_b].astype(kind), indptr, cols, kind is np.int64)
     pattern, begins = Pattern(columns, indptr, (len(offsets) - 1, cols)).merged()
     of_a, of_b = of_a[order], of_b[order]
-    if is_tensor(u):
-        of_a, of_b = (tensor_of(x).to(u.device) for x in (of_a, of_b))
+    of_a, of_b = (tensor_of(x).to(u.device) for x in (of_a, of_b))
     terms = widened(u[of_a]) * widened(v[of_b])
     if begins is not None:
         terms = summed(terms, begins)
-    terms = terms.to(u.dtype) if is_tensor(u) else terms.astype(u.dtype, copy=False)
-    return pattern.indices, np.diff(pattern.indptr).astype(np.int64), terms
+    return pattern.indices, np.diff(pattern.indptr).astype(np.int64), terms.to(u.dtype)
 
 
 def spgemm(a: SparseMatrix, b: SparseMatrix) -> Any:
@@ -106,9 +136,9 @@ def spgemm(a: SparseMatrix, b: SparseMatrix) -> Any:
 
     Notes
     -----
-    T log T for T terms, T the sum over the entries (i, k) of a of the length of row k of b: they are counted in 64 bits, listed
-    for some rows at a time, sorted by column, and added over k ascending, 16-bit values in float32 and rounded once. Places are
-    made on the CPU, values where they are.
+    2·T operations for T terms, T the sum over the entries (i, k) of a of the length of row k of b, and two walks over their
+    places. A value is one chain of fused multiply-adds over k ascending, of the same bits for any number of threads; 16-bit
+    values are added in float32 and rounded once. Places are made on the CPU, values where they are.
 
     Examples
     --------

@@ -6,16 +6,20 @@
 
 mod build;
 mod lanes;
+mod matmul;
 mod product;
 mod rows;
 mod sampled;
+mod softmax;
 pub mod spmm;
 
 pub use build::{count, dense, fill, gather, sort, take, transpose};
 pub use lanes::{Lanes, Lined, Place, lanes};
+pub use matmul::{Matmul, matmul_count, matmul_places};
 pub use product::spmm;
 pub use rows::{Finish, linear, turned};
 pub use sampled::{Dot, column_sums, row_sums, sddmm};
+pub use softmax::{softmax, softmax_bwd};
 
 use crate::index::offsets;
 use base::{Error, Result, pool};

@@ -80,7 +80,8 @@ pub fn sort<I: Index, O: Index>(
     Ok(())
 }
 
-/// The transpose of a pattern: its columns' entries in ascending order of row, and where each stands in the original.
+/// The transpose of a pattern, [`Pattern::bare`] is enough: its columns' entries in ascending order of row, and where each
+/// stands in the original.
 pub fn transpose<I: Index>(a: &Pattern<I>, out: &mut [I], out_ptr: &mut [I], perm: &mut [I]) -> Result<()> {
     let (rows, cols, entries) = (a.rows(), a.cols(), a.entries());
     if [out.len(), perm.len()] != [entries; 2] || out_ptr.len() != cols + 1 {
@@ -91,26 +92,42 @@ pub fn transpose<I: Index>(a: &Pattern<I>, out: &mut [I], out_ptr: &mut [I], per
     }
     // SAFETY: an element of the slice.
     let column = |e: usize| unsafe { I::read(&raw const a.indices[e]) };
-    let mut next = try_vec(cols + 1, 0usize)?;
+    // counters as small as the indices: these are what must stay in the cache
+    let zero = I::new(0).ok_or_else(raced)?;
+    let mut next = try_vec(cols, zero)?;
+    // SAFETY: a number of our own.
+    let of = |n: &I| unsafe { I::read(n) };
     for e in 0..entries {
-        *next.get_mut(column(e).saturating_add(1)).ok_or_else(raced)? += 1;
+        let k = column(e);
+        let n = next.get_mut(k).ok_or_else(|| crate::index::outside("indices", e, k, 0, cols))?;
+        *n = I::new(of(n) + 1).unwrap_or(zero);
     }
-    for k in 0..cols {
-        next[k + 1] += next[k];
+    let mut total = 0;
+    for (o, n) in out_ptr.iter_mut().zip(next.iter_mut().map(Some).chain([None])) {
+        *o = I::new(total).ok_or_else(raced)?;
+        if let Some(n) = n {
+            total += of(n);
+            *n = *o;
+        }
     }
-    for (o, &n) in out_ptr.iter_mut().zip(&next) {
-        *o = I::new(n).ok_or_else(raced)?;
-    }
+    let mut fine = true;
     for i in 0..rows {
         let row = I::new(i).ok_or_else(raced)?;
         for e in a.ptr[i]..a.ptr[i + 1] {
-            let at = next.get_mut(column(e)).ok_or_else(raced)?;
-            *out.get_mut(*at).ok_or_else(raced)? = row;
-            perm[*at] = I::new(e).ok_or_else(raced)?;
-            *at += 1;
+            let Some(n) = next.get_mut(column(e)) else {
+                fine = false;
+                continue;
+            };
+            let at = of(n);
+            if let (Some(o), Some(p)) = (out.get_mut(at), perm.get_mut(at)) {
+                (*o, *p) = (row, I::new(e).unwrap_or(zero));
+                *n = I::new(at + 1).unwrap_or(zero);
+            } else {
+                fine = false;
+            }
         }
     }
-    Ok(())
+    if fine { Ok(()) } else { Err(raced()) }
 }
 
 /// What a dense matrix stores: its nonzeros (NaN is one, -0 is none), or where the mask says.

@@ -5,6 +5,7 @@
 //! (what `csr_transpose` gives) where a gradient will want it; absent, it is made on the way.
 
 mod linear;
+mod matmul;
 mod nm;
 mod product;
 mod structure;
@@ -57,6 +58,17 @@ pub static OPS: &[Op] = ops! {
     linear_bwd(g[l.., m], data[e], indices[e], indptr[m + 1], x[l.., k], bias[m]?, y[*], perm[*]?, t_indices[*]?, t_indptr[*]?;
         act: int, needs: needs)
         -> (ddata[data]?, dx[x]?, dbias[m]?: data) = linear::linear_bwd;
+    csr_matmul_count(a_indices[e], a_indptr[m + 1], b_indices[f], b_indptr[*]; cols: int)
+        -> (indptr[m + 1]: int64) = matmul::count;
+    csr_matmul_places(a_indices[e], a_indptr[m + 1], b_indices[f], b_indptr[*], indptr[m + 1]; cols: int, entries: int)
+        -> (indices[entries]: indptr) = matmul::places;
+    csr_matmul(a_data[e], a_indices[e], a_indptr[m + 1], b_data[f], b_indices[f], b_indptr[*], indices[c], indptr[m + 1];
+        cols: int) -> (data[c]) = matmul::values;
+    csr_matmul_bwd(g[c], a_data[e], a_indices[e], a_indptr[m + 1], b_data[f], b_indices[f], b_indptr[*], indices[c],
+        indptr[m + 1]; cols: int, needs: needs)
+        -> (da_data[a_data]?, db_data[b_data]?) = matmul::values_bwd;
+    csr_softmax(data[e], indptr[m + 1]) -> (y[data]) = matmul::softmax;
+    csr_softmax_bwd(g[e], y[e], indptr[m + 1]) -> (ddata[y]) = matmul::softmax_bwd;
     nm_meta(w[b.., k]; n: int, m: int)
         -> (meta[b.., (k / m * n * (m < 3 ? 1 : m < 5 ? 2 : 4) + 7) / 8]: uint8) = nm::meta;
     nm_take(w[b.., k], meta[b.., c]; n: int, m: int) -> (values[b.., k / m * n]) = nm::take;

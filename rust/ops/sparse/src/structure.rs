@@ -21,7 +21,7 @@ pub fn sort(t: &[Tensor], s: &[Scalar]) -> Result<()> {
 
 pub fn transpose(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     fn typed<I: Index>(t: &[Tensor], cols: usize) -> Result<()> {
-        let a = Pattern::new(t[0].slice::<I>()?, t[1].slice::<I>()?, cols)?;
+        let a = Pattern::bare(t[0].slice::<I>()?, t[1].slice::<I>()?, cols)?;
         csr::transpose(&a, t[2].slice_mut()?, t[3].slice_mut()?, t[4].slice_mut()?)
     }
     let cols = size("cols", s[0].int())?;

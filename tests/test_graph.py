@@ -168,6 +168,36 @@ def test_hypergraphs_and_paths_of_relations():
     np.testing.assert_allclose(rows, h.sum(1) > 0, rtol=1e-14)
 
 
+def test_relations_are_taken_in_every_form():
+    """Of whole numbers too, and repeated places, which add up."""
+    h = rng.integers(0, 3, (6, 4))
+    x = rng.standard_normal((4, 2))
+    coo = sp.coo_array(h)
+    twice = sp.coo_array((np.tile(coo.data, 2), (np.tile(coo.row, 2), np.tile(coo.col, 2))), (6, 4))
+    dense = torch.from_numpy(h)
+    forms = [coo, coo.tocsc(), coo.tobsr(), coo.astype(bool), twice, dense.to_sparse(), dense.to_sparse_csr()]
+    forms += [dense.to_sparse_csc(), sparse.COO(coo.data.astype(np.float64), coo.row, coo.col, (6, 4))]
+    for form in forms:
+        t = x if not isinstance(form, torch.Tensor) else torch.from_numpy(x)
+        m = np.where(h > 0, 1, 0) if form is forms[3] else 2 * h if form is twice else h
+        np.testing.assert_allclose(graph.metapath([form], t), m @ x, rtol=1e-13, atol=1e-15)
+        low = t.to(torch.float16) if isinstance(t, torch.Tensor) else t.astype(np.float16)
+        if form is not forms[-1]:
+            assert graph.metapath([form], low).dtype == low.dtype
+    for wrong in (sp.csr_array(h * 1j), dense.cfloat().to_sparse()):
+        with pytest.raises(TypeError, match=r"metapath: mats\[0\] must be real numbers, got complex"):
+            graph.metapath([wrong], x)
+    with pytest.raises(TypeError, match=r"metapath: mats\[0\] must be a CSR or a sparse matrix"):
+        graph.metapath([h.astype(float)], x)
+
+
+def test_a_matrix_remembers_the_order_of_its_edges():
+    a = graph.adjacency(EDGES, n=N, weights=WEIGHTS)
+    other = rng.standard_normal(40)
+    want = graph.adjacency(EDGES, n=N, weights=other)
+    np.testing.assert_array_equal(a.with_data(other, order="given").to_dense(), want.to_dense())
+
+
 @pytest.mark.parametrize(
     ("call", "kind", "words"),
     [

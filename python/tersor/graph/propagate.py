@@ -8,8 +8,9 @@ from typing import Any, Literal
 import numpy as np
 
 from tersor._arrays import FLOATS, Array, as_type, dtype_name, into, is_tensor, whole
-from tersor._matrix import KINDS, SparseMatrix
+from tersor._matrix import SparseMatrix, matrix_of
 from tersor._values import check_values, float_name, out_of_range, tensor_of
+from tersor.graph._places import real
 from tersor.graph._ranks import ALONE, Ranks
 from tersor.graph.adjacency import Norm, beside, columns_of, ones, power, scaled, times
 
@@ -266,7 +267,7 @@ def incidence(who: str, name: str, H: Any, X: Array) -> Any:
                 f"{who}: X is {kind}, {name} is {dtype_name(a._data.dtype)}; tersor does not convert silently"
             )
     else:
-        a = _matrix_of(who, name, H, kind)
+        a = _in_type(who, name, H, kind)
     if is_tensor(X) and not is_tensor(a._data):
         a = a.with_data(tensor_of(a._data))
     if is_tensor(a._data) and not is_tensor(X):
@@ -274,20 +275,18 @@ def incidence(who: str, name: str, H: Any, X: Array) -> Any:
     return a.to(X.device) if is_tensor(X) and a._data.device != X.device else a
 
 
-def _matrix_of(who: str, name: str, H: Any, kind: str) -> Any:
+def _in_type(who: str, name: str, H: Any, kind: str) -> Any:
+    """A matrix of SciPy or torch, of any numbers, in the type that is asked."""
     if hasattr(H, "tocsr"):
-        h = H.tocsr()
-        if h.ndim != 2:
-            raise ValueError(f"{who}: {name} must have two axes, got shape {tuple(h.shape)}")
-        data = h.data.astype("float32" if kind == "bfloat16" else kind)
-        a = KINDS["CSR"](data, h.indices, h.indptr, h.shape)
-        return a.astype(kind)
-    if is_tensor(H) and str(H.layout) != "torch.strided" and H.ndim == 2:
-        import torch
-
-        t = (H.coalesce() if H.layout == torch.sparse_coo else H).to_sparse_csr()
-        return KINDS["CSR"](t.values().to(getattr(torch, kind)), t.col_indices(), t.crow_indices(), tuple(t.shape))
-    raise TypeError(f"{who}: {name} must be a CSR or a sparse matrix of SciPy or torch, got {type(H).__name__}")
+        real(who, name, H)
+        H = H.astype(kind if kind in ("float64", "float32") else "float32")
+    elif is_tensor(H) and str(H.layout) != "torch.strided":
+        real(who, name, H)
+        H = as_type(H, kind)
+    a = matrix_of(who, name, H)
+    if not isinstance(a, SparseMatrix):
+        raise TypeError(f"{who}: {name} must be a CSR or a sparse matrix of SciPy or torch, got {type(H).__name__}")
+    return a if dtype_name(a._data.dtype) == kind else a.astype(kind)  # type: ignore[attr-defined]
 
 
 def metapath(mats: Sequence[Any], X: Array, norm: Norm = "none") -> Array:

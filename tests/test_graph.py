@@ -1,12 +1,15 @@
 """Graphs as they are given, their norms, and features carried over them. The one rule: a result is what the formula says of the
 dense matrix, and K hops are K single ones, bit for bit."""
 
+import pickle
+
 import networkx as nx
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
 from tersor import graph, sparse
+from tersor import nn as tnn
 from tersor.project import Projection
 
 rng = np.random.default_rng(0)
@@ -120,6 +123,65 @@ def test_what_is_kept_of_hops():
     first = graph.propagate(A, half[0].astype(np.float64), 1).astype(half.dtype)
     assert first.tobytes() == half[1].tobytes()
     assert graph.propagate(A, X, 2, storage="bfloat16").dtype == np.float64
+
+
+def test_the_gate_of_air_is_a_softmax_over_hops():
+    w, b = rng.standard_normal(10), -0.2
+    stack = graph.propagate(A, X, 3, keep="stack")
+    z = 1 / (1 + np.exp(-(X @ w[:5] + stack @ w[5:] + b)))
+    share = np.exp(z) / np.exp(z).sum(0)
+    want = (share[..., None] * stack).sum(0)
+    np.testing.assert_allclose(graph.propagate(A, X, 3, keep="sum", gate=(w, b)), want, rtol=1e-13)
+    three = np.stack([X, 2 * X])
+    got = graph.propagate(A, three, 3, keep="sum", gate=(w, b))
+    np.testing.assert_allclose(got[0], want, rtol=1e-13)
+    huge = graph.propagate(A, X, 3, keep="sum", gate=(1e300 * w, b))
+    assert np.isfinite(huge).all()
+    constant = graph.propagate(A, X, 3, keep="sum", gate=(0 * w, b))
+    np.testing.assert_allclose(constant, stack.mean(0), rtol=1e-13)
+    leaves = [torch.from_numpy(v).requires_grad_() for v in (X, w, np.array([b]))]
+    f = lambda x, w, b: graph.propagate(A, x, 2, keep="sum", gate=(w, b))  # noqa: E731
+    assert torch.autograd.gradcheck(f, leaves)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(f, fullgraph=True, backend="aot_eager")(*leaves), f(*leaves))
+    with pytest.raises(ValueError, match=r"w must have shape \[d\] or \[2 d\], got \(7,\) beside X \(12, 5\)"):
+        graph.propagate(A, X, 1, keep="sum", gate=(np.ones(7), 0))
+
+
+@pytest.mark.parametrize("gate", ["dagnn", "air"])
+def test_hops_as_a_layer(gate):
+    torch.manual_seed(0)
+    layer = tnn.Propagate(3, 5, gate, teleport=0.1).double()
+    x = torch.from_numpy(X)
+    want = graph.propagate(
+        A, x, 3, self_loops=True, keep="sum", teleport=0.1, gate=(layer.weight.detach(), layer.bias.detach())
+    )
+    assert torch.equal(layer(A, x), want)
+    layer(A, x).square().sum().backward()
+    assert layer.weight.grad.abs().min() > 0 and layer.bias.grad.abs() > 0
+    again = tnn.Propagate(3, 5, gate, teleport=0.1).double()
+    again.load_state_dict(layer.state_dict())
+    assert torch.equal(again(A, x), want) and torch.equal(pickle.loads(pickle.dumps(layer))(A, x), want)
+    low, a = layer.float(), graph.adjacency(EDGES, n=N, weights=WEIGHTS, dtype="float32")
+    ready = graph.normalized_adjacency(a, self_loops=True)
+    plain = tnn.Propagate(3, 5, gate, norm="none", self_loops=False, teleport=0.1)
+    plain.load_state_dict(low.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(
+            torch.compile(plain, fullgraph=True, backend="aot_eager")(ready, x.float()), want.float()
+        )
+    with torch.autocast("cpu", torch.bfloat16):
+        assert low(a, x.bfloat16()).dtype == torch.float32
+    for call, kind, words in (
+        (lambda: tnn.Propagate(-1, 5), ValueError, "K must not be negative"),
+        (lambda: tnn.Propagate(1, 0), ValueError, "channels positive, got 1 and 0"),
+        (lambda: tnn.Propagate(1.5, 5), TypeError, "K must be an integer"),
+        (lambda: tnn.Propagate(1, 5, "gat"), ValueError, "gate must be"),
+        (lambda: layer(a, torch.ones(N, 4)), ValueError, r"\[n, 5\]"),
+        (lambda: layer(a, X), TypeError, "X"),
+    ):
+        with pytest.raises(kind, match=f"Propagate: .*{words}"):
+            call()
 
 
 def test_gradients():

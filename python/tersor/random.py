@@ -19,12 +19,13 @@ osnap          4    column
 srht           5    0: signs, 1: permutation
 spinner        6    3 block + turn
 fastfood       7    0: B, 1: permutation, 2: G
+hash           17   value as 64 bits; the stream is the feature
 rounding       32   element ``// 2**34``; b is the element mod ``2**34``
 growth         32   as rounding, of stream 1 (rounding has stream 0)
 =============  ===  =========================================================================
 
-The first eight are the kinds of `tersor.project.Projection`, the last but one is stochastic rounding in `tersor.quant`, the
-last what grows in `tersor.prune.set_update`.
+The first eight are the kinds of `tersor.project.Projection`, then come the rows of `tersor.embed.hash_ids`, stochastic rounding
+in `tersor.quant`, and what grows in `tersor.prune.set_update`.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ TAGS = {
     "srht": 5,
     "spinner": 6,
     "fastfood": 7,
+    "hash": 17,
     "rounding": 32,
     "growth": 32,
 }

@@ -7,6 +7,7 @@ import networkx as nx
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import tersor
 import torch
 from tersor import graph, sparse
 from tersor import nn as tnn
@@ -106,6 +107,48 @@ def test_hops_are_single_hops():
     out = np.empty_like(X)
     assert graph.propagate(A, X, 4, out=out) is out and out.tobytes() == stack[4].tobytes()
     assert graph.propagate(A, X[:, 0].copy(), 2).tobytes() == stack[2][:, 0].tobytes()
+
+
+def test_bits_are_those_of_any_number_of_threads():
+    """Of hops and embeddings, on a graph with hubs, loops and repeated edges."""
+    n, draw = 3000, np.random.default_rng(3)
+    edges = np.stack([(n * draw.random(40_000) ** 3).astype(int), draw.integers(0, n, 40_000)])
+    edges[:, :50], edges[:, 50:60] = edges[0, :50], edges[:, :10]
+    x = draw.standard_normal((n, 33), np.float32)
+    a, before, seen = graph.adjacency(edges, n=n), tersor.get_num_threads(), set()
+    try:
+        for threads in (1, 2, 5, 16):
+            tersor.set_num_threads(threads)
+            parts = [
+                graph.propagate(a, x, 3, keep="stack", self_loops=True),
+                graph.fastrp(a, 24, [0.5, 1, 2], alpha=-0.5),
+                graph.fastrp(a, 24, variant="gds", self_influence=0.5, node_keys=np.arange(n)[::-1].copy()),
+            ]
+            seen.add(b"".join(part.tobytes() for part in parts))
+    finally:
+        tersor.set_num_threads(before)
+    assert len(seen) == 1
+
+
+def test_repeated_edges_loops_and_lone_nodes():
+    """Repeated edges add up (GDS counts each), a loop is a neighbour, who has no edge is 0 and sends nothing."""
+    edges = np.array([[0, 0, 1, 1, 2], [1, 1, 1, 2, 0]])  # 3 has none
+    a = np.zeros((4, 4))
+    np.add.at(a, (edges[1], edges[0]), 1.0)
+    x = rng.standard_normal((4, 3))
+    np.testing.assert_allclose(graph.propagate(edges, x[:3], 1, "none"), (a @ x)[:3], rtol=1e-15)
+    full = graph.adjacency(edges, n=4, dtype="float64")
+    row = graph.propagate(full, x, 1, "row")
+    np.testing.assert_allclose(row[:3], (a @ x)[:3] / a[:3].sum(1, keepdims=True), rtol=1e-15)
+    assert not row[3].any()
+    r = Projection(4, 8, "sparse", seed=0, s=1.0).materialise()
+    taken = a.T  # a node takes from those it points to
+    got = graph.fastrp(graph.adjacency(edges, n=4, flow="target_to_source"), 8, [1], s=1, scale=False)
+    np.testing.assert_allclose(got, embedded(taken, r, [1.0]), rtol=1e-5, atol=1e-6)
+    assert not got[3].any()
+    single = graph.fastrp(sp.csr_array(taken), 8, [1], s=1, variant="gds")  # the weight 2 is one relationship
+    twice = graph.fastrp(graph.adjacency(edges, n=4, flow="target_to_source"), 8, [1], s=1, variant="gds")
+    np.testing.assert_allclose(twice, single, rtol=1e-5, atol=1e-6)  # of length 1 either way
 
 
 def test_what_is_kept_of_hops():
@@ -388,6 +431,9 @@ def test_properties_take_the_last_numbers():
         ({"weights": []}, ValueError, "one finite number"),
         ({"weights": "ab"}, TypeError, "'ab'"),
         ({"s": 0.5}, ValueError, "0.5"),
+        ({"s": np.nan}, ValueError, "nan"),
+        ({"s": np.inf}, ValueError, "inf"),
+        ({"s": 2.0**32}, ValueError, "4294967296"),
         ({"property_ratio": 2}, ValueError, "property_ratio"),
         ({"properties": np.ones((3, 2))}, ValueError, r"\[30, f\], got \(3, 2\)"),
         ({"property_ratio": 0.5}, ValueError, "property_ratio is 0.5, and there are no properties"),

@@ -97,6 +97,7 @@ def test_a_damaged_file_is_named(tmp_path):
 
 def test_unsigned_columns_are_numbers(tmp_path, monkeypatch):
     parquet(monkeypatch, np.array([7, 3], "u8"), np.array([3, 5]))
+    (tmp_path / "edges.parquet").touch()
     assert job.read_edges(tmp_path / "edges.parquet").nodes.tolist() == [3, 5, 7]
 
 
@@ -107,14 +108,27 @@ def parquet(monkeypatch, *columns):
         columns=[SimpleNamespace(to_numpy=lambda zero_copy_only, x=x: x) for x in columns],
         schema=SimpleNamespace(names=list("uvw"[: len(columns)])),
     )
-    file = SimpleNamespace(metadata=SimpleNamespace(num_rows=batch.num_rows), iter_batches=lambda _: [batch])
+    file = SimpleNamespace(metadata=SimpleNamespace(num_rows=batch.num_rows), iter_batches=lambda _: iter([batch]))
     module = SimpleNamespace(ParquetFile=lambda _: file)
     monkeypatch.setitem(sys.modules, "pyarrow", SimpleNamespace(parquet=module))
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", module)
 
 
+def test_a_damaged_parquet_file_is_named(tmp_path):
+    pq, pa = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    path = tmp_path / "edges.parquet"
+    pq.write_table(pa.table({"u": list(range(1000)), "v": ["007"] * 1000}), path)
+    assert job.read_edges(path).nodes[:3] == ["0", "007", "1"]
+    whole = path.read_bytes()
+    for damaged in (b"1 2\n", whole[:-20], whole[:4] + bytes(200) + whole[204:]):
+        path.write_bytes(damaged)
+        with pytest.raises(FormatError, match=r"edges\.parquet"):
+            job.read_edges(path)
+
+
 def test_columns_of_names_and_what_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "edges.parquet"
+    path.touch()
     parquet(monkeypatch, np.array(["007", "ada"], object), np.array([7, 2**63], "u8"), np.array([0.5, 2.0]))
     edges = job.read_edges(path)
     assert edges.nodes == ["007", "7", "ada", str(2**63)] and edges.weights.tolist() == [0.5, 2.0]

@@ -162,9 +162,13 @@ def _parquet(path: Path, progress: Progress | None) -> Iterator[tuple[np.ndarray
         import pyarrow.parquet
     except ImportError:
         raise Misuse(f"{path}: parquet files need pyarrow: pip install pyarrow") from None
-    file = pyarrow.parquet.ParquetFile(path)
-    rows, done = file.metadata.num_rows, 0
-    for batch in file.iter_batches(1 << 20):
+    path.stat()  # what cannot be opened is no malformed file
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        rows, done, batches = file.metadata.num_rows, 0, file.iter_batches(1 << 20)
+    except (OSError, ValueError) as e:
+        raise FormatError(f"{path}: {e}") from None
+    while (batch := _next(path, batches)) is not None:
         columns = [column.to_numpy(zero_copy_only=False) for column in batch.columns]
         if len(columns) not in (2, 3):
             raise FormatError(f"{path}: there are {len(columns)} columns, not 2 or 3")
@@ -175,6 +179,14 @@ def _parquet(path: Path, progress: Progress | None) -> Iterator[tuple[np.ndarray
         numbers = all(column.dtype.kind == "i" for column in ends)
         pairs = np.stack(ends if numbers else [column.astype("S") for column in ends], 1)
         yield pairs, None if len(columns) == 2 else _weights(path, columns[2])
+
+
+def _next(path: Path, batches: Iterator[Any]) -> Any:
+    """The next rows, or None."""
+    try:
+        return next(batches, None)
+    except (OSError, ValueError) as e:
+        raise FormatError(f"{path}: {e}") from None
 
 
 def _column(path: Path, name: str, column: np.ndarray) -> np.ndarray:

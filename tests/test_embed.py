@@ -69,7 +69,13 @@ def test_names_and_keys_of_nodes(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("1 2\n3\n", "line 2 has 1 columns, not 2"), ("1\n", "not 2 or 3"), ("1 2 x\n", "a weight is no number")],
+    [
+        ("1 2 1\n1,,2\n", "line 2 has an empty field"),
+        ("a b\nc\0 b\n", "line 2 has a byte 0"),
+        ("1 2\n3\n", "line 2 has 1 columns, not 2"),
+        ("1\n", "not 2 or 3"),
+        ("1 2 x\n", "a weight is no number"),
+    ],
 )
 def test_a_malformed_line_is_named(tmp_path, text, words):
     path = tmp_path / "edges"
@@ -162,9 +168,10 @@ def test_names_are_as_they_are_written(tmp_path, monkeypatch, block):
 @pytest.mark.parametrize(
     ("text", "nodes", "header"),
     [
+        ("\ufeff1 2\n", [1, 2], None),
         ("source target\nada bob\n", ["ada", "bob"], None),
         ("Src,Dst,weight\n1,2,0.5\n", [1, 2], None),
-        ("# made by hand\nuser item\n3 4\n4 5\n", [3, 4, 5], None),
+        ("# made by hand,,\nuser item\n3 4\n4 5\n", [3, 4, 5], None),
         ("user item score\nada bob 2\n", ["ada", "bob"], None),
         ("user item\nada bob\n", ["user", "item", "ada", "bob"], None),
         ("user item\nada bob\n", ["ada", "bob"], True),
@@ -178,7 +185,7 @@ def test_names_are_as_they_are_written(tmp_path, monkeypatch, block):
 def test_a_header_is_no_edge(tmp_path, monkeypatch, text, nodes, header, block):
     monkeypatch.setattr(job, "BLOCK", block)
     path = tmp_path / "edges"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     edges = job.read_edges(path, header=header)
     assert list(edges.nodes) == nodes
     assert len(edges.source) == len(edges.target) == {0: 0, 2: 1, 3: 2, 4: 2}[len(nodes)]

@@ -344,6 +344,17 @@ def test_a_matrix_remembers_the_order_of_its_edges():
         (lambda: graph.propagate(A, X, 1, keep="all"), ValueError, "'all'"),
         (lambda: graph.propagate(A, X, 1, weights=[1, 2]), ValueError, "keep='sum'"),
         (lambda: graph.propagate(A, X, 1, keep="sum", weights=[1]), ValueError, r"\(2,\).*\(1,\)"),
+        (lambda: graph.propagate(A, X, 1, keep="sum", weights=torch.ones(2)), TypeError, "weights are a tensor"),
+        (
+            lambda: graph.propagate(A, X, 1, keep="sum", gate=(np.ones(5), None)),
+            TypeError,
+            "b must be a number, got None",
+        ),
+        (
+            lambda: graph.propagate(A, X, 1, keep="sum", gate=(np.ones(5), "x")),
+            TypeError,
+            "b must be a number, got str",
+        ),
         (lambda: graph.propagate(A, X, 1, teleport=2), ValueError, "teleport"),
         (lambda: graph.propagate(A, X, 1, self_loops="all"), ValueError, "'all'"),
         (lambda: graph.propagate(A, X, 1, group=True), ValueError, "init_process_group"),

@@ -91,6 +91,8 @@ def test_patch_kernels_at_the_ends():
                 want += size * (mpmath.sin(t) + c * (mpmath.pi - t)) / mpmath.pi / 5
             assert abs(k[i, i] - float(want)) < 1e-14 * float(want)
     np.testing.assert_allclose(patch_kernel(1e200 * x, 1e-200 * x, 2), patch_kernel(x, x, 2), rtol=1e-12)
+    tiny = patch_kernel(np.full((1, 2), 5e-324), np.full((1, 2), 1e300), 2)[0, 0]
+    assert abs(tiny / (2 * 5e-324 * 1e300) - 1) < 1e-14
     zero = patch_kernel(np.zeros((2, 4)), x[:, :4], 2)
     assert not zero.any()
     assert patch_kernel(x[:0], x, 2).shape == (0, 4) and patch_kernel(x, x[:0], 2).shape == (4, 0)

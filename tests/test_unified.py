@@ -30,6 +30,11 @@ def test_rows_are_those_of_the_contract(rows):
     again = embed.hash_ids(tensors[0], rows, feature=tensors[1], num_hashes=6, seed=seed)
     assert np.array_equal(again, got)
     assert np.array_equal(embed.hash_ids(VALUES.view(np.uint64), rows, feature=FEATURES, num_hashes=6, seed=seed), got)
+    narrow = [
+        t.to(torch.uint8) for t in (tensors[0], tensors[1] % 200)
+    ]  # whose own numbers end before those of features
+    wide = embed.hash_ids(narrow[0].long(), rows, feature=narrow[1].long(), seed=seed)
+    assert torch.equal(embed.hash_ids(narrow[0], rows, feature=narrow[1], seed=seed), wide)
     small = embed.hash_ids(np.array([3], np.int8), rows, seed=seed)
     assert small[0, 0] == embed.hash_ids(np.array([3], np.uint16), rows, seed=seed)[0, 0]
     assert embed.hash_ids(np.zeros((0, 2), int), rows).shape == (0, 2, 1)

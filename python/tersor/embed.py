@@ -148,6 +148,7 @@ def _hashed(who: str, values: Any, num_rows: Any, feature: Any, num_hashes: Any,
             raise TypeError(
                 f"{who}: feature must be like values, {type(values).__name__}, got {type(feature).__name__}"
             )
+        feature = feature.long() if is_tensor(feature) else feature
         if (not is_tensor(feature) or at_hand(feature)) and bool(((feature < 0) | (feature >= 2**24)).any()):
             raise ValueError(f"{who}: feature must be in 0 .. {2**24 - 1}")
     else:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tersor._arrays import FLOATS, Array, as_type, dtype_name, into, is_tensor, whole
 from tersor._matrix import SparseMatrix, matrix_of
+from tersor._reference import quiet
 from tersor._values import check_values, float_name, out_of_range, tensor_of
 from tersor.graph._places import real
 from tersor.graph._ranks import ALONE, Ranks
@@ -190,6 +191,8 @@ def _shares(X: Array, hops: int, weights: Any, gate: Any) -> Any:
         raise ValueError(
             f"propagate: weights must have shape ({hops + 1},), one of each of H_0 to H_{hops}, got {shape}"
         )
+    if is_tensor(weights) and not is_tensor(X):
+        raise TypeError("propagate: weights are a tensor, X is a NumPy array")
     return lambda k, h: (weights[k] if is_tensor(weights) else float(weights[k]), False)
 
 
@@ -212,6 +215,8 @@ def _gated(X: Array, gate: Any) -> Any:
         if b.size != 1 if isinstance(b, np.ndarray) else b.numel() != 1:
             raise ValueError(f"propagate: the gate's b must be one number, got shape {tuple(b.shape)}")
         b = b.reshape(())
+    elif isinstance(b, (str, bytes)) or not hasattr(b, "__float__"):
+        raise TypeError(f"propagate: the gate's b must be a number, got {type(b).__name__}")
     softmax = w.shape[0] != d
     base = b
     if softmax:
@@ -230,7 +235,8 @@ def _gated(X: Array, gate: Any) -> Any:
 
 
 def _inner(h: Array, w: Array) -> Array:
-    return (h * w).sum(-1)
+    with quiet(h):
+        return (h * w).sum(-1)
 
 
 def hypergraph_propagate(H: Any, X: Array, edge_weights: Array = None) -> Array:

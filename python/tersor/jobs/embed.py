@@ -116,10 +116,18 @@ def _text(path: Path, progress: Progress | None, header: bool | None) -> Iterato
         for block in _blocks(path, source):
             if progress is not None:
                 progress(raw.tell(), size)
-            lines = block.replace(b",", b" ").split(b"\n")
+            if first:
+                block = block.removeprefix(b"\xef\xbb\xbf")  # what some editors begin a file with
+            lines = block.split(b"\n")
             if any(text.lstrip().startswith(COMMENTS) for text in lines):
                 lines = [b"" if text.lstrip().startswith(COMMENTS) else text for text in lines]
-            tokens = b"\n".join(lines).split()
+                block = b"\n".join(lines)
+            for odd, what in ((b",,", "an empty field"), (b"\0", "a byte 0")):
+                if (at := block.find(odd)) >= 0:
+                    at = line + len(block[:at].split(b"\n")) - 1
+                    raise FormatError(f"{path}: line {at} has {what}")
+            block = block.replace(b",", b" ")
+            lines, tokens = block.split(b"\n"), block.split()
             counts = [len(text.split()) for text in lines] if len(tokens) else []
             columns = columns or next((c for c in counts if c), 0)
             bad = next((i for i, c in enumerate(counts) if c and c != columns), None)

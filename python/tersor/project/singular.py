@@ -141,23 +141,22 @@ def patch_kernel(x: Array, z: Array, patch: int, kind: Any = "relu", *, wrap: bo
     with quiet(x):
         for p in range(count):
             at = [(p + i) % d for i in range(width)]
-            (u, long), (v, wide_z) = (_units(xp, wide(a)[:, at]) for a in (x, z))
-            s = _gaps(xp, u, v)
-            value = 1 - step(xp, s)[0]
-            size = long[:, None] * wide_z
+            (u, lu, tu), (v, lv, tv) = (_units(xp, wide(a)[:, at]) for a in (x, z))
+            value = 1 - step(xp, _gaps(xp, u, v))[0]
+            size = (lu[:, None] * lv) * (tu[:, None] * tv)
             total = total + xp.where(size > 0, value, 0.0) * size / count if xp is np else total + value * size / count
     return rounded(total, x)
 
 
-def _units(xp: Any, a: Array) -> tuple[Array, Array]:
-    """Rows of length 1 (of zeros: 0) and their lengths."""
+def _units(xp: Any, a: Array) -> tuple[Array, Array, Array]:
+    """Rows of length 1 (of zeros: 0) and their lengths, in two factors: of a subnormal row the product has few digits."""
     top = xp.amax(abs(a), 1)[:, None]
     top = xp.where(top > 0, top, 1.0)
     b = a / top
     square = (b * b).sum(1)[:, None]
     there = square > 0
     length = xp.where(there, xp.sqrt(xp.where(there, square, 1.0)), 0.0)
-    return b / xp.where(there, length, 1.0), (length * top)[:, 0]
+    return b / xp.where(there, length, 1.0), length[:, 0], top[:, 0]
 
 
 def _gaps(xp: Any, u: Array, v: Array) -> Array:

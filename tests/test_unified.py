@@ -116,6 +116,13 @@ def test_gradients_have_the_same_bits_for_any_number_of_threads():
         (lambda: embed.hash_lookup(VALUES, torch.ones(4, 3)), TypeError, "of one library"),
         (lambda: embed.hash_lookup(VALUES, np.ones((4, 3)), combine="mean"), ValueError, "combine"),
         (lambda: tnn.UnifiedEmbedding(0, 4), ValueError, "UnifiedEmbedding: num_rows must be positive, got 0"),
+        (
+            lambda: tnn.UnifiedEmbedding(2**31 + 1, 4),
+            ValueError,
+            "UnifiedEmbedding: num_rows must be at most 2147483648",
+        ),
+        (lambda: tnn.UnifiedEmbedding(4, 2, seed=-1), ValueError, "UnifiedEmbedding: seed must be in 0 .. "),
+        (lambda: tnn.UnifiedEmbedding(4, 2)([1, 2]), TypeError, "UnifiedEmbedding: values must be a torch tensor"),
         (lambda: tnn.UnifiedEmbedding(4, 2, combine="max"), ValueError, "UnifiedEmbedding: combine"),
         (lambda: tnn.UnifiedEmbedding(4, 2)(torch.ones(3)), TypeError, "values must be .*got float32"),
     ],

@@ -46,9 +46,13 @@ class UnifiedEmbedding(nn.Module):
         for name, value in sizes.items():
             if whole(f"UnifiedEmbedding: {name}", value) < 1:
                 raise ValueError(f"UnifiedEmbedding: {name} must be positive, got {value}")
+        if num_rows > 2**31:
+            raise ValueError(f"UnifiedEmbedding: num_rows must be at most {2**31}, got {num_rows}")
         self.num_rows, self.dim, self.num_hashes = int(num_rows), int(dim), int(num_hashes)
         self.combine = one_of("UnifiedEmbedding: combine", combine, ("sum", "concat"))
         self.seed = whole("UnifiedEmbedding: seed", seed)
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"UnifiedEmbedding: seed must be in 0 .. {2**64 - 1}, got {self.seed}")
         self.weight = nn.Parameter(torch.empty(self.num_rows, self.dim))
         self.reset_parameters()
 
@@ -56,6 +60,8 @@ class UnifiedEmbedding(nn.Module):
         nn.init.normal_(self.weight, std=self.num_hashes**-0.5 if self.combine == "sum" else 1.0)
 
     def forward(self, values: Tensor, feature: Any = 0) -> Tensor:
+        if not isinstance(values, Tensor):
+            raise TypeError(f"UnifiedEmbedding: values must be a torch tensor of integers, got {type(values).__name__}")
         y: Tensor = embed.hash_lookup(
             values, self.weight, feature=feature, num_hashes=self.num_hashes, combine=self.combine, seed=self.seed
         )

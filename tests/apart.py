@@ -15,6 +15,8 @@ APART = {
     "metrics.neural_collapse",
     "metrics.relaxed_errors",
     "metrics.spearman_corrcoef",
+    "embed.hash_ids",
+    "embed.hash_lookup",
     "norm.as_affine",
     "norm.fold",
     "graph.adjacency",

@@ -69,7 +69,13 @@ def test_names_and_keys_of_nodes(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("1 2\n3\n", "line 2 has 1 columns, not 2"), ("1\n", "not 2 or 3"), ("1 2 x\n", "a weight is no number")],
+    [
+        ("1 2 1\n1,,2\n", "line 2 has an empty field"),
+        ("a b\nc\0 b\n", "line 2 has a byte 0"),
+        ("1 2\n3\n", "line 2 has 1 columns, not 2"),
+        ("1\n", "not 2 or 3"),
+        ("1 2 x\n", "a weight is no number"),
+    ],
 )
 def test_a_malformed_line_is_named(tmp_path, text, words):
     path = tmp_path / "edges"
@@ -96,13 +102,91 @@ def test_a_damaged_file_is_named(tmp_path):
 
 
 def test_unsigned_columns_are_numbers(tmp_path, monkeypatch):
-    columns = [
-        SimpleNamespace(to_numpy=lambda zero_copy_only, x=x: x) for x in (np.array([7, 3], "u8"), np.array([3, 5]))
-    ]
-    file = SimpleNamespace(
-        metadata=SimpleNamespace(num_rows=2), iter_batches=lambda _: [SimpleNamespace(num_rows=2, columns=columns)]
-    )
-    parquet = SimpleNamespace(ParquetFile=lambda _: file)
-    monkeypatch.setitem(sys.modules, "pyarrow", SimpleNamespace(parquet=parquet))
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", parquet)
+    parquet(monkeypatch, np.array([7, 3], "u8"), np.array([3, 5]))
+    (tmp_path / "edges.parquet").touch()
     assert job.read_edges(tmp_path / "edges.parquet").nodes.tolist() == [3, 5, 7]
+
+
+def parquet(monkeypatch, *columns):
+    """What pyarrow would give of a file."""
+    batch = SimpleNamespace(
+        num_rows=len(columns[0]),
+        columns=[SimpleNamespace(to_numpy=lambda zero_copy_only, x=x: x) for x in columns],
+        schema=SimpleNamespace(names=list("uvw"[: len(columns)])),
+    )
+    file = SimpleNamespace(metadata=SimpleNamespace(num_rows=batch.num_rows), iter_batches=lambda _: iter([batch]))
+    module = SimpleNamespace(ParquetFile=lambda _: file)
+    monkeypatch.setitem(sys.modules, "pyarrow", SimpleNamespace(parquet=module))
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", module)
+
+
+def test_a_damaged_parquet_file_is_named(tmp_path):
+    pq, pa = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    path = tmp_path / "edges.parquet"
+    pq.write_table(pa.table({"u": list(range(1000)), "v": ["007"] * 1000}), path)
+    assert job.read_edges(path).nodes[:3] == ["0", "007", "1"]
+    whole = path.read_bytes()
+    for damaged in (b"1 2\n", whole[:-20], whole[:4] + bytes(200) + whole[204:]):
+        path.write_bytes(damaged)
+        with pytest.raises(FormatError, match=r"edges\.parquet"):
+            job.read_edges(path)
+
+
+def test_columns_of_names_and_what_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "edges.parquet"
+    path.touch()
+    parquet(monkeypatch, np.array(["007", "ada"], object), np.array([7, 2**63], "u8"), np.array([0.5, 2.0]))
+    edges = job.read_edges(path)
+    assert edges.nodes == ["007", "7", "ada", str(2**63)] and edges.weights.tolist() == [0.5, 2.0]
+    for column in (np.array([1.0, np.nan]), np.array(["a", None], object)):
+        parquet(monkeypatch, column, column)
+        with pytest.raises(
+            FormatError, match=r"edges\.parquet: nodes of column u must be integers or strings, without"
+        ):
+            job.read_edges(path)
+    parquet(monkeypatch, np.arange(2), np.arange(2), np.array(["x", None], object))
+    with pytest.raises(FormatError, match="a weight is no number"):
+        job.read_edges(path)
+
+
+@pytest.mark.parametrize("block", [4, 1 << 24])
+def test_names_are_as_they_are_written(tmp_path, monkeypatch, block):
+    """Also where integers before them were read as such."""
+    monkeypatch.setattr(job, "BLOCK", block)
+    path = tmp_path / "edges"
+    for text, nodes in (
+        ("007 7\n7 ada\n-0 +7\n", ["007", "7", "ada", "-0", "+7"]),
+        ("1 007\n", ["1", "007"]),
+        ("10 -7\n0 2\n", [-7, 0, 2, 10]),
+        ("1_0 10\n", ["1_0", "10"]),
+    ):
+        path.write_text(text)
+        assert list(job.read_edges(path).nodes) == nodes
+
+
+@pytest.mark.parametrize("block", [4, 1 << 24])
+@pytest.mark.parametrize(
+    ("text", "nodes", "header"),
+    [
+        ("\ufeff1 2\n", [1, 2], None),
+        ("source target\nada bob\n", ["ada", "bob"], None),
+        ("Src,Dst,weight\n1,2,0.5\n", [1, 2], None),
+        ("# made by hand,,\nuser item\n3 4\n4 5\n", [3, 4, 5], None),
+        ("user item score\nada bob 2\n", ["ada", "bob"], None),
+        ("user item\nada bob\n", ["user", "item", "ada", "bob"], None),
+        ("user item\nada bob\n", ["ada", "bob"], True),
+        ("user item\n3 4\n", ["user", "item", "3", "4"], False),
+        ("user item 2\n3 4 1\n", ["user", "item", "3", "4"], None),
+        ("user item\n", ["user", "item"], None),
+        ("source target\n", [], None),
+        ("1 2\n3 4\n", [3, 4], True),
+    ],
+)
+def test_a_header_is_no_edge(tmp_path, monkeypatch, text, nodes, header, block):
+    monkeypatch.setattr(job, "BLOCK", block)
+    path = tmp_path / "edges"
+    path.write_text(text, encoding="utf-8")
+    edges = job.read_edges(path, header=header)
+    assert list(edges.nodes) == nodes
+    assert len(edges.source) == len(edges.target) == {0: 0, 2: 1, 3: 2, 4: 2}[len(nodes)]
+    assert edges.weights is None or len(edges.weights) == len(edges.source)

@@ -1,12 +1,16 @@
 """Graphs as they are given, their norms, and features carried over them. The one rule: a result is what the formula says of the
 dense matrix, and K hops are K single ones, bit for bit."""
 
+import pickle
+
 import networkx as nx
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import tersor
 import torch
 from tersor import graph, sparse
+from tersor import nn as tnn
 from tersor.project import Projection
 
 rng = np.random.default_rng(0)
@@ -105,6 +109,48 @@ def test_hops_are_single_hops():
     assert graph.propagate(A, X[:, 0].copy(), 2).tobytes() == stack[2][:, 0].tobytes()
 
 
+def test_bits_are_those_of_any_number_of_threads():
+    """Of hops and embeddings, on a graph with hubs, loops and repeated edges."""
+    n, draw = 3000, np.random.default_rng(3)
+    edges = np.stack([(n * draw.random(40_000) ** 3).astype(int), draw.integers(0, n, 40_000)])
+    edges[:, :50], edges[:, 50:60] = edges[0, :50], edges[:, :10]
+    x = draw.standard_normal((n, 33), np.float32)
+    a, before, seen = graph.adjacency(edges, n=n), tersor.get_num_threads(), set()
+    try:
+        for threads in (1, 2, 5, 16):
+            tersor.set_num_threads(threads)
+            parts = [
+                graph.propagate(a, x, 3, keep="stack", self_loops=True),
+                graph.fastrp(a, 24, [0.5, 1, 2], alpha=-0.5),
+                graph.fastrp(a, 24, variant="gds", self_influence=0.5, node_keys=np.arange(n)[::-1].copy()),
+            ]
+            seen.add(b"".join(part.tobytes() for part in parts))
+    finally:
+        tersor.set_num_threads(before)
+    assert len(seen) == 1
+
+
+def test_repeated_edges_loops_and_lone_nodes():
+    """Repeated edges add up (GDS counts each), a loop is a neighbour, who has no edge is 0 and sends nothing."""
+    edges = np.array([[0, 0, 1, 1, 2], [1, 1, 1, 2, 0]])  # 3 has none
+    a = np.zeros((4, 4))
+    np.add.at(a, (edges[1], edges[0]), 1.0)
+    x = rng.standard_normal((4, 3))
+    np.testing.assert_allclose(graph.propagate(edges, x[:3], 1, "none"), (a @ x)[:3], rtol=1e-15)
+    full = graph.adjacency(edges, n=4, dtype="float64")
+    row = graph.propagate(full, x, 1, "row")
+    np.testing.assert_allclose(row[:3], (a @ x)[:3] / a[:3].sum(1, keepdims=True), rtol=1e-15)
+    assert not row[3].any()
+    r = Projection(4, 8, "sparse", seed=0, s=1.0).materialise()
+    taken = a.T  # a node takes from those it points to
+    got = graph.fastrp(graph.adjacency(edges, n=4, flow="target_to_source"), 8, [1], s=1, scale=False)
+    np.testing.assert_allclose(got, embedded(taken, r, [1.0]), rtol=1e-5, atol=1e-6)
+    assert not got[3].any()
+    single = graph.fastrp(sp.csr_array(taken), 8, [1], s=1, variant="gds")  # the weight 2 is one relationship
+    twice = graph.fastrp(graph.adjacency(edges, n=4, flow="target_to_source"), 8, [1], s=1, variant="gds")
+    np.testing.assert_allclose(twice, single, rtol=1e-5, atol=1e-6)  # of length 1 either way
+
+
 def test_what_is_kept_of_hops():
     a = normed(dense(), "row")
     want = X
@@ -120,6 +166,65 @@ def test_what_is_kept_of_hops():
     first = graph.propagate(A, half[0].astype(np.float64), 1).astype(half.dtype)
     assert first.tobytes() == half[1].tobytes()
     assert graph.propagate(A, X, 2, storage="bfloat16").dtype == np.float64
+
+
+def test_the_gate_of_air_is_a_softmax_over_hops():
+    w, b = rng.standard_normal(10), -0.2
+    stack = graph.propagate(A, X, 3, keep="stack")
+    z = 1 / (1 + np.exp(-(X @ w[:5] + stack @ w[5:] + b)))
+    share = np.exp(z) / np.exp(z).sum(0)
+    want = (share[..., None] * stack).sum(0)
+    np.testing.assert_allclose(graph.propagate(A, X, 3, keep="sum", gate=(w, b)), want, rtol=1e-13)
+    three = np.stack([X, 2 * X])
+    got = graph.propagate(A, three, 3, keep="sum", gate=(w, b))
+    np.testing.assert_allclose(got[0], want, rtol=1e-13)
+    huge = graph.propagate(A, X, 3, keep="sum", gate=(1e300 * w, b))
+    assert np.isfinite(huge).all()
+    constant = graph.propagate(A, X, 3, keep="sum", gate=(0 * w, b))
+    np.testing.assert_allclose(constant, stack.mean(0), rtol=1e-13)
+    leaves = [torch.from_numpy(v).requires_grad_() for v in (X, w, np.array([b]))]
+    f = lambda x, w, b: graph.propagate(A, x, 2, keep="sum", gate=(w, b))  # noqa: E731
+    assert torch.autograd.gradcheck(f, leaves)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(f, fullgraph=True, backend="aot_eager")(*leaves), f(*leaves))
+    with pytest.raises(ValueError, match=r"w must have shape \[d\] or \[2 d\], got \(7,\) beside X \(12, 5\)"):
+        graph.propagate(A, X, 1, keep="sum", gate=(np.ones(7), 0))
+
+
+@pytest.mark.parametrize("gate", ["dagnn", "air"])
+def test_hops_as_a_layer(gate):
+    torch.manual_seed(0)
+    layer = tnn.Propagate(3, 5, gate, teleport=0.1).double()
+    x = torch.from_numpy(X)
+    want = graph.propagate(
+        A, x, 3, self_loops=True, keep="sum", teleport=0.1, gate=(layer.weight.detach(), layer.bias.detach())
+    )
+    assert torch.equal(layer(A, x), want)
+    layer(A, x).square().sum().backward()
+    assert layer.weight.grad.abs().min() > 0 and layer.bias.grad.abs() > 0
+    again = tnn.Propagate(3, 5, gate, teleport=0.1).double()
+    again.load_state_dict(layer.state_dict())
+    assert torch.equal(again(A, x), want) and torch.equal(pickle.loads(pickle.dumps(layer))(A, x), want)
+    low, a = layer.float(), graph.adjacency(EDGES, n=N, weights=WEIGHTS, dtype="float32")
+    ready = graph.normalized_adjacency(a, self_loops=True)
+    plain = tnn.Propagate(3, 5, gate, norm="none", self_loops=False, teleport=0.1)
+    plain.load_state_dict(low.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(
+            torch.compile(plain, fullgraph=True, backend="aot_eager")(ready, x.float()), want.float()
+        )
+    with torch.autocast("cpu", torch.bfloat16):
+        assert low(a, x.bfloat16()).dtype == torch.float32
+    for call, kind, words in (
+        (lambda: tnn.Propagate(-1, 5), ValueError, "K must not be negative"),
+        (lambda: tnn.Propagate(1, 0), ValueError, "channels positive, got 1 and 0"),
+        (lambda: tnn.Propagate(1.5, 5), TypeError, "K must be an integer"),
+        (lambda: tnn.Propagate(1, 5, "gat"), ValueError, "gate must be"),
+        (lambda: layer(a, torch.ones(N, 4)), ValueError, r"\[n, 5\]"),
+        (lambda: layer(a, X), TypeError, "X"),
+    ):
+        with pytest.raises(kind, match=f"Propagate: .*{words}"):
+            call()
 
 
 def test_gradients():
@@ -168,6 +273,36 @@ def test_hypergraphs_and_paths_of_relations():
     np.testing.assert_allclose(rows, h.sum(1) > 0, rtol=1e-14)
 
 
+def test_relations_are_taken_in_every_form():
+    """Of whole numbers too, and repeated places, which add up."""
+    h = rng.integers(0, 3, (6, 4))
+    x = rng.standard_normal((4, 2))
+    coo = sp.coo_array(h)
+    twice = sp.coo_array((np.tile(coo.data, 2), (np.tile(coo.row, 2), np.tile(coo.col, 2))), (6, 4))
+    dense = torch.from_numpy(h)
+    forms = [coo, coo.tocsc(), coo.tobsr(), coo.astype(bool), twice, dense.to_sparse(), dense.to_sparse_csr()]
+    forms += [dense.to_sparse_csc(), sparse.COO(coo.data.astype(np.float64), coo.row, coo.col, (6, 4))]
+    for form in forms:
+        t = x if not isinstance(form, torch.Tensor) else torch.from_numpy(x)
+        m = np.where(h > 0, 1, 0) if form is forms[3] else 2 * h if form is twice else h
+        np.testing.assert_allclose(graph.metapath([form], t), m @ x, rtol=1e-13, atol=1e-15)
+        low = t.to(torch.float16) if isinstance(t, torch.Tensor) else t.astype(np.float16)
+        if form is not forms[-1]:
+            assert graph.metapath([form], low).dtype == low.dtype
+    for wrong in (sp.csr_array(h * 1j), dense.cfloat().to_sparse()):
+        with pytest.raises(TypeError, match=r"metapath: mats\[0\] must be real numbers, got complex"):
+            graph.metapath([wrong], x)
+    with pytest.raises(TypeError, match=r"metapath: mats\[0\] must be a CSR or a sparse matrix"):
+        graph.metapath([h.astype(float)], x)
+
+
+def test_a_matrix_remembers_the_order_of_its_edges():
+    a = graph.adjacency(EDGES, n=N, weights=WEIGHTS)
+    other = rng.standard_normal(40)
+    want = graph.adjacency(EDGES, n=N, weights=other)
+    np.testing.assert_array_equal(a.with_data(other, order="given").to_dense(), want.to_dense())
+
+
 @pytest.mark.parametrize(
     ("call", "kind", "words"),
     [
@@ -209,6 +344,17 @@ def test_hypergraphs_and_paths_of_relations():
         (lambda: graph.propagate(A, X, 1, keep="all"), ValueError, "'all'"),
         (lambda: graph.propagate(A, X, 1, weights=[1, 2]), ValueError, "keep='sum'"),
         (lambda: graph.propagate(A, X, 1, keep="sum", weights=[1]), ValueError, r"\(2,\).*\(1,\)"),
+        (lambda: graph.propagate(A, X, 1, keep="sum", weights=torch.ones(2)), TypeError, "weights are a tensor"),
+        (
+            lambda: graph.propagate(A, X, 1, keep="sum", gate=(np.ones(5), None)),
+            TypeError,
+            "b must be a number, got None",
+        ),
+        (
+            lambda: graph.propagate(A, X, 1, keep="sum", gate=(np.ones(5), "x")),
+            TypeError,
+            "b must be a number, got str",
+        ),
         (lambda: graph.propagate(A, X, 1, teleport=2), ValueError, "teleport"),
         (lambda: graph.propagate(A, X, 1, self_loops="all"), ValueError, "'all'"),
         (lambda: graph.propagate(A, X, 1, group=True), ValueError, "init_process_group"),
@@ -296,6 +442,9 @@ def test_properties_take_the_last_numbers():
         ({"weights": []}, ValueError, "one finite number"),
         ({"weights": "ab"}, TypeError, "'ab'"),
         ({"s": 0.5}, ValueError, "0.5"),
+        ({"s": np.nan}, ValueError, "nan"),
+        ({"s": np.inf}, ValueError, "inf"),
+        ({"s": 2.0**32}, ValueError, "4294967296"),
         ({"property_ratio": 2}, ValueError, "property_ratio"),
         ({"properties": np.ones((3, 2))}, ValueError, r"\[30, f\], got \(3, 2\)"),
         ({"property_ratio": 0.5}, ValueError, "property_ratio is 0.5, and there are no properties"),

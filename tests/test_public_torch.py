@@ -177,6 +177,8 @@ CASES = {
     "sparse.softmax": (lambda a, b: sparse.softmax(sparse.sddmm(MATRIX, a, b)).data, (W[:2], X)),
     "project.dual": (lambda x: project.dual(x / 4)[0], (X,)),
     "project.ntk": (lambda x: project.ntk(x / 4, 3), (X,)),
+    "project.patch_kernel": (lambda x, y: project.patch_kernel(x, y, 2), (X, Y)),
+    "project.singular_vote": (lambda s, y: project.singular_vote(s, y.T, 1.5), (X.square() + 0.1, Y)),
     "project.rff": (lambda x: project.rff(x, 5, 0.5), (X,)),
     "project.arccos_features": (lambda x: project.arccos_features(x, 5, 2), (X,)),
     "project.ridge_path": (lambda z, y: project.ridge_path(z, y, [0.1, 1.0])[0], (X, Y)),

@@ -60,6 +60,7 @@ def test_the_words_of_the_contract():
         "srht": 5,
         "spinner": 6,
         "fastfood": 7,
+        "hash": 17,
         "rounding": 32,
         "growth": 32,
     }

@@ -15,6 +15,7 @@ if hasattr(_os, "register_at_fork"):
 
 from tersor import (
     _public,
+    embed,
     graph,
     hyperbolic,
     lorentz,
@@ -47,6 +48,7 @@ __all__ = [
     "FormatError",
     "InternalError",
     "__version__",
+    "embed",
     "get_num_threads",
     "graph",
     "hyperbolic",

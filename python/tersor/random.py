@@ -19,12 +19,13 @@ osnap          4    column
 srht           5    0: signs, 1: permutation
 spinner        6    3 block + turn
 fastfood       7    0: B, 1: permutation, 2: G
+hash           17   value as 64 bits; the stream is the feature
 rounding       32   element ``// 2**34``; b is the element mod ``2**34``
 growth         32   as rounding, of stream 1 (rounding has stream 0)
 =============  ===  =========================================================================
 
-The first eight are the kinds of `tersor.project.Projection`, the last but one is stochastic rounding in `tersor.quant`, the
-last what grows in `tersor.prune.set_update`.
+The first eight are the kinds of `tersor.project.Projection`, then come the rows of `tersor.embed.hash_ids`, stochastic rounding
+in `tersor.quant`, and what grows in `tersor.prune.set_update`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ import numpy as np
 
 from tersor._arrays import Words
 from tersor._op import OPS, op
+from tersor._reference import quiet, xp
 from tersor._sample import Draw
 
 __all__ = ["TAGS", "philox4x32"]
@@ -51,11 +53,13 @@ TAGS = {
     "srht": 5,
     "spinner": 6,
     "fastfood": 7,
+    "hash": 17,
     "rounding": 32,
     "growth": 32,
 }
 
-_LOW = np.uint64(0xFFFFFFFF)
+_WORD = 0xFFFFFFFF
+_LOW = np.uint64(_WORD)
 _HALF = np.uint64(32)
 
 
@@ -93,18 +97,16 @@ def philox4x32(counter: Words, key: Words) -> Array:
     Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011). The same words as Random123's
     ``philox4x32`` and Triton's ``tl.philox`` with 32-bit counter words.
     """
-    c0, c1, c2, c3 = np.moveaxis(np.asarray(counter).astype(np.uint64), -1, 0)
-    k0, k1 = (int(k) for k in key)
-    for _ in range(10):
-        p0, p1 = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)
-        c0, c1, c2, c3 = (
-            (p1 >> _HALF) ^ c1 ^ np.uint64(k0),
-            p1 & _LOW,
-            (p0 >> _HALF) ^ c3 ^ np.uint64(k1),
-            p0 & _LOW,
-        )
-        k0, k1 = k0 + 0x9E3779B9 & 0xFFFFFFFF, k1 + 0xBB67AE85 & 0xFFFFFFFF
-    return np.stack([c0, c1, c2, c3], -1).astype(np.uint32)
+    # products of 32-bit words lose nothing but their sign, which the mask takes away
+    c, k = (x.astype(np.int64) if isinstance(x, np.ndarray) else x.long() for x in (counter, key))
+    (c0, c1, c2, c3), (k0, k1) = (c[..., i] for i in range(4)), (k[i] for i in range(2))
+    with quiet(counter):
+        for _ in range(10):
+            p0, p1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+            c0, c1, c2, c3 = (p1 >> 32 & _WORD) ^ c1 ^ k0, p1 & _WORD, (p0 >> 32 & _WORD) ^ c3 ^ k1, p0 & _WORD
+            k0, k1 = k0 + 0x9E3779B9 & _WORD, k1 + 0xBB67AE85 & _WORD
+    four = xp.stack([c0, c1, c2, c3], -1)
+    return four.astype(np.uint32) if isinstance(four, np.ndarray) else four.to(counter.dtype)
 
 
 def words(seed: int, tag: int, stream: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -4,7 +4,21 @@ starts, as ours has its own."""
 import numpy as np
 
 from tersor import graph
-from tersor.bench import Case, Target
+from tersor.bench import Call, Case, Target
+
+
+def _peer(make: Call) -> Call:
+    """What ``make`` gives, or, where it cannot import its library, a call that says so."""
+    try:
+        call: Call = make()
+    except ImportError as e:
+        missing = e
+
+        def absent() -> None:
+            raise missing
+
+        return absent
+    return call
 
 
 def _scale_free(n: int, m: int, seed: int = 0) -> np.ndarray:
@@ -38,28 +52,53 @@ def propagate_hop() -> Case:
     )
 
 
-def fastrp_100000() -> Case:
-    n, d = 100_000, 128
-    a = graph.adjacency(_scale_free(n, 10))
-    peer = a.to_scipy()
+def _rmat(scale: int, m: int, seed: int = 0) -> np.ndarray:
+    """Edges [2, m] among 2^scale nodes, drawn bit by bit, .57, .19, .19, .05 (Chakrabarti, Zhan, Faloutsos 2004)."""
+    rng, edges = np.random.default_rng(seed), np.zeros((2, m), np.int64)
+    for _ in range(scale):
+        draw = rng.random(m)
+        edges = 2 * edges + np.stack([draw >= 0.76, (draw >= 0.57) & (draw < 0.76) | (draw >= 0.95)])
+    return edges
 
-    def scipy() -> np.ndarray:
-        rng = np.random.default_rng(0)
-        s = np.sqrt(n)
-        at = rng.random((n, d), np.float32)
-        h = np.where(at < 0.5 / s, 1, np.where(at > 1 - 0.5 / s, -1, 0)).astype(np.float32)
-        per = (1 / np.maximum(np.asarray(peer.sum(1)).reshape(-1, 1), 1)).astype(np.float32)
-        total = np.zeros_like(h)
-        for w in (1.0, 1.0, 6.0):
-            h = per * (peer @ h)
-            total += w * h / np.maximum(np.linalg.norm(h, axis=1, keepdims=True), 1e-30)
-        return (total - total.mean(0)) / total.std(0)
+
+def fastrp_rmat() -> Case:
+    """Beside the formula of the authors' code in SciPy, float64 and a sparse first product as there, and the package fastrp."""
+    n, d, weights, alpha = 1 << 17, 128, [0.0, 1.0, 6.0], -0.5
+    edges = _rmat(17, 1_200_000)
+    a = graph.adjacency(edges, n=n, undirected=True)
+    peer = a.to_scipy().astype(np.float64)
+
+    def official() -> np.ndarray:
+        from scipy import sparse
+        from sklearn.preprocessing import normalize, scale
+        from sklearn.random_projection import SparseRandomProjection
+
+        sums = np.asarray(peer.sum(1)).ravel()
+        inverse = np.divide(1, sums, where=sums > 0, out=np.zeros(n))
+        m = (sparse.diags_array(inverse) @ peer).tocsc()
+        power = np.power(sums, alpha, where=sums > 0, out=np.zeros(n))
+        r = SparseRandomProjection(d, random_state=42).fit(m).components_ @ sparse.diags_array(power)
+        h, total = m @ r.T, np.zeros((n, d))
+        for i, w in enumerate(weights):
+            h = m @ h if i else h
+            total += w * np.asarray(normalize(h).todense() if sparse.issparse(h) else normalize(h))
+        return np.asarray(scale(total))
+
+    def package() -> Call:
+        import fastrp
+
+        b = peer.astype(np.float32)
+        return lambda: fastrp.fit_csr(b.indptr, b.indices, b.data, n, d, weights=weights, seed=0, undirected=False)
 
     return Case(
-        f"fastrp {n} nodes, {a.nnz} edges, {d} numbers, three hops",
-        {"tersor": lambda: graph.fastrp(a, d, [1, 1, 6]), "scipy": scipy},
+        f"fastrp of an RMAT graph, {n} nodes, {a.nnz} edges, {d} numbers, three hops",
+        {
+            "tersor": lambda: graph.fastrp(a, d, weights, alpha=alpha),
+            "authors' formula": official,
+            "fastrp": _peer(package),
+        },
         traffic=8 * n * d,
-        targets=[Target("tersor", ("scipy",), 1 / 2)],
+        targets=[Target("tersor", ("authors' formula",), 1 / 8), Target("tersor", ("fastrp",), 1 / 2)],
     )
 
 
@@ -70,14 +109,27 @@ def common_65536() -> Case:
     u, v = edges[:, at]
     peer = a.to_scipy()
 
+    def graphblas() -> Call:
+        import graphblas as gb
+
+        b = gb.io.from_scipy_sparse(peer)
+        mask = gb.Matrix.from_coo(u, v, True, nrows=b.nrows, ncols=b.ncols, dup_op=gb.binary.lor)
+        c = gb.Matrix(gb.dtypes.INT64, b.nrows, b.ncols)
+
+        def call() -> None:
+            c(mask.S, replace=True) << gb.semiring.plus_pair(b @ b.T)
+
+        return call
+
     return Case(
         "common_neighbors of 65536 edges, 100000 nodes",
         {
             "tersor": lambda: graph.common_neighbors(a, u, v),
             "scipy rows": lambda: peer[u].multiply(peer[v]).sum(1),
+            "GraphBLAS": _peer(graphblas),
         },
         traffic=16 * len(u),
-        targets=[Target("tersor", ("scipy rows",), 1 / 2)],
+        targets=[Target("tersor", ("GraphBLAS",), 1 / 1.2), Target("tersor", ("scipy rows",), 1 / 2)],
     )
 
 
@@ -86,17 +138,28 @@ def hamming_1024() -> Case:
 
     bits = np.random.default_rng(0).random((20_000, 1024)) < 0.5
     codes, signs = graph.pack_bits(bits), torch.from_numpy(np.where(bits, 1, -1).astype(np.float32))
+
+    def faiss() -> Call:
+        import faiss as library
+
+        library.omp_set_num_threads(1)
+        packed = np.packbits(bits, -1)
+        index = library.IndexBinaryFlat(1024)
+        index.add(packed)
+        return lambda: index.search(packed[:1000], 10)
+
     return Case(
         "hamming_knn 1024 bits, 1000 queries, 20000 codes, the nearest 10",
         {
             "tersor": lambda: graph.hamming_knn(codes, codes[:1000], 10),
             "torch product and topk": lambda: (signs[:1000] @ signs.T).topk(10),
+            "faiss": _peer(faiss),
         },
         traffic=codes.nbytes,
-        targets=[Target("tersor", ("torch product and topk",), 1 / 2)],
+        targets=[Target("tersor", ("faiss",), 1 / 1.3), Target("tersor", ("torch product and topk",), 1 / 2)],
     )
 
 
-CASES = [propagate_hop, fastrp_100000, common_65536, hamming_1024]
+CASES = [propagate_hop, fastrp_rmat, common_65536, hamming_1024]
 
 HEADLINE = propagate_hop

@@ -24,6 +24,9 @@ def _numbers(_: object, __: object, text: str | None) -> list[float] | None:
 @click.option("--alpha", type=float, help="Nodes send their degree to this power.")
 @click.option("--variant", type=click.Choice(["paper", "gds"]), default="paper", show_default=True)
 @click.option("--directed", is_flag=True, help="Edges are walked from source to target alone.")
+@click.option(
+    "--header/--no-header", default=None, help="Whether the first line says what columns are.  [default: as it looks]"
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**64 - 1))
 @click.option(
     "--nodes", metavar="FILE", type=click.Path(), help="Where the nodes of the rows are written, a line each."
@@ -36,6 +39,7 @@ def embed(
     alpha: float | None,
     variant: str,
     directed: bool,
+    header: bool | None,
     seed: int,
     nodes: str | None,
 ) -> None:
@@ -53,6 +57,7 @@ def embed(
             dim,
             weights,
             directed=directed,
+            header=header,
             nodes=nodes,
             progress=show,
             alpha=alpha,

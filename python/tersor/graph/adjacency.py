@@ -8,7 +8,7 @@ import numpy as np
 
 from tersor._arrays import FLOATS, INTEGERS, as_type, dtype_name, is_tensor, ones_of
 from tersor._host import held
-from tersor._matrix import KINDS, SparseMatrix
+from tersor._matrix import KINDS, SparseMatrix, matrix_of
 from tersor._values import at_hand, float_name, tensor_of
 from tersor.graph._places import both_ways, kind_of, places
 from tersor.graph._ranks import ALONE, Alone
@@ -98,10 +98,7 @@ def matrix(
         p = both_ways(p)
     kind = float_name(dtype) if dtype is not None else kind_of(p.weights)
     values = _values(p.weights, len(p.rows), kind, graph)
-    order = np.argsort(p.rows, kind="stable")
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(p.rows, minlength=p.n))]).astype(np.int64)
-    at = order if isinstance(values, np.ndarray) else tensor_of(order).to(values.device)
-    return KINDS["CSR"](values[at], p.cols[order].astype(np.int64), indptr, (p.n, p.n))
+    return matrix_of(who, "A", KINDS["COO"](values, p.rows.astype(np.int64), p.cols.astype(np.int64), (p.n, p.n)))
 
 
 def _values(weights: Array, m: int, kind: str, graph: Any) -> Array:

@@ -230,8 +230,7 @@ def _start(
 ) -> np.ndarray:
     """E: the vectors of all nodes, times what they send, and their properties projected."""
     E = np.zeros((n, random.k), np.float32)
-    size = math.sqrt(2**31 / int(2**31 / random.s + 0.5) / random.k)
-    threshold = int(2**31 / random.s + 0.5)
+    threshold, size = random._number()
     for part in _blocks(n, base):
         of = np.arange(part.start, part.stop, dtype=np.uint64) if keys is None else keys[part]
         w = draws(seed, TAGS["sparse"], 0, of, base)

@@ -8,8 +8,10 @@ from typing import Any, Literal
 import numpy as np
 
 from tersor._arrays import FLOATS, Array, as_type, dtype_name, into, is_tensor, whole
-from tersor._matrix import KINDS, SparseMatrix
+from tersor._matrix import SparseMatrix, matrix_of
+from tersor._reference import quiet
 from tersor._values import check_values, float_name, out_of_range, tensor_of
+from tersor.graph._places import real
 from tersor.graph._ranks import ALONE, Ranks
 from tersor.graph.adjacency import Norm, beside, columns_of, ones, power, scaled, times
 
@@ -46,8 +48,10 @@ def propagate(
         :math:`\sum_k \theta_k H_k`.
     weights : sequence, array or tensor [K + 1]
         :math:`\theta`, of the sum; ones if absent.
-    gate : (w [d], b)
-        DAGNN's: of the sum, node i has :math:`\theta_{ik} = \sigma(\langle w, H_k[i]\rangle + b)`; b is one number.
+    gate : (w [d], b) or (w [2 d], b)
+        DAGNN's: of the sum, node i has :math:`\theta_{ik} = \sigma(\langle w, H_k[i]\rangle + b)`; or AIR's, of twice as many
+        numbers, :math:`\theta_{i\cdot} = \operatorname{softmax}_k\,\sigma(\langle w, [H_0[i] \mid H_k[i]]\rangle + b)`; b is
+        one number.
     teleport : float in [0, 1]
         :math:`\alpha`.
     storage : dtype or name
@@ -76,7 +80,7 @@ def propagate(
     without edges gets 0. Within ``torch.compile`` and ``torch.func`` loops are those of a matrix that was made before
     (`normalized_adjacency`). With a group a hop gathers the features of all nodes, n·d numbers a rank, each with the bits that
     one process gives. Wu et al. (SGC, 2019); Klicpera et al. (APPNP, 2019); Frasca et al. (SIGN, 2020); Liu, Gao, Ji (DAGNN,
-    2020).
+    2020); Zhang et al. (AIR, 2022), whose published code leaves out the term of :math:`H_K`, which is here.
 
     Examples
     --------
@@ -117,6 +121,7 @@ def propagate(
     stored = own if storage is None else _stored(storage)
     share = _shares(X, hops, weights, gate) if keep == "sum" else None
     h, total, every = X, None, []
+    shared: Any = None  # of a softmax, the sum of what its terms are divided by
     for k in range(hops + 1):
         if k:
             h = a @ ranks.gather(h)
@@ -126,8 +131,12 @@ def propagate(
         if keep == "stack":
             every.append(kept)
         if share is not None:
-            term = share(k, h)
+            weight, softmax = share(k, h)
+            term = h if weight is None else times(h, weight) if isinstance(weight, float) else h * weight
             total = term if total is None else total + term
+            if softmax:
+                shared = weight if shared is None else shared + weight
+    total = total if shared is None else total / shared
     y = _stack(every) if keep == "stack" else h if total is None else total
     if y is X:
         y = X.clone() if is_tensor(X) else X.copy()
@@ -170,11 +179,11 @@ def _stack(every: list[Array]) -> Array:
 
 
 def _shares(X: Array, hops: int, weights: Any, gate: Any) -> Any:
-    """What hop k adds to the sum."""
+    """Of H_k its weight in the sum (None: 1), and whether the sum is divided by that of the weights."""
     if gate is not None:
         return _gated(X, gate)
     if weights is None:
-        return lambda k, h: h
+        return lambda k, h: (None, False)
     if isinstance(weights, (str, bytes)) or not (hasattr(weights, "shape") or isinstance(weights, Sequence)):
         raise TypeError(f"propagate: weights must be a sequence or an array of numbers, got {type(weights).__name__}")
     shape = tuple(weights.shape) if hasattr(weights, "shape") else (len(weights),)
@@ -182,7 +191,9 @@ def _shares(X: Array, hops: int, weights: Any, gate: Any) -> Any:
         raise ValueError(
             f"propagate: weights must have shape ({hops + 1},), one of each of H_0 to H_{hops}, got {shape}"
         )
-    return lambda k, h: h * weights[k] if is_tensor(weights) else times(h, float(weights[k]))
+    if is_tensor(weights) and not is_tensor(X):
+        raise TypeError("propagate: weights are a tensor, X is a NumPy array")
+    return lambda k, h: (weights[k] if is_tensor(weights) else float(weights[k]), False)
 
 
 def _gated(X: Array, gate: Any) -> Any:
@@ -195,21 +206,37 @@ def _gated(X: Array, gate: Any) -> Any:
         raise TypeError(
             f"propagate: the gate's w is {type(w).__name__} of {dtype_name(w.dtype)}, X {dtype_name(X.dtype)}"
         )
-    if X.ndim < 2 or tuple(w.shape) != (X.shape[-1],):
-        raise ValueError(f"propagate: the gate's w must have shape [d], got {tuple(w.shape)} beside X {tuple(X.shape)}")
+    d = X.shape[-1] if X.ndim > 1 else 0
+    if X.ndim < 2 or w.ndim != 1 or w.shape[0] not in (d, 2 * d):
+        raise ValueError(
+            f"propagate: the gate's w must have shape [d] or [2 d], got {tuple(w.shape)} beside X {tuple(X.shape)}"
+        )
     if hasattr(b, "reshape"):
         if b.size != 1 if isinstance(b, np.ndarray) else b.numel() != 1:
             raise ValueError(f"propagate: the gate's b must be one number, got shape {tuple(b.shape)}")
         b = b.reshape(())
+    elif isinstance(b, (str, bytes)) or not hasattr(b, "__float__"):
+        raise TypeError(f"propagate: the gate's b must be a number, got {type(b).__name__}")
+    softmax = w.shape[0] != d
+    base = b
+    if softmax:
+        base, w = _inner(X, w[:d]) + b, w[d:]
 
-    def share(_: int, h: Array) -> Array:
-        z = (h * w).sum(-1) + b
+    def share(_: int, h: Array) -> tuple[Array, bool]:
+        z = _inner(h, w) + base
         if is_tensor(h):
-            return z.sigmoid()[..., None] * h
+            g = z.sigmoid()
+            return (g.exp() if softmax else g).to(h.dtype)[..., None], softmax
         with np.errstate(over="ignore"):
-            return (1 / (1 + np.exp(-z)))[..., None].astype(h.dtype) * h
+            g = 1 / (1 + np.exp(-z))
+        return (np.exp(g) if softmax else g).astype(h.dtype)[..., None], softmax
 
     return share
+
+
+def _inner(h: Array, w: Array) -> Array:
+    with quiet(h):
+        return (h * w).sum(-1)
 
 
 def hypergraph_propagate(H: Any, X: Array, edge_weights: Array = None) -> Array:
@@ -266,7 +293,7 @@ def incidence(who: str, name: str, H: Any, X: Array) -> Any:
                 f"{who}: X is {kind}, {name} is {dtype_name(a._data.dtype)}; tersor does not convert silently"
             )
     else:
-        a = _matrix_of(who, name, H, kind)
+        a = _in_type(who, name, H, kind)
     if is_tensor(X) and not is_tensor(a._data):
         a = a.with_data(tensor_of(a._data))
     if is_tensor(a._data) and not is_tensor(X):
@@ -274,20 +301,18 @@ def incidence(who: str, name: str, H: Any, X: Array) -> Any:
     return a.to(X.device) if is_tensor(X) and a._data.device != X.device else a
 
 
-def _matrix_of(who: str, name: str, H: Any, kind: str) -> Any:
+def _in_type(who: str, name: str, H: Any, kind: str) -> Any:
+    """A matrix of SciPy or torch, of any numbers, in the type that is asked."""
     if hasattr(H, "tocsr"):
-        h = H.tocsr()
-        if h.ndim != 2:
-            raise ValueError(f"{who}: {name} must have two axes, got shape {tuple(h.shape)}")
-        data = h.data.astype("float32" if kind == "bfloat16" else kind)
-        a = KINDS["CSR"](data, h.indices, h.indptr, h.shape)
-        return a.astype(kind)
-    if is_tensor(H) and str(H.layout) != "torch.strided" and H.ndim == 2:
-        import torch
-
-        t = (H.coalesce() if H.layout == torch.sparse_coo else H).to_sparse_csr()
-        return KINDS["CSR"](t.values().to(getattr(torch, kind)), t.col_indices(), t.crow_indices(), tuple(t.shape))
-    raise TypeError(f"{who}: {name} must be a CSR or a sparse matrix of SciPy or torch, got {type(H).__name__}")
+        real(who, name, H)
+        H = H.astype(kind if kind in ("float64", "float32") else "float32")
+    elif is_tensor(H) and str(H.layout) != "torch.strided":
+        real(who, name, H)
+        H = as_type(H, kind)
+    a = matrix_of(who, name, H)
+    if not isinstance(a, SparseMatrix):
+        raise TypeError(f"{who}: {name} must be a CSR or a sparse matrix of SciPy or torch, got {type(H).__name__}")
+    return a if dtype_name(a._data.dtype) == kind else a.astype(kind)  # type: ignore[attr-defined]
 
 
 def metapath(mats: Sequence[Any], X: Array, norm: Norm = "none") -> Array:

@@ -23,6 +23,8 @@ Progress = Callable[[int, int], None]
 #: bytes of text in a block, before its last line is completed
 BLOCK = 1 << 24
 COMMENTS = (b"#", b"%", b"//")
+#: what columns of edges are called, where names of nodes could be meant
+HEADS = {b"source", b"src", b"from", b"tail", b"target", b"tgt", b"dst", b"dest", b"destination", b"to", b"head"}
 
 
 @dataclass
@@ -35,28 +37,33 @@ class Edges:
     nodes: list[str] | np.ndarray
 
 
-def read_edges(path: StrPath, progress: Progress | None = None) -> Edges:
+def read_edges(path: StrPath, progress: Progress | None = None, *, header: bool | None = None) -> Edges:
     """The edges of a text file, plain or gzip, or of a parquet file.
 
     A line is ``source target`` or ``source target weight``, apart by blanks, tabs or commas; lines that begin with #, % or //
-    are comments. Nodes are integers, in ascending order, or names, in order of first occurrence: names if one of them is no
-    integer.
+    are comments. Nodes are integers, in ascending order, or names, in order of first occurrence: names if one of them is not
+    written as its integer is (``007``, ``+7``), so that they are given back as they stand. The first line is a header if
+    ``header`` says so; absent, if its third column is no number and the others no integers, if it says what columns are
+    (``source``, ``target`` and their like), or if it has names and all other lines integers.
 
     Raises
     ------
     OSError
         If the file cannot be read.
     FormatError
-        If a line has another number of columns than the first, or a weight is no number.
+        If a line has another number of columns than the first, a weight is no number, or a column of a parquet file is of
+        another type or has gaps.
     """
     path = Path(path)
-    blocks = _parquet(path, progress) if path.suffix == ".parquet" else _text(path, progress)
+    blocks = _parquet(path, progress) if path.suffix == ".parquet" else _text(path, progress, header)
     ends: list[np.ndarray] = []
     weights: list[np.ndarray] = []
     for pair, weight in blocks:
         ends.append(pair)
         if weight is not None:
             weights.append(weight)
+    if header is None and not weights and sum(map(len, ends)) > 1 and [e.dtype.kind for e in ends[:2]] == ["S", "i"]:
+        ends = ends[1:] if len(ends[0]) == 1 and all(e.dtype.kind == "i" for e in ends[1:]) else ends
     if any(e.dtype.kind == "S" for e in ends):  # a name makes names of the integers before it
         ends = [e.astype("S") for e in ends]
     whole = np.concatenate(ends, 0) if ends else np.zeros((0, 2), np.int64)
@@ -79,19 +86,48 @@ def _numbered(ends: np.ndarray) -> tuple[np.ndarray, Any]:
     return place[numbers.reshape(-1)], [b.decode(errors="surrogateescape") for b in nodes[order]]
 
 
-def _text(path: Path, progress: Progress | None) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+def _integers(ends: np.ndarray) -> np.ndarray | None:
+    """Words as integers, if each is written as its integer is."""
+    try:
+        found = ends.astype(np.int64)
+    except (ValueError, OverflowError):
+        return None
+    return found if (found.astype("S") == ends).all() else None
+
+
+def _heads(path: Path, row: np.ndarray, header: bool | None) -> bool:
+    """Whether the first line says what columns are, as far as it can tell by itself."""
+    if header is not None or any(_integers(row[i : i + 1]) is not None for i in range(2)):
+        return bool(header)
+    if {word.lower() for word in row[:2]} <= HEADS:
+        return True
+    try:
+        return len(row) == 3 and not len(_weights(path, row[2:]))
+    except FormatError:
+        return True
+
+
+def _text(path: Path, progress: Progress | None, header: bool | None) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     size = path.stat().st_size
-    columns, line, names = 0, 1, False
+    columns, line, first = 0, 1, True
     with open(path, "rb") as raw:
         zipped = raw.peek(2)[:2] == b"\x1f\x8b"
         source: Any = gzip.GzipFile(fileobj=raw) if zipped else raw
         for block in _blocks(path, source):
             if progress is not None:
                 progress(raw.tell(), size)
-            lines = block.replace(b",", b" ").split(b"\n")
+            if first:
+                block = block.removeprefix(b"\xef\xbb\xbf")  # what some editors begin a file with
+            lines = block.split(b"\n")
             if any(text.lstrip().startswith(COMMENTS) for text in lines):
                 lines = [b"" if text.lstrip().startswith(COMMENTS) else text for text in lines]
-            tokens = b"\n".join(lines).split()
+                block = b"\n".join(lines)
+            for odd, what in ((b",,", "an empty field"), (b"\0", "a byte 0")):
+                if (at := block.find(odd)) >= 0:
+                    at = line + len(block[:at].split(b"\n")) - 1
+                    raise FormatError(f"{path}: line {at} has {what}")
+            block = block.replace(b",", b" ")
+            lines, tokens = block.split(b"\n"), block.split()
             counts = [len(text.split()) for text in lines] if len(tokens) else []
             columns = columns or next((c for c in counts if c), 0)
             bad = next((i for i, c in enumerate(counts) if c and c != columns), None)
@@ -103,13 +139,13 @@ def _text(path: Path, progress: Progress | None) -> Iterator[tuple[np.ndarray, n
             if not tokens:
                 continue
             table = np.array(tokens).reshape(-1, columns)
-            ends = table[:, :2]
-            if not names:
-                try:
-                    ends = ends.astype(np.int64)
-                except (ValueError, OverflowError):
-                    names = True
-            yield ends, None if columns == 2 else _weights(path, table[:, 2])
+            parts = [table]
+            if first:  # which may yet be a header, by what comes after it
+                parts = [table[1:]] if _heads(path, table[0], header) else [table[:1], table[1:]]
+            first = False
+            for part in parts:
+                found = _integers(part[:, :2])
+                yield part[:, :2] if found is None else found, None if columns == 2 else _weights(path, part[:, 2])
 
 
 def _blocks(path: Path, source: Any) -> Iterator[bytes]:
@@ -124,7 +160,7 @@ def _blocks(path: Path, source: Any) -> Iterator[bytes]:
 def _weights(path: Path, words: np.ndarray) -> np.ndarray:
     try:
         return words.astype(np.float64)
-    except ValueError as e:
+    except (ValueError, TypeError) as e:
         raise FormatError(f"{path}: a weight is no number: {str(e).rpartition(': ')[2]}") from None
 
 
@@ -134,20 +170,41 @@ def _parquet(path: Path, progress: Progress | None) -> Iterator[tuple[np.ndarray
         import pyarrow.parquet
     except ImportError:
         raise Misuse(f"{path}: parquet files need pyarrow: pip install pyarrow") from None
-    file = pyarrow.parquet.ParquetFile(path)
-    rows, done = file.metadata.num_rows, 0
-    for batch in file.iter_batches(1 << 20):
+    path.stat()  # what cannot be opened is no malformed file
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        rows, done, batches = file.metadata.num_rows, 0, file.iter_batches(1 << 20)
+    except (OSError, ValueError) as e:
+        raise FormatError(f"{path}: {e}") from None
+    while (batch := _next(path, batches)) is not None:
         columns = [column.to_numpy(zero_copy_only=False) for column in batch.columns]
         if len(columns) not in (2, 3):
             raise FormatError(f"{path}: there are {len(columns)} columns, not 2 or 3")
         done += batch.num_rows
         if progress is not None:
             progress(done, rows)
-        numbers = all(column.dtype.kind in "iu" and column.max(initial=0) < 2**63 for column in columns[:2])
-        ends = np.stack([column.astype(np.int64) for column in columns[:2]] if numbers else columns[:2], 1)
-        if not numbers:
-            ends = np.array([[str(v).encode() for v in row] for row in ends])
-        yield ends, None if len(columns) == 2 else columns[2].astype(np.float64)
+        ends = [_column(path, name, column) for name, column in zip(batch.schema.names, columns[:2], strict=False)]
+        numbers = all(column.dtype.kind == "i" for column in ends)
+        pairs = np.stack(ends if numbers else [column.astype("S") for column in ends], 1)
+        yield pairs, None if len(columns) == 2 else _weights(path, columns[2])
+
+
+def _next(path: Path, batches: Iterator[Any]) -> Any:
+    """The next rows, or None."""
+    try:
+        return next(batches, None)
+    except (OSError, ValueError) as e:
+        raise FormatError(f"{path}: {e}") from None
+
+
+def _column(path: Path, name: str, column: np.ndarray) -> np.ndarray:
+    """Nodes of a column: int64, or names as bytes."""
+    if column.dtype.kind in "iu":
+        return column.astype(np.int64) if column.max(initial=0) < 2**63 else column.astype("S")
+    if bad := next((type(v).__name__ for v in column.tolist() if not isinstance(v, (str, bytes))), None):
+        raise FormatError(f"{path}: nodes of column {name} must be integers or strings, without gaps, got {bad}")
+    words = [v.encode() if isinstance(v, str) else v for v in column.tolist()]
+    return np.array(words) if words else np.zeros(0, "S1")
 
 
 def embed(
@@ -157,6 +214,7 @@ def embed(
     weights: Sequence[float] | None = None,
     *,
     directed: bool = False,
+    header: bool | None = None,
     nodes: StrPath | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -166,7 +224,7 @@ def embed(
     Row i belongs to node i of `read_edges`; ``nodes`` is a file for their names, a line each. Integers are the keys of their
     nodes: a node has the same random vector in every file. ``options`` are those of `tersor.graph.fastrp`.
     """
-    edges = read_edges(source, progress)
+    edges = read_edges(source, progress, header=header)
     n, m = len(edges.nodes), len(edges.source)
     pair = np.stack([edges.source, edges.target])
     a = adjacency(pair, n=n, weights=edges.weights, flow="target_to_source", undirected=not directed, dtype="float32")

@@ -16,6 +16,7 @@ from tersor.nn.dynamic import DynamicSparse
 from tersor.nn.embedding import QuantEmbedding
 from tersor.nn.fading import ProgressiveShrink
 from tersor.nn.gradual import GradualPruner
+from tersor.nn.hops import Propagate
 from tersor.nn.lift import RandomLift
 from tersor.nn.linear import PoincareLinear, PoincareMLR, identity_
 from tersor.nn.lorentz import LorentzAttention, LorentzBatchNorm, LorentzConv2d, LorentzLinear, LorentzMLR
@@ -41,6 +42,7 @@ from tersor.nn.shrink import Shrinking, shrink
 from tersor.nn.sparse import SparseConv1x1, SparseLinear
 from tersor.nn.subspace import Subspace
 from tersor.nn.topk import TopKFFN
+from tersor.nn.unified import UnifiedEmbedding
 from tersor.nn.uniform import UniformDisk
 from tersor.nn.wrapped_normal import WrappedNormal
 
@@ -75,6 +77,7 @@ __all__ = [
     "PoincareResidual",
     "ProductSpace",
     "ProgressiveShrink",
+    "Propagate",
     "QuantConv2d",
     "QuantEmbedding",
     "QuantLinear",
@@ -85,6 +88,7 @@ __all__ = [
     "SparseLinear",
     "Subspace",
     "TopKFFN",
+    "UnifiedEmbedding",
     "UniformDisk",
     "WrappedNormal",
     "attention",

@@ -29,6 +29,7 @@ from tersor.project.features import arccos_features, rff, tensorsketch
 from tersor.project.jl import jl_dim
 from tersor.project.projection import Projection, project
 from tersor.project.ridge import ridge_path
+from tersor.project.singular import patch_kernel, singular_vote
 from tersor.project.walsh import fwht
 
 __all__ = [
@@ -38,9 +39,11 @@ __all__ = [
     "fwht",
     "jl_dim",
     "ntk",
+    "patch_kernel",
     "project",
     "rff",
     "ridge_path",
+    "singular_vote",
     "tensorsketch",
 ]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import dtype_name, is_tensor
-from tersor._matrix import matrix_of
+from tersor._matrix import KINDS, matrix_of
 
 Array = Any
 
@@ -148,3 +148,6 @@ class BSR(Layout):
 
         data, indices, indptr = self._tensors("data", "indices", "indptr")
         return torch.sparse_bsr_tensor(indptr, indices, data, self.shape, check_invariants=True)
+
+
+KINDS["COO"] = COO

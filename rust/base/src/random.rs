@@ -18,6 +18,8 @@ pub mod tag {
     pub const SRHT: u8 = 5;
     pub const SPINNER: u8 = 6;
     pub const FASTFOOD: u8 = 7;
+    /// Rows of a table for values of features; drawn in Python, kept here so that no other use takes the number.
+    pub const HASH: u8 = 17;
     /// Stochastic rounding: word i mod 2^34 of column ⌊i / 2^34⌋ for element i.
     pub const ROUNDING: u8 = 32;
 }

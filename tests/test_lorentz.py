@@ -571,3 +571,48 @@ def test_outside_the_ball_is_nowhere():
         assert np.isnan(y[0]).all() and np.isfinite(y[1]).all(), f
     assert np.isnan(h.dist2(x, x[::-1])).all()
     assert np.isnan(h.frechet_mean(x)).all() and np.isnan(h.frechet_variance(x))
+
+
+@pytest.mark.parametrize("like", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+@pytest.mark.parametrize("size", [1e155, 1e200, 1e300])
+def test_squares_beyond_the_type(size, like):
+    c = 2.0
+    x = np.array([[size, 0.0], [-3 * size, 4 * size], [0.5, -0.25]])
+    n = np.array([size, 5 * size, 0.3125**0.5])
+    time = np.array([size, 5 * size, (0.5 + 0.3125) ** 0.5])
+    np.testing.assert_allclose(np.asarray(lorentz.time(like(x), c))[:, 0], time, rtol=1e-15)
+    np.testing.assert_allclose(np.asarray(lorentz.add_time(like(x), c))[:, 0], time, rtol=1e-15)
+    far = np.arcsinh(np.sqrt(c) * n) / np.sqrt(c)
+    np.testing.assert_allclose(np.asarray(lorentz.dist0(like(x), c)), far, rtol=1e-15)
+    np.testing.assert_allclose(np.asarray(lorentz.logmap0(like(x), c)), x * (far / n)[:, None], rtol=1e-15)
+    for f in (lorentz.to_poincare, lorentz.to_klein):
+        y = np.asarray(f(like(x), c))
+        np.testing.assert_allclose(y[:2], (x / n[:, None])[:2] / np.sqrt(c), rtol=1e-15)
+        assert np.isfinite(h.dist0(y, c)).all()  # inside
+    # what has no number says so
+    with np.errstate(all="ignore"):
+        assert np.isnan(np.asarray(lorentz.midpoint(like(x)))).all()
+        assert np.isnan(np.asarray(lorentz.weighted_midpoint_bmm(like(x), like(np.ones((1, 3)))))).all()
+
+
+def test_gradients_where_squares_are_beyond_the_type():
+    x = torch.tensor([[1e200, 0.0], [0.3, 0.4]], dtype=torch.float64, requires_grad=True)
+    c = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    for f in (lorentz.time, lorentz.dist0, lorentz.logmap0, lorentz.to_poincare):
+        for g in torch.autograd.grad(f(x, c).sum(), (x, c)):
+            assert g.isfinite().all(), f
+
+
+def test_a_trace_of_all_pairs_is_short():
+    """Which one call for each row would not be."""
+    x, y = (torch.randn(n, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(n)) for n in (20, 30))
+    seen = []
+
+    def backend(graph, _):
+        seen.append(sum("dist" in str(n.target) for n in graph.graph.nodes))
+        return graph
+
+    whole = torch.compile(lambda x, y: lorentz.cdist(x, y, 0.7), fullgraph=True, backend=backend)
+    assert torch.equal(whole(x, y), lorentz.cdist(x, y, 0.7))
+    assert torch.equal(whole(x, y[:0]), lorentz.cdist(x, y[:0], 0.7))
+    assert 0 < seen[0] <= 16

@@ -6,6 +6,7 @@ The rule of this file: plain array code that NumPy and torch read alike; gradien
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -93,7 +94,8 @@ def dist2(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fa
     s, r = wide(x), wide(y)
     way = s - r
     m = dot(way, way) * lambda_x(s, c, keepdim=True) * lambda_x(r, c, keepdim=True)
-    square = rounded(m * arsinh_root(c * m / 4) ** 2, x)
+    edge = m == math.inf  # where the factor is 0
+    square = rounded(xp.where(edge, m, m * arsinh_root(c * xp.where(edge, 0.0, m) / 4) ** 2), x)
     return square if keepdim else square[..., 0]
 
 

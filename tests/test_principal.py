@@ -219,3 +219,11 @@ def test_gradients(f):
     origin = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
     (g,) = torch.autograd.grad(f(origin, 0 * m.detach(), p.detach()).sum(), origin)
     torch.testing.assert_close(g[0], p.detach().sum(0))
+
+
+def test_points_at_the_edge():
+    x = h.expmap0(np.random.default_rng(0).standard_normal((20, 4)) * 30)
+    mean, rows, values = h.horo_pca(x, 2)
+    assert np.isfinite(values).all() and np.isfinite(mean).all()
+    np.testing.assert_allclose(rows @ rows.T, np.eye(2), atol=1e-12)
+    assert np.isfinite(h.dist0(h.horo_project(x, mean, rows))).all()

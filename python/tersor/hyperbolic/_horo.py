@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tersor._reference import Array, dot, root, xp
+from tersor.hyperbolic.conformal import project
 from tersor.hyperbolic.pairwise import _cdist, _cdist_bwd
 
 #: how many pairs of points are looked at together
@@ -38,7 +39,7 @@ def spread(tau: Array, u: Array, across: Array, c: float) -> tuple[float, Array]
     """The mean squared distance of the points that meet, and its gradient by the last column of u."""
     y, half = meeting(tau, u, across, c)
     time = xp.sqrt(1 + c * dot(y, y))
-    p = y / (1 + time)
+    p = project(y / (1 + time), c)  # rounded, it may lie on the edge
     n, k = len(u), c**0.5
     rows, total, pulls = max(1, PAIRS // n), 0.0, []
     for i in range(0, n, rows):

@@ -37,6 +37,8 @@ APART = {
     "graph.normalized_adjacency",
     "graph.pack_bits",
     "graph.unique_codes",
+    "hyperbolic.horo_pca",
+    "hyperbolic.tangent_pca",
     "project.jl_dim",
     "prune.assign",
     "prune.block_mask",

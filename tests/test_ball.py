@@ -112,6 +112,8 @@ MEASURES = {
     "exterior_angle": lambda x: H.exterior_angle(0 * x + 0.1, x, C),
     "entailment_loss": lambda x: H.entailment_loss(0 * x + 0.1, x, C),
     "busemann": lambda x: H.busemann(x, 1 + 0 * x, C),
+    "horo_project": lambda x: H.horo_project(x, 0 * x[0], x[:1], C),
+    "tangent_project": lambda x: H.tangent_project(x, 0 * x[0], x[:1], C),
     "frechet_mean": lambda x: H.frechet_mean(x[:, None], c=C),
     "frechet_variance": lambda x: H.frechet_variance(x[:, None], c=C),
     "weighted_midpoint": lambda x: H.weighted_midpoint(x[:, None], reducedim=[1], c=C),

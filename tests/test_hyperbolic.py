@@ -645,3 +645,11 @@ def test_gpu_kernels_walk_long_rows_and_add_up_what_serves_them_all(dtype):
         want = OPS[f"hyperbolic.{name}_bwd"].numpy(list(fed), {})
         for a, b in zip(on_gpu(f"{name}_bwd", *fed, like=want), want, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12 if dtype == "float64" else 1e-6, atol=8 * EPS[dtype])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+def test_the_edge_is_infinitely_far(dtype):
+    torch = pytest.importorskip("torch")
+    x, y = (torch.tensor(v, dtype=getattr(torch, dtype)) for v in ([[1.0, 0.0]], [[0.5, 0.25], [0.0, -1.0]]))
+    for d in (h.dist(x, y), h.dist(y, x), h.cdist(x, y), h.dist2(x, y), h.dist0(x), h.knn(x, y, 2)[0]):
+        assert d.isinf().all() and (d > 0).all()

@@ -452,3 +452,34 @@ def test_what_a_table_of_codes_does_not_take():
             tnn.QuantEmbedding.from_float(wrong, "int8-row")
     with pytest.raises(ValueError, match="by rows or groups"):
         tnn.QuantEmbedding.from_float(nn.Embedding(3, 4), "int8-tensor")
+
+
+@pytest.mark.parametrize("bad", [0, -1, 2.5, "a", None])
+def test_sizes_that_no_layer_of_points_has(bad):
+    sizes = [
+        (tnn.PoincareLinear, (bad, 4), "in_features"),
+        (tnn.PoincareLinear, (4, bad), "out_features"),
+        (tnn.PoincareMLR, (bad, 4), "in_features"),
+        (tnn.PoincareMLR, (4, bad), "out_features"),
+        (tnn.PoincareConv2d, (bad, 4, 3), "in_channels"),
+        (tnn.PoincareConv2d, (4, bad, 3), "out_channels"),
+        (tnn.PoincareConv2d, (4, 4, bad), "kernel_size"),
+        (tnn.PoincareBatchNorm, (bad,), "num_features"),
+        (tnn.PoincareAttention, (bad, 2), "embed_dim"),
+        (tnn.PoincareAttention, (4, bad), "num_heads"),
+        (tnn.LorentzLinear, (bad, 4), "in_features"),
+        (tnn.LorentzLinear, (4, bad), "out_features"),
+        (tnn.LorentzMLR, (4, bad), "out_features"),
+        (tnn.LorentzConv2d, (bad, 4, 3), "in_channels"),
+        (tnn.LorentzConv2d, (4, 4, bad), "kernel_size"),
+        (tnn.LorentzBatchNorm, (bad,), "num_features"),
+        (tnn.LorentzAttention, (bad, 2), "embed_dim"),
+        (tnn.LorentzAttention, (4, bad), "num_heads"),
+        (tnn.HEmbedding, (bad, 4), "num_embeddings"),
+        (tnn.HEmbedding, (4, bad), "embedding_dim"),
+    ]
+    for layer, args, name in sizes:
+        with pytest.raises(
+            ValueError if isinstance(bad, int) else TypeError, match=f"^{layer.__name__}: {name} must be"
+        ):
+            layer(*args)

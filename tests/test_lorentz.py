@@ -571,3 +571,85 @@ def test_outside_the_ball_is_nowhere():
         assert np.isnan(y[0]).all() and np.isfinite(y[1]).all(), f
     assert np.isnan(h.dist2(x, x[::-1])).all()
     assert np.isnan(h.frechet_mean(x)).all() and np.isnan(h.frechet_variance(x))
+
+
+@pytest.mark.parametrize("like", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+@pytest.mark.parametrize("size", [1e155, 1e200, 1e300])
+def test_squares_beyond_the_type(size, like):
+    c = 2.0
+    x = np.array([[size, 0.0], [-3 * size, 4 * size], [0.5, -0.25]])
+    n = np.array([size, 5 * size, 0.3125**0.5])
+    time = np.array([size, 5 * size, (0.5 + 0.3125) ** 0.5])
+    np.testing.assert_allclose(np.asarray(lorentz.time(like(x), c))[:, 0], time, rtol=1e-15)
+    np.testing.assert_allclose(np.asarray(lorentz.add_time(like(x), c))[:, 0], time, rtol=1e-15)
+    far = np.arcsinh(np.sqrt(c) * n) / np.sqrt(c)
+    np.testing.assert_allclose(np.asarray(lorentz.dist0(like(x), c)), far, rtol=1e-15)
+    np.testing.assert_allclose(np.asarray(lorentz.logmap0(like(x), c)), x * (far / n)[:, None], rtol=1e-15)
+    for f in (lorentz.to_poincare, lorentz.to_klein):
+        y = np.asarray(f(like(x), c))
+        np.testing.assert_allclose(y[:2], (x / n[:, None])[:2] / np.sqrt(c), rtol=1e-15)
+        assert np.isfinite(h.dist0(y, c)).all()  # inside
+    # what has no number says so
+    with np.errstate(all="ignore"):
+        assert np.isnan(np.asarray(lorentz.midpoint(like(x)))).all()
+        assert np.isnan(np.asarray(lorentz.weighted_midpoint_bmm(like(x), like(np.ones((1, 3)))))).all()
+
+
+def test_gradients_where_squares_are_beyond_the_type():
+    x = torch.tensor([[1e200, 0.0], [0.3, 0.4]], dtype=torch.float64, requires_grad=True)
+    c = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    for f in (lorentz.time, lorentz.dist0, lorentz.logmap0, lorentz.to_poincare):
+        for g in torch.autograd.grad(f(x, c).sum(), (x, c)):
+            assert g.isfinite().all(), f
+
+
+def test_a_trace_of_all_pairs_is_short():
+    """Which one call for each row would not be."""
+    x, y = (torch.randn(n, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(n)) for n in (20, 30))
+    seen = []
+
+    def backend(graph, _):
+        seen.append(sum("dist" in str(n.target) for n in graph.graph.nodes))
+        return graph
+
+    whole = torch.compile(lambda x, y: lorentz.cdist(x, y, 0.7), fullgraph=True, backend=backend)
+    assert torch.equal(whole(x, y), lorentz.cdist(x, y, 0.7))
+    assert torch.equal(whole(x, y[:0]), lorentz.cdist(x, y[:0], 0.7))
+    assert 0 < seen[0] <= 16
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("c", [0.3, 1.0, 2.0])
+def test_truth_of_conversions_and_of_the_metric(dtype, c):
+    rng = np.random.default_rng(0)
+    a, b, v, w = rng.standard_normal((4, 40, 3))
+    r = np.repeat([1e-3, 0.3, 1, 3, 6], 8)[:, None] / np.sqrt(c)
+    x, y = (lorentz.expmap0(u / np.linalg.norm(u, axis=-1, keepdims=True) * r, c).astype(dtype) for u in (a, b))
+    v, w = v.astype(dtype), w.astype(dtype)
+    s, q, k, eps = real(x), real(y), real(c), EPS[dtype]
+    t, tq = sqrt(1 + k * dot(s, s)), sqrt(1 + k * dot(q, q))
+    ball, klein = lorentz.to_poincare(x, c), lorentz.to_klein(x, c)
+    p, n = real(ball), real(klein)
+    back = {"poincare": 1 - k * dot(p, p), "klein": 1 - k * dot(n, n)}
+    carried = {name: real(u) - s * (k * dot(s, real(u)) / (t * (1 + t))) for name, u in (("v", v), ("w", w))}
+    length = sqrt(dot(carried["v"], carried["v"]))
+    # what is asked, the truth, and by what a digit of float64 grows on the way there
+    cases = {
+        "to_poincare": (ball, s / (1 + t), 1),
+        "to_klein": (klein, s / t, 1),
+        "from_poincare": (lorentz.from_poincare(ball, c), 2 * p / back["poincare"], 1),
+        "from_klein": (lorentz.from_klein(klein, c), n / sqrt(back["klein"]), 1),
+        "poincare_to_klein": (lorentz.poincare_to_klein(ball, c), 2 * p / (1 + k * dot(p, p)), 1),
+        "klein_to_poincare": (lorentz.klein_to_poincare(klein, c), n / (1 + sqrt(back["klein"])), 1),
+        "gyro_add": (lorentz.gyro_add(x, y, c), q + s * (tq + k * dot(s, q) / (1 + t)), t * tq),
+        "egrad2rgrad": (lorentz.egrad2rgrad(x, v, c), real(v) + k * dot(s, real(v)) * s, 1),
+        "norm": (lorentz.norm(x, v, c, keepdim=True), length, t),
+    }
+    for name, (got, want, grown) in cases.items():
+        error = norm(real(got) - want) / norm(want)
+        bound = eps + 8 * EPS["float64"] * np.asarray(grown, dtype=float)
+        assert (error.astype(float) <= bound).all(), name
+    inner = dot(carried["v"], carried["w"])
+    scale = length * sqrt(dot(carried["w"], carried["w"]))
+    error = np.abs(real(lorentz.inner(x, v, w, c, keepdim=True)) - inner) / scale
+    assert (error.astype(float) <= eps + 8 * EPS["float64"] * np.asarray(t, dtype=float)).all()

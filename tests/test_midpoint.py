@@ -6,6 +6,7 @@ import tersor
 import tersor.hyperbolic as h
 import torch
 from exact import dot, norm, real, sqrt, ulp
+from tersor import lorentz, sparse
 from tersor.sparse import CSR
 from tersor.testing import EPS
 from test_hyperbolic import CURVATURES, FLAT, RADII, flat
@@ -312,3 +313,29 @@ def test_errors():
             who(x, w.astype(np.float32))
         with pytest.raises(ValueError, match="do not broadcast"):
             who(x, np.ones(4))
+
+
+@pytest.mark.parametrize("like", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+def test_weights_are_not_negative(like):
+    """The sum of points need be no point then, and a Fréchet mean not the only one: none of the functions takes them."""
+    x, w = like(np.array([[0.3, 0.1], [-0.2, 0.4]])), like(np.array([1.0, -0.4]))
+    matrix = sparse.from_dense(w[None])
+    calls = {
+        "weighted_midpoint": [lambda: h.weighted_midpoint(x, w)],
+        "frechet_mean": [lambda: h.frechet_mean(x, w), lambda: lorentz.frechet_mean(x, w)],
+        "frechet_variance": [lambda: h.frechet_variance(x, w), lambda: lorentz.frechet_variance(x, w)],
+        "weighted_midpoint_bmm": [
+            lambda: h.weighted_midpoint_bmm(x, w[None]),
+            lambda: lorentz.weighted_midpoint_bmm(x, w[None]),
+        ],
+        "midpoint": [lambda: lorentz.midpoint(x, w)],
+        "segment_midpoint": [lambda: h.segment_midpoint(matrix, x)],
+    }
+    for name, fs in calls.items():
+        for f in fs:
+            with pytest.raises(ValueError, match=f"^{name}: weights must not be negative"):
+                f()
+    turned = h.weighted_midpoint(x * like(np.array([[1.0], [-1.0]])), abs(w))
+    np.testing.assert_allclose(h.weighted_midpoint(x, w, posweight=True), turned, rtol=1e-15)
+    for f in (h.weighted_midpoint, lorentz.midpoint):
+        assert (np.asarray(f(x, 0 * abs(w))) == 0).all()

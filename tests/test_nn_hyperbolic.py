@@ -245,6 +245,33 @@ def test_the_curvature_is_positive_and_shared():
         tnn.Curvature(0.0, learnable=True)
 
 
+@pytest.mark.parametrize("c", [0.3, 1.0])
+def test_float32_on_points_has_its_digits(c):
+    """Far out a rounding of what is between moves gradients by much more than one of the arguments."""
+    rng = np.random.default_rng(0)
+    z, r = (
+        torch.from_numpy(rng.standard_normal((16, 8)) / 4).float(),
+        torch.from_numpy(rng.standard_normal(8) / 9).float(),
+    )
+    for radius in (0.1, 1, 3, 5, 7):
+        u = rng.standard_normal((32, 16))
+        u *= radius / 2 / np.sqrt(c) / np.linalg.norm(u, axis=-1, keepdims=True)
+        x, g = h.expmap0(torch.from_numpy(u), c).float(), torch.from_numpy(rng.standard_normal((32, 8))).float()
+
+        def of(f, dtype, x=x, g=g):
+            leaves = [a.to(dtype, copy=True).requires_grad_() for a in (x, z, r)]
+            y = f(*leaves)
+            return [
+                y.detach(),
+                *(d for d in torch.autograd.grad(y, leaves, g.to(dtype), allow_unused=True) if d is not None),
+            ]
+
+        for f in (lambda x, z, r: h.poincare_fc(x, z, r, c), lambda x, z, r: h.mobius_matvec(z.T, x, c)):
+            for got, want in zip(of(f, torch.float32), of(f, torch.float64), strict=True):
+                error = (got.double() - want).norm(dim=-1) / want.norm(dim=-1)
+                assert error.max() <= 1.2e-7  # a rounding of a row
+
+
 def test_wrong_arguments():
     v, z, r = (torch.from_numpy(x) for x in case("float32", 1.0, 1.0))
     for f in (h.poincare_fc_tangent, h.poincare_fc, h.poincare_mlr):

@@ -111,7 +111,7 @@ def test_first_points():
 
 def test_what_a_table_does_not_take():
     for options, said in (
-        ({"n": 0}, "sizes"),
+        ({"n": 0}, "num_embeddings must"),
         ({"padding_idx": 12}, "padding_idx"),
         ({"model": "sphere"}, "model"),
         ({"c": -1.0}, "c must be"),

@@ -607,6 +607,7 @@ REFUSED = {
     "hyperbolic.poincare_fc_tangent": "its case shards the axis that is summed over",
     "hyperbolic.poincare_mlr": "its case shards the axis that is summed over",
     "hyperbolic.segment_midpoint": "its matrix is whole",
+    "hyperbolic.tangent_project": "its case has the mean along the axis that is sharded",
     "hyperbolic.softmin_dist": "all pairs",
     "hyperbolic.weighted_midpoint": "a mean over the rows",
     "hyperbolic.weighted_midpoint_bmm": "a mean over the rows",

@@ -190,3 +190,12 @@ def test_curvature_is_checked():
             with pytest.raises(ValueError, match=f"{op.name}: curvature"):
                 launcher(op)(*given, *out, *[op.defaults[k] for k in op.scalars])
         assert c == 1.0
+
+
+def test_the_edge_is_infinitely_far():
+    from tersor.triton import hyperbolic as kernels
+
+    x, y = (torch.tensor(v) for v in ([[1.0, 0.0], [0.3, 0.2]], [[0.5, 0.25], [0.0, -1.0]]))
+    d = torch.empty(2)
+    kernels.dist(x, y, torch.tensor(1.0), d)
+    assert d.isinf().all() and (d > 0).all()

@@ -66,3 +66,19 @@ def test_what_is_no_disk_or_no_point_of_it_is_refused() -> None:
             nn.UniformDisk(2, radius, c)
     with pytest.raises(ValueError, match="UniformDisk: points of 2 coordinates are needed"):
         nn.UniformDisk(2, 1.0).log_prob(torch.zeros(3))
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_disks_of_any_radius(d):
+    """Where sines and squares of radii are beyond float64."""
+    share = torch.tensor([1e-200, 0.1, 0.5, 1.0], dtype=torch.float64)
+    for radius in (600.0, 650.0, 700.0, 2000.0, 1e6):
+        r = nn.UniformDisk(d, torch.tensor(radius, dtype=torch.float64))._radii(share)
+        want = (
+            share * radius if d == 1 else radius + share.log() / (d - 1)
+        )  # of exp((d - 1) r) / 2 for all that is drawn
+        torch.testing.assert_close(r, want, rtol=1e-12, atol=0)
+    assert nn.UniformDisk(d, 1e4).sample((5,)).isfinite().all()
+    assert nn.UniformDisk(d, 88.0, model="lorentz").sample((5,)).isfinite().all()
+    with pytest.raises(ValueError, match="end before this radius"):
+        nn.UniformDisk(d, 90.0, model="lorentz")

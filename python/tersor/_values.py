@@ -147,6 +147,16 @@ def check_curvature(who: str, c: Any) -> Any:
     return c
 
 
+def check_weights(who: str, weights: Any) -> None:
+    """Refuses negative weights, where they can be looked at: the sum of points is no point then, nor is a mean the only one."""
+    if is_tensor(weights):
+        fine = not at_hand(weights) or not bool((weights.detach() < 0).any())
+    else:
+        fine = not bool(np.any(weights < 0))
+    if not fine:
+        raise ValueError(f"{who}: weights must not be negative")
+
+
 def at_hand(c: Any) -> bool:
     """Whether the numbers of a tensor can be looked at: no device is waited for, and nothing watches."""
     import torch

@@ -216,6 +216,84 @@ def entailment_65536x64() -> Case:
     )
 
 
+def torch_busemann(x, p, c: float):
+    """HoroPCA's and Ghadimi Atigh's."""
+    gap = (p - c**0.5 * x).square().sum(-1)
+    return (gap / (1 - c * x.square().sum(-1)).clamp_min(1e-10)).log() / c**0.5
+
+
+def busemann_65536x64() -> Case:
+    import torch
+
+    tx, p = torch.from_numpy(ball(65536, 64, 0)), torch.from_numpy(ball(1, 64, 1) / 0.7)
+    compiled = torch.compile(torch_busemann)
+    return Case(
+        "busemann f32 65536×64",
+        {
+            "tersor": lambda: hyperbolic.busemann(tx, p, 1.0),
+            "torch.compile of the formula": lambda: compiled(tx, p, 1.0),
+            "torch eager": lambda: torch_busemann(tx, p, 1.0),
+        },
+        traffic=tx.nbytes + 65536 * 4,
+    )
+
+
+def torch_lorentz_dist(x, y, c: float):
+    """geoopt's: an arcosh of the product, which has half of the digits near 1."""
+    tx, ty = ((1 / c + (s * s).sum(-1)).sqrt() for s in (x, y))
+    return (c * (tx * ty - (x * y).sum(-1))).clamp_min(1).acosh() / c**0.5
+
+
+def lorentz_dist_65536x64() -> Case:
+    import torch
+
+    tx, ty = (torch.from_numpy(3 * ball(65536, 64, seed)) for seed in (0, 1))
+    compiled = torch.compile(torch_lorentz_dist)
+    wx, wy = (lorentz.add_time(t) for t in (tx, ty))
+
+    def peer():
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            from geoopt.manifolds.lorentz import math
+        return math.dist(wx, wy, k=torch.tensor(1.0))
+
+    return Case(
+        "lorentz.dist f32 65536×64",
+        {
+            "tersor": lambda: lorentz.dist(tx, ty, 1.0),
+            "torch.compile of the formula": lambda: compiled(tx, ty, 1.0),
+            "torch eager": lambda: torch_lorentz_dist(tx, ty, 1.0),
+            "geoopt": peer,
+        },
+        traffic=2 * tx.nbytes + 65536 * 4,
+    )
+
+
+def wrapped_normal_65536x8() -> Case:
+    """The density of points of the ball, beside the formula by geoopt's maps (Nagano et al., 2019)."""
+    import torch
+
+    from tersor import nn as tnn
+
+    x, mean = torch.from_numpy(ball(65536, 8, 0)), torch.from_numpy(ball(1, 8, 1) / 3)
+    posterior = tnn.WrappedNormal(mean[0], 0.5)
+
+    def peer():
+        space, k = _geoopt(), torch.tensor(-1.0)
+        v = space.logmap(mean, x, k=k)
+        u = space.parallel_transport0back(mean, v, k=k) * 2
+        r = u.norm(dim=-1)
+        return torch.distributions.Normal(0.0, 0.5).log_prob(u).sum(-1) - 7 * (r.sinh() / r.clamp_min(1e-15)).log()
+
+    return Case(
+        "nn.WrappedNormal.log_prob f32 65536×8",
+        {"tersor": lambda: posterior.log_prob(x), "geoopt": peer},
+        traffic=x.nbytes + 65536 * 4,
+    )
+
+
 def cdist_backward_512x512x64() -> Case:
     import torch
 
@@ -329,6 +407,9 @@ _SMALL = [
     cdist_backward_512x512x64,
     lorentz_cdist_512x512x64,
     entailment_65536x64,
+    busemann_65536x64,
+    lorentz_dist_65536x64,
+    wrapped_normal_65536x8,
     midpoint_1x8192x64,
     midpoint_8192x9x64,
     *LAYERS,

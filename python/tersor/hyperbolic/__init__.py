@@ -43,6 +43,8 @@ from tersor.hyperbolic.origin import dist0, expmap0, logmap0, mobius_pointwise_m
 from tersor.hyperbolic.pairwise import cdist, knn, softmin_dist
 from tersor.hyperbolic.plane import dist2plane
 from tersor.hyperbolic.point import dist, expmap, logmap
+from tersor.hyperbolic.principal import horo_pca, tangent_pca
+from tersor.hyperbolic.projected import horo_project, tangent_project
 from tersor.hyperbolic.segments import segment_midpoint, window_midpoint
 from tersor.hyperbolic.transport import gyration, parallel_transport
 
@@ -69,6 +71,8 @@ __all__ = [
     "geodesic_unit",
     "gyration",
     "half_aperture",
+    "horo_pca",
+    "horo_project",
     "inner",
     "inv_sproj",
     "knn",
@@ -96,6 +100,8 @@ __all__ = [
     "segment_midpoint",
     "softmin_dist",
     "sproj",
+    "tangent_pca",
+    "tangent_project",
     "weighted_midpoint",
     "weighted_midpoint_bmm",
     "window_midpoint",

@@ -6,6 +6,7 @@ The rule of this file: plain array code that NumPy and torch read alike; gradien
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -93,7 +94,8 @@ def dist2(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fa
     s, r = wide(x), wide(y)
     way = s - r
     m = dot(way, way) * lambda_x(s, c, keepdim=True) * lambda_x(r, c, keepdim=True)
-    square = rounded(m * arsinh_root(c * m / 4) ** 2, x)
+    edge = m == math.inf  # where the factor is 0
+    square = rounded(xp.where(edge, m, m * arsinh_root(c * xp.where(edge, 0.0, m) / 4) ** 2), x)
     return square if keepdim else square[..., 0]
 
 
@@ -127,7 +129,8 @@ def mobius_matvec(m: Array, x: Array, c: Any = 1.0, eps: float | str = 0.0, *, d
 
     Notes
     -----
-    The product itself is NumPy's or torch's. Ganea et al. (2018), lemma 6.
+    The product itself is NumPy's or torch's, in float64 as all else: smaller types are rounded once. Ganea et al. (2018),
+    lemma 6.
     """
     if getattr(m, "dtype", None) != x.dtype:
         raise TypeError(f"mobius_matvec: m is {getattr(m, 'dtype', type(m).__name__)}, x is {x.dtype}")
@@ -135,17 +138,16 @@ def mobius_matvec(m: Array, x: Array, c: Any = 1.0, eps: float | str = 0.0, *, d
         raise ValueError(f"mobius_matvec: m needs two axes at least, got shape {tuple(m.shape)}")
     if m.ndim > 2 and dim not in (-1, x.ndim - 1):
         raise ValueError(f"mobius_matvec: a batch of matrices goes with dim=-1, got {dim}")
-    v = logmap0(x, c, dim=dim)
-    narrow = isinstance(x, np.ndarray) and x.dtype.itemsize == 2  # NumPy multiplies no bfloat16
-    v, m = (v.astype(np.float32), m.astype(np.float32)) if narrow else (v, m)
+    v, w = logmap0(wide(x), c, dim=dim), wide(m)
     if dim != -1:
         v = _move(v, dim, -1)
     if v.shape[-1] != m.shape[-1]:
         raise ValueError(f"mobius_matvec: m has {m.shape[-1]} columns, rows of x have {v.shape[-1]}")
-    y = v @ m.swapaxes(0, 1) if m.ndim == 2 else (m @ v[..., None])[..., 0]
+    y = v @ w.swapaxes(0, 1) if m.ndim == 2 else (w @ v[..., None])[..., 0]
     if dim != -1:
         y = _move(y, -1, dim)
-    return expmap0(rounded(y, x) if narrow else y, c, eps, dim=dim)
+    y = expmap0(y, c, eps, dim=dim)
+    return y if x.dtype.itemsize == 8 else project(rounded(y, x), c, eps, dim=dim)
 
 
 def mobius_fn_apply(

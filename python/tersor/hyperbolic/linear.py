@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import is_distributed
-from tersor._reference import Array
+from tersor._reference import Array, rounded, wide
 from tersor._values import check_alike
 from tersor.hyperbolic._planes import fc_rows, mlr_rows, square_norm
-from tersor.hyperbolic.conformal import lambda_x
+from tersor.hyperbolic.conformal import lambda_x, project
 
 
 def _product(x: Array, z: Array, r: Array | None) -> tuple[Array, Array, Array]:
@@ -130,11 +130,15 @@ def poincare_fc(x: Array, z: Array, r: Array | None = None, c: Any = 1.0, eps: f
 
     Notes
     -----
-    Z = I/2 with r = 0 is the identity. HypLL's ``poincare_fully_connected``. Shimizu et al. (2021), section 3.2.
+    Z = I/2 with r = 0 is the identity. Smaller types are computed in float64, product and all: far out what pulls x along its
+    radius cancels, and half of the digits of float32 go with it. HypLL's ``poincare_fully_connected``. Shimizu et al. (2021),
+    section 3.2.
     """
     _check("poincare_fc", x, z, r)
-    t, n, r = _product(x, z, r)
-    return fc_rows(t, lambda_x(x, c), n, r, c, True, eps)
+    p = wide(x)
+    t, n, b = _product(p, wide(z), r if r is None else wide(r))
+    y = fc_rows(t, lambda_x(p, c), n, b, c, True, eps)
+    return y if x.dtype.itemsize == 8 else project(rounded(y, x), c, eps)
 
 
 def poincare_mlr(x: Array, z: Array, r: Array | None = None, c: Any = 1.0, *, tangent: bool = False) -> Array:

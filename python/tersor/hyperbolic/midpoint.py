@@ -10,7 +10,7 @@ import numpy as np
 
 from tersor._arrays import axes
 from tersor._reference import Array, dot, root, rounded, wide, xp
-from tersor._values import check_values
+from tersor._values import check_values, check_weights
 from tersor.hyperbolic import composed
 from tersor.hyperbolic._groups import midpoint
 from tersor.hyperbolic.conformal import lambda_x, project
@@ -49,7 +49,8 @@ def weighted_midpoint(
     xs : array or tensor [..., d]
         Points of the ball.
     weights : array or tensor, or None
-        The shape of xs without `dim`, or one that broadcasts to it; None weighs all alike.
+        The shape of xs without `dim`, or one that broadcasts to it; not negative, but with `posweight`. None weighs all
+        alike.
     c : float, or array of 0 axes, or one that broadcasts over what is not reduced
         The ball has curvature -c; finite, not negative. c = 0 gives the weighted mean.
     eps : float, "tight" or "compat"
@@ -77,7 +78,8 @@ def weighted_midpoint(
     TypeError
         If weights are not of the type of xs.
     ValueError
-        If c is negative or not finite, or shapes do not broadcast.
+        If c is negative or not finite, a weight is negative (as far as weights can be looked at: on the CPU, and not in a
+        trace), or shapes do not broadcast.
 
     Notes
     -----
@@ -85,6 +87,8 @@ def weighted_midpoint(
     differences between points and midpoint alone, in which nothing cancels. Ungar, "A Gyrovector Space Approach to
     Hyperbolic Geometry" (2008). A curvature with axes takes a slower way.
     """
+    if weights is not None and not posweight:
+        check_weights("weighted_midpoint", weights)
     n = xs.ndim
     axis = dim % n
     axes = [i for i in range(n) if i != axis] if reducedim is None else sorted({i % n for i in reducedim})
@@ -145,6 +149,7 @@ def check_matrix(who: str, x: Array, weights: Array) -> None:
         raise TypeError(f"{who}: weights are {weights.dtype}, x is {x.dtype}")
     if weights.shape[-1] != x.shape[-2]:
         raise ValueError(f"{who}: weights {tuple(weights.shape)} do not go with points {tuple(x.shape)}")
+    check_weights(who, weights)
 
 
 def mixed(weights: Array, x: Array) -> Array:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tersor._op import op
 from tersor._reference import (
     Array,
@@ -41,7 +43,8 @@ def dist(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fal
     Returns
     -------
     array or tensor [...]
-        In units of the curvature radius :math:`1/\sqrt c`; exactly 0 for equal rows, symmetric bit for bit.
+        In units of the curvature radius :math:`1/\sqrt c`; exactly 0 for equal rows, symmetric bit for bit. Infinite on the
+        edge of the ball.
 
     Raises
     ------
@@ -57,7 +60,8 @@ def dist(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fal
     Ganea et al. (2018), eq. 6. The gradient at x = y is 0.
     """
     u = dot(x - y, x - y) / (gap(c, dot(x, x)) * gap(c, dot(y, y)))
-    return (2 * root(u) * arsinh_root(c * u))[..., 0]
+    edge = u == np.inf  # where the factor is 0
+    return xp.where(edge, u, 2 * root(u) * arsinh_root(c * xp.where(edge, 0.0, u)))[..., 0]
 
 
 @op(sample=Rows("ball", "ball", "row"), tensors=True)

@@ -10,6 +10,7 @@ import numpy as np
 
 from tersor._matrix import SparseMatrix
 from tersor._reference import Array
+from tersor._values import check_weights
 from tersor.hyperbolic._groups import midpoint
 from tersor.hyperbolic._spans import spans, windows
 from tersor.hyperbolic.midpoint import number
@@ -21,7 +22,8 @@ def segment_midpoint(a: SparseMatrix, x: Array, c: Any = 1.0, eps: float | str =
     Parameters
     ----------
     a : CSR [G, N]
-        Row g holds the members of group g and their weights; several entries in one place add up.
+        Row g holds the members of group g and their weights, not negative; several entries in one place
+        add up.
     x : array or tensor [N, d], of the type of a
         Points of the ball.
     c : float, or array of 0 axes
@@ -54,6 +56,7 @@ def segment_midpoint(a: SparseMatrix, x: Array, c: Any = 1.0, eps: float | str =
     data, pattern = a.beside("segment_midpoint", "x", x)
     if data.dtype != x.dtype:
         raise TypeError(f"segment_midpoint: the matrix is {data.dtype}, x is {x.dtype}")
+    check_weights("segment_midpoint", data)
     return midpoint(x, data, c, pattern.indices, pattern.indptr, 1, eps)
 
 

@@ -9,7 +9,7 @@ from tersor import hyperbolic
 from tersor._along import along
 from tersor._reference import Array, rounded, wide, xp
 from tersor.hyperbolic import lambda_x
-from tersor.lorentz._space import checked, root_of, time
+from tersor.lorentz._space import checked, time, times
 
 
 @along("x")
@@ -36,7 +36,7 @@ def to_poincare(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
         If x is not a float array, or c is negative or not finite.
     """
     s = wide(x)
-    return hyperbolic.project(rounded(s / (1 + root_of(s, checked(c))), x), c)
+    return hyperbolic.project(rounded(s / (1 + times(x, s, checked(c))), x), c)
 
 
 @along("x")
@@ -90,7 +90,7 @@ def to_klein(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
         If x is not a float array, or c is negative or not finite.
     """
     s = wide(x)
-    return hyperbolic.project(rounded(s / root_of(s, checked(c)), x), c)
+    return hyperbolic.project(rounded(s / times(x, s, checked(c)), x), c)
 
 
 @along("x")

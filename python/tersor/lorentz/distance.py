@@ -14,7 +14,7 @@ from tersor._reference import Array, arsinh_root, arsinh_root_d, dot, like, root
 from tersor._sample import Draw
 from tersor._values import at_hand
 from tersor.hyperbolic.pairwise import operands
-from tersor.lorentz._space import check_same, checked, root_of
+from tersor.lorentz._space import arsinh_of, check_same, checked, root_of
 
 
 def _sample(*kinds: str) -> Any:
@@ -166,9 +166,13 @@ def dist0(x: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) -> Ar
         If x is not a float array, or c is negative or not finite.
     """
     v = wide(x)
-    v = v * arsinh_root(checked(c) * dot(v, v))
+    v = v * arsinh_of(x, v, checked(c))
     n = root(dot(v, v))
     return rounded(n if keepdim else n[..., 0], x)
+
+
+#: how many calls of `dist` a trace of `cdist` has at most
+CALLS = 8
 
 
 def cdist(x: Array, y: Array, c: Any = 1.0) -> Array:
@@ -197,11 +201,12 @@ def cdist(x: Array, y: Array, c: Any = 1.0) -> Array:
 
     Notes
     -----
-    float64 data row by row: the same bits as `dist` has, at any radius, at the cost of a call for each row of the smaller side.
+    float64 data row by row: the same bits as `dist` has, at any radius, at the cost of a call for each row of the smaller side;
+    under ``torch.compile`` an eighth of these at once, which takes an eighth of N·M·d numbers.
     Smaller types on the ball (`tersor.hyperbolic.cdist`) where all points lie within :math:`10/\sqrt c` and can be looked at;
     else in float64 by :math:`\sinh^2\frac{\sqrt cd}2 = \sinh^2\frac{\rho_x - \rho_y}2 +
     \frac{c\|x\|\|y\|}4\|\hat x - \hat y\|^2`, with :math:`\hat x = x/\|x\|` and radii ρ, in which float32 data has all its
-    digits at any radius that it reaches. No array of N·M·d either way.
+    digits at any radius that it reaches. No array of N·M·d else.
     """
     check_same("cdist", x, y=y)
     x, y = operands("cdist", x, y, c=checked(c))
@@ -212,8 +217,14 @@ def cdist(x: Array, y: Array, c: Any = 1.0) -> Array:
         return rounded(_pairs(s, r, c), x)
     if x.shape[-2] > y.shape[-2]:
         return cdist(y, x, c).swapaxes(-1, -2)
-    rows = [dist(x[..., i : i + 1, :], y, c) for i in range(x.shape[-2])]
-    return xp.stack(rows, -2) if rows else x @ y.swapaxes(-1, -2)
+    n, step = x.shape[-2], 1
+    if is_tensor(x):
+        import torch
+
+        if torch.compiler.is_compiling():  # which writes a call for each, and takes all of a row's pairs along
+            step = max(-(-n // CALLS), 1)
+    rows = [dist(x[..., i : i + step, None, :], y[..., None, :, :], c) for i in range(0, n, step)]
+    return xp.concatenate(rows, -2) if rows else x @ y.swapaxes(-1, -2)
 
 
 def _inner(s: Array, c: Any) -> bool:

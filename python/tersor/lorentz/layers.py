@@ -7,6 +7,7 @@ from typing import Any
 from tersor._along import along
 from tersor._arrays import is_tensor
 from tersor._reference import Array, dot, root, rounded, sinh_root, wide, xp
+from tersor._values import check_weights
 from tersor.hyperbolic._planes import mlr_rows
 from tersor.hyperbolic.midpoint import check_matrix, mixed
 from tersor.lorentz._space import check_same, checked, root_of, time
@@ -21,7 +22,7 @@ def midpoint(x: Array, weights: Array | None = None, c: Any = 1.0) -> Array:
     x : array or tensor [..., N, d]
         Points.
     weights : array or tensor [..., N], or None
-        Of the type of x. None weighs all alike.
+        Not negative, of the type of x. None weighs all alike.
     c : float, or array of 0 axes
         Curvature -c; finite, not negative. c = 0 gives the weighted mean.
 
@@ -33,7 +34,7 @@ def midpoint(x: Array, weights: Array | None = None, c: Any = 1.0) -> Array:
     Raises
     ------
     TypeError, ValueError
-        If weights are not of the type of x, c is negative or not finite, or shapes do not broadcast.
+        If weights are not of the type of x or negative, c is negative or not finite, or shapes do not broadcast.
 
     Notes
     -----
@@ -46,6 +47,7 @@ def midpoint(x: Array, weights: Array | None = None, c: Any = 1.0) -> Array:
     """
     if weights is not None:
         check_same("midpoint", x, weights=weights)
+        check_weights("midpoint", weights)
     s = wide(x)
     w = s[..., :1].sum(-1) * 0 + 1 if weights is None else wide(weights)
     y = _centroid(s, w, checked(c))
@@ -63,7 +65,7 @@ def _centroid(s: Array, w: Array, c: Any) -> Array:
     square = dot(total, total)
     plain = time * time - c * square
     # that is enough near the origin, and at c = 0 all there is
-    close = plain > time * time / 1e4
+    close = plain >= time * time / 1e4
     k = xp.where(close, 1.0, c + 0 * square) ** 0.5
     norm = xp.sqrt(xp.where(close, 1.0, square))
     way = xp.where(close, 0.0, total) / norm
@@ -74,7 +76,7 @@ def _centroid(s: Array, w: Array, c: Any) -> Array:
     # a point behind the origin, as N sees it, has the sum itself
     less = xp.where(along > 0, (1 + k_each**2 * dot(across, across)) / ahead, ahead)
     whole = xp.where(close, plain, (time + k * norm) * (w * less).sum(-2))
-    return total * xp.where(time < 0, -1.0, 1.0) / xp.sqrt(xp.where(whole > 0, whole, 1.0)) * (whole > 0)
+    return total * xp.where(time < 0, -1.0, 1.0) / xp.sqrt(xp.where(whole <= 0, 1.0, whole)) * (1.0 * ~(whole <= 0))
 
 
 def _lengthened(s: Array, w: Array, c: Any, guess: Array) -> Array:
@@ -262,4 +264,4 @@ def weighted_midpoint_bmm(x: Array, weights: Array, c: Any = 1.0) -> Array:
     total, time = mixed(w, s), mixed(w, root_of(s, checked(c)))
     square, least = time * time - c * dot(total, total), w.sum(-1)[..., None] ** 2
     height = root(xp.where(square < least, least, square))
-    return rounded(total / xp.where(height > 0, height, 1.0), x)
+    return rounded(total / xp.where(height == 0, 1.0, height), x)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tersor._along import along
 from tersor._reference import Array, arsinh_root, dot, root, rounded, sinh_root, wide, xp
-from tersor.lorentz._space import check_same, checked, reach, root_of, shortened
+from tersor.lorentz._space import arsinh_of, check_same, checked, reach, root_of, shortened
 from tersor.lorentz.distance import dist
 from tersor.lorentz.transport import to_origin
 
@@ -69,7 +69,7 @@ def logmap0(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
         If x is not a float array, or c is negative or not finite.
     """
     s = wide(x)
-    return rounded(s * arsinh_root(checked(c) * dot(s, s)), x)
+    return rounded(s * arsinh_of(x, s, checked(c)), x)
 
 
 @along("x", "v")

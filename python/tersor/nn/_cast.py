@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from tersor._arrays import FLOATS, dtype_name
+from tersor._arrays import FLOATS, dtype_name, whole
 from tersor._autocast import autocast_type, off, to
 from tersor._values import check_alike
 
@@ -31,6 +31,14 @@ def lowered(x: Tensor, *others: Any) -> tuple[Any, ...]:
     """The operands of a product; under autocast in the type that it names."""
     kind = autocast_type(x)
     return (x, *others) if kind is None else to(kind, (x, *others))
+
+
+def positive(layer: Any, **sizes: Any) -> None:
+    """Refuses sizes that no layer has."""
+    who = type(layer).__name__
+    for name, value in sizes.items():
+        if whole(f"{who}: {name}", value) < 1:
+            raise ValueError(f"{who}: {name} must be positive, got {value}")
 
 
 def check_images(layer: Any, x: Tensor) -> None:

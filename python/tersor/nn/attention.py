@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor import hyperbolic
-from tersor.nn._cast import accept, autocast_type, exactly
+from tersor.nn._cast import accept, autocast_type, exactly, positive
 from tersor.nn.beta import beta_concat, beta_split
 from tersor.nn.curvature import Curvature, curvature
 from tersor.nn.linear import PoincareLinear
@@ -84,6 +84,7 @@ class Attention(nn.Module):
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
+        positive(self, embed_dim=embed_dim, num_heads=num_heads)
         if embed_dim % num_heads:
             raise ValueError(f"{type(self).__name__}: {num_heads} heads do not divide {embed_dim}")
         self.embed_dim, self.num_heads = embed_dim, num_heads

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tersor import hyperbolic
 from tersor.hyperbolic._carry import carry
 from tersor.hyperbolic._normal import normalize
-from tersor.nn._cast import accept, exactly
+from tersor.nn._cast import accept, exactly, positive
 from tersor.nn._state import widen
 from tersor.nn.curvature import Curvature, curvature
 
@@ -68,6 +68,7 @@ class PoincareBatchNorm(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        positive(self, num_features=num_features)
         self.num_features, self.epsilon, self.momentum, self.ball, self.eps = num_features, epsilon, momentum, ball, eps
         self.curvature = curvature(c, learnable, device)
         self.weight = nn.Parameter(torch.ones(1, device=device, dtype=dtype)) if affine else None

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from tersor import hyperbolic
-from tersor.nn._cast import accept, check_images, exactly
+from tersor._arrays import whole
+from tersor.nn._cast import accept, check_images, exactly, positive
 from tersor.nn.beta import beta_ratio
 from tersor.nn.curvature import Curvature, curvature
 from tersor.nn.linear import identity_
@@ -20,10 +21,14 @@ Pair = int | tuple[int, int]
 
 def pair(layer: nn.Module, name: str, value: Pair, least: int) -> tuple[int, int]:
     """Two sizes, of which one may stand for both."""
-    a, b = (value, value) if isinstance(value, int) else value
+    who = f"{type(layer).__name__}: {name}"
+    both = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(both) != 2:
+        raise ValueError(f"{who} must be a number or two, got {value}")
+    a, b = (whole(who, v) for v in both)
     if a < least or b < least:
-        raise ValueError(f"{type(layer).__name__}: {name} must be {least} or more, got {value}")
-    return int(a), int(b)
+        raise ValueError(f"{who} must be {least} or more, got {value}")
+    return a, b
 
 
 class Conv2d(nn.Module):
@@ -42,6 +47,7 @@ class Conv2d(nn.Module):
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
+        positive(self, in_channels=in_channels, out_channels=out_channels)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size = pair(self, "kernel_size", kernel_size, 1)
         self.stride, self.padding = pair(self, "stride", stride, 1), pair(self, "padding", padding, 0)

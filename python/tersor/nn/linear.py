@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tersor import hyperbolic
 from tersor._arrays import is_distributed
-from tersor.nn._cast import accept, exactly
+from tersor.nn._cast import accept, exactly, positive
 from tersor.nn._state import shard_like
 from tersor.nn.curvature import Curvature, curvature
 
@@ -71,6 +71,7 @@ class PoincareLinear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        positive(self, in_features=in_features, out_features=out_features)
         self.in_features, self.out_features, self.ball, self.eps = in_features, out_features, ball, eps
         self.curvature = curvature(c, learnable, device)
         self.weight = nn.Parameter(torch.empty(out_features, in_features, device=device, dtype=dtype))
@@ -118,6 +119,7 @@ class PoincareMLR(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        positive(self, in_features=in_features, out_features=out_features)
         self.in_features, self.out_features, self.ball = in_features, out_features, ball
         self.curvature = curvature(c, learnable, device)
         self.weight = nn.Parameter(torch.empty(out_features, in_features, device=device, dtype=dtype))

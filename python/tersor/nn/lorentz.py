@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor import lorentz
-from tersor.nn._cast import accept, exactly
+from tersor.nn._cast import accept, exactly, positive
 from tersor.nn.attention import Attention, shares
 from tersor.nn.batchnorm import PoincareBatchNorm
 from tersor.nn.conv import Conv2d, Pair
@@ -70,6 +70,7 @@ class LorentzLinear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        positive(self, in_features=in_features, out_features=out_features)
         self.in_features, self.out_features, self.planes = in_features, out_features, planes
         self.curvature = curvature(c, learnable, device) if planes else _curved(self, c, learnable, device)
         columns = in_features if planes else in_features + 1

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tersor import hyperbolic, lorentz
 from tersor._arrays import whole
+from tersor.nn._cast import positive
 from tersor.nn.curvature import Curvature, curvature
 
 #: the models of hyperbolic space, by the families that have their maps
@@ -84,11 +85,8 @@ class HEmbedding(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        num_embeddings = whole("HEmbedding: num_embeddings", num_embeddings)
-        embedding_dim = whole("HEmbedding: embedding_dim", embedding_dim)
+        positive(self, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         padding_idx = None if padding_idx is None else whole("HEmbedding: padding_idx", padding_idx)
-        if num_embeddings < 1 or embedding_dim < 1:
-            raise ValueError(f"HEmbedding: sizes must be positive, got {num_embeddings} and {embedding_dim}")
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
             raise ValueError(f"HEmbedding: padding_idx must be one of {num_embeddings} rows, got {padding_idx}")
         if model not in MODELS:

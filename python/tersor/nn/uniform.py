@@ -19,6 +19,8 @@ from tersor.nn.wrapped_normal import log_sinh_ratio
 #: of Gauss and Legendre, on 0 to 1: nodes lie closest at the ends, where the volume of a large disk is
 NODES, WEIGHTS = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(96))
 STEPS = 40
+#: from which c R²/4 on sinh(√cr/2) is half an exponential for every share that is drawn, and shares are not smaller
+FAR, LEAST = 325.0**2, 1e-250
 
 
 def log_volume(r: Tensor, c: Any, d: int) -> Tensor:
@@ -46,8 +48,9 @@ class UniformDisk(Distribution):
     Raises
     ------
     ValueError
-        If dim or radius is not positive or not finite, or c is negative (not asked under ``validate_args=False``), or the
-        model is unknown, or points have another number of coordinates.
+        If dim or radius is not positive or not finite, points of the hyperboloid at that radius are beyond its type, c is
+        negative (none of these is asked under ``validate_args=False``), or the model is unknown, or points have another
+        number of coordinates.
 
     Notes
     -----
@@ -89,6 +92,10 @@ class UniformDisk(Distribution):
                 raise ValueError("UniformDisk: radius must be positive and finite")
             if not isinstance(c, nn.Module) and not 0 <= float(c) < math.inf:
                 raise ValueError(f"UniformDisk: c must be finite and not negative, got {float(c)}")
+            most, k = torch.finfo(self.radius.dtype).max, float(self.c) ** 0.5
+            most = math.asinh(k * most) / k if k > 0 else most
+            if model == "lorentz" and bool((self.radius.double() > most).any()):
+                raise ValueError(f"UniformDisk: the hyperboloid's points in {self.radius.dtype} end before this radius")
         super().__init__(self.radius.shape, torch.Size((dim,)), validate_args=validate_args)
 
     @property
@@ -110,8 +117,10 @@ class UniformDisk(Distribution):
             return share * most
         if d == 2:
             z = c * most * most / 4
-            half = share.sqrt() * most / 2 * sinh_root(z)
-            return 2 * half * arsinh_root(c * half * half)
+            far = z > FAR
+            half = share.sqrt() * most / 2 * sinh_root(torch.where(far, 0.0, z))
+            near = 2 * half * arsinh_root(c * half * half)
+            return torch.where(far, most + share.log() / (z + (c == 0)).sqrt() * most / 2, near)
         target = share.log() + log_volume(most, c, d)
         with torch.no_grad():
             r = most.expand(share.shape).clone()
@@ -132,7 +141,7 @@ class UniformDisk(Distribution):
         shape = self._extended_shape(torch.Size(sample_shape))
         like: dict[str, Any] = {"dtype": torch.float64, "device": self.radius.device}
         v = torch.randn(shape, **like)
-        r = self._radii(torch.rand(shape[:-1], **like).clamp_min(1e-300))
+        r = self._radii(torch.rand(shape[:-1], **like).clamp_min(LEAST))
         v = v / root(dot(v, v)) * r[..., None]
         space, c = MODELS[self.model], self.c
         x: Tensor = space.expmap0(v / 2 if self.model == "ball" else v, c)

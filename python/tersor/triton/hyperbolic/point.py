@@ -24,7 +24,8 @@ def _dist(p, n):
     """d = 2 sqrt(m) S(cm), m = q/(alpha beta)"""
     c = n[0]
     m = get(p[2]) / (gap(c, p[0]) * gap(c, p[1]))
-    return (), (2 * tl.sqrt(m) * arsinh_root(c * m),)
+    d = 2 * tl.sqrt(m) * arsinh_root(c * m)
+    return (), (tl.where(m == float("inf"), m, d),)  # on the edge, where the factor is 0
 
 
 @triton.jit

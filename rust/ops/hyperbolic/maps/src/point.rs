@@ -10,7 +10,8 @@ ball! { Dist(x, y; c) -> (; d)
     dots(xx, yy, q) { xx.dot(x, x); yy.dot(y, y); q.square_sum(x, -y); }
     solve(self) {
         let m = q.get() / (gap(c, xx) * gap(c, yy));
-        ([], [(m.sqrt() + m.sqrt()) * arsinh_over::<S, N>(c * m)[0]])
+        let d = (m.sqrt() + m.sqrt()) * arsinh_over::<S, N>(c * m)[0];
+        ([], [m.simd_eq(f64::INFINITY).select(m, d)]) // on the edge, where the factor is 0
     }
 }
 

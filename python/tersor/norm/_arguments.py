@@ -12,15 +12,17 @@ from tersor._arrays import FLOATS, dtype_name
 def checked_eps(who: str, eps: Any) -> float:
     if isinstance(eps, bool) or not isinstance(eps, (int, float)):
         raise TypeError(f"{who}: eps must be a number, got {type(eps).__name__}")
-    if not 0 <= eps < math.inf:  # no math.isfinite: where shapes are symbols, torch.compile makes a number of a table one too
+    if (
+        not 0 <= eps < math.inf
+    ):  # no math.isfinite: where shapes are symbols, torch.compile makes a number of a table one too
         raise ValueError(f"{who}: eps must be finite and not negative, got {eps}")
     return float(eps)
 
 
-def alike(who: str, x: Any, weight: Any, bias: Any = None) -> None:
-    """Raises unless γ and β are of the type of `x`, or float32 beside 16 bits."""
+def alike(who: str, x: Any, weight: Any, bias: Any = None, v: Any = None) -> None:
+    """Raises unless γ, β and what else there is for channels are of the type of `x`, or float32 beside 16 bits."""
     own = dtype_name(x.dtype)
-    for name, p in (("weight", weight), ("bias", bias)):
+    for name, p in (("weight", weight), ("bias", bias), ("v", v)):
         if p is None or dtype_name(p.dtype) == own:
             continue
         if dtype_name(p.dtype) != "float32" or own not in FLOATS[2:]:

@@ -152,6 +152,19 @@ def test_region_norm_is_batch_norm_of_a_region():
     torch.testing.assert_close(whole, F.batch_norm(x, None, None, w[1], b[1], True), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.int32, np.int64])
+@pytest.mark.parametrize("wrong", [-1, 2, -128])
+def test_a_region_is_inside_or_outside(kind, wrong):
+    x = R.standard_normal((2, 3, 2, 2))
+    mask = np.zeros((2, 1, 2, 2), kind)
+    mask[0, 0, 1] = 1
+    assert np.array_equal(norm.region_norm(x, mask), norm.region_norm(x, mask > 0))
+    mask[1, 0, 0, 1] = wrong
+    for made in (np.asarray, torch.as_tensor):
+        with pytest.raises(ValueError, match=r"region_norm: labels\[5\] is"):
+            norm.region_norm(made(x), made(mask))
+
+
 def test_running_statistics():
     for kind in (np.float32, np.float64):
         x = R.standard_normal((6, 3, 5)).astype(kind)
@@ -177,6 +190,89 @@ def test_weights_of_tasks():
     _, stats = norm.standardize(x, dim=(0, 2), sample_weight=w.reshape(-1, 1, 1), return_stats=True)
     means = torch.stack([part.mean((0, 2)) for part in x.split(sizes)])
     torch.testing.assert_close(stats.mean, means.mean(0), rtol=1e-12, atol=1e-12)
+
+
+def evolved(x, variant, v, groups, var=None):
+    """The definition, of NumPy's moments."""
+    eps = 1e-3 if variant == "b0" else 1e-5
+    square = (x**2).mean((2, 3), keepdims=True) + eps
+    if variant[0] == "b":
+        a = np.sqrt((x.var((0, 2, 3)) if var is None else var).reshape(1, -1, 1, 1) + eps)
+        own = np.sqrt(x.var((2, 3), keepdims=True) + eps)
+        gate = 0 if v is None else v.reshape(1, -1, 1, 1)
+        q = {"b0": gate * x + own, "b1": (x + 1) * np.sqrt(square), "b2": np.sqrt(square) - x}[variant]
+        return x / np.maximum(a, q)
+    parts = x.reshape(len(x), groups, -1)
+    spread = np.sqrt(((parts**2).mean(-1) if variant == "s2" else parts.var(-1)) + eps)
+    gate = x * (v.reshape(1, -1, 1, 1) if variant == "s0" else 1)
+    return x / (1 + np.exp(-gate)) / np.repeat(spread, x.shape[1] // groups, 1)[:, :, None, None]
+
+
+@pytest.mark.parametrize("variant", ["b0", "b1", "b2", "s0", "s1", "s2"])
+def test_evolved_norms(variant):
+    x, w, b, v = (t.numpy() for t in (X, W, B, some(6)))
+    v = v if variant in ("b0", "s0") else None
+    want = evolved(x, variant, v, 2) * w.reshape(1, -1, 1, 1) + b.reshape(1, -1, 1, 1)
+    got = norm.evonorm(x, variant, w, b, v, groups=2)
+    np.testing.assert_allclose(got, want, rtol=1e-13, atol=1e-13)
+    narrow = [None if t is None else t.astype(np.float32) for t in (x, w, b, v)]
+    low = norm.evonorm(narrow[0], variant, *narrow[1:], groups=2)
+    assert low.dtype == np.float32
+    np.testing.assert_allclose(low, want, rtol=4e-6, atol=4e-6)
+    leaves = [torch.from_numpy(t.copy()).requires_grad_() for t in (x[:2, :, :2, :2], w, b, v) if t is not None]
+
+    def call(x, w, b, v=None):
+        return norm.evonorm(x, variant, w, b, v, groups=2)
+
+    assert torch.autograd.gradcheck(call, leaves)
+    torch._dynamo.reset()
+    for dynamic in (False, True):
+        traced = torch.compile(call, backend="aot_eager", fullgraph=True, dynamic=dynamic)
+        torch.testing.assert_close(traced(*leaves), call(*leaves), rtol=1e-14, atol=1e-14)
+    if variant[0] == "b":
+        for made in (np.array, torch.tensor):
+            var = made(np.ones(6))
+            given = {"v": None if v is None else made(v), "running_var": var, "momentum": 0.25}
+            norm.evonorm(made(x), variant, **given)
+            np.testing.assert_allclose(var, 0.75 + 0.25 * x.var((0, 2, 3), ddof=1), rtol=1e-14)
+            got, before = norm.evonorm(made(x), variant, **given, training=False), var + 0
+            np.testing.assert_allclose(got, evolved(x, variant, v, 2, np.asarray(var)), rtol=1e-13, atol=1e-13)
+            assert (var == before).all()
+    assert norm.evonorm(x[:0], variant, v=v, groups=2).shape == x[:0].shape
+
+
+def test_of_equal_spreads_the_batchs_divides():
+    x = torch.tensor([[[1.0, -1.0]]], dtype=torch.float64, requires_grad=True)
+    v = torch.zeros(1, dtype=torch.float64, requires_grad=True)  # both spreads are 1
+    (dv,) = torch.autograd.grad(norm.evonorm(x, "b0", v=v, eps=0.0)[0, 0, 0], v)
+    assert dv.tolist() == [0.0]
+    bad = np.array([[[1.0, np.nan], [1.0, 2.0]], [[3.0, 5.0], [0.0, 1.0]]])
+    y = norm.evonorm(bad, "b0", v=np.zeros(2), running_var=np.ones(2), training=False)
+    assert np.isfinite(
+        norm.evonorm(np.full((1, 1, 2), 3e38, np.float32) * np.float32([1, -1]), "b1")
+    ).all()  # and no warning
+    assert np.isnan(y[0, 0]).all() and not np.isnan(y[1]).any() and not np.isnan(y[0, 1]).any()
+
+
+def test_what_evolved_norms_refuse():
+    x, v = np.ones((2, 6, 3)), np.ones(6)
+    for call, match in (
+        (lambda: norm.evonorm(x, "b3"), "variant must be"),
+        (lambda: norm.evonorm(x), "v is of 'b0' and 's0', got none for 'b0'"),
+        (lambda: norm.evonorm(x, "b1", v=v), "v is of 'b0' and 's0', got one for 'b1'"),
+        (lambda: norm.evonorm(x, v=v[:2]), "v must have shape"),
+        (lambda: norm.evonorm(x, "s1"), "groups=32 does not divide 6"),
+        (lambda: norm.evonorm(x, "s1", groups=0), "groups=0 does not divide 6"),
+        (lambda: norm.evonorm(x, "s1", groups=2, running_var=v), "no statistics of the batch"),
+        (lambda: norm.evonorm(x, "b1", training=False), "nothing to normalise by"),
+        (lambda: norm.evonorm(x, "b1", running_var=v[:1]), "running_var must have shape"),
+        (lambda: norm.evonorm(x, "b1", eps=-1.0), "eps must be"),
+        (lambda: norm.evonorm(x[0, 0], "b1"), r"x must be \[N, C"),
+    ):
+        with pytest.raises(ValueError, match="evonorm: .*" + match):
+            call()
+    with pytest.raises(TypeError, match="evonorm: v is float32"):
+        norm.evonorm(x, v=v.astype(np.float32))
 
 
 def test_instance_and_batch_in_one_call():
@@ -361,18 +457,19 @@ class Rows(nn.Module):
         return x.reshape(len(x), 8, 8)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", MODELS)
-def test_models_train_as_with_torchs(name):
+def test_models_train_as_with_torchs(name, dtype):
     torch.manual_seed(0)
-    x, target = torch.randn(24, 1, 8, 8), torch.arange(24) % 4
-    plain = MODELS[name]()
-    swapped = MODELS[name]()
+    x, target = torch.randn(24, 1, 8, 8, dtype=dtype), torch.arange(24) % 4
+    plain = MODELS[name]().to(dtype)
+    swapped = MODELS[name]().to(dtype)
     swapped.load_state_dict(plain.state_dict())
     count = len(tnn.convert(swapped, "norm").converted)
     assert count == {"resnet": 6, "transformer": 5}[name]
     want, got = trained(plain, x, target), trained(swapped, x, target)
     assert want[-1] < 0.97 * want[0]
-    np.testing.assert_allclose(got, want, rtol=2e-3)
+    np.testing.assert_allclose(got, want, rtol=2e-3 if dtype == torch.float32 else 1e-10)
     assert plain.state_dict().keys() == swapped.state_dict().keys()
 
 

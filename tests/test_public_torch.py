@@ -166,6 +166,7 @@ CASES = {
     "norm.add_norm": (lambda x, r, w: norm.add_norm(x, r, w)[0], (X, Y, V[0])),
     "norm.batch_norm": (lambda x, w, b: norm.batch_norm(x, None, None, w, b, True), (X, V[0], W[0])),
     "norm.crms_norm": (lambda x, w: norm.crms_norm(x, w), (X, V[0])),
+    "norm.evonorm": (lambda x, w, b, v: norm.evonorm(x, "b0", w, b, v), (X, V[0], W[0], Y[0])),
     "norm.group_norm": (lambda x, w: norm.group_norm(x, 2, w), (some(3, 4, 2), V[0])),
     "norm.instance_norm": (lambda x, w: norm.instance_norm(x, w), (some(3, 4, 2), V[0])),
     "norm.layer_norm": (lambda x, w, b: norm.layer_norm(x, 4, w, b), (X, V[0], W[0])),
@@ -372,7 +373,16 @@ for i, call in enumerate(calls):
 #: arguments that may be of 16 bits where those after them are float32
 WIDER = {
     (f"norm.{name}", 0)
-    for name in ("batch_norm", "crms_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm", "standardize")
+    for name in (
+        "batch_norm",
+        "crms_norm",
+        "evonorm",
+        "group_norm",
+        "instance_norm",
+        "layer_norm",
+        "rms_norm",
+        "standardize",
+    )
 } | {("norm.weight_standardize", 0)}
 #: functions of several float tensors or matrices
 MIXED = {name: case for name, case in CASES.items() if len(case[1]) > 1} | {

@@ -84,6 +84,25 @@ def test_sums_are_twice_as_precise():
         np.testing.assert_equal(float(reduce.segment_reduce(np.array(values))), want)
 
 
+def test_sums_and_means_that_leave_the_range_on_the_way():
+    far = 1.5 * 2.0**1023
+    for made in (np.asarray, torch.as_tensor):
+        x = made(np.array([far, far, -far, -far, 1.0, math.inf, far, far]))
+        runs = made(np.array([0, 3, 5, 6, 8]))
+        sums = reduce.segment_reduce(x, "sum", offsets=runs)
+        assert sums.tolist() == [far, -far, math.inf, math.inf]
+        ids = made(np.array([0, 1, 0, 1, 1, 2, 3, 3]))
+        assert reduce.segment_reduce(x, "sum", labels=ids).tolist() == [0.0, 1.0, math.inf, math.inf]
+        rows = made(np.array([[far, -far], [far, far], [1.0, math.inf]]))
+        assert reduce.segment_reduce(rows, "mean", dim=1).tolist() == [0.0, far, math.inf]
+        var = reduce.segment_moments(rows, dim=1).var.tolist()
+        assert var[:2] == [math.inf, 0.0] and math.isnan(var[2])
+    both = reduce.segment_reduce(
+        np.array([math.inf, -math.inf, math.nan, 1.0, far, far]), offsets=np.array([0, 2, 4, 6])
+    )
+    assert np.isnan(both[:2]).all() and both[2] == math.inf
+
+
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_moments_at_any_offset(kind):
     for offset in (0.0, 1e3, 1e6):

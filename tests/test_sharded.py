@@ -624,6 +624,7 @@ REFUSED = {
     "norm.add_norm": "its case shards the weight",
     "norm.batch_norm": "statistics over the rows",
     "norm.crms_norm": "takes plain tensors",
+    "norm.evonorm": "statistics over the rows",
     "norm.group_norm": "takes plain tensors",
     "norm.instance_norm": "takes plain tensors",
     "norm.layer_norm": "takes plain tensors",

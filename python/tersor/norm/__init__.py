@@ -3,6 +3,7 @@ float64 whatever the type of the data.
 """
 
 from tersor.norm.affine import as_affine, fold
+from tersor.norm.evo import evonorm
 from tersor.norm.functional import batch_norm, crms_norm, group_norm, instance_norm, layer_norm, region_norm
 from tersor.norm.residual import add_norm
 from tersor.norm.rms import _rms_norm as _rms_norm
@@ -16,6 +17,7 @@ __all__ = [
     "as_affine",
     "batch_norm",
     "crms_norm",
+    "evonorm",
     "fold",
     "group_norm",
     "instance_norm",

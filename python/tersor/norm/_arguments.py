@@ -17,10 +17,10 @@ def checked_eps(who: str, eps: Any) -> float:
     return float(eps)
 
 
-def alike(who: str, x: Any, weight: Any, bias: Any = None) -> None:
-    """Raises unless γ and β are of the type of `x`, or float32 beside 16 bits."""
+def alike(who: str, x: Any, weight: Any, bias: Any = None, v: Any = None) -> None:
+    """Raises unless γ, β and what else there is for channels are of the type of `x`, or float32 beside 16 bits."""
     own = dtype_name(x.dtype)
-    for name, p in (("weight", weight), ("bias", bias)):
+    for name, p in (("weight", weight), ("bias", bias), ("v", v)):
         if p is None or dtype_name(p.dtype) == own:
             continue
         if dtype_name(p.dtype) != "float32" or own not in FLOATS[2:]:

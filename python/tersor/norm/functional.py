@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, Array, Labels, Number, Weight, dtype_name, is_tensor
+from tersor._arrays import FLOATS, INTEGERS, Array, Labels, Number, Weight, dtype_name, is_tensor
 from tersor._reference import xp
 from tersor.norm._arguments import alike, checked_eps, last_axes
 from tersor.norm._ops import MODES, _standardize
@@ -241,13 +241,7 @@ def batch_norm(
     c, eps = _channels(who, x), checked_eps(who, eps)
     running = (running_mean, running_var)
     for name, p in zip(("running_mean", "running_var"), running, strict=True):
-        if p is not None and (is_tensor(p) != is_tensor(x) or not hasattr(p, "dtype")):
-            like = "a torch tensor" if is_tensor(x) else "a NumPy array"
-            raise TypeError(f"{who}: {name} must be {like} like x, got {type(p).__name__}")
-        if p is not None and dtype_name(p.dtype) not in FLOATS:
-            raise TypeError(f"{who}: {name} must be {', '.join(FLOATS)}, got {dtype_name(p.dtype)}")
-        if p is not None and tuple(p.shape) != (c,):
-            raise ValueError(f"{who}: {name} must have shape {(c,)}, got {tuple(p.shape)}")
+        _running(who, x, c, name, p)
     if (running_mean is None) != (running_var is None):
         raise ValueError(f"{who}: running_mean and running_var go together, got one of them")
     if not training and running_mean is None:
@@ -277,6 +271,19 @@ def batch_norm(
     return y
 
 
+def _running(who: str, x: Array, c: int, name: str, p: Any) -> None:
+    """Raises unless `p`, if it is there, is floats of the library of `x`, one for each channel."""
+    if p is None:
+        return
+    if is_tensor(p) != is_tensor(x) or not hasattr(p, "dtype"):
+        like = "a torch tensor" if is_tensor(x) else "a NumPy array"
+        raise TypeError(f"{who}: {name} must be {like} like x, got {type(p).__name__}")
+    if dtype_name(p.dtype) not in FLOATS:
+        raise TypeError(f"{who}: {name} must be {', '.join(FLOATS)}, got {dtype_name(p.dtype)}")
+    if tuple(p.shape) != (c,):
+        raise ValueError(f"{who}: {name} must have shape {(c,)}, got {tuple(p.shape)}")
+
+
 def _moved(running: Any, seen: Any, known: Any, momentum: float) -> None:
     """Moves running statistics towards those of a batch, in place, where it knows them."""
     if is_tensor(seen):
@@ -304,7 +311,7 @@ def region_norm(x: Array, mask: Labels, weight: Weight = None, bias: Weight = No
     Raises
     ------
     TypeError, ValueError
-        If types or shapes do not fit.
+        If types or shapes do not fit, or a number of the mask is neither 0 nor 1.
 
     Notes
     -----
@@ -320,5 +327,8 @@ def region_norm(x: Array, mask: Labels, weight: Weight = None, bias: Weight = No
     if x.ndim != 4:
         raise ValueError(f"region_norm: x must have four axes [N, C, H, W], got shape {tuple(x.shape)}")
     affine = _affine("region_norm", x, (2, x.shape[1]), (-1,), weight, bias)
+    if hasattr(mask, "dtype") and dtype_name(mask.dtype) in INTEGERS:
+        # -1, which is no segment to `standardize`, is no region: as any other number, it is refused with its place
+        mask = xp.where(mask < 0, 2, mask)
     given = {"labels": mask, "num_segments": 2, "segment_affine": True}
     return standardize(x, *affine, dim=(0, 2, 3), eps=eps, **given)

@@ -85,8 +85,10 @@ def standardize(
 
     Notes
     -----
-    A constant segment gives exactly β, whatever its size. Two reads and one write of x, one read where a segment fits into a
-    cache. Bits do not depend on the number of threads. O(n).
+    A constant segment gives exactly β, whatever its size; without ``eps`` it is 0/0, NaN, as torch's. float64 data must have
+    squares that are float64 numbers: beyond 1e154 the variance is infinite, which gives β, and below 1e-154 it is 0, which
+    without ``eps`` gives infinities. Two reads and one write of x, one read where a segment fits into a cache. Bits do not
+    depend on the number of threads. O(n).
 
     Examples
     --------

@@ -287,4 +287,6 @@ impl<G: Segments, F: Spread<G::Numbers>> Kernel for Rows<'_, G, F, F::Kept> {
 }
 
 #[cfg(test)]
+mod by_place;
+#[cfg(test)]
 mod tests;

@@ -27,7 +27,11 @@ impl Moment {
             let (share, m2) = (b.w / w, self.m2 + b.m2);
             // means that are one: nothing moves, infinities neither
             if delta != 0.0 {
-                self.mean = if self.mean.is_finite() { self.mean + delta * share } else { self.mean + b.mean };
+                self.mean = match self.mean.is_finite() {
+                    true if delta.is_finite() => self.mean + delta * share,
+                    true => self.mean * (1.0 - share) + b.mean * share,
+                    false => self.mean + b.mean,
+                };
             }
             (self.w, self.m2) = (w, m2 + delta * delta * (self.w * share));
         }
@@ -39,7 +43,8 @@ impl Moment {
             return Moment::default();
         }
         let off = s1 / w;
-        let m2 = s2 - s1 * off;
+        // from squares that are no numbers, of finite ones, nothing is taken
+        let m2 = if off.is_finite() && !s2.is_finite() { s2 } else { s2 - s1 * off };
         // what rounding leaves below 0 is none
         Moment { w, mean: p + off, m2: if m2 < 0.0 { 0.0 } else { m2 } }
     }
@@ -63,7 +68,7 @@ fn sums<S: Simd, T: Store>(s: S, x: &[T], p: f64) -> [f64; 2] {
             acc[k] = [acc[k][0] + d, d.mul_add(d, acc[k][1])];
         }
     }
-    [0, 1].map(|i| hsum(acc[0][i] + acc[1][i]) + rest[i])
+    [hsum(acc[0][0] + acc[1][0]) + rest[0], hsum(acc[0][1] + acc[1][1]) + rest[1]]
 }
 
 /// The moments of neighbours: in one sweep about the first of them, which for float64 a second one about their mean sharpens.
@@ -72,13 +77,15 @@ pub fn moments<S: Simd, T: Store>(s: S, x: &[T]) -> Moment {
     let (p, w) = (x[0].to_f64(), x.len() as f64);
     let [s1, s2] = sums(s, x, p);
     let mut found = Moment::about(p, w, s1, s2);
-    if size_of::<T>() == 8 && found.mean.is_finite() {
+    if !found.mean.is_finite() {
+        // differences that are no numbers: of infinities the mean has the sum, of finite numbers it lies between them
+        let all = x.iter().all(|v| v.to_f64().is_finite());
+        found.mean = x.iter().map(|v| v.to_f64() / w).sum::<f64>();
+        found.m2 = if all { f64::INFINITY } else { f64::NAN };
+    } else if size_of::<T>() == 8 {
         let [e1, e2] = sums(s, x, found.mean);
-        found.m2 = (e2 - e1 * (e1 / w)).max(0.0);
-    }
-    if found.mean.is_nan() {
-        // infinities less infinities: the mean has the sum of them
-        found.mean = x.iter().map(|v| v.to_f64()).sum::<f64>() / w;
+        // squares that are no numbers have no sum either
+        found.m2 = if e2.is_finite() { (e2 - e1 * (e1 / w)).max(0.0) } else { e2 };
     }
     found
 }
@@ -119,20 +126,24 @@ impl Moments {
         pieces: Range<usize>,
     ) -> Result<()> {
         let mut room = places.room()?;
-        places.walk.each(pieces, |p| {
-            let x = &x[p.at..p.at + p.len];
-            let weight = places.weight(&p);
-            match (places.ids(&p, &mut room), weight) {
-                (Ids::None, _) => {}
-                (Ids::One(i), Weight::One(w)) if w > 0.0 => {
-                    let m = moments(s, x);
-                    self.found[i - self.first].merge(Moment { w: m.w * w, mean: m.mean, m2: m.m2 * w });
+        places.walk.each(
+            pieces,
+            #[inline(always)]
+            |p| {
+                let x = &x[p.at..p.at + p.len];
+                let weight = places.weight(&p);
+                match (places.ids(&p, &mut room), weight) {
+                    (Ids::None, _) => {}
+                    (Ids::One(i), Weight::One(w)) if w > 0.0 => {
+                        let m = moments(s, x);
+                        self.found[i - self.first].merge(Moment { w: m.w * w, mean: m.mean, m2: m.m2 * w });
+                    }
+                    (_, Weight::One(w)) if !(w > 0.0) => {}
+                    (Ids::Run(from), Weight::One(weight)) => self.row(from - self.first, weight, x),
+                    (ids, weight) => self.scatter(&ids, &weight, x),
                 }
-                (_, Weight::One(w)) if !(w > 0.0) => {}
-                (Ids::Run(from), Weight::One(weight)) => self.row(from - self.first, weight, x),
-                (ids, weight) => self.scatter(&ids, &weight, x),
-            }
-        });
+            },
+        );
         self.close();
         Ok(())
     }

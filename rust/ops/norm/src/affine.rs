@@ -106,6 +106,12 @@ impl Affine {
     }
 }
 
+/// What `f` gives of both vectors of a step; `map` of an array is a call of its own, without the instructions of the level.
+#[inline(always)]
+pub fn both<V>(f: impl Fn(usize) -> V) -> [V; 2] {
+    [f(0), f(1)]
+}
+
 /// Calls `f` with lanes of sixteen neighbours and their first, and with what is left.
 #[inline(always)]
 pub fn lanes(n: usize, mut f: impl FnMut(usize, usize)) {

@@ -4,7 +4,7 @@
 //! B = −(1 − α)rH/W and C = −(1 − α)r²A/(W − c); dx = rh + w(B + C(x − μ_b)), dγ = Σgz, dβ = Σg and
 //! dw = B(x − μ_b) + ½C(x − μ_b)² − D, where D = ½Cv. What comes in for W, μ_b and v_b is added to B, C and D.
 
-use crate::affine::{Affine, K, Numbers, lanes, load, store};
+use crate::affine::{Affine, K, Numbers, both, lanes, load, store};
 use crate::standardize::{Mode, Rule, beside};
 use base::simd::*;
 use base::store::Store;
@@ -110,88 +110,95 @@ impl<T: Store> Reduction<K> for Pull<'_, T> {
         let (mut ids, mut rooms) = (places.room()?, try_vec(3 * PIECE, 0.0)?);
         let (one, rooms) = rooms.split_at_mut(PIECE);
         let (zs, hs) = rooms.split_at_mut(PIECE);
-        places.walk.each(pieces, |p| {
-            let ids = places.ids(&p, &mut ids);
-            let (g, x) = (&self.g[p.at..p.at + p.len], &self.x[p.at..p.at + p.len]);
-            let zero = f64x8::splat(s, 0.0);
-            if let Ids::None = ids {
-                return;
-            }
-            if let Ids::One(id) = ids {
-                let Back { mu, r, .. } = backs[id - *first];
-                let mut acc = [[zero; 2]; 2];
-                let single = match self.gamma.get(places, &p, &ids, one) {
-                    Numbers::One(v) => Some(v),
-                    Numbers::Each(_) => None,
-                };
-                // γ and β are one, or one is absent or not asked for
-                if let Some(gamma) = single
-                    && (dbeta.is_empty() || matches!(self.beta.get(places, &p, &ids, zs), Numbers::One(_)))
-                {
+        places.walk.each(
+            pieces,
+            #[inline(always)]
+            |p| {
+                let ids = places.ids(&p, &mut ids);
+                let (g, x) = (&self.g[p.at..p.at + p.len], &self.x[p.at..p.at + p.len]);
+                let zero = f64x8::splat(s, 0.0);
+                if let Ids::None = ids {
+                    return;
+                }
+                if let Ids::One(id) = ids {
+                    let Back { mu, r, .. } = backs[id - *first];
+                    let mut acc = [[zero; 2]; 2];
+                    let single = match self.gamma.get(places, &p, &ids, one) {
+                        Numbers::One(v) => Some(v),
+                        Numbers::Each(_) => None,
+                    };
+                    // γ and β are one, or one is absent or not asked for
+                    if let Some(gamma) = single
+                        && (dbeta.is_empty() || matches!(self.beta.get(places, &p, &ids, zs), Numbers::One(_)))
+                    {
+                        lanes(
+                            p.len,
+                            #[inline(always)]
+                            |at, n| {
+                                let (g, x) = (load(s, g, at, n), load(s, x, at, n));
+                                for k in 0..2 {
+                                    acc[k] = [acc[k][0] + g[k], g[k].mul_add(x[k] - mu, acc[k][1])];
+                                }
+                            },
+                        );
+                        let [sum, along] = both(
+                            #[inline(always)]
+                            |i| hsum(acc[0][i] + acc[1][i]),
+                        );
+                        let along = along * r;
+                        let to = &mut sums[id - *first];
+                        *to = [to[0] + gamma * sum, to[1] + gamma * along];
+                        self.gamma.send_one(&p, id, dgamma, along);
+                        self.beta.send_one(&p, id, dbeta, sum);
+                        return;
+                    }
+                    let gamma = self.gamma.all(places, &p, &ids, one);
                     lanes(
                         p.len,
                         #[inline(always)]
                         |at, n| {
-                            let (g, x) = (load(s, g, at, n), load(s, x, at, n));
+                            let (g, x, a) = (load(s, g, at, n), load(s, x, at, n), load(s, gamma, at, n));
+                            let mut gz = [zero; 2];
                             for k in 0..2 {
-                                acc[k] = [acc[k][0] + g[k], g[k].mul_add(x[k] - mu, acc[k][1])];
+                                let h = g[k] * a[k];
+                                let z = (x[k] - mu) * r;
+                                gz[k] = g[k] * z;
+                                acc[k] = [acc[k][0] + h, h.mul_add(z, acc[k][1])];
                             }
+                            store(s, gz, zs, at, n);
+                            store(s, g, hs, at, n);
                         },
                     );
-                    let [sum, along] = [0, 1].map(|i| hsum(acc[0][i] + acc[1][i]));
-                    let along = along * r;
                     let to = &mut sums[id - *first];
-                    *to = [to[0] + gamma * sum, to[1] + gamma * along];
-                    self.gamma.send_one(&p, id, dgamma, along);
-                    self.beta.send_one(&p, id, dbeta, sum);
+                    *to = [to[0] + hsum(acc[0][0] + acc[1][0]), to[1] + hsum(acc[0][1] + acc[1][1])];
+                    self.gamma.send(places, &p, &ids, dgamma, &zs[..p.len]);
+                    self.beta.send(places, &p, &ids, dbeta, &hs[..p.len]);
                     return;
                 }
                 let gamma = self.gamma.all(places, &p, &ids, one);
-                lanes(
-                    p.len,
-                    #[inline(always)]
-                    |at, n| {
-                        let (g, x, a) = (load(s, g, at, n), load(s, x, at, n), load(s, gamma, at, n));
-                        let mut gz = [zero; 2];
-                        for k in 0..2 {
-                            let h = g[k] * a[k];
-                            let z = (x[k] - mu) * r;
-                            gz[k] = g[k] * z;
-                            acc[k] = [acc[k][0] + h, h.mul_add(z, acc[k][1])];
-                        }
-                        store(s, gz, zs, at, n);
-                        store(s, g, hs, at, n);
-                    },
-                );
-                let to = &mut sums[id - *first];
-                *to = [to[0] + hsum(acc[0][0] + acc[1][0]), to[1] + hsum(acc[0][1] + acc[1][1])];
+                if let Ids::Run(from) = ids {
+                    let from = from - *first;
+                    for (i, (back, to)) in backs[from..].iter().zip(&mut sums[from..]).take(p.len).enumerate() {
+                        let g = g[i].to_f64();
+                        let z = (x[i].to_f64() - back.mu) * back.r;
+                        (zs[i], hs[i]) = (g * z, g);
+                        *to = [to[0] + g * gamma[i], to[1] + g * gamma[i] * z];
+                    }
+                } else {
+                    for i in 0..p.len {
+                        (zs[i], hs[i]) = (0.0, 0.0);
+                        let Some(id) = ids.at(i) else { continue };
+                        let (g, back) = (g[i].to_f64(), &backs[id - *first]);
+                        let z = (x[i].to_f64() - back.mu) * back.r;
+                        (zs[i], hs[i]) = (g * z, g);
+                        let to = &mut sums[id - *first];
+                        *to = [to[0] + g * gamma[i], to[1] + g * gamma[i] * z];
+                    }
+                }
                 self.gamma.send(places, &p, &ids, dgamma, &zs[..p.len]);
                 self.beta.send(places, &p, &ids, dbeta, &hs[..p.len]);
-                return;
-            }
-            let gamma = self.gamma.all(places, &p, &ids, one);
-            if let Ids::Run(from) = ids {
-                let from = from - *first;
-                for (i, (back, to)) in backs[from..].iter().zip(&mut sums[from..]).take(p.len).enumerate() {
-                    let g = g[i].to_f64();
-                    let z = (x[i].to_f64() - back.mu) * back.r;
-                    (zs[i], hs[i]) = (g * z, g);
-                    *to = [to[0] + g * gamma[i], to[1] + g * gamma[i] * z];
-                }
-            } else {
-                for i in 0..p.len {
-                    (zs[i], hs[i]) = (0.0, 0.0);
-                    let Some(id) = ids.at(i) else { continue };
-                    let (g, back) = (g[i].to_f64(), &backs[id - *first]);
-                    let z = (x[i].to_f64() - back.mu) * back.r;
-                    (zs[i], hs[i]) = (g * z, g);
-                    let to = &mut sums[id - *first];
-                    *to = [to[0] + g * gamma[i], to[1] + g * gamma[i] * z];
-                }
-            }
-            self.gamma.send(places, &p, &ids, dgamma, &zs[..p.len]);
-            self.beta.send(places, &p, &ids, dbeta, &hs[..p.len]);
-        });
+            },
+        );
         Ok(())
     }
     fn merge(&self, into: &mut Table, later: &Table) {
@@ -218,60 +225,88 @@ impl<T: Store> Reduction<K> for Pull<'_, T> {
         let (scale, rooms) = rooms.split_at_mut(PIECE);
         let (mean, rooms) = rooms.split_at_mut(PIECE);
         let (bs, cs) = rooms.split_at_mut(PIECE);
-        places.walk.each(pieces, |p| {
-            let ids = places.ids(&p, &mut ids);
-            let (g, x) = (&self.g[p.at..p.at + p.len], &self.x[p.at..p.at + p.len]);
-            let dx = dx.part(&p);
-            let weight = places.weight(&p);
-            if let Ids::None = ids {
-                return dx.fill(T::default());
-            }
-            if let (Ids::One(id), Weight::One(w)) = (&ids, &weight) {
-                let Back { r, mean, b, c, .. } = table.backs[id - table.first];
-                let (b, c) = (f64x8::splat(s, w * b), f64x8::splat(s, w * c));
-                if let Numbers::One(a) = self.gamma.get(places, &p, &ids, one) {
-                    let a = a * r;
+        places.walk.each(
+            pieces,
+            #[inline(always)]
+            |p| {
+                let ids = places.ids(&p, &mut ids);
+                let (g, x) = (&self.g[p.at..p.at + p.len], &self.x[p.at..p.at + p.len]);
+                let dx = dx.part(&p);
+                let weight = places.weight(&p);
+                if let Ids::None = ids {
+                    return dx.fill(T::default());
+                }
+                if let (Ids::One(id), Weight::One(w)) = (&ids, &weight) {
+                    let Back { r, mean, b, c, .. } = table.backs[id - table.first];
+                    let (b, c) = (f64x8::splat(s, w * b), f64x8::splat(s, w * c));
+                    if let Numbers::One(a) = self.gamma.get(places, &p, &ids, one) {
+                        let a = a * r;
+                        lanes(
+                            p.len,
+                            #[inline(always)]
+                            |at, n| {
+                                let (g, x) = (load(s, g, at, n), load(s, x, at, n));
+                                store(
+                                    s,
+                                    both(
+                                        #[inline(always)]
+                                        |k| (g[k] * a) + (x[k] - mean).mul_add(c, b),
+                                    ),
+                                    dx,
+                                    at,
+                                    n,
+                                );
+                            },
+                        );
+                        return;
+                    }
+                    let gamma = self.gamma.all(places, &p, &ids, one);
                     lanes(
                         p.len,
                         #[inline(always)]
                         |at, n| {
-                            let (g, x) = (load(s, g, at, n), load(s, x, at, n));
-                            store(s, [0, 1].map(|k| (g[k] * a) + (x[k] - mean).mul_add(c, b)), dx, at, n);
+                            let (g, x, a) = (load(s, g, at, n), load(s, x, at, n), load(s, gamma, at, n));
+                            let v = both(
+                                #[inline(always)]
+                                |k| (g[k] * a[k]).mul_add(f64x8::splat(s, r), (x[k] - mean).mul_add(c, b)),
+                            );
+                            store(s, v, dx, at, n);
                         },
                     );
                     return;
                 }
                 let gamma = self.gamma.all(places, &p, &ids, one);
+                for i in 0..p.len {
+                    let back = ids.at(i).map_or(Back::default(), |id| table.backs[id - table.first]);
+                    let w = weight.at(i);
+                    (scale[i], mean[i], bs[i], cs[i]) = (gamma[i] * back.r, back.mean, w * back.b, w * back.c);
+                }
                 lanes(
                     p.len,
                     #[inline(always)]
                     |at, n| {
-                        let (g, x, a) = (load(s, g, at, n), load(s, x, at, n), load(s, gamma, at, n));
-                        let v = [0, 1].map(|k| (g[k] * a[k]).mul_add(f64x8::splat(s, r), (x[k] - mean).mul_add(c, b)));
-                        store(s, v, dx, at, n);
+                        let (g, x, a) = (load(s, g, at, n), load(s, x, at, n), load(s, scale, at, n));
+                        let (m, b, c) = (load(s, mean, at, n), load(s, bs, at, n), load(s, cs, at, n));
+                        store(
+                            s,
+                            both(
+                                #[inline(always)]
+                                |k| g[k].mul_add(a[k], (x[k] - m[k]).mul_add(c[k], b[k])),
+                            ),
+                            dx,
+                            at,
+                            n,
+                        );
                     },
                 );
-                return;
-            }
-            let gamma = self.gamma.all(places, &p, &ids, one);
-            for i in 0..p.len {
-                let back = ids.at(i).map_or(Back::default(), |id| table.backs[id - table.first]);
-                let w = weight.at(i);
-                (scale[i], mean[i], bs[i], cs[i]) = (gamma[i] * back.r, back.mean, w * back.b, w * back.c);
-            }
-            lanes(
-                p.len,
-                #[inline(always)]
-                |at, n| {
-                    let (g, x, a) = (load(s, g, at, n), load(s, x, at, n), load(s, scale, at, n));
-                    let (m, b, c) = (load(s, mean, at, n), load(s, bs, at, n), load(s, cs, at, n));
-                    store(s, [0, 1].map(|k| g[k].mul_add(a[k], (x[k] - m[k]).mul_add(c[k], b[k]))), dx, at, n);
-                },
-            );
-            if let Ids::Each(_) = ids {
-                dx.iter_mut().enumerate().filter(|(i, _)| ids.at(*i).is_none()).for_each(|(_, d)| *d = T::default());
-            }
-        });
+                if let Ids::Each(_) = ids {
+                    dx.iter_mut()
+                        .enumerate()
+                        .filter(|(i, _)| ids.at(*i).is_none())
+                        .for_each(|(_, d)| *d = T::default());
+                }
+            },
+        );
         Ok(())
     }
 }
@@ -295,14 +330,18 @@ impl<T: Store> Reduction<K> for Weighed<'_, T> {
     #[inline(always)]
     fn gather<S: Simd>(&self, _: S, table: &mut Vec<f64>, pieces: Range<usize>) -> Result<()> {
         let mut room = self.places.room()?;
-        self.places.walk.each(pieces, |p| {
-            let ids = self.places.ids(&p, &mut room);
-            let of = |id: usize| {
-                let Back { mean, b, c, d, .. } = self.backs[id];
-                [mean, b, c, d]
-            };
-            moments::send_weights(self.places, &p, &ids, self.x, of, table);
-        });
+        self.places.walk.each(
+            pieces,
+            #[inline(always)]
+            |p| {
+                let ids = self.places.ids(&p, &mut room);
+                let of = |id: usize| {
+                    let Back { mean, b, c, d, .. } = self.backs[id];
+                    [mean, b, c, d]
+                };
+                moments::send_weights(self.places, &p, &ids, self.x, of, table);
+            },
+        );
         Ok(())
     }
     fn merge(&self, into: &mut Vec<f64>, later: &Vec<f64>) {

@@ -4,7 +4,7 @@
 //! μ = 0 and v = Σwx²/W; completed (Jiang et al., 2023), v = (Σx² + (Σx)²)/(d + 1); centred alone, r = 1. Statistics may be mixed
 //! with given ones, μ = αμ₀ + (1 − α)μ_b and so v.
 
-use crate::affine::{Affine, K, Numbers, lanes, load, store};
+use crate::affine::{Affine, K, Numbers, both, lanes, load, store};
 use base::simd::*;
 use base::store::Store;
 use base::{Error, Result, Scalar, Tensor, by_float, try_vec};
@@ -124,67 +124,101 @@ impl<T: Store> Reduction<K> for Forward<'_, T> {
         let (one, rooms) = rooms.split_at_mut(PIECE);
         let (two, rooms) = rooms.split_at_mut(PIECE);
         let (mus, rs) = rooms.split_at_mut(PIECE);
-        places.walk.each(pieces, |p| {
-            let ids = places.ids(&p, &mut ids);
-            let (x, y) = (&self.x[p.at..p.at + p.len], self.y.part(&p));
-            let unit = |id: usize| table.units[id - table.first];
-            if matches!(ids, Ids::None) {
-                return y.fill(T::default());
-            }
-            let Ids::One(id) = ids else {
+        places.walk.each(
+            pieces,
+            #[inline(always)]
+            |p| {
+                let ids = places.ids(&p, &mut ids);
+                let (x, y) = (&self.x[p.at..p.at + p.len], self.y.part(&p));
+                let unit = |id: usize| table.units[id - table.first];
+                if matches!(ids, Ids::None) {
+                    return y.fill(T::default());
+                }
+                let Ids::One(id) = ids else {
+                    let (gamma, beta) = (self.gamma.all(places, &p, &ids, one), self.beta.all(places, &p, &ids, two));
+                    match ids {
+                        Ids::Run(from) => {
+                            for (i, [mu, r]) in table.units[from - table.first..][..p.len].iter().enumerate() {
+                                (mus[i], rs[i]) = (*mu, *r);
+                            }
+                        }
+                        _ => {
+                            for i in 0..p.len {
+                                [mus[i], rs[i]] = ids.at(i).map_or([0.0; 2], unit);
+                            }
+                        }
+                    }
+                    lanes(
+                        p.len,
+                        #[inline(always)]
+                        |at, n| {
+                            let (x, mu, r) = (load(s, x, at, n), load(s, mus, at, n), load(s, rs, at, n));
+                            let (a, b) = (load(s, gamma, at, n), load(s, beta, at, n));
+                            store(
+                                s,
+                                both(
+                                    #[inline(always)]
+                                    |k| ((x[k] - mu[k]) * r[k]).mul_add(a[k], b[k]),
+                                ),
+                                y,
+                                at,
+                                n,
+                            );
+                        },
+                    );
+                    if let Ids::Each(_) = ids {
+                        y.iter_mut()
+                            .enumerate()
+                            .filter(|(i, _)| ids.at(*i).is_none())
+                            .for_each(|(_, y)| *y = T::default());
+                    }
+                    return;
+                };
+                let [mu, r] = unit(id);
+                if let (Numbers::One(a), Numbers::One(b)) =
+                    (self.gamma.get(places, &p, &ids, one), self.beta.get(places, &p, &ids, two))
+                {
+                    let a = a * r;
+                    lanes(
+                        p.len,
+                        #[inline(always)]
+                        |at, n| {
+                            let x = load(s, x, at, n);
+                            let (a, b) = (f64x8::splat(s, a), f64x8::splat(s, b));
+                            store(
+                                s,
+                                both(
+                                    #[inline(always)]
+                                    |k| (x[k] - mu).mul_add(a, b),
+                                ),
+                                y,
+                                at,
+                                n,
+                            );
+                        },
+                    );
+                    return;
+                }
                 let (gamma, beta) = (self.gamma.all(places, &p, &ids, one), self.beta.all(places, &p, &ids, two));
-                match ids {
-                    Ids::Run(from) => {
-                        for (i, [mu, r]) in table.units[from - table.first..][..p.len].iter().enumerate() {
-                            (mus[i], rs[i]) = (*mu, *r);
-                        }
-                    }
-                    _ => {
-                        for i in 0..p.len {
-                            [mus[i], rs[i]] = ids.at(i).map_or([0.0; 2], unit);
-                        }
-                    }
-                }
                 lanes(
                     p.len,
                     #[inline(always)]
                     |at, n| {
-                        let (x, mu, r) = (load(s, x, at, n), load(s, mus, at, n), load(s, rs, at, n));
-                        let (a, b) = (load(s, gamma, at, n), load(s, beta, at, n));
-                        store(s, [0, 1].map(|k| ((x[k] - mu[k]) * r[k]).mul_add(a[k], b[k])), y, at, n);
+                        let (x, a, b) = (load(s, x, at, n), load(s, gamma, at, n), load(s, beta, at, n));
+                        store(
+                            s,
+                            both(
+                                #[inline(always)]
+                                |k| ((x[k] - mu) * r).mul_add(a[k], b[k]),
+                            ),
+                            y,
+                            at,
+                            n,
+                        );
                     },
                 );
-                if let Ids::Each(_) = ids {
-                    y.iter_mut().enumerate().filter(|(i, _)| ids.at(*i).is_none()).for_each(|(_, y)| *y = T::default());
-                }
-                return;
-            };
-            let [mu, r] = unit(id);
-            if let (Numbers::One(a), Numbers::One(b)) =
-                (self.gamma.get(places, &p, &ids, one), self.beta.get(places, &p, &ids, two))
-            {
-                let a = a * r;
-                lanes(
-                    p.len,
-                    #[inline(always)]
-                    |at, n| {
-                        let x = load(s, x, at, n);
-                        let (a, b) = (f64x8::splat(s, a), f64x8::splat(s, b));
-                        store(s, [0, 1].map(|k| (x[k] - mu).mul_add(a, b)), y, at, n);
-                    },
-                );
-                return;
-            }
-            let (gamma, beta) = (self.gamma.all(places, &p, &ids, one), self.beta.all(places, &p, &ids, two));
-            lanes(
-                p.len,
-                #[inline(always)]
-                |at, n| {
-                    let (x, a, b) = (load(s, x, at, n), load(s, gamma, at, n), load(s, beta, at, n));
-                    store(s, [0, 1].map(|k| ((x[k] - mu) * r).mul_add(a[k], b[k])), y, at, n);
-                },
-            );
-        });
+            },
+        );
         Ok(())
     }
 }

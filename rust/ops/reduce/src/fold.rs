@@ -41,25 +41,29 @@ impl<T: Copy + Sync, F: Fold<T>> Reduction<OWN> for Folded<'_, T, F> {
     #[inline(always)]
     fn gather<S: Simd>(&self, s: S, Table(first, accs): &mut Self::Table, pieces: Range<usize>) -> Result<()> {
         let mut room = self.places.room()?;
-        self.places.walk.each(pieces, |p| {
-            let x = &self.x[p.at..p.at + p.len];
-            match (self.places.ids(&p, &mut room), self.places.weight(&p)) {
-                (Ids::None, _) => {}
-                (Ids::One(id), Weight::One(w)) => F::row(s, &mut accs[id - *first], x, w, p.at),
-                (Ids::Run(from), Weight::One(w)) => {
-                    for (i, (acc, x)) in accs[from - *first..].iter_mut().zip(x).enumerate() {
-                        F::push(acc, *x, w, p.at + i);
+        self.places.walk.each(
+            pieces,
+            #[inline(always)]
+            |p| {
+                let x = &self.x[p.at..p.at + p.len];
+                match (self.places.ids(&p, &mut room), self.places.weight(&p)) {
+                    (Ids::None, _) => {}
+                    (Ids::One(id), Weight::One(w)) => F::row(s, &mut accs[id - *first], x, w, p.at),
+                    (Ids::Run(from), Weight::One(w)) => {
+                        for (i, (acc, x)) in accs[from - *first..].iter_mut().zip(x).enumerate() {
+                            F::push(acc, *x, w, p.at + i);
+                        }
                     }
-                }
-                (ids, weight) => {
-                    for (i, x) in x.iter().enumerate() {
-                        if let Some(id) = ids.at(i) {
-                            F::push(&mut accs[id - *first], *x, weight.at(i), p.at + i);
+                    (ids, weight) => {
+                        for (i, x) in x.iter().enumerate() {
+                            if let Some(id) = ids.at(i) {
+                                F::push(&mut accs[id - *first], *x, weight.at(i), p.at + i);
+                            }
                         }
                     }
                 }
-            }
-        });
+            },
+        );
         Ok(())
     }
     fn merge(&self, into: &mut Self::Table, later: &Self::Table) {
@@ -214,13 +218,28 @@ pub fn sum(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     let places = places(t, s, Some(&t[2]))?;
     t[3].expect("y", places.len)?;
     by_float!(t[0], T => {
-        let found = run::<T, Sum>(&places, t[0].slice()?)?;
-        for (y, [sum, error]) in t[3].slice_mut::<T>()?.iter_mut().zip(found) {
+        let (x, y) = (t[0].slice::<T>()?, t[3].slice_mut::<T>()?);
+        let found = run::<T, Sum>(&places, x)?;
+        for (y, [sum, error]) in y.iter_mut().zip(&found) {
             *y = T::from_f64(sum + error);
+        }
+        if size_of::<T>() == 8 && found.iter().any(|[sum, _]| !sum.is_finite()) {
+            // numbers may leave the range on the way to a sum that lies in it: once more, far below its end
+            let mut less = try_vec(x.len(), 0.0)?;
+            less.iter_mut().zip(x).for_each(|(l, x)| *l = x.to_f64() * FAR.recip());
+            let again = run::<f64, Sum>(&places, &less)?;
+            for ((y, [sum, error]), first) in y.iter_mut().zip(again).zip(found) {
+                if !first[0].is_finite() {
+                    *y = T::from_f64((sum + error) * FAR);
+                }
+            }
         }
         Ok(())
     })
 }
+
+/// More than there are numbers in any array.
+const FAR: f64 = (1u128 << 64) as f64;
 
 macro_rules! by_order { ($t:expr, $T:ident => $body:expr) => {
     match $t.dtype() {
@@ -323,15 +342,19 @@ impl<T: Store> Reduction<OWN> for Softmax<'_, T> {
     #[inline(always)]
     fn gather<S: Simd>(&self, _: S, (): &mut (), pieces: Range<usize>) -> Result<()> {
         let mut room = self.places.room()?;
-        self.places.walk.each(pieces, |p| {
-            let ids = self.places.ids(&p, &mut room);
-            let dx = self.dx.part(&p);
-            for (i, (d, x)) in dx.iter_mut().zip(&self.x[p.at..]).enumerate() {
-                *d = ids
-                    .at(i)
-                    .map_or(T::default(), |id| T::from_f64(self.g[id].to_f64() * (x.to_f64() - self.total[id]).exp()));
-            }
-        });
+        self.places.walk.each(
+            pieces,
+            #[inline(always)]
+            |p| {
+                let ids = self.places.ids(&p, &mut room);
+                let dx = self.dx.part(&p);
+                for (i, (d, x)) in dx.iter_mut().zip(&self.x[p.at..]).enumerate() {
+                    *d = ids.at(i).map_or(T::default(), |id| {
+                        T::from_f64(self.g[id].to_f64() * (x.to_f64() - self.total[id]).exp())
+                    });
+                }
+            },
+        );
         Ok(())
     }
     fn merge(&self, (): &mut (), (): &()) {}

@@ -66,33 +66,37 @@ impl<T: Store> Reduction<OWN> for Pull<'_, T> {
     #[inline(always)]
     fn gather<S: Simd>(&self, _: S, table: &mut Vec<f64>, pieces: Range<usize>) -> Result<()> {
         let mut room = self.places.room()?;
-        self.places.walk.each(pieces, |p| {
-            let (ids, weight) = (self.places.ids(&p, &mut room), self.places.weight(&p));
-            if let Some(dx) = &self.dx {
-                let (dx, x) = (dx.part(&p), &self.x[p.at..p.at + p.len]);
-                let pull = |back: Back, w: f64, x: T| T::from_f64(w * (back.b + back.c * (x.to_f64() - back.mean)));
-                match (&ids, &weight) {
-                    (Ids::None, _) => dx.fill(T::default()),
-                    (Ids::One(id), Weight::One(w)) => {
-                        let back = self.backs[*id];
-                        dx.iter_mut().zip(x).for_each(|(d, x)| *d = pull(back, *w, *x));
-                    }
-                    _ => {
-                        for (i, (d, x)) in dx.iter_mut().zip(x).enumerate() {
-                            *d = ids.at(i).map_or(T::default(), |id| pull(self.backs[id], weight.at(i), *x));
+        self.places.walk.each(
+            pieces,
+            #[inline(always)]
+            |p| {
+                let (ids, weight) = (self.places.ids(&p, &mut room), self.places.weight(&p));
+                if let Some(dx) = &self.dx {
+                    let (dx, x) = (dx.part(&p), &self.x[p.at..p.at + p.len]);
+                    let pull = |back: Back, w: f64, x: T| T::from_f64(w * (back.b + back.c * (x.to_f64() - back.mean)));
+                    match (&ids, &weight) {
+                        (Ids::None, _) => dx.fill(T::default()),
+                        (Ids::One(id), Weight::One(w)) => {
+                            let back = self.backs[*id];
+                            dx.iter_mut().zip(x).for_each(|(d, x)| *d = pull(back, *w, *x));
+                        }
+                        _ => {
+                            for (i, (d, x)) in dx.iter_mut().zip(x).enumerate() {
+                                *d = ids.at(i).map_or(T::default(), |id| pull(self.backs[id], weight.at(i), *x));
+                            }
                         }
                     }
                 }
-            }
-            if self.size == 0 {
-                return;
-            }
-            let of = |id: usize| {
-                let Back { mean, b, c, d } = self.backs[id];
-                [mean, b, c, d]
-            };
-            moments::send_weights(self.places, &p, &ids, self.x, of, table);
-        });
+                if self.size == 0 {
+                    return;
+                }
+                let of = |id: usize| {
+                    let Back { mean, b, c, d } = self.backs[id];
+                    [mean, b, c, d]
+                };
+                moments::send_weights(self.places, &p, &ids, self.x, of, table);
+            },
+        );
         Ok(())
     }
     fn merge(&self, into: &mut Vec<f64>, later: &Vec<f64>) {

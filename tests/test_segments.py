@@ -29,8 +29,12 @@ EMPTY = {"sum": 0, "count": 0, "min": math.inf, "max": -math.inf, "logsumexp": -
 @pytest.mark.parametrize("dim", [None, 0, 1, (0, 2), (1, 2), -1])
 def test_axes(op, dim):
     np.testing.assert_allclose(reduce.segment_reduce(X, op, dim=dim), PLAIN[op](X, dim), rtol=1e-13)
-    tensor = reduce.segment_reduce(torch.from_numpy(X), op, dim=dim)
-    assert (tensor.numpy() == reduce.segment_reduce(X, op, dim=dim)).all()
+    tensor, array = (
+        reduce.segment_reduce(torch.from_numpy(X), op, dim=dim).numpy(),
+        reduce.segment_reduce(X, op, dim=dim),
+    )
+    # torch's root of float64 is not the nearest number on every processor
+    assert (tensor == array).all() if op != "std" else (abs(tensor - array) <= np.spacing(array)).all()
 
 
 @pytest.mark.parametrize("op", PLAIN)

@@ -129,8 +129,8 @@ def mobius_matvec(m: Array, x: Array, c: Any = 1.0, eps: float | str = 0.0, *, d
 
     Notes
     -----
-    The product itself is NumPy's or torch's, in float64: of smaller types it is rounded once, as the maps before and after
-    it are. Ganea et al. (2018), lemma 6.
+    The product itself is NumPy's or torch's, in float64 as all else: smaller types are rounded once. Ganea et al. (2018),
+    lemma 6.
     """
     if getattr(m, "dtype", None) != x.dtype:
         raise TypeError(f"mobius_matvec: m is {getattr(m, 'dtype', type(m).__name__)}, x is {x.dtype}")
@@ -138,7 +138,7 @@ def mobius_matvec(m: Array, x: Array, c: Any = 1.0, eps: float | str = 0.0, *, d
         raise ValueError(f"mobius_matvec: m needs two axes at least, got shape {tuple(m.shape)}")
     if m.ndim > 2 and dim not in (-1, x.ndim - 1):
         raise ValueError(f"mobius_matvec: a batch of matrices goes with dim=-1, got {dim}")
-    v, w = wide(logmap0(x, c, dim=dim)), wide(m)
+    v, w = logmap0(wide(x), c, dim=dim), wide(m)
     if dim != -1:
         v = _move(v, dim, -1)
     if v.shape[-1] != m.shape[-1]:
@@ -146,7 +146,8 @@ def mobius_matvec(m: Array, x: Array, c: Any = 1.0, eps: float | str = 0.0, *, d
     y = v @ w.swapaxes(0, 1) if m.ndim == 2 else (w @ v[..., None])[..., 0]
     if dim != -1:
         y = _move(y, -1, dim)
-    return expmap0(rounded(y, x), c, eps, dim=dim)
+    y = expmap0(y, c, eps, dim=dim)
+    return y if x.dtype.itemsize == 8 else project(rounded(y, x), c, eps, dim=dim)
 
 
 def mobius_fn_apply(

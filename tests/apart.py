@@ -19,6 +19,7 @@ APART = {
     "embed.hash_lookup",
     "norm.as_affine",
     "norm.fold",
+    "norm.running_rms_norm",
     "graph.adjacency",
     "graph.cn_pool",
     "graph.common_neighbor_ids",

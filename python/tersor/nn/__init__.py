@@ -38,6 +38,7 @@ from tersor.nn.product import ProductSpace
 from tersor.nn.quant import QuantLinear
 from tersor.nn.quant_conv import QuantConv2d
 from tersor.nn.residual import PoincareResidual, tangent_add
+from tersor.nn.running_norm import PowerNorm, UnifiedNorm
 from tersor.nn.shrink import Shrinking, shrink
 from tersor.nn.sparse import SparseConv1x1, SparseLinear
 from tersor.nn.subspace import Subspace
@@ -75,6 +76,7 @@ __all__ = [
     "PoincareMLR",
     "PoincareReLU",
     "PoincareResidual",
+    "PowerNorm",
     "ProductSpace",
     "ProgressiveShrink",
     "Propagate",
@@ -89,6 +91,7 @@ __all__ = [
     "Subspace",
     "TopKFFN",
     "UnifiedEmbedding",
+    "UnifiedNorm",
     "UniformDisk",
     "WrappedNormal",
     "attention",

@@ -9,6 +9,7 @@ from tersor.norm.residual import add_norm
 from tersor.norm.rms import _rms_norm as _rms_norm
 from tersor.norm.rms import _rms_norm_bwd as _rms_norm_bwd
 from tersor.norm.rms import rms_norm
+from tersor.norm.running import running_rms_norm
 from tersor.norm.standard import standardize
 from tersor.norm.weights import weight_standardize
 
@@ -24,6 +25,7 @@ __all__ = [
     "layer_norm",
     "region_norm",
     "rms_norm",
+    "running_rms_norm",
     "standardize",
     "weight_standardize",
 ]

@@ -13,7 +13,7 @@ class Divided(torch.autograd.Function):
     """x/√(ψ + ε) γ + β."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         x: Tensor,
         psi: Tensor,
         weight: Tensor | None,
@@ -41,8 +41,8 @@ class Divided(torch.autograd.Function):
         ctx.gz, ctx.eps, ctx.at, ctx.wide = gz, eps, at, getattr(torch, kind)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, psi, weight, *sent = ctx.saved_tensors
         carry, share, ratio = (n if s is None else s for n, s in zip(ctx.numbers, sent, strict=True))
         wide, shape = ctx.wide, _along(x, ctx.at)

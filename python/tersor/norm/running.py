@@ -96,7 +96,7 @@ def running_rms_norm(
         sent = _sent(who, c, carry, share, ratio)
         from tersor.norm._running_torch import Divided
 
-        return Divided.apply(x, psi.detach(), weight, bias, *sent, gz, eps, at, kind)  # type: ignore[no-untyped-call]
+        return Divided.apply(x, psi.detach(), weight, bias, *sent, gz, eps, at, kind)
     if carry is not None or gz is not None or not (isinstance(share, float) and isinstance(ratio, float)):
         raise TypeError(f"{who}: carry, gz and numbers in arrays are for gradients, which NumPy has none of")
     root = np.sqrt(psi.astype(np.float64) + eps).astype(kind).reshape(shape)

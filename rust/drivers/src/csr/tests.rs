@@ -1,5 +1,7 @@
 //! Sparse matrices against chains written out, bit for bit, and against their error bounds.
 
+mod matmul;
+
 use super::*;
 use crate::csr::spmm::{Panel, Real, Start};
 use base::lane::Lane;

@@ -54,6 +54,20 @@ def test_gaps_keep_their_digits_through_depth(kind, s):
     assert abs(ntk(1 - gap, 8, kind, gap=gap, which="nngp")[0] - sigma) < 1e-14
 
 
+@pytest.mark.parametrize("kind", ["erf", "sine", "poly2", "poly3", "poly5", "poly9"])
+@pytest.mark.parametrize("rho", [1e-200, -1e-20, 1e-9, 0.01, 0.3, 0.9])
+def test_small_correlations_keep_theirs(kind, rho):
+    """Odd activations and all without a mean lose what two inputs share, layer after layer, and never all of it."""
+    sigma = theta = mp.mpf(rho)
+    for _ in range(60):
+        slope = mp.diff(TEXTBOOK[kind], sigma, h=mp.mpf(10) ** -25 * abs(sigma))
+        sigma = TEXTBOOK[kind](sigma)
+        theta = sigma + theta * slope
+    found = np.array([rho])
+    assert abs(ntk(found, 60, kind)[0] - theta) < 3e-13 * abs(theta)
+    assert abs(ntk(found, 60, kind, which="nngp")[0] - sigma) < 3e-13 * abs(sigma)
+
+
 def test_a_wide_layer_computes_it():
     x = np.random.default_rng(0).standard_normal((2, 5))
     x /= np.linalg.norm(x, axis=1, keepdims=True)

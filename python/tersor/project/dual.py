@@ -1,5 +1,5 @@
-"""Kernels of infinitely wide layers. The one rule: what goes from layer to layer is the gap 1 - ρ, since ρ itself has lost the
-digits that deep layers need.
+"""Kernels of infinitely wide layers. The one rule: what goes from layer to layer is ρ and the gap 1 - ρ, since near 1 the one
+and near 0 the other has lost the digits that deep layers need.
 """
 
 from __future__ import annotations
@@ -38,7 +38,12 @@ def _horner(coefficients: Sequence[float], x: Array) -> Array:
     return total
 
 
-def _relu(xp: Any, s: Array) -> tuple[Array, Array]:
+#: ρ and 1 - ρ
+Pair = tuple[Array, Array]
+
+
+def _relu(xp: Any, pair: Pair) -> tuple[Pair, Array]:
+    s = pair[1]
     inside = (s > 0) & (s < 2)  # at the ends the angle has no derivative, and what is made of it has
     u = xp.where(inside, s, 1.0)
     t = 2 * xp.arcsin(xp.sqrt(u / 2))
@@ -46,37 +51,42 @@ def _relu(xp: Any, s: Array) -> tuple[Array, Array]:
     rest = xp.where(t < 0.3, small * small * small * _horner(_SMALL, small * small), t - xp.sin(t))
     # what is neither inside nor beyond is no number, and stays
     gap = xp.where(inside, (u * (_PI - t) + rest) / _PI, xp.where(s >= 2, 1.0, s))
-    return gap, xp.where(inside, (_PI - t) / _PI, xp.where(s <= 0, 1.0, xp.where(s >= 2, 0.0, s)))
+    # of all correlations it makes such as are far from 0
+    return (1 - gap, gap), xp.where(inside, (_PI - t) / _PI, xp.where(s <= 0, 1.0, xp.where(s >= 2, 0.0, s)))
 
 
-def _erf(xp: Any, s: Array) -> tuple[Array, Array]:
-    a, b = 2 / 3, 2 / 3 * (1 - s)
+def _erf(xp: Any, pair: Pair) -> tuple[Pair, Array]:
+    a, b, s = 2 / 3, 2 / 3 * pair[0], pair[1]
     root = xp.sqrt(1 - b * b)
     near = s < 1
     c = xp.where(near, b, 0.0)
     # arcsin a - arcsin b where they are near each other
     sine = (a - c) * (a + c) / (a * xp.sqrt(1 - c * c) + c * math.sqrt(1 - a * a))
-    gap = xp.where(near, xp.arcsin(xp.where(near, sine, 0.0)), _A - xp.arcsin(b)) / _A
-    return gap, 2 / 3 / root / _A
+    value = xp.arcsin(b) / _A
+    return (value, xp.where(near, xp.arcsin(xp.where(near, sine, 0.0)) / _A, 1 - value)), 2 / 3 / root / _A
 
 
-def _sine(xp: Any, s: Array) -> tuple[Array, Array]:
-    return 2 * xp.cosh(1 - s / 2) * xp.sinh(s / 2) / math.sinh(1), xp.cosh(1 - s) / math.sinh(1)
+def _sine(xp: Any, pair: Pair) -> tuple[Pair, Array]:
+    r, s = pair
+    gap = 2 * xp.cosh(1 - s / 2) * xp.sinh(s / 2) / math.sinh(1)
+    return (xp.sinh(r) / math.sinh(1), gap), xp.cosh(r) / math.sinh(1)
 
 
-def _exp(xp: Any, s: Array) -> tuple[Array, Array]:
-    return -xp.expm1(-s), xp.exp(-s)
+def _exp(xp: Any, pair: Pair) -> tuple[Pair, Array]:
+    value = xp.exp(-pair[1])
+    return (value, -xp.expm1(-pair[1])), value
 
 
-def _polynomial(coefficients: Sequence[float], s: Array) -> tuple[Array, Array]:
+def _polynomial(coefficients: Sequence[float], pair: Pair) -> tuple[Pair, Array]:
+    r, s = pair
     # 1 - ρⁱ = s·(1 + ρ + … + ρⁱ⁻¹)
     tails = [math.fsum(coefficients[j + 1 :]) for j in range(len(coefficients) - 1)]
     slope = [i * c for i, c in enumerate(coefficients)][1:]
-    return s * _horner(tails, 1 - s), _horner(slope, 1 - s)
+    return (_horner(coefficients, r), s * _horner(tails, r)), _horner(slope, r)
 
 
-def _layer(who: str, kind: Any) -> Any:
-    """The function from a gap to the gap after one layer and the slope there."""
+def _formula(who: str, kind: Any) -> Any:
+    """The function from a correlation and its gap to those after one layer, each by its own formula, and the slope there."""
     if isinstance(kind, str):
         if kind not in _KINDS:
             raise ValueError(f"{who}: kind must be one of {', '.join(_KINDS)} or coefficients, got {kind!r}")
@@ -91,11 +101,22 @@ def _layer(who: str, kind: Any) -> Any:
         ) from None
     if not all(c >= 0 for c in coefficients) or abs(math.fsum(coefficients) - 1) > 1e-12:
         raise ValueError(f"{who}: coefficients must not be negative and add up to 1, got {coefficients}")
-    return lambda xp, s: _polynomial(coefficients, s)
+    return lambda xp, pair: _polynomial(coefficients, pair)
 
 
-def _gap(who: str, rho: Array, gap: Array | None) -> tuple[Any, Array]:
-    """The library, and 1 - ρ in float64."""
+def _layer(who: str, kind: Any) -> Any:
+    """The same, with the correlation as it follows from the gap where that is the smaller of the two: it has more digits."""
+    formula = _formula(who, kind)
+
+    def step(xp: Any, pair: Pair) -> tuple[Pair, Array]:
+        (value, gap), slope = formula(xp, pair)
+        return (xp.where(gap < 0.5, 1 - gap, value), gap), slope
+
+    return step
+
+
+def _pair(who: str, rho: Array, gap: Array | None) -> tuple[Any, Pair]:
+    """The library, and ρ and 1 - ρ in float64."""
     check_values(who, "rho", rho)
     xp: Any = torch_module() if is_tensor(rho) else np
     if gap is not None:
@@ -104,7 +125,9 @@ def _gap(who: str, rho: Array, gap: Array | None) -> tuple[Any, Array]:
             raise ValueError(f"{who}: gap must be like rho, of shape {tuple(rho.shape)}, got {tuple(gap.shape)}")
     s = 1 - wide(rho) if gap is None else wide(gap)
     slack = 8 * _EPS[dtype_name(rho.dtype)]
-    return xp, xp.where((s < 0) & (s >= -slack), 0.0, xp.where((s > 2) & (s <= 2 + slack), 2.0, s))
+    s = xp.where((s < 0) & (s >= -slack), 0.0, xp.where((s > 2) & (s <= 2 + slack), 2.0, s))
+    # a small ρ has digits that its gap has not
+    return xp, (1 - s if gap is not None else xp.where((s > 0) & (s < 2), wide(rho), 1 - s), s)
 
 
 def _checked(who: str, xp: Any, s: Array) -> None:
@@ -151,11 +174,11 @@ def dual(rho: Array, kind: Any = "relu", *, gap: Array | None = None) -> tuple[A
     Belkin, Uhler, "Wide and deep neural networks achieve consistency for classification" (2023).
     """
     step = _layer("dual", kind)
-    xp, s = _gap("dual", rho, gap)
-    _checked("dual", xp, s)
+    xp, pair = _pair("dual", rho, gap)
+    _checked("dual", xp, pair[1])
     with quiet(rho):
-        s, slope = step(xp, s)
-    return rounded(1 - s, rho), rounded(slope, rho)
+        (value, _), slope = step(xp, pair)
+    return rounded(value, rho), rounded(slope, rho)
 
 
 def ntk(rho: Array, depth: int, kind: Any = "relu", *, gap: Array | None = None, which: str = "ntk") -> Array:
@@ -183,7 +206,8 @@ def ntk(rho: Array, depth: int, kind: Any = "relu", *, gap: Array | None = None,
 
     Notes
     -----
-    Some ten operations for each number and layer, in float64, on gaps: relative errors of small gaps do not grow with depth.
+    Some ten operations for each number and layer, in float64, on ρ and on gaps: relative errors of neither grow where
+    they are small.
     Jacot, Gabriel, Hongler, "Neural tangent kernel" (2018).
     """
     step, depth = _layer("ntk", kind), whole("ntk: depth", depth)
@@ -191,11 +215,11 @@ def ntk(rho: Array, depth: int, kind: Any = "relu", *, gap: Array | None = None,
         raise ValueError(f"ntk: depth must be in 0..1000000, got {depth}")
     if which not in ("ntk", "nngp"):
         raise ValueError(f"ntk: which must be 'ntk' or 'nngp', got {which!r}")
-    xp, s = _gap("ntk", rho, gap)
-    _checked("ntk", xp, s)
-    theta = 1 - s
+    xp, pair = _pair("ntk", rho, gap)
+    _checked("ntk", xp, pair[1])
+    theta = pair[0]
     with quiet(rho):
         for _ in range(depth):
-            s, slope = step(xp, s)
-            theta = 1 - s + theta * slope
-    return rounded(theta if which == "ntk" else 1 - s, rho)
+            pair, slope = step(xp, pair)
+            theta = pair[0] + theta * slope
+    return rounded(theta if which == "ntk" else pair[0], rho)

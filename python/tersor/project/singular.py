@@ -142,7 +142,8 @@ def patch_kernel(x: Array, z: Array, patch: int, kind: Any = "relu", *, wrap: bo
         for p in range(count):
             at = [(p + i) % d for i in range(width)]
             (u, lu, tu), (v, lv, tv) = (_units(xp, wide(a)[:, at]) for a in (x, z))
-            value = 1 - step(xp, _gaps(xp, u, v))[0]
+            gap = _gaps(xp, u, v)
+            value = step(xp, (1 - gap, gap))[0][0]
             size = (lu[:, None] * lv) * (tu[:, None] * tv)
             total = total + xp.where(size > 0, value, 0.0) * size / count if xp is np else total + value * size / count
     return rounded(total, x)

@@ -496,6 +496,8 @@ def test_what_moves_no_statistics_says_so_or_leaves_them() -> None:
         before = mean + 0
         norm.batch_norm(x, mean, var, training=True, sample_weight=0 * few)
         assert (mean == before).all() and (var == 1).all()
+        norm.batch_norm(x, mean, var, training=True, sample_weight=few / few.sum() * (1 + 1e-7))
+        assert (mean != before).all() and (var == 1).all()
         with pytest.raises(TypeError, match="batch_norm: running_mean must be float64"):
             norm.batch_norm(x, made(np.zeros(2, np.int64)), var, training=True)
         with pytest.raises(TypeError, match=r"batch_norm: running_mean must be a .* like x, got list"):

@@ -214,7 +214,7 @@ def batch_norm(
         Outside training, the share of the running statistics; the rest are those of the batch, with their gradient.
     sample_weight : floats that broadcast to x, or one for each sample, optional
         How much an element counts in the batch's statistics. Where all weights are 0 no statistics are moved, where their sum
-        is 1 or less no variance: there is no unbiased one.
+        is 1 (to 2^-10) or less no variance: there is no unbiased one.
 
     Returns
     -------
@@ -264,7 +264,8 @@ def batch_norm(
         x, *affine, None, sample_weight, *fixed, 2, 0, MODES["var"], eps, 0.0, share, False
     )
     if training and running_mean is not None and size:
-        seen, spread = count.reshape(c) > 0, count.reshape(c) > 1
+        # weights of sum 1 add up to a little more, of which a variance would be a million times itself
+        seen, spread = count.reshape(c) > 0, count.reshape(c) > 1 + 2.0**-10
         free = xp.where(spread, count.reshape(c) - 1, 1.0)
         _moved(running_mean, mean.reshape(c), seen, momentum)
         _moved(running_var, var.reshape(c) * (count.reshape(c) / free), spread, momentum)

@@ -389,7 +389,7 @@ def pruning_is_that_of_the_whole_tensors():
         tied = rng.random() < 0.25
         if tied:  # one array at two places
             arrays, parts, ats = [*arrays, arrays[0]], [*parts, parts[0]], [*ats, ats[0]]
-        options = {"ties": str(rng.choice(["low", "high", "all", "none"]))}
+        options = {"ties": str(rng.choice(["low", "high", "all", "none"])), "mixed": True}
         if rng.random() < 0.3:
             options["min_keep"] = int(rng.integers(0, 4))
         own, sparsity = {}, float(rng.random())

@@ -217,14 +217,17 @@ def cdist(x: Array, y: Array, c: Any = 1.0) -> Array:
         return rounded(_pairs(s, r, c), x)
     if x.shape[-2] > y.shape[-2]:
         return cdist(y, x, c).swapaxes(-1, -2)
-    n, step = x.shape[-2], 1
+    n = x.shape[-2]
     if is_tensor(x):
         import torch
 
-        if torch.compiler.is_compiling():  # which writes a call for each, and takes all of a row's pairs along
-            step = max(-(-n // CALLS), 1)
-    rows = [dist(x[..., i : i + step, None, :], y[..., None, :, :], c) for i in range(0, n, step)]
-    return xp.concatenate(rows, -2) if rows else x @ y.swapaxes(-1, -2)
+        # a trace writes a call for each, which takes all pairs of a row along
+        if torch.compiler.is_compiling() and n > CALLS:
+            step = -(-n // CALLS)
+            several = [dist(x[..., i : i + step, None, :], y[..., None, :, :], c) for i in range(0, n, step)]
+            return xp.concatenate(several, -2)
+    rows = [dist(x[..., i : i + 1, :], y, c) for i in range(n)]
+    return xp.stack(rows, -2) if rows else x @ y.swapaxes(-1, -2)
 
 
 def _inner(s: Array, c: Any) -> bool:

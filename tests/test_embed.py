@@ -39,6 +39,9 @@ def test_the_command_writes_what_the_function_gives(tmp_path):
     broken = tersor(path, "-o", tmp_path / "no.npy")
     assert broken.returncode == 1 and "edges.tsv.gz" in broken.stderr and not (tmp_path / "no.npy").exists()
     assert tersor(tmp_path / "nothing", "-o", out).returncode == 2
+    before = out.read_bytes()
+    both = tersor(path, "-o", out, "--nodes", tmp_path / "." / out.name)
+    assert both.returncode == 2 and "cannot be both" in both.stderr and out.read_bytes() == before
 
 
 def test_blocks_do_not_show(tmp_path, monkeypatch):

@@ -224,6 +224,8 @@ def embed(
     Row i belongs to node i of `read_edges`; ``nodes`` is a file for their names, a line each. Integers are the keys of their
     nodes: a node has the same random vector in every file. ``options`` are those of `tersor.graph.fastrp`.
     """
+    if nodes is not None and Path(nodes).resolve() == Path(output).resolve():
+        raise Misuse(f"embed: {nodes} cannot be both the embedding and the names of its nodes")
     edges = read_edges(source, progress, header=header)
     n, m = len(edges.nodes), len(edges.source)
     pair = np.stack([edges.source, edges.target])

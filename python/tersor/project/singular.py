@@ -136,7 +136,7 @@ def patch_kernel(x: Array, z: Array, patch: int, kind: Any = "relu", *, wrap: bo
     width, d = whole("patch_kernel: patch", patch), int(x.shape[1])
     if not 1 <= width <= d:
         raise ValueError(f"patch_kernel: patch must be in 1 .. {d}, got {width}")
-    step, count = _layer("patch_kernel", kind), d if wrap else d - width + 1
+    (step, _), count = _layer("patch_kernel", kind), d if wrap else d - width + 1
     total: Any = 0.0
     with quiet(x):
         for p in range(count):

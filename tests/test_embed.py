@@ -74,6 +74,8 @@ def test_names_and_keys_of_nodes(tmp_path, monkeypatch):
     ("text", "words"),
     [
         ("1 2 1\n1,,2\n", "line 2 has an empty field"),
+        ("a, ,1\nb, ,2\n", "line 1 has an empty field"),
+        ("1,2\n,3,4\n", "line 2 has an empty field"),
         ("a b\nc\0 b\n", "line 2 has a byte 0"),
         ("1 2\n3\n", "line 2 has 1 columns, not 2"),
         ("1\n", "not 2 or 3"),

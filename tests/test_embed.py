@@ -39,6 +39,9 @@ def test_the_command_writes_what_the_function_gives(tmp_path):
     broken = tersor(path, "-o", tmp_path / "no.npy")
     assert broken.returncode == 1 and "edges.tsv.gz" in broken.stderr and not (tmp_path / "no.npy").exists()
     assert tersor(tmp_path / "nothing", "-o", out).returncode == 2
+    before = out.read_bytes()
+    both = tersor(path, "-o", out, "--nodes", tmp_path / "." / out.name)
+    assert both.returncode == 2 and "cannot be both" in both.stderr and out.read_bytes() == before
 
 
 def test_blocks_do_not_show(tmp_path, monkeypatch):
@@ -71,6 +74,8 @@ def test_names_and_keys_of_nodes(tmp_path, monkeypatch):
     ("text", "words"),
     [
         ("1 2 1\n1,,2\n", "line 2 has an empty field"),
+        ("a, ,1\nb, ,2\n", "line 1 has an empty field"),
+        ("1,2\n,3,4\n", "line 2 has an empty field"),
         ("a b\nc\0 b\n", "line 2 has a byte 0"),
         ("1 2\n3\n", "line 2 has 1 columns, not 2"),
         ("1\n", "not 2 or 3"),

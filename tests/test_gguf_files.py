@@ -4,6 +4,7 @@ import contextlib
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,6 +114,8 @@ def test_blocks_without_a_decoder_name_the_package(tmp_path, monkeypatch):
         ({}, {"k": []}, ValueError, "empty list"),
         ({}, {"k": [1, "a"]}, ValueError, "several types"),
         ({}, {"k": None}, TypeError, "NoneType"),
+        ({}, {"k": 1e300}, ValueError, "float32 does not hold"),
+        ({}, {"k": [1.0, -1e300]}, ValueError, "float32 does not hold"),
         ({}, {"general.alignment": 3}, ValueError, "power of two"),
     ],
 )
@@ -209,3 +212,14 @@ def test_tensors_of_torch(tmp_path):
     made = load(tmp_path / "x.gguf")
     np.testing.assert_array_equal(made["w"], weights())
     np.testing.assert_array_equal(made["half"].astype(np.float32), x.detach().bfloat16().float())
+    codes = quant.encode(x.detach(), "q8_0")
+    write_gguf(tmp_path / "x.gguf", {"w": codes})
+    np.testing.assert_array_equal(load_encoded(tmp_path / "x.gguf")["w"].data, codes.data)
+    for odd, error in (
+        (x.to("meta"), ValueError),
+        (replace(codes, data=codes.data.to("meta")), ValueError),
+        (x.to(torch.float8_e4m3fn), TypeError),
+        (x.to(torch.complex64).conj(), TypeError),
+    ):
+        with pytest.raises(error, match="write_gguf: tensor 'w' is"):
+            write_gguf(tmp_path / "x.gguf", {"w": odd})

@@ -54,6 +54,21 @@ def test_gaps_keep_their_digits_through_depth(kind, s):
     assert abs(ntk(1 - gap, 8, kind, gap=gap, which="nngp")[0] - sigma) < 1e-14
 
 
+@pytest.mark.parametrize("kind", ["erf", "sine", "poly2", "poly3"])
+@pytest.mark.parametrize("depth", [60, 200])
+def test_odd_activations_keep_small_gaps_on_both_sides(kind, depth):
+    """So deep that the gap of neighbours has grown to order 1: what a layer rounds of it has grown too."""
+    for s in (2.0**-53, 3e-11, 1e-6):
+        rho = np.array([1 - s])
+        sigma = mp.mpf(rho[0])
+        for _ in range(depth):
+            sigma = TEXTBOOK[kind](sigma)
+        found = ntk(np.stack([rho, -rho]), depth, kind, which="nngp").ravel()
+        assert abs(found[0] - sigma) < 1e-12 * sigma and found[1] == -found[0]
+        theta = ntk(np.stack([rho, -rho]), depth, kind).ravel()
+        assert theta[1] == -theta[0]
+
+
 @pytest.mark.parametrize("kind", ["erf", "sine", "poly2", "poly3", "poly5", "poly9"])
 @pytest.mark.parametrize("rho", [1e-200, -1e-20, 1e-9, 0.01, 0.3, 0.9])
 def test_small_correlations_keep_theirs(kind, rho):

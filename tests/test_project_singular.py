@@ -34,6 +34,7 @@ def test_limits_of_votes():
     assert singular_vote(tiny, np.array([1.0, -1.0]), 64).tolist() == [1]
     assert singular_vote(np.zeros((3, 0)), np.zeros((0, 2)), 1).tolist() == [[0, 0]] * 3
     assert singular_vote(np.zeros((0, 2)), np.ones(2), 1).shape == (0,)
+    assert singular_vote(np.array([[1e-5, 0.5]]), np.array([1.0, -1.0]), 1e308).tolist() == [1]
     assert np.isnan(singular_vote(np.array([[np.nan, 1.0]]), np.ones(2), 1)).all()
     assert singular_vote(np.array([[-1e-16, 1.0]]), np.array([1.0, -1.0]), 1).tolist() == [1]
 
@@ -95,6 +96,9 @@ def test_patch_kernels_at_the_ends():
     assert abs(tiny / (2 * 5e-324 * 1e300) - 1) < 1e-14
     zero = patch_kernel(np.zeros((2, 4)), x[:, :4], 2)
     assert not zero.any()
+    odd = x.copy()
+    odd[1, 2] = np.nan
+    assert np.isnan(patch_kernel(odd, x, 2)).any(1).tolist() == [False, True, False, False]
     assert patch_kernel(x[:0], x, 2).shape == (0, 4) and patch_kernel(x, x[:0], 2).shape == (4, 0)
     half = patch_kernel(x.astype(np.float32), x.astype(np.float32), 2)
     assert half.dtype == np.float32 and np.linalg.eigvalsh(patch_kernel(x, x, 2)).min() > -1e-12

@@ -38,6 +38,17 @@ def test_bits_of_tensors_elsewhere():
     assert bits.summed(mask[:0]).shape == (0,) and bits.shifted(want[:0], 0).shape == (0,)
 
 
+def test_bits_in_a_trace():
+    mask = torch.rand(3, 7, generator=torch.manual_seed(0)) < 0.5
+    packed = prune.pack_mask(mask)
+    whole = torch.compile(prune.pack_mask, fullgraph=True, backend="aot_eager")
+    back = torch.compile(lambda x: prune.unpack_mask(x, (3, 7)), fullgraph=True, backend="aot_eager")
+    assert torch.equal(whole(mask), packed) and torch.equal(back(packed), mask)
+    rows = torch.func.vmap(prune.pack_mask)(mask)
+    assert torch.equal(rows[:, 0], torch.stack([prune.pack_mask(row)[0] for row in mask]))
+    assert torch.equal(torch.func.vmap(lambda x: prune.unpack_mask(x, (7,)))(rows), mask)
+
+
 @pytest.mark.parametrize("lib", [np.array, torch.tensor])
 def test_masks_in_bits(lib):
     rng = np.random.default_rng(0)

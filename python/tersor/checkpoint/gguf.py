@@ -35,6 +35,8 @@ from tersor.checkpoint.reader import CHUNK, Reader
 
 #: arrays in one another, which the format does not bound and a reader's stack does
 _DEPTH = 64
+#: what float32 rounds to infinity
+_BEYOND = (2 - 2.0**-24) * 2.0**127
 
 
 def is_gguf(path: StrPath) -> bool:
@@ -193,6 +195,10 @@ def _typed(key: str, value: Any) -> tuple[int, bytes]:
         return ARRAY, U32.pack(many[0][0]) + U64.pack(len(many)) + b"".join(octets for _, octets in many)
     if type(value) is int:
         value = _wide(key, value)(value)
+    if type(value) is float and math.isfinite(value) and abs(value) >= _BEYOND:
+        raise ValueError(
+            f"write_gguf: metadata {key!r} has {value}, which float32 does not hold; np.float64 makes it one"
+        )
     x = np.asarray(value, np.float32 if type(value) is float else None)
     kinds = {np.dtype(v): k for k, v in VALUES.items()}
     if x.dtype not in kinds or x.ndim > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ Progress = Callable[[int, int], None]
 #: bytes of text in a block, before its last line is completed
 BLOCK = 1 << 24
 COMMENTS = (b"#", b"%", b"//")
+_EMPTY, _ZERO = re.compile(rb"(?:^|,)[ \t]*,", re.MULTILINE), re.compile(b"\0")
 #: what columns of edges are called, where names of nodes could be meant
 HEADS = {b"source", b"src", b"from", b"tail", b"target", b"tgt", b"dst", b"dest", b"destination", b"to", b"head"}
 
@@ -122,9 +124,9 @@ def _text(path: Path, progress: Progress | None, header: bool | None) -> Iterato
             if any(text.lstrip().startswith(COMMENTS) for text in lines):
                 lines = [b"" if text.lstrip().startswith(COMMENTS) else text for text in lines]
                 block = b"\n".join(lines)
-            for odd, what in ((b",,", "an empty field"), (b"\0", "a byte 0")):
-                if (at := block.find(odd)) >= 0:
-                    at = line + len(block[:at].split(b"\n")) - 1
+            for odd, what in ((_EMPTY, "an empty field"), (_ZERO, "a byte 0")):
+                if hit := odd.search(block):
+                    at = line + block.count(b"\n", 0, hit.end())
                     raise FormatError(f"{path}: line {at} has {what}")
             block = block.replace(b",", b" ")
             lines, tokens = block.split(b"\n"), block.split()
@@ -224,6 +226,8 @@ def embed(
     Row i belongs to node i of `read_edges`; ``nodes`` is a file for their names, a line each. Integers are the keys of their
     nodes: a node has the same random vector in every file. ``options`` are those of `tersor.graph.fastrp`.
     """
+    if nodes is not None and Path(nodes).resolve() == Path(output).resolve():
+        raise Misuse(f"embed: {nodes} cannot be both the embedding and the names of its nodes")
     edges = read_edges(source, progress, header=header)
     n, m = len(edges.nodes), len(edges.source)
     pair = np.stack([edges.source, edges.target])

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -109,24 +110,28 @@ def encoded(files: Iterable[GGUF], strict: bool = True) -> dict[str, Encoded]:
 
 def _described(name: str, x: Any) -> tuple[str, Any]:
     """The ggml type of a tensor, and its array."""
+    if is_tensor(bytes_of := x.data if isinstance(x, Encoded) else x) and bytes_of.device.type == "meta":
+        raise ValueError(f"write_gguf: tensor {name!r} is on meta, where there is no memory")
     if isinstance(x, Encoded):
         if x.scheme not in _NAMES:
             raise ValueError(f"write_gguf: tensor {name!r} is {x.scheme}; GGUF has {', '.join(_NAMES)}")
-        return _NAMES[x.scheme], x
+        return _NAMES[x.scheme], replace(x, data=x.data.detach().cpu()) if is_tensor(x.data) else x
     ordinary("write_gguf", f": tensor {name!r}", x)
+    if not is_tensor(x):
+        x = np.asarray(x)
+        check_order("write_gguf", f"tensor {name!r}", x)
+    dtype = dtype_name(x.dtype)
+    kind = next((k for k, v in NUMPY.items() if v == dtype and k in NUMBERS), None)
+    if kind is None:
+        raise TypeError(f"write_gguf: tensor {name!r} is {dtype}, which GGUF has no type for")
     if is_tensor(x):
         x = x.detach().cpu()
-        if dtype_name(x.dtype) == "bfloat16":
+        if dtype == "bfloat16":
             import ml_dtypes
 
             # the same bits under NumPy's name for them
             x = x.view(torch_module().int16).numpy().view(ml_dtypes.bfloat16)
-    x = np.asarray(x)
-    check_order("write_gguf", f"tensor {name!r}", x)
-    kind = next((k for k, v in NUMPY.items() if v == x.dtype.name and k in NUMBERS), None)
-    if kind is None:
-        raise TypeError(f"write_gguf: tensor {name!r} is {x.dtype}, which GGUF has no type for")
-    return kind, x
+    return kind, np.asarray(x)
 
 
 def write_gguf(path: StrPath, tensors: Mapping[str, Any], metadata: Mapping[str, Any] | None = None) -> None:
@@ -146,7 +151,8 @@ def write_gguf(path: StrPath, tensors: Mapping[str, Any], metadata: Mapping[str,
     TypeError
         If a tensor or a value is of a type that GGUF does not have.
     ValueError
-        If an `Encoded` is of another scheme, a shape has none or more than four axes, or a list has several types.
+        If an `Encoded` is of another scheme, a shape has none or more than four axes, a list has several types, a number is
+        beyond its type, or a tensor is on meta.
     OSError
         If the file cannot be written.
 

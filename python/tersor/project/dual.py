@@ -60,8 +60,8 @@ def _erf(xp: Any, pair: Pair) -> tuple[Pair, Array]:
     root = xp.sqrt(1 - b * b)
     near = s < 1
     c = xp.where(near, b, 0.0)
-    # arcsin a - arcsin b where they are near each other
-    sine = (a - c) * (a + c) / (a * xp.sqrt(1 - c * c) + c * math.sqrt(1 - a * a))
+    # arcsin a - arcsin b where they are near each other; a - b is a·s, which the difference has no digits of
+    sine = a * xp.where(near, s, 0.0) * (a + c) / (a * xp.sqrt(1 - c * c) + c * math.sqrt(1 - a * a))
     value = xp.arcsin(b) / _A
     return (value, xp.where(near, xp.arcsin(xp.where(near, sine, 0.0)) / _A, 1 - value)), 2 / 3 / root / _A
 
@@ -85,13 +85,14 @@ def _polynomial(coefficients: Sequence[float], pair: Pair) -> tuple[Pair, Array]
     return (_horner(coefficients, r), s * _horner(tails, r)), _horner(slope, r)
 
 
-def _formula(who: str, kind: Any) -> Any:
-    """The function from a correlation and its gap to those after one layer, each by its own formula, and the slope there."""
+def _formula(who: str, kind: Any) -> tuple[Any, bool]:
+    """The function from a correlation and its gap to those after one layer, each by its own formula, and the slope there; and
+    whether it is odd in the correlation."""
     if isinstance(kind, str):
         if kind not in _KINDS:
             raise ValueError(f"{who}: kind must be one of {', '.join(_KINDS)} or coefficients, got {kind!r}")
         if kind not in POLYNOMIALS:
-            return {"relu": _relu, "erf": _erf, "sine": _sine, "exp": _exp}[kind]
+            return {"relu": _relu, "erf": _erf, "sine": _sine, "exp": _exp}[kind], kind in ("erf", "sine")
         kind = POLYNOMIALS[kind]
     try:
         coefficients = [float(c) for c in kind]
@@ -101,18 +102,29 @@ def _formula(who: str, kind: Any) -> Any:
         ) from None
     if not all(c >= 0 for c in coefficients) or abs(math.fsum(coefficients) - 1) > 1e-12:
         raise ValueError(f"{who}: coefficients must not be negative and add up to 1, got {coefficients}")
-    return lambda xp, pair: _polynomial(coefficients, pair)
+    return lambda xp, pair: _polynomial(coefficients, pair), not any(coefficients[::2])
 
 
-def _layer(who: str, kind: Any) -> Any:
+def _layer(who: str, kind: Any) -> tuple[Any, bool]:
     """The same, with the correlation as it follows from the gap where that is the smaller of the two: it has more digits."""
-    formula = _formula(who, kind)
+    formula, odd = _formula(who, kind)
 
     def step(xp: Any, pair: Pair) -> tuple[Pair, Array]:
         (value, gap), slope = formula(xp, pair)
         return (xp.where(gap < 0.5, 1 - gap, value), gap), slope
 
-    return step
+    return step, odd
+
+
+def _folded(xp: Any, odd: bool, pair: Pair) -> tuple[Array | None, Pair]:
+    """Where an odd function turns the sign, and |ρ| with its gap: near -1 a gap has lost the digits of 1 + ρ."""
+    r, s = pair
+    below = r < 0 if odd else None
+    return below, pair if below is None else (xp.where(below, -r, r), xp.where(below, 1 + r, s))
+
+
+def _unfolded(xp: Any, below: Array | None, value: Array) -> Array:
+    return value if below is None else xp.where(below, -value, value)
 
 
 def _pair(who: str, rho: Array, gap: Array | None) -> tuple[Any, Pair]:
@@ -127,7 +139,7 @@ def _pair(who: str, rho: Array, gap: Array | None) -> tuple[Any, Pair]:
     slack = 8 * _EPS[dtype_name(rho.dtype)]
     s = xp.where((s < 0) & (s >= -slack), 0.0, xp.where((s > 2) & (s <= 2 + slack), 2.0, s))
     # a small ρ has digits that its gap has not
-    return xp, (1 - s if gap is not None else xp.where((s > 0) & (s < 2), wide(rho), 1 - s), s)
+    return xp, (1 - s if gap is not None else xp.where(abs(wide(rho)) < 1, wide(rho), 1 - s), s)
 
 
 def _checked(who: str, xp: Any, s: Array) -> None:
@@ -173,12 +185,13 @@ def dual(rho: Array, kind: Any = "relu", *, gap: Array | None = None) -> tuple[A
     Computed in float64. Daniely, Frostig, Singer, "Toward deeper understanding of neural networks" (2016); Radhakrishnan,
     Belkin, Uhler, "Wide and deep neural networks achieve consistency for classification" (2023).
     """
-    step = _layer("dual", kind)
+    step, odd = _layer("dual", kind)
     xp, pair = _pair("dual", rho, gap)
     _checked("dual", xp, pair[1])
     with quiet(rho):
+        below, pair = _folded(xp, odd, pair)
         (value, _), slope = step(xp, pair)
-    return rounded(value, rho), rounded(slope, rho)
+    return rounded(_unfolded(xp, below, value), rho), rounded(slope, rho)
 
 
 def ntk(rho: Array, depth: int, kind: Any = "relu", *, gap: Array | None = None, which: str = "ntk") -> Array:
@@ -210,16 +223,17 @@ def ntk(rho: Array, depth: int, kind: Any = "relu", *, gap: Array | None = None,
     they are small.
     Jacot, Gabriel, Hongler, "Neural tangent kernel" (2018).
     """
-    step, depth = _layer("ntk", kind), whole("ntk: depth", depth)
+    (step, odd), depth = _layer("ntk", kind), whole("ntk: depth", depth)
     if not 0 <= depth <= 10**6:
         raise ValueError(f"ntk: depth must be in 0..1000000, got {depth}")
     if which not in ("ntk", "nngp"):
         raise ValueError(f"ntk: which must be 'ntk' or 'nngp', got {which!r}")
     xp, pair = _pair("ntk", rho, gap)
     _checked("ntk", xp, pair[1])
-    theta = pair[0]
     with quiet(rho):
+        below, pair = _folded(xp, odd, pair)
+        theta = pair[0]
         for _ in range(depth):
             pair, slope = step(xp, pair)
             theta = pair[0] + theta * slope
-    return rounded(theta if which == "ntk" else pair[0], rho)
+    return rounded(_unfolded(xp, below, theta if which == "ntk" else pair[0]), rho)

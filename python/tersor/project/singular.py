@@ -86,9 +86,9 @@ def singular_vote(gap: Array, y: Array, d: float) -> Array:
         return rounded(s @ wide(y), gap)
     same = s == 0
     with quiet(gap):
-        logs = -power * xp.log(xp.where(same, 1.0, s))  # the 2 is in all of them
-        peak = xp.amax(logs, 1)[:, None]
-        share = xp.where(same.any(1)[:, None], xp.where(same, 1.0, 0.0), xp.exp(logs - peak))
+        logs = xp.log(xp.where(same, 1.0, s))  # the 2 is in all of them
+        least = xp.amin(logs, 1)[:, None]
+        share = xp.where(same.any(1)[:, None], xp.where(same, 1.0, 0.0), xp.exp(power * (least - logs)))
     return rounded(share @ wide(y), gap)
 
 
@@ -136,7 +136,7 @@ def patch_kernel(x: Array, z: Array, patch: int, kind: Any = "relu", *, wrap: bo
     width, d = whole("patch_kernel: patch", patch), int(x.shape[1])
     if not 1 <= width <= d:
         raise ValueError(f"patch_kernel: patch must be in 1 .. {d}, got {width}")
-    step, count = _layer("patch_kernel", kind), d if wrap else d - width + 1
+    (step, _), count = _layer("patch_kernel", kind), d if wrap else d - width + 1
     total: Any = 0.0
     with quiet(x):
         for p in range(count):
@@ -145,7 +145,7 @@ def patch_kernel(x: Array, z: Array, patch: int, kind: Any = "relu", *, wrap: bo
             gap = _gaps(xp, u, v)
             value = step(xp, (1 - gap, gap))[0][0]
             size = (lu[:, None] * lv) * (tu[:, None] * tv)
-            total = total + xp.where(size > 0, value, 0.0) * size / count if xp is np else total + value * size / count
+            total = total + value * size / count
     return rounded(total, x)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tersor._arrays import Bits, Mask, is_tensor
+from tersor._values import at_hand, lasting
 
 
 def pack_mask(mask: Mask) -> Bits:
@@ -45,7 +46,7 @@ def pack_mask(mask: Mask) -> Bits:
     import torch
 
     mask = mask.detach()
-    if mask.device.type == "cpu":
+    if at_hand(mask):
         return torch.from_numpy(np.packbits(mask.numpy(), axis=None, bitorder="little"))
     return summed(mask)
 
@@ -67,7 +68,8 @@ def unpack_mask(bits: Bits, shape: Sequence[int]) -> Mask:
     TypeError
         If bits is not a uint8 array, or shape not made of integers.
     ValueError
-        If there are more or fewer bytes than the shape needs, or a bit past the end is set: such a mask is of another shape.
+        If there are more or fewer bytes than the shape needs, or a bit past the end is set: such a mask is of another shape. In
+        a trace bits are not looked at.
 
     Examples
     --------
@@ -87,15 +89,15 @@ def unpack_mask(bits: Bits, shape: Sequence[int]) -> Mask:
     n = math.prod(shape)
     if tuple(bits.shape) != (-(-n // 8),):
         raise ValueError(f"{who}: bits has shape {tuple(bits.shape)}, a mask of {shape} needs {-(-n // 8)} bytes")
-    bare = is_tensor(bits) and bits.device.type == "meta"
-    if not bare and n % 8 and int(bits[-1]) >> n % 8:
+    seen = not is_tensor(bits) or (bits.device.type != "meta" and lasting(bits))
+    if seen and n % 8 and int(bits[-1]) >> n % 8:
         raise ValueError(f"{who}: a bit past the {n} of a mask of {shape} is set")
     if not is_tensor(bits):
         return np.unpackbits(bits, count=n, bitorder="little").view(bool).reshape(shape)
     import torch
 
     bits = bits.detach()
-    if bits.device.type == "cpu":
+    if at_hand(bits):
         return torch.from_numpy(np.unpackbits(bits.numpy(), count=n, bitorder="little").view(bool)).reshape(shape)
     return shifted(bits, n).reshape(shape)
 

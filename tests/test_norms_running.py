@@ -222,3 +222,19 @@ def test_batches_of_functions():
         torch.testing.assert_close(torch.func.vmap(f)(x), torch.stack([f(row) for row in x]))
     layer = tnn.PowerNorm(3).double().eval()
     torch.testing.assert_close(torch.func.vmap(layer)(x), layer(x))
+
+
+@pytest.mark.parametrize("low", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("scale", [300.0, 3e-3])
+@pytest.mark.parametrize("make", [lambda: tnn.PowerNorm(4, warmup=2), lambda: tnn.UnifiedNorm(4, window=2, warmup=2)])
+def test_statistics_of_16_bit_layers_stay_wide(make, scale, low):
+    layer, wide = torch.nn.Sequential(make()).to(low), make()
+    assert {b.dtype for b in layer.buffers() if b.is_floating_point()} == {torch.float32}
+    for _ in range(6):
+        x, g = (some(8, 4) * scale).to(low), some(8, 4).to(low)
+        one, other = x.clone().requires_grad_(), x.float().requires_grad_()
+        layer(one).backward(g)
+        wide(other).backward(g.float())
+    tol = 8 * torch.finfo(low).eps
+    torch.testing.assert_close(layer.eval()(x).float(), wide.eval()(x.float()), rtol=tol, atol=tol)
+    torch.testing.assert_close(one.grad.float() * scale, other.grad * scale, rtol=tol, atol=tol)

@@ -518,3 +518,32 @@ def test_norms_without_a_counterpart_are_said() -> None:
     made = tnn.convert(model, "norm")
     assert made.converted == ("2",)
     assert made.left == {"0": "a SyncBatchNorm stays torch's", "1": "a LazyBatchNorm1d stays torch's"}
+
+
+@pytest.mark.parametrize("low", ["float16", "bfloat16"])
+@pytest.mark.parametrize("row", [[2, 2, 2], [6e4, -6e4, -6e4], [1e-6, 3e-6, 1e-6], [1e-5, 2e-5, 4e-5]])
+def test_mean_magnitudes_of_16_bits_leave_no_range(row, low):
+    x = torch.tensor(row, dtype=getattr(torch, low), requires_grad=True)
+    y = norm.standardize(x, dim=0, mode="abs")
+    want = norm.standardize(x.detach().double(), dim=0, mode="abs")
+    torch.testing.assert_close(y.double(), want, rtol=2 * torch.finfo(x.dtype).eps, atol=1e-7)
+    assert torch.autograd.grad(y.sum(), x)[0].isfinite().all()
+    by = norm.standardize(x, dim=0, std=1e4)
+    want = norm.standardize(x.detach().double(), dim=0, std=1e4)
+    torch.testing.assert_close(by.double(), want, rtol=2 * torch.finfo(x.dtype).eps, atol=1e-7)
+
+
+def test_what_training_moves_can_be_moved():
+    x, mean, fixed = np.ones((4, 2)), np.zeros(2), np.ones(2)
+    fixed.setflags(write=False)
+    for make in (
+        lambda: norm.batch_norm(x, mean, fixed, training=True),
+        lambda: norm.evonorm(x, "b1", running_var=fixed),
+    ):
+        with pytest.raises(ValueError, match="norm: running_var is moved in training, got a read-only array"):
+            make()
+    assert not mean.any()
+    norm.batch_norm(x, mean, fixed)
+    with pytest.raises(ValueError, match="standardize: std must broadcast"):
+        norm.standardize(x[0], dim=0, std=x)
+    assert (norm.batch_norm(x, training=True, sample_weight=0.5) == 0).all()

@@ -88,6 +88,8 @@ def test_wrong_arguments():
         (lambda: tnn.PowerNorm(6, groups=4), ValueError, "does not divide"),
         (lambda: tnn.PowerNorm(0), ValueError, "channels must be positive"),
         (lambda: tnn.PowerNorm(4, alpha_bwd=1.0), ValueError, "alpha_bwd"),
+        (lambda: tnn.PowerNorm(4, eps=-1.0), ValueError, "PowerNorm: eps must be"),
+        (lambda: tnn.UnifiedNorm(4, eps="1"), TypeError, "UnifiedNorm: eps must be"),
         (lambda: tnn.UnifiedNorm(4, window=0), ValueError, "window"),
         (lambda: tnn.UnifiedNorm(4, momentum=-0.1), ValueError, "momentum"),
         (lambda: tnn.UnifiedNorm(4)(x), ValueError, "4 elements"),
@@ -192,3 +194,47 @@ def test_the_state_goes_along(kind):
         torch.testing.assert_close(traced(x), layer(x))
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(x).dtype == torch.float32
+
+
+@pytest.mark.parametrize("make", [lambda: tnn.PowerNorm(3, warmup=0), lambda: tnn.UnifiedNorm(3, window=2, warmup=0)])
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_loss_that_overflowed_is_forgotten(make, value):
+    layer = make()
+    for i in range(8):
+        x, g = torch.randn(5, 3, requires_grad=True), torch.randn(5, 3)
+        if i == 2:
+            g[0, 0] = value
+        layer(x).backward(g)
+    assert x.grad.isfinite().all()
+    assert layer.gamma.isfinite().all()
+
+
+def test_batches_of_functions():
+    x, one, w = some(4, 5, 3), torch.ones(5, dtype=F64), some(5)
+
+    def y(x):
+        return norm.running_rms_norm(x, one, w, w, carry=w, share=0.5, channel_dim=0)
+
+    def grad(x):
+        return torch.func.grad(lambda x: y(x).square().sum())(x)
+
+    for f in (y, grad):
+        torch.testing.assert_close(torch.func.vmap(f)(x), torch.stack([f(row) for row in x]))
+    layer = tnn.PowerNorm(3).double().eval()
+    torch.testing.assert_close(torch.func.vmap(layer)(x), layer(x))
+
+
+@pytest.mark.parametrize("low", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("scale", [300.0, 3e-3])
+@pytest.mark.parametrize("make", [lambda: tnn.PowerNorm(4, warmup=2), lambda: tnn.UnifiedNorm(4, window=2, warmup=2)])
+def test_statistics_of_16_bit_layers_stay_wide(make, scale, low):
+    layer, wide = torch.nn.Sequential(make()).to(low), make()
+    assert {b.dtype for b in layer.buffers() if b.is_floating_point()} == {torch.float32}
+    for _ in range(6):
+        x, g = (some(8, 4) * scale).to(low), some(8, 4).to(low)
+        one, other = x.clone().requires_grad_(), x.float().requires_grad_()
+        layer(one).backward(g)
+        wide(other).backward(g.float())
+    tol = 8 * torch.finfo(low).eps
+    torch.testing.assert_close(layer.eval()(x).float(), wide.eval()(x.float()), rtol=tol, atol=tol)
+    torch.testing.assert_close(one.grad.float() * scale, other.grad * scale, rtol=tol, atol=tol)

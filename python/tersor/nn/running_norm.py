@@ -4,6 +4,8 @@ one, so that a step without a gradient leaves none.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +13,7 @@ from tersor import norm
 from tersor._arrays import whole
 from tersor._values import number
 from tersor.nn._cast import accept
+from tersor.norm._arguments import checked_eps
 
 __all__ = ["PowerNorm", "UnifiedNorm"]
 
@@ -36,7 +39,7 @@ class _Running(nn.Module):
         self.channels, self.warmup = whole(f"{who}: channels", channels), whole(f"{who}: warmup", warmup)
         if self.channels < 1 or self.warmup < 0:
             raise ValueError(f"{who}: channels must be positive and warmup not negative, got {channels} and {warmup}")
-        self.eps = number(who, "eps", eps)
+        self.eps = checked_eps(who, eps)
         self.weight = nn.Parameter(torch.ones(self.channels))
         self.bias = nn.Parameter(torch.zeros(self.channels))
         self.register_buffer("running_phi", torch.ones(self.channels))
@@ -44,16 +47,28 @@ class _Running(nn.Module):
         self.register_buffer("sent", torch.full((self.channels,), torch.nan))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """As torch's, but statistics stay wide in a layer of 16 bits: squares of 256 leave float16."""
+        before = {k: b for k, b in self._buffers.items() if b is not None and b.is_floating_point()}
+        super()._apply(fn, recurse)
+        for k, b in before.items():
+            now = self._buffers[k]
+            if now is not None and now.dtype.itemsize < 4 <= b.dtype.itemsize:
+                self._buffers[k] = b.to(now.device)
+        return self
+
     def _squares(self, x: Tensor) -> Tensor:
         """The mean square of each channel; nothing is learned from it."""
         wide = x.detach().reshape(-1, self.channels).to(torch.float64)
         return (wide * wide).mean(0)
 
-    def _known(self) -> Tensor:
-        """What the last step sent back, 0 where it sent nothing; asked once."""
-        found = self.sent.double().nan_to_num(0.0)
+    def _known(self) -> tuple[Tensor, Tensor]:
+        """Where the last step sent something back, and what, 0 elsewhere; asked once. What is not finite (a scaled loss that
+        overflowed, whose step is left out) is nothing: it would stay for good."""
+        known = self.sent.isfinite()
+        found = torch.where(known, self.sent.double(), 0.0)
         self.sent.fill_(torch.nan)
-        return found
+        return known, found
 
     def extra_repr(self) -> str:
         return f"{self.channels}, warmup={self.warmup}, eps={self.eps}"
@@ -123,8 +138,8 @@ class PowerNorm(_Running):
         if not self.training or not x.numel():
             return norm.running_rms_norm(x, self.running_phi, self.weight, self.bias, eps=self.eps)
         with torch.no_grad():
-            known = ~self.sent.isnan()
-            moved = self.gamma.double() * (1 - self.kept.double()) + self._known()
+            known, g = self._known()
+            moved = self.gamma.double() * (1 - self.kept.double()) + g
             self.gamma.copy_(torch.where(known, moved, self.gamma.double()))
             squares, phi = self._squares(x), self.running_phi.double()
             psi = torch.where(self.num_batches_tracked < self.warmup, squares, phi)
@@ -211,8 +226,7 @@ class UnifiedNorm(_Running):
         """ψ, carry, share and ratio of this batch; moves the state on."""
         n, w, m = self.num_batches_tracked, self.window, self.momentum
         floor = torch.finfo(self.ring.dtype).tiny
-        known = ~self.sent.isnan()
-        g = self._known()
+        known, g = self._known()
         own_before = n - 1 < max(self.warmup, w)
         # what the last step sent back, where it did
         last = torch.remainder(n - 1, w)

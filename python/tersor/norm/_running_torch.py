@@ -12,6 +12,8 @@ from torch.autograd.function import once_differentiable
 class Divided(torch.autograd.Function):
     """x/√(ψ + ε) γ + β."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
         x: Tensor,

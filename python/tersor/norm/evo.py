@@ -101,7 +101,7 @@ def evonorm(
     gate = None if v is None else as_type(v.reshape(per_channel), kind)
     wide, weight, bias = as_type(x, kind), *(None if p is None else as_type(p, kind) for p in (weight, bias))
     ones = (1,) * (x.ndim - 2)
-    _running(who, x, c, "running_var", running_var)
+    _running(who, x, c, "running_var", running_var, training)
     with quiet(x):
         if grouped:
             split = (x.shape[0], groups, c // groups, *x.shape[2:])

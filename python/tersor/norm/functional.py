@@ -241,7 +241,7 @@ def batch_norm(
     c, eps = _channels(who, x), checked_eps(who, eps)
     running = (running_mean, running_var)
     for name, p in zip(("running_mean", "running_var"), running, strict=True):
-        _running(who, x, c, name, p)
+        _running(who, x, c, name, p, training)
     if (running_mean is None) != (running_var is None):
         raise ValueError(f"{who}: running_mean and running_var go together, got one of them")
     if not training and running_mean is None:
@@ -254,7 +254,7 @@ def batch_norm(
     size = math.prod([n for i, n in enumerate(x.shape) if i != 1])
     if training and size == 1:
         raise ValueError(f"{who}: one element for each channel has no variance, got shape {tuple(x.shape)}")
-    if sample_weight is not None and sample_weight.ndim == 1:
+    if sample_weight is not None and getattr(sample_weight, "ndim", 0) == 1:
         sample_weight = sample_weight.reshape((-1, *(1,) * (x.ndim - 1)))
     share = 0.0 if training else 1.0 if alpha is None else float(alpha)
     if not 0 <= share <= 1:
@@ -272,8 +272,8 @@ def batch_norm(
     return y
 
 
-def _running(who: str, x: Array, c: int, name: str, p: Any) -> None:
-    """Raises unless `p`, if it is there, is floats of the library of `x`, one for each channel."""
+def _running(who: str, x: Array, c: int, name: str, p: Any, moved: bool = False) -> None:
+    """Raises unless `p`, if it is there, is floats of the library of `x`, one for each channel, that can be moved."""
     if p is None:
         return
     if is_tensor(p) != is_tensor(x) or not hasattr(p, "dtype"):
@@ -283,6 +283,8 @@ def _running(who: str, x: Array, c: int, name: str, p: Any) -> None:
         raise TypeError(f"{who}: {name} must be {', '.join(FLOATS)}, got {dtype_name(p.dtype)}")
     if tuple(p.shape) != (c,):
         raise ValueError(f"{who}: {name} must have shape {(c,)}, got {tuple(p.shape)}")
+    if moved and not is_tensor(p) and not p.flags.writeable:
+        raise ValueError(f"{who}: {name} is moved in training, got a read-only array")
 
 
 def _moved(running: Any, seen: Any, known: Any, momentum: float) -> None:

@@ -8,7 +8,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tersor._arrays import Array, Labels, Number, Weight
+from tersor._arrays import FLOATS, Array, Labels, Number, Weight, as_type, dtype_name
+from tersor._reference import quiet
 from tersor._segments import Moments, constants, rounded_to, segments
 from tersor.norm._arguments import alike, checked_eps
 from tersor.norm._ops import MODES, _standardize
@@ -141,18 +142,24 @@ def standardize(
 
 
 def _scaled(x: Array, seg: Any, eps: float, std: Any) -> tuple[Array, Any]:
-    """Centred, and divided by what is given or by the mean magnitude."""
+    """Centred, and divided by what is given or by the mean magnitude. 16 bits by way of float32: what is centred leaves
+    float16, as one over a small magnitude does."""
+    given, x = x, as_type(x, "float32") if dtype_name(x.dtype) in FLOATS[2:] else x
 
     def centred(x: Array, r: Array = None) -> Any:
         own = (seg.labels, seg.weight, None, None, seg.kept, seg.groups)
         return _standardize(x, r, None, *own, MODES["centre"], 0.0, 0.0, 0.0, True)
 
     y, *stats = centred(x)
-    if std is not None:
-        return y / (std if isinstance(std, (int, float)) else rounded_to(std, y)), stats
-    size = centred(abs(y))[2]
-    # 1/(a + ε) as the weight of a segment: (x − μ) again, rounded once
-    return centred(x, rounded_to((1 / (size + eps)).reshape(-1), x))[0], stats
+    with quiet(x):
+        if std is not None:
+            y = y / (std if isinstance(std, (int, float)) else rounded_to(std, y))
+            if tuple(y.shape) != tuple(x.shape):
+                raise ValueError(f"standardize: std must broadcast to x {tuple(x.shape)}, got shape {tuple(std.shape)}")
+            return rounded_to(y, given), stats
+        size = centred(abs(y))[2]
+        # 1/(a + ε) as the weight of a segment: (x − μ) again, rounded once
+        return rounded_to(centred(x, rounded_to((1 / (size + eps)).reshape(-1), x))[0], given), stats
 
 
 def _mapped(y: Array, weight: Array, bias: Array, seg: Any, segment_affine: bool) -> Array:

@@ -161,7 +161,7 @@ def test_a_region_is_inside_or_outside(kind, wrong):
     assert np.array_equal(norm.region_norm(x, mask), norm.region_norm(x, mask > 0))
     mask[1, 0, 0, 1] = wrong
     for made in (np.asarray, torch.as_tensor):
-        with pytest.raises(ValueError, match=r"region_norm: labels\[5\] is"):
+        with pytest.raises(ValueError, match=rf"region_norm: mask\[5\] is {wrong}, it must be 0 or 1"):
             norm.region_norm(made(x), made(mask))
 
 

@@ -104,6 +104,9 @@ class PowerNorm(_Running):
     Shen et al., "PowerNorm: Rethinking Batch Normalization in Transformers" (2020), algorithm 2, as it is written: the authors'
     code divides by the batch's moment in its backward pass, and moves φ twice in a step of warm-up.
 
+    In training each forward pass moves the state, also one that ``torch.utils.checkpoint`` runs again, and of several before
+    one backward pass the last is taken. Γ is in the units of the loss: a new scale of it is felt for some steps.
+
     Examples
     --------
     >>> import torch
@@ -179,6 +182,9 @@ class UnifiedNorm(_Running):
 
     Notes
     -----
+    In training each forward pass moves the state, also one that ``torch.utils.checkpoint`` runs again, and of several before
+    one backward pass the last is taken. Γ is in the units of the loss: a new scale of it is felt for some steps.
+
     Nothing waits for the device. Yang et al., "Unified Normalization for Accelerating and Stabilizing Transformers" (2022),
     equations 9 to 16; unlike the authors' code γ takes its own derivative, without r.
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from tersor._arrays import FLOATS, INTEGERS, Array, Labels, Number, Weight, dtype_name, is_tensor
 from tersor._reference import xp
+from tersor._values import at_hand
 from tersor.norm._arguments import alike, checked_eps, last_axes
 from tersor.norm._ops import MODES, _standardize
 from tersor.norm.standard import standardize
@@ -331,7 +332,16 @@ def region_norm(x: Array, mask: Labels, weight: Weight = None, bias: Weight = No
         raise ValueError(f"region_norm: x must have four axes [N, C, H, W], got shape {tuple(x.shape)}")
     affine = _affine("region_norm", x, (2, x.shape[1]), (-1,), weight, bias)
     if hasattr(mask, "dtype") and dtype_name(mask.dtype) in INTEGERS:
-        # -1, which is no segment to `standardize`, is no region: as any other number, it is refused with its place
-        mask = xp.where(mask < 0, 2, mask)
+        mask = _regions(mask)
     given = {"labels": mask, "num_segments": 2, "segment_affine": True}
     return standardize(x, *affine, dim=(0, 2, 3), eps=eps, **given)
+
+
+def _regions(mask: Any) -> Any:
+    """A mask of integers, or an error where one is no region and can be looked at; elsewhere it is left to the kernel, to which
+    -1 would be no segment."""
+    odd = (mask < 0) | (mask > 1)
+    if (not is_tensor(mask) or at_hand(mask)) and bool(odd.any()):
+        at = int(np.flatnonzero(np.asarray(odd))[0])
+        raise ValueError(f"region_norm: mask[{at}] is {int(mask.reshape(-1)[at])}, it must be 0 or 1")
+    return xp.where(mask < 0, 2, mask)

@@ -87,6 +87,8 @@ LAYERS = {
     "LorentzConv2d": (_curved(tnn.LorentzConv2d, DIM, 4, 3, padding=1), IMAGE),
     "LorentzBatchNorm": (_curved(tnn.LorentzBatchNorm, DIM), ROWS),
     "LorentzAttention": (_curved(tnn.LorentzAttention, DIM, 2), SEQUENCE),
+    "PowerNorm": (lambda: tnn.PowerNorm(DIM, 2), ROWS),
+    "UnifiedNorm": (lambda: tnn.UnifiedNorm(DIM), SEQUENCE),
     "RandomLift": (lambda: tnn.RandomLift(DIM, 20, "spinner"), SEQUENCE),
     "PoincareResidual": (lambda: tnn.PoincareResidual(tnn.PoincareLinear(DIM, DIM), c=0.7), ROWS),
 }

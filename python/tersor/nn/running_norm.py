@@ -136,6 +136,7 @@ class PowerNorm(_Running):
 
     def forward(self, x: Tensor) -> Tensor:
         accept(self, x, self.channels, -1, self.weight)
+        x = x.to(torch.promote_types(x.dtype, self.weight.dtype))  # 16 bits, under autocast
         split = x.reshape(*x.shape[:-1], self.groups, self.channels // self.groups)
         x = norm.rms_norm(split, self.channels // self.groups, eps=self.eps).reshape(x.shape)
         if not self.training or not x.numel():

@@ -140,12 +140,16 @@ def trained(name, wrap):
     return plain, net, parts[RANK]
 
 
-@check(*LAYERS)
+#: what these send back hangs on all steps before, of which one process alone has seen others
+ALIKE = [name for name in LAYERS if name not in ("PowerNorm", "UnifiedNorm")]
+
+
+@check(*ALIKE)
 def ddp(name):
     trained(name, lambda net: torch.nn.parallel.DistributedDataParallel(net, find_unused_parameters=True))
 
 
-@check(*LAYERS)
+@check(*ALIKE)
 def fsdp(name):
     from torch.distributed.checkpoint import load, save
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
@@ -204,7 +208,7 @@ def made_on_meta(name):
             else:
                 assert torch.equal(whole(p.detach()), q.detach()), k
         for (k, b), c in zip(net[1].named_buffers(), plain[1].buffers(), strict=True):
-            assert torch.equal(b, c), k
+            torch.testing.assert_close(b, c, rtol=0, atol=0, equal_nan=True, msg=k)
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
     set_model_state_dict(net, plain.state_dict(), options=StateDictOptions(full_state_dict=True))

@@ -4,7 +4,8 @@ one, so that a step without a gradient leaves none.
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,13 @@ class _Running(nn.Module):
     gamma: Tensor
     sent: Tensor
     num_batches_tracked: Tensor
+    #: what the state is before the first step
+    FIRST: ClassVar[dict[str, float]] = {
+        "running_phi": 1.0,
+        "gamma": 0.0,
+        "sent": math.nan,
+        "num_batches_tracked": 0,
+    }
 
     def __init__(self, channels: int, warmup: int, eps: float) -> None:
         super().__init__()
@@ -56,6 +64,14 @@ class _Running(nn.Module):
             if now is not None and now.dtype.itemsize < 4 <= b.dtype.itemsize:
                 self._buffers[k] = b.to(now.device)
         return self
+
+    def reset_parameters(self) -> None:
+        """First weights, and a state that has seen nothing."""
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+        with torch.no_grad():
+            for name, first in self.FIRST.items():
+                getattr(self, name).fill_(first)
 
     def _squares(self, x: Tensor) -> Tensor:
         """The mean square of each channel; nothing is learned from it."""
@@ -133,6 +149,7 @@ class PowerNorm(_Running):
         self.register_buffer("kept", torch.zeros(self.channels))
 
     kept: Tensor
+    FIRST: ClassVar[dict[str, float]] = _Running.FIRST | {"kept": 0.0}
 
     def forward(self, x: Tensor) -> Tensor:
         accept(self, x, self.channels, -1, self.weight)
@@ -198,8 +215,7 @@ class UnifiedNorm(_Running):
 
     ring: Tensor
     sent_ring: Tensor
-    carry: Tensor
-    share: Tensor
+    FIRST: ClassVar[dict[str, float]] = _Running.FIRST | {"ring": 1.0, "sent_ring": 0.0}
 
     def __init__(
         self,

@@ -48,12 +48,10 @@ class _Running(nn.Module):
         if self.channels < 1 or self.warmup < 0:
             raise ValueError(f"{who}: channels must be positive and warmup not negative, got {channels} and {warmup}")
         self.eps = checked_eps(who, eps)
-        self.weight = nn.Parameter(torch.ones(self.channels))
-        self.bias = nn.Parameter(torch.zeros(self.channels))
-        self.register_buffer("running_phi", torch.ones(self.channels))
-        self.register_buffer("gamma", torch.zeros(self.channels))
-        self.register_buffer("sent", torch.full((self.channels,), torch.nan))
-        self.register_buffer("num_batches_tracked", torch.tensor(0))
+        self.weight, self.bias = (nn.Parameter(torch.empty(self.channels)) for _ in range(2))
+        for name in ("running_phi", "gamma", "sent"):
+            self.register_buffer(name, torch.empty(self.channels))
+        self.register_buffer("num_batches_tracked", torch.empty((), dtype=torch.int64))
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """As torch's, but statistics stay wide in a layer of 16 bits: squares of 256 leave float16."""
@@ -146,7 +144,8 @@ class PowerNorm(_Running):
         self.alpha_fwd = _share("PowerNorm", "alpha_fwd", alpha_fwd)
         self.alpha_bwd = _share("PowerNorm", "alpha_bwd", alpha_bwd)
         #: (1 − α_b) times the mean of z² of the last step
-        self.register_buffer("kept", torch.zeros(self.channels))
+        self.register_buffer("kept", torch.empty(self.channels))
+        self.reset_parameters()
 
     kept: Tensor
     FIRST: ClassVar[dict[str, float]] = _Running.FIRST | {"kept": 0.0}
@@ -232,8 +231,9 @@ class UnifiedNorm(_Running):
             raise ValueError(f"UnifiedNorm: window must be positive, got {window}")
         self.momentum = _share("UnifiedNorm", "momentum", momentum)
         self.outlier_filtration = bool(outlier_filtration)
-        self.register_buffer("ring", torch.ones(self.window, self.channels))
-        self.register_buffer("sent_ring", torch.zeros(self.window, self.channels))
+        for name in ("ring", "sent_ring"):
+            self.register_buffer(name, torch.empty(self.window, self.channels))
+        self.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         accept(self, x, self.channels, -1, self.weight)

@@ -21,6 +21,11 @@ def dense(reasons: Mapping[str, str]) -> None:
     _by_reason("left as it is", reasons)
 
 
+def smaller(groups: Mapping[str, int | None]) -> None:
+    """Says which weights have other groups than the scheme, whose do not divide them."""
+    _by_reason("does not divide", {name: f"in groups of {n}" if n else "a scale a row" for name, n in groups.items()})
+
+
 def rounded(reasons: Mapping[str, str]) -> None:
     """Says which tensors calibration had nothing to say of, and why."""
     _by_reason("rounded to the nearest", reasons)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tersor._arrays import dtype_name
-from tersor.quant._encoded import Encoded, Scheme
+from tersor._arrays import dtype_name, flag
+from tersor.quant._encoded import Encoded, Scheme, fitted
 from tersor.quant._encoded import scheme as find_scheme
 from tersor.quant.adaround import adaround
 from tersor.quant.affine import dequantize, quantize
@@ -35,7 +35,8 @@ class Calibrated(NamedTuple):
     ----------
     layers : the codes of each layer, by name
     left : why the others were left as they are, by name
-    scheme : of the codes, as `encode` names it; without a width ("int-g128") where it was chosen
+    scheme : of the codes, as `encode` names it; without a width ("int-g128") where it was chosen; `encoded` has that of each
+        layer, whose groups may be smaller
     widths : the bits of each layer's codes, where they were chosen
     folded : of each layer with scaled inputs ("-awq") the name of the module that divides them, whose parameters have changed
     unscaled : why the other layers have none
@@ -53,11 +54,11 @@ class Calibrated(NamedTuple):
         scheme, found = self.scheme, self.layers[name]
         if self.widths:
             scheme = scheme.replace("int", f"int{self.widths[name]}")
-        how = find_scheme(scheme)
+        how = fitted(find_scheme(scheme), found.codes.shape[1])
         data = found.codes if how.raw else pack(found.codes, how.bits)
         zero = None if found.zero_point is None else found.zero_point.to(found.codes.dtype)
         kind = dtype_name(found.scale.dtype)
-        return Encoded(data, found.scale, zero, scheme, tuple(found.codes.shape), kind)
+        return Encoded(data, found.scale, zero, how.name, tuple(found.codes.shape), kind)
 
 
 def recipe(name: str, who: str, widths: Sequence[int] = ()) -> Scheme:
@@ -117,6 +118,7 @@ def calibrate(
     bits: str | Sequence[int] | None = None,
     budget: float | None = None,
     cost: Callable[[str, int], float] | None = None,
+    fallback: bool = False,
     method: str = "mse",
     act_order: bool = True,
     damp: float = 0.01,
@@ -162,6 +164,9 @@ def calibrate(
         With bits: the average bits a weight may take, over all layers that are quantized, scales among them.
     cost : callable, optional
         With bits: ``cost(name, bits)`` gives the bits that a layer takes in all; if absent, its codes and 32 a scale.
+    fallback : bool
+        Whether layers whose rows the groups do not divide have smaller ones, the largest power of two from 16 on that does, or
+        a scale for the whole row; they are left if not.
     method, act_order, damp
         As of `gptq`.
     progress : callable, optional
@@ -199,8 +204,10 @@ def calibrate(
     batches = list(batches)
     if not batches:
         raise ValueError(f"{name}: there are no batches")
+    fallback = flag(f"{name}: fallback", fallback)
+    kinds = {k: fitted(how, layer.in_features) for k, layer in chosen.items()}
     for k, layer in chosen.items():
-        if how.group and layer.in_features % how.group:
+        if kinds[k].group != how.group and not fallback:
             left[k] = f"rows of {layer.in_features} do not divide into groups of {how.group}"
         elif not bool(layer.weight.isfinite().all()):
             raise ValueError(f"{name}: {k}.weight holds non-finite values")
@@ -215,21 +222,19 @@ def calibrate(
     with changing(module) as before:
         walk = Walk(module, batches, chosen)
         if among:
-            prices = cost or _cost(how, chosen)
-            widths = _widths(
-                walk, chosen, weights, replace(how, bits=0), among, float(budget or 0), prices, scales, options
-            )
+            prices = cost or _cost(kinds, chosen)
+            widths = _widths(walk, chosen, weights, kinds, among, float(budget or 0), prices, scales, options)
             walk = Walk(module, batches, chosen)
         for block, seen in visit(name, walk, weights, want):
             if solver == "awq":
-                _scale(walk, block, seen, how, folded, unscaled, before)
+                _scale(walk, block, seen, kinds, folded, unscaled, before)
             hessians = _Hessians(seen, solver == "gptq", options)
             for k, layer in block.layers.items():
                 if (why := seen.left(k)) is not None:
                     left[k] = why
                 else:
                     before.append((layer.weight, layer.weight.detach().clone()))
-                    own = replace(how, bits=widths[k]) if among else how
+                    own = replace(kinds[k], bits=widths[k]) if among else kinds[k]
                     of = scales and (functools.partial(scales, bits=own.bits) if among else scales)
                     made[k] = solve(k, layer, hessians(k, layer), own, of, options)
                     numbers = dequantize(made[k].codes, made[k].scale, made[k].zero_point, dtype=layer.weight.dtype)
@@ -244,7 +249,7 @@ def _scale(
     walk: Any,
     block: Any,
     given: Any,
-    how: Scheme,
+    kinds: Mapping[str, Scheme],
     folded: dict[str, str],
     unscaled: dict[str, str],
     before: list[tuple[Any, Any]],
@@ -266,7 +271,7 @@ def _scale(
         if not set(alike) <= set(seen):
             unscaled |= {k: "its inputs are another layer's too, which is left" for k in alike if k in seen}
             continue
-        h = given.grams[alike[0]].cpu()
+        h, how = given.grams[alike[0]].cpu(), kinds[alike[0]]
         w = torch_module().cat([block.layers[k].weight.detach().cpu() for k in alike])
         s, _ = awq_search(
             w, h, given.magnitudes[alike[0]].cpu(), dtype=how.codes, group=how.group or None, symmetric=not how.affine
@@ -283,9 +288,9 @@ def _scale(
             given.grams[k] /= s.to(given.grams[k]) * s.to(given.grams[k])[:, None]
 
 
-def _cost(how: Scheme, layers: Mapping[str, Any]) -> Callable[[str, int], float]:
+def _cost(kinds: Mapping[str, Scheme], layers: Mapping[str, Any]) -> Callable[[str, int], float]:
     def cost(name: str, bits: int) -> float:
-        n, k = layers[name].weight.shape
+        (n, k), how = layers[name].weight.shape, kinds[name]
         return float(n * (k * bits + 32 * (k // how.elements(k)) * (2 if how.affine else 1)))
 
     return cost
@@ -295,7 +300,7 @@ def _widths(
     walk: Any,
     layers: Mapping[str, Any],
     weights: Callable[[Any], Any] | None,
-    how: Scheme,
+    kinds: Mapping[str, Scheme],
     among: Sequence[int],
     budget: float,
     cost: Callable[[str, int], float],
@@ -318,7 +323,7 @@ def _widths(
             losses[k] = []
             for b in among:
                 of = scales and functools.partial(scales, bits=b)
-                errors = _solve(k, layer, h, replace(how, bits=b), of, options).error
+                errors = _solve(k, layer, h, replace(kinds[k], bits=b), of, options).error
                 losses[k].append(float(errors @ gain[k]))
     if losses and not any(map(any, losses.values())):
         raise ValueError(

@@ -695,7 +695,11 @@ def test_what_is_left_as_it_is_is_said(tmp_path):
     }
     path = save(tmp_path / "in.safetensors", arrays)
     said = tersor("quantize", path, "-o", tmp_path / "out.safetensors", "--scheme", "int8-row").stdout
-    for line in ("of 3 axes, experts in one tensor: 1 (e.experts.gate_up_proj)", "of 4 axes: 1 (conv.weight)", "not called weight"):
+    for line in (
+        "of 3 axes, experts in one tensor: 1 (e.experts.gate_up_proj)",
+        "of 4 axes: 1 (conv.weight)",
+        "not called weight",
+    ):
         assert line in said
     done = tersor("quantize", path, "-o", tmp_path / "o.safetensors", "--scheme", "int8-row", "--include", "conv")
     assert done.returncode == 1 and "conv.weight: of 4 axes" in done.stderr

@@ -36,6 +36,12 @@ def unscaled(reasons: Mapping[str, str]) -> None:
     _by_reason("inputs not scaled", reasons)
 
 
+def turned(rotated: Mapping[str, str], reasons: Mapping[str, str]) -> None:
+    """Says which weights were turned before they were quantized, and why others were not."""
+    _by_reason("turned", rotated)
+    _by_reason("not turned", reasons)
+
+
 def decoded(names: Sequence[str]) -> None:
     """Says which weights were decoded on the way in."""
     if names:

@@ -8,7 +8,7 @@ import click
 
 from tersor.cli._console import console, counting, progress, several, shown, size
 from tersor.cli._options import EMBEDDINGS, EXCLUDE, INCLUDE, OUTPUT, SOURCE
-from tersor.cli._said import chosen, decoded, dense, left, rounded, smaller, unscaled
+from tersor.cli._said import chosen, decoded, dense, left, rounded, smaller, turned, unscaled
 
 
 def _widths(_: click.Context, __: click.Parameter, value: str | None) -> str | tuple[int, ...] | None:
@@ -68,6 +68,11 @@ def _widths(_: click.Context, __: click.Parameter, value: str | None) -> str | t
     help="Rows that groups do not divide take smaller groups, or a scale a row, where they would stay dense.",
 )
 @click.option(
+    "--rotate",
+    is_flag=True,
+    help="Turn weights by Hadamard matrices before they are calibrated, where the model then gives the same.",
+)
+@click.option(
     "--method",
     type=click.Choice(["minmax", "mse"]),
     help="How scales are chosen: by the largest magnitude (minmax), or by a search for the least squares (mse), which loses "
@@ -86,6 +91,7 @@ def quantize(
     convolutions: bool,
     experts: bool,
     fallback: bool,
+    rotate: bool,
     method: str | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
@@ -130,6 +136,8 @@ def quantize(
             else "has no width: give --bits and --budget"
         )
         raise click.UsageError(f"--scheme {scheme} {what}")
+    if rotate and not how.calibrated:
+        raise click.UsageError(f"--rotate goes with --calibration, and --scheme {scheme} takes none")
     if how.calibrated != (calibration is not None):
         what = (
             "needs --calibration TEXTS"
@@ -156,6 +164,7 @@ def quantize(
             calibration=texts,
             bits=bits,
             budget=budget,
+            rotate=rotate,
             progress=show,
             calibrating=count,
         )
@@ -178,5 +187,6 @@ def quantize(
     dense(made.choice.dense)
     rounded(made.rounded)
     unscaled(made.unscaled)
+    turned(made.rotated, made.unrotated)
     decoded(made.decoded)
     left(made.left, made.untouched)

@@ -25,7 +25,7 @@ class Solved:
     ``codes`` of tensors; ``rounded``, why there are none of others; ``widths``, the bits of every tensor where they were to be
     chosen; ``unread`` says
     of a folder why transformers does not read it back to the same model, or None. ``changed`` has the tensors without codes
-    that took scales, ``unscaled`` why inputs of others have none.
+    that took scales or were turned, ``unscaled`` why inputs of others have none, ``rotated`` and ``unrotated`` what was turned.
     """
 
     codes: Codes = field(default_factory=dict)
@@ -34,6 +34,8 @@ class Solved:
     unread: Callable[[Path], str | None] = lambda _: None
     changed: dict[str, np.ndarray] = field(default_factory=dict)
     unscaled: dict[str, str] = field(default_factory=dict)
+    rotated: dict[str, str] = field(default_factory=dict)
+    unrotated: dict[str, str] = field(default_factory=dict)
 
 
 def solve(
@@ -47,6 +49,7 @@ def solve(
     *,
     bits: str | Sequence[int] | None = None,
     budget: float | None = None,
+    rotate: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Solved:
     """Codes and scales of the tensors that have ``schemes``, and why there are none of some; ``every`` tensor has a safetensors
@@ -88,6 +91,7 @@ def solve(
         ran.batches,
         str(scheme),
         layers=list(modules),
+        rotate=rotate,
         fallback=True,  # which weights are here at all is decided
         scales=scales,
         bits=bits,
@@ -104,7 +108,9 @@ def solve(
         solved.codes[name] = words, compressed.stored(found.scale.numpy(), names[name][0])
         solved.widths[name] = width
     solved.unscaled = {modules[target]: why for target, why in made.unscaled.items()}
-    touched = {f"{source}.{p}" for source in made.folded.values() for p in ("weight", "bias")}
+    solved.rotated = {modules[target]: how for target, how in made.rotated.items()}
+    solved.unrotated = {modules[target]: why for target, why in made.unrotated.items()}
+    touched = {*made.touched}
     solved.changed = {
         name: running.kept(model.get_parameter(target), every[name][0])
         for name, target in tree.targets.items()

@@ -39,7 +39,8 @@ class Summary:
     each tensor where they were to be chosen, ``bits`` what a quantized weight takes on average, its share of scales with it.
     ``unscaled`` has the tensors whose inputs took no scales (``-awq``), with the reason. ``unread`` says why transformers
     cannot read the folder by itself (`load` can), if it cannot. ``decoded`` names the weights that were 8-bit floats with
-    scales, and were decoded as they were read. ``choice.smaller`` has the groups of what those of the scheme do not divide.
+    scales, and were decoded as they were read. ``rotated`` says with what the weights were turned that were, ``unrotated`` why
+    others were not. ``choice.smaller`` has the groups of what those of the scheme do not divide.
     """
 
     choice: Choice
@@ -53,6 +54,8 @@ class Summary:
     unread: str | None = None
     unscaled: Mapping[str, str] = field(default_factory=dict)
     decoded: tuple[str, ...] = ()
+    rotated: Mapping[str, str] = field(default_factory=dict)
+    unrotated: Mapping[str, str] = field(default_factory=dict)
 
 
 def quantize_safetensors(
@@ -70,6 +73,7 @@ def quantize_safetensors(
     calibration: Sequence[str] | None = None,
     bits: str | Sequence[int] | None = None,
     budget: float | None = None,
+    rotate: bool = False,
     progress: Progress | None = None,
     calibrating: Progress | None = None,
 ) -> Summary:
@@ -100,6 +104,8 @@ def quantize_safetensors(
         is run on; what it never gives to a layer, that layer's weight is rounded to the nearest
     bits, budget : ``"auto"``, or the widths that a weight may have, and the average bits a weight that all of them together may
         take, scales among them: those are chosen that lose least (`tersor.quant.calibrate`)
+    rotate : turn weights by Hadamard matrices before they are calibrated, where the model then gives the same as before
+        (`tersor.quant.calibrate`)
     progress : called as ``progress(done, total)``, in bytes, after every chunk
     calibrating : called as ``calibrating(done, total)``, in layers
 
@@ -132,6 +138,8 @@ def quantize_safetensors(
             f"scheme {scheme}: a scheme without a width (int-g128-gptq) goes with bits and budget, one with a width without; "
             f"got bits={bits!r} and budget={budget!r}"
         )
+    if rotate and not how.calibrated:
+        raise Misuse(f"scheme {scheme}: rotate goes with calibration, which this scheme has none of")
     if how.calibrated != (calibration is not None):
         raise Misuse(f"scheme {scheme}: " + ("needs texts for calibration" if how.calibrated else "is not calibrated"))
     if method is not None:
@@ -174,6 +182,7 @@ def quantize_safetensors(
                 calibration,
                 bits=bits,
                 budget=budget,
+                rotate=rotate,
                 progress=calibrating,
             )
         schemes = {
@@ -222,6 +231,8 @@ def quantize_safetensors(
             unread,
             solved.unscaled,
             model.decoded,
+            solved.rotated,
+            solved.unrotated,
         )
 
 
@@ -275,8 +286,9 @@ def _file(
         metadata[compressed.TURNED] = json.dumps(turned)
     with Writer(path, [part[:3] for part in parts], metadata) as out:
         for name, _, _, e in parts:
-            if e.name in solved.changed:
-                out.write(solved.changed[e.name])
+            given = solved.changed.get(e.name)
+            if e.name not in schemes and given is not None:
+                out.write(given)
                 step(e.nbytes)
             elif e.name not in schemes:
                 for piece in reader.chunks(e):
@@ -289,14 +301,16 @@ def _file(
                 out.write(words)
                 step(e.nbytes)
             elif name == f"{e.name}_packed":
-                held |= {e.name + part: x for part, x in _rows(reader, e, schemes[e.name], out, step).items()}
+                held |= {e.name + part: x for part, x in _rows(reader, e, schemes[e.name], given, out, step).items()}
             else:
                 out.write(held.pop(name))
     return {name: int(np.prod(shape, dtype=object)) * BITS[dtype] // 8 for name, dtype, shape, _ in parts}
 
 
-def _rows(reader: Reader, e: Entry, scheme: compressed.Scheme, out: Writer, step: Step) -> dict[str, np.ndarray]:
-    """Writes the packed rows of a weight and returns what stands beside them, scales and zero points."""
+def _rows(
+    reader: Reader, e: Entry, scheme: compressed.Scheme, given: np.ndarray | None, out: Writer, step: Step
+) -> dict[str, np.ndarray]:
+    """Writes the packed rows of a weight, or of what it has become, and returns the scales and zero points beside them."""
     many, high, k = scheme.matrices(e.shape)
     n = many * high
     width = e.nbytes // n
@@ -305,7 +319,10 @@ def _rows(reader: Reader, e: Entry, scheme: compressed.Scheme, out: Writer, step
     for row in range(0, n, block):
         rows = min(block, n - row)
         piece = e._replace(start=e.start + row * width, stop=e.start + (row + rows) * width)
-        octets = next(reader.chunks(piece, piece.nbytes + 24))
+        if given is None:
+            octets = next(reader.chunks(piece, piece.nbytes + 24))
+        else:
+            octets = np.ascontiguousarray(given[row : row + rows]).view(np.uint8).reshape(-1)
         floats = compressed.widen(octets, e.dtype).reshape(rows, k)
         try:
             if scheme.affine:

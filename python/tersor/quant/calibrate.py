@@ -40,6 +40,9 @@ class Calibrated(NamedTuple):
     widths : the bits of each layer's codes, where they were chosen
     folded : of each layer with scaled inputs ("-awq") the name of the module that divides them, whose parameters have changed
     unscaled : why the other layers have none
+    rotated : of each layer whose weight was turned, what it shares the turn with: "stream", "heads of 64"
+    unrotated : why the other layers' were not
+    touched : the parameters that have changed besides the weights of ``layers``, by name
     """
 
     layers: dict[str, GPTQ]
@@ -48,6 +51,9 @@ class Calibrated(NamedTuple):
     widths: Mapping[str, int] = {}
     folded: Mapping[str, str] = {}
     unscaled: Mapping[str, str] = {}
+    rotated: Mapping[str, str] = {}
+    unrotated: Mapping[str, str] = {}
+    touched: tuple[str, ...] = ()
 
     def encoded(self, name: str) -> Encoded:
         """The weight of a layer as `decode` and `tersor.nn.QuantLinear` take it."""
@@ -119,6 +125,7 @@ def calibrate(
     budget: float | None = None,
     cost: Callable[[str, int], float] | None = None,
     fallback: bool = False,
+    rotate: bool = False,
     method: str = "mse",
     act_order: bool = True,
     damp: float = 0.01,
@@ -167,6 +174,10 @@ def calibrate(
     fallback : bool
         Whether layers whose rows the groups do not divide have smaller ones, the largest power of two from 16 on that does, or
         a scale for the whole row; they are left if not.
+    rotate : bool
+        Whether weights are turned by Hadamard matrices first (`hadamard`, of random signs that are the same ones every time),
+        wherever the module then gives the same as before: what its blocks add to, if it is read through norms without a mean
+        and a bias, and the heads of what attention mixes. Norms, tables and layers that are not quantized change with it.
     method, act_order, damp
         As of `gptq`.
     progress : callable, optional
@@ -199,6 +210,7 @@ def calibrate(
     how, solver = recipe(scheme, name, among), scheme.rpartition("-")[2]
     from tersor._inputs import GRAMS, MAGNITUDES, changing, linears, visit
     from tersor._walk import Walk
+    from tersor.quant._rotate import Rotations
 
     chosen, left = linears(name, module, layers)
     batches = list(batches)
@@ -221,6 +233,7 @@ def calibrate(
     unscaled: dict[str, str] = {}
     with changing(module) as before:
         walk = Walk(module, batches, chosen)
+        turned = Rotations(walk, chosen, before) if flag(f"{name}: rotate", rotate) else None
         if among:
             prices = cost or _cost(kinds, chosen)
             widths = _widths(walk, chosen, weights, kinds, among, float(budget or 0), prices, scales, options)
@@ -242,7 +255,20 @@ def calibrate(
                 if progress:
                     progress(len(made) + len(left.keys() & chosen.keys()), len(chosen))
     taken = {k: widths[k] for k in made} if among else {}
-    return Calibrated(made, left, scheme.rpartition("-")[0], taken, folded, unscaled)
+    named = {p: k for k, p in module.named_parameters()}
+    own = {chosen[k].weight for k in made}
+    touched = dict.fromkeys(named[p] for p, _ in before if p in named and p not in own)
+    return Calibrated(
+        made,
+        left,
+        scheme.rpartition("-")[0],
+        taken,
+        folded,
+        unscaled,
+        turned.rotated if turned else {},
+        turned.unrotated if turned else {},
+        tuple(touched),
+    )
 
 
 def _scale(

@@ -113,6 +113,14 @@ def test_layers_take_smaller_groups_on_request():
         tnn.convert(model, "nf4", fallback="yes")
 
 
+def test_experts_in_memory_are_said():
+    model = model_of("qwen2-moe")
+    made = tnn.convert(model, "int8-row")
+    left = {k: why for k, why in made.left.items() if "experts in one tensor" in why}
+    assert left.keys() == {k for k, m in model.named_modules() if type(m).__name__ == "Qwen2MoeExperts"} and left
+    assert not any("experts" in k for k in tnn.convert(model, "dense").left)
+
+
 @pytest.mark.parametrize("scheme", ["int8-row", "int4-g32", "uint4-g32", "uint8-row"])
 @pytest.mark.parametrize("name", ["experts__gate_up_proj", "moe__input_linear__weight"])
 def test_experts_in_one_tensor_are_matrices(tmp_path, scheme, name):

@@ -105,7 +105,7 @@ def convert(
         The names, and the reason for every layer of these kinds that was left: excluded; a router; a weight that another
         module uses too (a head tied to its table of embeddings), or that torch's own attention and encoder layer read by
         themselves; a forward or hooks of its own; groups that do not divide its rows; too few zeros; no codes among those
-        given. Codes that no layer goes by the name of are there too.
+        given. Modules that hold experts in one tensor are named too. Codes that no layer goes by the name of are there too.
 
     Raises
     ------
@@ -179,7 +179,9 @@ def convert(
 
     for name, module in model.named_modules():
         if name not in found:
-            if name and not any(True for _ in module.children()) and patterns.included(f"{name}.weight"):
+            if not back and scheme != NORM and _experts(name, module):
+                left[name] = "experts in one tensor, which its own forward reads"
+            elif name and not any(True for _ in module.children()) and patterns.included(f"{name}.weight"):
                 left[name] = f"a {type(module).__name__} is not exchanged"
             continue
         why = _left(names[id(module)], module, patterns, shared)
@@ -221,6 +223,12 @@ def convert(
 def _coded(module: nn.Module) -> Any:
     """The class of encoded layers that a dense one is exchanged for."""
     return next((new for old, new in CODED.items() if isinstance(module, old)), QuantLinear)
+
+
+def _experts(name: str, module: nn.Module) -> bool:
+    """Whether a module of others holds the weights of experts side by side."""
+    stacked = any(p is not None and p.ndim == 3 for p in module._parameters.values())
+    return stacked and "expert" in f"{name} {type(module).__name__}".lower()
 
 
 def _row(module: Any) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tersor import _hadamard
 from tersor._arrays import FLOATS, Array, Number, dtype_name, flag, is_tensor
+from tersor._dtensor import distributed
 from tersor.quant._arguments import detached
 
 #: the largest K of an order K·2^m that is made here
@@ -57,7 +58,7 @@ def hadamard(x: Array, *, signs: Number | None = None, transpose: bool = False) 
     Raises
     ------
     TypeError
-        If x is not a float array, signs are of another library, or transpose is no bool.
+        If x is not a float array or a DTensor, signs are of another library, or transpose is no bool.
     ValueError
         If x is 0-d, n is no such order, or signs are not n numbers of 1 and -1.
 
@@ -76,8 +77,10 @@ def hadamard(x: Array, *, signs: Number | None = None, transpose: bool = False) 
     array([[1.5, 1.5, 1.5, 1.5]])
     """
     name = "hadamard"
-    transpose = flag(f"{name}: transpose", transpose)
-    whole = x if is_tensor(x) else detached(name, x)
+    transpose, torch = flag(f"{name}: transpose", transpose), is_tensor(x)
+    whole = x if torch else detached(name, x)
+    if torch and distributed(x):
+        raise TypeError(f"{name}: x must be a plain tensor, got a DTensor; of whole rows to_local() is one")
     kind = dtype_name(whole.dtype)
     if kind not in FLOATS:
         raise TypeError(f"{name}: x must be a float array, got {kind}")
@@ -88,7 +91,6 @@ def hadamard(x: Array, *, signs: Number | None = None, transpose: bool = False) 
         raise ValueError(
             f"{name}: x has rows of {n}, and no Hadamard matrix of this order is made (K·2^m, see its documentation)"
         )
-    torch = is_tensor(x)
     s = None if signs is None else _signs(name, signs, n, torch)
     if torch:
         from tersor.quant import _traced

@@ -98,6 +98,36 @@ def test_calibrated_groups_that_do_not_divide(scheme):
         torch.testing.assert_close(quant.decode(made.encoded(name)), layer.weight.detach(), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("scheme", "widths"),
+    [("int4-g128-gptq", {}), ("int-g128-gptq", {"bits": [4, 8], "budget": 6.5})],
+    ids=["one", "several"],
+)
+def test_calibrated_files_of_groups_that_differ(tmp_path, scheme, widths):
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("compressed_tensors")
+    from test_calibrate import TEXTS, folder
+
+    folder(tmp_path / "in", "llama")
+    given = {"calibration": TEXTS[:20], "fallback": True, **widths}
+    made = quantize_safetensors(tmp_path / "in", tmp_path / "out", scheme, **given)
+    assert set(made.choice.smaller.values()) == {64} and made.unread is None and not made.rounded
+    assert made.bits <= widths.get("budget", 4.6)
+    codes, dense = load_encoded(tmp_path / "out"), load(tmp_path / "out")
+    for name, e in codes.items():
+        bits = made.widths.get(name, 4)
+        assert e.scheme == f"int{bits}-row"  # of 64 or 128 numbers: one group each
+        assert e.shape[1] == made.choice.smaller.get(name, 128)
+        np.testing.assert_array_equal(quant.decode(e), dense[name])
+    read = transformers.AutoModelForCausalLM.from_pretrained
+    ids = torch.arange(3, 30)[None]
+    with torch.no_grad():
+        got = read(tmp_path / "out", local_files_only=True)(input_ids=ids)[0]
+        model = read(tmp_path / "in", local_files_only=True)
+        model.load_state_dict({k: torch.from_numpy(v) for k, v in dense.items()}, strict=False)
+        torch.testing.assert_close(got, model(input_ids=ids)[0], rtol=1e-4, atol=1e-5)
+
+
 def test_layers_take_smaller_groups_on_request():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(256, 96), nn.Linear(96, 50), nn.Linear(50, 8), nn.Conv2d(3, 4, 3))

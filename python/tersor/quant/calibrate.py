@@ -256,8 +256,8 @@ def calibrate(
                     progress(len(made) + len(left.keys() & chosen.keys()), len(chosen))
     taken = {k: widths[k] for k in made} if among else {}
     named = {p: k for k, p in module.named_parameters()}
-    own = {chosen[k].weight for k in made}
-    touched = dict.fromkeys(named[p] for p, _ in before if p in named and p not in own)
+    coded = {chosen[k].weight for k in made}
+    touched = dict.fromkeys(named[p] for p, _ in before if p in named and p not in coded)
     return Calibrated(
         made,
         left,

@@ -74,10 +74,10 @@ def shiftmax(q: Array, s: float, bits: int) -> Array:
 
 
 def shift_gelu(q: Array, s: float, bits: int) -> Array:
-    x, s = _float(q), F(s) * F(1.702)
+    x, wider = _float(q), F(s) * F(1.702)
     top = _top(x)
-    e = _exp(x - top, s, 23)
-    total = _held(e + _exp(-top, s, 23), None, ONE)
+    e = _exp(x - top, wider, 23)
+    total = _held(e + _exp(-top, wider, 23), None, ONE)
     return _ints(x * _floor(e * _over(total) / 2.0 ** (32 - bits)))
 
 

@@ -524,12 +524,12 @@ def test_a_folder_that_transformers_does_not_read_is_said_to_be_one(tmp_path):
     ],
 )
 def test_what_the_model_never_runs_is_rounded_and_said(tmp_path, name, said, left):
-    """Experts that run as one tensor, a pooler that nobody asks: as without calibration, but for their scales' range."""
+    """Experts that run as one tensor, a pooler that nobody asks: as without calibration, with scales that are searched for."""
     folder(tmp_path / "source", name)
     made = convert.quantize_safetensors(
         tmp_path / "source", tmp_path / "out", "int4-g32-gptq", calibration=TEXTS[:20], exclude=[left]
     )
-    convert.quantize_safetensors(tmp_path / "source", tmp_path / "nearest", "int4-g32", exclude=[left])
+    convert.quantize_safetensors(tmp_path / "source", tmp_path / "nearest", "int4-g32", exclude=[left], method="mse")
     assert set(made.rounded.values()) == said and any(why == "excluded" for why in made.choice.dense.values())
     arrays, out, nearest = (convert.load(tmp_path / k) for k in ("source", "out", "nearest"))
     for k in arrays:

@@ -339,13 +339,20 @@ def test_transformers_reads_shards_of_bfloat16_with_tied_embeddings(tmp_path):
     assert torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0) > 0.99
 
 
-def test_transposed_layers_stay_dense(tmp_path):
-    transformers = pytest.importorskip("transformers")
-    config = transformers.GPT2Config(vocab_size=50, n_positions=16, n_embd=32, n_layer=1, n_head=2)
-    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
-    done = tersor("quantize", tmp_path / "gpt2", "-o", tmp_path / "out", "--scheme", "int8-row")
-    assert done.returncode == 1
-    assert "transposed" in done.stderr
+def test_what_is_asked_for_besides_a_scheme_is_said(tmp_path):
+    arrays = {
+        "e.experts.gate_up_proj": np.ones((4, 64, 64), np.float32),
+        "l.weight": np.ones((8, 100), np.float32),
+        "m.weight": np.ones((8, 192), np.float32),
+    }
+    path = save(tmp_path / "in.safetensors", arrays)
+    options = ["--experts", "--fallback", "--method", "mse"]
+    done = tersor("quantize", path, "-o", tmp_path / "o.safetensors", "--scheme", "int4-g128", *options)
+    assert done.returncode == 0, done.stderr
+    assert "3 weights in int4-g128" in done.stdout and "left as it is" not in done.stdout
+    assert "a scale a row: 1 (l.weight)" in done.stdout and "in groups of 64: 2 (" in done.stdout
+    stands = tersor("inspect", "--no-histogram", tmp_path / "o.safetensors").stdout
+    assert "3 weights of 18.7 k numbers" in stands
 
 
 def big(tmp_path: Path) -> Path:
@@ -688,7 +695,11 @@ def test_what_is_left_as_it_is_is_said(tmp_path):
     }
     path = save(tmp_path / "in.safetensors", arrays)
     said = tersor("quantize", path, "-o", tmp_path / "out.safetensors", "--scheme", "int8-row").stdout
-    for line in ("of 3 axes: 1 (e.experts.gate_up_proj)", "of 4 axes: 1 (conv.weight)", "not called weight"):
+    for line in (
+        "of 3 axes, experts in one tensor: 1 (e.experts.gate_up_proj)",
+        "of 4 axes: 1 (conv.weight)",
+        "not called weight",
+    ):
         assert line in said
     done = tersor("quantize", path, "-o", tmp_path / "o.safetensors", "--scheme", "int8-row", "--include", "conv")
     assert done.returncode == 1 and "conv.weight: of 4 axes" in done.stderr

@@ -140,7 +140,7 @@ def test_several_widths_beside_modules_of_sentence_transformers_are_said(tmp_pat
     written(tmp_path / "m", Net(), "int8-row")
     (tmp_path / "m" / "modules.json").write_text("[]")
     for widths, said in (({"up": 4, "down": 8}, "SentenceTransformer"), ({"up": 4, "down": 4}, None)):
-        solved = calibrate.Solved(widths={f"{k}.weight": b for k, b in widths.items()}, modules=widths)
+        solved = calibrate.Solved(widths={f"{k}.weight": b for k, b in widths.items()})
         monkeypatch.setattr(calibrate, "solve", lambda *_, solved=solved, **__: solved)
         made = quantize_safetensors(
             tmp_path / "m", tmp_path / "out", "int-g16-gptq", calibration=["a"], bits=[4, 8], budget=6
@@ -174,3 +174,48 @@ def test_filters_of_a_file_are_layers(tmp_path, scheme):
         repack(out, tmp_path / "again.safetensors", "gptq")
     with pytest.raises(ValueError, match="which is not calibrated"):
         quantize_safetensors(path, out, "int4-row-gptq", convolutions=True, calibration=["a"])
+
+
+def test_what_is_no_path_no_model_and_no_mapping_is_said(tmp_path):
+    from tersor.checkpoint import Model, Reader
+    from tersor.convert import repack, write_gguf
+    from tersor.prune import prune_safetensors
+
+    wrong = b"in.safetensors"
+    out, there = str(tmp_path / "out"), tmp_path / "x.gguf"
+    for what, call in {
+        "load: path": lambda: load(wrong),
+        "load_encoded: path": lambda: load_encoded(None),
+        "quantize_safetensors: src": lambda: quantize_safetensors(wrong, out, "int8-row"),
+        "quantize_safetensors: dst": lambda: quantize_safetensors(out, 3, "int8-row"),
+        "repack: src": lambda: repack(wrong, out, "ct"),
+        "prune_safetensors: dst": lambda: prune_safetensors(out, wrong, 0.5),
+        "Model: path": lambda: Model(wrong),
+        "Reader: path": lambda: Reader(3),
+        "write_gguf: path": lambda: write_gguf(wrong, {}),
+        "write_gguf: tensors": lambda: write_gguf(there, [np.ones(3, np.float32)]),
+        "write_gguf: metadata": lambda: write_gguf(there, {"a": np.ones(3, np.float32)}, ["general.name"]),
+        "load_encoded: model": lambda: load_encoded(there, model="llama"),
+        "load_encoded: strict": lambda: load_encoded(there, strict="no"),
+    }.items():
+        with pytest.raises(TypeError, match=f"^{what} must be"):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("scheme", ["int8-row", "int4-g16", "q4_0", "gguf_mxfp4", "nf4"])
+def test_codes_that_are_not_there_or_too_few_are_refused(scheme):
+    from dataclasses import replace
+
+    torch.manual_seed(0)
+    layer, code = nn.Linear(64, 4), quant.encode(torch.randn(4, 64), scheme)
+    assert tnn.QuantLinear.of(code, layer).weight.shape == (4, 64)
+    with pytest.raises(ValueError, match=r"QuantLinear.of: data must have shape \(4, "):
+        tnn.QuantLinear.of(replace(code, data=code.data[:, :-3]), layer)
+    with pytest.raises(TypeError, match=r"QuantLinear\.of: data must be an array, got str"):
+        tnn.QuantLinear.of(replace(code, data="codes"), layer)
+    meta = replace(code, **{k: v.to("meta") for k, v in code.parts.items()})
+    with pytest.raises(ValueError, match=r"QuantLinear\.of: weight is on meta"):
+        tnn.QuantLinear.of(meta, layer)
+    if scheme in ("int8-row", "int4-g16", "nf4"):
+        assert tnn.QuantLinear.of(meta, nn.Linear(64, 4, device="meta")).data.device.type == "meta"

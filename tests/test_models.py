@@ -36,9 +36,8 @@ def values(model):
     return {k: v.detach() for k, v in model.state_dict().items() if v.is_floating_point()}
 
 
-#: what is left as it is, whole: layers that are no linear ones, or a reading that transformers' own conversion breaks
+#: what is left as it is, whole: a reading that transformers' own conversion breaks
 REFUSED = {
-    "gpt2": "transposed",
     "dinov2": "cannot be read",
     "nomic-bert": "cannot be read",
     "llama4": "in the place of Llama4TextExperts",

@@ -141,6 +141,7 @@ CASES = {
     "quant.fake_quantize_log": (lambda x: quant.fake_quantize_log(x.exp(), SCALE), (X,)),
     "quant.fixed_point": (lambda x: quant.fixed_point(x, 8, 4, rounding="half_even"), (X,)),
     "quant.float_encode": (lambda x: quant.float_decode(quant.float_encode(x, "e4m3"), "e4m3", dtype=x.dtype), (X,)),
+    "quant.hadamard": (quant.hadamard, (X,)),
     "quant.int_layernorm": (lambda x: quant.int_layernorm(quant.quantize(x, SCALE)), (X,)),
     "quant.kl_rows": (quant.kl_rows, (X, Y)),
     "quant.l1_normalize": (quant.l1_normalize, (X,)),

@@ -203,3 +203,68 @@ def test_what_is_refused():
     ]:
         with pytest.raises(error, match=match):
             call()
+
+
+def published(kind, q, s, bits):
+    """I-ViT's quant_modules.py on integers, as it stands there but for its names."""
+    x, s = q.float(), torch.tensor(s, dtype=torch.float32)
+
+    def exp(x, s, n):
+        x = x + (x / 2).floor() - (x / 2**4).floor()
+        x0 = (-1.0 / s).floor()
+        x = torch.max(x, n * x0)
+        q = (x / x0).floor()
+        r = x - x0 * q
+        return ((r / 2 - x0) * 2 ** (n - q)).floor().clamp(min=0)
+
+    if kind == "int_layernorm":
+        mean = x.mean(axis=-1, keepdim=True).round()
+        y = x - mean
+        squares = torch.sum(y**2, axis=-1, keepdim=True)
+        k = 2**16
+        for _ in range(10):
+            k = ((k + (squares / k).floor()) / 2).floor()
+        return (y * ((2**31 - 1) / k).floor() / 2).floor()
+    top = x.max(dim=-1, keepdim=True)[0]
+    if kind == "shiftmax":
+        e = exp(x - top, s, 15)
+        total = e.sum(dim=-1, keepdim=True).clamp_max(2**31 - 1)
+        return (e * ((2**31 - 1) / total).floor() / 2 ** (31 - bits + 1)).floor()
+    e, other = exp(x - top, s * 1.702, 23), exp(-top, s * 1.702, 23)
+    total = (e + other).clamp_max(2**31 - 1)
+    return x * (e * ((2**31 - 1) / total).floor() / 2 ** (31 - bits + 1)).floor()
+
+
+@pytest.mark.parametrize("kind", ["shiftmax", "shift_gelu", "int_layernorm"])
+@pytest.mark.parametrize("s", [0.004, 0.03, 0.11, 0.7])
+def test_the_simulation_is_that_of_the_published_code(kind, s):
+    rng = np.random.default_rng(0)
+    f, given = getattr(quant, kind), () if kind == "int_layernorm" else (s, 8)
+    for n, bound in ((1, 127), (197, 127), (384, 127), (64, 2**15)):
+        q = torch.from_numpy(rng.integers(-bound, bound, (50, n)).astype(np.int32))
+        got = f(q, *given, compat="ivit_f32")
+        assert got.dtype == torch.int32 and got.shape == q.shape
+        assert torch.equal(got.double(), published(kind, q, s, 8).clamp(-(2.0**31), 2147483520.0).double())
+        # of NumPy the same but for the order of sums, and close to what is exact
+        own = f(q.numpy(), *given, compat="ivit_f32")
+        assert own.dtype == np.int32 and (own == got.numpy()).mean() > 0.95
+        exact = f(q, *given).double()
+        one = {"shiftmax": 1, "shift_gelu": bound, "int_layernorm": 1 + 1e-5 * float(exact.abs().max())}[kind]
+        if kind != "shift_gelu" or s >= 0.03:  # below, the reciprocal of a GELU's exponentials has few digits
+            assert (got.double() - exact).abs().max() <= 2 * one
+
+
+def test_what_the_simulation_does_not_take():
+    q = np.ones((2, 4), np.int8)
+    with pytest.raises(ValueError, match="shiftmax: compat must be"):
+        quant.shiftmax(q, 0.1, compat="ivit")
+    with pytest.raises(ValueError, match="int_layernorm: compat='ivit_f32' goes with root='newton'"):
+        quant.int_layernorm(q, root="exact", compat="ivit_f32")
+    with pytest.raises(TypeError, match="shift_gelu: q must be"):
+        quant.shift_gelu(q.astype(np.float32), 0.1, compat="ivit_f32")
+    for shape in ((), (2, 0)):
+        with pytest.raises(ValueError, match="shiftmax: compat='ivit_f32' takes rows"):
+            quant.shiftmax(np.ones(shape, np.int8), 0.1, compat="ivit_f32")
+    assert quant.shiftmax(np.ones((0, 3), np.int8), 0.1, compat="ivit_f32").shape == (0, 3)
+    same = quant.shiftmax(np.full((1, 4), 9, np.int8), 0.1, compat="ivit_f32")
+    np.testing.assert_array_equal(same, [[31, 31, 31, 31]])

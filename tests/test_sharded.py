@@ -652,6 +652,7 @@ REFUSED = {
     "quant.choose_qparams": "a range over the rows",
     "quant.codebook_assign": "all pairs",
     "quant.encode": "codes are no DTensors",
+    "quant.hadamard": "takes plain tensors",
     "quant.packed_linear": "its weight is plain",
     "quant.requantize": "its factors belong to columns",
     "reduce.segment_moments": "takes plain tensors",

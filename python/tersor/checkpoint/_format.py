@@ -54,5 +54,12 @@ class Entry(NamedTuple):
         return self.stop - self.start
 
 
+def located(who: str, path: object, argument: str = "path") -> str:
+    """A path as text; of bytes, a number or nothing a TypeError."""
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(found := os.fspath(path), str):
+        raise TypeError(f"{who}: {argument} must be a str or an os.PathLike of one, got {type(path).__name__}")
+    return found
+
+
 def short(shape: Sequence[int]) -> str:
     return str(list(shape)) if len(shape) <= 8 else f"of {len(shape)} dimensions"

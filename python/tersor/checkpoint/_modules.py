@@ -15,6 +15,8 @@ LINEAR = "linear"
 TABLE = "an embedding table"
 CONVOLUTION = "a convolution"
 TIED = "tied to an embedding table"
+#: rows are inputs, and readers that decode have it so too
+TRANSPOSED = "a transposed layer (Conv1D)"
 NO_PART = "not a part of the model that config.json names"
 
 
@@ -25,6 +27,7 @@ class Tree:
     Where the configuration names no class that is known, that is the base class of its ``model_type``.
     ``targets`` has the parameter that each tensor becomes.
     ``merged`` has the tensors that readers put together, by what becomes of them: all of one are quantized or none is read.
+    ``prefix`` is what the names of its base begin with where it has a head.
     ``heads`` are the linear layers whose weight is tied to another's, and may not be in the file.
     ``unread`` says why readers cannot take a quantized model of this class at all.
     """
@@ -35,6 +38,7 @@ class Tree:
     unread: str | None
     targets: Mapping[str, str] = field(default_factory=dict)
     heads: tuple[str, ...] = ()
+    prefix: str = ""
 
 
 def rule_of(tree: Tree | None) -> str:
@@ -102,7 +106,7 @@ def tree(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -> Tree 
         unread = f"transformers splits {split[0].source_patterns[0]!r} on the way in, and then cannot decode"
     elif swapped:
         unread = f"transformers puts other modules, with other weights, in the place of {swapped[0]}"
-    return Tree(head.__name__, parts, merged, unread, targets, tuple(heads))
+    return Tree(head.__name__, parts, merged, unread, targets, tuple(heads), model.base_model_prefix)
 
 
 def class_of(transformers: Any, config: Mapping[str, Any]) -> tuple[Any, bool]:
@@ -155,7 +159,7 @@ def _part(
         return LINEAR
     kind = type(module).__name__
     if kind == "Conv1D":
-        return "transposed (Conv1D), which the format cannot say"
+        return TRANSPOSED if parameter == "weight" else f"no weight of a linear layer but {kind}.{parameter}"
     if isinstance(module, nn.modules.conv._ConvNd):
         return f"{CONVOLUTION} ({kind})"
     return f"no weight of a linear layer but {kind}.{parameter}"

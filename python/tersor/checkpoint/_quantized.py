@@ -17,7 +17,7 @@ from tersor.checkpoint.model import Model
 _PARTS = re.compile(
     r"(^|[._])(weight_packed|weight_scale(_inv)?|weight_shape|weight_zero_point|weight_global_scale|scale_inv|qweight|qzeros"
     r"|g_idx|absmax|quant_map|quant_state\.\S+|SCB|weight\._data|weight\._scale|W_q|qscale|weight_scale_2|blocks"
-    r"|weight_format)$|_proj_packed$"
+    r"|weight_format)$|\w_packed$"
 )
 #: what they call them by names that a dense model may have too: of a quantized one, if codes lie beside (MLX, FP8, HQQ)
 _SCALES = re.compile(r"(^|\.)((weight_)?scales?|zeros?|biases|zero_points?)$")
@@ -61,10 +61,14 @@ def described(model: Model) -> tuple[str, int, int]:
     bits = sorted({b for b in found if isinstance(b, int)})
     scheme = next((s for r in model.readers.values() if (s := (r.metadata or {}).get("tersor.scheme"))), "")
     one = bits[0] if len(bits) == 1 else None
+    names = {e.name for _, e in model.tensors()}
     shapes = [
         r.array(e.name)
         for r, e in model.tensors()
-        if e.name.endswith("weight_shape") and len(e.shape) == 1 and e.shape[0] > 1
+        if e.name.endswith("_shape")
+        and f"{e.name.removesuffix('_shape')}_packed" in names
+        and len(e.shape) == 1
+        and e.shape[0] > 1
     ]
     # the shapes where the format keeps them, else what the codes hold
     stood = [int(s.prod()) for s in shapes] or [_numbers(e, one) for _, e in model.tensors()]

@@ -18,7 +18,7 @@ from tersor.checkpoint._atomic import copy
 from tersor.checkpoint._beside import holds_weights, link, walk
 from tersor.checkpoint._folder import AtomicFolder
 from tersor.checkpoint._foreign import others
-from tersor.checkpoint._format import MAX_HEADER, Entry, Misuse, StrPath
+from tersor.checkpoint._format import MAX_HEADER, Entry, Misuse, StrPath, located
 from tersor.checkpoint.reader import Reader
 
 INDEX = ".safetensors.index.json"
@@ -47,7 +47,7 @@ class Model:
     """
 
     def __init__(self, path: StrPath) -> None:
-        path = Path(path)
+        path = Path(located("Model", path))
         self.readers: dict[str, Reader] = {}
         self.index: str | None = None
         self.folder: Path | None = None

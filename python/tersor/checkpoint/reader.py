@@ -12,7 +12,7 @@ import numpy as np
 
 from tersor._op import FormatError
 from tersor.checkpoint._foreign import recognised
-from tersor.checkpoint._format import BITS, MAX_HEADER, NUMPY, Entry, StrPath, short
+from tersor.checkpoint._format import BITS, MAX_HEADER, NUMPY, Entry, StrPath, located, short
 
 #: bytes in memory at a time
 CHUNK = 4 << 20
@@ -45,7 +45,7 @@ class Reader:
     """
 
     def __init__(self, path: StrPath) -> None:
-        self.path = os.fspath(path)
+        self.path = located(type(self).__name__, path)
         # not O_NONBLOCK's business, but a pipe under this name must not hang us
         flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
         self._fd = os.open(self.path, flags)

@@ -21,6 +21,11 @@ def dense(reasons: Mapping[str, str]) -> None:
     _by_reason("left as it is", reasons)
 
 
+def smaller(groups: Mapping[str, int | None]) -> None:
+    """Says which weights have other groups than the scheme, whose do not divide them."""
+    _by_reason("does not divide", {name: f"in groups of {n}" if n else "a scale a row" for name, n in groups.items()})
+
+
 def rounded(reasons: Mapping[str, str]) -> None:
     """Says which tensors calibration had nothing to say of, and why."""
     _by_reason("rounded to the nearest", reasons)
@@ -29,6 +34,12 @@ def rounded(reasons: Mapping[str, str]) -> None:
 def unscaled(reasons: Mapping[str, str]) -> None:
     """Says which layers have inputs that are not scaled, and why."""
     _by_reason("inputs not scaled", reasons)
+
+
+def turned(rotated: Mapping[str, str], reasons: Mapping[str, str]) -> None:
+    """Says which weights were turned before they were quantized, and why others were not."""
+    _by_reason("turned", rotated)
+    _by_reason("not turned", reasons)
 
 
 def decoded(names: Sequence[str]) -> None:

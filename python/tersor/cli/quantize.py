@@ -8,7 +8,7 @@ import click
 
 from tersor.cli._console import console, counting, progress, several, shown, size
 from tersor.cli._options import EMBEDDINGS, EXCLUDE, INCLUDE, OUTPUT, SOURCE
-from tersor.cli._said import chosen, decoded, dense, left, rounded, unscaled
+from tersor.cli._said import chosen, decoded, dense, left, rounded, smaller, turned, unscaled
 
 
 def _widths(_: click.Context, __: click.Parameter, value: str | None) -> str | tuple[int, ...] | None:
@@ -57,6 +57,27 @@ def _widths(_: click.Context, __: click.Parameter, value: str | None) -> str | t
     is_flag=True,
     help="Quantize filters of convolutions too, each as a row, which tersor reads back and transformers does not.",
 )
+@click.option(
+    "--experts",
+    is_flag=True,
+    help="Quantize experts that lie in one tensor of three axes too, each as a matrix.",
+)
+@click.option(
+    "--fallback",
+    is_flag=True,
+    help="Rows that groups do not divide take smaller groups, or a scale a row, where they would stay dense.",
+)
+@click.option(
+    "--rotate",
+    is_flag=True,
+    help="Turn weights by Hadamard matrices before they are calibrated, where the model then gives the same.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["minmax", "mse"]),
+    help="How scales are chosen: by the largest magnitude (minmax), or by a search for the least squares (mse), which loses "
+    "less of 4 bits. Calibrated schemes have mse, others minmax.",
+)
 @INCLUDE
 @EXCLUDE
 def quantize(
@@ -68,6 +89,10 @@ def quantize(
     budget: float | None,
     embeddings: bool,
     convolutions: bool,
+    experts: bool,
+    fallback: bool,
+    rotate: bool,
+    method: str | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
 ) -> None:
@@ -111,6 +136,8 @@ def quantize(
             else "has no width: give --bits and --budget"
         )
         raise click.UsageError(f"--scheme {scheme} {what}")
+    if rotate and not how.calibrated:
+        raise click.UsageError(f"--rotate goes with --calibration, and --scheme {scheme} takes none")
     if how.calibrated != (calibration is not None):
         what = (
             "needs --calibration TEXTS"
@@ -131,9 +158,13 @@ def quantize(
             exclude=exclude,
             embeddings=embeddings,
             convolutions=convolutions,
+            experts=experts,
+            fallback=fallback,
+            method=method,
             calibration=texts,
             bits=bits,
             budget=budget,
+            rotate=rotate,
             progress=show,
             calibrating=count,
         )
@@ -152,8 +183,10 @@ def quantize(
     if made.unread:
         why = f"not every reader takes it by itself ({made.unread}); tersor.convert.load does"
         out.print(shown(why), markup=False)
+    smaller(made.choice.smaller)
     dense(made.choice.dense)
     rounded(made.rounded)
     unscaled(made.unscaled)
+    turned(made.rotated, made.unrotated)
     decoded(made.decoded)
     left(made.left, made.untouched)

@@ -4,7 +4,6 @@ scales are those that its file will hold, names those of its tensors."""
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,18 +23,19 @@ class Solved:
     """What calibration found.
 
     ``codes`` of tensors; ``rounded``, why there are none of others; ``widths``, the bits of every tensor where they were to be
-    chosen, and ``modules``, the same by what the classes that read them may call their modules; ``unread`` says
+    chosen; ``unread`` says
     of a folder why transformers does not read it back to the same model, or None. ``changed`` has the tensors without codes
-    that took scales, ``unscaled`` why inputs of others have none.
+    that took scales or were turned, ``unscaled`` why inputs of others have none, ``rotated`` and ``unrotated`` what was turned.
     """
 
     codes: Codes = field(default_factory=dict)
     rounded: dict[str, str] = field(default_factory=dict)
     widths: dict[str, int] = field(default_factory=dict)
-    modules: dict[str, int] = field(default_factory=dict)
     unread: Callable[[Path], str | None] = lambda _: None
     changed: dict[str, np.ndarray] = field(default_factory=dict)
     unscaled: dict[str, str] = field(default_factory=dict)
+    rotated: dict[str, str] = field(default_factory=dict)
+    unrotated: dict[str, str] = field(default_factory=dict)
 
 
 def solve(
@@ -43,16 +43,17 @@ def solve(
     config: Mapping[str, Any],
     tree: Tree | None,
     every: Mapping[str, tuple[str, Sequence[int]]],
-    chosen: Sequence[str],
+    schemes: Mapping[str, compressed.Scheme],
     scheme: compressed.Scheme,
     texts: Sequence[str],
     *,
     bits: str | Sequence[int] | None = None,
     budget: float | None = None,
+    rotate: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Solved:
-    """Codes and scales of the tensors ``chosen`` of ``every`` one (with their safetensors dtypes and shapes), and why there are
-    none of some.
+    """Codes and scales of the tensors that have ``schemes``, and why there are none of some; ``every`` tensor has a safetensors
+    dtype and a shape.
 
     With ``bits`` to choose from, all of them together take ``budget`` bits a weight at most.
 
@@ -63,13 +64,13 @@ def solve(
     ValueError
         If transformers does not know the model, it reads no text, it has no tokenizer, or what a layer is given is not finite.
     """
-    names = {name: every[name] for name in chosen}
+    names = {name: every[name] for name in schemes}
     merges = tree.merged if tree and bits is not None else {}
     if merged := next((t for t, some in merges.items() if names.keys() & set(some)), None):
         raise ValueError(
             f"{folder}: widths cannot differ: transformers puts {merged} together and decodes it as of one width"
         )
-    ran = running.opened(folder, config, tree, chosen, texts)
+    ran = running.opened(folder, config, tree, list(schemes), texts)
     model, tree, modules, left = ran.model, ran.tree, ran.modules, ran.left
     import torch
 
@@ -77,18 +78,21 @@ def solve(
     from tersor.quant.calibrate import widest, widths_of
 
     def scales(target: str, weight: Any, bits: int = scheme.bits) -> tuple[Any, None]:
-        _, exact = compressed.scales(weight.numpy(), names[modules[target]][0], replace(scheme, bits=bits))
+        name = modules[target]
+        _, exact = compressed.scales(weight.numpy(), names[name][0], replace(schemes[name], bits=bits))
         return torch.from_numpy(exact), None
 
     def cost(name: str, bits: int) -> int:
         dtype, shape = names[name]
-        return replace(scheme, bits=bits).size(shape, dtype)
+        return replace(schemes[name], bits=bits).size(shape, dtype)
 
     made = quant.calibrate(
         model,
         ran.batches,
         str(scheme),
         layers=list(modules),
+        rotate=rotate,
+        fallback=True,  # which weights are here at all is decided
         scales=scales,
         bits=bits,
         budget=budget,
@@ -104,21 +108,20 @@ def solve(
         solved.codes[name] = words, compressed.stored(found.scale.numpy(), names[name][0])
         solved.widths[name] = width
     solved.unscaled = {modules[target]: why for target, why in made.unscaled.items()}
-    touched = {f"{source}.{p}" for source in made.folded.values() for p in ("weight", "bias")}
+    solved.rotated = {modules[target]: how for target, how in made.rotated.items()}
+    solved.unrotated = {modules[target]: why for target, why in made.unrotated.items()}
+    touched = {*made.touched}
     solved.changed = {
         name: running.kept(model.get_parameter(target), every[name][0])
         for name, target in tree.targets.items()
         if target in touched and name not in solved.codes
     }
-    if bits is None:
-        return solved
-    for name in left:  # as wide as the budget lets each of them be
+    for name in left if bits is not None else ():  # as wide as the budget lets each of them be
         among = widths_of(bits, budget, "calibrate") or (scheme.bits,)
         room = (budget or 0) * np.prod(names[name][1], dtype=float)
         solved.widths[name] = widest(among, functools.partial(cost, name), room)
-    for name, width in solved.widths.items():
-        for called in _called(name, tree, model.base_model_prefix):
-            solved.modules[called] = width
+    if bits is None and len({own.group for own in schemes.values()}) == 1:
+        return solved
     want = None if left else running.first(model, ran.batches[0])
     solved.unread = lambda path: _unread(ran, path, want)
     return solved
@@ -134,13 +137,3 @@ def _unread(ran: running.Running, folder: Path, want: Any) -> str | None:
         return " ".join(str(error).split())[:200]
     same = want is None or bool((got - want).norm() <= 1e-3 * want.norm())
     return None if same else f"{type(ran.model).__name__} gives other results"
-
-
-def _called(name: str, tree: Tree, prefix: str) -> set[str]:
-    """What readers may call the module of a tensor: as the file does, as the class does, and as its base or its heads do; as
-    compressed-tensors wants targets, whole names."""
-    found = {target.removesuffix(".weight") for target in (name, tree.targets[name])}
-    if not prefix:
-        return found
-    # one pattern for both, or readers warn of the name that they do not have
-    return {rf"re:^(?:{prefix}\.)?{re.escape(module.removeprefix(f'{prefix}.'))}$" for module in found}

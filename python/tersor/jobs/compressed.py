@@ -3,32 +3,25 @@
 The rule of this file: what is written here, that package and `transformers` read back to the same numbers. A weight
 ``m.weight`` [n, k] becomes ``m.weight_packed`` (int32 words: offset-binary codes, the first in the lowest bits, rows padded
 to whole words), ``m.weight_scale`` ([n, 1], or [n, k/g] with groups of g) and ``m.weight_shape`` (int64). That
-of a convolution, which neither of them reads, lies so with a filter for a row, and has its own shape.
+of a convolution, which neither of them reads, lies so with a filter for a row, and has its own shape; experts in one tensor
+are so many matrices, one after another, in that package too.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-from tersor.checkpoint._modules import CONVOLUTION, LINEAR, TABLE, Tree, rule_of
-from tersor.checkpoint._parts import ROUTER, held, is_table
-from tersor.checkpoint._patterns import Patterns
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 #: bits of a scale, by the type of the weight
 SCALE = {"F64": 32, "F32": 32, "F16": 16, "BF16": 16}
 #: the largest finite numbers of 16-bit floats
 LARGEST = {"F16": 65504.0, "BF16": 3.3895313892515355e38}
-
-# models whose layers are not torch.nn.Linear but its transpose, which the format has no word for
-_TRANSPOSED = {"gpt2", "openai-gpt", "imagegpt", "decision_transformer"}
-
 
 _SCHEME = r"(?:int([48]?)-(?:row|g([1-9]\d*))(?:-(gptq|awq|adaround))?|uint([48])-(?:row|g([1-9]\d*)))"
 # what most mean by so many bits
@@ -39,12 +32,16 @@ _USUAL = {"8": "int8-row", "4": "int4-g128"}
 class Scheme:
     """``int8-row``, ``int4-g128-gptq``: the bits of a code, how many weights of a row share a scale (None: all), and how codes
     are found by what the layers are given ("gptq", "awq", "adaround"), if not by rounding to the nearest alone.
-    ``int-g128-gptq`` has 0 bits: those of each weight are still to be chosen. ``uint4-g128`` has zero points."""
+    ``int-g128-gptq`` has 0 bits: those of each weight are still to be chosen. ``uint4-g128`` has zero points.
+
+    ``method`` is how scales are chosen, "minmax" or "mse"; a weight that is ``stacked`` is several matrices."""
 
     bits: int
     group: int | None
     solver: str = ""
     affine: bool = False
+    method: str = "minmax"
+    stacked: bool = False
 
     @classmethod
     def parse(cls, name: str) -> Scheme:
@@ -66,7 +63,8 @@ class Scheme:
             return cls(int(found[4]), int(found[5]) if found[5] else None, affine=True)
         if not found[1] and found[3] != "gptq":
             raise ValueError(f"scheme {name!r} has no width; widths are chosen by calibration alone: {name}-gptq")
-        return cls(int(found[1] or 0), int(found[2]) if found[2] else None, found[3] or "")
+        method = "mse" if found[3] else "minmax"
+        return cls(int(found[1] or 0), int(found[2]) if found[2] else None, found[3] or "", method=method)
 
     def __str__(self) -> str:
         return self.codes + (f"-{self.solver}" if self.solver else "")
@@ -90,126 +88,27 @@ class Scheme:
 
     def size(self, shape: Sequence[int], dtype: str) -> int:
         """Bits that the codes and scales of a weight take."""
-        n, k = matrix(shape)
+        many, n, k = self.matrices(shape)
         zero = 32 * self.words(n) * self.scales(k) if self.affine else 0
-        return int(n) * (32 * self.words(k) + SCALE[dtype] * self.scales(k)) + int(zero)
+        return many * (n * (32 * self.words(k) + SCALE[dtype] * self.scales(k)) + zero)
 
-
-def matrix(shape: Sequence[int]) -> tuple[int, int]:
-    """Rows and columns of a weight: a filter of a convolution is a row."""
-    return int(shape[0]), math.prod(map(int, shape[1:]))
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What becomes of the tensors of a model: those to quantize, and why the others of two axes or more are left as they are.
-
-    ``rule`` says what decided: the modules of a class, or names. ``heads`` are the linear layers that may have no weight of
-    their own: those that the class ties, or by names alone the one that most call so.
-    """
-
-    quantized: tuple[str, ...]
-    dense: Mapping[str, str]
-    rule: str = "names"
-    heads: tuple[str, ...] = ("lm_head",)
-
-    @property
-    def ignore(self) -> list[str]:
-        """Modules that readers must take as dense."""
-        left = {name.removesuffix(".weight") for name in self.dense if name.endswith(".weight")}
-        return sorted(left | {head for head in self.heads if f"{head}.weight" not in self.quantized})
-
-
-def _by_name(name: str, model_type: str | None) -> str:
-    """The part that a tensor plays, where nothing but its name can say it."""
-    if is_table(name):
-        return TABLE
-    if model_type in _TRANSPOSED:
-        return f"{model_type} keeps it transposed, which the format cannot say"
-    return LINEAR
-
-
-def choose(
-    tensors: Iterable[tuple[str, str, Sequence[int]]],
-    scheme: Scheme,
-    *,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    embeddings: bool = False,
-    convolutions: bool = False,
-    model_type: str | None = None,
-    tree: Tree | None = None,
-) -> Choice:
-    """Which of ``tensors`` (name, safetensors dtype, shape) to quantize: weights of linear layers, as ``tree`` tells them."""
-    patterns = Patterns(include, exclude)
-    tensors = list(tensors)
-    patterns.check(name for name, _, _ in tensors)
-    quantized, dense = [], {}
-    for name, dtype, shape in tensors:
-        if len(shape) < 2 or not all(shape):
-            continue
-        part = tree.parts[name] if tree else _by_name(name, model_type)
-        asked = patterns.included(name)
-        if patterns.excluded(name):
-            dense[name] = "excluded"
-        elif include and not asked:
-            dense[name] = "not included"
-        elif dtype not in FLOATS:
-            dense[name] = f"stored as {dtype}"
-        elif len(shape) != 2 and not (convolutions and _convolution(part, shape, tree)):
-            dense[name] = f"of {len(shape)} axes" + ("" if part in (LINEAR, TABLE) else f", {part}")
-        elif name.rpartition(".")[2] != "weight":
-            dense[name] = "not called weight, which the format wants"
-        elif (why := held(name, part)) and not (asked or (embeddings and why != ROUTER)):
-            dense[name] = why
-        elif part not in (LINEAR, TABLE) and len(shape) == 2:
-            dense[name] = part
-        elif len(shape) != 2 and scheme.calibrated:
-            dense[name] = "a convolution, which is not calibrated"
-        elif scheme.group and (k := matrix(shape)[1]) % scheme.group:
-            dense[name] = f"rows of {k} do not divide into groups of {scheme.group}, {_smaller(k, scheme.group)}"
-        else:
-            quantized.append(name)
-    if tree:
-        _readable(tree, quantized, dense)
-    heads = {"heads": tree.heads} if tree else {}
-    return Choice(tuple(quantized), dense, rule_of(tree), **heads)
-
-
-def _smaller(k: int, group: int) -> str:
-    """What rows of k do divide into, in words: the largest power of two below the group, a row if that is none."""
-    power = math.gcd(k, 1 << group.bit_length() - 1)
-    return f"of {power} they do" if power >= 16 else "a scheme by row takes them"
-
-
-def _convolution(part: str, shape: Sequence[int], tree: Tree | None) -> bool:
-    """Whether a weight of more than two axes is that of a convolution; by names alone one of three may be of experts."""
-    return part.startswith(CONVOLUTION) if tree else len(shape) in (4, 5)
-
-
-def _readable(tree: Tree, quantized: Sequence[str], dense: Mapping[str, str]) -> None:
-    """Refuses what transformers could not read back: it drops what is dense of tensors that it puts together and decodes."""
-    if quantized and tree.unread:
-        raise ValueError(f"a quantized {tree.model} cannot be read: {tree.unread}")
-    chosen = set(quantized)
-    for target, names in tree.merged.items():
-        left = [name for name in names if name not in chosen]
-        if quantized and left and all(name.endswith(".weight") for name in names):
-            raise ValueError(
-                f"{left[0]} cannot stay dense ({dense.get(left[0], 'not a matrix')}): transformers puts it together with "
-                f"others to {target} and reads them quantized only"
-            )
+    def matrices(self, shape: Sequence[int]) -> tuple[int, int, int]:
+        """How many matrices a weight is, and their rows and columns: an expert is one of its own, a filter of a convolution a
+        row."""
+        if self.stacked:
+            return math.prod(map(int, shape[:-2])), int(shape[-2]), int(shape[-1])
+        return 1, int(shape[0]), math.prod(map(int, shape[1:]))
 
 
 def layout(name: str, dtype: str, shape: Sequence[int], scheme: Scheme) -> list[tuple[str, str, tuple[int, ...]]]:
     """The tensors that stand for the weight ``name``: names, safetensors dtypes, shapes."""
-    module = name.removesuffix("weight")
-    n, k = matrix(shape)
-    zero = (module + "weight_zero_point", "I32", (scheme.words(n), scheme.scales(k)))
+    _, n, k = scheme.matrices(shape)
+    lead = tuple(map(int, shape[:-2])) if scheme.stacked else ()
+    zero = (name + "_zero_point", "I32", (*lead, scheme.words(n), scheme.scales(k)))
     return [
-        (module + "weight_packed", "I32", (n, scheme.words(k))),
-        (module + "weight_scale", "F32" if dtype == "F64" else dtype, (n, scheme.scales(k))),
-        (module + "weight_shape", "I64", (len(shape),)),
+        (name + "_packed", "I32", (*lead, n, scheme.words(k))),
+        (name + "_scale", "F32" if dtype == "F64" else dtype, (*lead, n, scheme.scales(k))),
+        (name + "_shape", "I64", (len(shape),)),
         *([zero] if scheme.affine else []),
     ]
 
@@ -265,7 +164,7 @@ def encode(rows: np.ndarray, dtype: str, scheme: Scheme) -> tuple[np.ndarray, np
     from tersor import quant
 
     n, k = rows.shape
-    if dtype in ("F32", "F64") and (scheme.bits == 8 or k * scheme.bits % 32 == 0):
+    if scheme.method == "minmax" and dtype in ("F32", "F64") and (scheme.bits == 8 or k * scheme.bits % 32 == 0):
         e = quant.encode(rows, scheme.codes)
         # rows that fill words are packed as theirs are
         words = pack(np.asarray(e.data), 8) if scheme.bits == 8 else np.asarray(e.data).reshape(n, -1).view("<i4")
@@ -282,11 +181,14 @@ def encode_affine(rows: np.ndarray, dtype: str, scheme: Scheme) -> tuple[np.ndar
     n = len(rows)
     most, kind = (1 << scheme.bits) - 1, f"uint{scheme.bits}"
     grain: dict[str, Any] = {"group": scheme.group} if scheme.group else {"axis": 0}
-    scale = np.asarray(quant.choose_qparams(rows, kind, symmetric=False, **grain)[0]).reshape(n, -1)
+    scale, own = quant.choose_qparams(rows, kind, symmetric=False, method=scheme.method, **grain)
     # a code more or less at either end is what the zero point is rounded by
-    kept, exact = _stored(scale, dtype, most)
-    low = np.minimum(rows.reshape(n, exact.shape[1], -1).min(-1), 0).astype(np.float32)
-    zero = np.clip(np.rint(-low / exact), 0, most).astype(np.uint8)
+    kept, exact = _stored(np.asarray(scale).reshape(n, -1), dtype, most)
+    if scheme.method == "minmax":
+        low = np.minimum(rows.reshape(n, exact.shape[1], -1).min(-1), 0).astype(np.float32)
+        zero = np.clip(np.rint(-low / exact), 0, most).astype(np.uint8)
+    else:
+        zero = np.asarray(own).reshape(n, -1).astype(np.uint8)
     return np.asarray(quant.pack(quant.quantize(rows, exact, zero, kind), scheme.bits, "ct_dense")), kept, zero
 
 
@@ -295,10 +197,10 @@ def scales(rows: np.ndarray, dtype: str, scheme: Scheme) -> tuple[np.ndarray, np
     from tersor import quant
 
     grain: dict[str, Any] = {"group": scheme.group} if scheme.group else {"axis": 0}
-    grain["method"] = "mse" if scheme.calibrated else "minmax"
-    scale = np.asarray(quant.choose_qparams(rows, f"int{scheme.bits}", **grain)[0]).reshape(len(rows), -1)
-    # calibrated codes use the whole range
-    return _stored(scale, dtype, (1 << (scheme.bits - 1)) - (not scheme.calibrated))
+    scale, _ = quant.choose_qparams(rows, f"int{scheme.bits}", method=scheme.method, **grain)
+    # codes of scales that are searched for use the whole range
+    most = (1 << (scheme.bits - 1)) - (scheme.method == "minmax")
+    return _stored(np.asarray(scale).reshape(len(rows), -1), dtype, most)
 
 
 def stored(scale: np.ndarray, dtype: str) -> np.ndarray:
@@ -308,32 +210,8 @@ def stored(scale: np.ndarray, dtype: str) -> np.ndarray:
     return scale.astype(np.float16) if dtype == "F16" else scale
 
 
-def configuration(scheme: Scheme, choice: Choice, widths: Mapping[str, int] | None = None) -> dict[str, Any]:
-    """``quantization_config`` of ``config.json``.
-
-    ``dequantize`` makes transformers keep its layers dense and decode every weight that comes packed, whatever the class that
-    reads calls its modules; by ``targets`` and ``ignore`` alone, a layer under another name would be left without a weight. It
-    knows one width only. Where there are several (``widths``, bits by the name of a module), the modules of each are named: a
-    layer of another name is dense, and one that is named stays packed until it is first used.
-    """
-    if widths and len(set(widths.values())) > 1:
-        groups = {
-            f"group_{i}": {
-                "targets": sorted(m for m, b in widths.items() if b == bits),
-                "weights": weights_said(bits, scheme.group, not scheme.affine),
-            }
-            for i, bits in enumerate(sorted(set(widths.values())))
-        }
-        return {**SAID, "ignore": [], "config_groups": groups}
-    tables = any(is_table(name) for name in choice.quantized)
-    bits = next(iter(widths.values())) if widths else scheme.bits
-    group = {
-        "targets": ["Linear", "Embedding"] if tables else ["Linear"],
-        "weights": weights_said(bits, scheme.group, not scheme.affine),
-    }
-    return {**SAID, "ignore": choice.ignore, "dequantize": True, "config_groups": {"group_0": group}}
-
-
+#: under this the metadata of a file names the weights in it whose rows are inputs
+TURNED = "tersor.transposed"
 SAID = {"quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed"}
 
 

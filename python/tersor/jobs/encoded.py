@@ -12,7 +12,7 @@ import numpy as np
 
 from tersor._op import FormatError
 from tersor.checkpoint._format import Entry
-from tersor.jobs import gptq_awq
+from tersor.jobs import gptq_awq, stacks
 from tersor.jobs.restore import BESIDE, Get, Known, layout, of, quantized, unpacked
 from tersor.quant import Encoded
 from tersor.quant._unblocked import of_codes
@@ -32,6 +32,11 @@ def sources(names: Mapping[str, Entry], get: Get, groups: list[Known]) -> dict[s
     """The weights in codes, by the name that a dense weight would have."""
     stems, coded, words = quantized(names)
     found = {}
+    for base in sorted(experts := stacks.bases(names)):
+        there = tuple(base + part for part in stacks.BESIDE if base + part in names)
+        read = partial(stacks.encoded, base, names, get, of(stacks.module(base), groups), of_packed)
+        found[base] = Source(there, names[f"{base}_scale"].dtype, read)
+    stems = {stem for stem in stems if f"{stem}weight" not in experts}
     for stem in sorted(stems | coded | words):
         said = of(stem.removesuffix("."), groups)
         parts: tuple[str, ...]
@@ -53,7 +58,7 @@ def encoded(names: Mapping[str, Entry], get: Get, groups: list[Known]) -> Iterat
 
 def _packed(stem: str, names: Mapping[str, Entry], get: Get, said: list[Known]) -> Encoded:
     codes, zero, bits = unpacked(stem, names, get, said)
-    return _encoded(stem, codes, zero, bits, names, get)
+    return of_packed(stem, codes, zero, bits, names, get)
 
 
 def _bytes(stem: str, names: Mapping[str, Entry], get: Get, said: list[Known]) -> Encoded:
@@ -62,7 +67,7 @@ def _bytes(stem: str, names: Mapping[str, Entry], get: Get, said: list[Known]) -
     if codes.dtype != np.int8 or codes.ndim != 2:
         raise FormatError(f"{name}: {names[name].dtype} {codes.shape} holds no codes of a linear layer{_DENSE}")
     zero = get(f"{name}_zero_point") if f"{name}_zero_point" in names else None
-    return _encoded(stem, codes, zero, 8, names, get)
+    return of_packed(stem, codes, zero, 8, names, get)
 
 
 def _of_words(stem: str, names: Mapping[str, Entry], get: Get, said: list[Known]) -> Encoded:
@@ -77,9 +82,10 @@ def _of_words(stem: str, names: Mapping[str, Entry], get: Get, said: list[Known]
     return of_codes(w.codes, zero, w.scale, w.bits, "row" if groups == 1 else f"g{k // groups}")
 
 
-def _encoded(
+def of_packed(
     stem: str, codes: np.ndarray, zero: np.ndarray | None, bits: int, names: Mapping[str, Entry], get: Get
 ) -> Encoded:
+    """Codes and zero points, less the middle of their range, with the scales that stand beside them."""
     name, (n, k) = f"{stem}weight", codes.shape
     if f"{name}_g_idx" in names and (get(f"{name}_g_idx") >= 0).any():
         raise FormatError(f"{name}: its columns are assigned to groups one by one{_DENSE}")

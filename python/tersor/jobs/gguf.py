@@ -15,7 +15,7 @@ import numpy as np
 
 from tersor._arrays import check_order, dtype_name, is_tensor, ordinary, torch_module
 from tersor._op import FormatError
-from tersor.checkpoint._format import NUMPY, StrPath
+from tersor.checkpoint._format import NUMPY, StrPath, located
 from tersor.checkpoint._ggml import NUMBERS
 from tersor.checkpoint.gguf import GGUF, GGUFWriter
 from tersor.quant import Encoded, decode
@@ -160,6 +160,10 @@ def write_gguf(path: StrPath, tensors: Mapping[str, Any], metadata: Mapping[str,
     -----
     Version 3, little-endian, aligned to 32 bytes or ``general.alignment``. One write of the bytes.
     """
+    path = located("write_gguf", path)
+    for argument, given in (("tensors", tensors), ("metadata", {} if metadata is None else metadata)):
+        if not isinstance(given, Mapping):
+            raise TypeError(f"write_gguf: {argument} must be a mapping of names, got {type(given).__name__}")
     described = {name: _described(name, x) for name, x in tensors.items()}
     entries = [(name, kind, tuple(x.shape)) for name, (kind, x) in described.items()]
     with GGUFWriter(path, entries, metadata) as out:

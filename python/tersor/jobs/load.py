@@ -4,18 +4,20 @@ name.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import numpy as np
 
+from tersor._arrays import flag
 from tersor._op import FormatError
 from tersor.checkpoint import Model
-from tersor.checkpoint._format import Misuse, StrPath
+from tersor.checkpoint._format import Misuse, StrPath, located
 from tersor.checkpoint._quantized import settings
 from tersor.checkpoint.gguf import is_gguf
-from tersor.jobs import compressed, encoded, gguf, gguf_names, restore
+from tersor.jobs import compressed, encoded, gguf, gguf_names, restore, stacks
 from tersor.quant import Encoded
 
 T = TypeVar("T")
@@ -39,10 +41,10 @@ def load(path: StrPath) -> dict[str, np.ndarray]:
     ImportError
         If a GGUF file has blocks that only the package gguf decodes (K-quants and others), and it is not installed.
     """
-    if is_gguf(path):
+    if is_gguf(path := located("load", path)):
         with gguf.opened(path) as files:
             return gguf.dense(files)
-    return _read(path, restore.dense)
+    return _read(path, stacks.every)
 
 
 def load_encoded(path: StrPath, *, model: Any = None, strict: bool = True) -> dict[str, Encoded]:
@@ -61,7 +63,8 @@ def load_encoded(path: StrPath, *, model: Any = None, strict: bool = True) -> di
         phi3, qwen2, qwen3, stablelm and starcoder2. Its other parameters must be the file's:
         ``from_pretrained(folder, gguf_file=name)``.
     strict : bool
-        False leaves out tensors of a GGUF file whose blocks no scheme is (K-quants); a model keeps what it has for them.
+        False leaves out what no `Encoded` of a layer is, for which a model keeps what it has: tensors of a GGUF file whose
+        blocks no scheme is (K-quants), and transposed layers (Conv1D of GPT-2 and its like), whose codes go along the outputs.
 
     Returns
     -------
@@ -78,19 +81,38 @@ def load_encoded(path: StrPath, *, model: Any = None, strict: bool = True) -> di
     ImportError
         If there is a ``model``, and the package gguf, which knows the names, is not installed.
     """
+    path = located("load_encoded", path)
+    if model is not None and not hasattr(model, "named_parameters"):
+        raise TypeError(f"load_encoded: model must be a torch.nn.Module, got {type(model).__name__}")
+    strict = flag("load_encoded: strict", strict)
     if is_gguf(path):
         with gguf.opened(path) as files:
             codes = gguf.encoded(files, strict)
             if model is None:
                 return codes
             names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
-            return gguf_names.renamed(os.fspath(path), files[0].values, codes, names)
-    if model is not None or not strict:
-        raise Misuse(f"load_encoded: model and strict=False are for GGUF files, {os.fspath(path)} is none")
-    return _read(path, encoded.encoded)
+            return gguf_names.renamed(path, files[0].values, codes, names)
+    if model is not None:
+        raise Misuse(f"load_encoded: a model is for GGUF files, {path} is none")
+    return _read(path, encoded.encoded, None if strict else False)
 
 
-def _read(path: StrPath, weights: Callable[..., Iterable[tuple[str, T]]]) -> dict[str, T]:
+def turned(model: Model) -> set[str]:
+    """The weights that their files say are transposed."""
+    said = ((reader.metadata or {}).get(compressed.TURNED) for reader in model.readers.values())
+    found: set[str] = set()
+    for text in filter(None, said):
+        try:
+            found |= {name for name in json.loads(text) if isinstance(name, str)}
+        except (ValueError, TypeError):
+            raise FormatError(f"{compressed.TURNED} is no list of names") from None
+    return found
+
+
+def _read(
+    path: StrPath, weights: Callable[..., Iterable[tuple[str, T]]], transposed: bool | None = True
+) -> dict[str, T]:
+    """All weights; those that are transposed are left out (False) or refused (None) on request."""
     with Model(path) as model:
         where = {e.name: reader for reader, e in model.tensors()}
         entries = {e.name: e for _, e in model.tensors()}
@@ -98,6 +120,14 @@ def _read(path: StrPath, weights: Callable[..., Iterable[tuple[str, T]]]) -> dic
         try:
             restore.check(said, entries)
             known = restore.known(said) or schemes_of(model)
+            if not transposed and (names := turned(model)):
+                if transposed is None:
+                    raise FormatError(
+                        f"{min(names)}: is transposed (Conv1D), and has codes along its outputs, which no layer multiplies; "
+                        "tersor.convert.load reads it as a dense weight, and load_encoded(path, strict=False) leaves it out"
+                    )
+                beside = {name + part for name in names for part in stacks.BESIDE}
+                entries = {name: e for name, e in entries.items() if name not in beside}
             return dict(weights(entries, lambda name: where[name].array(name), known))
         except FormatError as error:
             raise FormatError(f"{os.fspath(path)}: {error}") from None
@@ -107,4 +137,5 @@ def schemes_of(model: Model) -> list[restore.Known]:
     """What its files say they were written with."""
     said = {(reader.metadata or {}).get("tersor.scheme") for reader in model.readers.values()}
     schemes = [compressed.Scheme.parse(scheme) for scheme in sorted(filter(None, said))]
-    return [restore.Known(bits=scheme.bits or None, shared=(1, scheme.group)) for scheme in schemes]
+    # how many share a scale follows from the scales, of each weight for itself
+    return [restore.Known(bits=scheme.bits or None) for scheme in schemes]

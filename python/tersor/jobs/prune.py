@@ -17,6 +17,7 @@ from tersor._keys import Order
 from tersor._public import opened
 from tersor._values import one_of
 from tersor.checkpoint import Entry, Reader, Writer
+from tersor.checkpoint._format import located
 from tersor.checkpoint._modules import LINEAR, TABLE, Tree, rule_of, tree
 from tersor.checkpoint._parts import ROUTER, held, is_table
 from tersor.checkpoint._patterns import Patterns
@@ -133,6 +134,7 @@ def prune_safetensors(
     they are. By magnitude it is bit for bit the result of `global_prune` on the same tensors, by file name, then place in the
     file.
     """
+    src, dst = located("prune_safetensors", src, "src"), located("prune_safetensors", dst, "dst")
     one_of("method", method, ("magnitude", *METHODS))
     if (sparsity is not None) + (k is not None) + (nm is not None) != 1:
         raise ValueError("exactly one of sparsity, k and nm must be given")

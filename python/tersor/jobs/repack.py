@@ -16,7 +16,7 @@ import numpy as np
 
 from tersor._op import FormatError
 from tersor.checkpoint import GGUF, Entry, Model, Reader, Writer
-from tersor.checkpoint._format import BITS, Misuse, StrPath
+from tersor.checkpoint._format import BITS, Misuse, StrPath, located
 from tersor.checkpoint._ggml import AXES, NUMBERS, TYPES
 from tersor.checkpoint._parts import is_table
 from tersor.checkpoint._quantized import settings
@@ -24,7 +24,7 @@ from tersor.checkpoint.gguf import GGUFWriter, is_gguf
 from tersor.checkpoint.writer import write_json
 from tersor.jobs import encoded, gguf, restore
 from tersor.jobs.containers import CONTAINERS, Codes, Container, Grain, Part, block
-from tersor.jobs.load import schemes_of
+from tersor.jobs.load import schemes_of, turned
 from tersor.jobs.quantize import Progress
 
 FORMATS = (*CONTAINERS, "gguf")
@@ -92,6 +92,7 @@ def repack(src: StrPath, dst: StrPath, to: str, *, progress: Progress | None = N
     transposed on the way. Memory holds one weight at a time. GGUF keeps the names of the tensors, and says of the model no more
     than its type: what a runtime wants to know besides is not made up.
     """
+    src, dst = located("repack", src, "src"), located("repack", dst, "dst")
     if to not in FORMATS:
         raise Misuse(f"repack: the format must be one of {', '.join(FORMATS)}, got {to!r}")
     if is_gguf(src):
@@ -105,10 +106,16 @@ def repack(src: StrPath, dst: StrPath, to: str, *, progress: Progress | None = N
         try:
             restore.check(said, entries)
             known = restore.known(said) or schemes_of(model)
+            if names := turned(model):
+                raise FormatError(f"{min(names)} is transposed (Conv1D), with codes along its outputs")
             if filters := [
-                n for n, e in entries.items() if n.endswith("weight_shape") and e.shape not in ((2,), (1, 2))
+                n
+                for n, e in entries.items()
+                if n.endswith("_shape")
+                and f"{n.removesuffix('_shape')}_packed" in entries
+                and e.shape not in ((2,), (1, 2))
             ]:
-                raise FormatError(f"{filters[0]} is of a convolution, which only its own layout holds")
+                raise FormatError(f"{filters[0]} is of a convolution or of experts, which only its own layout holds")
             sources = encoded.sources(entries, lambda name: readers[name].array(name), known)
             used = {part for source in sources.values() for part in source.parts}
             others = {name: e for name, e in entries.items() if name not in used}

@@ -277,7 +277,7 @@ def unpacked(
 def packed(stem: str, names: Mapping[str, Any], get: Get, said: list[Known], file: Callable[[], Lengths]) -> np.ndarray:
     """The float32 weight of packed codes."""
     codes, zero, _ = unpacked(stem, names, get, said)
-    return _restored(stem, codes, zero, names, get, said, file).reshape(get(stem + "weight_shape").reshape(-1))
+    return restored(stem, codes, zero, names, get, said, file).reshape(get(stem + "weight_shape").reshape(-1))
 
 
 def _scale(
@@ -319,7 +319,7 @@ def tiles(
     return scale, *_block(f"{stem}weight", misfit, shape, scale.shape, said, file)
 
 
-def _restored(
+def restored(
     stem: str,
     codes: np.ndarray,
     zero: np.ndarray | None,
@@ -328,6 +328,7 @@ def _restored(
     said: list[Known],
     file: Callable[[], Lengths],
 ) -> np.ndarray:
+    """The float32 weight of codes and zero points, less the middle of their range."""
     name = stem + "weight"
     scale, said = _scale(stem, names, get, codes.shape, said)
     order = get(stem + "weight_g_idx").astype(np.int64) if stem + "weight_g_idx" in names else None
@@ -378,7 +379,7 @@ def dense(names: Mapping[str, Entry], get: Get, groups: list[Known]) -> Iterator
             yield stem + "weight", packed(stem, names, get, of(module, groups), file)
         elif part == "weight" and stem in coded:
             zero = get(stem + "weight_zero_point") if stem + "weight_zero_point" in names else None
-            yield name, _restored(stem, get(name), zero, names, get, of(module, groups), file)
+            yield name, restored(stem, get(name), zero, names, get, of(module, groups), file)
         elif part == "qweight":
             yield stem + "weight", gptq_awq.dense(gptq_awq.read(stem, names, get, layout(of(module, groups))))
         elif not (part in BESIDE and stem in stems | coded) and not (part in gptq_awq.BESIDE and stem in words):

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from tersor import _core, quant
-from tersor._arrays import dtype_name, flag
+from tersor._arrays import dtype_name, flag, is_tensor
 from tersor.nn._coded import Coded
 from tersor.quant import Encoded, _panels
-from tersor.quant._encoded import Scheme
+from tersor.quant._encoded import Scheme, check_parts
 from tersor.quant._encoded import scheme as find_scheme
 from tersor.quant._gguf import KINDS
 from tersor.quant._products import AFTER, GROUP, _packed_activated, _packed_linear
@@ -254,6 +254,9 @@ def own_codes(who: str, weight: Encoded, dense: Tensor) -> Encoded:
         raise TypeError(f"{who}: weight must be an Encoded, got {type(weight).__name__}")
     if tuple(weight.shape) != tuple(dense.shape):
         raise ValueError(f"{who}: weight is {tuple(weight.shape)}, the layer's {tuple(dense.shape)}")
+    check_parts(who, weight)
+    if dense.device.type != "meta" and any(is_tensor(v) and v.device.type == "meta" for v in weight.parts.values()):
+        raise ValueError(f"{who}: weight is on meta, where there are no codes, and the layer on {dense.device}")
     if weight.scheme in KINDS:
         weight = unblocked(who, weight)
     parts = {k: torch.as_tensor(v).to(dense.device) for k, v in weight.parts.items()}

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from tersor._arrays import flag
 from tersor.checkpoint._parts import held
 from tersor.checkpoint._patterns import Patterns
 from tersor.nn._linear import transposed
@@ -22,6 +23,7 @@ from tersor.nn.quant import QuantLinear
 from tersor.nn.quant_conv import QuantConv2d
 from tersor.nn.sparse import SparseConv1x1, SparseLinear
 from tersor.quant import Encoded
+from tersor.quant._encoded import fitted
 from tersor.sparse._crossover import FLOOR, SURE, crossover
 
 #: the encoded layer of each dense one
@@ -44,13 +46,15 @@ class Conversion:
     ----------
     converted : names of the modules that were exchanged
     left : name of a module -> why it was not
+    smaller : name of a module -> its scheme, where groups were made smaller (``fallback``)
     """
 
     converted: tuple[str, ...]
     left: Mapping[str, str]
+    smaller: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        rest = "".join(f"\n  {name}: {why}" for name, why in self.left.items())
+        rest = "".join(f"\n  {name}: {why}" for name, why in (*self.left.items(), *self.smaller.items()))
         return f"{len(self.converted)} layers converted, {len(self.left)} left{':' if rest else ''}{rest}"
 
 
@@ -63,6 +67,7 @@ def convert(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     rows: int = 16,
+    fallback: bool = False,
 ) -> Conversion:
     r"""Exchanges layers of a model for encoded or sparse ones or norms, in place, or brings them back.
 
@@ -90,6 +95,9 @@ def convert(
         How many rows of activations (pixels of a convolution) are expected at once: a sparse layer is made where as many of
         the weights are 0 as `tersor.sparse.crossover` measures for them; 70 % of weights of fewer than 2¹⁶ elements and of
         those on other devices.
+    fallback : bool
+        Whether layers whose rows the groups of a scheme do not divide have smaller ones, the largest power of two from 16 on
+        that does, or a scale for the whole row; they are left if not.
 
     Returns
     -------
@@ -97,7 +105,7 @@ def convert(
         The names, and the reason for every layer of these kinds that was left: excluded; a router; a weight that another
         module uses too (a head tied to its table of embeddings), or that torch's own attention and encoder layer read by
         themselves; a forward or hooks of its own; groups that do not divide its rows; too few zeros; no codes among those
-        given. Codes that no layer goes by the name of are there too.
+        given. Modules that hold experts in one tensor are named too. Codes that no layer goes by the name of are there too.
 
     Raises
     ------
@@ -153,6 +161,7 @@ def convert(
             raise ValueError(f"convert: activations must be 'float' or 'int8', got {activations!r}")
         if how.places and activations == "int8":
             raise ValueError(f"convert: int8 activations go with integer weights, {scheme} are no integers")
+    fallback = flag("convert: fallback", fallback)
     names: dict[int, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(id(module), []).append(name)
@@ -162,18 +171,21 @@ def convert(
     shared = {} if back or scheme == NORM else _shared(model)
     made: dict[str, nn.Module] = {}
     left: dict[str, str] = {}
-    own = {} if codes is None else _paired(found, codes, left)
+    smaller: dict[str, str] = {}
+    given = {} if codes is None else _paired(found, codes, left)
 
     def options(module: nn.Module) -> dict[str, bool]:
         return {} if isinstance(module, nn.Conv2d) else {"release": release}
 
     for name, module in model.named_modules():
         if name not in found:
-            if name and not any(True for _ in module.children()) and patterns.included(f"{name}.weight"):
+            if not back and scheme != NORM and _experts(name, module):
+                left[name] = "experts in one tensor, which its own forward reads"
+            elif name and not any(True for _ in module.children()) and patterns.included(f"{name}.weight"):
                 left[name] = f"a {type(module).__name__} is not exchanged"
             continue
         why = _left(names[id(module)], module, patterns, shared)
-        if why is None and codes is not None and name not in own:
+        if why is None and codes is not None and name not in given:
             why = "there are no codes of it"
         if why is None:
             try:
@@ -194,20 +206,35 @@ def convert(
                         continue
                     made[name] = few
                 elif codes is not None:
-                    made[name] = _coded(module).of(own[name], module, activations, **options(module))
+                    made[name] = _coded(module).of(given[name], module, activations, **options(module))
                 else:
-                    made[name] = _coded(module).from_float(module, scheme, activations, **options(module))
+                    own = fitted(how, _row(module)).name if fallback else scheme
+                    made[name] = _coded(module).from_float(module, own, activations, **options(module))
+                    if own != how.name and fallback:
+                        smaller[name] = own
                 continue
             except (TypeError, ValueError) as error:
                 why = str(error)
         left[name] = why
     _exchange(model, {id(found[name]): new for name, new in made.items()})
-    return Conversion(tuple(made), left)
+    return Conversion(tuple(made), left, smaller)
 
 
 def _coded(module: nn.Module) -> Any:
     """The class of encoded layers that a dense one is exchanged for."""
     return next((new for old, new in CODED.items() if isinstance(module, old)), QuantLinear)
+
+
+def _experts(name: str, module: nn.Module) -> bool:
+    """Whether a module of others holds the weights of experts side by side."""
+    stacked = any(p is not None and p.ndim == 3 for p in module._parameters.values())
+    return stacked and "expert" in f"{name} {type(module).__name__}".lower()
+
+
+def _row(module: Any) -> int:
+    """How many numbers a row of a layer's weight has: those of its inputs, or of a filter."""
+    shape = module.weight.shape
+    return int(shape[0]) if transposed(module) else math.prod(shape[1:])
 
 
 def _enough(layer: SparseLinear | SparseConv1x1, rows: int) -> float:

@@ -8,34 +8,12 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import into, whole
+from tersor._hadamard import matrix as hadamard
 from tersor._op import op
 from tersor._sample import Draw
 from tersor.project._entries import extents
 
 Array = Any
-
-
-def hadamard(n: int) -> np.ndarray:
-    """The matrix of order n, float64: H_K ⊗ H_2 ⊗ … ⊗ H_2, and H_K by Paley's second construction where n is no power of 2."""
-    odd = n // (n & -n)
-    h: Any = np.ones((1, 1))
-    if odd > 1:
-        q = {3: 5, 5: 9, 7: 13}[odd]
-        if q == 9:  # GF(3)[i], a + bi at index a + 3b
-            x = np.arange(9)
-            re, im = x % 3, x // 3
-            squares = {*((re * re + 2 * im * im) % 3 + 3 * (2 * re * im % 3))}
-            difference = (re[:, None] - re) % 3 + 3 * ((im[:, None] - im) % 3)
-        else:
-            squares = {*(np.arange(q) ** 2 % q)}
-            difference = (np.arange(q)[:, None] - np.arange(q)) % q
-        c = np.ones((q + 1, q + 1))
-        c[1:, 1:] = np.where(np.isin(difference, list(squares)), 1, -1)
-        np.fill_diagonal(c, 0)
-        h = np.kron(c, [[1, 1], [1, -1]]) + np.kron(np.eye(q + 1), [[1, -1], [-1, -1]])
-    while len(h) < n:
-        h = np.kron(h, [[1, 1], [1, -1]])
-    return h
 
 
 def _sample_fwht(draw: Draw) -> tuple[list[Any], dict[str, Any]]:

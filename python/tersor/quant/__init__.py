@@ -22,6 +22,7 @@ from tersor.quant.fake import fake_quantize
 from tersor.quant.fixed import fixed_point, pow2_scale, push_down, push_up
 from tersor.quant.floats import float_decode, float_encode
 from tersor.quant.gptq import GPTQ, gptq
+from tersor.quant.hadamard import hadamard
 from tersor.quant.hessian import hessian
 from tersor.quant.integers import dyadic, int_layernorm, requantize, shift_exp, shift_gelu, shiftmax
 from tersor.quant.l1 import l1_normalize
@@ -66,6 +67,7 @@ __all__ = [
     "float_decode",
     "float_encode",
     "gptq",
+    "hadamard",
     "hessian",
     "int8_matmul",
     "int_layernorm",

@@ -115,6 +115,24 @@ def scheme(name: str, who: str = "encode", block: int | None = None, nested: boo
     return Scheme(full, SMALL[small].bits, group=group, small=small)
 
 
+def fitting(group: int, last: int) -> int:
+    """How many elements share a scale in rows of ``last`` that groups may not divide: so many, or the largest power of two
+    below that does, or, where that is below 16, a whole row (0)."""
+    if not group or last % group == 0:
+        return group
+    power = math.gcd(last, 1 << group.bit_length() - 1)
+    return power if power >= 16 else 0
+
+
+def fitted(how: Scheme, last: int) -> Scheme:
+    """The scheme for rows that its groups may not divide."""
+    group = fitting(how.group or 0, last)
+    if how.block or how.group is None or group == how.group:
+        return how
+    code, nested = how.name.partition("-")[0], "-nested" * how.nested
+    return scheme(f"{code}-{f'g{group}' if group else 'row'}{nested}")
+
+
 @dataclass(frozen=True, eq=False)
 class Encoded:
     """A quantized array: packed codes, scales, and what they are.

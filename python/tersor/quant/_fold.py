@@ -90,7 +90,7 @@ def fold(
                 for layer in layers:
                     layer.weight.mul_(s.to(layer.weight))
             (got,) = walk.result(block, 0)
-            if _same(want, got):
+            if same(want, got):
                 before.extend(saved)
                 return source
             with torch.no_grad():
@@ -99,7 +99,8 @@ def fold(
     return None
 
 
-def _same(want: Any, got: Any) -> bool:
+def same(want: Any, got: Any) -> bool:
+    """Whether results are the same ones up to rounding."""
     pairs = list(zip(results(want), results(got), strict=True))
     return bool(pairs) and all(
         bool((a - b).norm() <= min(1e3 * torch.finfo(a.dtype).eps, 0.05) * a.norm()) for a, b in pairs

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tersor._arrays import dtype_name
-from tersor.quant._encoded import Encoded, Scheme
+from tersor._arrays import dtype_name, flag
+from tersor.quant._encoded import Encoded, Scheme, fitted
 from tersor.quant._encoded import scheme as find_scheme
 from tersor.quant.adaround import adaround
 from tersor.quant.affine import dequantize, quantize
@@ -35,10 +35,14 @@ class Calibrated(NamedTuple):
     ----------
     layers : the codes of each layer, by name
     left : why the others were left as they are, by name
-    scheme : of the codes, as `encode` names it; without a width ("int-g128") where it was chosen
+    scheme : of the codes, as `encode` names it; without a width ("int-g128") where it was chosen; `encoded` has that of each
+        layer, whose groups may be smaller
     widths : the bits of each layer's codes, where they were chosen
     folded : of each layer with scaled inputs ("-awq") the name of the module that divides them, whose parameters have changed
     unscaled : why the other layers have none
+    rotated : of each layer whose weight was turned, what it shares the turn with: "stream", "heads of 64"
+    unrotated : why the other layers' were not
+    touched : the parameters that have changed besides the weights of ``layers``, by name
     """
 
     layers: dict[str, GPTQ]
@@ -47,17 +51,20 @@ class Calibrated(NamedTuple):
     widths: Mapping[str, int] = {}
     folded: Mapping[str, str] = {}
     unscaled: Mapping[str, str] = {}
+    rotated: Mapping[str, str] = {}
+    unrotated: Mapping[str, str] = {}
+    touched: tuple[str, ...] = ()
 
     def encoded(self, name: str) -> Encoded:
         """The weight of a layer as `decode` and `tersor.nn.QuantLinear` take it."""
         scheme, found = self.scheme, self.layers[name]
         if self.widths:
             scheme = scheme.replace("int", f"int{self.widths[name]}")
-        how = find_scheme(scheme)
+        how = fitted(find_scheme(scheme), found.codes.shape[1])
         data = found.codes if how.raw else pack(found.codes, how.bits)
         zero = None if found.zero_point is None else found.zero_point.to(found.codes.dtype)
         kind = dtype_name(found.scale.dtype)
-        return Encoded(data, found.scale, zero, scheme, tuple(found.codes.shape), kind)
+        return Encoded(data, found.scale, zero, how.name, tuple(found.codes.shape), kind)
 
 
 def recipe(name: str, who: str, widths: Sequence[int] = ()) -> Scheme:
@@ -117,6 +124,8 @@ def calibrate(
     bits: str | Sequence[int] | None = None,
     budget: float | None = None,
     cost: Callable[[str, int], float] | None = None,
+    fallback: bool = False,
+    rotate: bool = False,
     method: str = "mse",
     act_order: bool = True,
     damp: float = 0.01,
@@ -162,6 +171,13 @@ def calibrate(
         With bits: the average bits a weight may take, over all layers that are quantized, scales among them.
     cost : callable, optional
         With bits: ``cost(name, bits)`` gives the bits that a layer takes in all; if absent, its codes and 32 a scale.
+    fallback : bool
+        Whether layers whose rows the groups do not divide have smaller ones, the largest power of two from 16 on that does, or
+        a scale for the whole row; they are left if not.
+    rotate : bool
+        Whether weights are turned by Hadamard matrices first (`hadamard`, of random signs that are the same ones every time),
+        wherever the module then gives the same as before: what its blocks add to, if it is read through norms without a mean
+        and a bias, and the heads of what attention mixes. Norms, tables and layers that are not quantized change with it.
     method, act_order, damp
         As of `gptq`.
     progress : callable, optional
@@ -194,13 +210,16 @@ def calibrate(
     how, solver = recipe(scheme, name, among), scheme.rpartition("-")[2]
     from tersor._inputs import GRAMS, MAGNITUDES, changing, linears, visit
     from tersor._walk import Walk
+    from tersor.quant._rotate import Rotations
 
     chosen, left = linears(name, module, layers)
     batches = list(batches)
     if not batches:
         raise ValueError(f"{name}: there are no batches")
+    fallback = flag(f"{name}: fallback", fallback)
+    kinds = {k: fitted(how, layer.in_features) for k, layer in chosen.items()}
     for k, layer in chosen.items():
-        if how.group and layer.in_features % how.group:
+        if kinds[k].group != how.group and not fallback:
             left[k] = f"rows of {layer.in_features} do not divide into groups of {how.group}"
         elif not bool(layer.weight.isfinite().all()):
             raise ValueError(f"{name}: {k}.weight holds non-finite values")
@@ -214,22 +233,21 @@ def calibrate(
     unscaled: dict[str, str] = {}
     with changing(module) as before:
         walk = Walk(module, batches, chosen)
+        turned = Rotations(walk, chosen, before) if flag(f"{name}: rotate", rotate) else None
         if among:
-            prices = cost or _cost(how, chosen)
-            widths = _widths(
-                walk, chosen, weights, replace(how, bits=0), among, float(budget or 0), prices, scales, options
-            )
+            prices = cost or _cost(kinds, chosen)
+            widths = _widths(walk, chosen, weights, kinds, among, float(budget or 0), prices, scales, options)
             walk = Walk(module, batches, chosen)
         for block, seen in visit(name, walk, weights, want):
             if solver == "awq":
-                _scale(walk, block, seen, how, folded, unscaled, before)
+                _scale(walk, block, seen, kinds, folded, unscaled, before)
             hessians = _Hessians(seen, solver == "gptq", options)
             for k, layer in block.layers.items():
                 if (why := seen.left(k)) is not None:
                     left[k] = why
                 else:
                     before.append((layer.weight, layer.weight.detach().clone()))
-                    own = replace(how, bits=widths[k]) if among else how
+                    own = replace(kinds[k], bits=widths[k]) if among else kinds[k]
                     of = scales and (functools.partial(scales, bits=own.bits) if among else scales)
                     made[k] = solve(k, layer, hessians(k, layer), own, of, options)
                     numbers = dequantize(made[k].codes, made[k].scale, made[k].zero_point, dtype=layer.weight.dtype)
@@ -237,14 +255,27 @@ def calibrate(
                 if progress:
                     progress(len(made) + len(left.keys() & chosen.keys()), len(chosen))
     taken = {k: widths[k] for k in made} if among else {}
-    return Calibrated(made, left, scheme.rpartition("-")[0], taken, folded, unscaled)
+    named = {p: k for k, p in module.named_parameters()}
+    coded = {chosen[k].weight for k in made}
+    touched = dict.fromkeys(named[p] for p, _ in before if p in named and p not in coded)
+    return Calibrated(
+        made,
+        left,
+        scheme.rpartition("-")[0],
+        taken,
+        folded,
+        unscaled,
+        turned.rotated if turned else {},
+        turned.unrotated if turned else {},
+        tuple(touched),
+    )
 
 
 def _scale(
     walk: Any,
     block: Any,
     given: Any,
-    how: Scheme,
+    kinds: Mapping[str, Scheme],
     folded: dict[str, str],
     unscaled: dict[str, str],
     before: list[tuple[Any, Any]],
@@ -266,7 +297,7 @@ def _scale(
         if not set(alike) <= set(seen):
             unscaled |= {k: "its inputs are another layer's too, which is left" for k in alike if k in seen}
             continue
-        h = given.grams[alike[0]].cpu()
+        h, how = given.grams[alike[0]].cpu(), kinds[alike[0]]
         w = torch_module().cat([block.layers[k].weight.detach().cpu() for k in alike])
         s, _ = awq_search(
             w, h, given.magnitudes[alike[0]].cpu(), dtype=how.codes, group=how.group or None, symmetric=not how.affine
@@ -283,9 +314,9 @@ def _scale(
             given.grams[k] /= s.to(given.grams[k]) * s.to(given.grams[k])[:, None]
 
 
-def _cost(how: Scheme, layers: Mapping[str, Any]) -> Callable[[str, int], float]:
+def _cost(kinds: Mapping[str, Scheme], layers: Mapping[str, Any]) -> Callable[[str, int], float]:
     def cost(name: str, bits: int) -> float:
-        n, k = layers[name].weight.shape
+        (n, k), how = layers[name].weight.shape, kinds[name]
         return float(n * (k * bits + 32 * (k // how.elements(k)) * (2 if how.affine else 1)))
 
     return cost
@@ -295,7 +326,7 @@ def _widths(
     walk: Any,
     layers: Mapping[str, Any],
     weights: Callable[[Any], Any] | None,
-    how: Scheme,
+    kinds: Mapping[str, Scheme],
     among: Sequence[int],
     budget: float,
     cost: Callable[[str, int], float],
@@ -318,7 +349,7 @@ def _widths(
             losses[k] = []
             for b in among:
                 of = scales and functools.partial(scales, bits=b)
-                errors = _solve(k, layer, h, replace(how, bits=b), of, options).error
+                errors = _solve(k, layer, h, replace(kinds[k], bits=b), of, options).error
                 losses[k].append(float(errors @ gain[k]))
     if losses and not any(map(any, losses.values())):
         raise ValueError(

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import INTEGERS, Array, Integers, dtype_name, is_tensor, whole
+from tersor._dtensor import distributed
 from tersor._op import op
 from tersor._reference import wide, xp
 from tersor._sample import Draw
+from tersor.quant import _ivit
 from tersor.quant._arguments import code_range, detached, one_of, some_value
 
 #: what sums of exponentials are held at, and what they divide
@@ -157,6 +159,21 @@ def _width(name: str, bits: int) -> int:
     return bits
 
 
+def _compat(name: str, compat: str | None) -> bool:
+    return bool(one_of(name, "compat", compat, {None: False, "ivit_f32": True}))
+
+
+def _simulated(name: str, q: Array) -> Array:
+    """Integers that float32 holds, of rows that are there."""
+    if distributed(q):
+        raise TypeError(f"{name}: compat='ivit_f32' takes plain tensors, got a DTensor")
+    if dtype_name(q.dtype) not in INTEGERS:
+        raise TypeError(f"{name}: q must be integers, got {dtype_name(q.dtype)}")
+    if q.ndim == 0 or not q.shape[-1]:
+        raise ValueError(f"{name}: compat='ivit_f32' takes rows of at least one number, got shape {tuple(q.shape)}")
+    return q
+
+
 def shift_exp(q: Integers, s: float, n: int = 15) -> Array:
     r"""The exponential of :math:`s q` by shifts and one division: :math:`e^{sq} \approx e / (u\,2^n)`.
 
@@ -197,7 +214,7 @@ def shift_exp(q: Integers, s: float, n: int = 15) -> Array:
     return _shift_exp(q, _unit(name, s), n)
 
 
-def shiftmax(q: Integers, s: float, bits: int = 8) -> Array:
+def shiftmax(q: Integers, s: float, bits: int = 8, *, compat: str | None = None) -> Array:
     r"""Softmax over the last axis in integers: :math:`p = \lfloor e f / 2^{32 - bits} \rfloor`, of scale :math:`2^{1 - bits}`.
 
     :math:`e` is `shift_exp` of :math:`q - \max q` with n = 15, and
@@ -210,6 +227,9 @@ def shiftmax(q: Integers, s: float, bits: int = 8) -> Array:
         The scale of q.
     bits : int
         2 to 16: the results take values of 0 to :math:`2^{bits - 1} - 1`.
+    compat : "ivit_f32", optional
+        What the published code computes, which simulates this in float32: some codes are others. On tensors it is bit for bit
+        that; sums over rows are NumPy's on arrays.
 
     Returns
     -------
@@ -229,10 +249,11 @@ def shiftmax(q: Integers, s: float, bits: int = 8) -> Array:
     numbers and 8 bits. Li and Gu, "I-ViT" (2023), section 3.3.
     """
     name = "shiftmax"
-    return _shiftmax(detached(name, q), _unit(name, s), _width(name, bits))
+    q, s, bits = detached(name, q), _unit(name, s), _width(name, bits)
+    return _ivit.shiftmax(_simulated(name, q), s, bits) if _compat(name, compat) else _shiftmax(q, s, bits)
 
 
-def shift_gelu(q: Integers, s: float, bits: int = 8) -> Array:
+def shift_gelu(q: Integers, s: float, bits: int = 8, *, compat: str | None = None) -> Array:
     r"""GELU in integers, :math:`q \sigma(1.702 s q)`, of scale :math:`s\,2^{1 - bits}`.
 
     :math:`\sigma = \lfloor e f / 2^{32 - bits} \rfloor`, :math:`f = \lfloor (2^{31} - 1) / \min(e + e', 2^{31} - 1) \rfloor`; e
@@ -245,6 +266,9 @@ def shift_gelu(q: Integers, s: float, bits: int = 8) -> Array:
         The scale of q.
     bits : int
         2 to 16, of the sigmoid.
+    compat : "ivit_f32", optional
+        What the published code computes, which simulates this in float32: some codes are others. On tensors it is bit for bit
+        that; sums over rows are NumPy's on arrays.
 
     Returns
     -------
@@ -264,10 +288,11 @@ def shift_gelu(q: Integers, s: float, bits: int = 8) -> Array:
     :math:`s \max q` is beyond 9.4. Li and Gu, "I-ViT" (2023), section 3.4.
     """
     name = "shift_gelu"
-    return _shift_gelu(detached(name, q), _unit(name, s), _width(name, bits))
+    q, s, bits = detached(name, q), _unit(name, s), _width(name, bits)
+    return _ivit.shift_gelu(_simulated(name, q), s, bits) if _compat(name, compat) else _shift_gelu(q, s, bits)
 
 
-def int_layernorm(q: Integers, *, root: str = "newton") -> Array:
+def int_layernorm(q: Integers, *, root: str = "newton", compat: str | None = None) -> Array:
     r"""Layer normalization over the last axis in integers, without weight and bias, of scale :math:`\sqrt d / 2^{30}`.
 
     :math:`y = \lfloor (q - \mu) \lfloor (2^{31} - 1)/k \rfloor / 2 \rfloor`, :math:`\mu` the mean, rounded half to even, and k
@@ -280,6 +305,9 @@ def int_layernorm(q: Integers, *, root: str = "newton") -> Array:
     root : "newton" or "exact"
         Ten steps :math:`k \leftarrow \lfloor (k + \lfloor v/k \rfloor)/2 \rfloor` from :math:`2^{16}`, as published, or
         :math:`\lfloor \sqrt v \rfloor`, at least 1.
+    compat : "ivit_f32", optional
+        What the published code computes, which simulates this in float32: some codes are others. On tensors it is bit for bit
+        that; sums over rows are NumPy's on arrays.
 
     Returns
     -------
@@ -299,7 +327,12 @@ def int_layernorm(q: Integers, *, root: str = "newton") -> Array:
     "I-ViT" (2023), section 3.5.
     """
     name = "int_layernorm"
-    return _int_layernorm(detached(name, q), one_of(name, "root", root, {"newton": True, "exact": False}))
+    q, newton = detached(name, q), one_of(name, "root", root, {"newton": True, "exact": False})
+    if not _compat(name, compat):
+        return _int_layernorm(q, newton)
+    if not newton:
+        raise ValueError(f"{name}: compat='ivit_f32' goes with root='newton', got root={root!r}")
+    return _ivit.int_layernorm(_simulated(name, q))
 
 
 def dyadic(ratio: Any) -> tuple[Any, Any]:

@@ -1,0 +1,180 @@
+"""Rotations folded into the weights of a module before it is quantized. The one rule: a rotation stands only if the module then
+gives what it gave; all else is put back, and said.
+
+What the blocks of a transformer add to and read from may be turned as a whole, x -> x Q, where it is read through norms
+without a mean and a bias: RMS(x Q) = RMS(x) Q. The weights of such norms go into the layers that read them. What a layer of
+values gives may be turned head by head, since attention mixes tokens and no numbers of a head. (QuaRot, SpinQuant, 2024.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from tersor.quant._fold import same
+from tersor.quant._sensitivity import results
+from tersor.quant.hadamard import drawn, hadamard, order
+
+#: linear layers before one that are tried, the last called first
+_TRIED = 3
+#: of what a head may have for its size
+_SIZES = ("head_dim", "attention_head_size", "d_kv", "key_value_proj_dim")
+Before = list[tuple[Any, Any]]
+
+
+class _Seen:
+    """What one run shows: by which norm a linear layer's input was given, and which linear layers came before it."""
+
+    def __init__(self, walk: Any) -> None:
+        self.reads: dict[Any, Any] = {}
+        self.past: dict[Any, list[Any]] = {}
+        made: list[tuple[Any, Any]] = []
+        linears: list[Any] = []
+
+        def see(module: Any, args: Any) -> None:
+            source = next((m for m, y in reversed(made) if _alike(y, args[0])), None)
+            self.reads.setdefault(module, source)
+            self.past.setdefault(module, [m for m in reversed(linears) if m is not module][:_TRIED])
+
+        def gave(module: Any, _: Any, result: Any) -> None:
+            if isinstance(result, torch.Tensor) and isinstance(getattr(module, "weight", None), torch.Tensor):
+                made.append((module, result))
+                if isinstance(module, torch.nn.Linear):
+                    linears.append(module)
+
+        modules = list(walk.module.modules())
+        hooks = [m.register_forward_pre_hook(see) for m in modules if isinstance(m, torch.nn.Linear)]
+        hooks += [m.register_forward_hook(gave) for m in modules if m is not walk.module]
+        try:
+            with torch.no_grad():
+                walk.call(0)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def _turned(w: torch.Tensor, size: int, axis: int, signs: bool = True) -> torch.Tensor:
+    """A weight whose numbers along an axis are turned, so many at a time."""
+    s = torch.from_numpy(drawn(size)) if signs else None
+    rows = w.detach().double().cpu().movedim(axis, -1)
+    turned = hadamard(rows.reshape(*rows.shape[:-1], -1, size), signs=s).reshape(rows.shape)
+    return turned.movedim(-1, axis).to(w)
+
+
+class Rotations:
+    """What was turned, and why other layers were not; ``touched`` are the parameters that have changed."""
+
+    def __init__(self, walk: Any, layers: Mapping[str, Any], before: Before) -> None:
+        self.walk, self.layers, self.before = walk, layers, before
+        self.rotated: dict[str, str] = {}
+        self.unrotated: dict[str, str] = {}
+        self.touched: list[Any] = []
+        self._owners: dict[Any, list[str]] = {}
+        for name, module in walk.module.named_modules():
+            for parameter in module.parameters(recurse=False):
+                self._owners.setdefault(parameter, []).append(name)
+        self._seen = _Seen(walk)
+        with torch.no_grad():
+            self._want = self._given()
+        why = self._stream()
+        for name, layer in layers.items():
+            if layer not in self._seen.reads:
+                self.unrotated[name] = "never called"
+            elif (size := self._heads(layer)) is not None:
+                self.rotated[name] = f"{self.rotated.get(name, '')} heads of {size}".strip()
+        self.unrotated |= {k: why for k in layers if k not in self.rotated and k not in self.unrotated}
+
+    def _given(self) -> list[Any]:
+        """What the module gives for the first batch, copied: it may be memory that is written to."""
+        return [x.clone() for x in results(self.walk.call(0))]
+
+    def _try(self, new: Mapping[Any, Any]) -> bool:
+        """Whether the module gives the same with these parameters, which it then keeps."""
+        with torch.no_grad():
+            saved = [(p, p.detach().clone()) for p in new]
+            for p, value in new.items():
+                p.copy_(value)
+            if same(self._want, self._given()):
+                self.before.extend(saved)
+                self.touched += list(new)
+                return True
+            for p, value in saved:
+                p.copy_(value)
+        return False
+
+    def _stream(self) -> str:
+        """Turns what blocks add to; why that cannot be done, or what is then said of layers that have no part in it."""
+        reads = {layer: norm for layer, norm in self._seen.reads.items() if _norm(norm)}
+        if not reads:
+            return "no norm without a mean and a bias gives its inputs, nor attention without more between"
+        n = max((layer.in_features for layer in reads), default=0)
+        reads = {layer: norm for layer, norm in reads.items() if layer.in_features == n}
+        if not order(n):
+            return f"there is no Hadamard matrix of order {n}"
+        tables = [m for m in self.walk.module.modules() if isinstance(m, torch.nn.Embedding) and m.embedding_dim == n]
+        writes = [m for m in self._seen.reads if m not in reads and m.out_features == n]
+        for parameter in (m.weight for m in [*reads, *tables, *writes]):
+            if len(owners := self._owners[parameter]) > 1:
+                return f"{owners[0]} and {owners[1]} are one weight, which would have to be two"
+        if not tables:
+            return "no table of embeddings begins what norms read"
+        for plus in (0.0, 1.0):  # some norms multiply with their weight and one more
+            if self._try(self._stream_of(n, reads, tables, writes, plus)):
+                turned = {*reads, *writes}
+                self.rotated |= {k: "stream" for k, layer in self.layers.items() if layer in turned}
+                return "nothing of what it reads or gives is turned"
+        return "something else than norms and linear layers reads or writes what blocks add to"
+
+    def _stream_of(self, n: int, reads: Mapping[Any, Any], tables: Any, writes: Any, plus: float) -> dict[Any, Any]:
+        new: dict[Any, Any] = {}
+        for layer, norm in reads.items():
+            folded = layer.weight.detach().double() * (norm.weight.detach().double() + plus)
+            new[layer.weight] = _turned(folded, n, 1)
+            new[norm.weight] = torch.full_like(norm.weight, 1 - plus)
+        for table in tables:
+            new[table.weight] = _turned(table.weight, n, 1)
+        for layer in writes:
+            new[layer.weight] = _turned(layer.weight, n, 0)
+            if layer.bias is not None:
+                new[layer.bias] = _turned(layer.bias, n, 0)
+        return new
+
+    def _heads(self, layer: Any) -> int | None:
+        """Turns the heads of values that a layer is given, if that is what they are; how large they are."""
+        if _norm(self._seen.reads[layer]) or len(self._owners[layer.weight]) > 1:
+            return None
+        for values in self._seen.past[layer]:
+            if len(self._owners[values.weight]) > 1 or values.weight is layer.weight:
+                continue
+            for size in self._sizes(layer, values):
+                new = {values.weight: _turned(values.weight, size, 0), layer.weight: _turned(layer.weight, size, 1)}
+                if values.bias is not None:
+                    new[values.bias] = _turned(values.bias, size, 0)
+                if self._try(new):
+                    return size
+        return None
+
+    def _sizes(self, layer: Any, values: Any) -> Iterator[int]:
+        """What heads of a layer's inputs may have for a size: what the modules around it say."""
+        path = self._owners[layer.weight][0].split(".")
+        above = [self.walk.module.get_submodule(".".join(path[:i])) for i in range(len(path) - 1, -1, -1)]
+        said = (getattr(m, name, None) for m in above for name in _SIZES)
+        sizes = dict.fromkeys(s for s in said if isinstance(s, int) and not isinstance(s, bool) and s > 1)
+        for size in sizes:
+            if layer.in_features % size == 0 == values.out_features % size and order(size):
+                yield size
+
+
+def _alike(y: Any, x: Any) -> bool:
+    """Whether a tensor is another one or a view of all of it, as a slice from the first token on is."""
+    return y is x or (y.shape == x.shape and y.dtype == x.dtype and y.data_ptr() == x.data_ptr() and x.numel() > 0)
+
+
+def _norm(module: Any) -> bool:
+    """Whether a module may be a norm without a mean and a bias, by its parameters; what it does is found out."""
+    if module is None or isinstance(module, (torch.nn.Linear, torch.nn.Embedding)):
+        return False
+    own = dict(module.named_parameters())
+    return own.keys() == {"weight"} and own["weight"].ndim == 1

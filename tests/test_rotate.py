@@ -1,0 +1,216 @@
+"""Rotations by Hadamard matrices: orthogonal ones, and folded into models that then give what they gave."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+from tersor import _hadamard, quant  # noqa: E402
+from tersor.quant.hadamard import drawn, order  # noqa: E402
+from torch import nn  # noqa: E402
+
+ORDERS = [1, 2, 4, 8, 12, 20, 24, 28, 36, 44, 52, 60, 64, 84, 96, 100, 140, 148, 180, 256, 384]
+
+
+@pytest.mark.parametrize("n", ORDERS)
+def test_matrices_are_orthogonal(n):
+    h = _hadamard.matrix(n)
+    assert np.isin(h, (-1, 1)).all()
+    np.testing.assert_array_equal(h @ h.T, n * np.eye(n))
+    np.testing.assert_array_equal(quant.hadamard(np.eye(n)), h.T / np.sqrt(n) if n == 1 else h.T * (1 / np.sqrt(n)))
+
+
+def test_orders_that_are_none():
+    assert [n for n in range(1, 100) if not order(n)] == [n for n in range(3, 100) if n % 4 or n == 92]
+    for n in (0, 3, 6, 92, 156, 172):
+        with pytest.raises(ValueError, match=f"hadamard: x has rows of {n}"):
+            quant.hadamard(np.ones((2, n)))
+    assert order(312) == 312 and order(4544) == 284 and order(2560) == 20
+
+
+@settings(max_examples=25)
+@given(
+    st.sampled_from(ORDERS), st.integers(0, 2**40), st.sampled_from([0, 1, 3]), st.sampled_from(["float32", "float64"])
+)
+def test_there_and_back(n, seed, rows, dtype):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((rows, 2, n)).astype(dtype)
+    s = drawn(n, seed)
+    y = quant.hadamard(x, signs=s)
+    assert y.shape == x.shape and y.dtype == x.dtype
+    eps = np.finfo(dtype).eps
+    np.testing.assert_allclose((y.astype(float) ** 2).sum(-1), (x.astype(float) ** 2).sum(-1), rtol=32 * eps, atol=0)
+    np.testing.assert_allclose(
+        quant.hadamard(y, signs=s, transpose=True), x, atol=32 * eps * max(abs(x).max(initial=0), 1)
+    )
+    want = (x.astype(float) * s) @ _hadamard.matrix(n).T / np.sqrt(n)
+    np.testing.assert_allclose(y, want, atol=32 * eps * np.sqrt(n))
+    got = quant.hadamard(torch.from_numpy(x), signs=torch.from_numpy(s))
+    np.testing.assert_allclose(got, y, atol=32 * eps * np.sqrt(n))
+
+
+def test_gradients_types_and_refusals():
+    x = torch.randn(2, 12, dtype=torch.float64, requires_grad=True)
+    s = torch.from_numpy(drawn(12))
+    assert torch.autograd.gradcheck(lambda x: quant.hadamard(x, signs=s), x)
+    for dtype in (torch.float16, torch.bfloat16):
+        y = quant.hadamard(x.detach().to(dtype))
+        assert y.dtype == dtype
+        torch.testing.assert_close(y.double(), quant.hadamard(x.detach().to(dtype).double()), atol=0.02, rtol=0.01)
+    assert quant.hadamard(np.ones((0, 4), np.float16)).dtype == np.float16
+    with pytest.raises(TypeError, match="hadamard: x must be"):
+        quant.hadamard(np.ones((2, 4), np.int32))
+    with pytest.raises(ValueError, match="hadamard: x needs a last axis"):
+        quant.hadamard(np.array(1.0))
+    with pytest.raises(ValueError, match="hadamard: signs must be 4 numbers"):
+        quant.hadamard(np.ones((2, 4)), signs=np.ones(3))
+    with pytest.raises(ValueError, match="hadamard: signs must be 4 numbers"):
+        quant.hadamard(np.ones((2, 4)), signs=np.zeros(4))
+    with pytest.raises(TypeError, match="hadamard: signs must be"):
+        quant.hadamard(np.ones((2, 4)), signs=s)
+    with pytest.raises(TypeError, match="hadamard: transpose"):
+        quant.hadamard(np.ones((2, 4)), transpose="yes")
+
+
+def test_signs_are_those_of_a_rademacher_matrix():
+    s = drawn(300, seed=2**33 + 5)
+    assert set(s) == {-1.0, 1.0} and 100 < (s == 1).sum() < 200
+    np.testing.assert_array_equal(drawn(128, 7), drawn(300, 7)[:128])
+    from tersor.project import Projection
+
+    column = Projection(1, 300, "rademacher", seed=2**33 + 5) @ np.eye(1)
+    np.testing.assert_array_equal(np.sign(np.asarray(column).reshape(-1)), s)
+
+
+def turned(name, scheme="int8-row-gptq", **options):
+    """A small model of transformers, calibrated after it was turned; what it gave, and gives."""
+    pytest.importorskip("transformers")
+    from architectures import build
+
+    torch.manual_seed(0)
+    model = build(name).eval()
+    with torch.no_grad():
+        for p in model.parameters():  # norms that do something
+            if p.ndim == 1:
+                p += 0.1 * torch.randn_like(p)
+    ids = torch.randint(0, 90, (4, 16))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with torch.no_grad():
+        before = model(**batch)[0]
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    made = quant.calibrate(model, [batch], scheme, rotate=True, **options)
+    with torch.no_grad():
+        after = model(**batch)[0]
+    return model, state, made, before, after
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "mistral", "phi3"])
+def test_what_blocks_add_to_is_turned_as_a_whole(name):
+    model, state, made, before, after = turned(name)
+    assert not made.unrotated and all("stream" in how for how in made.rotated.values())
+    assert (after - before).norm() < 0.01 * before.norm()
+    for layer in made.layers:
+        assert not torch.allclose(model.get_submodule(layer).weight, state[f"{layer}.weight"], atol=0.01)
+    changed = {k for k, v in model.state_dict().items() if not torch.equal(v, state[k])}
+    assert changed == {*made.touched, *(f"{layer}.weight" for layer in made.layers)}
+    assert "model.embed_tokens.weight" in made.touched
+    for norm in ("model.norm.weight", "model.layers.0.input_layernorm.weight"):
+        assert (model.get_parameter(norm) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("qwen2", "are one weight"),
+        ("bert base", "no norm without a mean"),
+        ("gemma", "are one weight"),
+        ("opt", "no norm"),
+    ],
+)
+def test_what_cannot_be_turned_is_left_and_said(name, said):
+    model, state, made, before, after = turned(name)
+    assert (after - before).norm() < 0.01 * before.norm()
+    assert made.unrotated and all(said in why for why in made.unrotated.values())
+    assert made.rotated.keys().isdisjoint(made.unrotated) and made.rotated.keys() | made.unrotated.keys() >= {
+        *made.layers
+    }
+    assert all(how == "heads of 16" for how in made.rotated.values())
+    for k, v in model.state_dict().items():
+        if k not in made.touched and not any(k == f"{layer}.weight" for layer in made.layers):
+            assert torch.equal(v, state[k])
+
+
+def test_outliers_lose_less_of_four_bits():
+    """Inputs and weights with a few large columns, as large models have them."""
+    pytest.importorskip("transformers")
+    from architectures import build
+
+    lost = {}
+    for rotate in (False, True):
+        torch.manual_seed(0)
+        model = build("llama").eval()
+        with torch.no_grad():
+            for layer in model.model.layers:
+                for m in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.mlp.up_proj, layer.mlp.gate_proj):
+                    m.weight.normal_(0, 0.1)
+                    m.weight[:, ::16] *= 12
+        ids = torch.randint(0, 90, (8, 24))
+        with torch.no_grad():
+            want = model(input_ids=ids)[0]
+            quant.calibrate(model, [{"input_ids": ids}], "int4-row-gptq", rotate=rotate)
+            lost[rotate] = float((model(input_ids=ids)[0] - want).norm() / want.norm())
+    assert lost[True] < 0.8 * lost[False], lost
+
+
+def test_an_error_leaves_a_model_as_it_was():
+    pytest.importorskip("transformers")
+    from architectures import build
+
+    model = build("llama").eval()
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    ids = torch.arange(12)[None]
+
+    def broken(batch):
+        raise KeyError("weights")
+
+    with pytest.raises(KeyError):
+        quant.calibrate(model, [{"input_ids": ids}], "int8-row-gptq", rotate=True, weights=broken)
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    with pytest.raises(TypeError, match="calibrate: rotate"):
+        quant.calibrate(nn.Linear(4, 4), [torch.ones(1, 4)], "int8-row-gptq", rotate="yes")
+
+
+def test_a_turned_model_is_read_by_transformers(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("compressed_tensors")
+    from tersor.convert import load, quantize_safetensors
+    from test_calibrate import TEXTS, folder
+
+    folder(tmp_path / "in", "llama")
+    made = quantize_safetensors(tmp_path / "in", tmp_path / "out", "int8-row-gptq", calibration=TEXTS[:20], rotate=True)
+    assert made.rotated and not made.unrotated and made.choice.dense
+    # a layer that is turned without being quantized goes along, and so do codes of what is only rounded
+    left = quantize_safetensors(
+        tmp_path / "in",
+        tmp_path / "few",
+        "int8-row-gptq",
+        calibration=TEXTS[:20],
+        rotate=True,
+        exclude=["*q_proj", "lm_head"],
+    )
+    assert left.rotated.keys() == {k for k in made.rotated if "q_proj" not in k and "lm_head" not in k}
+    models = [
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path / k, local_files_only=True).eval()
+        for k in ("in", "out", "few")
+    ]
+    ids = torch.arange(3, 30)[None]
+    with torch.no_grad():
+        want, *got = (m(input_ids=ids)[0] for m in models)
+    for y in got:
+        assert torch.nn.functional.cosine_similarity(y, want, dim=-1).min() > 0.999
+    assert not np.allclose(
+        load(tmp_path / "out")["model.embed_tokens.weight"], load(tmp_path / "in")["model.embed_tokens.weight"]
+    )
+    with pytest.raises(ValueError, match="rotate goes with calibration"):
+        quantize_safetensors(tmp_path / "in", tmp_path / "no", "int8-row", rotate=True)

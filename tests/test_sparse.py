@@ -376,6 +376,21 @@ def test_gradients(act):
     assert torch.autograd.gradcheck(lambda d: f(d, x.detach(), b.detach()), (data,))
 
 
+def test_stacks_of_any_depth_are_products_one_by_one():
+    rng = np.random.default_rng(3)
+    a = sparse.from_dense(rng.standard_normal((6, 5)) * (rng.random((6, 5)) < 0.5))
+    x, bias = rng.standard_normal((2, 3, 1, 5, 4)), rng.standard_normal(6)
+    y = sparse.spmm(a, x, bias=bias, act="relu")
+    for i in np.ndindex(2, 3, 1):
+        assert y[i].tobytes() == sparse.spmm(a, x[i], bias=bias, act="relu").tobytes()
+    assert (x.swapaxes(-1, -2) @ a.T).tobytes() == np.ascontiguousarray((a @ x).swapaxes(-1, -2)).tobytes()
+    assert (a @ x[:, :0]).shape == (2, 0, 1, 6, 4)
+    leaves = [torch.from_numpy(v).requires_grad_() for v in (a.data.copy(), x, bias)]
+    assert torch.autograd.gradcheck(lambda v, x, b: sparse.spmm(a.with_data(v), x, bias=b), leaves)
+    with pytest.raises(ValueError, match="0-d array"):
+        sparse.spmm(a, np.array(1.0))
+
+
 def test_the_gradient_of_dense_and_sampled():
     rng = np.random.default_rng(4)
     w, mask = leaf(rng.standard_normal((3, 4))), torch.tensor(rng.random((3, 4)) < 0.5)

@@ -155,7 +155,7 @@ def test_gradients_of_sparse_products():
         a = sparse.from_coo(v, rows, cols, shape)
         return (a @ sparse.from_coo(u, cols, rows, shape[::-1])).data
 
-    assert torch.autograd.gradcheck(product, leaves)
+    assert torch.autograd.gradcheck(product, leaves) and torch.autograd.gradgradcheck(product, leaves)
     assert torch.autograd.gradcheck(lambda v: product(v, leaves[1].detach()), leaves[:1])
     a = sparse.from_coo(u, cols, rows, shape[::-1])  # of arrays, a constant
     assert torch.autograd.gradcheck(lambda v: (sparse.from_coo(v, rows, cols, shape) @ a).data, leaves[:1])

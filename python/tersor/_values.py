@@ -90,7 +90,8 @@ def lasting(*tensors: Any) -> bool:
     if torch.compiler.is_compiling():
         return False
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-    return all(type(t) in (torch.Tensor, torch.nn.Parameter) and not wrapped(t) for t in tensors)
+    plain = (torch.Tensor, torch.nn.Parameter)
+    return all([type(t) in plain and not wrapped(t) for t in tensors])  # a generator would be half of the call
 
 
 def check_alike(who: str, **arrays: Any) -> None:

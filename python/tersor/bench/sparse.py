@@ -136,7 +136,7 @@ def transpose_graph() -> Case:
             "scipy": lambda: theirs.T.tocsr(),
             "torch csr": lambda: tensor.t().to_sparse_csr(),
         },
-        targets=[Target("tersor", ("torch csr",), 1.0)],
+        targets=[Target("tersor", ("scipy", "torch csr"), 1.0)],
     )
 
 

@@ -134,7 +134,7 @@ class CSR(Converted, Selected, Algebra):
 
     def __rmatmul__(self, x: Array) -> Array:
         check_values("x @ CSR", "x", x)
-        if not 1 <= x.ndim <= 3 or x.shape[-1] != self.shape[0]:
+        if not x.ndim or x.shape[-1] != self.shape[0]:
             raise ValueError(f"x @ CSR: x has shape {tuple(x.shape)}, the matrix {self.shape[0]} rows")
         a = CSR._of(tensor_of(self._data), self._pattern.tensors()) if is_tensor(x) > is_tensor(self._data) else self
         return turned(spmm(a.T, turned(x)))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tersor._op import op
+from tersor._values import tensor_of
 from tersor.sparse import _sample
 from tersor.sparse._operators import SUMS
 from tersor.sparse._sample import add_at, rows_of
@@ -63,7 +64,30 @@ def csr_matmul(
     return (a @ _opened(b_data, b_indices, b_indptr, cols))[rows_of(indptr), indices]
 
 
-@op(sample=_sample.matmul_bwd, tolerance=SUMS)
+def _met(*parts: Array, cols: int) -> tuple[np.ndarray, ...]:
+    """The terms of a product at its stored places: the entry of either matrix, and the number of the place; and which of these
+    every entry of the product has. Arguments and order are those of the operators."""
+    ia, pa, ib, pb, ic, pc = (np.asarray(x) for x in parts)
+    each, starts = np.diff(pb)[ia], pb[:-1][ia]
+    of_a = np.repeat(np.arange(len(ia)), each)
+    of_b = np.arange(len(of_a)) - np.repeat(np.cumsum(each) - each, each) + np.repeat(starts, each)
+    reached = rows_of(pa)[of_a].astype(np.int64) * cols + ib[of_b]
+    places, number = np.unique(rows_of(pc).astype(np.int64) * cols + ic, return_inverse=True)
+    at = np.searchsorted(places, reached)
+    there = np.flatnonzero(np.append(places, -1)[at] == reached)
+    return of_a[there], of_b[there], at[there], number
+
+
+def _added(n: int, at: Array, terms: Array) -> Array:
+    """Terms added up by what they belong to."""
+    if isinstance(terms, np.ndarray):
+        out = np.zeros(n)
+        add_at(out, at, terms)
+        return out
+    return terms.new_zeros(n).index_add(0, tensor_of(at), terms)
+
+
+@op(sample=_sample.matmul_bwd, tolerance=SUMS, tensors=True)
 def csr_matmul_bwd(
     g: Array,
     a_data: Array,
@@ -78,12 +102,12 @@ def csr_matmul_bwd(
     needs: int = 3,
 ) -> tuple[Array, Array]:
     r"""Gradient of `csr_matmul`: :math:`G B^\top` at the places of the first matrix, :math:`A^\top G` of the second."""
-    at, da, db = _opened(g, indices, indptr, cols), np.zeros(0), np.zeros(0)
-    if needs & 1:
-        da = (at @ _opened(b_data, b_indices, b_indptr, cols).T)[rows_of(a_indptr), a_indices]
-    if needs & 2:
-        db = (_opened(a_data, a_indices, a_indptr, len(b_indptr) - 1).T @ at)[rows_of(b_indptr), b_indices]
-    return da, db
+    of_a, of_b, at, number = _met(a_indices, a_indptr, b_indices, b_indptr, indices, indptr, cols=cols)
+    sent, none = _added(len(g), number, g)[at], g[:0]
+    return (
+        _added(len(a_data), of_a, sent * b_data[of_b]) if needs & 1 else none,
+        _added(len(b_data), of_b, sent * a_data[of_a]) if needs & 2 else none,
+    )
 
 
 @op(sample=_sample.softmax)

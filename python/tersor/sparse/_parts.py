@@ -62,7 +62,9 @@ class Parts(SparseMatrix):
     def T(self) -> Any:
         """The transpose. One pass; its structure is made once, ``a.T.T`` is a again, and ``perm`` still says where each entry
         stood when it was given: ``a.T.with_data(v, order="given")`` is the transpose of ``a.with_data(v, order="given")``."""
-        return self._of(self._data[self._pattern.transposed()[0]], self._pattern.turned())
+        data, perm = self._data, self._pattern.transposed()[0]
+        # take is several times faster than brackets with indices of four bytes
+        return self._of(data[perm] if is_tensor(data) else data.take(perm), self._pattern.turned())
 
     def sum_duplicates(self) -> Any:
         """The matrix with one entry for each place, entries of equal place added in their order. Differentiable.

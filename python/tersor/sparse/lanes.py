@@ -17,27 +17,28 @@ Array = Any
 
 #: beyond these, offsets do not fit the instructions that gather
 LONGEST = 2**31 - 1
-#: rows up to which lanes are faster than panels
-FEW = 4
+#: bytes of as many numbers as there are rows, up to which lanes are faster than panels
+FEW = 64
 
 
 def product(data: Array, pattern: Pattern, x: Array, bias: Array, act: int = 0) -> Array:
     """act(x Aᵀ + bias) for rows x [..., K]."""
     # what is plain first: sizes of a trace are not to be asked
-    if _plain(data, x, bias) and math.prod(x.shape[:-1]) <= FEW and max(pattern.shape[1], data.shape[0]) <= LONGEST:
-        if is_tensor(x):  # in lanes nothing is recorded
-            data, x, bias = (None if t is None else t.detach() for t in (data, x, bias))
+    plain = not is_tensor(x) or _plain(data, x, bias)
+    if plain and _few(x) and max(pattern.shape[1], data.shape[0]) <= LONGEST:
         return _spmv(data, *pattern.lanes(), pattern.indptr, x, bias, act)
     transposed = pattern.transposed() if watched(x) else (None, None, None)
     return _linear(data, pattern.indices, pattern.indptr, x, bias, *transposed, act)
 
 
+def _few(x: Array) -> bool:
+    return math.prod(x.shape[:-1]) * max(x.dtype.itemsize, 4) <= FEW
+
+
 def _plain(*given: Any) -> bool:
-    """Whether these are values on the CPU, of which no gradient is recorded and no trace is made."""
-    tensors = [t for t in given if is_tensor(t)]
-    if not tensors:
-        return True
-    return lasting(*tensors) and not watched(*tensors) and all(t.device.type == "cpu" for t in tensors)
+    """Whether these are values on the CPU, of which no gradient is recorded and no trace is made: in lanes none is."""
+    tensors = [t for t in given if t is not None]
+    return lasting(*tensors) and not watched(*tensors) and all([t.is_cpu for t in tensors])
 
 
 def spmv(a: SparseMatrix, x: Array, *, bias: Array = None) -> Array:
@@ -107,9 +108,9 @@ def linear(a: SparseMatrix, x: Array, *, bias: Array = None, act: str | None = N
     Notes
     -----
     2·nnz·rows operations. No copy of x is turned: as many rows as fill the registers are put together as a panel in the
-    cache, and tiles of results are turned in registers as they are stored. Up to four rows take lanes: sixteen rows of the
-    matrix side by side, their columns in two bytes (four beyond 65536), in an order that is made at the first call and stays
-    with the structure.
+    cache, and tiles of results are turned in registers as they are stored. Up to sixteen rows (eight of float64) take lanes:
+    sixteen rows of the matrix side by side, their columns in two bytes (four beyond 65536), in an order that is made at the
+    first call and stays with the structure.
 
     Examples
     --------

@@ -45,8 +45,8 @@ def spmm(a: SparseMatrix, x: Array, *, bias: Array = None, act: str | None = Non
     ----------
     a : CSR [M, K]
         The matrix; one made of NumPy arrays multiplies tensors too, as a constant.
-    x : array or tensor [K], [K, N] or [B, K, N], of the dtype of a
-        The dense operand.
+    x : array or tensor [K] or [..., K, N], of the dtype of a
+        The dense operand, or a stack of them.
     bias : array or tensor [M]
         Added to every column.
     act : None, "relu" or "relu6"
@@ -56,7 +56,7 @@ def spmm(a: SparseMatrix, x: Array, *, bias: Array = None, act: str | None = Non
 
     Returns
     -------
-    array or tensor [M], [M, N] or [B, M, N]
+    array or tensor [M] or [..., M, N]
         Differentiable once with respect to x, bias and ``a.data``. With G the gradient, :math:`dX = A^\top G` by the kept
         transpose, :math:`da_e = (G X^\top)_{ik}` for each entry e at (i, k), the full value at each of several in one place.
 
@@ -82,8 +82,8 @@ def spmm(a: SparseMatrix, x: Array, *, bias: Array = None, act: str | None = Non
            [0., 0.],
            [0., 0.]])
     """
-    if not 1 <= getattr(x, "ndim", 1) <= 3:
-        raise ValueError(f"spmm: x must be [K], [K, N] or [B, K, N], got shape {tuple(x.shape)}")
+    if not getattr(x, "ndim", 1):
+        raise ValueError("spmm: x must be [K] or [..., K, N], got a 0-d array")
     data, p = affine_operands("spmm", a, x, bias, axis=-2)
     if is_tensor(x) and is_tensor(out):
         check_dense("spmm", "out", out)

@@ -125,7 +125,7 @@ def spgemm(a: SparseMatrix, b: SparseMatrix) -> Any:
     -------
     CSR [M, N]
         Stored are the places that entries of both reach, sums that happen to be 0 too, each once, in order. Differentiable
-        once with respect to ``a.data`` and ``b.data``.
+        with respect to ``a.data`` and ``b.data``, also more than once.
 
     Raises
     ------
@@ -138,7 +138,8 @@ def spgemm(a: SparseMatrix, b: SparseMatrix) -> Any:
     -----
     2·T operations for T terms, T the sum over the entries (i, k) of a of the length of row k of b, and two walks over their
     places. A value is one chain of fused multiply-adds over k ascending, of the same bits for any number of threads; 16-bit
-    values are added in float32 and rounded once. Places are made on the CPU, values where they are.
+    values are added in float32 and rounded once. Places are made on the CPU, values where they are. A second derivative goes
+    through a list of all terms, in float64.
 
     Examples
     --------

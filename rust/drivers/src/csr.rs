@@ -5,8 +5,10 @@
 //! it, the products ask for it.
 
 mod build;
+mod few;
 mod lanes;
 mod matmul;
+mod once;
 mod product;
 mod rows;
 mod sampled;

@@ -4,8 +4,9 @@
 //! x is cut into panels of as many columns as the registers hold, and a panel into blocks of rows that fit the L2 cache.
 //! A panel is copied together first: read in place, rows a multiple of 4 KiB apart would all fall into the same few sets
 //! of the cache. Where each row of x serves only a few nonzeros (a graph, say) the copy does not pay and x is read as it lies.
+//! Where hardly one is read twice, see `once`.
 
-use super::{Index, Pattern, raced, sized};
+use super::{Index, Pattern, once, raced, sized};
 use crate::csr::spmm::{Panel, Real, Start};
 use base::Result;
 use base::pool::{self, Shared};
@@ -28,19 +29,19 @@ const fn line<T>() -> usize {
 }
 
 /// How a product is cut.
-struct Plan {
-    isa: Isa,
+pub(super) struct Plan {
+    pub(super) isa: Isa,
     /// Columns of x: this many, in vectors of so many lanes, so many vectors in all, dealt evenly to panels.
-    n: usize,
+    pub(super) n: usize,
     lanes: usize,
     vectors: usize,
-    panels: usize,
+    pub(super) panels: usize,
     /// Rows of x per block, and blocks.
     height: usize,
     blocks: usize,
     copied: bool,
     /// Runs of rows of A.
-    parts: usize,
+    pub(super) parts: usize,
 }
 
 impl Plan {
@@ -69,7 +70,7 @@ impl Plan {
     }
 
     /// The columns of a panel: never fewer than a vector has lanes, unless all of x has fewer.
-    fn columns(&self, panel: usize) -> std::ops::Range<usize> {
+    pub(super) fn columns(&self, panel: usize) -> std::ops::Range<usize> {
         let bound = |p: usize| (p * self.vectors / self.panels * self.lanes).min(self.n);
         bound(panel)..bound(panel + 1)
     }
@@ -101,6 +102,9 @@ pub fn spmm<T: Real, I: Index>(
         return Ok(());
     }
     let plan = Plan::new::<T, I>(a, batch, n);
+    if (rows..=cols / 2).contains(&a.entries()) && plan.panels > 1 {
+        return once::product(&plan, a, data, x, batch, bias, clamp, y);
+    }
     let cuts = a.cuts(plan.height, plan.blocks)?;
     let runs = a.parts(plan.parts);
     let (out, raced_once) = (Shared(y.as_mut_ptr()), AtomicBool::new(false));

@@ -149,6 +149,15 @@ fn products_in_blocks_and_parts_are_the_same_chains() {
 }
 
 #[test]
+fn rows_of_x_that_are_read_once_are_chains_too() {
+    let mut rng = Rng(10);
+    for (rows, mean, n, batch) in [(1, 40, 300, 1), (2, 9, 257, 3), (1, 1, 2100, 1), (3, 17, 4500, 1)] {
+        check::<f32, i32>(&mut rng, [rows, 700, mean], [batch, n]);
+        check::<f64, i64>(&mut rng, [rows, 700, mean], [batch, n]);
+    }
+}
+
+#[test]
 fn columns_alone_are_columns_together() {
     let mut rng = Rng(3);
     let a = Matrix::<f32, i32>::random(&mut rng, 50, 60, 20);
@@ -436,7 +445,7 @@ fn lanes_have_the_bits_of_panels() {
         let (mut places, mut order) = (vec![P::of(0).unwrap(); a.data.len()], vec![0i32; rows]);
         lanes(&p, &mut places, &mut order).unwrap();
         let bias: Vec<T> = rng.vec(rows);
-        for batch in [0, 1, 3, 4, 6] {
+        for batch in [0, 1, 2, 3, 6, 16, 19] {
             let x: Vec<T> = rng.vec(batch * cols);
             let mut turned = vec![T::default(); batch * cols];
             for (i, &v) in x.iter().enumerate() {

@@ -14,7 +14,7 @@ import numpy as np
 from tersor._acts import act_number, applied
 from tersor._arrays import Mask, dtype_name, is_tensor
 from tersor._matrix import KINDS, SparseMatrix
-from tersor._values import at_hand, lasting
+from tersor._values import at_hand, check_dense, lasting
 from tersor.prune._run import integer
 from tersor.prune.topk import topk_rows
 
@@ -168,6 +168,8 @@ def sub_dimensions(scores: Array, k: int, width: int, *, shared: int = 0, scale:
     (2, 4)
     """
     who = "sub_dimensions"
+    if is_tensor(scores):
+        check_dense(who, "scores", scores)
     if not scores.ndim:
         raise ValueError(f"{who}: scores needs a last axis, got a 0-d array")
     k, width, shared = integer("k", k), integer("width", width), integer("shared", shared)
@@ -237,6 +239,9 @@ def apply_tokens(f: Callable[[Array], Array], x: Array, keep: Mask) -> Array:
            [30., 40.]])
     """
     who = "apply_tokens"
+    if is_tensor(x):
+        check_dense(who, "x", x)
+        check_dense(who, "keep", keep)
     if not x.ndim:
         raise ValueError(f"{who}: x needs a last axis, got a 0-d array")
     if tuple(keep.shape) != tuple(x.shape[:-1]):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import Mask, dtype_name, is_tensor
+from tersor._arrays import Kept, dtype_name, is_tensor
 from tersor._matrix import READERS
 from tersor._values import called, check_dense, check_values
 from tersor.sparse._check import checked_shape
@@ -22,7 +22,7 @@ from tersor.sparse._structure import LONGEST, beside
 Array = Any
 
 
-def from_dense(w: Array, mask: Mask = None) -> CSR:
+def from_dense(w: Array, mask: Kept = None) -> CSR:
     """The sparse matrix of a dense one.
 
     Parameters
@@ -30,7 +30,7 @@ def from_dense(w: Array, mask: Mask = None) -> CSR:
     w : array or tensor [rows, cols], float64, float32, float16 or bfloat16
         Its elements other than 0 are stored (NaN is one of them). A tensor that requires a gradient gets it through the
         values.
-    mask : array or tensor [rows, cols], bool
+    mask : array or tensor [rows, cols], bool, or its bits (`tersor.prune.pack_mask`)
         If given, stored are the elements where it is True, zeros too.
 
     Returns

@@ -210,7 +210,7 @@ class Door:
     def _mask(self, k: str, x: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """A mask whose bits are given, of the shape of the weights, which are the first array; others as they are."""
         at, first, *_ = self.arrays[0]
-        w = args[at] if at < len(args) else kwargs.get(first)
+        w: Any = args[at] if at < len(args) else kwargs.get(first)
         if not is_packed(x) or not hasattr(w, "shape"):
             return x
         if type(x) is not np.ndarray:

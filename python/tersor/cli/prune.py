@@ -44,7 +44,7 @@ def _pattern(_: click.Context, __: click.Parameter, value: str | None) -> dict[s
 def _schedule(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, int] | None:
     if value is None:
         return None
-    name, _, steps = value.partition(":")
+    name, steps = value.partition(":")[::2]
     if name not in ("linear", "cubic", "cosine") or not steps.isdecimal() or not 1 <= int(steps) <= 1000:
         raise click.BadParameter(f"{value!r} is none of linear:N, cubic:N and cosine:N, N steps from 1 to 1000")
     return name, int(steps)

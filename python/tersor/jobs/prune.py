@@ -203,8 +203,8 @@ def prune_safetensors(
             key, cuts = _solve(some, count, order, protect)
             meter.done, meter.end = meter.end, meter.total
             written(model, None, pieces, layers, step)
-            found = order.value(key) if count else None
-            return Pruned(total, count, found, kept_by, (), dense, rule_of(known), (), model.decoded, sizes)
+            highest = order.value(key) if count else None
+            return Pruned(total, count, highest, kept_by, (), dense, rule_of(known), (), model.decoded, sizes)
         if resume and model.folder is not None:
             journal = Journal(model, k=count, protect=protect, names=list(layers))
         untouched = model.weights_of_others()

@@ -17,21 +17,17 @@ from tersor.prune.masks import global_masks
 from tersor.prune.patterns import block_norms
 from tersor.prune.rows import row_scores
 
-#: rows of whatever length
+#: rows and columns; None are whole rows, of whatever length
 Block = tuple[int, int] | None
-ROWS: Block = None
 
 
 def block_of(who: str, blocks: Any) -> tuple[Block]:
     """Rows and columns of blocks, said by two numbers or by text like "4:1", or None where whole rows are meant."""
     if blocks == "rows":
-        return (ROWS,)
+        return (None,)
     given = blocks.replace("x", ":").split(":") if isinstance(blocks, str) else blocks
-    sizes = (
-        [int(v) if isinstance(v, str) and v.isdecimal() else v for v in given]
-        if isinstance(given, (list, tuple))
-        else []
-    )
+    some = list(given) if isinstance(given, (list, tuple)) else []
+    sizes: list[Any] = [int(v) if isinstance(v, str) and v.isdecimal() else v for v in some]
     if len(sizes) != 2 or any(not isinstance(v, (int, np.integer)) or isinstance(v, bool) for v in sizes):
         raise TypeError(f"{who}: blocks must be 'rows', two numbers or text like '4:1', got {blocks!r}")
     if min(sizes) < 1:
@@ -69,21 +65,21 @@ def _unfit(entries: dict[str, Entry], block: Block) -> dict[str, str]:
     """The tensors that are not made of such blocks."""
     left = {}
     for name, e in entries.items():
-        if len(e.shape) < (1 if block is ROWS else 2):
-            left[name] = f"a tensor of {len(e.shape)} axes has no {'rows' if block is ROWS else 'blocks'}"
-        elif block is not ROWS and (e.shape[-2] % block[0] or e.shape[-1] % block[1]):
+        if len(e.shape) < (1 if block is None else 2):
+            left[name] = f"a tensor of {len(e.shape)} axes has no {'rows' if block is None else 'blocks'}"
+        elif block is not None and (e.shape[-2] % block[0] or e.shape[-1] % block[1]):
             left[name] = f"blocks of {block[0]}×{block[1]} do not divide {e.shape[-2]}×{e.shape[-1]}"
     return left
 
 
 def _down(e: Entry, block: Block) -> int:
     """How many blocks lie below each other."""
-    return e.shape[0] if block is ROWS else math.prod(e.shape[:-1]) // block[0]
+    return e.shape[0] if block is None else math.prod(e.shape[:-1]) // block[0]
 
 
 def _across(e: Entry, block: Block) -> int:
     """How many lie beside each other."""
-    return 1 if block is ROWS else e.shape[-1] // block[1]
+    return 1 if block is None else e.shape[-1] // block[1]
 
 
 def _norms(
@@ -95,7 +91,7 @@ def _norms(
     for raw, values in whole_rows(reader, e, _down(e, block), layer.decode):
         if not np.isfinite(values).all():
             raise ValueError(f"{reader.path}: tensor {name!r} has non-finite values")
-        if block is ROWS:
+        if block is None:
             some, new = row_scores(values.reshape(-1, math.prod(e.shape[1:])))[:, None], False
         else:
             some, new = block_norms("prune_safetensors", values.reshape(-1, e.shape[-1]), block, root=root)
@@ -107,7 +103,7 @@ def _norms(
 
 def _cut(reader: Reader, e: Entry, mask: np.ndarray, block: Block, decode: Any) -> Iterator[np.ndarray]:
     """The bytes of a tensor without the blocks that a mask does not keep."""
-    high, wide = (1, math.prod(e.shape[1:])) if block is ROWS else block
+    high, wide = (1, math.prod(e.shape[1:])) if block is None else block
     at = 0
     for raw, values in whole_rows(reader, e, _down(e, block), decode):
         few = values.size // (high * wide * mask.shape[1])

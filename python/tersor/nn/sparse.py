@@ -131,7 +131,7 @@ class SparseLinear(SparseWeight):
 
     def forward(self, x: Tensor) -> Tensor:
         if (node := as_node(self, x)) is not None:
-            return node  # type: ignore[no-any-return]
+            return node
         accept(self, x, self.in_features, like=self.data)
         x, data, bias = lowered(x, self.data, self.bias)
         if self._plan(x, data, bias) == "dense":
@@ -189,7 +189,7 @@ class SparseConv1x1(SparseWeight):
 
     def forward(self, x: Tensor) -> Tensor:
         if (node := as_node(self, x)) is not None:
-            return node  # type: ignore[no-any-return]
+            return node
         accept(self, x, like=self.data)
         if x.ndim < 3 or x.shape[-3 if x.ndim == 3 else 1] != self.in_channels:
             raise ValueError(

@@ -186,7 +186,7 @@ def sub_dimensions(scores: Array, k: int, width: int, *, shared: int = 0, scale:
         places = np.concatenate([first, places.reshape(tokens, k * width)], 1)
         ones = np.ones((tokens, shared), scores.dtype)
         values = np.concatenate([ones, np.repeat(weights.astype(scores.dtype), width, 1)], 1)
-        return KINDS["CSR"]._selected(values, places, shared + groups * width)  # type: ignore[no-any-return]
+        return KINDS["CSR"]._selected(values, places, shared + groups * width)
     import torch
 
     on = scores.device
@@ -195,7 +195,7 @@ def sub_dimensions(scores: Array, k: int, width: int, *, shared: int = 0, scale:
     places = torch.cat([first, places.reshape(tokens, k * width)], 1)
     each = weights[..., None].expand(tokens, k, width).reshape(tokens, k * width)
     values = torch.cat([scores.new_ones(tokens, shared), each], 1)
-    return KINDS["CSR"]._selected(values, places, shared + groups * width)  # type: ignore[no-any-return]
+    return KINDS["CSR"]._selected(values, places, shared + groups * width)
 
 
 def apply_tokens(f: Callable[[Array], Array], x: Array, keep: Mask) -> Array:

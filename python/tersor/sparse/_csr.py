@@ -119,7 +119,7 @@ class CSR(Converted, Selected, Algebra):
         else:
             kind = index_type(rows * k, cols)
             columns, offsets = places.reshape(-1).astype(kind), np.arange(rows + 1, dtype=kind) * kind(k)
-        return cls._of(values.reshape(rows * k), Pattern.distinct(columns, offsets, (rows, cols)))  # type: ignore[no-any-return]
+        return cls._of(values.reshape(rows * k), Pattern.distinct(columns, offsets, (rows, cols)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         p = self._pattern

@@ -41,6 +41,10 @@ APART = {
     "hyperbolic.horo_pca",
     "hyperbolic.tangent_pca",
     "project.jl_dim",
+    "prune.apply_tokens",  # these are offered by sparse too
+    "prune.sub_dimensions",
+    "prune.topk_ffn",
+    "sparse.apply_tokens",
     "prune.assign",
     "prune.block_mask",
     "prune.budget_allocate",

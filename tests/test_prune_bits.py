@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tersor import prune
-from tersor.prune import bits
+from tersor import _bits as bits
+from tersor import nn as tnn
+from tersor import prune, sparse
 
 torch = pytest.importorskip("torch")
 
@@ -102,3 +103,68 @@ def test_types_are_mixed_where_that_is_asked():
     assert prune.global_threshold([a, b, a], 0.5, mixed=True).value == 2
     # scores are ranked, arrays are not
     assert prune.global_masks([a, b], k=1, scores=[a, b.astype(np.float32)])[0].tolist() == [False, True]
+
+
+@pytest.mark.parametrize("lib", [np.asarray, torch.from_numpy])
+def test_bits_are_taken_wherever_a_mask_is(lib):
+    rng = np.random.default_rng(3)
+    w, g = (lib(rng.standard_normal((5, 7))) for _ in range(2))
+    mask = lib(rng.random((5, 7)) < 0.5)
+    few = prune.pack_mask(mask)
+    for f in (
+        lambda m: prune.apply_mask(w, m),
+        lambda m: prune.apply_mask(w, mask=m),
+        lambda m: prune.rigl_update(w, g, m, 0.3),
+        lambda m: prune.set_update(w, m, 0.3, seed=1),
+        lambda m: prune.fedtiny_send(g, m, 4)[1],
+        lambda m: prune.fedtiny_update(w, m, [prune.fedtiny_send(g, m, 4)], 2),
+        lambda m: sparse.from_dense(w, m).to_dense(),
+        lambda m: sparse.from_dense(w, mask=m).data,
+    ):
+        assert np.array_equal(f(few), f(mask))
+    out = lib(np.array(w))
+    assert prune.apply_mask(out, few, out=out) is out and np.array_equal(out, prune.apply_mask(w, mask))
+    for wrong, said in [
+        (few[:-1], r"apply_mask: mask has shape \(4,\), a mask of \(5, 7\) needs 5 bytes"),
+        (few | lib(np.array([0, 0, 0, 0, 128], np.uint8)), r"apply_mask: a bit past the 35 .* is set in mask"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            prune.apply_mask(w, wrong)
+    with pytest.raises(TypeError, match="apply_mask: mask must be bool, got uint8; mask != 0 makes one"):
+        prune.apply_mask(w, lib(np.ones((5, 7), np.uint8)))
+    with pytest.raises(TypeError, match="from_dense: mask must be bool, got float64"):
+        sparse.from_dense(w, w)
+
+
+def test_bits_are_taken_by_layers():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(7, 5), torch.nn.Conv2d(7, 5, 1))
+    mask = torch.rand(5, 7) < 0.5
+    few = prune.pack_mask(mask)
+    x = torch.randn(2, 7)
+    want = tnn.SparseLinear.from_dense(model[0], mask)
+    assert torch.equal(tnn.SparseLinear.from_dense(model[0], few)(x), want(x))
+    image = torch.randn(2, 7, 3, 3)
+    conv = tnn.SparseConv1x1.from_float(model[1], mask)
+    assert torch.equal(tnn.SparseConv1x1.from_float(model[1], few)(image), conv(image))
+    masks = tnn.Masks(model)
+    masks["0.weight"] = few
+    assert torch.equal(masks["0.weight"], mask) and masks.kept["0.weight"] == int(mask.sum())
+    assert not model[0].weight[~mask].any()
+    with pytest.raises(
+        ValueError, match=r"Masks: the mask '0.weight' has shape \(3,\), a mask of \(5, 7\) needs 5 bytes"
+    ):
+        masks.update({"1.weight": few, "0.weight": few[:3]})
+    assert masks.kept["1.weight"] == 35  # none, after an error
+
+
+def test_bits_are_taken_in_a_trace():
+    w, mask = torch.randn(3, 7, requires_grad=True), torch.rand(3, 7) < 0.5
+    few = prune.pack_mask(mask)
+    torch._dynamo.reset()
+    traced = torch.compile(prune.apply_mask, fullgraph=True, backend="aot_eager")
+    assert torch.equal(traced(w, few), prune.apply_mask(w, mask))
+    (got,) = torch.autograd.grad(prune.apply_mask(w, few).sum(), w)
+    assert torch.equal(got, mask.float())
+    rows = torch.func.vmap(prune.apply_mask)(w.detach(), torch.func.vmap(prune.pack_mask)(mask))
+    assert torch.equal(rows, prune.apply_mask(w.detach(), mask))

@@ -657,11 +657,14 @@ REFUSED = {
     "quant.requantize": "its factors belong to columns",
     "reduce.segment_moments": "takes plain tensors",
     "reduce.segment_reduce": "takes plain tensors",
+    "sparse.conv1x1": "takes plain tensors",
     "sparse.linear": "takes plain tensors",
     "sparse.sddmm": "takes plain tensors",
     "sparse.softmax": "takes plain tensors",
     "sparse.spmm": "takes plain tensors",
     "sparse.spmv": "takes plain tensors",
+    "sparse.sub_dimensions": "takes plain tensors",
+    "sparse.topk_ffn": "takes plain tensors",
 }
 
 

@@ -33,6 +33,8 @@ from tersor import (
 for _family in _public.families():
     _public.open_doors(globals()[_family])
 _public.offer("kmeans_1d", quant, metrics)
+for _name in ("apply_tokens", "sub_dimensions", "topk_ffn"):
+    _public.offer(_name, prune, sparse)
 
 if "torch" in _sys.modules:  # what is traced first is not traced again after a plain call
     from tersor import _torch

@@ -23,6 +23,7 @@ Codes = Any
 Values = Any
 Integers = Any
 Mask = Any
+Kept = Any
 Bits = Any
 Labels = Any
 Words = Any

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from tersor._arrays import FLOATS, INTEGERS, axes, check_order, dtype_name, integer, is_tensor, ordinary
+from tersor._bits import is_packed, unpacked
 from tersor._matrix import matrix_of
 from tersor._op import OPS
 from tersor._values import out_of_range
@@ -36,6 +37,7 @@ TYPES: dict[str, tuple[str, ...]] = {
     "Codes": ("int8", "uint8", "int32"),
     "Integers": INTEGERS,
     "Mask": ("bool",),
+    "Kept": ("bool",),  # a mask of weights: its bits are read before (`tersor._bits`)
     "Bits": ("uint8",),
     "Labels": (*INTEGERS, "bool"),
     "Words": ("uint32",),
@@ -122,6 +124,7 @@ class Door:
         self.arrays: list[tuple[int, str, str, bool]] = []
         self.scalars: list[tuple[int, str, list[tuple[Callable[[Any], bool], str]]]] = []
         self.matrices: list[tuple[int, str]] = []
+        self.kept: list[tuple[int, str]] = []
         self.calls_back = False
         self.names = tuple(inspect.signature(f).parameters)
         for i, (k, p) in enumerate(inspect.signature(f).parameters.items()):
@@ -134,6 +137,8 @@ class Door:
                 self.arrays.append((at, k, kind, p.default is None or said != str(p.annotation)))
                 if kind == "SparseMatrix":
                     self.matrices.append((at, k))
+                if kind == "Kept":
+                    self.kept.append((at, k))
             else:
                 some = ["str" if s.startswith("Literal[") else s for s in str(p.annotation).split(" | ")]
                 if all(s in SCALARS for s in some):
@@ -190,10 +195,10 @@ class Door:
         return unlike
 
     def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments with sparse matrices of other libraries and layouts made our own."""
-        for at, k in self.matrices:
+        """The arguments with sparse matrices of other libraries and layouts made our own, and masks of bits masks."""
+        for at, k in (*self.matrices, *self.kept):
             x = args[at] if at < len(args) else kwargs.get(k)
-            made = matrix_of(self.name, k, x)
+            made = self._mask(k, x, args, kwargs) if (at, k) in self.kept else matrix_of(self.name, k, x)
             if made is x:
                 continue
             if at < len(args):
@@ -201,6 +206,16 @@ class Door:
             else:
                 kwargs = kwargs | {k: made}
         return args, kwargs
+
+    def _mask(self, k: str, x: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """A mask whose bits are given, of the shape of the weights, which are the first array; others as they are."""
+        at, first, *_ = self.arrays[0]
+        w: Any = args[at] if at < len(args) else kwargs.get(first)
+        if not is_packed(x) or not hasattr(w, "shape"):
+            return x
+        if type(x) is not np.ndarray:
+            ordinary(self.name, f": {k}", x)
+        return unpacked(self.name, k, x, tuple(w.shape))
 
     def alike(self, f: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The call with arguments of unlike types in one, and nothing lowered within."""
@@ -223,7 +238,7 @@ class Door:
     def _typed(self, k: str, kind: str, x: Any) -> None:
         name = dtype_name(x.dtype)
         if name not in TYPES[kind]:
-            hint = f"; {k} != 0 makes one" if kind == "Mask" else ""
+            hint = f"; {k} != 0 makes one" if kind in ("Mask", "Kept") else ""
             raise TypeError(f"{self.name}: {k} must be {_words(TYPES[kind])}, got {name}{hint}")
         check_order(self.name, k, x)
 
@@ -259,7 +274,7 @@ def _opened(door: Door, f: Callable[..., Any], home: str) -> Callable[..., Any]:
 
     @functools.wraps(f)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if door.matrices:
+        if door.matrices or door.kept:
             args, kwargs = door.read(args, kwargs)
         try:
             if check(args, kwargs):

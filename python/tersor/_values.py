@@ -87,7 +87,7 @@ def lasting(*tensors: Any) -> bool:
     """Whether these are tensors with values of their own, not stand-ins of a trace or of a transform, which end with it."""
     import torch
 
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch._C._is_tracing():  # the second is torch.jit's
         return False
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor
     plain = (torch.Tensor, torch.nn.Parameter)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 SOURCE = click.argument("source", metavar="IN", type=click.Path(exists=True, path_type=Path))
-OUTPUT = click.option(
-    "-o",
-    "--output",
-    metavar="OUT",
-    required=True,
-    type=click.Path(path_type=str),
-    help="A file for a file (or a folder to write it into), a folder for a folder, replaced as a whole.",
-)
+_OUTPUT: dict[str, Any] = {
+    "metavar": "OUT",
+    "type": click.Path(path_type=str),
+    "help": "A file for a file (or a folder to write it into), a folder for a folder, replaced as a whole.",
+}
+OUTPUT = click.option("-o", "--output", required=True, **_OUTPUT)
+MAYBE = click.option("-o", "--output", **_OUTPUT)
 PATTERN = "that a shell pattern names, by the tensor's name or its module's (layers.0.*, lm_head); repeatable."
 INCLUDE = click.option("--include", metavar="PATTERN", multiple=True, help=f"Only what is asked for: tensors {PATTERN}")
 EXCLUDE = click.option("--exclude", metavar="PATTERN", multiple=True, help=f"Leave out tensors {PATTERN}")

@@ -8,25 +8,25 @@ ties is file name, then place in the file.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from tersor._keys import Order
 from tersor._public import opened
 from tersor._values import one_of
-from tersor.checkpoint import Entry, Reader, Writer
+from tersor.checkpoint import Entry, Reader
 from tersor.checkpoint._format import located
-from tersor.checkpoint._modules import LINEAR, TABLE, Tree, rule_of, tree
+from tersor.checkpoint._modules import LINEAR, TABLE, rule_of, tree
 from tersor.checkpoint._parts import ROUTER, held, is_table
 from tersor.checkpoint._patterns import Patterns
 from tersor.checkpoint._quantized import evidence
-from tersor.checkpoint.model import Output
 from tersor.jobs import prune_rows as rows
-from tersor.jobs import running
 from tersor.jobs._journal import Journal
+from tersor.jobs._pruned import Pruned, rewrite, written
 from tersor.jobs.floats8 import Dense
+from tersor.jobs.prune_blocks import block_of, in_blocks
 from tersor.jobs.stored import TYPES, Meter, Progress, Stored, eligible
 from tersor.prune._rank import Plan, plan, search, share
 from tersor.prune._run import integer, order_of
@@ -34,37 +34,20 @@ from tersor.prune.calibrate import METHODS
 from tersor.prune.patterns import nm_of
 
 
-class Pruned(NamedTuple):
-    """What was pruned: of how many weights how many, up to which magnitude (None if none), and what each tensor keeps.
-
-    ``left`` names what a folder's result was not given: the same weights in other formats, and states of a training;
-    ``dense`` the tensors that were held back, with the reason, and ``rule`` what decided that; ``untouched`` the files of
-    weights in subfolders, parts of their own that went along as they are; ``decoded`` the weights that were 8-bit floats with
-    scales, and were decoded as they were read.
-    """
-
-    total: int
-    pruned: int
-    threshold: float | None
-    kept: dict[str, int]
-    left: tuple[str, ...]
-    dense: dict[str, str]
-    rule: str
-    untouched: tuple[str, ...] = ()
-    decoded: tuple[str, ...] = ()
-
-
 @opened("tersor.prune")
 def prune_safetensors(
     src: str | os.PathLike[str],
-    dst: str | os.PathLike[str],
+    dst: str | os.PathLike[str] | None,
     sparsity: float | None = None,
     *,
     k: int | None = None,
     min_keep: int = 0,
+    scope: str | None = None,
     method: str = "magnitude",
     nm: tuple[int, int] | str | None = None,
+    blocks: tuple[int, int] | str | None = None,
     calibration: Sequence[str] | None = None,
+    schedule: Sequence[float] | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     embeddings: bool = False,
@@ -81,20 +64,30 @@ def prune_safetensors(
         decoded to the type that ``config.json`` gives the model (bfloat16 if none).
     dst : path
         Where to write: a file for a file, a folder for a folder; may be ``src`` itself. What is there is replaced as a whole
-        when its successor is complete. A folder's other files are carried over, except the same weights in other formats.
+        when its successor is complete. A folder's other files are carried over, except the same weights in other formats. None
+        writes nothing: what would be pruned is counted.
     sparsity : float between 0 and 1
-        Share of the chosen weights to prune.
+        Share of the chosen weights to prune, of blocks or rows with ``blocks``.
     k : int
         Number of weights to prune, instead of the share.
     min_keep : int
         The largest so many weights of each tensor are kept, though fewer than the share be pruned.
+    scope : "global" or "layer"
+        Rank all weights together, which is meant if nothing is said, or those of each tensor by themselves. Patterns n:m and
+        methods that run the model know the layer alone.
     method : "magnitude", "wanda" or "sparsegpt"
         The last two run the model (a folder that transformers knows, with its tokenizer) on texts and prune its linear layers
         one by one, as `calibrate` does: each gives up the same share. What they say nothing of is left dense.
     nm : (n, m) or "n:m"
         Instead of a share: of every m weights along the last axis, n are kept.
+    blocks : (rows, columns), "rows:columns" or "rows"
+        Prune whole blocks of the last two axes, those of the least 2-norm (`block_mask`), or whole rows of the first axis: what
+        a layer gives, filters of convolutions. What blocks do not divide is left dense.
     calibration : sequence of str
         The texts, a sentence or a document each.
+    schedule : sequence of floats between 0 and 1
+        Shares on the way to ``sparsity``, for methods that run the model: it is run and pruned once for each, and what is left
+        answers each time. By magnitude the way makes no difference.
     include, exclude : sequences of str
         Shell patterns of names of tensors or of their modules. Without ``include`` all float tensors of two dimensions or
         more are chosen but tables of embeddings, what is tied to one, and routers, as `quantize_safetensors` tells them; with
@@ -111,7 +104,7 @@ def prune_safetensors(
 
     Returns
     -------
-    Pruned(total, pruned, threshold, kept, left, dense, rule, untouched)
+    Pruned(total, pruned, threshold, kept, left, dense, rule, untouched, decoded, sizes)
 
     Raises
     ------
@@ -129,22 +122,33 @@ def prune_safetensors(
     Notes
     -----
     Memory: 4 MiB of data and 2 MB of counters; the methods that run the model hold it whole, in float32. One read per 16
-    bits of the widest type and one for the writing, one more with
-    min_keep. Floats of 64, 32, 16 and 8 bits are ranked by value; all other bytes of a file, its header among them, stay as
+    bits of the widest type and one for the writing, one more with min_keep. Floats of 64, 32, 16 and 8 bits are ranked by value; all other bytes of a file, its header among them, stay as
     they are. By magnitude it is bit for bit the result of `global_prune` on the same tensors, by file name, then place in the
     file.
     """
-    src, dst = located("prune_safetensors", src, "src"), located("prune_safetensors", dst, "dst")
+    src = located("prune_safetensors", src, "src")
+    dst = None if dst is None else located("prune_safetensors", dst, "dst")
     one_of("method", method, ("magnitude", *METHODS))
     if (sparsity is not None) + (k is not None) + (nm is not None) != 1:
         raise ValueError("exactly one of sparsity, k and nm must be given")
+    one_of("scope", scope or "global", ("global", "layer"))
     within = nm is not None or method != "magnitude"
-    if within and (k is not None or min_keep or resume):
-        raise ValueError("k, min_keep and resume go with method='magnitude' and without nm")
+    if (within or blocks is not None) and (k is not None or min_keep or resume):
+        raise ValueError("k, min_keep and resume go with method='magnitude' and without nm and blocks")
+    if within and (blocks is not None or scope == "global"):
+        what = "blocks" if blocks is not None else "scope='global'"
+        raise ValueError(f"{what} goes with method='magnitude' and without nm, which know the layer alone")
+    if scope == "layer" and (k is not None or resume):
+        raise ValueError("k and resume go with scope='global'")
+    if dst is None and resume:
+        raise ValueError("resume needs a destination")
     if (calibration is not None) != (method != "magnitude"):
         needs = "needs texts for calibration" if calibration is None else "is not calibrated"
         raise ValueError(f"method={method!r} {needs}")
+    if schedule is not None and (method == "magnitude" or sparsity is None):
+        raise ValueError("a schedule goes with a sparsity and a method that runs the model")
     groups = None if nm is None else nm_of("prune_safetensors", nm)
+    size = None if blocks is None else block_of("prune_safetensors", blocks)
     patterns = Patterns(include, exclude)
     with Dense(src) as model:
         meter = Meter(progress)
@@ -166,13 +170,17 @@ def prune_safetensors(
         if not layers:
             reasons = "; ".join(f"{name}: {why}" for name, why in list(dense.items())[:3])
             raise ValueError(f"{os.fspath(src)}: no float tensor is chosen" + (f" ({reasons})" if reasons else ""))
-        if within:
-            return _within(
-                model, src, dst, layers, known, dense, sparsity, groups, method, calibration, progress, calibrating
-            )
+        if within or size is not None:
+            chosen = rows.Chosen(model, src, dst, layers, known, dense, Meter(progress))
+            if size is not None:
+                return in_blocks(chosen, sparsity, size, scope or "global")
+            shares = () if schedule is None else tuple(schedule)
+            return rows.within(chosen, (*shares, sparsity), groups, method, calibration, calibrating)
         some = list(layers.values())
         total = sum(layer.size for layer in some)
         protect = [min(integer("min_keep", min_keep), layer.size) for layer in some]
+        if scope == "layer":
+            return _by_layer(rows.Chosen(model, src, dst, layers, known, dense, meter), sparsity, protect)
         free = total - sum(protect)
         count = integer("k", min(share(sparsity, total), free) if sparsity is not None else k)
         if count > free:
@@ -183,6 +191,22 @@ def prune_safetensors(
         meter.end = reads * sum(layer.entry.nbytes for layer in some)
         meter.total = meter.end + sum(r.size for r in model.readers.values())
         journal = None
+        sizes = {name: layer.size for name, layer in layers.items()}
+        places = {name: i for i, name in enumerate(layers)}
+        kept_by: dict[str, int] = {}
+
+        def pieces(reader: Reader, entry: Entry) -> Iterator[np.ndarray]:
+            layer = layers.get(entry.name)
+            if layer is None:
+                return reader.chunks(entry)
+            return _pruned(reader, layer, order, cuts, places[entry.name], kept_by)
+
+        if dst is None:
+            key, cuts = _solve(some, count, order, protect)
+            meter.done, meter.end = meter.end, meter.total
+            written(model, None, pieces, layers, step)
+            highest = order.value(key) if count else None
+            return Pruned(total, count, highest, kept_by, (), dense, rule_of(known), (), model.decoded, sizes)
         if resume and model.folder is not None:
             journal = Journal(model, k=count, protect=protect, names=list(layers))
         untouched = model.weights_of_others()
@@ -193,77 +217,38 @@ def prune_safetensors(
                 key, cuts, kept_by = journal.key, journal.cuts, journal.kept
             else:
                 key, cuts = _solve(some, count, order, protect)
-                kept_by = {}
                 if journal:
                     journal.plan(key, cuts)
                     kept_by = journal.kept
             meter.done, meter.end = meter.end, meter.total
             left = model.carry(target)
-            places = {name: i for i, name in enumerate(layers)}
-
-            def pieces(reader: Reader, entry: Entry) -> Iterator[np.ndarray]:
-                layer = layers.get(entry.name)
-                if layer is None:
-                    return reader.chunks(entry)
-                return _pruned(reader, layer, order, cuts, places[entry.name], kept_by)
-
-            _rewrite(model, target, pieces, step, journal)
+            rewrite(model, target, pieces, step, journal)
             model.carry_index(target)
             if journal:
                 journal.remove()
         threshold = order.value(key) if count else None
-        return Pruned(total, count, threshold, kept_by, left, dense, rule_of(known), untouched, model.decoded)
+        return Pruned(total, count, threshold, kept_by, left, dense, rule_of(known), untouched, model.decoded, sizes)
 
 
-def _within(
-    model: Dense,
-    src: str | os.PathLike[str],
-    dst: str | os.PathLike[str],
-    layers: dict[str, Stored],
-    known: Tree | None,
-    dense: dict[str, str],
-    sparsity: float | None,
-    nm: tuple[int, int] | None,
-    method: str,
-    texts: Sequence[str] | None,
-    progress: Progress | None,
-    calibrating: Progress | None,
-) -> Pruned:
-    """Tensors one by one, by a pattern or by what their layers are given."""
-    if nm:
-        dense |= (unfit := rows.unfit({name: layer.entry for name, layer in layers.items()}, nm[1]))
-        layers = {name: layer for name, layer in layers.items() if name not in unfit}
-    solved = rows.Solved()
-    if texts is not None:
-        folder = running.folder_of(model.folder, model.decoded, src, "prune it by magnitude")
-        entries = {name: layer.entry for name, layer in layers.items()}
-        solved = rows.solve(folder, model.config, known, entries, texts, sparsity, nm, method, calibrating)
-        dense |= solved.left
-        layers = {name: layer for name, layer in layers.items() if name in solved.values}
-    if not layers:
-        raise ValueError(
-            f"{os.fspath(src)}: no tensor is pruned ({'; '.join(f'{k}: {v}' for k, v in list(dense.items())[:3])})"
-        )
-    meter = Meter(progress)
-    meter.end = meter.total = sum(r.size for r in model.readers.values())
-    kept = solved.kept
-    untouched = model.weights_of_others()
-    with model.output(dst) as target:
-        left = model.carry(target)
+def _by_layer(chosen: rows.Chosen, sparsity: Any, protect: Sequence[int]) -> Pruned:
+    """The share of each tensor by itself."""
+    layers, meter, cuts, kept, highest = chosen.layers, chosen.meter, {}, dict[str, int](), None
+    for layer, least in zip(layers.values(), protect, strict=True):
+        meter.end += (order_of([TYPES[layer.entry.dtype]]).width // 16 + bool(least)) * layer.entry.nbytes
+    meter.total = meter.end + sum(r.size for r in chosen.model.readers.values())
+    for (name, layer), least in zip(layers.items(), protect, strict=True):
+        order, count = order_of([TYPES[layer.entry.dtype]]), min(share(sparsity, layer.size), layer.size - least)
+        key, plan = _solve([layer], count, order, [least])
+        cuts[name] = order, plan
+        if count:
+            highest = max(highest or 0.0, order.value(key))
+    meter.done, meter.end = meter.end, meter.total
 
-        def pieces(reader: Reader, entry: Entry) -> Iterator[np.ndarray]:
-            name = entry.name
-            if name in solved.values:
-                return iter([solved.values.pop(name)])
-            if name not in layers or not nm:
-                return reader.chunks(entry)
-            kept[name] = layers[name].size // nm[1] * nm[0]
-            return rows.pattern(reader, entry, layers[name].decode, nm)
+    def pieces(reader: Reader, entry: Entry) -> Iterator[np.ndarray]:
+        layer = layers.get(entry.name)
+        return reader.chunks(entry) if layer is None else _pruned(reader, layer, *cuts[entry.name], 0, kept)
 
-        _rewrite(model, target, pieces, meter.step)
-        model.carry_index(target)
-    total = sum(layer.size for layer in layers.values())
-    return Pruned(total, total - sum(kept.values()), None, kept, left, dense, rule_of(known), untouched, model.decoded)
+    return chosen.made(pieces, kept, {name: layer.size for name, layer in layers.items()}, highest)
 
 
 def _solve(layers: Sequence[Stored], k: int, order: Order, protect: Sequence[int]) -> tuple[int, Plan]:
@@ -274,29 +259,6 @@ def _solve(layers: Sequence[Stored], k: int, order: Order, protect: Sequence[int
         _blame(layers)
         raise
     return h.keys[0], plan(layers, h, "low", protect)
-
-
-def _rewrite(
-    model: Dense,
-    target: Output,
-    pieces: Callable[[Reader, Entry], Iterator[np.ndarray]],
-    step: Callable[[int], None],
-    journal: Journal | None = None,
-) -> None:
-    """The model's files anew, laid out the same, with what ``pieces`` gives for each tensor; those that are done stay."""
-    for file, reader in model.readers.items():
-        if journal and file in journal.done:
-            step(reader.size)
-            continue
-        path = target.path / file if model.folder is not None else target.path
-        with Writer(path, head=reader.head, size=reader.size) as out:
-            step(len(reader.head))
-            for entry in reader.entries.values():
-                for raw in pieces(reader, entry):
-                    out.write(raw)
-                    step(raw.nbytes)
-        if journal:
-            journal.end(file)
 
 
 def _pruned(

@@ -33,6 +33,28 @@ def lowered(x: Tensor, *others: Any) -> tuple[Any, ...]:
     return (x, *others) if kind is None else to(kind, (x, *others))
 
 
+def as_node(layer: nn.Module, x: Any) -> Any:
+    """What a layer is in a graph of torch.fx that a model is traced into: one node, as torch's own are; else None.
+
+    torch.jit.trace checks its graph without gradients, where other operators stand in it: with them it is refused.
+    """
+    who = type(layer).__name__
+    if isinstance(x, Tensor):
+        if torch.jit.is_tracing() and torch.is_grad_enabled():
+            raise RuntimeError(
+                f"{who}: torch.jit.trace is to be called under torch.no_grad(); torch.export keeps gradients"
+            )
+        return None
+    if type(x).__name__ != "Proxy":
+        return None
+    name = next((k for k, module in x.tracer.root.named_modules() if module is layer), "")
+    if not name:
+        raise TypeError(
+            f"{who}: torch.fx does not look into this layer; trace a model that has it, where it is one node"
+        )
+    return x.tracer.create_proxy("call_module", name, (x,), {})
+
+
 def positive(layer: Any, **sizes: Any) -> None:
     """Refuses sizes that no layer has."""
     who = type(layer).__name__

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from tersor import prune
 from tersor._arrays import dtype_name, is_distributed, whole
+from tersor._bits import is_packed, unpacked
 from tersor._values import one_of
 from tersor.checkpoint._patterns import Patterns
 from tersor.nn._held import Held, masked
@@ -122,7 +123,7 @@ class Masks(Held, Mapping[str, Tensor]):
 
         Parameters
         ----------
-        masks : mapping of names to bool tensors of the shapes of the weights
+        masks : mapping of names to bool tensors of the shapes of the weights, or to their bits (`tersor.prune.pack_mask`)
 
         Raises
         ------
@@ -131,10 +132,12 @@ class Masks(Held, Mapping[str, Tensor]):
         ValueError
             If there is no weight of that name, or the shapes differ.
         """
-        who = type(self).__name__
+        who, masks = type(self).__name__, dict(masks)
         for name, mask in masks.items():
             if name not in self._places:
                 raise ValueError(f"{who}: there is no mask called {name!r}; there are {', '.join(self)}")
+            if isinstance(mask, Tensor) and is_packed(mask):
+                masks[name] = mask = unpacked(who, f"the mask {name!r}", mask, tuple(self[name].shape))
             if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
                 kind = dtype_name(mask.dtype) if hasattr(mask, "dtype") else type(mask).__name__
                 raise TypeError(f"{who}: the mask {name!r} must be a bool tensor, got {kind}")

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tersor import sparse
+from tersor._acts import act_number
 from tersor._values import watched
-from tersor.nn._cast import accept, lowered
+from tersor.nn._cast import accept, as_node, lowered
 from tersor.nn._linear import conv_parts, parts_of
 from tersor.nn._sparse import SparseWeight
-from tersor.sparse._acts import act_number
 from tersor.sparse._crossover import FLOOR, SURE, costs
 from tersor.sparse._pattern import Pattern
+from tersor.sparse.images import convolved
 from tersor.sparse.lanes import product
 
 PLANS = ("auto", "sparse", "dense")
@@ -129,6 +130,8 @@ class SparseLinear(SparseWeight):
         return chosen[bucket]
 
     def forward(self, x: Tensor) -> Tensor:
+        if (node := as_node(self, x)) is not None:
+            return node
         accept(self, x, self.in_features, like=self.data)
         x, data, bias = lowered(x, self.data, self.bias)
         if self._plan(x, data, bias) == "dense":
@@ -159,10 +162,8 @@ class SparseConv1x1(SparseWeight):
 
     Notes
     -----
-    Takes [B, C, H, W], images of more axes too, or [C, H, W], and gives the same. No pixel is copied to another layout: the
-    channels of contiguous images are rows (`tersor.sparse.spmm`), of those in ``channels_last`` the pixels are
-    (`tersor.sparse.linear`), and the result is in the layout of the input. Elsen, Dukhan, Gale and Simonyan, "Fast Sparse
-    ConvNets" (2020).
+    Takes [B, C, H, W], images of more axes too, or [C, H, W], and gives the same, in the layout of the input: it is
+    `tersor.sparse.conv1x1`, for which no pixel is copied to another one.
     """
 
     def __init__(self, weight: sparse.CSR, bias: Tensor | None = None, *, act: str | None = None) -> None:
@@ -187,6 +188,8 @@ class SparseConv1x1(SparseWeight):
         return cls(sparse.from_dense(weight, mask), bias, act=act)
 
     def forward(self, x: Tensor) -> Tensor:
+        if (node := as_node(self, x)) is not None:
+            return node
         accept(self, x, like=self.data)
         if x.ndim < 3 or x.shape[-3 if x.ndim == 3 else 1] != self.in_channels:
             raise ValueError(
@@ -194,16 +197,8 @@ class SparseConv1x1(SparseWeight):
                 f"got shape {tuple(x.shape)}"
             )
         x, data, bias = lowered(x, self.data, self.bias)
-        places = self._places(data)
-        if x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
-            last: Tensor = product(data, places, x.permute(0, 2, 3, 1), bias, act_number("SparseConv1x1", self.act))
-            return last.permute(0, 3, 1, 2)
-        batch, pixels = (x.shape[:1], x.shape[2:]) if x.ndim != 3 else (x.shape[:0], x.shape[1:])
-        flat = x.reshape(*batch, self.in_channels, pixels.numel())
-        bounds = self.act in (None, "relu", "relu6")
-        y: Tensor = sparse.spmm(self._matrix(data), flat, bias=bias, act=self.act if bounds else None)
-        y = y if bounds else F.gelu(y) if self.act == "gelu" else F.silu(y)
-        return y.reshape(*batch, self.out_channels, *pixels)
+        y: Tensor = convolved(data, self._places(data), x, bias, self.act)
+        return y
 
     def extra_repr(self) -> str:
         kept = self.data.numel() / max(self.out_channels * self.in_channels, 1)

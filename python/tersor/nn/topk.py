@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from tersor import prune, sparse
-from tersor.nn._cast import accept, lowered
+from tersor._acts import act_number, applied
+from tersor.nn._cast import accept, as_node, lowered
 from tersor.nn._linear import parts_of
-from tersor.sparse._acts import ACTS, act_number
-from tersor.sparse._pattern import Pattern
-
-_FUNCTIONS: dict[str | None, Callable[[Tensor], Tensor]] = dict(
-    zip(ACTS, (lambda z: z, F.relu, F.relu6, F.gelu, F.silu), strict=True)
-)
+from tersor.prune.tokens import kept_product
 
 
 class TopKFFN(nn.Module):
@@ -44,9 +36,8 @@ class TopKFFN(nn.Module):
 
     Notes
     -----
-    The second product reads k rows of ``down`` for a token: it is `tersor.sparse.spmm` of the activations as a sparse matrix
-    [tokens, hidden], whose tiles of columns all tokens go through while they lie in the cache. Gradients go to the kept
-    activations alone. Li et al., "The Lazy Neuron Phenomenon" (2023): 3 % of the activations of T5 are not zero.
+    `tersor.sparse.topk_ffn` of the weights: the second product reads k rows of ``down`` for a token. Gradients go to the kept
+    activations alone.
 
     Examples
     --------
@@ -99,19 +90,13 @@ class TopKFFN(nn.Module):
         return block.train(up.training)
 
     def forward(self, x: Tensor) -> Tensor:
+        if (node := as_node(self, x)) is not None:
+            return node
         accept(self, x, self.up.in_features, like=self.down)
-        h = _FUNCTIONS[self.act](self.up(x))
+        h = applied(self.act, self.up(x))
         h, down, bias = lowered(h, self.down, self.bias)
-        values, places = prune.topk_rows(h.reshape(x.shape[:-1].numel(), self.down.shape[0]), self.k)
-        tokens = values.shape[0]
-        offsets = torch.arange(tokens + 1, device=x.device) * self.k
-        # ascending, as they are selected: nothing is left to be checked
-        kept = sparse.CSR._of(
-            values.reshape(tokens * self.k), Pattern(places.reshape(-1), offsets, (tokens, down.shape[0]))
-        )
-        y: Tensor = sparse.spmm(kept, down)
-        y = y if bias is None else y + bias
-        return y.reshape(*x.shape[:-1], down.shape[1])
+        y: Tensor = kept_product(h, self.k, down, bias)
+        return y
 
     def extra_repr(self) -> str:
         return f"out_features={self.down.shape[1]}, k={self.k}, act={self.act!r}, bias={self.bias is not None}"

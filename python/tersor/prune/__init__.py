@@ -32,6 +32,7 @@ from tersor.prune.rows import row_scores
 from tersor.prune.saliency import group_saliency
 from tersor.prune.schedules import cosine_schedule, cubic_schedule, linear_schedule
 from tersor.prune.search import Heads, head_neuron_search, layer_knapsack
+from tersor.prune.tokens import apply_tokens, sub_dimensions, topk_ffn
 from tersor.prune.topk import topk_rows
 
 if _TYPE_CHECKING:
@@ -46,6 +47,7 @@ __all__ = [
     "Pruned",
     "Threshold",
     "apply_mask",
+    "apply_tokens",
     "assign",
     "block_mask",
     "budget_allocate",
@@ -79,7 +81,9 @@ __all__ = [
     "row_scores",
     "set_update",
     "sparsegpt",
+    "sub_dimensions",
     "threshold_rows",
+    "topk_ffn",
     "topk_rows",
     "uniform_densities",
     "unpack_mask",

@@ -132,3 +132,19 @@ def _magnitude_split(x: Array, low: int, high: int, room: int, format: int) -> t
     wrong = np.any(keys >= np.uint64(INF[format] << 1))
     found = np.array([np.sum(keys < lo), len(inside), wrong], np.int64)
     return (keys > hi).reshape(np.shape(x)), places, listed, found
+
+
+def _apply_sample(draw: Draw) -> tuple[list[Array], dict[str, Any]]:
+    return [draw.normal(*draw.lead, draw.d), draw.rng.integers(0, 2, (*draw.lead, draw.d)) > 0], {}
+
+
+@op(sample=_apply_sample)
+def _apply_mask(x: Array, mask: Array) -> Array:
+    """x where the mask is true, +0 elsewhere."""
+    return np.where(mask, x, 0)
+
+
+@op(sample=_apply_sample)
+def _apply_mask_bwd(g: Array, mask: Array) -> Array:
+    """Gradient of `apply_mask`: g where the mask is true, +0 elsewhere."""
+    return np.where(mask, g, 0)

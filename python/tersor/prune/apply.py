@@ -6,51 +6,50 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import Mask, is_distributed
-from tersor._op import op
-from tersor._sample import Draw
+from tersor._arrays import Kept, is_distributed
 from tersor.prune._bytes import clear, is_bytes
+from tersor.prune._operators import _apply_mask
 
 Array = Any
 
 
-def _apply_sample(draw: Draw) -> tuple[list[Array], dict[str, Any]]:
-    return [draw.normal(*draw.lead, draw.d), draw.rng.integers(0, 2, (*draw.lead, draw.d)) > 0], {}
-
-
-@op(sample=_apply_sample)
-def apply_mask(x: Array, mask: Mask) -> Array:
+def apply_mask(x: Array, mask: Kept, *, out: Array = None) -> Array:
     """The weights that a mask keeps, +0 elsewhere (whatever x is there, also NaN).
 
     Parameters
     ----------
     x : array or tensor, float64, float32, float16 or bfloat16
-    mask : bool array or tensor of the same shape
+    mask : bool array or tensor of the same shape, or its bits (`pack_mask`)
         True where x is kept.
+    out : array or tensor
+        Where the result goes; ``out=x`` prunes in place. Not with gradients.
 
     Returns
     -------
     array or tensor
-        Of the shape and type of x; ``out=x`` prunes in place.
+        Of the shape and type of x.
 
     Raises
     ------
     TypeError
         If x is not a float array or the mask not bool.
     ValueError
-        If the shapes differ.
+        If the shapes differ, or bits are those of another shape.
 
     Notes
     -----
     One read and one write. The gradient is the gradient under the same mask.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tersor import prune
+    >>> prune.apply_mask(np.array([1.0, 2.0, 3.0]), np.array([True, False, True]))
+    array([1., 0., 3.])
+    >>> prune.apply_mask(np.array([1.0, 2.0, 3.0]), np.array([0b101], np.uint8))
+    array([1., 0., 3.])
     """
-    return np.where(mask, x, 0)
-
-
-@op(sample=_apply_sample)
-def apply_mask_bwd(g: Array, mask: Array) -> Array:
-    """Gradient of `apply_mask`: g where the mask is true, +0 elsewhere."""
-    return np.where(mask, g, 0)
+    return _apply_mask(x, mask) if out is None else _apply_mask(x, mask, out=out)
 
 
 def prune_inplace(x: Array, mask: Array) -> None:
@@ -59,7 +58,7 @@ def prune_inplace(x: Array, mask: Array) -> None:
         return
     if isinstance(x, np.ndarray):
         if x.flags.c_contiguous and x.flags.aligned:
-            apply_mask(x, mask, out=x)
+            _apply_mask(x, mask, out=x)
         else:
             x[~mask] = 0
         return
@@ -70,7 +69,7 @@ def prune_inplace(x: Array, mask: Array) -> None:
             prune_inplace(x.to_local(), mask.to_local())
             torch.autograd.graph.increment_version(x)
         elif x.is_contiguous():
-            apply_mask(x.detach(), mask, out=x.detach())
+            _apply_mask(x.detach(), mask, out=x.detach())
             torch.autograd.graph.increment_version(x)
         else:
             x.masked_fill_(~mask, 0)

@@ -1,14 +1,11 @@
-"""Masks of one bit a weight. The one rule: weight i is bit i % 8 of byte i // 8, and bits past the end are 0."""
+"""Masks of one bit a weight, made and read. The one rule: what takes a mask of weights takes its bits (`tersor._bits`)."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-import numpy as np
-
-from tersor._arrays import Bits, Mask, is_tensor
-from tersor._values import at_hand, lasting
+from tersor._arrays import Bits, Mask
+from tersor._bits import packed, unpacked
 
 
 def pack_mask(mask: Mask) -> Bits:
@@ -41,14 +38,7 @@ def pack_mask(mask: Mask) -> Bits:
     >>> prune.pack_mask(np.array([[True, False, True], [False, True, False]]))
     array([21], dtype=uint8)
     """
-    if not is_tensor(mask):
-        return np.packbits(mask, axis=None, bitorder="little")
-    import torch
-
-    mask = mask.detach()
-    if at_hand(mask):
-        return torch.from_numpy(np.packbits(mask.numpy(), axis=None, bitorder="little"))
-    return summed(mask)
+    return packed(mask)
 
 
 def unpack_mask(bits: Bits, shape: Sequence[int]) -> Mask:
@@ -86,33 +76,4 @@ def unpack_mask(bits: Bits, shape: Sequence[int]) -> Mask:
         raise TypeError(f"{who}: shape must be integers, got {shape!r}") from None
     if any(n < 0 for n in shape):
         raise ValueError(f"{who}: shape must not be negative, got {shape}")
-    n = math.prod(shape)
-    if tuple(bits.shape) != (-(-n // 8),):
-        raise ValueError(f"{who}: bits has shape {tuple(bits.shape)}, a mask of {shape} needs {-(-n // 8)} bytes")
-    seen = not is_tensor(bits) or (bits.device.type != "meta" and lasting(bits))
-    if seen and n % 8 and int(bits[-1]) >> n % 8:
-        raise ValueError(f"{who}: a bit past the {n} of a mask of {shape} is set")
-    if not is_tensor(bits):
-        return np.unpackbits(bits, count=n, bitorder="little").view(bool).reshape(shape)
-    import torch
-
-    bits = bits.detach()
-    if at_hand(bits):
-        return torch.from_numpy(np.unpackbits(bits.numpy(), count=n, bitorder="little").view(bool)).reshape(shape)
-    return shifted(bits, n).reshape(shape)
-
-
-def summed(mask: Mask) -> Bits:
-    """`pack_mask` of a tensor on any device."""
-    import torch
-
-    flat = torch.nn.functional.pad(mask.reshape(-1).to(torch.uint8), (0, -mask.numel() % 8)).view(-1, 8)
-    return (flat << torch.arange(8, dtype=torch.uint8, device=mask.device)).sum(1, dtype=torch.uint8)
-
-
-def shifted(bits: Bits, n: int) -> Mask:
-    """The first n bits of a tensor on any device."""
-    import torch
-
-    places = torch.arange(8, dtype=torch.uint8, device=bits.device)
-    return ((bits[:, None] >> places) & 1).reshape(-1)[:n].bool()
+    return unpacked(who, "bits", bits, shape)

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from tersor._arrays import torch_module
 from tersor._values import one_of, readable
+from tersor.prune._operators import _apply_mask
 from tersor.prune._rank import share
-from tersor.prune.apply import apply_mask
 from tersor.prune.calibrated import sparsegpt, wanda_mask
 from tersor.prune.patterns import nm_of
 
@@ -130,7 +130,7 @@ def calibrate(
                     if method == "wanda":
                         norm = seen.squares[k].sqrt().to(torch.float64 if w.dtype == torch.float64 else torch.float32)
                         masks[k] = wanda_mask(w, norm, sparsity, nm=groups)
-                        w.copy_(apply_mask(w, masks[k]))
+                        w.copy_(_apply_mask(w, masks[k]))
                     else:
                         pruned, masks[k] = sparsegpt(w, seen.grams[k], sparsity, nm=groups, damp=damp)
                         w.copy_(pruned)

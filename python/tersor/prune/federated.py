@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import Mask, dtype_name, is_tensor
+from tersor._arrays import Kept, dtype_name, is_tensor
 from tersor._reference import wide, xp
 from tersor._values import check_dense, check_values, readable
 from tersor.prune.regrow import swapped
@@ -61,14 +61,14 @@ def fedtiny_count(step: int, total: int, kept: int, *, rate: float = 0.15) -> in
     return math.floor(rate * (1 + math.cos(math.pi * step / total)) * kept)
 
 
-def fedtiny_send(grad: Array, mask: Mask, k: int) -> tuple[Array, Array]:
+def fedtiny_send(grad: Array, mask: Kept, k: int) -> tuple[Array, Array]:
     """What a client sends of a layer: the k largest gradients of the weights that are pruned.
 
     Parameters
     ----------
     grad : array or tensor, float64, float32, float16 or bfloat16
         Of all weights.
-    mask : bool array or tensor of the same shape
+    mask : bool array or tensor of the same shape, or its bits (`pack_mask`)
         True where a weight is kept.
     k : int
         Not negative; no more are sent than are pruned.
@@ -117,7 +117,7 @@ def fedtiny_send(grad: Array, mask: Mask, k: int) -> tuple[Array, Array]:
 
 
 def fedtiny_update(
-    w: Array, mask: Mask, sent: Sequence[tuple[Any, Any]], k: int, *, counts: Sequence[float] | None = None
+    w: Array, mask: Kept, sent: Sequence[tuple[Any, Any]], k: int, *, counts: Sequence[float] | None = None
 ) -> Array:
     r"""The server's mask of a layer: the k smallest weights go, the k largest means of what clients sent grow.
 
@@ -129,7 +129,7 @@ def fedtiny_update(
     Parameters
     ----------
     w : array or tensor, float64, float32, float16 or bfloat16
-    mask : bool array or tensor of the same shape
+    mask : bool array or tensor of the same shape, or its bits (`pack_mask`)
         M.
     sent : list of pairs (values, indices)
         As of `fedtiny_send`, one for each client; their order has no say but in the last bits of the means.

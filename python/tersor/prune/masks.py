@@ -14,11 +14,12 @@ from tersor._values import one_of
 from tersor.prune import _window
 from tersor.prune._bytes import clear, is_bytes
 from tersor.prune._job import Job, checked
+from tersor.prune._operators import _apply_mask
 from tersor.prune._rank import Plan, search, tallies
 from tersor.prune._run import run, signed_word
 from tersor.prune._same import check_apart, first_places, once
 from tersor.prune._spread import Spread, spreading
-from tersor.prune.apply import apply_mask, prune_inplace
+from tersor.prune.apply import prune_inplace
 from tersor.prune.bits import pack_mask
 from tersor.prune.histogram import MagnitudeHistogram
 
@@ -264,7 +265,7 @@ def _kept(job: Job, which: Sequence[int], h: MagnitudeHistogram, cuts: Plan) -> 
 
 def _under(x: Array, mask: Array) -> Array:
     if not is_bytes(x):
-        return apply_mask(x, mask)
+        return _apply_mask(x, mask)
     y = x.copy() if isinstance(x, np.ndarray) else x.detach().clone()
     clear(y, mask)
     return y

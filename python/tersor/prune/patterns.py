@@ -175,12 +175,25 @@ def block_mask(
     Sums of powers in float64, element by element of a block in row order: the same bits in both libraries. Where a power is
     beyond float64, parts of the largest element of their block are raised to it. Memory of some 32 bytes a block.
     """
+    total, _ = block_norms("block_mask", w, block, norm)
+    *lead, rows, cols = w.shape
+    a, b = block
+    (mask,) = global_masks([total], sparsity, k=k)
+    mask = mask[..., :, None, :, None]
+    shape = (*lead, rows // a, a, cols // b, b)
+    spread = mask.expand(shape) if is_tensor(mask) else np.broadcast_to(mask, shape)
+    return _contiguous(spread.reshape(w.shape))
+
+
+def block_norms(who: str, w: Array, block: Sequence[int], norm: float = 2, root: bool = False) -> tuple[Array, bool]:
+    """The sums of powers of the blocks of a matrix, or of several, in float64; their roots where powers are beyond it, or if
+    that is asked for; and which of the two."""
     if w.ndim < 2:
-        raise ValueError(f"block_mask: w must be [..., R, C], got shape {tuple(w.shape)}")
+        raise ValueError(f"{who}: w must be [..., R, C], got shape {tuple(w.shape)}")
     if len(block) != 2 or min(block) < 1 or w.shape[-2] % block[0] or w.shape[-1] % block[1]:
-        raise ValueError(f"block_mask: blocks of {tuple(block)} do not divide w of shape {tuple(w.shape)}")
+        raise ValueError(f"{who}: blocks of {tuple(block)} do not divide w of shape {tuple(w.shape)}")
     if not norm > 0:
-        raise ValueError(f"block_mask: norm must be above 0, got {norm}")
+        raise ValueError(f"{who}: norm must be above 0, got {norm}")
     if is_tensor(w):
         w = w.detach()
     *lead, rows, cols = w.shape
@@ -195,16 +208,13 @@ def block_mask(
             total = functools.reduce(xp.maximum, elements())
         else:
             total = _powers(elements(), norm)
-            if not bool(((total >= np.finfo(np.float64).tiny) & xp.isfinite(total)).all()):
+            if root or not bool(((total >= np.finfo(np.float64).tiny) & xp.isfinite(total)).all()):
                 most = functools.reduce(xp.maximum, elements())
                 fine = (total >= np.finfo(np.float64).tiny) & xp.isfinite(total) | (most == 0)
-                if not bool(fine.all()):  # powers that float64 does not have
+                if root or not bool(fine.all()):  # powers that float64 does not have
+                    root = True
                     unit = xp.where(most > 0, most, 1.0)
                     total = most * _powers((x / unit for x in elements()), norm) ** (1 / norm)
     if not bool(xp.isfinite(total).all()):
-        raise ValueError("block_mask: the norm of a block is not finite (non-finite values in w, or beyond float64)")
-    (mask,) = global_masks([total], sparsity, k=k)
-    mask = mask[..., :, None, :, None]
-    shape = (*lead, rows // a, a, cols // b, b)
-    spread = mask.expand(shape) if is_tensor(mask) else np.broadcast_to(mask, shape)
-    return _contiguous(spread.reshape(w.shape))
+        raise ValueError(f"{who}: the norm of a block is not finite (non-finite values in w, or beyond float64)")
+    return total, root

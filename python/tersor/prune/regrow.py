@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import Mask, is_tensor, whole
+from tersor._arrays import Kept, is_tensor, whole
 from tersor._values import check_dense
 from tersor.prune.masks import global_masks
 from tersor.random import TAGS, philox4x32
@@ -48,7 +48,7 @@ def _both(a: Array, b: Array) -> Array:
     return a | b if is_tensor(a) else np.asarray(a | b)
 
 
-def rigl_update(w: Array, grad: Array, mask: Mask, fraction: float, *, regrow: bool = True) -> Array:
+def rigl_update(w: Array, grad: Array, mask: Kept, fraction: float, *, regrow: bool = True) -> Array:
     r"""RigL: the smallest weights are dropped, and as many grow where the gradient is largest.
 
     .. math::
@@ -60,7 +60,7 @@ def rigl_update(w: Array, grad: Array, mask: Mask, fraction: float, *, regrow: b
     w : array or tensor, float64, float32, float16 or bfloat16
     grad : array or tensor of the same shape and type
         The dense gradient g, of weights that are pruned too.
-    mask : bool array or tensor of the same shape
+    mask : bool array or tensor of the same shape, or its bits (`pack_mask`)
         M, True where a weight is kept.
     fraction : float between 0 and 1
         The share :math:`\zeta` of the weights kept that change places.
@@ -103,13 +103,13 @@ def swapped(who: str, w: Array, mask: Array, grad: Array, n: int, regrow: bool =
     return _both(kept, _largest(who, "grad", grad, ~kept if regrow else ~mask, n))
 
 
-def set_update(w: Array, mask: Mask, fraction: float, *, seed: int) -> Array:
+def set_update(w: Array, mask: Kept, fraction: float, *, seed: int) -> Array:
     r"""SET: the smallest weights are dropped, and as many grow anywhere.
 
     Parameters
     ----------
     w : array or tensor, float64, float32, float16 or bfloat16
-    mask : bool array or tensor of the same shape
+    mask : bool array or tensor of the same shape, or its bits (`pack_mask`)
         True where a weight is kept.
     fraction : float between 0 and 1
         The share of the weights kept that change places.

@@ -43,14 +43,10 @@ def checked_indices(name: str, x: Any, data: Array, who: str = "CSR") -> Array:
 
 
 def _read(who: str, name: str, x: Any) -> np.ndarray:
-    import torch
+    from tersor.sparse import _seen
 
-    if type(x).__name__ == "FakeTensor":
-        raise TypeError(f"{who}: {name} must have values, got a FakeTensor")
-    x = x.detach()
-    if type(x) is not torch.Tensor:  # a subclass has its own ways, its plain part none
-        x = x.as_subclass(torch.Tensor)
-    return x.cpu().numpy()
+    numbers: np.ndarray = _seen.read(who, name, x)
+    return numbers
 
 
 def name_outside(columns: np.ndarray, offsets: np.ndarray, cols: int) -> None:

@@ -17,6 +17,14 @@ from tersor.sparse._structure import beside, index_type, placed, summed
 Array = Any
 
 
+def _hidden(x: Any) -> str | None:
+    """Where values are that no other library can be given."""
+    from tersor.sparse import _seen
+
+    where: str | None = _seen.hidden(x, whole=True)
+    return where
+
+
 class Converted(Parts):
     """The conversions of a `CSR`."""
 
@@ -116,8 +124,8 @@ class Converted(Parts):
             raise TypeError(f"CSR.to_scipy: SciPy has no matrices of {dtype_name(self.dtype)}")
         parts = (self._data, self._pattern.indices, self._pattern.indptr)
         if not isinstance(self._data, np.ndarray):
-            if self._data.device.type == "meta":
-                raise ValueError("CSR.to_scipy: the matrix is on meta, without values")
+            if (where := _hidden(self._data)) is not None:
+                raise ValueError(f"CSR.to_scipy: the values of a matrix {where} cannot be given to SciPy")
             parts = tuple(t.detach().cpu().numpy() for t in parts)
         a = scipy.sparse.csr_array(parts, shape=self.shape, copy=True)
         a.has_sorted_indices = True
@@ -135,6 +143,8 @@ class Converted(Parts):
             # torch's own layout has no values to compare either: places are taken as distinct
             p = self._pattern
             return torch.sparse_csr_tensor(p.indptr, p.indices, data, self.shape, check_invariants=False)
+        if (where := _hidden(data)) is not None:
+            raise ValueError(f"CSR.to_torch: torch has no sparse tensors {where}; to_dense() is an array")
         pattern, starts = self._pattern.merged()
         data = data.clone() if starts is None else summed(data, starts)
         p = beside(data, pattern)

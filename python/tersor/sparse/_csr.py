@@ -10,7 +10,7 @@ import numpy as np
 
 from tersor._arrays import is_tensor
 from tersor._matrix import matrix_of, turned
-from tersor._values import called, check_values, tensor_of
+from tersor._values import called, check_values, lasting, tensor_of
 from tersor.sparse._algebra import Algebra
 from tersor.sparse._check import checked_indices, checked_shape, name_outside
 from tersor.sparse._convert import Converted
@@ -106,6 +106,20 @@ class CSR(Converted, Selected, Algebra):
             name_outside(columns, offsets, cols)
             raise
         self._data, self._pattern = owned(data, columns, offsets, (rows, cols), perm)
+
+    @classmethod
+    def _selected(cls, values: Array, places: Array, cols: int) -> CSR:
+        """The matrix of as many entries in every row, at places that ascend and differ, as a selection gives them."""
+        rows, k = values.shape
+        if is_tensor(values):
+            columns = places.reshape(rows * k)
+            offsets = (values.new_ones(rows + 1, dtype=places.dtype).cumsum(0) - 1) * k
+            if lasting(values) and index_type(rows * k, cols) is np.int32:  # sizes of a trace are not to be asked
+                columns, offsets = columns.int(), offsets.int()
+        else:
+            kind = index_type(rows * k, cols)
+            columns, offsets = places.reshape(-1).astype(kind), np.arange(rows + 1, dtype=kind) * kind(k)
+        return cls._of(values.reshape(rows * k), Pattern.distinct(columns, offsets, (rows, cols)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         p = self._pattern

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import Mask, dtype_name, is_tensor
+from tersor._arrays import Kept, dtype_name, is_tensor
 from tersor._matrix import READERS
 from tersor._values import called, check_dense, check_values
 from tersor.sparse._check import checked_shape
@@ -22,7 +22,7 @@ from tersor.sparse._structure import LONGEST, beside
 Array = Any
 
 
-def from_dense(w: Array, mask: Mask = None) -> CSR:
+def from_dense(w: Array, mask: Kept = None) -> CSR:
     """The sparse matrix of a dense one.
 
     Parameters
@@ -30,7 +30,7 @@ def from_dense(w: Array, mask: Mask = None) -> CSR:
     w : array or tensor [rows, cols], float64, float32, float16 or bfloat16
         Its elements other than 0 are stored (NaN is one of them). A tensor that requires a gradient gets it through the
         values.
-    mask : array or tensor [rows, cols], bool
+    mask : array or tensor [rows, cols], bool, or its bits (`tersor.prune.pack_mask`)
         If given, stored are the elements where it is True, zeros too.
 
     Returns
@@ -50,8 +50,12 @@ def from_dense(w: Array, mask: Mask = None) -> CSR:
     Two reads of w.
     """
     check_values("from_dense", "w", w)
-    if is_tensor(w) and (w.device.type == "meta" or type(w).__name__ == "FakeTensor"):
-        raise TypeError("from_dense: w must have values, got a tensor without: how many entries there are is not known")
+    tensor = is_tensor(w)
+    if tensor and (where := _seen().nowhere(w, mask)) is not None:
+        raise TypeError(
+            f"from_dense: w must have values that can be read, got a tensor {where}: how many entries there are is not known; "
+            "make the matrix before, and give it its values by with_data"
+        )
     if w.ndim != 2:
         raise ValueError(f"from_dense: w must have two axes, got shape {tuple(w.shape)}")
     if mask is not None:
@@ -68,9 +72,8 @@ def from_dense(w: Array, mask: Mask = None) -> CSR:
         if tuple(mask.shape) != tuple(w.shape):
             raise ValueError(f"from_dense: mask has shape {tuple(mask.shape)}, w {tuple(w.shape)}")
     rows, cols = (int(n) for n in w.shape)
-    tensor = is_tensor(w)
     values = w.detach() if tensor else w
-    if tensor and w.device.type != "cpu":
+    if tensor and (w.device.type != "cpu" or _seen().batched(w)):
         places = (values != 0 if mask is None else mask).nonzero()
         return _from_places(w, places[:, 0], places[:, 1])
     if mask is not None:
@@ -88,6 +91,12 @@ def from_dense(w: Array, mask: Mask = None) -> CSR:
     if tensor and w.requires_grad:
         data = w.reshape(-1)[pattern.rows() * cols + indices]
     return CSR._of(data, pattern)
+
+
+def _seen() -> Any:
+    from tersor.sparse import _seen
+
+    return _seen
 
 
 def _from_places(w: Any, row: Any, column: Any) -> CSR:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from tersor._acts import activated, slopes
 from tersor._op import op
 from tersor.sparse import _sample
-from tersor.sparse._acts import activated, slopes
 from tersor.sparse._sample import add_at, chain, laned, rows_of, rowwise, transposed, unlaned
 
 Array = Any

@@ -109,14 +109,9 @@ class Pattern:
         """Indices and offsets as NumPy reads them, which must not write."""
         if isinstance(self.indices, np.ndarray):
             return self.indices, self.indptr
-        if self.indices.device.type == "meta" or type(self.indices).__name__ == "FakeTensor":
-            raise ValueError(
-                "CSR: the matrix has no places, as it is on meta or in a trace; other places are not known"
-            )
-        import torch
+        from tersor.sparse import _seen
 
-        with torch._C._DisableFuncTorch():  # whose transforms hide the memory of every tensor, also of none of theirs
-            return self.indices.cpu().numpy(), self.indptr.cpu().numpy()
+        return _seen.read("CSR", "the places of a matrix", self.indices), _seen.read("CSR", "indptr", self.indptr)
 
     def lanes(self) -> tuple[Any, Any]:
         """The columns as products with a few vectors read them, and the order of the rows; of patterns on the CPU."""

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tersor._acts import activated
 from tersor._sample import Draw
-from tersor.sparse._acts import activated
 
 Array = Any
 Sample = tuple[list[Any], dict[str, Any]]

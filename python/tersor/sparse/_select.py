@@ -49,8 +49,8 @@ class Selected(Parts):
                 run = slice(int(offsets[0]), int(offsets[-1]))
                 return self._chosen(run, p.indices[run], offsets - offsets[0], self.shape[1])
             key = np.arange(first, end, step)
+        indices, indptr = p.host()  # first, as a trace has no word for lists either
         which = _listed(key, n, name)
-        indices, indptr = p.host()
         offsets = counted(np.diff(indptr)[which], np.int64)
         places = runs(indptr[which].astype(np.int64), offsets)
         return self._chosen(places, indices[places], offsets, self.shape[1])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tersor._acts import act_number
 from tersor._arrays import is_tensor
 from tersor._matrix import SparseMatrix
 from tersor._values import lasting, watched
-from tersor.sparse._acts import act_number
 from tersor.sparse._operators import _linear, _spmv
 from tersor.sparse._pattern import Pattern
 from tersor.sparse.product import affine_operands

@@ -1,4 +1,4 @@
-"""The activations that products end with, in NumPy. The one rule: their numbers are those of the kernels."""
+"""The activations that products end with. The one rule: their numbers are those of the kernels."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from typing import Any
 
 import numpy as np
+
+from tersor._arrays import is_tensor
 
 Array = Any
 
@@ -47,3 +49,17 @@ def slopes(act: int, z: np.ndarray, y: np.ndarray) -> np.ndarray:
     if name == "silu":
         return _sigmoid(z) * (1 + z * (1 - _sigmoid(z)))
     return ((y > 0) & (y < (math.inf if name == "relu" else 6))).astype(np.float64)
+
+
+def applied(act: str | None, z: Array) -> Array:
+    """The activation of what a product gave, where that has none: of its type, computed in float64 or as torch does."""
+    if act is None:
+        return z
+    if not is_tensor(z):
+        with np.errstate(all="ignore"):
+            return activated(ACTS.index(act), z.astype(np.float64)).astype(z.dtype)
+    import torch
+
+    y = getattr(torch.nn.functional, act)(z)
+    # beyond 10 gelu is z in every type; torch's is infinite at the end of the range, and NaN of infinity
+    return torch.where(z > 10, z, y) if act == "gelu" else y

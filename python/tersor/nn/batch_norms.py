@@ -161,12 +161,12 @@ class BatchChannelNorm(Told):
         return norm.group_norm(y, self.num_groups, self.channel_weight, self.channel_bias, self.eps)
 
     def _estimated(self, x: Tensor) -> Tensor:
-        running = (self.running_mean, self.running_var)
         if x.numel():
             seen = reduce.segment_moments(x.detach(), dim=(0, *range(2, x.ndim)))
-            follow(*running, seen, self._counted())
+            follow(self.running_mean, self.running_var, seen, self._counted())
         # copies: the next batch moves what the backward pass of this one needs
-        return norm.batch_norm(x, *(s.clone() for s in running), self.weight, self.bias, False, 0.0, self.eps)
+        mean, var = self.running_mean.clone(), self.running_var.clone()
+        return norm.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, self.eps)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, num_groups={self.num_groups}, estimate={self.estimate}"

@@ -73,7 +73,7 @@ class FrozenLayerNorm(nn.LayerNorm):
     ) -> None:
         positive(self, positions=positions)
         checked_eps("FrozenLayerNorm", eps)
-        super().__init__(normalized_shape, eps, elementwise_affine, bias, device, dtype)  # type: ignore[arg-type]
+        super().__init__(normalized_shape, eps, elementwise_affine, bias, device, dtype)
         self.positions = positions
         self.register_buffer("std", torch.empty(positions, device=device, dtype=dtype))
         self.register_buffer("rows", torch.empty(positions, device=device, dtype=torch.int64))

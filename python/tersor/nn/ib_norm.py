@@ -91,12 +91,12 @@ class IBNorm(Told):
 
     def _parts(self, x: Tensor) -> Tensor:
         """The two norms beside each other."""
-        h, affine, parts = self.half, (self.weight, self.bias), []
+        h, w, b, parts = self.half, self.weight, self.bias, []
         if h:
-            parts.append(norm.instance_norm(x[:, :h], *(p[:h] for p in affine), self.eps))
+            parts.append(norm.instance_norm(x[:, :h], w[:h], b[:h], self.eps))
         if h < self.num_features:
-            running, own = (self.running_mean, self.running_var), [p[h:] for p in affine]
-            parts.append(norm.batch_norm(x[:, h:], *running, *own, False, 0.0, self.eps))
+            mean, var = self.running_mean, self.running_var
+            parts.append(norm.batch_norm(x[:, h:], mean, var, w[h:], b[h:], False, 0.0, self.eps))
         return torch.cat(parts, 1)
 
     def extra_repr(self) -> str:

@@ -96,10 +96,9 @@ class Batch(nn.modules.batchnorm._BatchNorm):
     def _batch(self, input: Tensor, **options: Any) -> Tensor:
         """By the batch, whose statistics are kept, or by the running ones."""
         factor, training = self._counted(), self.training or self.running_mean is None
-        running = (
-            (self.running_mean, self.running_var) if not self.training or self.track_running_stats else (None,) * 2
-        )
-        return norm.batch_norm(input, *running, self.weight, self.bias, training, factor, self.eps, **options)
+        kept = not self.training or self.track_running_stats
+        mean, var = (self.running_mean, self.running_var) if kept else (None, None)
+        return norm.batch_norm(input, mean, var, self.weight, self.bias, training, factor, self.eps, **options)
 
     def forward(self, input: Tensor) -> Tensor:
         taken(self, input, self.num_features)

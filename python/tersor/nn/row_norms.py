@@ -97,8 +97,8 @@ class TimeDependentNorm(nn.Module):
         self, normalized_shape: int | Sequence[int], eps: float = 1e-5, device: Any = None, dtype: Any = None
     ) -> None:
         super().__init__()
-        several = isinstance(normalized_shape, Sequence)
-        self.normalized_shape: tuple[int, ...] = tuple(normalized_shape) if several else (normalized_shape,)
+        several = normalized_shape if isinstance(normalized_shape, Sequence) else (normalized_shape,)
+        self.normalized_shape: tuple[int, ...] = tuple(several)
         for n in self.normalized_shape:
             positive(self, normalized_shape=n)
         self.eps = checked_eps("TimeDependentNorm", eps)

@@ -243,12 +243,11 @@ class UnifiedNorm(_Running):
         floor = torch.finfo(self.ring.dtype).tiny
         known, g = self._known()
         own_before = n - 1 < max(self.warmup, w)
-        # what the last step sent back, where it did
+        # what the last step sent back; where it did not, the running one stands for it as for the square of an odd batch
         last = torch.remainder(n - 1, w)
-        place = (torch.arange(w, device=g.device) == last)[:, None] & known
-        self.sent_ring.copy_(torch.where(place, g, self.sent_ring.double()))
+        place, gamma = (torch.arange(w, device=g.device) == last)[:, None], self.gamma.double()
+        self.sent_ring.copy_(torch.where(place, torch.where(known, g, gamma), self.sent_ring.double()))
         mean = torch.where(own_before, g, self.sent_ring.double().mean(0))
-        gamma = self.gamma.double()
         self.gamma.copy_(torch.where(known, m * gamma + (1 - m) * mean, gamma))
         ring, phi = self.ring.double(), self.running_phi.double()
         here = (torch.arange(w, device=g.device) == torch.remainder(n, w))[:, None]

@@ -32,9 +32,9 @@ class _Standardized(nn.Module):
 
     def reset_parameters(self) -> None:
         """torch's, and unit gains."""
-        super().reset_parameters()  # type: ignore[misc]
+        super().reset_parameters()
         if getattr(self, "gain", None) is not None:
-            nn.init.ones_(self.gain)  # type: ignore[arg-type]
+            nn.init.ones_(self.gain)
 
 
 class WSConv2d(_Standardized, nn.Conv2d):

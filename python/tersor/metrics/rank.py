@@ -128,11 +128,11 @@ def _kendall(x: np.ndarray, y: np.ndarray, variant: str) -> float:
     (a, in_x), (b, in_y) = _dense(x), _dense(y)
     if len(in_x) == 1 or len(in_y) == 1:
         return 0.0 if variant == "a" else math.nan
-    both = a * len(in_y) + b
-    order = np.argsort(both, kind="stable")
+    both = np.sort(a * len(in_y) + b)
+    ends = np.flatnonzero(np.append(both[1:] != both[:-1], True))
     all_, tied_x, tied_y = n * (n - 1) // 2, _pairs(in_x), _pairs(in_y)
-    tied = _pairs(np.unique(both[order], return_counts=True)[1])
-    excess = all_ - tied_x - tied_y + tied - 2 * _inversions(b[order])
+    tied = _pairs(np.diff(ends, prepend=-1))
+    excess = all_ - tied_x - tied_y + tied - 2 * _inversions(both % len(in_y))
     if variant == "a":
         return excess / all_
     if variant == "b":

@@ -16,10 +16,10 @@ def binned(p: np.ndarray, y: np.ndarray) -> float:
 def _torchmetrics(p: np.ndarray, y: np.ndarray) -> Call:
     def make() -> Call:
         import torch
-        from torchmetrics.functional.classification import binary_calibration_error
+        from torchmetrics.functional import classification
 
         probs, target = torch.from_numpy(p), torch.from_numpy(y)
-        return lambda: binary_calibration_error(probs, target, n_bins=15)
+        return lambda: classification.binary_calibration_error(probs, target, n_bins=15)
 
     return peer(make)
 

@@ -95,6 +95,12 @@ def spearman_corrcoef(preds: Level, target: Level) -> Any:
     Notes
     -----
     O(n log n); twice a rank is a whole number, so the sums are exact. No gradient. Spearman (1904).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> spearman_corrcoef(np.array([1.0, 2.0, 3.0]), np.array([1.0, 4.0, 9.0]))
+    1.0
     """
     return _each("spearman_corrcoef", preds, target, _spearman)
 
@@ -171,6 +177,12 @@ def kendall_rank_corrcoef(preds: Level, target: Level, variant: str = "b") -> An
     -----
     O(n log n) by counting inversions in a merge sort; counts are exact. No gradient. Knight, "A Computer Method for
     Calculating Kendall's Tau with Ungrouped Data" (1966).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(kendall_rank_corrcoef(np.array([1.0, 2.0, 3.0]), np.array([1.0, 9.0, 4.0])), 4)
+    0.3333
     """
     who = "kendall_rank_corrcoef"
     if variant not in VARIANTS:

@@ -60,7 +60,7 @@ class AlphaBatchNorm(Told):
     --------
     >>> import torch
     >>> layer = AlphaBatchNorm(1, alpha=0.5).eval()
-    >>> layer(torch.tensor([[2.0], [2.0]])).detach().round(decimals=3).ravel().tolist()
+    >>> [round(v, 3) for v in layer(torch.tensor([[2.0], [2.0]])).ravel().tolist()]
     [1.414, 1.414]
     """
 

@@ -1,7 +1,9 @@
 """The Python on these pages runs as it stands there; pages and tables show what they are to show and no more."""
 
+import doctest
 import importlib
 import importlib.util
+import inspect
 import re
 import subprocess
 import sys
@@ -38,6 +40,23 @@ def test_examples_run(page):
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
     assert blocks
     exec(compile("\n".join(blocks), page, "exec"), {"__name__": page})
+
+
+@pytest.mark.parametrize("family", ["norm", "reduce", "metrics", "nn"])
+def test_examples_of_docstrings_run(family):
+    """By the public names, as who copies one has it: with its own imports."""
+    module = importlib.import_module(f"tersor.{family}")
+    found = [t for name in module.__all__ for t in doctest.DocTestFinder().find(getattr(module, name), name)]
+    tried = [t for t in found if t.examples]
+    assert tried
+    for t in tried:
+        t.globs = {n: getattr(module, n) for n in module.__all__}
+        assert not doctest.DocTestRunner().run(t).failed, t.name
+    if family != "nn":
+        functions = {n for n in module.__all__ if inspect.isfunction(getattr(module, n))} - {
+            "kmeans_1d"
+        }  # which is quant's
+        assert {t.name for t in tried} >= functions
 
 
 @pytest.mark.parametrize("module", ["hyperbolic", "nn", "optim"])

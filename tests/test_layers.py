@@ -44,6 +44,41 @@ def _curved(layer, *args, **options):
     return lambda: layer(*args, c=0.7, learnable=True, **options)
 
 
+class Beside:
+    """A layer that is told something of its own beside the input."""
+
+    def forward(self, x):
+        return super().forward(x, self.beside(x) if isinstance(x, torch.Tensor) else None)
+
+
+class RegionNorm(Beside, tnn.RegionNorm):
+    def beside(self, x):
+        return torch.arange(36, device=x.device).reshape(1, 1, 6, 6).expand(len(x), 1, 6, 6) % 5 < 2
+
+
+class AdaB2N(Beside, tnn.AdaB2N):
+    def beside(self, x):
+        return torch.arange(len(x), device=x.device) % 2
+
+
+class TimeDependentNorm(Beside, tnn.TimeDependentNorm):
+    def beside(self, x):
+        return torch.linspace(0, 1, len(x), dtype=x.dtype, device=x.device)
+
+
+class PeriNorm(Beside, tnn.PeriNorm):
+    def beside(self, x):
+        return 0.5 * x.flip(0)
+
+    def forward(self, x):
+        return torch.cat(super().forward(x), -1)
+
+
+class CoordinateModulation(Beside, tnn.CoordinateModulation):
+    def beside(self, x):
+        return torch.linspace(-1, 1, 2 * len(x), dtype=x.dtype, device=x.device).reshape(-1, 2)
+
+
 ROWS, IMAGE, SEQUENCE = (5, DIM), (2, DIM, 6, 6), (2, 4, DIM)
 #: name -> how it is made, and what goes in
 LAYERS = {
@@ -89,6 +124,24 @@ LAYERS = {
     "LorentzAttention": (_curved(tnn.LorentzAttention, DIM, 2), SEQUENCE),
     "PowerNorm": (lambda: tnn.PowerNorm(DIM, 2), ROWS),
     "UnifiedNorm": (lambda: tnn.UnifiedNorm(DIM), SEQUENCE),
+    "AlphaBatchNorm": (lambda: tnn.AlphaBatchNorm(DIM, alpha=0.5), IMAGE),
+    "BatchChannelNorm": (lambda: tnn.BatchChannelNorm(DIM, 2), IMAGE),
+    "BatchChannelNorm by estimates": (lambda: tnn.BatchChannelNorm(DIM, 2, estimate=True), IMAGE),
+    "IBNorm": (lambda: tnn.IBNorm(DIM, 0.4), IMAGE),
+    "AdaB2N": (lambda: AdaB2N(DIM, 2), IMAGE),
+    "PRepBN": (lambda: tnn.PRepBN(DIM, decay_steps=4), SEQUENCE),
+    "FrozenLayerNorm": (lambda: tnn.FrozenLayerNorm(DIM, positions=2), SEQUENCE),
+    "CRMSNorm": (lambda: tnn.CRMSNorm(DIM), ROWS),
+    "TimeDependentNorm": (lambda: TimeDependentNorm(DIM), SEQUENCE),
+    "PeriNorm": (lambda: PeriNorm(DIM), ROWS),
+    "PeriNorm of layer norms": (lambda: PeriNorm(DIM, kind="layer"), ROWS),
+    "RegionNorm": (lambda: RegionNorm(DIM), IMAGE),
+    "CoordinateModulation": (lambda: CoordinateModulation(DIM, (3, 4)), ROWS),
+    "CoordinateModulation of features": (lambda: CoordinateModulation(DIM, (3, 4), shared=False), ROWS),
+    "EvoNorm2d": (lambda: tnn.EvoNorm2d(DIM), IMAGE),
+    "EvoNorm2d s0": (lambda: tnn.EvoNorm2d(DIM, "s0", 2), IMAGE),
+    "WSConv2d": (lambda: tnn.WSConv2d(DIM, 4, 3, padding=1), IMAGE),
+    "WSLinear": (lambda: tnn.WSLinear(DIM, 6, gain=True), ROWS),
     "RandomLift": (lambda: tnn.RandomLift(DIM, 20, "spinner"), SEQUENCE),
     "PoincareResidual": (lambda: tnn.PoincareResidual(tnn.PoincareLinear(DIM, DIM), c=0.7), ROWS),
 }
@@ -123,8 +176,10 @@ def test_no_layer_is_left_out():
 def test_autocast_takes_what_a_layer_before_it_gives(name, low):
     layer, x = made(name)
     # functions of tangent vectors by elements and batch norms keep the type, as torch's own do
-    kinds = (tnn.QuantLinear, tnn.QuantConv2d, tnn.SparseLinear, tnn.SparseConv1x1, tnn.TopKFFN)
+    coded = (tnn.QuantLinear, tnn.QuantConv2d, tnn.SparseLinear, tnn.SparseConv1x1, tnn.TopKFFN)
+    kinds = (*coded, tnn.WSLinear, tnn.WSConv2d, tnn.RegionNorm)
     products = isinstance(layer, (*kinds, nn.modules.batchnorm._BatchNorm, tnn.PoincareActivation, tnn.RandomLift))
+    products = products and not isinstance(layer, tnn.PRepBN)  # which is a layer norm first
     with torch.autocast("cpu", dtype=low):
         y = layer(x.to(low))
     want = layer(x.to(low).float())

@@ -40,7 +40,7 @@ def test_by_the_batchs_own_it_is_the_derivative(shape, at):
         z = x / (psi + 1e-5).sqrt().reshape(along)
         h = g * w.reshape(along)
         close(gz, (h * z).mean(over) if over else h * z)
-    array = norm.running_rms_norm(*(p.detach().numpy() for p in (x, psi, w, b)), channel_dim=at)
+    array = norm.running_rms_norm(*(p.detach().numpy() for p in (x, psi, w, b)), share=1, channel_dim=at)
     close(torch.from_numpy(array), got.detach(), rtol=1e-15, atol=0)
 
 
@@ -84,7 +84,13 @@ def test_wrong_arguments():
         (lambda: norm.running_rms_norm(x, psi, share="1"), TypeError, "share must be"),
         (lambda: norm.running_rms_norm(x, psi, share=psi[:2]), ValueError, "share must be"),
         (lambda: norm.running_rms_norm(x.long(), psi), TypeError, "x must be"),
-        (lambda: norm.running_rms_norm(x.numpy(), psi.numpy(), carry=psi.numpy()), TypeError, "for gradients"),
+        (
+            lambda: norm.running_rms_norm(x.numpy(), psi.numpy(), carry=psi.numpy()),
+            TypeError,
+            "carry is for the gradient",
+        ),
+        (lambda: norm.running_rms_norm(x.numpy(), psi.numpy(), share=psi.numpy()), TypeError, "share is for the grad"),
+        (lambda: norm.running_rms_norm(x, psi, gz=psi.numpy()), TypeError, "gz must be a torch tensor"),
         (lambda: tnn.PowerNorm(6, groups=4), ValueError, "does not divide"),
         (lambda: tnn.PowerNorm(0), ValueError, "channels must be positive"),
         (lambda: tnn.PowerNorm(4, alpha_bwd=1.0), ValueError, "alpha_bwd"),
@@ -152,6 +158,16 @@ def test_unified_norm_is_its_paper():
         torch.testing.assert_close(dx, (g - gamma * z) / (psi + eps).sqrt())  # r is 1 in the first thousand steps
         phi = m * phi + (1 - m) * psi
     torch.testing.assert_close(layer.running_phi, phi)
+
+
+def test_a_step_that_sent_nothing_back_is_taken_for_the_running_one():
+    layer = tnn.UnifiedNorm(2, window=3, warmup=0).double()
+    for k in range(7):
+        y = layer(some(8, 2).requires_grad_())
+        if k != 5:
+            y.backward(some(8, 2))
+    assert torch.equal(layer.sent_ring[5 % 3], layer.gamma)  # and not what the step three before it sent
+    assert not torch.equal(layer.sent_ring[4 % 3], layer.gamma)
 
 
 def test_an_odd_batch_is_taken_for_the_running_one():

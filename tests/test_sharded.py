@@ -140,8 +140,9 @@ def trained(name, wrap):
     return plain, net, parts[RANK]
 
 
-#: what these send back hangs on all steps before, of which one process alone has seen others
-ALIKE = [name for name in LAYERS if name not in ("PowerNorm", "UnifiedNorm")]
+#: what these give or send back hangs on all steps before, of which one process alone has seen others
+BY_STEPS = ("PowerNorm", "UnifiedNorm", "PRepBN", "BatchChannelNorm by estimates")
+ALIKE = [name for name in LAYERS if name not in BY_STEPS]
 
 
 @check(*ALIKE)
@@ -177,7 +178,7 @@ def fsdp(name):
     set_model_state_dict(third, state)
     for v, w in zip(third.parameters(), net.parameters(), strict=True):
         assert torch.equal(whole(v.detach()), whole(w.detach()))
-    if "BatchNorm" not in name:
+    if not any("running" in k for k, _ in plain.named_buffers()):
         third.eval()
         close(third(x), again(x))
 
@@ -201,7 +202,8 @@ def made_on_meta(name):
         plain[1], nn.QuantLinear | nn.QuantConv2d | nn.SparseLinear | nn.SparseConv1x1
     ):  # these are made of the weights of others
         for (k, p), q in zip(net[1].named_parameters(), plain[1].parameters(), strict=True):
-            if isinstance(plain[1], nn.TopKFFN) or (isinstance(plain[1], RANDOM) and k.rpartition(".")[2] == "weight"):
+            drawn = isinstance(plain[1], nn.TopKFFN | nn.WSConv2d | nn.WSLinear) and k != "gain"
+            if drawn or (isinstance(plain[1], RANDOM) and k.rpartition(".")[2] == "weight"):
                 first, w = whole(p.detach()), q.detach()
                 assert first.shape == w.shape and 0 < first.std() < 1, k
                 assert torch.equal(first == 0, w == 0), k  # the time's column

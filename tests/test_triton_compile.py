@@ -70,18 +70,38 @@ CASES = [
 ]
 
 
+def launched(op, dtype, seed, rows):
+    args = inputs(op, Draw(seed, dtype, (5,), 8, 0.9, c_rows=rows))
+    if op.vectors > 1 and op.name.endswith("_bwd") and not rows:
+        last = args[op.vectors - 1]
+        args = (*args[: op.vectors - 1], last.reshape(-1, last.shape[-1])[:1].copy(), *args[op.vectors :])
+    out = [tensor(y) for y in run(op, args)]
+    given = [tensor(x) for x in args]
+    for i in range(op.n):
+        if not isinstance(given[i], torch.Tensor):
+            given[i] = torch.empty(0) if given[i] is None else torch.tensor(given[i], dtype=torch.float64)
+    launcher(op)(*given[: op.n], *out, *given[op.n :])
+
+
 @pytest.mark.parametrize(("op", "dtype"), CASES)
 def test_compiles(op, dtype, compiled):
     # numbers by value with one row for all, whose gradient is a sum; numbers per row (16 bits differ in their loads only)
     for rows in (False, True)[: 1 if dtype == "bfloat16" else 2]:
-        args = inputs(op, Draw(7, dtype, (5,), 8, 0.9, c_rows=rows))
-        if op.vectors > 1 and op.name.endswith("_bwd") and not rows:
-            last = args[op.vectors - 1]
-            args = (*args[: op.vectors - 1], last.reshape(-1, last.shape[-1])[:1].copy(), *args[op.vectors :])
-        out = [tensor(y) for y in run(op, args)]
-        given = [tensor(x) for x in args]
-        for i in range(op.n):
-            if not isinstance(given[i], torch.Tensor):
-                given[i] = torch.empty(0) if given[i] is None else torch.tensor(given[i], dtype=torch.float64)
-        launcher(op)(*given[: op.n], *out, *given[op.n :])
+        launched(op, dtype, 7, rows)
+    for seed in range(100):  # an operator that runs its reference for some calls
+        if compiled:
+            break
+        launched(op, dtype, seed, False)
     assert all("cubin" in kernel.asm for kernel in compiled) and compiled
+
+
+@pytest.mark.parametrize("mode", range(4))
+def test_norms_of_rows_compile(mode, compiled):
+    from tersor.triton.norm import standardize, standardize_bwd
+
+    x, w, none = torch.randn(4, 8), torch.randn(8), torch.empty(0)
+    stats = [torch.ones(4, 1, dtype=torch.float64) for _ in range(3)]
+    how = (1, 0, mode, 1e-5, 0.0, 0.0, False)
+    standardize(x, w, w, *[none] * 4, x.clone(), *stats, *how)
+    standardize_bwd(x, *stats, x, w, w, *[none] * 4, *stats, x.clone(), w.clone(), w.clone(), none, *how, 7)
+    assert len(compiled) == 2 and all("cubin" in kernel.asm for kernel in compiled)

@@ -172,6 +172,13 @@ def seeded(module: nn.Module, seed: int) -> nn.Module:
     return module
 
 
+def normed(make: Callable[[], nn.Module], width: int = 64) -> nn.Module:
+    """Two hidden layers over digits with a norm of this kind after each."""
+    return nn.Sequential(
+        nn.Linear(64, width), make(), nn.ReLU(), nn.Linear(width, width), make(), nn.ReLU(), nn.Linear(width, 10)
+    )
+
+
 def train(
     model: nn.Module,
     loss: Callable[[Tensor], Tensor],

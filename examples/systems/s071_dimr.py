@@ -3,6 +3,7 @@ affine maps, and no net that makes them."""
 
 import torch
 from _common import digits, main, seeded, train
+from tersor import nn as tnn
 from tersor import norm
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
@@ -13,7 +14,7 @@ SYSTEM = {
     "mechanism": "TD-LN: s = σ(w t + b), γ(t) = s p₁ + (1−s) p₂ and β(t) alike in a layer norm of a denoiser; against a norm "
     "that is not told t and against a layer that makes γ and β of t (the cascade of resolutions is left out)",
     "evidence": "V",
-    "functions": ["tersor.norm.standardize"],
+    "functions": ["tersor.norm.standardize", "tersor.nn.TimeDependentNorm"],
     "data": "sklearn.datasets.load_digits with noise of all sizes",
     "claims": [["of_untold", "<=", 0.99], ["of_made", "<=", 1.1], ["size", "<=", 0.5], ["gradient_apart", "<=", 1e-5]],
     "figure": "of_untold",
@@ -31,30 +32,23 @@ class Denoiser(nn.Module):
         self.first, self.last = nn.Linear(64, DIM), nn.Linear(DIM, 64)
         self.up = nn.ModuleList(nn.Linear(DIM, 2 * DIM) for _ in range(DEPTH))
         self.down = nn.ModuleList(nn.Linear(2 * DIM, DIM) for _ in range(DEPTH))
-        self.gain = nn.ParameterList(torch.ones(DIM) for _ in range(2 * DEPTH))
-        self.shift = nn.ParameterList(torch.zeros(DIM) for _ in range(2 * DEPTH))
-        self.slope = nn.ParameterList(torch.ones(1) for _ in range(DEPTH))
-        self.start = nn.ParameterList(torch.zeros(1) for _ in range(DEPTH))
+        make = tnn.TimeDependentNorm if kind == "told" else tnn.LayerNorm
+        self.norms = nn.ModuleList(make(DIM) for _ in range(DEPTH))
         if kind == "made":
             self.maker = nn.ModuleList(nn.Linear(16, 2 * DIM) for _ in range(DEPTH))
 
-    def affine(self, t: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        gain, shift = self.gain[2 * k : 2 * k + 2], self.shift[2 * k : 2 * k + 2]
-        if self.kind == "untold":
-            return gain[0], shift[0]
-        if self.kind == "told":
-            s = (self.slope[k] * (4 * t - 2) + self.start[k]).sigmoid()[:, None]
-            return s * gain[0] + (1 - s) * gain[1], s * shift[0] + (1 - s) * shift[1]
+    def normed(self, h: Tensor, t: Tensor, k: int) -> Tensor:
+        layer = self.norms[k]
+        if self.kind != "made":
+            return layer(h, 4 * t - 2) if self.kind == "told" else layer(h)
         waves = t[:, None] * torch.pi * torch.arange(1, 9)
         g, b = self.maker[k](torch.cat([waves.sin(), waves.cos()], 1)).chunk(2, 1)
-        return gain[0] + g, shift[0] + b
+        return norm.standardize(h, layer.weight + g, layer.bias + b, dim=-1)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         h = self.first(x)
         for k in range(DEPTH):
-            gain, shift = self.affine(t, k)
-            y = norm.standardize(h, gain, shift, dim=-1)
-            h = h + self.down[k](self.up[k](y).relu())
+            h = h + self.down[k](self.up[k](self.normed(h, t, k)).relu())
         return self.last(h)
 
 
@@ -79,8 +73,7 @@ def run(seed: int = 0, split: int = 0) -> dict[str, float]:
         train(net, loss, len(x), steps=STEPS, rate=3e-3, seed=seed)
         with torch.no_grad():
             result[kind] = float(mse_loss(net(test, t), noise))
-        names = ("slope", "start", "gain", "shift") if kind == "told" else ("maker", "gain", "shift")
-        sizes[kind] = sum(p.numel() for n, p in net.named_parameters() if n.startswith(names))
+        sizes[kind] = sum(p.numel() for n, p in net.named_parameters() if n.startswith(("maker", "norms")))
     result["of_untold"] = result["told"] / result["untold"]
     result["of_made"] = result["told"] / result["made"]
     result["size"] = sizes["told"] / sizes["made"]

@@ -2,7 +2,7 @@
 what is compared sees the same batches in the same order."""
 
 import torch
-from _common import accuracy, digits, main, seeded, train
+from _common import accuracy, digits, main, normed, seeded, train
 from tersor import nn as tnn
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -26,22 +26,17 @@ SYSTEM = {
 WIDTH, STEPS, BATCH, EVERY, LARGE = 64, 600, 32, 30, 100.0
 
 
-def net(kind: str) -> nn.Module:
-    def make() -> nn.Module:
-        if kind == "batch":
-            return nn.BatchNorm1d(WIDTH)
-        return tnn.UnifiedNorm(WIDTH, warmup=100, outlier_filtration=kind == "filtered")
-
-    return nn.Sequential(
-        nn.Linear(64, WIDTH), make(), nn.ReLU(), nn.Linear(WIDTH, WIDTH), make(), nn.ReLU(), nn.Linear(WIDTH, 10)
-    )
+def layer(kind: str) -> nn.Module:
+    if kind == "batch":
+        return nn.BatchNorm1d(WIDTH)
+    return tnn.UnifiedNorm(WIDTH, warmup=100, outlier_filtration=kind == "filtered")
 
 
 def run(seed: int = 0, split: int = 0) -> dict[str, float]:
     x, y, tx, ty = digits(split)
     result = {}
     for kind in ("filtered", "batch"):
-        model = seeded(net(kind), seed)
+        model = seeded(normed(lambda k=kind: layer(k), WIDTH), seed)
         train(
             model,
             lambda i, m=model: cross_entropy(m(x[i]), y[i]),

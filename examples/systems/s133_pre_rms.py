@@ -5,6 +5,7 @@ import copy
 
 import torch
 from _common import accuracy, digits, main, seeded, train
+from tersor import nn as tnn
 from tersor import norm
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -15,7 +16,7 @@ SYSTEM = {
     "mechanism": "W ← W − mean over outputs of all that writes to the stream: LN = RMS; d − 1 of d numbers are stored and "
     "LN = CRMS; γ, β go to the layer behind (residual blocks of a perceptron)",
     "evidence": "V",
-    "functions": ["tersor.norm.layer_norm", "tersor.norm.rms_norm", "tersor.norm.crms_norm", "tersor.norm.fold"],
+    "functions": ["tersor.norm.layer_norm", "tersor.norm.rms_norm", "tersor.nn.CRMSNorm", "tersor.norm.fold"],
     "data": "sklearn.datasets.load_digits",
     "claims": [
         ["rms_apart", "<=", 1e-11],
@@ -34,7 +35,7 @@ class Net(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kind = "layer"
+        self.kind, self.short = "layer", tnn.CRMSNorm(DIM - 1, EPS, False)
         self.first, self.last = nn.Linear(64, DIM), nn.Linear(DIM, 10)
         self.up = nn.ModuleList(nn.Linear(DIM, 2 * DIM) for _ in range(DEPTH))
         self.down = nn.ModuleList(nn.Linear(2 * DIM, DIM) for _ in range(DEPTH))
@@ -52,7 +53,7 @@ class Net(nn.Module):
             return norm.layer_norm(s, DIM, self.gain[k], self.shift[k], EPS)
         if self.kind == "rms":
             return norm.rms_norm(s, DIM, None, EPS)
-        z = norm.crms_norm(s, None, EPS)
+        z = self.short(s)
         return torch.cat([z, -z.sum(-1, keepdim=True)], -1)  # the number that is not stored
 
     def forward(self, x: Tensor) -> Tensor:

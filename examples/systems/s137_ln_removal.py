@@ -5,7 +5,7 @@ import copy
 
 import torch
 from _common import accuracy, digits, main, seeded, train
-from tersor import norm
+from tersor import nn as tnn
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -16,7 +16,7 @@ SYSTEM = {
     "mechanism": "(x − μ)/σ̄ with the mean deviation σ̄ over the data in place of each row's own; norm after norm, with a few "
     "steps between; then folded into the next layer (residual blocks of a perceptron, without a first token)",
     "evidence": "V",
-    "functions": ["tersor.norm.layer_norm", "tersor.norm.standardize", "tersor.norm.fold"],
+    "functions": ["tersor.norm.layer_norm", "tersor.nn.FrozenLayerNorm", "tersor.norm.fold"],
     "data": "sklearn.datasets.load_digits",
     "claims": [
         ["cost", "<=", 0.02],
@@ -31,41 +31,39 @@ DEPTH, DIM, EPS = 6, 48, 1e-5
 
 
 class Net(nn.Module):
-    """Pre-norm blocks; where `std` has a number the norm of that place is frozen."""
+    """Pre-norm blocks."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.std: list[float | None] = [None] * (DEPTH + 1)
-        self.seen: list[float] = [0.0] * (DEPTH + 1)
         self.first, self.last = nn.Linear(64, DIM), nn.Linear(DIM, 10)
         self.up = nn.ModuleList(nn.Linear(DIM, 2 * DIM) for _ in range(DEPTH))
         self.down = nn.ModuleList(nn.Linear(2 * DIM, DIM) for _ in range(DEPTH))
-        self.gain = nn.ParameterList(torch.ones(DIM) for _ in range(DEPTH + 1))
-        self.shift = nn.ParameterList(torch.zeros(DIM) for _ in range(DEPTH + 1))
-
-    def norm(self, s: Tensor, k: int) -> Tensor:
-        self.seen[k] = float((s.detach().var(-1, correction=0) + EPS).sqrt().mean())
-        if self.std[k] is None:
-            return norm.layer_norm(s, DIM, self.gain[k], self.shift[k], EPS)
-        std = torch.full((1, 1), self.std[k], dtype=s.dtype)
-        return norm.standardize(s, self.gain[k], self.shift[k], dim=-1, eps=0.0, std=std)
+        self.norms = nn.ModuleList(tnn.LayerNorm(DIM, EPS) for _ in range(DEPTH + 1))
 
     def forward(self, x: Tensor) -> Tensor:
         s = self.first(x)
         for k in range(DEPTH):
-            s = s + self.down[k](self.up[k](self.norm(s, k)).relu())
-        return self.last(self.norm(s, DEPTH))
+            s = s + self.down[k](self.up[k](self.norms[k](s)).relu())
+        return self.last(self.norms[DEPTH](s))
+
+    @torch.no_grad()
+    def freeze(self, x: Tensor, places: range) -> None:
+        """Constants in the place of these norms: means of the deviations of what they see of x."""
+        new = {k: tnn.FrozenLayerNorm.from_float(self.norms[k]) for k in places}
+        for k, f in new.items():
+            self.norms[k].register_forward_pre_hook(lambda _, given, f=f: f.observe(*given))
+        self(x)
+        for k, f in new.items():
+            self.norms[k] = f
 
 
 @torch.no_grad()
 def without(net: Net) -> nn.Module:
     """The frozen norms as parts of the layers that read them: no norm is left."""
     net = copy.deepcopy(net)
-    for k, layer in enumerate([*net.up, net.last]):
-        weight, bias = norm.fold(layer.weight, layer.bias, net.gain[k] / net.std[k], net.shift[k], "before")
-        layer.weight.copy_(weight - weight.mean(1, keepdim=True))  # to take the mean of a row away is linear too
-        layer.bias.copy_(bias)
-    net.norm = lambda s, k: s  # type: ignore[method-assign]
+    folded = [f.fold(layer) for f, layer in zip(net.norms, [*net.up, net.last], strict=True)]
+    net.up, net.last = nn.ModuleList(folded[:-1]), folded[-1]
+    net.norms = nn.ModuleList(nn.Identity() for _ in net.norms)
     return net
 
 
@@ -74,7 +72,7 @@ def run(seed: int = 0, split: int = 0) -> dict[str, float]:
     net = seeded(Net(), seed)
     train(net, lambda i: cross_entropy(net(x[i]), y[i]), len(x), steps=250, rate=4e-3, seed=seed)
     frozen, none = copy.deepcopy(net), copy.deepcopy(net)
-    none.std = [1.0] * (DEPTH + 1)  # without a norm and without its constant
+    none.norms = nn.ModuleList(tnn.FrozenLayerNorm.from_float(n) for n in none.norms)  # without their constants
 
     def more(net: Net, number: int) -> None:
         train(net, lambda i: cross_entropy(net(x[i]), y[i]), len(x), steps=10, rate=1e-3, seed=seed + number)
@@ -84,14 +82,10 @@ def run(seed: int = 0, split: int = 0) -> dict[str, float]:
         return float(cross_entropy(net(tx), ty))
 
     at_once = copy.deepcopy(net)
-    with torch.no_grad():
-        at_once(x)
-    at_once.std = list(at_once.seen)
+    at_once.freeze(x, range(DEPTH + 1))
     result = {"start_loss": loss(net), "at_once_loss": loss(at_once), "none_loss": loss(none)}
     for k in range(DEPTH + 1):
-        with torch.no_grad():
-            frozen(x)
-        frozen.std[k] = frozen.seen[k]
+        frozen.freeze(x, range(k, k + 1))
         more(frozen, k)
         more(net, k)  # as many steps with all norms
     result |= {"loss": loss(frozen), "with_loss": loss(net)}

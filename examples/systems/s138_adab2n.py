@@ -4,6 +4,7 @@ better for it here, as four rows that weigh a third are noise, so that only a bo
 
 import torch
 from _common import accuracy, digits, main, seeded, train
+from tersor import nn as tnn
 from tersor import norm, reduce
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -14,7 +15,7 @@ SYSTEM = {
     "mechanism": "rows of task t have weight w_t/n_t, w_t ∝ e^ψ_t + n_t with ψ learned, in the moments of batch norm; running "
     "momentum η ← η/(η + (1−m)^κ); (μ − μ_run)² + (σ² − σ²_run)² in the loss; a few old rows in each batch",
     "evidence": "V",
-    "functions": ["tersor.norm.batch_norm", "tersor.reduce.segment_moments"],
+    "functions": ["tersor.nn.AdaB2N", "tersor.norm.batch_norm", "tersor.reduce.segment_moments"],
     "data": "sklearn.datasets.load_digits, 0 to 4 and then 5 to 9",
     "claims": [
         ["balance_apart", "<=", 1e-12],
@@ -29,35 +30,20 @@ MOMENTUM, KAPPA, PULL = 0.1, 0.5, 0.01
 
 
 class Net(nn.Module):
-    """Two layers with batch norm, plain or of tasks that count by `psi`."""
+    """Two layers with batch norm, plain or of tasks that count by one `psi`."""
 
     def __init__(self, balanced: bool) -> None:
         super().__init__()
-        self.balanced, self.eta, self.task = balanced, MOMENTUM**KAPPA, torch.zeros(BATCH, dtype=torch.int64)
+        self.balanced, self.task = balanced, torch.zeros(BATCH, dtype=torch.int64)
         self.lines = nn.ModuleList([nn.Linear(64, DIM), nn.Linear(DIM, DIM), nn.Linear(DIM, 10)])
-        self.gain = nn.ParameterList(torch.ones(DIM) for _ in range(2))
-        self.shift = nn.ParameterList(torch.zeros(DIM) for _ in range(2))
-        self.mean, self.var = torch.zeros(2, DIM), torch.ones(2, DIM)
-
-    def weights(self) -> Tensor:
-        n = torch.bincount(self.task)
-        share = self.psi[: len(n)].exp() + n
-        return (BATCH * share / share.sum() / n)[self.task]  # counts: they sum to the size of the batch
+        make = (
+            (lambda: tnn.AdaB2N(DIM, 2, momentum=MOMENTUM, kappa=KAPPA)) if balanced else (lambda: tnn.BatchNorm1d(DIM))
+        )
+        self.norms = nn.ModuleList(make() for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        weights = self.weights() if self.training and self.balanced else None
-        self.pull = torch.zeros((), dtype=torch.float64)
-        for k in range(2):
-            x, running = self.lines[k](x), (self.mean[k], self.var[k])
-            if weights is not None:
-                seen = reduce.segment_moments(x, dim=0, weight=weights[:, None].expand_as(x))
-                apart = (seen.mean - running[0]).square().mean() + (seen.var - running[1]).square().mean()
-                self.pull = self.pull + apart
-            rate = self.eta if self.balanced else MOMENTUM
-            options = {"momentum": rate, "sample_weight": weights}
-            x = norm.batch_norm(x, *running, self.gain[k], self.shift[k], self.training, **options).relu()
-        if weights is not None:
-            self.eta = self.eta / (self.eta + (1 - MOMENTUM) ** KAPPA)
+        for line, layer in zip(self.lines[:2], self.norms, strict=True):
+            x = (layer(line(x), self.task) if self.balanced and self.training else layer(line(x))).relu()
         return self.lines[2](x)
 
 
@@ -68,7 +54,8 @@ def run(seed: int = 0, split: int = 0) -> dict[str, float]:
     result: dict[str, float] = {}
     for name in ("plain", "balanced"):
         net = seeded(Net(name == "balanced"), seed)
-        net.psi = nn.Parameter(torch.full((2,), float(BATCH)).log())
+        if net.balanced:
+            net.norms[0].psi = net.norms[1].psi = nn.Parameter(torch.full((2,), float(BATCH)).log())
         train(
             net,
             lambda i, n=net: cross_entropy(n(x[old[i]]), y[old[i]]),
@@ -82,7 +69,8 @@ def run(seed: int = 0, split: int = 0) -> dict[str, float]:
 
         def loss(i: Tensor, net: Net = net) -> Tensor:
             rows = torch.cat([memory[i[:OLD] % MEMORY], new[i[OLD:]]])
-            return cross_entropy(net(x[rows]), y[rows]) + PULL * net.pull.float()
+            left = cross_entropy(net(x[rows]), y[rows])
+            return left + PULL * sum(n.pull for n in net.norms).float() if net.balanced else left
 
         train(net, loss, len(new), steps=STEPS, rate=4e-3, seed=seed, batch=BATCH)
         net.eval()
@@ -91,7 +79,7 @@ def run(seed: int = 0, split: int = 0) -> dict[str, float]:
         with torch.no_grad():
             h = net.lines[0](x)
             even = (h[old].mean(0) + h[new].mean(0)) / 2
-            result[f"{name}_mean"] = float((net.mean[0] - even).norm() / h.std(0).norm())
+            result[f"{name}_mean"] = float((net.norms[0].running_mean - even).norm() / h.std(0).norm())
     result["over_plain"] = result["balanced"] - result["plain"]
     result["old_over_plain"] = result["balanced_old"] - result["plain_old"]
     result["mean_of_plain"] = result["balanced_mean"] / result["plain_mean"]

@@ -3,6 +3,7 @@ mask in one call."""
 
 import torch
 from _common import digits, main, seeded, train
+from tersor import nn as tnn
 from tersor import norm
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
@@ -13,7 +14,7 @@ SYSTEM = {
     "mechanism": "RN-B: each channel has moments and an affine map of its own inside the mask and outside (the later norms of "
     "the paper, which find their mask themselves, are left out)",
     "evidence": "V",
-    "functions": ["tersor.norm.region_norm", "tersor.norm.batch_norm"],
+    "functions": ["tersor.nn.RegionNorm", "tersor.norm.region_norm", "tersor.norm.batch_norm"],
     "data": "sklearn.datasets.load_digits with a square that is missing",
     "claims": [
         ["of_batch", "<=", 1.0],
@@ -42,19 +43,15 @@ class Net(nn.Module):
         self.region = region
         self.conv = nn.ModuleList(nn.Conv2d(2 if k == 0 else CHANNELS, CHANNELS, 3, padding=1) for k in range(3))
         self.last = nn.Conv2d(CHANNELS, 1, 3, padding=1)
-        self.gain = nn.ParameterList(torch.ones(CHANNELS) for _ in range(6))
-        self.shift = nn.ParameterList(torch.zeros(CHANNELS) for _ in range(6))
+        self.norms = nn.ModuleList(
+            tnn.RegionNorm(CHANNELS) if region else tnn.BatchNorm2d(CHANNELS, track_running_stats=False)
+            for _ in range(3)
+        )
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         x = torch.cat([image * ~mask, mask.float()], 1)
-        for k, conv in enumerate(self.conv):
-            x = conv(x)
-            if self.region:
-                both = (torch.stack(list(p)[2 * k : 2 * k + 2]) for p in (self.gain, self.shift))
-                x = norm.region_norm(x, mask, *both)
-            else:
-                x = norm.batch_norm(x, None, None, self.gain[k], self.shift[k], True)
-            x = x.relu()
+        for conv, layer in zip(self.conv, self.norms, strict=True):
+            x = (layer(conv(x), mask) if self.region else layer(conv(x))).relu()
         return self.last(x)
 
 

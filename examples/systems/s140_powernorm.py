@@ -2,7 +2,7 @@
 and are tested by running statistics."""
 
 import torch
-from _common import accuracy, digits, main, seeded, train
+from _common import accuracy, digits, main, normed, seeded, train
 from tersor import nn as tnn
 from tersor import norm
 from torch import Tensor, nn
@@ -43,18 +43,6 @@ class BatchRMS(nn.Module):
         return x / (squares + 1e-5).sqrt() * self.weight + self.bias
 
 
-def net(make: type[nn.Module]) -> nn.Module:
-    return nn.Sequential(
-        nn.Linear(64, WIDTH),
-        make(WIDTH),
-        nn.ReLU(),
-        nn.Linear(WIDTH, WIDTH),
-        make(WIDTH),
-        nn.ReLU(),
-        nn.Linear(WIDTH, 10),
-    )
-
-
 def law(seed: int) -> float:
     """By the batch's own mean square and with all of G, what is sent back is the derivative: the largest difference."""
     torch.manual_seed(seed)
@@ -69,8 +57,8 @@ def law(seed: int) -> float:
 def run(seed: int = 0, split: int = 0) -> dict[str, float]:
     x, y, tx, ty = digits(split)
     found = []
-    for make in (lambda c: tnn.PowerNorm(c, warmup=100), BatchRMS):
-        model = seeded(net(make), seed)
+    for make in (lambda: tnn.PowerNorm(WIDTH, warmup=100), lambda: BatchRMS(WIDTH)):
+        model = seeded(normed(make, WIDTH), seed)
         train(
             model,
             lambda i, m=model: cross_entropy(m(x[i]), y[i]),

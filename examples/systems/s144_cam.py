@@ -4,6 +4,7 @@ far for some starts, so that the gain is claimed over nets without it."""
 
 import torch
 from _common import digits, main, seeded
+from tersor import nn as tnn
 from tersor import norm
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample, mse_loss
@@ -14,7 +15,7 @@ SYSTEM = {
     "mechanism": "y = γ(x) (h − μ)/σ + β(x): moments of each feature over the places of the batch, γ and β from bilinear grids "
     "at the coordinate x (one for all features of a layer); against wider nets without them",
     "evidence": "V",
-    "functions": ["tersor.norm.standardize"],
+    "functions": ["tersor.nn.CoordinateModulation", "tersor.norm.standardize"],
     "data": "sklearn.datasets.load_digits, 16 of them as one image",
     "claims": [["gain", ">=", 0.3], ["over_norm", ">=", -1.5], ["over_grids", ">=", 0.1], ["size", "<=", 1.0]],
     "figure": "psnr",
@@ -30,8 +31,8 @@ class Field(nn.Module):
         super().__init__()
         self.kind = kind
         self.lines = nn.ModuleList([nn.Linear(10, width), nn.Linear(width, width), nn.Linear(width, 1)])
-        number = 2 if kind in ("cam", "grids") else 0
-        self.grids = nn.ParameterList(torch.zeros(2, GRID, GRID) for _ in range(number))
+        self.cam = nn.ModuleList(tnn.CoordinateModulation(width, (GRID, GRID)) for _ in range(2 * (kind == "cam")))
+        self.grids = nn.ParameterList(torch.zeros(2, GRID, GRID) for _ in range(2 * (kind == "grids")))
 
     def forward(self, at: Tensor) -> Tensor:
         frequencies = torch.pi * torch.arange(1, 3)
@@ -39,14 +40,13 @@ class Field(nn.Module):
         h = torch.cat([at, waves.sin(), waves.cos()], 1)
         for k, line in enumerate(self.lines[:2]):
             h = line(h)
-            gain, shift = None, None
-            if len(self.grids):  # one number of each grid for a place, the same for all features
+            if self.kind == "cam":
+                h = self.cam[k](h, at)
+            elif self.kind == "norm":
+                h = norm.standardize(h, dim=0)
+            elif self.kind == "grids":  # without the norm
                 both = grid_sample(self.grids[k][None], at[None, None], align_corners=True, padding_mode="border")
-                gain, shift = 1 + both[0, 0].T, both[0, 1].T
-            if self.kind in ("cam", "norm"):
-                h = norm.standardize(h, gain, shift, dim=0)
-            elif gain is not None:
-                h = gain * h + shift
+                h = (1 + both[0, 0].T) * h + both[0, 1].T
             h = h.relu()
         return self.lines[2](h)[:, 0]
 
@@ -74,6 +74,8 @@ def run(seed: int = 0, split: int = 0) -> dict[str, float]:
         field = seeded(Field(kind, width), seed)
         for p in field.grids:
             nn.init.zeros_(p)
+        for layer in field.cam:
+            layer.reset_parameters()
         result[kind] = fit(field, at, image)
         sizes[kind] = sum(p.numel() for p in field.parameters())
     result["psnr"] = result["cam"]

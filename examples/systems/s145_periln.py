@@ -4,6 +4,7 @@ own size, whatever its weights are."""
 import torch
 from _common import accuracy, digits, main, train
 from tersor import metrics, norm
+from tersor import nn as tnn
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -13,7 +14,7 @@ SYSTEM = {
     "mechanism": "x + Norm(F(Norm(x))): the variance of the stream grows as the depth, however large the "
     "weights are or become, where x + F(Norm(x)) follows them (blocks of a perceptron)",
     "evidence": "A",
-    "functions": ["tersor.norm.add_norm", "tersor.metrics.fit_power_law"],
+    "functions": ["tersor.nn.PeriNorm", "tersor.norm.add_norm", "tersor.metrics.fit_power_law"],
     "data": "sklearn.datasets.load_digits",
     "claims": [
         ["over_line", "<=", 1.6],
@@ -38,15 +39,16 @@ class Stack(nn.Module):
         self.up = nn.Parameter(torch.randn(depth, 64, 4 * DIM, generator=g) * gain * (2 / DIM) ** 0.5)
         self.down = nn.Parameter(torch.randn(depth, 4 * DIM, DIM, generator=g) * gain / (4 * DIM) ** 0.5)
         self.last = nn.Parameter(torch.randn(DIM, 10, generator=g) / DIM**0.5)
-        self.outer = nn.Parameter(torch.ones(depth + 1, DIM))
-        self.inner = nn.Parameter(torch.ones(depth, DIM)) if peri else [None] * depth
+        self.outer = nn.Parameter(torch.ones(1 if peri else depth + 1, DIM))
+        self.peri = nn.ModuleList(tnn.PeriNorm(DIM, EPS) for _ in range(depth * peri))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits, and the mean square of the stream after every block."""
         s, squares = x / x.square().mean(-1, keepdim=True).sqrt(), []
         y = norm.rms_norm(s, DIM, self.outer[0], EPS)
-        for up, down, inner, outer in zip(self.up, self.down, self.inner, self.outer[1:], strict=True):
-            y, s = norm.add_norm((y @ up).relu() @ down, s, outer, eps=EPS, inner_weight=inner)
+        for k, (up, down) in enumerate(zip(self.up, self.down, strict=True)):
+            added = (y @ up).relu() @ down
+            y, s = self.peri[k](added, s) if self.peri else norm.add_norm(added, s, self.outer[k + 1], eps=EPS)
             squares.append(s.detach().square().mean())
         return y @ self.last, torch.stack(squares).double()
 

@@ -3,7 +3,8 @@ two numbers per channel, and how sure classes are of each other is asked without
 
 import torch
 from _common import digits, main, seeded, train
-from tersor import metrics, norm
+from tersor import metrics
+from tersor import nn as tnn
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -13,7 +14,7 @@ SYSTEM = {
     "mechanism": "μ = α μ_s + (1−α) μ_t and so σ², of training and of the test batch; the correlation of classes PᵀP of the "
     "predictions (as a measure: the published loss of it is not verified)",
     "evidence": "A",
-    "functions": ["tersor.norm.batch_norm", "tersor.metrics.class_correlation"],
+    "functions": ["tersor.nn.AlphaBatchNorm", "tersor.norm.batch_norm", "tersor.metrics.class_correlation"],
     "data": "sklearn.datasets.load_digits, with less contrast, brighter and noisy",
     "claims": [
         ["over_training", ">=", 0.04],
@@ -32,17 +33,11 @@ class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.lines = nn.ModuleList([nn.Linear(64, 96), nn.Linear(96, 96), nn.Linear(96, 10)])
-        self.gain = nn.ParameterList(torch.ones(96) for _ in range(2))
-        self.shift = nn.ParameterList(torch.zeros(96) for _ in range(2))
-        self.register_buffer("mean", torch.zeros(2, 96))
-        self.register_buffer("var", torch.ones(2, 96))
-        self.alpha = 1.0
+        self.norms = nn.ModuleList(tnn.AlphaBatchNorm(96) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        for k in range(2):
-            affine = self.gain[k], self.shift[k], self.training
-            alpha = None if self.training else self.alpha
-            x = norm.batch_norm(self.lines[k](x), self.mean[k], self.var[k], *affine, alpha=alpha).relu()
+        for line, layer in zip(self.lines[:2], self.norms, strict=True):
+            x = layer(line(x)).relu()
         return self.lines[2](x)
 
 
@@ -56,7 +51,8 @@ def run(seed: int = 0, split: int = 0) -> dict[str, float]:
 
     @torch.no_grad()
     def logits(rows: Tensor, alpha: float) -> Tensor:
-        net.alpha = alpha
+        for layer in net.norms:
+            layer.alpha = alpha
         return torch.cat([net(part) for part in rows.split(BATCH)])
 
     def share(rows: Tensor, alpha: float) -> float:

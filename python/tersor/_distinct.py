@@ -37,10 +37,16 @@ def distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     first = np.full(n, -1)
     left, turn = np.arange(n), 0
     while len(left):
-        _, at, back = np.unique(_keys(words[left], turn), return_index=True, return_inverse=True)
-        heads = left[at[back]]
+        keys = _keys(words[left], turn)
+        order = np.argsort(keys, kind="stable")  # the first of equals comes first
+        keys = keys[order]
+        starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
+        heads = np.empty_like(left)
+        heads[order] = np.repeat(left[order[starts]], np.diff(np.append(starts, len(left))))
         same = (words[left] == words[heads]).all(1)
         first[left[same]] = heads[same]
         left, turn = left[~same], turn + 1
-    heads, back, counts = np.unique(first, return_inverse=True, return_counts=True)
-    return back.astype(np.int64), heads.astype(np.int64), counts.astype(np.int64)
+    heads, number = np.flatnonzero(first == np.arange(n)), np.empty(n, np.int64)
+    number[heads] = np.arange(len(heads))
+    back = number[first]
+    return back, heads, np.bincount(back, minlength=len(heads))

@@ -26,6 +26,20 @@ FAMILIES = tuple(
 Call = Callable[[], Any]
 
 
+def peer(make: Call) -> Call:
+    """What ``make`` gives, or, where it cannot import its library, a call that says so."""
+    try:
+        call: Call = make()
+    except (ImportError, RuntimeError) as e:  # what is built for another torch
+        missing = e
+
+        def absent() -> None:
+            raise missing
+
+        return absent
+    return call
+
+
 @dataclass
 class Target:
     """``who`` takes at most ``limit`` times the fastest of ``than`` (names of contenders, or "copy")."""

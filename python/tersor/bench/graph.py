@@ -4,21 +4,7 @@ starts, as ours has its own."""
 import numpy as np
 
 from tersor import graph
-from tersor.bench import Call, Case, Target
-
-
-def _peer(make: Call) -> Call:
-    """What ``make`` gives, or, where it cannot import its library, a call that says so."""
-    try:
-        call: Call = make()
-    except ImportError as e:
-        missing = e
-
-        def absent() -> None:
-            raise missing
-
-        return absent
-    return call
+from tersor.bench import Call, Case, Target, peer
 
 
 def _scale_free(n: int, m: int, seed: int = 0) -> np.ndarray:
@@ -95,7 +81,7 @@ def fastrp_rmat() -> Case:
         {
             "tersor": lambda: graph.fastrp(a, d, weights, alpha=alpha),
             "authors' formula": official,
-            "fastrp": _peer(package),
+            "fastrp": peer(package),
         },
         traffic=8 * n * d,
         targets=[Target("tersor", ("authors' formula",), 1 / 8), Target("tersor", ("fastrp",), 1 / 2)],
@@ -126,7 +112,7 @@ def common_65536() -> Case:
         {
             "tersor": lambda: graph.common_neighbors(a, u, v),
             "scipy rows": lambda: peer[u].multiply(peer[v]).sum(1),
-            "GraphBLAS": _peer(graphblas),
+            "GraphBLAS": peer(graphblas),
         },
         traffic=16 * len(u),
         targets=[Target("tersor", ("GraphBLAS",), 1 / 1.2), Target("tersor", ("scipy rows",), 1 / 2)],
@@ -153,7 +139,7 @@ def hamming_1024() -> Case:
         {
             "tersor": lambda: graph.hamming_knn(codes, codes[:1000], 10),
             "torch product and topk": lambda: (signs[:1000] @ signs.T).topk(10),
-            "faiss": _peer(faiss),
+            "faiss": peer(faiss),
         },
         traffic=codes.nbytes,
         targets=[Target("tersor", ("faiss",), 1 / 1.3), Target("tersor", ("torch product and topk",), 1 / 2)],

@@ -4,7 +4,7 @@ libraries are called as their pages say."""
 import numpy as np
 
 from tersor import metrics, reduce
-from tersor.bench import Case, Target
+from tersor.bench import Call, Case, Target, peer
 
 
 def binned(p: np.ndarray, y: np.ndarray) -> float:
@@ -13,14 +13,44 @@ def binned(p: np.ndarray, y: np.ndarray) -> float:
     return float(np.abs(np.bincount(bins, y, 15) - np.bincount(bins, p, 15)).sum() / len(p))
 
 
+def _torchmetrics(p: np.ndarray, y: np.ndarray) -> Call:
+    def make() -> Call:
+        import torch
+        from torchmetrics.functional import classification
+
+        probs, target = torch.from_numpy(p), torch.from_numpy(y)
+        return lambda: classification.binary_calibration_error(probs, target, n_bins=15)
+
+    return peer(make)
+
+
 def calibration_1m() -> Case:
     rng = np.random.default_rng(0)
     p = rng.random(1_000_000, np.float32)
     y = (rng.random(len(p)) < p).astype(np.int64)
     return Case(
         "calibration_error f32 1M, 15 bins",
-        {"tersor": lambda: metrics.calibration_error(p, y), "NumPy bincount": lambda: binned(p, y)},
+        {
+            "tersor": lambda: metrics.calibration_error(p, y),
+            "NumPy bincount": lambda: binned(p, y),
+            "torchmetrics": _torchmetrics(p, y),
+        },
         traffic=12 * len(p),
+        targets=[Target("tersor", ("NumPy bincount",), 0.1)],
+    )
+
+
+def calibration_classwise() -> Case:
+    rng = np.random.default_rng(0)
+    p, y = rng.random((100_000, 100), np.float32), rng.integers(0, 100, 100_000)
+    return Case(
+        "calibration_error classwise f32 100k×100, 15 bins",
+        {
+            "tersor": lambda: metrics.calibration_error(p, y, classwise=True),
+            "a loop over classes": lambda: np.mean([binned(p[:, k], (y == k).astype(np.int64)) for k in range(100)]),
+        },
+        traffic=p.nbytes,
+        targets=[Target("tersor", ("a loop over classes",), 1 / 6)],
     )
 
 
@@ -35,7 +65,7 @@ def row_ids_10k() -> Case:
             ),
         },
         traffic=rows.nbytes,
-        targets=[Target("tersor", ("np.unique axis=0",), 0.3)],
+        targets=[Target("tersor", ("np.unique axis=0",), 0.1)],
     )
 
 
@@ -52,6 +82,7 @@ def kendall_100k() -> Case:
             "scipy": lambda: stats.kendalltau(x, y),
         },
         traffic=2 * x.nbytes,
+        targets=[Target("tersor", ("scipy",), 1 / 3)],
     )
 
 
@@ -99,6 +130,6 @@ def cka_2k() -> Case:
     )
 
 
-CASES = [calibration_1m, row_ids_10k, kendall_100k, spearman_100k, cka_2k]
+CASES = [calibration_1m, calibration_classwise, row_ids_10k, kendall_100k, spearman_100k, cka_2k]
 
 HEADLINE = cka_2k

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from tersor import norm, reduce
-from tersor.bench import Case, Target
+from tersor.bench import Call, Case, Target, peer
 
 MAPS, ROWS = (16, 64, 56, 56), (4096, 512)
 
@@ -122,6 +122,25 @@ def peri_pair() -> Case:
     )
 
 
+def evonorm_b0() -> Case:
+    x = of(MAPS)
+    w, b, v = (of((64,)) for _ in range(3))
+
+    def theirs() -> Call:
+        from timm.layers import EvoNorm2dB0
+
+        layer = EvoNorm2dB0(64).train()
+        layer.load_state_dict({"weight": w, "bias": b, "v": v, "running_var": torch.ones(64)})
+        return lambda: layer(x)
+
+    return Case(
+        "evonorm B0 in training f32 16×64×56×56",
+        {"tersor": lambda: norm.evonorm(x, "b0", w, b, v, running_var=torch.ones(64)), "timm": peer(theirs)},
+        traffic=3 * x.nbytes,
+        targets=[Target("tersor", ("timm",), 1 / 6)],
+    )
+
+
 def segment_means() -> Case:
     rng = np.random.default_rng(0)
     x, labels = rng.standard_normal(1_000_000, np.float32), rng.integers(0, 100, 1_000_000)
@@ -135,6 +154,6 @@ def segment_means() -> Case:
     )
 
 
-CASES = [layer_norm, rms_norm, batch_norm, instance_norm, group_norm, region_norm, peri_pair, segment_means]
+CASES = [layer_norm, rms_norm, batch_norm, instance_norm, group_norm, region_norm, peri_pair, evonorm_b0, segment_means]
 
 HEADLINE = batch_norm

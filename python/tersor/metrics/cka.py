@@ -152,6 +152,13 @@ def cka(x: Array, y: Array, *, debiased: bool = False, gram: bool = False) -> An
     Composed of dense products in float64: O(n d e) of features, O(n² (d + e)) of samples where d or e is larger than n, with
     arrays no larger than the data. Rotations, shifts and one factor for all change nothing. Kornblith et al., "Similarity of
     Neural Network Representations Revisited" (2019); Song et al. (2012) for the unbiased estimate.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]])
+    >>> round(cka(x, 3 * x + 1), 12)
+    1.0
     """
     who = "cka"
     debiased, gram = flag(f"{who}: debiased", debiased), flag(f"{who}: gram", gram)
@@ -185,6 +192,14 @@ def cka_matrix(xs: Sequence[Array], ys: Sequence[Array] | None = None, *, debias
     Notes
     -----
     What a layer gives with itself is made once. See `cka`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]])
+    >>> cka_matrix([x, x[:, :1]]).round(3)
+    array([[1.   , 0.791],
+           [0.791, 1.   ]])
     """
     who = "cka_matrix"
     debiased = flag(f"{who}: debiased", debiased)

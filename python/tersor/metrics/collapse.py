@@ -174,6 +174,13 @@ def neural_collapse(
     The inverse of Σ_B is taken of the K × K matrix M Mᵀ, whose eigenvalues up to max(K, d) 2⁻⁵² of the largest count as 0:
     O(n d K). No gradient. Papyan, Han and Donoho, "Prevalence of neural collapse during the terminal phase of deep learning
     training" (2020); Galanti et al. for cdnv (2022).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.1], [-1.0, -0.1]])
+    >>> round(neural_collapse(x, np.array([0, 0, 1, 1]))['nc1_ratio'], 6)
+    0.01
     """
     who = "neural_collapse"
     x = rows(who, "features", finite(who, "features", features))

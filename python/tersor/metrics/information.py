@@ -112,6 +112,12 @@ def binned_mutual_information(
     Bins are half open, :math:`[e_k, e_{k+1})`, the last one closed; activations that are all equal are one bin. Rows are
     compared exactly (`tersor.reduce.row_ids`). O(n d log B + n log n). No gradient. Shwartz-Ziv and Tishby, "Opening the Black
     Box of Deep Neural Networks via Information" (2017).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> binned_mutual_information(np.array([[0.0], [0.1], [1.0], [0.9]]), np.array([0, 0, 1, 1]), n_bins=2)
+    Information(h_t=1.0, i_xt=1.0, i_ty=1.0)
     """
     who = "binned_mutual_information"
     x = _matrix(who, activations)

@@ -47,6 +47,12 @@ def residual_contribution(update: Array, residual: Array) -> tuple[Array, Array]
     -----
     Composed of the library's own operations in float64, after each row is divided by its largest magnitude. Csordás et al.,
     "Do Language Models Use Their Depth Efficiently?" (2025).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> [v.tolist() for v in residual_contribution(np.array([[0.0, 2.0]]), np.array([[4.0, 0.0]]))]
+    [[0.5], [0.0]]
     """
     who = "residual_contribution"
     if tuple(update.shape) != tuple(residual.shape):
@@ -107,6 +113,12 @@ def norm_grad(activation: Array, gradient: Array, kind: str = "conv1") -> Array:
     -----
     Composed of the library's own operations in float64; the norm of an unfolded patch is a sum over a window of squares, so
     nothing is unfolded. Rebuffi et al., "There and Back Again: Revisiting Backpropagation Saliency Methods" (2020).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> norm_grad(np.full((1, 4, 1, 2), 0.5), np.ones((1, 4, 1, 2)), 'bias').tolist()
+    [[[2.0, 2.0]]]
     """
     who = "norm_grad"
     if kind not in KINDS:
@@ -149,6 +161,13 @@ def class_correlation(probs: Array) -> Array:
     Notes
     -----
     O(n K²), composed of the library's own product in float64. Jin et al., "Minimum Class Confusion" (2020).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class_correlation(np.array([[0.9, 0.1], [0.1, 0.9]])).round(2)
+    array([[0.82, 0.18],
+           [0.18, 0.82]])
     """
     if probs.ndim != 2:
         raise ValueError(f"class_correlation: probs must have 2 axes, got shape {tuple(probs.shape)}")
@@ -186,6 +205,12 @@ def loss_barrier(losses: Array, alphas: Any = None) -> Any:
     -----
     Composed of the library's own operations in float64. Frankle et al., "Linear Mode Connectivity and the Lottery
     Ticket Hypothesis" (2020).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> loss_barrier(np.array([0.1, 0.9, 0.3]))
+    0.7
     """
     who = "loss_barrier"
     if is_distributed(losses):
@@ -244,6 +269,12 @@ def curriculum_window(num_groups: int, iteration: int, scale: float = 0.5) -> ra
     Notes
     -----
     SeTa (2025): groups are those of `kmeans_1d` of the losses.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> curriculum_window(10, 3)
+    range(3, 8)
     """
     who = "curriculum_window"
     groups, at = whole(f"{who}: num_groups", num_groups), whole(f"{who}: iteration", iteration)

@@ -94,6 +94,14 @@ def relaxed_errors(pred: Mask, target: Mask, skeleton: Mask | None = None, relax
     -----
     O(H W relax), by growth with the cross of a pixel and its four neighbours; what is outside the image counts as set when it
     is eroded. No gradient. Qin et al., "Highly Accurate Dichotomous Image Segmentation" (2022).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> target = np.zeros((9, 9), bool)
+    >>> target[2:7, 2:7] = True
+    >>> [int(e.sum()) for e in relaxed_errors(np.roll(target, 1, 0), target)]
+    [0, 0]
     """
     fp, fn = _relaxed(*_masks("relaxed_errors", pred, target, skeleton, relax))
     return answer(fp, pred), answer(fn, pred)
@@ -227,6 +235,14 @@ def human_correction_effort(
     Regions are joined over corners; borders are followed clockwise from their first pixel in reading order, and the lines along
     them depend on where they begin, so counts of points are near those of the paper's program, not equal to them. No gradient.
     Qin et al., "Highly Accurate Dichotomous Image Segmentation" (2022).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> target = np.zeros((9, 9), bool)
+    >>> target[2:7, 2:7] = True
+    >>> human_correction_effort(target, target)
+    Effort(fp_points=0, fp_regions=0, fn_points=0, fn_regions=0)
     """
     who = "human_correction_effort"
     p, t, s, n = _masks(who, pred, target, skeleton, relax)

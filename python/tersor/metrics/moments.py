@@ -25,6 +25,7 @@ class RunningMoments(Streaming):
 
     Examples
     --------
+    >>> import numpy as np
     >>> moments = RunningMoments()
     >>> moments.update(np.array([1.0, 2.0]))
     >>> moments.update(np.array([6.0]))

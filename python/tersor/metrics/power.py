@@ -48,6 +48,13 @@ def fit_power_law(x: Level, y: Level, *, weight: Level | None = None) -> PowerLa
     -----
     O(n). No gradient. For the exponent of a spectrum x is 1 to r and y its eigenvalues. Kaplan et al., "Scaling Laws for Neural
     Language Models" (2020) fit such lines.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([1.0, 2.0, 4.0, 8.0])
+    >>> round(fit_power_law(x, 3 / x**2).alpha, 12)
+    2.0
     """
     who = "fit_power_law"
     given: list[np.ndarray] = []

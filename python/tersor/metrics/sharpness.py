@@ -40,6 +40,12 @@ def label_sharpness(x: Array, y: Level) -> Any:
     O(n² d) by products of tiles, and no array of all pairs; a pair whose slope may be the largest, for all that rounding can
     hide, is measured again by its difference. No gradient. Konz and Mazurowski, "The Effect of Intrinsic Dataset Properties on
     Generalization" (2024).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> label_sharpness(np.array([[0.0], [2.0], [3.0]]), np.array([0, 1, 5]))
+    4.0
     """
     who = "label_sharpness"
     a = rows(who, "x", finite(who, "x", x))

@@ -4,6 +4,7 @@ buffers and states are torch's own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,27 +28,36 @@ __all__ = [
 ]
 
 
-def _taken(layer: nn.Module, x: Any, channels: int | None = None) -> None:
+def taken(layer: nn.Module, x: Any, channels: int | None = None) -> None:
     """Raises unless x goes with the layer: floats of the parameters' type, or 16 bits beside float32; so many channels."""
     like = next((p for p in layer._parameters.values() if p is not None), None)
     beside = like is not None and like.dtype == torch.float32 and isinstance(x, Tensor) and x.dtype.itemsize == 2
     accept(layer, x, channels, 1, None if beside else like)
 
 
-def _ends(layer: Any, x: Any) -> None:
+def ends(layer: Any, x: Any) -> None:
     """The same of a norm of the last axes."""
-    _taken(layer, x)
+    taken(layer, x)
     shape = layer.normalized_shape
     if tuple(x.shape[-len(shape) :]) != tuple(shape):
         who = type(layer).__name__
         raise ValueError(f"{who}: the input must end in {tuple(shape)}, got shape {tuple(x.shape)}")
 
 
+def as_it_is(function: Callable[..., Any], x: Tensor, *args: Any, **options: Any) -> Any:
+    """``function(x, …)`` with nothing lowered within: as torch's batch norms, what comes in 16 bits goes out so, beside
+    float32."""
+    if autocast_type(x) is None:
+        return function(x, *args, **options)
+    with off(x.device.type):
+        return function(x, *args, **options)
+
+
 class LayerNorm(nn.LayerNorm):
     """``torch.nn.LayerNorm`` on `tersor.norm.layer_norm`: no ratio of mean to deviation costs a digit."""
 
     def forward(self, input: Tensor) -> Tensor:
-        _ends(self, input)
+        ends(self, input)
         return exactly(norm.layer_norm, input, self.normalized_shape, self.weight, self.bias, self.eps)
 
 
@@ -55,7 +65,7 @@ class RMSNorm(nn.RMSNorm):
     """``torch.nn.RMSNorm`` on `tersor.norm.rms_norm`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        _ends(self, x)
+        ends(self, x)
         return exactly(norm.rms_norm, x, self.normalized_shape, self.weight, self.eps)
 
 
@@ -63,42 +73,48 @@ class GroupNorm(nn.GroupNorm):
     """``torch.nn.GroupNorm`` on `tersor.norm.group_norm`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        _taken(self, input, self.num_channels)
+        taken(self, input, self.num_channels)
         return exactly(norm.group_norm, input, self.num_groups, self.weight, self.bias, self.eps)
 
 
-class _Batch(nn.modules.batchnorm._BatchNorm):
+class Batch(nn.modules.batchnorm._BatchNorm):
     """Running statistics as torch moves them."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        _taken(self, input, self.num_features)
-        self._check_input_dim(input)
-        tracked = self.track_running_stats and self.num_batches_tracked is not None
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(f"{type(self).__name__}: the input must be [N, C, ...], got shape {tuple(input.shape)}")
+
+    def _counted(self) -> Any:
+        """Counts this batch, where batches are counted; how far it moves the running statistics."""
         factor = 0.0 if self.momentum is None else self.momentum
-        if self.training and tracked:
+        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             if self.momentum is None:
                 factor = 1.0 / float(self.num_batches_tracked)
-        training = self.training or self.running_mean is None
-        running = (
-            (self.running_mean, self.running_var) if not self.training or self.track_running_stats else (None,) * 2
-        )
-        given = (input, *running, self.weight, self.bias, training, factor, self.eps)
-        if autocast_type(input) is None:
-            return norm.batch_norm(*given)
-        with off(input.device.type):  # as torch's: what comes in 16 bits goes out so, beside float32
-            return norm.batch_norm(*given)
+        return factor
+
+    def _batch(self, input: Tensor, **options: Any) -> Tensor:
+        """By the batch, whose statistics are kept, or by the running ones."""
+        factor, training = self._counted(), self.training or self.running_mean is None
+        kept = not self.training or self.track_running_stats
+        mean, var = (self.running_mean, self.running_var) if kept else (None, None)
+        return norm.batch_norm(input, mean, var, self.weight, self.bias, training, factor, self.eps, **options)
+
+    def forward(self, input: Tensor) -> Tensor:
+        taken(self, input, self.num_features)
+        self._check_input_dim(input)
+        return as_it_is(self._batch, input)
 
 
-class BatchNorm1d(_Batch, nn.BatchNorm1d):
+class BatchNorm1d(Batch, nn.BatchNorm1d):
     """``torch.nn.BatchNorm1d`` on `tersor.norm.batch_norm`."""
 
 
-class BatchNorm2d(_Batch, nn.BatchNorm2d):
+class BatchNorm2d(Batch, nn.BatchNorm2d):
     """``torch.nn.BatchNorm2d`` on `tersor.norm.batch_norm`."""
 
 
-class BatchNorm3d(_Batch, nn.BatchNorm3d):
+class BatchNorm3d(Batch, nn.BatchNorm3d):
     """``torch.nn.BatchNorm3d`` on `tersor.norm.batch_norm`."""
 
 
@@ -106,7 +122,7 @@ class _Instance(nn.modules.instancenorm._InstanceNorm):
     """Each sample by itself; one that tracks statistics is torch's own."""
 
     def forward(self, input: Tensor) -> Tensor:
-        _taken(self, input)
+        taken(self, input)
         self._check_input_dim(input)
         if self.track_running_stats:
             return super().forward(input)

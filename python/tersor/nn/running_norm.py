@@ -12,18 +12,10 @@ from torch import Tensor, nn
 
 from tersor import norm
 from tersor._arrays import whole
-from tersor._values import number
 from tersor.nn._cast import accept
-from tersor.norm._arguments import checked_eps
+from tersor.norm._arguments import checked_eps, share
 
 __all__ = ["PowerNorm", "UnifiedNorm"]
-
-
-def _share(who: str, name: str, value: float) -> float:
-    value = number(who, name, value)
-    if not 0 <= value < 1:
-        raise ValueError(f"{who}: {name} must be at least 0 and less than 1, got {value}")
-    return value
 
 
 class _Running(nn.Module):
@@ -141,8 +133,8 @@ class PowerNorm(_Running):
         self.groups = whole("PowerNorm: groups", groups)
         if self.groups < 1 or self.channels % self.groups:
             raise ValueError(f"PowerNorm: groups={groups} does not divide {channels} channels")
-        self.alpha_fwd = _share("PowerNorm", "alpha_fwd", alpha_fwd)
-        self.alpha_bwd = _share("PowerNorm", "alpha_bwd", alpha_bwd)
+        self.alpha_fwd = share("PowerNorm", "alpha_fwd", alpha_fwd, False)
+        self.alpha_bwd = share("PowerNorm", "alpha_bwd", alpha_bwd, False)
         #: (1 − α_b) times the mean of z² of the last step
         self.register_buffer("kept", torch.empty(self.channels))
         self.reset_parameters()
@@ -229,7 +221,7 @@ class UnifiedNorm(_Running):
         self.window = whole("UnifiedNorm: window", window)
         if self.window < 1:
             raise ValueError(f"UnifiedNorm: window must be positive, got {window}")
-        self.momentum = _share("UnifiedNorm", "momentum", momentum)
+        self.momentum = share("UnifiedNorm", "momentum", momentum, False)
         self.outlier_filtration = bool(outlier_filtration)
         for name in ("ring", "sent_ring"):
             self.register_buffer(name, torch.empty(self.window, self.channels))
@@ -251,12 +243,11 @@ class UnifiedNorm(_Running):
         floor = torch.finfo(self.ring.dtype).tiny
         known, g = self._known()
         own_before = n - 1 < max(self.warmup, w)
-        # what the last step sent back, where it did
+        # what the last step sent back; where it did not, the running one stands for it as for the square of an odd batch
         last = torch.remainder(n - 1, w)
-        place = (torch.arange(w, device=g.device) == last)[:, None] & known
-        self.sent_ring.copy_(torch.where(place, g, self.sent_ring.double()))
+        place, gamma = (torch.arange(w, device=g.device) == last)[:, None], self.gamma.double()
+        self.sent_ring.copy_(torch.where(place, torch.where(known, g, gamma), self.sent_ring.double()))
         mean = torch.where(own_before, g, self.sent_ring.double().mean(0))
-        gamma = self.gamma.double()
         self.gamma.copy_(torch.where(known, m * gamma + (1 - m) * mean, gamma))
         ring, phi = self.ring.double(), self.running_phi.double()
         here = (torch.arange(w, device=g.device) == torch.remainder(n, w))[:, None]

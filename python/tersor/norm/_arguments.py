@@ -9,9 +9,23 @@ from typing import Any
 from tersor._arrays import FLOATS, dtype_name
 
 
+def real(who: str, name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{who}: {name} must be a number, got {type(value).__name__}")
+    return value
+
+
+def share(who: str, name: str, value: Any, all_: bool = True) -> float:
+    """A part of 1, or all of it if that may be."""
+    value = real(who, name, value)
+    if not (0 <= value <= 1 if all_ else 0 <= value < 1):
+        most = "at most" if all_ else "less than"
+        raise ValueError(f"{who}: {name} must be at least 0 and {most} 1, got {value}")
+    return float(value)
+
+
 def checked_eps(who: str, eps: Any) -> float:
-    if isinstance(eps, bool) or not isinstance(eps, (int, float)):
-        raise TypeError(f"{who}: eps must be a number, got {type(eps).__name__}")
+    eps = real(who, "eps", eps)
     if not 0 <= eps < math.inf:  # compared: of a symbol of torch.compile math.isfinite makes no number
         raise ValueError(f"{who}: eps must be finite and not negative, got {eps}")
     return float(eps)

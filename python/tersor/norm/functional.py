@@ -10,6 +10,7 @@ import numpy as np
 
 from tersor._arrays import FLOATS, INTEGERS, Array, Labels, Number, Weight, dtype_name, is_tensor
 from tersor._reference import xp
+from tersor._segments import Moments
 from tersor._values import at_hand
 from tersor.norm._arguments import alike, checked_eps, last_axes
 from tersor.norm._ops import MODES, _standardize
@@ -265,11 +266,7 @@ def batch_norm(
         x, *affine, None, sample_weight, *fixed, 2, 0, MODES["var"], eps, 0.0, share, False
     )
     if training and running_mean is not None and size:
-        # weights of sum 1 add up to a little more, of which a variance would be a million times itself
-        seen, spread = count.reshape(c) > 0, count.reshape(c) > 1 + 2.0**-10
-        free = xp.where(spread, count.reshape(c) - 1, 1.0)
-        _moved(running_mean, mean.reshape(c), seen, momentum)
-        _moved(running_var, var.reshape(c) * (count.reshape(c) / free), spread, momentum)
+        follow(running_mean, running_var, Moments(*(s.reshape(c) for s in (count, mean, var))), momentum)
     return y
 
 
@@ -286,6 +283,15 @@ def _running(who: str, x: Array, c: int, name: str, p: Any, moved: bool = False)
         raise ValueError(f"{who}: {name} must have shape {(c,)}, got {tuple(p.shape)}")
     if moved and not is_tensor(p) and not p.flags.writeable:
         raise ValueError(f"{who}: {name} is moved in training, got a read-only array")
+
+
+def follow(running_mean: Any, running_var: Any, seen: Moments, momentum: Any) -> None:
+    """Moves running statistics towards the mean and the unbiased variance of a batch, in place, where they are known."""
+    # weights of sum 1 add up to a little more, of which a variance would be a million times itself
+    some, spread = seen.count > 0, seen.count > 1 + 2.0**-10
+    free = xp.where(spread, seen.count - 1, 1.0)
+    _moved(running_mean, seen.mean, some, momentum)
+    _moved(running_var, seen.var * (seen.count / free), spread, momentum)
 
 
 def _moved(running: Any, seen: Any, known: Any, momentum: float) -> None:

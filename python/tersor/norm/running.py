@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, Array, Weight, as_type, dtype_name, is_tensor, torch_module
+from tersor._arrays import Array, Number, Weight, as_type, dtype_name, is_tensor, torch_module
 from tersor._reference import quiet
 from tersor._segments import rounded_to
 from tersor.norm._arguments import alike, checked_eps
@@ -21,9 +21,9 @@ def running_rms_norm(
     bias: Weight = None,
     *,
     carry: Weight = None,
-    share: Any = 0.0,
-    ratio: Any = 1.0,
-    gz: Any = None,
+    share: Number = 0.0,
+    ratio: Number = 1.0,
+    gz: Weight = None,
     eps: float = 1e-5,
     channel_dim: int = -1,
 ) -> Array:
@@ -79,15 +79,11 @@ def running_rms_norm(
     """
     who = "running_rms_norm"
     eps = checked_eps(who, eps)
-    if dtype_name(x.dtype) not in FLOATS:
-        raise TypeError(f"{who}: x must be {', '.join(FLOATS)}, got {dtype_name(x.dtype)}")
     if not -x.ndim <= channel_dim < x.ndim:
         raise ValueError(f"{who}: channel_dim={channel_dim} is no axis of shape {tuple(x.shape)}")
     c, at = x.shape[channel_dim], channel_dim % x.ndim
     alike(who, x, weight, bias)
     for name, p in (("psi", psi), ("weight", weight), ("bias", bias), ("carry", carry), ("gz", gz)):
-        if p is not None and (is_tensor(p) != is_tensor(x) or not hasattr(p, "dtype")):
-            raise TypeError(f"{who}: {name} is {type(p).__name__}, x is {type(x).__name__}")
         if p is not None and tuple(p.shape) != (c,):
             raise ValueError(f"{who}: {name} must have shape {(c,)}, got {tuple(p.shape)} for x {tuple(x.shape)}")
     shape = tuple(c if i == at else 1 for i in range(x.ndim))
@@ -97,8 +93,9 @@ def running_rms_norm(
         from tersor.norm._running_torch import Divided
 
         return Divided.apply(x, psi.detach(), weight, bias, *sent, gz, eps, at, kind)
-    if carry is not None or gz is not None or not (isinstance(share, float) and isinstance(ratio, float)):
-        raise TypeError(f"{who}: carry, gz and numbers in arrays are for gradients, which NumPy has none of")
+    for name, p in (("carry", carry), ("gz", gz), ("share", share), ("ratio", ratio)):
+        if hasattr(p, "dtype"):
+            raise TypeError(f"{who}: {name} is for the gradient, which NumPy has none of: it takes no array of it")
     root = np.sqrt(psi.astype(np.float64) + eps).astype(kind).reshape(shape)
     with quiet(x):
         y = as_type(x, kind) / root
@@ -114,7 +111,5 @@ def _sent(who: str, c: int, *given: Any) -> list[Any]:
             if tuple(p.shape) not in ((), (c,)):
                 raise ValueError(f"{who}: {name} must be a number or of shape {(c,)}, got {tuple(p.shape)}")
             p = p.detach().to(torch.float64)
-        elif p is not None and (isinstance(p, bool) or not isinstance(p, (int, float))):
-            raise TypeError(f"{who}: {name} must be a number or a tensor, got {type(p).__name__}")
         found.append(p)
     return found

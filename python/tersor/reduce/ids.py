@@ -48,6 +48,7 @@ def row_ids(codes: Labels) -> RowIds:
 
     Examples
     --------
+    >>> import numpy as np
     >>> row_ids(np.array([[3, 1], [0, 0], [3, 1]])).ids
     array([0, 1, 0])
     """

@@ -75,8 +75,6 @@ ABSENT = {
     "quant.shiftmax": PLAIN,
     "quant.unpack": _UNWRITTEN,
     "quant.value_spread": PLAIN,
-    "norm.standardize": PLAIN,
-    "norm.standardize_bwd": PLAIN,
     "reduce.segment_extreme": PLAIN,
     "reduce.segment_extreme_bwd": PLAIN,
     "reduce.segment_logsumexp": PLAIN,

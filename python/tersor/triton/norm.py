@@ -6,6 +6,8 @@ import triton.language as tl
 
 from tersor.triton._dots import dot, get
 from tersor.triton._rows import launcher
+from tersor.triton._standardize import standardize as standardize
+from tersor.triton._standardize import standardize_bwd as standardize_bwd
 
 
 @triton.jit

@@ -1,0 +1,111 @@
+"""Norms whose segments are rows: the GPU kernels against the CPU's, and which calls they take. The one rule: no call of these
+runs the reference."""
+
+import os
+
+import numpy as np
+import pytest
+from tersor.testing import EPS, assert_close
+
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("Triton's interpreter is chosen before Triton is imported", allow_module_level=True)
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+from tersor import _body  # noqa: E402
+from tersor._op import OPS  # noqa: E402
+from tersor.triton import _standardize  # noqa: E402
+
+pytestmark = pytest.mark.triton
+NONE = torch.empty(0)
+R = np.random.default_rng(2)
+
+
+def some(*shape, dtype=torch.float64):
+    return torch.from_numpy(R.standard_normal(shape)).to(dtype)
+
+
+#: what is normalised, how many of its axes are kept, and the shape of γ and β
+CASES = {
+    "layer": ((3, 5, 7), 2, (7,)),
+    "layer of two axes": ((3, 5, 7), 1, (5, 7)),
+    "long rows": ((3, 1500), 1, (1500,)),
+    "group": ((2, 3, 4, 5), 2, (1, 3, 4, 1)),
+    "instance": ((2, 3, 4, 5), 2, (1, 3, 1, 1)),
+    "times": ((3, 5, 7), 2, (3, 1, 7)),
+    "times alone": ((3, 5, 7), 2, (3, 1, 1)),
+    "rows of one": ((4, 1), 1, (1,)),
+    "whole": ((6, 2), 0, ()),
+    "none": ((5, 3), 1, None),
+}
+
+
+def called(name, tensors, scalars, monkeypatch):
+    """What the kernel of the CPU makes and what that of the GPU does."""
+    op = OPS[f"norm.{name}"]
+    made = [_body.room(tensors[0], *w) for w in op.signature.made(tensors, scalars)]
+    want = [torch.full_like(y, torch.nan) for y in made]
+    op.kernel(*tensors, *want, *scalars)
+    with monkeypatch.context() as m:
+        m.setattr(_standardize, "plain", None)
+        getattr(_standardize, name)(*tensors, *made, *scalars)
+    return want, made
+
+
+def close(got, want, dtype, size=1.0):
+    for g, w in zip(got, want, strict=True):
+        tolerance = 64 * max(EPS[dtype], EPS["float32"] if dtype != "float64" else 0)
+        assert_close(g.double().numpy(), w.double().numpy(), tolerance, scale=size)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("mode", range(4))
+@pytest.mark.parametrize("case", CASES)
+def test_kernels_of_rows(case, mode, dtype, monkeypatch):
+    shape, axes, of = CASES[case]
+    kind = getattr(torch, dtype)
+    x, g = some(*shape, dtype=kind) + 3, some(*shape, dtype=kind)
+    wide = torch.float32 if dtype in ("float16", "bfloat16") and axes else kind
+    affine = [NONE.to(kind), NONE.to(kind)] if of is None else [some(*of, dtype=wide), some(*of, dtype=wide)]
+    rest = [NONE.to(torch.int64), NONE.to(kind), NONE.double(), NONE.double()]
+    correction = 0.5 if mode == 0 else 0.0
+    scalars = [(1 << axes) - 1, 0, mode, 0.1, correction, 0.0, False]
+    want, got = called("standardize", [x, *affine, *rest], scalars, monkeypatch)
+    close(got, want, dtype, 4.0)
+    stats = [w.clone() for w in want[1:]]
+    sent = [torch.zeros_like(stats[0]), *(some(*s.shape) for s in stats[1:])]
+    for needs in (15, 1, 2, 4):
+        tensors = [g, *sent, x, *affine, *rest, *stats]
+        want, got = called("standardize_bwd", tensors, [*scalars, needs], monkeypatch)
+        close(got, want, dtype, 8.0)
+
+
+def test_a_scale_for_each_row(monkeypatch):
+    x, w = some(4, 6), some(4)
+    rest = [NONE.long(), NONE.double(), NONE.double(), NONE.double()]
+    scalars = [1, 0, 0, 1e-5, 0.0, 0.0, True]
+    want, got = called("standardize", [x, w, w, *rest], scalars, monkeypatch)
+    close(got, want, "float64")
+    sent = [torch.zeros_like(s) for s in want[1:]]
+    tensors = [some(4, 6), *sent, x, w, w, *rest, *want[1:]]
+    want, got = called("standardize_bwd", tensors, [*scalars, 15], monkeypatch)
+    close(got, want, "float64", 8.0)
+
+
+def test_constant_rows_give_the_shift_whatever_they_are(monkeypatch):
+    x = torch.tensor([0.1, 1e30, -7.0, 3.3e-30])[:, None].expand(4, 2100).contiguous()
+    b, rest = some(2100, dtype=torch.float32), [NONE.long(), NONE, NONE.double(), NONE.double()]
+    _, (y, count, mean, var) = called("standardize", [x, NONE, b, *rest], [1, 0, 0, 1e-5, 0.0, 0.0, False], monkeypatch)
+    assert torch.equal(y, b.expand(4, 2100)) and torch.equal(mean, x[:, :1].double())
+    assert not var.any() and count.unique().tolist() == [2100]
+
+
+@pytest.mark.parametrize("kept", [2, 4, 6])
+def test_segments_that_are_no_rows_run_the_reference(kept, monkeypatch):
+    seen, x = [], some(3, 4, 5)
+    monkeypatch.setattr(_standardize, "plain", lambda op, *args: seen.append(op.key))
+    _standardize.standardize(x, *[NONE] * 6, *[NONE] * 4, kept, 0, 0, 1e-5, 0.0, 0.0, False)
+    _standardize.standardize(x, NONE, NONE, torch.ones(3).long(), *[NONE] * 7, 1, -2, 0, 1e-5, 0.0, 0.0, False)
+    _standardize.standardize(x[:0], *[NONE] * 10, 1, 0, 0, 1e-5, 0.0, 0.0, False)
+    assert seen == ["norm.standardize"] * 3

@@ -74,7 +74,7 @@ def midpoint(
     at = plan("midpoint", x, reducedim, dim, [n - 2 if dim % n == n - 1 else n - 1])
     front = move_front(x, at.order)
     kept = tuple(front.shape[: len(at.kept)])
-    s = wide(front.reshape((*kept, math.prod(x.shape[i] for i in at.over), x.shape[at.axis])))
+    s = wide(front.reshape((*kept, math.prod([x.shape[i] for i in at.over]), x.shape[at.axis])))
     if weights is None:
         w = s[..., :1] * 0 + 1
     elif reducedim is None and at.axis == n - 1:  # which may have more axes than the points

@@ -122,10 +122,13 @@ def draw(path: str, x: Tensor, names: list[str], above: Tensor) -> None:
     between = above.float() @ above.float() > 0
     edges = "".join(arc(points[i], points[j]) for i, j in (above & ~between).nonzero().tolist())
     dots = "".join(f'<circle cx="{a:.4f}" cy="{b:.4f}" r=".007"/>' for a, b in points)
-    words = "".join(
-        f'<text x="{points[i][0] + 0.012:.4f}" y="{points[i][1] - 0.012:.4f}">{names[i].rpartition(".")[2]}</text>'
-        for i in above.sum(0).topk(9).indices.tolist()
-    )
+    words, placed = "", []  # of large families, as far as their names do not lie on each other
+    for i in above.sum(0).topk(24).indices.tolist():
+        (a, b), name = points[i], names[i].rpartition(".")[2]
+        if all(abs(a - p) > 0.3 or abs(b - q) > 0.07 for p, q in placed):
+            placed.append((a, b))
+            side, at = ("end", a - 0.012) if a > 0.4 else ("start", a + 0.012)
+            words += f'<text x="{at:.4f}" y="{b - 0.012:.4f}" text-anchor="{side}">{name}</text>'
     with open(path, "w") as file:
         file.write(
             '<svg xmlns="http://www.w3.org/2000/svg" viewBox="-1.02 -1.02 2.04 2.04" width="720" height="720">'

@@ -86,7 +86,7 @@ def midpoint(
         lead = np.broadcast_shapes(tuple(s.shape[:-1]), tuple(w.shape[:-1]))
     except ValueError:
         raise ValueError(
-            f"midpoint: shapes do not broadcast: x {tuple(x.shape)}, weights {tuple(weights.shape)}"
+            f"midpoint: shapes do not broadcast: x {tuple(x.shape)}, weights {tuple(w.shape[:-1])}"
         ) from None
     means = lead[:-1]
     if axes(checked(c)) and (c.shape[-1] != 1 or np.broadcast_shapes(tuple(c.shape[:-1]), means) != means):

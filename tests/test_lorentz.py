@@ -409,7 +409,8 @@ ROWS = {
     "fc": lambda x, y, v, **k: lorentz.fc(x, y.reshape(-1, 3)[:2], None, 0.7, **k),
 }
 #: of a batch of rows, whose axes are not free; of rows without a curvature
-OTHERS = {"cdist", "frechet_mean", "frechet_variance", "midpoint", "weighted_midpoint_bmm"} | {"drop_time"}
+OTHERS = {"cdist", "frechet_mean", "frechet_variance", "drop_time"}
+OTHERS |= {"midpoint", "segment_midpoint", "weighted_midpoint_bmm"}
 #: how many columns a weight has for points of three coordinates
 WEIGHTS = {"linear": 4, "mlr": 3, "fc": 3}
 each_of_rows = pytest.mark.parametrize("name", ROWS)

@@ -309,3 +309,16 @@ def test_the_two_forms_are_one_layer(make):
     assert torch.equal(again.eval()(x), tangent.eval()(x))
     assert repr(tangent) != repr(ball)
     assert tangent.float()(x.float()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", [tnn.PoincareConv2d, tnn.LorentzConv2d])
+def test_kernels_that_fit_nowhere_are_refused_by_the_layer(kind):
+    x = torch.zeros(2, 4, 3, 3)
+    for size, sizes in ((5, {}), (2, {"dilation": 3}), ((1, 6), {"padding": (0, 1)})):
+        with pytest.raises(
+            ValueError, match=rf"^{kind.__name__}: kernels \(.*\) do not fit images of \(3, 3\), padded by"
+        ):
+            kind(4, 4, size, **sizes)(x)
+    with pytest.raises(ValueError, match="do not fit images of"):
+        kind(4, 4, 1)(x[:, :, :0])
+    assert kind(4, 4, 5, padding=1)(x).shape == (2, 4, 1, 1)

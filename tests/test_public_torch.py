@@ -131,6 +131,7 @@ CASES = {
     "lorentz.time": (lambda x: L.time(x, 0.7), (X,)),
     "lorentz.to_klein": (L.to_klein, (X,)),
     "lorentz.to_poincare": (L.to_poincare, (X,)),
+    "lorentz.segment_midpoint": (lambda x: L.segment_midpoint(MATRIX, x), (X,)),
     "lorentz.weighted_midpoint_bmm": (L.weighted_midpoint_bmm, (X, some(2, len(X)).exp())),
     "quant.choose_qparams": (lambda x: quant.choose_qparams(x)[0], (X,)),
     "quant.codebook_assign": (quant.codebook_assign, (X, Y)),

@@ -623,6 +623,7 @@ REFUSED = {
     "lorentz.frechet_variance": "a mean over the rows",
     "lorentz.midpoint": "a mean over the rows",
     "lorentz.mlr": "its case shards the hyperplanes, with which no rows go",
+    "lorentz.segment_midpoint": "its matrix is whole",
     "lorentz.weighted_midpoint_bmm": "a mean over the rows",
     "loss.info_nce": "all pairs",
     "metrics.cka": "all pairs",

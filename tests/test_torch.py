@@ -217,3 +217,21 @@ def test_an_exported_batch_is_of_any_size(op):
         got, want = made(*spread(n)), Module()(*spread(n))
         for g, w in zip(*(y if isinstance(y, tuple) else (y,) for y in (got, want)), strict=True):
             assert g.shape[:2] == (n, 3) and torch.equal(g, w)
+
+
+def test_transforms_of_transforms_again_and_again():
+    """A number that was first met within a transform was kept with its level, which had ended at the next call."""
+    x, y = (torch.rand(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(i)) * 0.4 for i in (0, 1))
+    from tersor import hyperbolic, lorentz
+
+    fs = (hyperbolic.dist2, hyperbolic.mobius_add, hyperbolic.cdist, lorentz.dist2, lorentz.cdist, hyperbolic.dist)
+    for c, f in enumerate(fs):
+        c = 0.7123 + c / 64  # no other test has met it
+        whole = lambda a, f=f, c=c: f(a, y, c).square().sum()  # noqa: E731
+        want = torch.autograd.functional.hessian(
+            lambda a, f=f, c=c: f(a, y, torch.tensor(c, dtype=x.dtype)).square().sum(), x
+        )
+        for _ in range(2):
+            torch.testing.assert_close(torch.func.jacrev(torch.func.jacrev(whole))(x), want, rtol=1e-9, atol=1e-9)
+    with pytest.raises(NotImplementedError, match=r"dist: forward-mode .*jacrev twice is a Hessian"):
+        torch.func.hessian(whole)(x)

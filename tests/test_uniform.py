@@ -68,6 +68,50 @@ def test_what_is_no_disk_or_no_point_of_it_is_refused() -> None:
         nn.UniformDisk(2, 1.0).log_prob(torch.zeros(3))
 
 
+@pytest.mark.parametrize(
+    ("d", "radius", "model", "dtype"),
+    [
+        (2, 10.0, "ball", torch.float32),
+        (2, 17.0, "ball", torch.float32),
+        (3, 12.0, "ball", torch.float32),
+        (2, 80.0, "lorentz", torch.float32),
+        (2, 5.0, "ball", torch.float16),
+        (2, 1e-4, "ball", torch.float16),
+        (2, 3.0, "lorentz", torch.bfloat16),
+        (2, 36.0, "ball", torch.float64),
+        (5, 36.0, "lorentz", torch.float64),
+        (1, 1e-40, "ball", torch.float32),
+    ],
+)
+def test_every_sample_is_in_the_disk(d, radius, model, dtype):
+    """Also one that its type rounds out of it: a sample without a density spoils every mean of logarithms."""
+    torch.manual_seed(0)
+    q = nn.UniformDisk(d, torch.tensor(radius, dtype=dtype), model=model)
+    assert q.log_prob(q.sample((20000,))).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda c: nn.UniformDisk(2, 1.0, c), lambda c: nn.WrappedNormal(torch.zeros(2), 1.0, c)]
+)
+def test_what_is_no_curvature_is_refused_by_name(make):
+    who = "^(UniformDisk|WrappedNormal): "
+    for c in ("a", None, [1.0], True):
+        with pytest.raises(TypeError, match=who + "c must be a number, a tensor or a Curvature, got"):
+            make(c)
+    with pytest.raises(TypeError, match=who + "c must be of a float type, got int64"):
+        make(torch.tensor(1))
+    for c in (-1.0, math.nan, torch.tensor(math.inf)):
+        with pytest.raises(ValueError, match=who + "curvature must be finite"):
+            make(c)
+    for c in (torch.tensor([1.0, 2.0]), nn.Curvature([1.0, 2.0])):
+        with pytest.raises(ValueError, match=who + r"c must be a number or of 0 axes.*, got shape \(2,\)"):
+            make(c)
+    with pytest.raises(TypeError, match=r"^WrappedNormal: scale must be a number or a tensor, got str"):
+        nn.WrappedNormal(torch.zeros(2), "a")
+    with pytest.raises(TypeError, match=r"^UniformDisk: model must be one of ball, lorentz, got list"):
+        nn.UniformDisk(2, 1.0, model=[])
+
+
 @pytest.mark.parametrize("d", [1, 2])
 def test_disks_of_any_radius(d):
     """Where sines and squares of radii are beyond float64."""

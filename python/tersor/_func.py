@@ -19,6 +19,13 @@ from tersor._op import Op
 active: Callable[[], bool] = torch._C._are_functorch_transforms_active
 
 
+def bare(x: Tensor) -> Tensor:
+    """A tensor without the levels of torch.func that it was made at, with which it would end."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        x = torch._C._functorch.get_unwrapped(x)
+    return x
+
+
 def raw(op: Op) -> Callable[..., Any]:
     """The operator as torch's dispatcher has it."""
     found: Callable[..., Any] = getattr(torch.ops.tersor, op.symbol).default

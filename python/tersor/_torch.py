@@ -83,7 +83,7 @@ def _number(value: float) -> torch.Tensor:
         if len(_NUMBERS) >= 1024:
             _NUMBERS.clear()
         with _disable_current_modes():  # a FakeTensor made here would outlive its mode
-            found = _NUMBERS[value] = torch.tensor(value, dtype=torch.float64, device="cpu")
+            found = _NUMBERS[value] = _func.bare(torch.tensor(value, dtype=torch.float64, device="cpu"))
     return found
 
 
@@ -153,7 +153,9 @@ def public(op: Op) -> tuple[Callable[..., Any], Callable[[tuple[Any, ...]], Any]
         if max(x.ndim for x in xs) > AXES:
             return op.folded(call, xs, scalars, out)
         if forward_ad._current_level >= 0:
-            raise NotImplementedError(f"{op.name}: forward-mode differentiation is not supported")
+            raise NotImplementedError(
+                f"{op.name}: forward-mode differentiation is not supported; torch.func.jacrev twice is a Hessian"
+            )
         if out is not None:
             if torch.is_grad_enabled() and any(x.requires_grad for x in xs):
                 raise RuntimeError(f"{op.name}: {OUT_GRAPH}")

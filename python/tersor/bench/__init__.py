@@ -25,6 +25,9 @@ FAMILIES = tuple(
 
 Call = Callable[[], Any]
 
+#: samples of whoever takes long
+FEWEST = 3
+
 
 def peer(make: Call) -> Call:
     """What ``make`` gives, or, where it cannot import its library, a call that says so."""
@@ -98,7 +101,8 @@ class Result:
 
 
 def measure(case: Case, seconds: float = 3.0, rounds: int = 7) -> Result:
-    """Times every contender of ``case``, at least ``rounds`` samples of each and about ``seconds`` in all."""
+    """Times every contender of ``case``, at least ``rounds`` samples of each and about ``seconds`` in all; of one that takes
+    as long by itself, three."""
     result = Result(case)
     source = np.ones(max(case.traffic // 2, 1), np.uint8)
     sink = np.zeros_like(source)
@@ -107,14 +111,22 @@ def measure(case: Case, seconds: float = 3.0, rounds: int = 7) -> Result:
         try:
             call()
             repeats[name] = _repeats(call)
+        except ModuleNotFoundError as error:
+            result.failed[name] = f"{error.name} is not installed"
         except Exception as error:  # a peer that this machine cannot run is shown as such, not a failed benchmark
             result.failed[name] = f"{type(error).__name__}: {error}".splitlines()[0]
     samples: dict[str, list[float]] = {name: [] for name in repeats}
     ratios: dict[str, list[float]] = {name: [] for name in repeats}
     with _no_gc():
         start = time.perf_counter()
-        while repeats and (len(samples[next(iter(repeats))]) < rounds or time.perf_counter() - start < seconds):
-            for name, n in repeats.items():
+
+        def wanted(name: str) -> bool:
+            had, within = len(samples[name]), time.perf_counter() - start < seconds
+            return had < FEWEST or ((had < rounds or within) and sum(samples[name]) * repeats[name] < seconds)
+
+        while turn := [name for name in repeats if wanted(name)]:
+            for name in turn:
+                n = repeats[name]
                 before = _copy(source, sink)
                 spent = _time(case.calls[name], n)
                 copied = (before + _copy(source, sink)) / 2
@@ -136,7 +148,8 @@ def _time(call: Call, n: int) -> float:
 
 def _repeats(call: Call) -> int:
     """Calls per sample, so that a sample is well above the clock's grain."""
-    return max(1, int(2e-3 / max(_time(call, 3), 1e-7)))
+    once = _time(call, 1)
+    return 1 if once > 2e-3 else max(1, int(2e-3 / max(_time(call, 3), 1e-7)))
 
 
 def _copy(source: np.ndarray, sink: np.ndarray) -> float:

@@ -16,9 +16,9 @@ from tersor._sample import Draw
 from tersor.bench import Case, Target
 
 SIZES = ((262144, 64), (65536, 256), (65536, 16))
-#: `tersor bench hyperbolic` without --all
+#: `tersor bench hyperbolic` without --all: with their gradients, at one size
 USUAL = ("expmap0", "logmap0", "mobius_add", "dist", "expmap", "logmap", "parallel_transport")
-USUAL_SIZES = ((262144, 64), (65536, 16))
+USUAL_SIZE = (65536, 64)
 
 
 def _dot(x, y):
@@ -191,13 +191,16 @@ def case(name: str, n: int, d: int, backward: bool, dtype: str = "float32") -> C
 
 
 def builders(
-    names: tuple[str, ...], sizes: tuple[tuple[int, int], ...], dtype: str = "float32"
+    names: tuple[str, ...],
+    sizes: tuple[tuple[int, int], ...],
+    dtype: str = "float32",
+    directions: tuple[bool, ...] = (False, True),
 ) -> list[Callable[[], Case]]:
     """The cases of these operators, each still to be built, under a name that ``--match`` can find."""
     out: list[Callable[[], Case]] = []
     for name in names:
         for n, d in sizes:
-            for backward in (False, True):
+            for backward in directions:
                 build = functools.partial(case, name, n, d, backward, dtype)
                 build.__name__ = f"{name}_{'backward_' if backward else ''}{dtype}_{n}x{d}"  # type: ignore[attr-defined]
                 out.append(build)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import numpy as np
 
 from tersor import hyperbolic, lorentz
-from tersor._op import kernel
 from tersor.bench import Case, Target
 from tersor.bench import ball as table
 from tersor.bench.hyperbolic_layers import CASES as LAYERS
@@ -20,12 +19,6 @@ def numpy_expmap0(x: np.ndarray, c: float) -> np.ndarray:
 def torch_expmap0(x, c: float):
     r = c**0.5 * x.norm(dim=-1, keepdim=True).clamp_min(1e-15)
     return r.tanh() / r * x
-
-
-def torch_mobius_add(x, y, c: float):
-    xy = (x * y).sum(-1, keepdim=True)
-    x2, y2 = (x * x).sum(-1, keepdim=True), (y * y).sum(-1, keepdim=True)
-    return ((1 + 2 * c * xy + c * y2) * x + (1 - c * x2) * y) / (1 + 2 * c * xy + c * c * x2 * y2)
 
 
 def ball(n: int, d: int, seed: int) -> np.ndarray:
@@ -77,68 +70,6 @@ def expmap0_small_backward() -> Case:
     )
 
 
-def _mobius(n: int, d: int, copy_limit: float | None) -> Case:
-    import torch
-
-    x, y, out = ball(n, d, 0), ball(n, d, 1), np.empty((n, d), np.float32)
-    tx, ty = torch.from_numpy(x), torch.from_numpy(y)
-    compiled = torch.compile(torch_mobius_add)
-    targets = [Target("tersor torch", ("torch.compile",), 1.0)]
-    if copy_limit:
-        targets.append(Target("tersor out=", ("copy",), copy_limit))
-    return Case(
-        f"mobius_add f32 {n}×{d}",
-        {
-            "tersor out=": lambda: hyperbolic.mobius_add(x, y, 1.0, out=out),
-            "tersor": lambda: hyperbolic.mobius_add(x, y, 1.0),
-            "tersor torch": lambda: hyperbolic.mobius_add(tx, ty, 1.0),
-            "torch.compile": lambda: compiled(tx, ty, 1.0),
-            "torch eager": lambda: torch_mobius_add(tx, ty, 1.0),
-            "geoopt": lambda: _geoopt().mobius_add(tx, ty, k=torch.tensor(-1.0)),
-        },
-        traffic=3 * x.nbytes,
-        targets=targets,
-    )
-
-
-def _mobius_backward(n: int, d: int, copy_limit: float | None) -> Case:
-    import torch
-
-    x, y, g = ball(n, d, 0), ball(n, d, 1), ball(n, d, 2)
-    out, dx, dy, dc = np.empty_like(x), np.empty_like(x), np.empty_like(x), np.empty((), np.float64)
-    c = np.array(1.0)
-    forward, backward = kernel("hyperbolic.mobius_add"), kernel("hyperbolic.mobius_add_bwd")
-    tx, ty = torch.from_numpy(x).requires_grad_(), torch.from_numpy(y).requires_grad_()
-    tg = torch.from_numpy(g)
-    compiled = torch.compile(torch_mobius_add)
-
-    def ours() -> None:
-        forward(x, y, c, out, 0.0)
-        backward(g, x, y, c, dx, dy, dc)
-
-    def both(f: Callable) -> Callable:
-        def call() -> None:
-            tx.grad = ty.grad = None
-            f(tx, ty, 1.0).backward(tg)
-
-        return call
-
-    targets = [Target("tersor torch", ("torch.compile",), 1.0)]
-    if copy_limit:
-        targets.append(Target("tersor out=", ("copy",), copy_limit))
-    return Case(
-        f"mobius_add f32 {n}×{d}, forward + backward",
-        {
-            "tersor out=": ours,
-            "tersor torch": both(hyperbolic.mobius_add),
-            "torch.compile": both(compiled),
-            "torch eager": both(torch_mobius_add),
-        },
-        traffic=8 * x.nbytes,
-        targets=targets,
-    )
-
-
 def torch_cdist(x, y, c: float):
     """By the product of matrices, as fast as it gets; near pairs far from the centre lose all their digits."""
     x2, y2 = (x * x).sum(-1)[:, None], (y * y).sum(-1)
@@ -161,6 +92,7 @@ def cdist_512x512x64() -> Case:
             "torch.compile, by a product": lambda: compiled(tx, ty, 1.0),
             "torch eager, by a product": lambda: torch_cdist(tx, ty, 1.0),
             "geoopt": lambda: _geoopt().dist(tx[:, None], ty[None], k=torch.tensor(-1.0)),
+            "hypll": lambda: _hypll().cdist(tx[None], ty[None], torch.tensor(1.0)),
         },
         traffic=2 * x.nbytes + out.nbytes,
         targets=[Target("tersor torch", ("torch.cdist (flat)",), 2.0)],
@@ -315,8 +247,9 @@ def cdist_backward_512x512x64() -> Case:
             "torch.cdist (flat)": both(lambda x, y, _: torch.cdist(x, y)),
             "torch.compile, by a product": both(compiled),
             "geoopt": both(lambda x, y, c: _geoopt().dist(x[:, None], y[None], k=torch.tensor(-c))),
+            "hypll": both(lambda x, y, c: _hypll().cdist(x[None], y[None], torch.tensor(c))[0]),
         },
-        targets=[Target("tersor torch", ("geoopt",), 0.1)],
+        targets=[Target("tersor torch", ("geoopt", "hypll"), 0.1)],
     )
 
 
@@ -346,6 +279,7 @@ def _midpoint(groups: int, members: int, d: int) -> Case:
             "tersor torch": both(lambda x: hyperbolic.weighted_midpoint(x, reducedim=[1])),
             "torch.compile": both(lambda x: compiled(x, 1.0)),
             "torch eager": both(lambda x: torch_midpoint(x, 1.0)),
+            "geoopt": both(lambda x: _geoopt().weighted_midpoint(x, k=torch.tensor(-1.0), reducedim=[1])),
         },
         traffic=12 * groups * members * d,
         targets=[Target("tersor torch", ("torch eager",), 1.0)],
@@ -360,6 +294,12 @@ def midpoint_8192x9x64() -> Case:
     return _midpoint(8192, 9, 64)
 
 
+def _hypll():
+    from hypll.manifolds.poincare_ball.math import diffgeom
+
+    return diffgeom
+
+
 def _geoopt():
     import warnings
 
@@ -369,40 +309,10 @@ def _geoopt():
     return math
 
 
-def mobius_add_262144x64() -> Case:
-    return _mobius(262144, 64, 1.2)
-
-
-def mobius_add_65536x64() -> Case:
-    return _mobius(65536, 64, None)
-
-
-def mobius_add_65536x16() -> Case:
-    return _mobius(65536, 16, None)
-
-
-def mobius_add_backward_262144x64() -> Case:
-    return _mobius_backward(262144, 64, 1.3)
-
-
-def mobius_add_backward_65536x64() -> Case:
-    return _mobius_backward(65536, 64, None)
-
-
-def mobius_add_backward_65536x16() -> Case:
-    return _mobius_backward(65536, 16, None)
-
-
 _SMALL = [
     expmap0_small_numpy,
     expmap0_small_torch,
     expmap0_small_backward,
-    mobius_add_262144x64,
-    mobius_add_65536x64,
-    mobius_add_65536x16,
-    mobius_add_backward_262144x64,
-    mobius_add_backward_65536x64,
-    mobius_add_backward_65536x16,
     cdist_512x512x64,
     cdist_backward_512x512x64,
     lorentz_cdist_512x512x64,
@@ -414,12 +324,11 @@ _SMALL = [
     midpoint_8192x9x64,
     *LAYERS,
 ]
+HEADLINE = table.builders(("mobius_add",), (table.USUAL_SIZE,), directions=(False,))[0]
 # cases of its own above; the others by the table of formulas
-CASES = [*_SMALL, *(f for f in table.builders(table.USUAL, table.USUAL_SIZES) if "mobius_add" not in f.__name__)]
+CASES = [*_SMALL, HEADLINE, *table.builders(table.USUAL, (table.USUAL_SIZE,), directions=(True,))]
 ALL = [
     *_SMALL,
     *table.builders(tuple(table.FORMULAS), table.SIZES),
     *table.builders(tuple(table.FORMULAS), ((65536, 64),), "float64"),
 ]
-
-HEADLINE = mobius_add_65536x64

@@ -31,8 +31,8 @@ def _gaps(y: Array, c: Array) -> Array:
     return xp.where((top > 0) & near.swapaxes(-1, -2), sums, plain)
 
 
-def distances(who: str, euclidean: Any, x: Array, y: Array, c: Array) -> Array:
-    """All distances; `euclidean` makes those of c = 0."""
+def check_rows(who: str, x: Array, c: Array) -> None:
+    """Raises unless c is one for each row of x."""
     rows = (*x.shape[:-1], 1)
     try:
         fits = np.broadcast_shapes(tuple(c.shape), rows) == rows
@@ -42,6 +42,11 @@ def distances(who: str, euclidean: Any, x: Array, y: Array, c: Array) -> Array:
         raise ValueError(
             f"{who}: c must be a number or one for each row of x, {list(rows)}, got shape {tuple(c.shape)}"
         )
+
+
+def distances(who: str, euclidean: Any, x: Array, y: Array, c: Array) -> Array:
+    """All distances; `euclidean` makes those of c = 0."""
+    check_rows(who, x, c)
     s, r, c = wide(x), wide(y), wide(check_curvature(who, c))
     way = euclidean(s, r, 0.0)
     m = way * way / 8 * lambda_x(s, c, keepdim=True) / _gaps(r, c)

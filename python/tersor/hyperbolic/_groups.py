@@ -73,7 +73,7 @@ def _lists(x: Array, weights: Array, indices: Array, indptr: Array, members: int
         counts = indptr.diff()
         rows, group, n = (
             indices.long(),
-            counts.new_ones(len(counts)).cumsum(0).sub(1).repeat_interleave(counts),
+            counts.new_ones(len(counts)).cumsum(0).sub(1).repeat_interleave(counts, output_size=indices.shape[0]),
             len(counts),
         )
     w = weights.reshape(-1) if _given(weights) else xp.ones_like(x[:, 0])[rows]

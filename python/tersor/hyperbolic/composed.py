@@ -14,6 +14,7 @@ import numpy as np
 
 from tersor._along import along
 from tersor._reference import Array, arsinh_root, dot, rounded, wide, xp
+from tersor._values import check_curvature
 from tersor.hyperbolic.conformal import lambda_x, project
 from tersor.hyperbolic.mobius import mobius_add
 from tersor.hyperbolic.origin import expmap0, logmap0, mobius_scalar_mul
@@ -32,6 +33,7 @@ def _root(c: Any, s: Array) -> tuple[Array, Array]:
     return each == 0, xp.where(each == 0, 1.0, each) ** 0.5
 
 
+@along("x")
 def antipode(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     """The point opposite to x: -x, for every curvature that is not positive.
 
@@ -39,8 +41,8 @@ def antipode(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     ----------
     x : array or tensor
         Points of the ball.
-    c : float, or array
-        Taken for the sake of one signature with other spaces; the result does not depend on it.
+    c : float, or array of 0 axes or [..., 1]
+        Finite, not negative. Taken for the sake of one signature with other spaces; the result does not depend on it.
     dim : int
         As c.
 
@@ -52,8 +54,9 @@ def antipode(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     Raises
     ------
     TypeError, ValueError
-        If x is not a float array with a last axis.
+        If x is not a float array with a last axis, or c is negative or not finite.
     """
+    check_curvature("antipode", c)
     return -x
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import axes
+from tersor._arrays import axes, is_tensor
 from tersor._op import op
 from tersor._reference import Array, arsinh_root, arsinh_root_d, dot, gap, root, xp
 from tersor._sample import Draw, Rows
@@ -204,6 +204,15 @@ def cdist(x: Array, y: Array, c: Any = 1.0, *, out: Array = None) -> Array:
             raise ValueError("cdist: out= goes with one curvature, not with one for each row")
         return _by_row.distances("cdist", _cdist, x, y, c)
     return _cdist(x, y, c, out=out)
+
+
+def squares(x: Array, y: Array) -> Array:
+    """The squared lengths of all differences x_i - y_j in float64, with all derivatives: a distance of 0 has no second one."""
+    d = cdist(x, y, 0.0) / 2
+    if not is_tensor(d) or not watched(x, y):
+        return d * d
+    product = dot(x, x) + dot(y, y).swapaxes(-1, -2) - 2 * x @ y.swapaxes(-1, -2)
+    return xp.where(d == 0, product - product.detach(), d * d)
 
 
 def without(d: Array, indices: Array, own: Array) -> tuple[Array, Array]:

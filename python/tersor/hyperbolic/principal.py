@@ -121,12 +121,8 @@ def horo_pca(x: Array, k: int, c: Any = 1.0, *, tol: float = 1e-7, max_iter: int
 
     Parameters
     ----------
-    x : array or tensor [N, d], float64, float32, float16 or bfloat16
-        Points of the ball.
-    k : int
-        How many components, from 1 to d.
-    c : float, or array of 0 axes
-        The ball has curvature -c; finite, not negative. c = 0 gives the principal components of flat space.
+    x, k, c
+        As `tangent_pca` takes them.
     tol : float
         Ascent stops where a component's gradient is this small beside what is ascended.
     max_iter : int
@@ -144,11 +140,8 @@ def horo_pca(x: Array, k: int, c: Any = 1.0, *, tol: float = 1e-7, max_iter: int
 
     Raises
     ------
-    TypeError
-        If x is no float array, k or max_iter no integer, or tol no number.
-    ValueError
-        If x is not [N, d] with N > 0 or holds what is no point, k is not between 1 and d, tol or max_iter is negative, or c is
-        negative, not finite or no single number.
+    TypeError, ValueError
+        As `tangent_pca`; also if max_iter is no integer, tol no number, or one of them negative.
 
     See Also
     --------

@@ -77,16 +77,10 @@ def horo_project(x: Array, mean: Array, components: Array, c: Any = 1.0, eps: fl
 
     Parameters
     ----------
-    x : array or tensor [..., d], float64, float32, float16 or bfloat16
-        Points of the ball.
-    mean : array or tensor [d], of the type of x
-        The point that becomes the origin.
+    x, mean, c, eps
+        As `tangent_project` takes them.
     components : array or tensor [k, d], of the type of x
-        Orthonormal directions there, as `horo_pca` finds them; they are not made so.
-    c : float, or array of 0 axes or [..., 1]
-        The ball has curvature -c; finite, not negative. c = 0 gives :math:`P(x - \mu)`.
-    eps : float, "tight" or "compat"
-        How far inside the ball results stay; see `expmap0`.
+        Orthonormal directions, ideal points as `horo_pca` finds them; they are not made so.
 
     Returns
     -------
@@ -95,10 +89,8 @@ def horo_project(x: Array, mean: Array, components: Array, c: Any = 1.0, eps: fl
 
     Raises
     ------
-    TypeError
-        If the arrays are not of one float type.
-    ValueError
-        If c is negative or not finite, or shapes do not go together.
+    TypeError, ValueError
+        As `tangent_project`.
 
     Notes
     -----

@@ -16,6 +16,21 @@ from tersor.hyperbolic._spans import spans, windows
 from tersor.hyperbolic.midpoint import number
 
 
+def check_lists(who: str, a: SparseMatrix, x: Array, c: Any) -> tuple[Array, Any]:
+    """Values and pattern of a matrix whose rows name points and their weights, at one curvature."""
+    if not isinstance(a, SparseMatrix):
+        raise TypeError(f"{who}: the first argument must be a CSR, got {type(a).__name__}")
+    if getattr(x, "ndim", 0) != 2 or x.shape[0] != a.shape[1]:
+        raise ValueError(f"{who}: x must be [{a.shape[1]}, d], got {getattr(x, 'shape', type(x).__name__)}")
+    if not number(c):
+        raise ValueError(f"{who}: c must be a number or an array of 0 axes, got shape {tuple(c.shape)}")
+    data, pattern = a.beside(who, "x", x)
+    if data.dtype != x.dtype:
+        raise TypeError(f"{who}: the matrix is {data.dtype}, x is {x.dtype}")
+    check_weights(who, data)
+    return data, pattern
+
+
 def segment_midpoint(a: SparseMatrix, x: Array, c: Any = 1.0, eps: float | str = 0.0) -> Array:
     r"""Weighted midpoints of the rows that a sparse matrix names: of row i of a, with its entries as weights.
 
@@ -47,16 +62,7 @@ def segment_midpoint(a: SparseMatrix, x: Array, c: Any = 1.0, eps: float | str =
     -----
     About 4 operations per entry and column; gathers of rows are not kept.
     """
-    if not isinstance(a, SparseMatrix):
-        raise TypeError(f"segment_midpoint: the first argument must be a CSR, got {type(a).__name__}")
-    if getattr(x, "ndim", 0) != 2 or x.shape[0] != a.shape[1]:
-        raise ValueError(f"segment_midpoint: x must be [{a.shape[1]}, d], got {getattr(x, 'shape', type(x).__name__)}")
-    if not number(c):
-        raise ValueError(f"segment_midpoint: c must be a number or an array of 0 axes, got shape {tuple(c.shape)}")
-    data, pattern = a.beside("segment_midpoint", "x", x)
-    if data.dtype != x.dtype:
-        raise TypeError(f"segment_midpoint: the matrix is {data.dtype}, x is {x.dtype}")
-    check_weights("segment_midpoint", data)
+    data, pattern = check_lists("segment_midpoint", a, x, c)
     return midpoint(x, data, c, pattern.indices, pattern.indptr, 1, eps)
 
 

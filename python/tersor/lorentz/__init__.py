@@ -23,9 +23,10 @@ from tersor.lorentz.convert import (
 from tersor.lorentz.distance import cdist, dist, dist0, dist2
 from tersor.lorentz.frechet import frechet_mean, frechet_variance
 from tersor.lorentz.horo import busemann
-from tersor.lorentz.layers import fc, linear, midpoint, mlr, weighted_midpoint_bmm
+from tersor.lorentz.layers import fc, linear, mlr
 from tersor.lorentz.maps import expmap, expmap0, geodesic, gyro_add, logmap, logmap0
 from tersor.lorentz.metric import egrad2rgrad, inner, norm
+from tersor.lorentz.midpoint import midpoint, segment_midpoint, weighted_midpoint_bmm
 from tersor.lorentz.transport import parallel_transport, parallel_transport0, parallel_transport0back
 
 #: every function here is about rows
@@ -64,6 +65,7 @@ __all__ = [
     "parallel_transport0",
     "parallel_transport0back",
     "poincare_to_klein",
+    "segment_midpoint",
     "time",
     "to_klein",
     "to_poincare",

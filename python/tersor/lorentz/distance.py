@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from tersor import hyperbolic
 from tersor._along import along
-from tersor._arrays import is_distributed, is_tensor
+from tersor._arrays import axes, is_distributed, is_tensor
 from tersor._op import op
 from tersor._reference import Array, arsinh_root, arsinh_root_d, dot, like, root, rounded, wide, xp
 from tersor._sample import Draw
 from tersor._values import at_hand
-from tersor.hyperbolic.pairwise import operands
+from tersor.hyperbolic._by_row import check_rows
+from tersor.hyperbolic.pairwise import operands, squares
 from tersor.lorentz._space import arsinh_of, check_same, checked, root_of
 
 
@@ -184,8 +186,8 @@ def cdist(x: Array, y: Array, c: Any = 1.0) -> Array:
         Points; leading axes broadcast with those of y.
     y : array or tensor [..., M, d], of the type of x
         Points.
-    c : float, or array of 0 axes
-        Curvature -c; finite, not negative.
+    c : float, or array of 0 axes or [..., N, 1]
+        One for all pairs or one for each row of x. Curvature -c; finite, not negative.
 
     Returns
     -------
@@ -197,36 +199,44 @@ def cdist(x: Array, y: Array, c: Any = 1.0) -> Array:
     TypeError
         If x and y are not of one float type.
     ValueError
-        If c is negative, not finite or no single number, or shapes do not go together.
+        If c is negative or not finite, or shapes do not go together.
 
     Notes
     -----
-    float64 data row by row: the same bits as `dist` has, at any radius, at the cost of a call for each row of the smaller side;
-    under ``torch.compile`` an eighth of these at once, which takes an eighth of N·M·d numbers.
-    Smaller types on the ball (`tersor.hyperbolic.cdist`) where all points lie within :math:`10/\sqrt c` and can be looked at;
-    else in float64 by :math:`\sinh^2\frac{\sqrt cd}2 = \sinh^2\frac{\rho_x - \rho_y}2 +
+    float64 data row by row: the same bits as `dist` has, at any radius, at the cost of a call for each row of the smaller side
+    (of x, with a curvature for each); under ``torch.compile`` an eighth of these at once, which takes an eighth of N·M·d
+    numbers. Smaller types on the ball (`tersor.hyperbolic.cdist`) where all points lie within :math:`10/\sqrt c` and can be
+    looked at, with one c; else in float64 by :math:`\sinh^2\frac{\sqrt cd}2 = \sinh^2\frac{\rho_x - \rho_y}2 +
     \frac{c\|x\|\|y\|}4\|\hat x - \hat y\|^2`, with :math:`\hat x = x/\|x\|` and radii ρ, in which float32 data has all its
     digits at any radius that it reaches. No array of N·M·d else.
     """
     check_same("cdist", x, y=y)
-    x, y = operands("cdist", x, y, c=checked(c))
+    several = axes(checked(c)) > 0
+    x, y = operands("cdist", x, y)
+    if several:
+        check_rows("cdist", x, c)
     if x.dtype.itemsize < 8:
         s, r = wide(x), wide(y)
-        if _inner(s, c) and _inner(r, c):
+        if not several and _inner(s, c) and _inner(r, c):
             return rounded(hyperbolic.cdist(s / (1 + root_of(s, c)), r / (1 + root_of(r, c)), c), x)
         return rounded(_pairs(s, r, c), x)
-    if x.shape[-2] > y.shape[-2]:
+    if not several and x.shape[-2] > y.shape[-2]:
         return cdist(y, x, c).swapaxes(-1, -2)
     n = x.shape[-2]
+    each = xp.broadcast_to(c, (*x.shape[:-1], 1)) if several else None
+
+    def of(i: int, step: int) -> Any:
+        return c if each is None else each[..., i : i + step, None, :]
+
     if is_tensor(x):
         import torch
 
         # a trace writes a call for each, which takes all pairs of a row along
         if torch.compiler.is_compiling() and n > CALLS:
             step = -(-n // CALLS)
-            several = [dist(x[..., i : i + step, None, :], y[..., None, :, :], c) for i in range(0, n, step)]
-            return xp.concatenate(several, -2)
-    rows = [dist(x[..., i : i + 1, :], y, c) for i in range(n)]
+            parts = [dist(x[..., i : i + step, None, :], y[..., None, :, :], of(i, step)) for i in range(0, n, step)]
+            return xp.concatenate(parts, -2)
+    rows = [dist(x[..., i : i + 1, :], y, c if each is None else each[..., i : i + 1, :]) for i in range(n)]
     return xp.stack(rows, -2) if rows else x @ y.swapaxes(-1, -2)
 
 
@@ -238,21 +248,25 @@ def _inner(s: Array, c: Any) -> bool:
 
 
 def _pairs(x: Array, y: Array, c: Any) -> Array:
-    """Distances between all pairs, in float64: 2 arsinh(√(cm))/√c, with m of the ball where one of two points is near the
-    origin, which has no direction, and of radii and directions elsewhere."""
+    """Distances between all pairs, in float64: 2 arsinh(√(cm))/√c, with m of radii and directions; where one of two points is
+    near the origin, which has no direction, of their chord, or of their product if the other is not near."""
     xx, yy = dot(x, x), dot(y, y).swapaxes(-1, -2)
     tx, ty = xp.sqrt(1 + c * xx), xp.sqrt(1 + c * yy)
-    way = hyperbolic.cdist(x / (1 + tx), y / (1 + xp.sqrt(1 + c * dot(y, y))), 0.0) / 2
-    near = way * way * (1 + tx) * (1 + ty) / 4
+    e = (xx - yy) / (tx + ty)
+    chord = (squares(x, y) - c * e * e) / 4
+    product = (xx / (1 + tx) * ty + yy / (1 + ty) - x @ y.swapaxes(-1, -2)) / 2
+    near = xp.where((c * xx < 8) & (c * yy < 8), xp.where(chord < 0, 0.0, chord), product)
     nx, ny = root(xx), root(yy)
     small = (c * xx < 1) | (c * yy < 1)
 
-    def unit(s: Array) -> Array:
-        n = dot(s, s)
-        return s / xp.sqrt(xp.where(c * n < 1, 1.0, n))
+    top = xp.amax(c.detach() if is_tensor(c) else c) if axes(c) and math.prod(c.shape) else c
 
-    turn = hyperbolic.cdist(unit(x), unit(y), 0.0) / 2
+    def unit(s: Array) -> Array:  # only where it is of use: a short vector's has slopes without bound
+        n = dot(s, s)
+        return s / xp.sqrt(xp.where(top * n < 1, 1.0, n))
+
+    turn = squares(unit(x), unit(y))
     v = (xx - yy) / xp.where(small, 1.0, nx * ty + ny * tx)
-    far = v * v / (2 * (1 + xp.sqrt(1 + c * v * v))) + nx * ny * turn * turn / 4
+    far = v * v / (2 * (1 + xp.sqrt(1 + c * v * v))) + nx * ny * turn / 4
     m = xp.where(small, near, far)
     return 2 * root(m) * arsinh_root(c * m)

@@ -59,6 +59,12 @@ class Conv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         accept(self, x, like=self.weight)
         check_images(self, x)
+        sizes = zip(x.shape[-2:], self.kernel_size, self.padding, self.dilation, strict=True)
+        if any(n + 2 * p <= (k - 1) * d for n, k, p, d in sizes):
+            raise ValueError(
+                f"{type(self).__name__}: kernels {self.kernel_size} do not fit images of {tuple(x.shape[-2:])}, padded by "
+                f"{self.padding}" + (f", dilated by {self.dilation}" if self.dilation != (1, 1) else "")
+            )
         return self._of_images(x[None])[0] if x.ndim == 3 else self._of_images(x)
 
     def _of_images(self, x: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tersor._values import number
+from tersor._arrays import dtype_name
+from tersor._values import check_curvature, number
 from tersor.nn._state import once, place, widen
 
 
@@ -243,6 +244,21 @@ def _same(a: Any, b: Tensor) -> bool:
     if not isinstance(a, Tensor) or a.shape != b.shape or a.dtype != b.dtype or type(a) not in (Tensor, nn.Parameter):
         return False
     return a.device.type != "meta" and a.data_ptr() == b.data_ptr()
+
+
+def check_given(who: str, c: Any, rows: bool = False, value: bool = True) -> None:
+    """Raises unless c is what a distribution takes for one: a number, a tensor or a `Curvature`, with axes only as `rows`
+    [..., 1]; and in its range, where `value` asks for that."""
+    if isinstance(c, bool) or not isinstance(c, (int, float, np.number, Tensor, nn.Module)):
+        raise TypeError(f"{who}: c must be a number, a tensor or a Curvature, got {type(c).__name__}")
+    shape = tuple(getattr(c, "shape", ()))
+    if shape and not (rows and shape[-1] == 1 and isinstance(c, Tensor)):
+        form = " or [..., 1]" if rows else ""
+        raise ValueError(f"{who}: c must be a number or of 0 axes{form}, got shape {shape}")
+    if isinstance(c, Tensor) and not c.is_floating_point():
+        raise TypeError(f"{who}: c must be of a float type, got {dtype_name(c.dtype)}")
+    if value and not isinstance(c, nn.Module):
+        check_curvature(who, c)
 
 
 def curvature(

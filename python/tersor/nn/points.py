@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tersor import hyperbolic, lorentz
 from tersor._arrays import whole
+from tersor._values import one_of
 from tersor.nn._cast import positive
 from tersor.nn.curvature import Curvature, curvature
 
@@ -89,8 +90,7 @@ class HEmbedding(nn.Module):
         padding_idx = None if padding_idx is None else whole("HEmbedding: padding_idx", padding_idx)
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
             raise ValueError(f"HEmbedding: padding_idx must be one of {num_embeddings} rows, got {padding_idx}")
-        if model not in MODELS:
-            raise ValueError(f"HEmbedding: model must be one of {list(MODELS)}, got {model!r}")
+        one_of("HEmbedding: model", model, MODELS)
         self.num_embeddings, self.embedding_dim, self.sparse = num_embeddings, embedding_dim, sparse
         self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
         self.model, self.std, self.init = model, std, init

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tersor._arrays import whole
 from tersor._reference import root
+from tersor._values import one_of
 from tersor.nn.curvature import curvature
 from tersor.nn.points import MODELS, HEmbedding
 
@@ -63,8 +64,7 @@ class ProductSpace(nn.Module):
         self.dims = tuple(whole("ProductSpace: dims", d) for d in dims)
         if not self.dims or min(self.dims) < 1:
             raise ValueError(f"ProductSpace: dims must be positive numbers, got {list(dims)}")
-        if model not in MODELS:
-            raise ValueError(f"ProductSpace: model must be one of {list(MODELS)}, got {model!r}")
+        one_of("ProductSpace: model", model, MODELS)
         several = list(c) if isinstance(c, (list, tuple)) else [c] * len(self.dims)
         if len(several) != len(self.dims):
             raise ValueError(f"ProductSpace: {len(several)} curvatures for {len(self.dims)} factors")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor import hyperbolic
-from tersor._arrays import dtype_name
+from tersor._arrays import axes, dtype_name
 from tersor._values import check_curvature, number
 from tersor.hyperbolic._planes import square_norm
 from tersor.hyperbolic._smooth import arsinh_root, cosh_root, sinh_root
@@ -52,7 +52,8 @@ def tangent_add(u: Tensor, v: Tensor, c: Any = 1.0, *, dim: int = -1) -> Tensor:
         )
     if u.shape != v.shape:
         raise ValueError(f"tangent_add: {tuple(u.shape)} {u.dtype} and {tuple(v.shape)} {v.dtype} do not go together")
-    check_curvature("tangent_add", c)
+    if axes(check_curvature("tangent_add", c)):
+        raise ValueError(f"tangent_add: c must be a number or a tensor of 0 axes, got shape {tuple(c.shape)}")
     c = (
         c
         if isinstance(c, Tensor)

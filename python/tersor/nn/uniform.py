@@ -13,6 +13,8 @@ from torch.distributions import Distribution, constraints
 
 from tersor._arrays import whole
 from tersor._reference import arsinh_root, dot, root, sinh_root
+from tersor._values import one_of
+from tersor.nn.curvature import check_given
 from tersor.nn.points import MODELS
 from tersor.nn.wrapped_normal import log_sinh_ratio
 
@@ -21,6 +23,17 @@ NODES, WEIGHTS = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(9
 STEPS = 40
 #: from which c R²/4 on sinh(√cr/2) is half an exponential for every share that is drawn, and shares are not smaller
 FAR, LEAST = 325.0**2, 1e-250
+
+
+#: by this a point of float64 is as far inside as its own rounding may have put it out
+INSIDE = 1 - 2.0**-49
+
+
+def toward_zero(x: Tensor, y: Tensor) -> Tensor:
+    """x in the type of y, rounded toward 0: not farther from the origin."""
+    y = x.to(y.dtype)
+    bits = {8: torch.int64, 4: torch.int32, 2: torch.int16}[y.dtype.itemsize]
+    return torch.where(y.double().abs() > x.abs(), (y.view(bits) - 1).view(y.dtype), y)
 
 
 def log_volume(r: Tensor, c: Any, d: int) -> Tensor:
@@ -55,8 +68,8 @@ class UniformDisk(Distribution):
     Notes
     -----
     In two dimensions :math:`\sinh(\sqrt cr/2) = \sqrt u\sinh(\sqrt cR/2)` for a share u of the volume; in others r is found
-    from u in float64. The density is one over the volume, by volume; points farther out have density 0. Samples and densities
-    are differentiable with respect to radius and c.
+    from u in float64. A sample that its type rounds out of the disk is rounded toward the origin. The density is one over the
+    volume, by volume; points farther out have density 0. Samples and densities are differentiable with respect to radius and c.
 
     Examples
     --------
@@ -77,12 +90,10 @@ class UniformDisk(Distribution):
         dim = whole("UniformDisk: dim", dim)
         if dim < 1:
             raise ValueError(f"UniformDisk: dim must be positive, got {dim}")
-        if model not in MODELS:
-            raise ValueError(f"UniformDisk: model must be one of {list(MODELS)}, got {model!r}")
+        one_of("UniformDisk: model", model, MODELS)
         if isinstance(radius, bool) or not isinstance(radius, (int, float, Tensor)):
             raise TypeError(f"UniformDisk: radius must be a number or a tensor, got {type(radius).__name__}")
-        if isinstance(c, Tensor) and c.ndim:
-            raise ValueError(f"UniformDisk: c must be one number, got shape {tuple(c.shape)}")
+        check_given("UniformDisk", c, value=validate_args is not False)
         self.given, self.model = c, model
         self.radius = radius if isinstance(radius, Tensor) else torch.tensor(float(radius))
         if not self.radius.is_floating_point():
@@ -90,8 +101,6 @@ class UniformDisk(Distribution):
         if validate_args is not False and not torch.compiler.is_compiling():
             if not bool(((self.radius > 0) & self.radius.isfinite()).all()):
                 raise ValueError("UniformDisk: radius must be positive and finite")
-            if not isinstance(c, nn.Module) and not 0 <= float(c) < math.inf:
-                raise ValueError(f"UniformDisk: c must be finite and not negative, got {float(c)}")
             most, k = torch.finfo(self.radius.dtype).max, float(self.c) ** 0.5
             most = math.asinh(k * most) / k if k > 0 else most
             if model == "lorentz" and bool((self.radius.double() > most).any()):
@@ -145,7 +154,11 @@ class UniformDisk(Distribution):
         v = v / root(dot(v, v)) * r[..., None]
         space, c = MODELS[self.model], self.c
         x: Tensor = space.expmap0(v / 2 if self.model == "ball" else v, c)
-        return x.to(self.radius.dtype)
+        y = x.to(self.radius.dtype)
+        with torch.no_grad():
+            out = space.dist0(y.double(), c) > self.radius
+            return_to = toward_zero(x * INSIDE, y)
+        return y + torch.where(out[..., None], return_to - y, 0.0).detach()
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the density at points [..., d], by volume; minus infinity out of the disk."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
@@ -13,6 +14,8 @@ from torch.distributions.utils import _standard_normal
 
 from tersor import _memory
 from tersor._reference import dot, sinh_root
+from tersor._values import one_of
+from tersor.nn.curvature import check_given
 from tersor.nn.points import MODELS
 
 
@@ -43,10 +46,10 @@ class WrappedNormal(Distribution):
     Raises
     ------
     TypeError
-        If loc is no tensor of floats.
+        If loc is no tensor of floats, or scale or c no number and no tensor.
     ValueError
-        If scale is not positive (not asked under ``validate_args=False``), or the model is unknown; and what `validate_args` of
-        torch checks.
+        If scale is not positive or c is negative or not finite (not asked under ``validate_args=False``), c has other axes, or
+        the model is unknown; and what `validate_args` of torch checks.
 
     Notes
     -----
@@ -77,9 +80,11 @@ class WrappedNormal(Distribution):
         if not isinstance(loc, Tensor) or not loc.is_floating_point() or not loc.ndim:
             got = f"{loc.dtype} of shape {tuple(loc.shape)}" if isinstance(loc, Tensor) else type(loc).__name__
             raise TypeError(f"WrappedNormal: loc must be a tensor of floats [..., d], got {got}")
-        if model not in MODELS:
-            raise ValueError(f"WrappedNormal: model must be one of {list(MODELS)}, got {model!r}")
+        one_of("WrappedNormal: model", model, MODELS)
+        check_given("WrappedNormal", c, rows=True, value=validate_args is not False)
         self.given, self.model = c, model
+        if isinstance(scale, bool) or not isinstance(scale, (int, float, np.number, Tensor)):
+            raise TypeError(f"WrappedNormal: scale must be a number or a tensor, got {type(scale).__name__}")
         scale = torch.as_tensor(scale, dtype=loc.dtype, device=loc.device)
         # also where torch asks nothing by default any more, as after a model was compiled
         seen = validate_args is not False and not torch.compiler.is_compiling() and _memory.lack(scale) is None

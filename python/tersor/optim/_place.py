@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tersor import _dtensor, hyperbolic, lorentz
 from tersor._arrays import dtype_name
-from tersor._values import number
+from tersor._values import number, one_of
 
 #: the models of hyperbolic space, by the families that have their maps
 MODELS: dict[str, Any] = {"ball": hyperbolic, "lorentz": lorentz}
@@ -41,8 +41,7 @@ class Place(NamedTuple):
 
     def check(self, who: str, params: list[Tensor]) -> None:
         """Raises unless points of these parameters can live here."""
-        if self.model not in MODELS:
-            raise ValueError(f"{who}: model must be one of {list(MODELS)}, got {self.model!r}")
+        one_of(f"{who}: model", self.model, MODELS)
         if isinstance(self.margin, str):
             if self.margin not in ("tight", "compat"):
                 raise ValueError(f'{who}: margin must be a number, "tight" or "compat", got {self.margin!r}')

@@ -256,11 +256,13 @@ class Riemannian(torch.optim.Optimizer):
             raise ValueError(f"{name}: the state is of model {both['model']!r}, the group of {mine['model']!r}")
         for key, p in zip(saved["params"], mine["params"], strict=False):
             moment = state.get(key, {}).get("exp_avg_sq")
-            width = 1 if _place.of(mine, p).c is not None else p.shape[-1] if p.ndim else None
-            if moment is not None and p.ndim and tuple(moment.shape) != (*p.shape[:-1], width):
+            points = _place.of(mine, p).c is not None
+            wanted = (*p.shape[:-1], 1) if points else tuple(p.shape)
+            if moment is not None and p.ndim and tuple(moment.shape) != wanted:
+                kind = "points, which have one second moment for each row" if points else "flat space"
                 raise ValueError(
-                    f"{name}: a second moment of shape {tuple(moment.shape)} does not go with a parameter "
-                    f"{tuple(p.shape)} " + ("of points" if width == 1 else "of flat space")
+                    f"{name}: a parameter {tuple(p.shape)} is of {kind}: {wanted}; the state has {tuple(moment.shape)}, "
+                    f"as that of {'flat space (torch.optim.Adam)' if points else 'points'} has it"
                 )
         both["c"] = None
         return both

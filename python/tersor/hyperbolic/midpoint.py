@@ -13,6 +13,7 @@ from tersor._reference import Array, dot, root, rounded, wide, xp
 from tersor._values import check_values, check_weights
 from tersor.hyperbolic import composed
 from tersor.hyperbolic._groups import midpoint
+from tersor.hyperbolic._weights import even
 from tersor.hyperbolic.conformal import lambda_x, project
 from tersor.hyperbolic.origin import expmap0, logmap0, mobius_scalar_mul
 
@@ -122,7 +123,8 @@ def weighted_midpoint(
     if members == 0:
         y = x.sum(axis=tuple(range(len(kept), n - 1)))
     else:
-        y = midpoint(x, w, c, None, None, members, eps, tangent)
+        ratios = w if w is None else even(w, range(len(kept), n - 1))
+        y = midpoint(x, ratios, c, None, None, members, eps, tangent)
         if len(kept) != 1:
             y = y.reshape((*lead[: len(kept)], x.shape[-1]))
     if lincomb:
@@ -193,7 +195,7 @@ def weighted_midpoint_bmm(x: Array, weights: Array, c: Any = 1.0, eps: float | s
     check_matrix("weighted_midpoint_bmm", x, weights)
     if axes(c):
         raise ValueError(f"weighted_midpoint_bmm: c must be a number or an array of 0 axes, got shape {tuple(c.shape)}")
-    w, p = wide(weights), wide(x)
+    w, p = even(wide(weights), (-1,)), wide(x)
     factor = lambda_x(p, c, keepdim=True)
     total, top = mixed(w, factor * p), mixed(w, factor - 1)
     square, least = top * top - c * dot(total, total), w.sum(-1)[..., None] ** 2

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 from tersor import _core, _func, _memory
-from tersor.hyperbolic._chunks import F, Fast
 
 
 class _Chunks(torch.autograd.Function):
     """f of rows [n, d] and of parameters in float64, `step` rows at a time."""
 
     @staticmethod
-    def forward(ctx: Any, f: F, fast: Fast, step: int, o: int, x: Tensor, *params: Tensor | None) -> Tensor:
+    def forward(ctx: Any, f: Any, fast: Any, step: int, o: int, x: Tensor, *params: Tensor | None) -> Tensor:
         ctx.f, ctx.fast, ctx.step = f, fast, step
         ctx.save_for_backward(x, *params)
         y = x.new_empty(len(x), o)
@@ -49,7 +48,7 @@ def _slopes(y: Tensor, leaves: list[Any], needs: tuple[bool, ...], g: Tensor) ->
     return [next(found) if need else None for need in needs]
 
 
-def apply(f: F, fast: Fast | None, x: Tensor, params: tuple[Tensor | None, ...], c: Any, o: int, step: int) -> Tensor:
+def apply(f: Any, fast: Any, x: Tensor, params: tuple[Tensor | None, ...], c: Any, o: int, step: int) -> Tensor:
     """See `by_chunks`."""
     given = [x, *(p for p in (*params, c) if isinstance(p, Tensor))]
     if (

@@ -6,7 +6,7 @@
 
 mod slopes;
 
-use base::near::times;
+use base::near::{Near, times};
 use base::pool::Shared;
 use base::wide::wide;
 use base::{Dtype, Error, Op, Result, Scalar, Tensor, by_float, ops, try_vec};
@@ -58,21 +58,21 @@ fn sized(
     if top == 0.0 || ORDINARY.contains(&by) {
         return f(t);
     }
-    let mut copies = [Vec::new(), Vec::new()];
-    let mut all = t.to_vec();
-    for (copy, place) in copies.iter_mut().zip([x, y]) {
-        let from = t[place].slice::<f64>()?;
-        *copy = try_vec(from.len(), 0.0)?;
-        copy.copy_from_slice(from);
-        times(copy, -by);
-        // SAFETY: as many numbers as before, which live until `f` is done.
-        all[place] = unsafe { Tensor::new(copy.as_mut_ptr().cast(), t[place].shape(), Dtype::F64, true)? };
-    }
-    let mut curvature = [given];
+    let copy = |t: &Tensor| -> Result<Near> {
+        let from = t.slice::<f64>()?;
+        let mut rows = try_vec(from.len(), 0.0)?;
+        rows.copy_from_slice(from);
+        times(&mut rows, -by);
+        Ok(Near { rows, by: Vec::new() })
+    };
+    let (mut near, mut curvature) = ([copy(&t[x])?, copy(&t[y])?], [given]);
     (0..2).for_each(|_| times(&mut curvature, by));
     curvature[0] = curvature[0].min(f64::MAX); // beyond that, the longest row is outside
-    // SAFETY: one number, as above.
-    all[c] = unsafe { Tensor::new(curvature.as_mut_ptr().cast(), t[c].shape(), Dtype::F64, true)? };
+    let mut all = t.to_vec();
+    for (near, place) in near.iter_mut().zip([x, y]) {
+        all[place] = near.tensor(&t[place])?;
+    }
+    all[c] = Tensor::of(&mut curvature);
     f(&all)?;
     for (place, degree) in found.iter().filter(|(place, _)| !t[*place].is_empty()) {
         if t[*place].dtype() == Dtype::F64 {

@@ -1,11 +1,10 @@
 //! sinh(2n arsinh p) and what its derivative needs, in f32 and in f64 lanes. The one rule: the logarithm and the exponential
 //! meet in base 2, where the whole part of 2n log₂(…) is exact, so that large arguments lose no digit on the way.
 
+use base::Dtype;
 use base::lane::Lane;
 use base::math;
 use base::simd::*;
-use base::store::{Bf16, F16, STEP, Store};
-use base::{Dtype, Tensor};
 use drivers::rows::Aside;
 use std::f64::consts::{LN_2, LOG2_E};
 
@@ -175,28 +174,6 @@ impl Real for f32 {
     }
 }
 
-struct Round<'a, T>(&'a [f64], &'a mut [T]);
-impl<T: Store> Kernel for Round<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        for (x, y) in self.0.chunks(STEP).zip(self.1.chunks_mut(STEP)) {
-            if x.len() == STEP {
-                T::store16(s, f64::load16(s, x), y);
-            } else {
-                T::store_tail(s, f64::load_tail(s, x), y);
-            }
-        }
-    }
-}
-
-/// A row of results in a smaller type.
-fn round<T: Store>(row: &[f64], y: &Tensor, at: usize) {
-    // SAFETY: a row of an output of this type, checked by `Call::new`; it belongs to the caller's block.
-    let to = unsafe { std::slice::from_raw_parts_mut(y.as_ptr().cast::<T>().add(at), row.len()) };
-    dispatch(Round(row, to));
-}
-
 impl Real for f64 {
     const CAP: f64 = 300.0;
     #[inline(always)]
@@ -254,12 +231,6 @@ impl Real for f64 {
         top
     }
     fn aside(dtype: Dtype) -> Option<Aside<f64>> {
-        let to = |write| Some(Aside { read: None, write, chunk: usize::MAX });
-        match dtype {
-            Dtype::F32 => to(round::<f32>),
-            Dtype::F16 => to(round::<F16>),
-            Dtype::Bf16 => to(round::<Bf16>),
-            _ => None,
-        }
+        Aside::rounded(dtype)
     }
 }

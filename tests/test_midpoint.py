@@ -339,3 +339,45 @@ def test_weights_are_not_negative(like):
     np.testing.assert_allclose(h.weighted_midpoint(x, w, posweight=True), turned, rtol=1e-15)
     for f in (h.weighted_midpoint, lorentz.midpoint):
         assert (np.asarray(f(x, 0 * abs(w))) == 0).all()
+
+
+@pytest.mark.parametrize("power", [-1070, -600, 600, 1022])
+def test_of_weights_only_ratios_count(power):
+    """Also where their squares, or their sums, are no numbers of float64."""
+    rng = np.random.default_rng(0)
+    x, w = h.expmap0(rng.standard_normal((4, 3, 2))), 2.0 ** rng.integers(-2, 2, (4, 3))
+    far = np.ldexp(w, power)
+    c = torch.full((4, 1, 1), 0.8, dtype=torch.float64)
+    for f in (
+        lambda x, w: h.weighted_midpoint(x, w, 0.8, reducedim=[1]),
+        lambda x, w: h.weighted_midpoint(x, w, c, reducedim=[1]),
+        lambda x, w: h.weighted_midpoint_bmm(x, w[:, None], 0.8),
+        lambda x, w: h.frechet_mean(x, w, 0.8),
+        lambda x, w: h.frechet_variance(x, w, 0.8),
+    ):
+        a, b, y = torch.from_numpy(w).requires_grad_(), torch.from_numpy(far).requires_grad_(), torch.from_numpy(x)
+        one, other = f(y, a), f(y, b)
+        torch.testing.assert_close(other, one, rtol=1e-14, atol=1e-15)
+        (da,), (db,) = torch.autograd.grad(one.sum(), a), torch.autograd.grad(other.sum(), b)
+        if abs(power) < 1000:  # where the slope, which is 2^-power times as steep, is a number
+            torch.testing.assert_close(db * 2.0**power, da, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(h.weighted_midpoint(x, far, 0.8), h.weighted_midpoint(x, w, 0.8), rtol=1e-14)
+
+
+@pytest.mark.parametrize("power", [-500, 500])
+def test_a_mean_has_any_unit(power):
+    """Lengths times a power of two, the curvature over its square: the same points."""
+    rng = np.random.default_rng(0)
+    x, w = torch.from_numpy(h.expmap0(rng.standard_normal((4, 5, 2)))), torch.from_numpy(rng.uniform(1, 2, (4, 5)))
+    unit, found = 2.0**power, []
+    for u in (1.0, unit):
+        c = torch.tensor(1 / u / u, dtype=torch.float64, requires_grad=True)
+        leaves = [(x * u).requires_grad_(), w.clone().requires_grad_(), c]
+        y = h.frechet_mean(*leaves) / u
+        found.append([y, *torch.autograd.grad(y.sum(), leaves)])
+    (a, *one), (b, *other) = found
+    torch.testing.assert_close(b, a, rtol=1e-13, atol=1e-15)
+    for da, db, powers in zip(one, other, (1, 0, -2), strict=True):  # a slope by a length, by a number, and by c
+        for _ in range(abs(powers)):
+            db = db * unit if powers > 0 else db / unit
+        torch.testing.assert_close(db, da, rtol=1e-10, atol=1e-12)

@@ -11,6 +11,7 @@ import tersor.hyperbolic as h
 torch = pytest.importorskip("torch")
 
 from tersor import nn as tnn  # noqa: E402
+from tersor.hyperbolic import _chunks  # noqa: E402
 
 CURVATURES = (0.0, 1e-9, 0.3, 1.0, 7.0)
 
@@ -245,18 +246,20 @@ def test_the_curvature_is_positive_and_shared():
         tnn.Curvature(0.0, learnable=True)
 
 
+@pytest.mark.parametrize("chunk", [1, 1 << 17])
 @pytest.mark.parametrize("c", [0.3, 1.0])
-def test_float32_on_points_has_its_digits(c):
-    """Far out a rounding of what is between moves gradients by much more than one of the arguments."""
+def test_float32_on_points_has_its_digits(c, chunk, monkeypatch):
+    """Far out a rounding of what is between moves gradients by much more than one of the arguments; in one chunk or several."""
+    monkeypatch.setattr(_chunks, "CHUNK", chunk)
     rng = np.random.default_rng(0)
     z, r = (
         torch.from_numpy(rng.standard_normal((16, 8)) / 4).float(),
         torch.from_numpy(rng.standard_normal(8) / 9).float(),
     )
     for radius in (0.1, 1, 3, 5, 7):
-        u = rng.standard_normal((32, 16))
+        u = rng.standard_normal((150, 16))
         u *= radius / 2 / np.sqrt(c) / np.linalg.norm(u, axis=-1, keepdims=True)
-        x, g = h.expmap0(torch.from_numpy(u), c).float(), torch.from_numpy(rng.standard_normal((32, 8))).float()
+        x, g = h.expmap0(torch.from_numpy(u), c).float(), torch.from_numpy(rng.standard_normal((150, 8))).float()
 
         def of(f, dtype, x=x, g=g):
             leaves = [a.to(dtype, copy=True).requires_grad_() for a in (x, z, r)]
@@ -270,6 +273,47 @@ def test_float32_on_points_has_its_digits(c):
             for got, want in zip(of(f, torch.float32), of(f, torch.float64), strict=True):
                 error = (got.double() - want).norm(dim=-1) / want.norm(dim=-1)
                 assert error.max() <= 1.2e-7  # a rounding of a row
+
+
+LAYERS = {
+    "fc": lambda x, z, r, c: h.poincare_fc(x, z, r, c),
+    "fc, no bias, compat": lambda x, z, r, c: h.poincare_fc(x, z, None, c, "compat"),
+    "matvec": lambda x, z, r, c: h.mobius_matvec(z.T, x, c),
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_chunks_of_rows_are_the_whole(layer, dtype, monkeypatch):
+    """Values, gradients to all, those of gradients, and NumPy's way."""
+    f, g = LAYERS[layer], torch.Generator().manual_seed(0)
+    x = (0.2 * torch.randn(3, 50, 5, generator=g)).to(getattr(torch, dtype))
+    x[2, 3] = 0
+    z, r = (v.to(x.dtype) for v in (torch.randn(5, 4, generator=g) / 2, torch.randn(4, generator=g) / 9))
+    z[:, 2] = 0
+    found = []
+    for chunk in (1 << 17, 1):
+        monkeypatch.setattr(_chunks, "CHUNK", chunk)
+        c = torch.tensor(0.8, dtype=torch.float64)
+        leaves = [v.clone().requires_grad_() for v in (x, z, r, c)]
+        y = f(*leaves)
+        w = torch.ones_like(y).cumsum(1) / 50
+        first = torch.autograd.grad((y * w).sum(), leaves, allow_unused=True)
+        again = torch.autograd.grad((f(*leaves)[0] * w[0]).sum(), leaves[0], create_graph=True)[0]
+        second = torch.autograd.grad((again[0].float() ** 2).sum(), leaves, allow_unused=True)
+        if dtype != "bfloat16":
+            np.testing.assert_allclose(
+                f(*[v.numpy() for v in (x, z, r)], 0.8), y.detach(), rtol=2 * torch.finfo(x.dtype).eps, atol=1e-7
+            )
+        found.append([y.detach(), *first, *second])
+        out = f(torch.full_like(x, 0.9), z, r, 0.8)
+        assert out.isnan().all()
+    eps = 4 * torch.finfo(x.dtype).eps
+    for a, b in zip(*found, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert a.dtype == b.dtype
+            torch.testing.assert_close(b, a, rtol=eps, atol=eps * float(a.abs().max()))
 
 
 def test_wrong_arguments():

@@ -227,3 +227,15 @@ def test_points_at_the_edge():
     assert np.isfinite(values).all() and np.isfinite(mean).all()
     np.testing.assert_allclose(rows @ rows.T, np.eye(2), atol=1e-12)
     assert np.isfinite(h.dist0(h.horo_project(x, mean, rows))).all()
+
+
+@pytest.mark.parametrize("find", [h.tangent_pca, h.horo_pca])
+@pytest.mark.parametrize("unit", [2.0**-400, 2.0**-500, 2.0**400])
+def test_any_unit(find, unit):
+    """Curvatures of 1e240 and of 1e-240: lengths times a power of two, the same points."""
+    x = cloud(n=12, d=3)
+    mean, rows, values = find(x, 2)
+    far = find(x * unit, 2, 1 / unit / unit)
+    np.testing.assert_allclose(far[0] / unit, mean, rtol=1e-12)
+    np.testing.assert_allclose(far[1], rows, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(far[2] / unit / unit, values, rtol=1e-10)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tersor.hyperbolic._newton import descend, hessian, pull, solve
+from tersor.hyperbolic._newton import descend, hessian, pull, solve, unit_of
 
 _LIBRARY = torch.library.Library("tersor", "FRAGMENT")
 # Newton's method looks at its data: to what traces it is one operation, and so is its gradient
@@ -39,8 +39,10 @@ def _descend(x: Tensor, w: Tensor, c: Tensor, tol: float, max_iter: int) -> Tens
 
 @torch.library.impl(_LIBRARY, "hyperbolic_frechet_descend_bwd", "CompositeExplicitAutograd")
 def _descend_bwd(g: Tensor, x: Tensor, w: Tensor, c: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    unit = unit_of(x)
     with torch.no_grad():
-        dx, dw, dc = _gradient(g, x, w, c, at)
+        dx, dw, dc = _gradient(g, x / unit, w, c * unit * unit, at / unit)
+        dw, dc = dw * unit, dc * unit * unit * unit
     return dx.contiguous(), dw.contiguous(), dc
 
 

@@ -4,6 +4,7 @@ tangent space at the origin, where the Hessian has a closed form.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,13 @@ from tersor.hyperbolic.origin import expmap0, logmap0
 def each(c: Any) -> Any:
     """The curvature of every mean as that of its points."""
     return c[..., None, :] if axes(c) else c
+
+
+def unit_of(x: Array) -> float:
+    """The power of two by which points, and 1/√c, have to be divided so that squares of squares are ordinary numbers."""
+    top = abs(float(abs(x).max())) if math.prod(x.shape) else 1.0
+    ordinary = not (0 < top < 1e-60 or 1e60 < top < math.inf)  # and so is what is no number
+    return 1.0 if ordinary else 2.0 ** (math.frexp(top)[1] - 1)
 
 
 def tangents(x: Array, c: Any, at: Array) -> Array:
@@ -53,6 +61,9 @@ def solve(matrix: Array, v: Array) -> Array:
 
 def descend(x: Array, w: Array, c: Any, tol: float, max_iter: int) -> Array:
     """The mean. A step that does not shorten the gradient is halved."""
+    unit = unit_of(x)
+    if unit != 1:
+        return descend(x / unit, w, c * unit * unit, tol, max_iter) * unit
     at = weighted_midpoint(x, w, each(c), reducedim=[-2])
     u, g = pull(x, w, c, at)
     scale = g[..., :1] * 0 + 1

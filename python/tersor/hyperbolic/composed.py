@@ -15,6 +15,8 @@ import numpy as np
 from tersor._along import along
 from tersor._reference import Array, arsinh_root, dot, rounded, wide, xp
 from tersor._values import check_curvature
+from tersor.hyperbolic._chunks import by_chunks
+from tersor.hyperbolic._weights import even
 from tersor.hyperbolic.conformal import lambda_x, project
 from tersor.hyperbolic.mobius import mobius_add
 from tersor.hyperbolic.origin import expmap0, logmap0, mobius_scalar_mul
@@ -132,8 +134,8 @@ def mobius_matvec(m: Array, x: Array, c: Any = 1.0, eps: float | str = 0.0, *, d
 
     Notes
     -----
-    The product itself is NumPy's or torch's, in float64 as all else: smaller types are rounded once. Ganea et al. (2018),
-    lemma 6.
+    The product itself is NumPy's or torch's, in float64 as all else: smaller types are rounded once, some rows at a time where
+    no gradient is recorded. Ganea et al. (2018), lemma 6.
     """
     if getattr(m, "dtype", None) != x.dtype:
         raise TypeError(f"mobius_matvec: m is {getattr(m, 'dtype', type(m).__name__)}, x is {x.dtype}")
@@ -141,16 +143,19 @@ def mobius_matvec(m: Array, x: Array, c: Any = 1.0, eps: float | str = 0.0, *, d
         raise ValueError(f"mobius_matvec: m needs two axes at least, got shape {tuple(m.shape)}")
     if m.ndim > 2 and dim not in (-1, x.ndim - 1):
         raise ValueError(f"mobius_matvec: a batch of matrices goes with dim=-1, got {dim}")
-    v, w = logmap0(wide(x), c, dim=dim), wide(m)
-    if dim != -1:
-        v = _move(v, dim, -1)
-    if v.shape[-1] != m.shape[-1]:
-        raise ValueError(f"mobius_matvec: m has {m.shape[-1]} columns, rows of x have {v.shape[-1]}")
-    y = v @ w.swapaxes(0, 1) if m.ndim == 2 else (w @ v[..., None])[..., 0]
-    if dim != -1:
-        y = _move(y, -1, dim)
-    y = expmap0(y, c, eps, dim=dim)
-    return y if x.dtype.itemsize == 8 else project(rounded(y, x), c, eps, dim=dim)
+
+    def rows(x: Array, m: Array, c: Any, dim: int = -1) -> Array:
+        v, w = logmap0(wide(x), c, dim=dim), wide(m)
+        v = v if dim == -1 else _move(v, dim, -1)
+        if v.shape[-1] != m.shape[-1]:
+            raise ValueError(f"mobius_matvec: m has {m.shape[-1]} columns, rows of x have {v.shape[-1]}")
+        y = v @ w.swapaxes(0, 1) if m.ndim == 2 else (w @ v[..., None])[..., 0]
+        y = expmap0(y if dim == -1 else _move(y, -1, dim), c, eps, dim=dim)
+        return y if x.dtype.itemsize == 8 else project(rounded(y, x), c, eps, dim=dim)
+
+    if dim != -1 or m.ndim > 2:
+        return rows(x, m, c, dim)
+    return by_chunks(rows, x, (m,), c, m.shape[0])
 
 
 def mobius_fn_apply(
@@ -331,6 +336,7 @@ def midpoint(
     if posweight:
         turn = (w >= 0) * 2.0 - 1.0
         x, w = x * turn, w * turn
+    whole, w = w, even(w, over)
 
     def mean(points: Array, guess: bool = False) -> Array:
         factor = lambda_x(points, c, keepdim=True)
@@ -353,7 +359,7 @@ def midpoint(
     # far out the mean rounds onto the edge, which is no point
     y = mobius_add(guess, project(mean(mobius_add(-guess, x, c)), c), c)
     if lincomb:
-        y = mobius_scalar_mul(w.sum(axis=over, keepdims=True), y, c)
+        y = mobius_scalar_mul(whole.sum(axis=over, keepdims=True), y, c)
     y = _move(project(rounded(y, xs), c, eps), -1, axis)
     if keepdim:
         return y

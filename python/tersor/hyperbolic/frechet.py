@@ -14,6 +14,7 @@ from tersor._arrays import axes, is_distributed
 from tersor._reference import Array, rounded, wide, xp
 from tersor._values import check_dense, check_weights
 from tersor.hyperbolic._newton import descend, each, tangents
+from tersor.hyperbolic._weights import even
 from tersor.hyperbolic.conformal import lambda_x, project
 
 
@@ -45,7 +46,7 @@ def _arguments(who: str, x: Array, weights: Array | None, c: Any) -> tuple[Array
     if not fits:
         raise ValueError(f"{who}: weights {tuple(weights.shape)} do not broadcast to {tuple(x.shape[:-1])}")
     check_weights(who, weights)
-    w = wide(weights) + zeros
+    w = even(wide(weights), (-1,)) + zeros
     return points, w / w.sum(axis=-1, keepdims=True)
 
 

@@ -14,7 +14,10 @@ import numpy as np
 from tersor._arrays import is_distributed
 from tersor._reference import Array, rounded, wide
 from tersor._values import check_alike
+from tersor.hyperbolic._ball_layer import Layer
+from tersor.hyperbolic._chunks import by_chunks
 from tersor.hyperbolic._planes import fc_rows, mlr_rows, square_norm
+from tersor.hyperbolic._words import EPS
 from tersor.hyperbolic.conformal import lambda_x, project
 
 
@@ -135,10 +138,16 @@ def poincare_fc(x: Array, z: Array, r: Array | None = None, c: Any = 1.0, eps: f
     section 3.2.
     """
     _check("poincare_fc", x, z, r)
-    p = wide(x)
-    t, n, b = _product(p, wide(z), r if r is None else wide(r))
-    y = fc_rows(t, lambda_x(p, c), n, b, c, True, eps)
-    return y if x.dtype.itemsize == 8 else project(rounded(y, x), c, eps)
+
+    def rows(x: Array, z: Array, r: Array | None, c: Any) -> Array:
+        p = wide(x)
+        t, n, b = _product(p, wide(z), r if r is None else wide(r))
+        y = fc_rows(t, lambda_x(p, c), n, b, c, True, eps)
+        return y if x.dtype.itemsize == 8 else project(rounded(y, x), c, eps)
+
+    margin = EPS["eps"].get(eps, eps) if isinstance(eps, str) else eps
+    fast = Layer(margin) if isinstance(margin, (int, float)) and margin < 1 else None
+    return by_chunks(rows, x, (z, r), c, z.shape[1], fast)
 
 
 def poincare_mlr(x: Array, z: Array, r: Array | None = None, c: Any = 1.0, *, tangent: bool = False) -> Array:

@@ -13,6 +13,7 @@ from tersor._reference import Array, dot, root, rounded, wide, xp
 from tersor._values import at_hand, check_values, check_weights
 from tersor.hyperbolic import composed
 from tersor.hyperbolic._groups import midpoint
+from tersor.hyperbolic._weights import even
 from tersor.hyperbolic.conformal import lambda_x, project
 from tersor.hyperbolic.origin import expmap0, logmap0, mobius_scalar_mul
 from tersor.hyperbolic.pairwise import squares
@@ -157,7 +158,8 @@ def weighted_midpoint(
     if members == 0:
         y = x.sum(axis=tuple(range(kept, x.ndim - 1)))
     else:
-        y = midpoint(x, w, c, None, None, members, eps, tangent)
+        ratios = w if w is None else even(w, range(kept, x.ndim - 1))
+        y = midpoint(x, ratios, c, None, None, members, eps, tangent)
         if kept != 1:
             y = y.reshape((*lead[:kept], x.shape[-1]))
     if lincomb:
@@ -257,7 +259,7 @@ def weighted_midpoint_bmm(x: Array, weights: Array, c: Any = 1.0, eps: float | s
     `weighted_midpoint` has them at any radius. Shimizu et al., "Hyperbolic neural networks++" (2021), have the name.
     """
     check_matrix("weighted_midpoint_bmm", x, weights, c)
-    w, p = wide(weights), wide(x)
+    w, p = even(wide(weights), (-1,)), wide(x)
     factor = lambda_x(p, c, keepdim=True)
     total, time, height = mixed_height(w, factor * p, factor - 1, c, cancels(x))
     below = time + height

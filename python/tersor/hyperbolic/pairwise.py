@@ -185,7 +185,9 @@ def cdist(x: Array, y: Array, c: Any = 1.0, *, out: Array = None) -> Array:
     -----
     Differences are squared as they are, in float64, so that near pairs lose no digit; :math:`\|x\|^2 + \|y\|^2 - 2\langle x,
     y\rangle` would cancel. 2NMd operations forward, four times as many backward, which makes the distances again tile by tile;
-    memory is that of the result. The same bits for any number of threads. 16-bit types are computed in float32. Second
+    memory is that of the result. Lengths may be of any size: float64 rows are scaled together where squares of the longest
+    leave its range, and rows 1e-150 times as long are nothing beside it then. The same bits for any number of threads. 16-bit
+    types are computed in float32. Second
     derivatives are taken in float64, and hold some arrays of N·M, none of N·M·d. So do distances with a curvature for each row,
     which are those of flat space and an operation on each.
 

@@ -11,6 +11,7 @@ from tersor._arrays import axes, is_distributed, is_tensor, whole
 from tersor._reference import Array, rounded, wide, xp
 from tersor._values import check_curvature, check_dense, readable
 from tersor.hyperbolic import _horo
+from tersor.hyperbolic._newton import unit_of
 from tersor.hyperbolic.conformal import lambda_x
 from tersor.hyperbolic.frechet import frechet_mean
 from tersor.hyperbolic.origin import logmap0
@@ -109,10 +110,10 @@ def tangent_pca(x: Array, k: int, c: Any = 1.0) -> tuple[Array, Array, Array]:
     (4, 2)
     """
     k = _checked("tangent_pca", x, k, c)
-    p, number = _fixed(x, c)
+    p, number, unit = _fixed(x, c)
     mean = frechet_mean(p, None, number)
     rows, values = _axes(2 * logmap0(seen_from(mean, p, number), number), k)
-    return rounded(mean, x), rounded(rows, x), rounded(values, x)
+    return rounded(mean * unit, x), rounded(rows, x), rounded(values * unit * unit, x)
 
 
 def horo_pca(x: Array, k: int, c: Any = 1.0, *, tol: float = 1e-7, max_iter: int = 200) -> tuple[Array, Array, Array]:
@@ -168,16 +169,18 @@ def horo_pca(x: Array, k: int, c: Any = 1.0, *, tol: float = 1e-7, max_iter: int
     steps = whole("horo_pca: max_iter", max_iter)
     if not tol >= 0 or steps < 0:
         raise ValueError(f"horo_pca: tol and max_iter must not be negative, got {tol} and {max_iter}")
-    p, number = _fixed(x, c)
+    p, number, unit = _fixed(x, c)
     mean = frechet_mean(p, None, number)
     moved = seen_from(mean, p, number)
     f = lambda_x(moved, number, keepdim=True)
     rows, values = _horo.components(moved * f, f - 1, logmap0(moved, number), k, number, tol, steps, _leading)
     spreads = np.array(values) if isinstance(x, np.ndarray) else rows.new_tensor(values)
-    return rounded(mean, x), rounded(rows, x), rounded(spreads, x)
+    return rounded(mean * unit, x), rounded(rows, x), rounded(spreads * unit * unit, x)
 
 
-def _fixed(x: Array, c: Any) -> tuple[Array, float]:
-    """x in float64 without a graph, and c as a number."""
+def _fixed(x: Array, c: Any) -> tuple[Array, float, float]:
+    """x in float64 without a graph, and c as a number, both in a unit in which they are ordinary, and that unit."""
     x = x.detach() if is_tensor(x) else x
-    return wide(x), float(c.detach() if is_tensor(c) else c)
+    p, c = wide(x), float(c.detach() if is_tensor(c) else c)
+    unit = unit_of(p)
+    return p / unit, c * unit * unit, unit

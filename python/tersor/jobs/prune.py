@@ -121,10 +121,10 @@ def prune_safetensors(
 
     Notes
     -----
-    Memory: 4 MiB of data and 2 MB of counters; the methods that run the model hold it whole, in float32. One read per 16
-    bits of the widest type and one for the writing, one more with min_keep. Floats of 64, 32, 16 and 8 bits are ranked by value; all other bytes of a file, its header among them, stay as
-    they are. By magnitude it is bit for bit the result of `global_prune` on the same tensors, by file name, then place in the
-    file.
+    Memory: 4 MiB of data and 2 MB of counters; the methods that run the model hold it whole, in float32. One read per 16 bits
+    of the widest type and one for the writing, one more with min_keep. Floats of 64, 32, 16 and 8 bits are ranked by value;
+    all other bytes of a file, its header among them, stay as they are. By magnitude it is bit for bit the result of
+    `global_prune` on the same tensors, by file name, then place in the file.
     """
     src = located("prune_safetensors", src, "src")
     dst = None if dst is None else located("prune_safetensors", dst, "dst")

@@ -25,6 +25,8 @@ ABSENT = {
     "graph.meet_fill": _STRUCTURE,
     "graph.nearest": _PAIRS,
     "graph.row_dots": _STRUCTURE,
+    "hyperbolic.busemann": PLAIN,
+    "hyperbolic.busemann_bwd": PLAIN,
     "hyperbolic.carry": PLAIN,
     "hyperbolic.carry_bwd": PLAIN,
     "hyperbolic.cdist": PLAIN,

@@ -11,6 +11,7 @@ mod block;
 mod call;
 mod functor;
 mod kind;
+mod scaled;
 mod sums;
 mod table;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use ball::{Ball, Margin, eps, inside, pull};
 pub use call::{numbers, put};
 pub use functor::{Anywhere, Count, Ground, N, Of, RowOp, Solved};
 pub use kind::Wide;
+pub use scaled::{Met, scaled};
 pub use sums::Acc;
 
 use base::simd::dispatch;

@@ -5,7 +5,7 @@
 //! buffer too and go past the caches from there: written in place, each line of them would be read first.
 
 use base::simd::*;
-use base::store::{Bf16, F16, Store};
+use base::store::{Bf16, F16, STEP, Store};
 use base::stream;
 use base::{Dtype, Tensor};
 
@@ -26,6 +26,19 @@ impl Aside<f32> {
         match dtype {
             Dtype::F16 => Some(Aside { read: Some(widen::<F16>), write: narrow::<F16>, chunk: usize::MAX }),
             Dtype::Bf16 => Some(Aside { read: Some(widen::<Bf16>), write: narrow::<Bf16>, chunk: usize::MAX }),
+            _ => None,
+        }
+    }
+}
+
+impl Aside<f64> {
+    /// Results that are kept in a smaller type.
+    pub fn rounded(dtype: Dtype) -> Option<Self> {
+        let to = |write| Some(Aside { read: None, write, chunk: usize::MAX });
+        match dtype {
+            Dtype::F32 => to(round::<f32>),
+            Dtype::F16 => to(round::<F16>),
+            Dtype::Bf16 => to(round::<Bf16>),
             _ => None,
         }
     }
@@ -58,6 +71,25 @@ impl<T: Store> Kernel for Narrow<'_, T> {
             *narrow = T::from_f32(*wide);
         }
     }
+}
+
+struct Round<'a, T>(&'a [f64], &'a mut [T]);
+impl<T: Store> Kernel for Round<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (x, y) in self.0.chunks(STEP).zip(self.1.chunks_mut(STEP)) {
+            if x.len() == STEP {
+                T::store16(s, f64::load16(s, x), y);
+            } else {
+                T::store_tail(s, f64::load_tail(s, x), y);
+            }
+        }
+    }
+}
+
+fn round<T: Store>(space: &[f64], t: &Tensor, at: usize) {
+    dispatch(Round(space, rows::<T>(t, at, space.len())));
 }
 
 fn widen<T: Store>(t: &Tensor, at: usize, space: &mut [f32]) {

@@ -106,7 +106,7 @@ fn guard(dtype: Dtype) -> f64 {
 pub fn inside<T: Store>(row: &mut [T], c: f64, margin: Margin) {
     let m = margin.value(T::DTYPE);
     let mut square = dispatch(Square(row));
-    if !(square.0 < 1e290) && row.iter().all(|v| v.to_f64().is_finite()) {
+    if !(square.0.max(c * square.0) < 1e290) && row.iter().all(|v| v.to_f64().is_finite()) {
         // squares that overflow say nothing of the direction
         let top = row.iter().fold(0.0f64, |top, v| top.max(v.to_f64().abs()));
         for v in row.iter_mut() {

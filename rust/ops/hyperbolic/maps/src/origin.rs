@@ -2,17 +2,69 @@
 
 use base::roots::*;
 use base::simd::*;
-use drivers::{ball, rows::Margin};
+use base::{Dtype, Result, Tensor};
+use drivers::ball;
+use drivers::rows::{self, Margin, Met, inside, numbers};
 
-/// y = T(c|x|²) x; true 1 - c|y|² = sech²(√c|x|)
-pub struct ExpMap0(pub Margin);
+/// y = T(c|x|²) x; true 1 - c|y|² = sech²(√c|x|). Where c|x|² is beyond all numbers y is x, which is brought to the edge.
+pub struct ExpMap0(pub Margin, pub Met);
 ball! { ExpMap0(x; c) -> (y;) within(self) { self.0 }
     dots(xx) { xx.dot(x, x); }
-    solve(self) {
-        let [t, _, h] = tanh_over::<S, N>((c * xx.get()).sqrt());
-        ([t], [], h)
+    solve(self, s) {
+        self.1.see(xx);
+        let root = (c * xx.get()).sqrt();
+        let [t, _, h] = tanh_over::<S, N>(root);
+        let beyond = root.simd_eq(f64::INFINITY);
+        let (one, zero) = (f64x8::splat(s, 1.0), f64x8::splat(s, 0.0));
+        ([beyond.select(one, t)], [], beyond.select(zero, h))
     }
     combine(t) { [x * t] }
+}
+
+/// [`ExpMap0`] of rows of any length: the squares of some of float64 are no numbers.
+pub fn expmap0(t: &[Tensor], margin: Margin) -> Result<()> {
+    let [x, c, y] = [&t[0], &t[1], &t[2]];
+    let op = ExpMap0(margin, Met::default());
+    if x.dtype() != Dtype::F64 {
+        return rows::run(&op, t);
+    }
+    let d = x.rows().1;
+    let far = |row: &[f64]| row.iter().any(|v| v.abs() > LONG) && row.iter().all(|v| v.is_finite());
+    let all = || -> Result<Vec<(usize, Vec<f64>)>> {
+        let each = x.slice::<f64>()?.chunks_exact(d.max(1)).enumerate();
+        Ok(each.filter(|(_, row)| far(row)).map(|(r, row)| (r, row.to_vec())).collect())
+    };
+    // rows that are written in place are gone when their sums are known
+    let before = if x.as_ptr() == y.as_ptr() { all()? } else { Vec::new() };
+    rows::run(&op, t)?;
+    let found = if before.is_empty() && op.1.any() && x.as_ptr() != y.as_ptr() { all()? } else { before };
+    for (r, row) in found {
+        let mut curvature = 0.0;
+        numbers(c, if c.len() == 1 { 0 } else { r }, std::slice::from_mut(&mut curvature));
+        let to = &mut y.slice_mut::<f64>()?[r * d..][..d];
+        beyond(&row, curvature, margin, to);
+    }
+    Ok(())
+}
+
+/// Elements of rows whose squares may be no numbers, or leave none beside them.
+const LONG: f64 = f64::from_bits((1023 + 440) << 52);
+
+/// T(c|x|²) x of one such row
+#[cold]
+fn beyond(x: &[f64], c: f64, margin: Margin, y: &mut [f64]) {
+    let top = x.iter().fold(0.0, |top: f64, v| top.max(v.abs()));
+    let s = c.sqrt() * top * x.iter().map(|v| (v / top) * (v / top)).sum::<f64>().sqrt();
+    let most = 1.0 - margin.value(Dtype::F64);
+    // of so small a curvature the square of the radius is no number
+    if s > 20.0 && most == 1.0 && c > 1e-290 {
+        y.copy_from_slice(x);
+        return inside(y, c, margin);
+    }
+    let t = if s > 0.0 { s.tanh().min(most).min(1.0 - 2.0 * f64::EPSILON) / s } else { 1.0 };
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = x * t;
+    }
 }
 
 /// dx = T g + 2cT'<g,x> x; dc = T'|x|²<g,x>
@@ -52,10 +104,12 @@ ball! { LogMap0Bwd(g, x; c) -> (dx; dc)
 }
 
 /// d = 2|x| A(c|x|²)
-pub struct Dist0;
+#[derive(Default)]
+pub struct Dist0(pub Met);
 ball! { Dist0(x; c) -> (; d)
     dots(xx) { xx.dot(x, x); }
     solve(self) {
+        self.0.see(xx);
         let [a, _] = artanh_over::<S, N>((N::of(c) * xx).root().get(), gap(c, xx));
         let r = xx.root().get();
         ([], [(r + r) * a])
@@ -63,10 +117,12 @@ ball! { Dist0(x; c) -> (; d)
 }
 
 /// dx = 2g/(alpha|x|) x, 0 at x = 0; dc = 2g A'|x|³
-pub struct Dist0Bwd;
+#[derive(Default)]
+pub struct Dist0Bwd(pub Met);
 ball! { Dist0Bwd(x; g, c) -> (dx; dc)
     dots(xx) { xx.dot(x, x); }
     solve(self, s) {
+        self.0.see(xx);
         let rest = gap(c, xx);
         let [_, slope] = artanh_over::<S, N>((N::of(c) * xx).root().get(), rest);
         let (r, g) = (xx.root().get(), g + g);

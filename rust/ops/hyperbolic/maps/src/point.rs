@@ -3,12 +3,15 @@
 use base::roots::*;
 use base::simd::*;
 use drivers::ball;
+use drivers::rows::Met;
 
 /// d = 2√m S(cm), m = q/(alpha beta)
-pub struct Dist;
+#[derive(Default)]
+pub struct Dist(pub Met);
 ball! { Dist(x, y; c) -> (; d)
     dots(xx, yy, q) { xx.dot(x, x); yy.dot(y, y); q.square_sum(x, -y); }
     solve(self) {
+        self.0.see(xx + yy);
         let m = q.get() / (gap(c, xx) * gap(c, yy));
         let d = (m.sqrt() + m.sqrt()) * arsinh_over::<S, N>(c * m)[0];
         ([], [m.simd_eq(f64::INFINITY).select(m, d)]) // on the edge, where the factor is 0
@@ -17,10 +20,12 @@ ball! { Dist(x, y; c) -> (; d)
 
 /// dx = 2g/√(qD) ((x-y) + (cq/alpha) x), dy likewise, 0 at x = y;
 /// dc = g√m (nu/√(1+u) + 2S'(u) m), u = cm, nu = |x|²/alpha + |y|²/beta
-pub struct DistBwd;
+#[derive(Default)]
+pub struct DistBwd(pub Met);
 ball! { DistBwd(x, y; g, c) -> (dx, dy; dc)
     dots(xx, yy, q) { xx.dot(x, x); yy.dot(y, y); q.square_sum(x, -y); }
     solve(self) {
+        self.0.see(xx + yy);
         let (alpha, beta, q) = (gap(c, xx), gap(c, yy), q.get());
         let cq = c * q;
         let per = 1.0 / (alpha * beta);

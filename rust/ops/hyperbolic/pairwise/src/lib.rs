@@ -6,9 +6,10 @@
 
 mod slopes;
 
+use base::near::{Near, times};
 use base::pool::Shared;
 use base::wide::wide;
-use base::{Error, Op, Result, Scalar, Tensor, by_float, ops, try_vec};
+use base::{Dtype, Error, Op, Result, Scalar, Tensor, by_float, ops, try_vec};
 use drivers::pairs::{All, Columns, Hyperbolic, LogSumExp, Mix, Number, Reduce, Stacks, TopK, Write};
 use slopes::{Side, Slopes, Upstream};
 
@@ -16,12 +17,16 @@ use slopes::{Side, Slopes, Upstream};
 pub static TABLES: &[&[Op]] = &[OPS];
 
 pub static OPS: &[Op] = ops! {
-    cdist(x[b.., n, d], y[b.., m, d], c[]) -> (d[b.., n, m]) = |t, s| wide(t, 3, |t| by_float!(wide t[0], T => cdist::<T>(t, s)));
+    cdist(x[b.., n, d], y[b.., m, d], c[]) -> (d[b.., n, m])
+        = |t, s| sized(t, [0, 1, 2], &[(3, 1)], |t| wide(t, 3, |t| by_float!(wide t[0], T => cdist::<T>(t, s))));
     cdist_bwd(g[b.., n, m], x[b.., n, d], y[b.., m, d], c[]; needs: needs)
-        -> (dx[x]?, dy[y]?, dc[c]?) = |t, s| wide(t, 4, |t| by_float!(wide t[1], T => cdist_bwd::<T>(t, s)));
+        -> (dx[x]?, dy[y]?, dc[c]?)
+        = |t, s| sized(t, [1, 2, 3], &[(6, 3)], |t| wide(t, 4, |t| by_float!(wide t[1], T => cdist_bwd::<T>(t, s))));
     knn(x[b.., n, d], y[b.., m, d], c[]; k: int)
-        -> (d[b.., n, k], indices[b.., n, k]: int64) = |t, s| wide(t, 3, |t| by_float!(wide t[0], T => knn::<T>(t, s)));
-    softmin_dist(x[b.., n, d], y[b.., m, d], beta[], c[]) -> (s[b.., n]) = |t, s| wide(t, 4, |t| by_float!(wide t[0], T => softmin::<T>(t, s)));
+        -> (d[b.., n, k], indices[b.., n, k]: int64)
+        = |t, s| sized(t, [0, 1, 2], &[(3, 1)], |t| wide(t, 3, |t| by_float!(wide t[0], T => knn::<T>(t, s))));
+    softmin_dist(x[b.., n, d], y[b.., m, d], beta[], c[]) -> (s[b.., n])
+        = |t, s| wide(t, 4, |t| by_float!(wide t[0], T => softmin::<T>(t, s)));
     softmin_dist_bwd(g[b.., n], x[b.., n, d], y[b.., m, d], beta[], c[]; needs: needs)
         -> (dx[x]?, dy[y]?, dbeta[beta]?, dc[c]?) = |t, s| wide(t, 5, |t| by_float!(wide t[1], T => softmin_bwd::<T>(t, s)));
 };
@@ -30,6 +35,59 @@ pub static OPS: &[Op] = ops! {
 const DX: i64 = 1;
 const DY: i64 = 2;
 const NUMBERS: i64 = !(DX | DY);
+
+/// Runs `f` on the arrays `t`, of which those at `places` are x, y and c: of float64, where squares of the longest rows would be
+/// no ordinary numbers, with all rows and the curvature brought near 1 by one power of two, which changes no digit. The results
+/// at `found` are lengths to the power that stands beside them; gradients by rows are what they were.
+fn sized(
+    t: &[Tensor],
+    [x, y, c]: [usize; 3],
+    found: &[(usize, i32)],
+    f: impl Fn(&[Tensor]) -> Result<()>,
+) -> Result<()> {
+    let given = t[c].number()?;
+    if t[x].dtype() != Dtype::F64 || t[y].dtype() != Dtype::F64 || !(given >= 0.0 && given.is_finite()) {
+        return f(t);
+    }
+    let longest = |t: &Tensor| -> Result<f64> {
+        let finite = t.slice::<f64>()?.iter().filter(|v| v.is_finite());
+        Ok(finite.fold(0.0, |top: f64, v| if v.abs() > top { v.abs() } else { top }))
+    };
+    let top = longest(&t[x])?.max(longest(&t[y])?);
+    let by = (top.to_bits() >> 52) as i32 - 1023;
+    if top == 0.0 || ORDINARY.contains(&by) {
+        return f(t);
+    }
+    let copy = |t: &Tensor| -> Result<Near> {
+        let from = t.slice::<f64>()?;
+        let mut rows = try_vec(from.len(), 0.0)?;
+        rows.copy_from_slice(from);
+        times(&mut rows, -by);
+        Ok(Near { rows, by: Vec::new() })
+    };
+    let (mut near, mut curvature) = ([copy(&t[x])?, copy(&t[y])?], [given]);
+    (0..2).for_each(|_| times(&mut curvature, by));
+    curvature[0] = curvature[0].min(f64::MAX); // beyond that, the longest row is outside
+    let mut all = t.to_vec();
+    for (near, place) in near.iter_mut().zip([x, y]) {
+        all[place] = near.tensor(&t[place])?;
+    }
+    all[c] = Tensor::of(&mut curvature);
+    f(&all)?;
+    for (place, degree) in found.iter().filter(|(place, _)| !t[*place].is_empty()) {
+        if t[*place].dtype() == Dtype::F64 {
+            (0..*degree).try_for_each(|_| t[*place].slice_mut::<f64>().map(|v| times(v, by)))?;
+        } else {
+            let mut v = [t[*place].number()?];
+            (0..*degree).for_each(|_| times(&mut v, by));
+            t[*place].set_number(v[0])?;
+        }
+    }
+    Ok(())
+}
+
+/// Exponents of longest rows whose squares, and those of differences of such rows by an ulp, are ordinary numbers.
+const ORDINARY: std::ops::RangeInclusive<i32> = -400..=440;
 
 /// Two stacks of rows and a curvature.
 struct Points<'a, T> {

@@ -13,12 +13,12 @@ pub trait Real: Lane {
     /// The largest σ that sinh and cosh of a row are made for as they are.
     const CAP: f64;
     /// 2n arsinh p as a whole number and a rest, in units of the type's own, and 1/√(1 + p²). Where |p| is large it stands
-    /// for |p| 2^e.
-    fn turns<S: Simd>(s: S, p: Self::V<S>, e: Self::V<S>, n2: Self::V<S>) -> [Self::V<S>; 3];
+    /// for |p| 2^e. `single`: f32's digits are enough.
+    fn turns<S: Simd>(s: S, p: Self::V<S>, e: Self::V<S>, n2: Self::V<S>, single: bool) -> [Self::V<S>; 3];
     /// The power of two to take out of a row whose largest whole number is `top`.
     fn power(top: f64) -> f64;
     /// sinh and cosh of what [`Real::turns`] gave, over 2^k.
-    fn sinh_cosh<S: Simd>(s: S, n: Self::V<S>, rest: Self::V<S>, k: Self::V<S>) -> [Self::V<S>; 2];
+    fn sinh_cosh<S: Simd>(s: S, n: Self::V<S>, rest: Self::V<S>, k: Self::V<S>, single: bool) -> [Self::V<S>; 2];
     /// 2n arsinh p from its two parts.
     fn angle<S: Simd>(n: Self::V<S>, rest: Self::V<S>) -> Self::V<S>;
     /// Adds the products of two vectors to eight sums.
@@ -31,8 +31,8 @@ pub trait Real: Lane {
     fn sinh_d<S: Simd>(s: S, z: Self::V<S>) -> Self::V<S>;
     /// The largest |element|.
     fn top<S: Simd>(x: Self::V<S>) -> f64;
-    /// How rows of a 16-bit type come and go.
-    fn half(dtype: Dtype) -> Option<Aside<Self>>;
+    /// How rows come and go where results are of another type than this.
+    fn aside(dtype: Dtype) -> Option<Aside<Self>>;
 }
 
 /// Below this p² the derivative of arsinh √u/√u comes from its series.
@@ -108,7 +108,7 @@ fn pow2<S: Simd>(n: f32x16<S>) -> f32x16<S> {
 impl Real for f32 {
     const CAP: f64 = 60.0;
     #[inline(always)]
-    fn turns<S: Simd>(s: S, p: f32x16<S>, e: f32x16<S>, n2: f32x16<S>) -> [f32x16<S>; 3] {
+    fn turns<S: Simd>(s: S, p: f32x16<S>, e: f32x16<S>, n2: f32x16<S>, _: bool) -> [f32x16<S>; 3] {
         let (one, zero) = (f32x16::splat(s, 1.0), f32x16::splat(s, 0.0));
         let a = p.abs();
         let big = a.simd_gt(1_073_741_824.0);
@@ -133,7 +133,7 @@ impl Real for f32 {
         (top - 57.0).max(0.0)
     }
     #[inline(always)]
-    fn sinh_cosh<S: Simd>(s: S, n: f32x16<S>, rest: f32x16<S>, k: f32x16<S>) -> [f32x16<S>; 2] {
+    fn sinh_cosh<S: Simd>(s: S, n: f32x16<S>, rest: f32x16<S>, k: f32x16<S>, _: bool) -> [f32x16<S>; 2] {
         let r = rest * (LN_2 as f32);
         let z = r * r;
         let sinh = (r * z).mul_add(poly::<S, f32>(s, z, &SINH), r);
@@ -169,7 +169,7 @@ impl Real for f32 {
         let (a, b) = x.widen();
         <f64 as Real>::top(a.max(b))
     }
-    fn half(dtype: Dtype) -> Option<Aside<f32>> {
+    fn aside(dtype: Dtype) -> Option<Aside<f32>> {
         Aside::half(dtype)
     }
 }
@@ -177,12 +177,14 @@ impl Real for f32 {
 impl Real for f64 {
     const CAP: f64 = 300.0;
     #[inline(always)]
-    fn turns<S: Simd>(s: S, p: f64x8<S>, e: f64x8<S>, n2: f64x8<S>) -> [f64x8<S>; 3] {
+    fn turns<S: Simd>(s: S, p: f64x8<S>, e: f64x8<S>, n2: f64x8<S>, single: bool) -> [f64x8<S>; 3] {
         let (one, zero) = (f64x8::splat(s, 1.0), f64x8::splat(s, 0.0));
         let a = p.abs();
         let big = a.simd_gt(1_073_741_824.0);
         let root = big.select(a, a.mul_add(a, one).sqrt());
-        let x = (math::asinh(s, a) + big.select(e, zero) * LN_2) * n2;
+        let few = single && !big.any_true();
+        let asinh = if few { math::single::asinh(s, a) } else { math::asinh(s, a) };
+        let x = (asinh + big.select(e, zero) * LN_2) * n2;
         [x.copysign(p), zero, one / root]
     }
     #[inline(always)]
@@ -190,10 +192,11 @@ impl Real for f64 {
         ((top - 200.0) * LOG2_E).max(0.0).ceil()
     }
     #[inline(always)]
-    fn sinh_cosh<S: Simd>(s: S, n: f64x8<S>, _: f64x8<S>, k: f64x8<S>) -> [f64x8<S>; 2] {
+    fn sinh_cosh<S: Simd>(s: S, n: f64x8<S>, _: f64x8<S>, k: f64x8<S>, single: bool) -> [f64x8<S>; 2] {
         let (zero, one) = (f64x8::splat(s, 0.0), f64x8::splat(s, 1.0));
         let less = k.simd_gt(0.0);
-        let m = math::expm1(s, n.abs() - k * LN_2);
+        let x = n.abs() - k * LN_2;
+        let m = if single { math::single::expm1(s, x) } else { math::expm1(s, x) };
         let whole = m + 1.0;
         let back = less.select(zero, one / whole);
         let sinh = less.select(whole, m.mul_add(back, m)) * 0.5;
@@ -227,7 +230,7 @@ impl Real for f64 {
         }
         top
     }
-    fn half(_: Dtype) -> Option<Aside<f64>> {
-        None
+    fn aside(dtype: Dtype) -> Option<Aside<f64>> {
+        Aside::rounded(dtype)
     }
 }

@@ -37,6 +37,8 @@ pub struct Call<'a> {
     pub out: Vec<Tensor<'a>>,
     /// whether the gradient of the curvature is wanted: an output of no numbers says no
     pub curved: bool,
+    /// whether results of float64 data are rounded to a smaller type, whose digits they need then and no more
+    pub single: bool,
 }
 
 impl<'a> Call<'a> {
@@ -51,8 +53,8 @@ impl<'a> Call<'a> {
             return Err(Error::Type(format!("a float type is needed, got {}", dtype.name())));
         }
         for (i, x) in arrays.iter().enumerate() {
-            // the curvature, and its gradient, may have a float type of their own
-            let own = i == first + 4 || (backward && i == 10);
+            // the curvature, and its gradient, may have a float type of their own, and so may the results of float64 data
+            let own = i == first + 4 || (backward && i == 10) || (!backward && i == 5 && dtype == Dtype::F64);
             if x.dtype() != dtype && !(own && x.dtype().is_float()) {
                 return Err(Error::Type(format!("arrays of {} and {} in one call", dtype.name(), x.dtype().name())));
             }
@@ -92,7 +94,8 @@ impl<'a> Call<'a> {
         }
         // so small a curvature changes no digit, and lets c = 0 be no case of its own
         let c = c.max(if dtype == Dtype::F64 { 2f64.powi(-700) } else { 2f64.powi(-100) });
-        Ok(Call { rows, columns, g, t, s, n, r, c, form, out, curved })
+        let single = out[0].dtype() != dtype;
+        Ok(Call { rows, columns, g, t, s, n, r, c, form, out, curved, single })
     }
     fn run(&self) -> Result<()> {
         if self.t.dtype() == Dtype::F64 { walk::run::<f64>(self) } else { walk::run::<f32>(self) }

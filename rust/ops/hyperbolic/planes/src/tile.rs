@@ -92,7 +92,7 @@ impl<L: Real, const BACK: bool, const FC: bool> Block<'_, L, BACK, FC> {
                 let at = j * pad + i;
                 let p = (load::<S, L>(s, &t[at..]) * a)
                     .mul_add(load::<S, L>(s, &columns.a[i..]), -(load::<S, L>(s, &columns.b[i..]) * b));
-                let [whole, rest, inv] = L::turns(s, p * twice, e, load::<S, L>(s, &columns.n2[i..]));
+                let [whole, rest, inv] = L::turns(s, p * twice, e, load::<S, L>(s, &columns.n2[i..]), call.single);
                 if FC {
                     store::<S, L>(whole, &mut one[at..]);
                     store::<S, L>(rest, &mut two[at..]);
@@ -113,7 +113,8 @@ impl<L: Real, const BACK: bool, const FC: bool> Block<'_, L, BACK, FC> {
             let (mut square, mut product) = (f64x8::splat(s, 0.0), f64x8::splat(s, 0.0));
             for i in (0..pad).step_by(L::LANES) {
                 let at = j * pad + i;
-                let [sinh, cosh] = L::sinh_cosh(s, load::<S, L>(s, &one[at..]), load::<S, L>(s, &two[at..]), k);
+                let (n, rest) = (load::<S, L>(s, &one[at..]), load::<S, L>(s, &two[at..]));
+                let [sinh, cosh] = L::sinh_cosh(s, n, rest, k, call.single);
                 store::<S, L>(sinh, &mut one[at..]);
                 square = L::dot(square, sinh, sinh);
                 if BACK {

@@ -35,10 +35,10 @@ fn blocks<L: Real, const BACK: bool, const FC: bool>(call: &Call) -> Result<()> 
     let mut partial = try_vec(count.saturating_mul(own), 0.0f64)?;
     let share = Shared(partial.as_mut_ptr());
     let (tile, sums) = (TILE.saturating_mul(pad), if BACK { pad } else { 0 });
-    let dtype = call.t.dtype();
+    let dtype = call.out[0].dtype();
     let margin = 1.0 - call.form.margin.value(dtype);
     let large = call.out[0].bytes() >= stream::LARGE;
-    let aside = L::half(dtype).or_else(|| large.then(Aside::past));
+    let aside = L::aside(dtype).or_else(|| large.then(Aside::past));
     // each thread asks for as much again
     drop(try_vec(tile.saturating_mul(6), L::of(0.0))?);
     pool::run(count, rows.saturating_mul(d), |i| {

@@ -1,0 +1,106 @@
+//! Busemann functions. The one rule: near an ideal point the way that is left is made of the gap to the edge and of the angle, and
+//! elsewhere of what x is nearer than the origin.
+
+use base::dd::Num;
+use base::math;
+use base::roots::*;
+use base::simd::*;
+use drivers::ball;
+use drivers::rows::Met;
+
+/// x as the ideal point p̂ sees it: k = √c, n = 2(k|x|² − ⟨x, p̂⟩), u = kn/α, v = |p̂ − kx|² = α(1 + u), which near p̂ is
+/// (α/(1 + k|x|))² + 2k|x|(1 − cos), log v/α, and B.
+struct Level<S: Simd> {
+    k: f64x8<S>,
+    alpha: f64x8<S>,
+    n: f64x8<S>,
+    u: f64x8<S>,
+    v: f64x8<S>,
+    log: f64x8<S>,
+    b: f64x8<S>,
+}
+
+impl<S: Simd> Level<S> {
+    #[inline(always)]
+    fn new<N: Num<S>>([xx, pp, px]: [N; 3], c: f64x8<S>) -> Self {
+        let s = c.witness();
+        let (zero, one) = (f64x8::splat(s, 0.0), f64x8::splat(s, 1.0));
+        let (root, alpha, toward) = (N::of(c).root(), gap(c, xx), px / pp.root());
+        let (k, n) = (root.get(), (root * xx - toward).get() * 2.0);
+        let u = k * n / alpha;
+        let near = u.simd_lt(-0.5);
+        let r = (N::of(c) * xx).root().get();
+        let side = alpha / (r + 1.0);
+        let turn = (N::of(one) - toward / xx.root()).get().max(zero);
+        let v = near.select(side.mul_add(side, (r + r) * turn), k.mul_add(n, alpha));
+        let (far, plain) = if N::SINGLE {
+            (math::single::log(s, v / alpha), math::single::log1p(s, u))
+        } else {
+            (math::log(s, v / alpha), math::log1p(s, u))
+        };
+        let log = near.select(far, plain);
+        // over k; where u is nothing its logarithm is u
+        let b = near.select(far / k, n / alpha * u.simd_eq(0.0).select(one, plain / u));
+        Level { k, alpha, n, u, v, log, b }
+    }
+}
+
+/// B = log(v/α)/√c
+#[derive(Default)]
+pub struct Busemann(pub Met);
+ball! { Busemann(x, p; c) -> (; b)
+    dots(xx, pp, px) { xx.dot(x, x); pp.dot(p, p); px.dot(x, p); }
+    solve(self) {
+        self.0.see(xx);
+        self.0.see(pp);
+        ([], [Level::new([xx, pp, px], c).b])
+    }
+    doubt { lost(xx, pp, px, c) }
+}
+
+/// Whether n or v have lost more than f32 results bear: an error of each is some ε(k|x| + c|x|²).
+#[inline(always)]
+fn lost<S: Simd>(xx: f64x8<S>, pp: f64x8<S>, px: f64x8<S>, c: f64x8<S>) -> mask64x8<S> {
+    let (z, k) = (c * xx, c.sqrt());
+    let alpha = 1.0 - z;
+    let n = k * (k * xx - px / pp.sqrt()) * 2.0;
+    let v = alpha + n;
+    let error = (z.sqrt() + z) * v.max(alpha) * (v + alpha) * (1.0 / (1u64 << 23) as f64);
+    !(n.abs() * v * alpha).simd_ge(error)
+}
+
+/// dx = 2g(k(1/v + 1/α) x − p̂/v), dp = −(2g/v|p|)(x − ⟨x, p̂⟩p̂), dc = g(|x|²/α − (n/α)² h(u)/2)/k, 0 at c = 0, where
+/// h(u) = (log(1 + u) − u/(1 + u))/u²
+#[derive(Default)]
+pub struct BusemannBwd(pub Met);
+ball! { BusemannBwd(x, p; g, c) -> (dx, dp; dc)
+    dots(xx, pp, px) { xx.dot(x, x); pp.dot(p, p); px.dot(x, p); }
+    solve(self, s) {
+        self.0.see(xx);
+        self.0.see(pp);
+        let Level { k, alpha, n, u, v, log, .. } = Level::new([xx, pp, px], c);
+        let (long, zero) = (pp.root().get(), f64x8::splat(s, 0.0));
+        let f = (g + g) / v;
+        let own = k * (f + (g + g) / alpha);
+        let closed = (log - 1.0 + alpha / v) / (u * u);
+        let h = (u.abs()).simd_lt(0.06).select(math::poly(s, u, &SLOPE), closed);
+        let part = n / alpha;
+        let dc = g * (xx.get() / alpha - part * part * h * 0.5) / k;
+        let dc = k.simd_eq(0.0).select(zero * v, dc);
+        ([own, f / long, (px / pp).get()], [dc])
+    }
+    combine(own, f, t) { [x.mul_add(own, -(p * f)), (p * t - x) * f] }
+    doubt { lost(xx, pp, px, c) }
+}
+
+/// (log(1 + u) − u/(1 + u))/u² in powers of u: (−1)^j (j + 1)/(j + 2)
+const SLOPE: [f64; 14] = {
+    let mut c = [0.0; 14];
+    let mut j = 0;
+    while j < 14 {
+        let v = (j + 1) as f64 / (j + 2) as f64;
+        c[j] = if j % 2 == 0 { v } else { -v };
+        j += 1;
+    }
+    c
+};

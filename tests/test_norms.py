@@ -547,3 +547,61 @@ def test_what_training_moves_can_be_moved():
     with pytest.raises(ValueError, match="standardize: std must broadcast"):
         norm.standardize(x[0], dim=0, std=x)
     assert (norm.batch_norm(x, training=True, sample_weight=0.5) == 0).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 15, 16, 17, 33, 4095, 4096, 4097, 8200])
+@pytest.mark.parametrize("given", ["weight and bias", "weight", "bias", "none"])
+def test_rows_around_the_ends_of_steps_and_pieces(n, given):
+    x, g = (some(5, n) + 1e3).float(), some(5, n).float()
+    x[3] = 0.1
+    affine = [some(n).float() if k in given else None for k in ("weight", "bias")]
+    leaves = [None if v is None else v.requires_grad_() for v in (x, *affine)]
+    wide = [None if v is None else v.detach().double().requires_grad_() for v in leaves]
+    y, want = norm.layer_norm(leaves[0], n, *leaves[1:]), F.layer_norm(wide[0], (n,), *wide[1:])
+    size = want.detach().abs() + sum(v.detach().abs() for v in wide[1:] if v is not None)
+    assert ((y.double() - want).abs() <= 2**-23 * (size + 1e-6)).all()
+    assert torch.equal(y[3], torch.zeros(n) if affine[1] is None else affine[1])
+    used = [i for i, v in enumerate(leaves) if v is not None]
+    got = torch.autograd.grad(y, [leaves[i] for i in used], g)
+    right = torch.autograd.grad(want, [wide[i] for i in used], g.double())
+    for a, b in zip(got, right, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=4e-6, atol=4e-6 * float(b.abs().max()) + 1e-7)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4, 5])
+@pytest.mark.parametrize("by", ["segment", "channel", "pixel", "none"])
+def test_few_labels_are_what_each_is_by_itself(by, groups):
+    """With γ and β of segments, channels or pixels, and weights: values and gradients; what lies in no segment gives 0."""
+    for side in (1, 4, 17):
+        x, g = some(2, 3, side, side), some(2, 3, side, side)
+        labels = torch.from_numpy(R.integers(-1, groups, (2, 1, side, side)))
+        shape = {"segment": (groups, 3), "channel": (3, 1, 1), "pixel": (side, side), "none": None}[by]
+        affine = [] if shape is None else [some(*shape).requires_grad_() for _ in range(2)]
+        leaf = x.clone().requires_grad_()
+        flat = [v.reshape(-1) for v in affine] if by == "segment" else affine
+        y = norm.standardize(
+            leaf, *flat, dim=(0, 2, 3), labels=labels, num_segments=groups, eps=0.1, segment_affine=by == "segment"
+        )
+        want = torch.zeros_like(x)
+        for k in range(groups):
+            inside = (labels == k).expand_as(x)
+            w = inside.double()
+            n = w.sum((0, 2, 3), keepdim=True).clamp(min=1)
+            mu = (leaf * w).sum((0, 2, 3), keepdim=True) / n
+            v = ((leaf - mu) ** 2 * w).sum((0, 2, 3), keepdim=True) / n
+            z = (leaf - mu) / (v + 0.1).sqrt()
+            gamma, beta = [p[k].view(3, 1, 1) if by == "segment" else p for p in affine] or (1.0, 0.0)
+            want = torch.where(inside, z * gamma + beta, want)
+        torch.testing.assert_close(y, want, rtol=1e-12, atol=1e-12)
+        got, right = (torch.autograd.grad(v, [leaf, *affine], g) for v in (y, want))
+        for a, b in zip(got, right, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+        spoiled = x.clone()
+        spoiled[(labels == -1).expand_as(x)] = float("inf")
+        at = (labels == groups - 1).expand_as(x)
+        spoiled[at] = float("nan")
+        given = [v.detach() for v in flat]
+        z = norm.standardize(
+            spoiled, *given, dim=(0, 2, 3), labels=labels, num_segments=groups, eps=0.1, segment_affine=by == "segment"
+        )
+        assert torch.equal(z[~at], y.detach()[~at]) and z[at].isnan().all()

@@ -251,3 +251,75 @@ def test_labels_without_memory_need_their_number() -> None:
     assert reduce.segment_reduce(x, dim=0, offsets=offsets).shape == (2, 2)
     with pytest.raises(ValueError, match="segment_reduce: num_segments must be said"):
         reduce.segment_reduce(x, dim=0, labels=labels)
+
+
+LENGTHS = (1, 15, 16, 17, 31, 33, 4095, 4096, 4097, 8193)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16])
+@pytest.mark.parametrize("groups", [1, 2, 4, 5])
+def test_few_labels_in_vectors_and_more_of_them(groups, kind):
+    """Around the ends of steps and pieces; what lies in another segment, or in none, is not met, whatever it is."""
+    for n in LENGTHS:
+        offset = 0.0 if kind == np.float16 else 3e4
+        x = (R.standard_normal((2, n)) + offset).astype(kind)
+        labels = R.integers(-1, groups, n)
+        x[0, labels == -1] = np.inf
+        x[1, labels == 0] = np.nan if n > 1 else 0.1
+        x[0, labels == groups - 1] = kind(0.1)
+        found = reduce.segment_moments(x, dim=1, labels=labels, num_segments=groups)
+        for i in range(2):
+            for k in range(groups):
+                part = x[i, labels == k].astype(np.longdouble)
+                got = [float(v[k, i]) for v in found]
+                assert got[0] == len(part)
+                if not len(part) or np.isnan(part).any():
+                    assert np.isnan(got[1]) and np.isnan(got[2])
+                elif (part == part[0]).all():
+                    assert got[1] == float(part[0]) and got[2] == 0
+                else:
+                    want = np.array([part.mean(), ((part - part.mean()) ** 2).mean()], np.float64)
+                    if kind != np.float64:
+                        assert ulps(np.array(got[1:], np.float32), want, "float32").max() <= 1
+                    np.testing.assert_allclose(got[1:], want, rtol=1e-12)
+
+
+def test_few_labels_give_the_same_bits_on_any_threads():
+    x, labels = R.standard_normal((9, 50_000)), R.integers(-1, 3, (1, 50_000))
+    given = {"dim": 1, "labels": labels, "num_segments": 3}
+    before = tersor.get_num_threads()
+    try:
+        made = []
+        for threads in (1, 2, 5):
+            tersor.set_num_threads(threads)
+            made.append([v.tobytes() for v in reduce.segment_moments(x, **given)])
+    finally:
+        tersor.set_num_threads(before)
+    assert made[0] == made[1] == made[2]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("groups", [2, 6])
+def test_sums_that_leave_the_range_on_the_way(groups, weighted):
+    """Means and variances that are numbers, of labels, of runs and of kept axes, whose sums or squares are none."""
+    far = 1.7e308
+    x = np.array([far, -far, far, far, -far, far, 1.0, 3.0])
+    labels = (
+        np.array([0, 0, 0, 1, 1, 1, groups - 1, groups - 1]) if groups > 2 else np.array([0, 0, 0, 1, 1, 1, -1, -1])
+    )
+    w = np.full(8, 2.0) if weighted else None
+    given = {"weight": w, "num_segments": groups}
+    mean = reduce.segment_reduce(x, "mean", labels=labels, **given)
+    np.testing.assert_allclose(mean[:2], [far / 3, far / 3], rtol=1e-15)
+    assert groups == 2 or mean[-1] == 2
+    turned = reduce.segment_reduce(np.stack([x, x], 1), "mean", dim=0, labels=labels, **given)
+    np.testing.assert_allclose(turned[:2], np.full((2, 2), far / 3), rtol=1e-15)
+    runs = reduce.segment_reduce(x, "mean", offsets=np.array([0, 3, 6, 8]), weight=w)
+    np.testing.assert_allclose(runs, [far / 3, far / 3, 2], rtol=1e-15)
+    near = np.tile([1e154, -1e154], 100)
+    got = reduce.segment_reduce(
+        near, "var", labels=np.zeros(200, np.int64), num_segments=1, weight=None if w is None else np.full(200, 2.0)
+    )
+    np.testing.assert_allclose(got, 1e308, rtol=1e-14)
+    still = reduce.segment_moments(np.array([np.inf, 1.0, far, far]), labels=np.array([0, 0, 1, 1]), num_segments=2)
+    assert not np.isfinite(still.mean[0]) and np.isnan(still.var[0]) and still.mean[1] == far and still.var[1] == 0

@@ -5,9 +5,11 @@
 //! be read again. The parts of a large segment are added side by side and merged in order.
 
 mod chunk;
+mod labels;
 mod lists;
 pub mod moments;
 pub mod places;
+mod sums;
 pub mod walk;
 
 pub use chunk::Chunk;

@@ -83,7 +83,7 @@ struct Whole<'a, T>(&'a Places<OWN>, &'a [T]);
 impl<T: base::store::Store> Reduction<OWN> for Whole<'_, T> {
     type Table = Moments;
     fn table(&self, segments: Range<usize>) -> Result<Moments> {
-        Moments::new(segments, self.0.apart())
+        Moments::new(segments, self.0)
     }
     #[inline(always)]
     fn gather<S: Simd>(&self, s: S, table: &mut Moments, pieces: Range<usize>) -> Result<()> {

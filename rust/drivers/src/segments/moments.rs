@@ -1,10 +1,11 @@
 //! Moments of neighbours: weight, mean and squares about it. The one rule: numbers are taken from one of their own, so that equal
 //! ones have exactly their value for a mean and no spread, whatever their size.
 
-use super::places::{Ids, Places, Weight};
+use super::places::{Ids, Labels, Places, Weight};
+use super::sums::{moments, sums_of};
 use super::walk::Piece;
 use base::simd::*;
-use base::store::{STEP, Store};
+use base::store::Store;
 use base::{Result, Tensor, try_vec};
 use std::ops::Range;
 
@@ -50,60 +51,27 @@ impl Moment {
     }
 }
 
-/// The sums of x − p and of its square, in lanes.
-#[inline(always)]
-fn sums<S: Simd, T: Store>(s: S, x: &[T], p: f64) -> [f64; 2] {
-    let zero = f64x8::splat(s, 0.0);
-    let mut acc = [[zero; 2]; 2];
-    let whole = x.chunks_exact(STEP);
-    let mut rest = [0.0; 2];
-    for v in whole.remainder() {
-        let d = v.to_f64() - p;
-        rest = [rest[0] + d, d.mul_add(d, rest[1])];
-    }
-    for x in whole {
-        let v = T::load16(s, x);
-        for k in 0..2 {
-            let d = v[k] - p;
-            acc[k] = [acc[k][0] + d, d.mul_add(d, acc[k][1])];
-        }
-    }
-    [hsum(acc[0][0] + acc[1][0]) + rest[0], hsum(acc[0][1] + acc[1][1]) + rest[1]]
-}
-
-/// The moments of neighbours: in one sweep about the first of them, which for float64 a second one about their mean sharpens.
-#[inline(always)]
-pub fn moments<S: Simd, T: Store>(s: S, x: &[T]) -> Moment {
-    let (p, w) = (x[0].to_f64(), x.len() as f64);
-    let [s1, s2] = sums(s, x, p);
-    let mut found = Moment::about(p, w, s1, s2);
-    if !found.mean.is_finite() {
-        // differences that are no numbers: of infinities the mean has the sum, of finite numbers it lies between them
-        let all = x.iter().all(|v| v.to_f64().is_finite());
-        found.mean = x.iter().map(|v| v.to_f64() / w).sum::<f64>();
-        found.m2 = if all { f64::INFINITY } else { f64::NAN };
-    } else if size_of::<T>() == 8 {
-        let [e1, e2] = sums(s, x, found.mean);
-        // squares that are no numbers have no sum either
-        found.m2 = if e2.is_finite() { (e2 - e1 * (e1 / w)).max(0.0) } else { e2 };
-    }
-    found
-}
-
 /// The moments of the segments of a block; those that neighbours share one by one are sums about the first that was met.
 pub struct Moments {
     first: usize,
     pub found: Vec<Moment>,
-    /// w, p, Σw(x − p), Σw(x − p)²; empty where neighbours lie in one segment.
-    apart: [Vec<f64>; 4],
+    /// w, p, Σw(x − p), Σw(x − p)², where neighbours lie in neighbouring segments, and where in any; empty elsewhere.
+    rows: [Vec<f64>; 4],
+    apart: Vec<[f64; 4]>,
 }
 
 impl Moments {
-    pub fn new(segments: Range<usize>, apart: bool) -> Result<Self> {
+    pub fn new<const K: usize>(segments: Range<usize>, places: &Places<K>) -> Result<Self> {
         let n = segments.len();
-        let room = || try_vec(if apart { n } else { 0 }, 0.0);
-        let found = try_vec(n, Moment::default())?;
-        Ok(Moments { first: segments.start, found, apart: [room()?, room()?, room()?, room()?] })
+        let [rows, apart] = places.apart().map(|some| if some { n } else { 0 });
+        let room = || try_vec(rows, 0.0);
+        let rows = [room()?, room()?, room()?, room()?];
+        Ok(Moments {
+            first: segments.start,
+            found: try_vec(n, Moment::default())?,
+            rows,
+            apart: try_vec(apart, [0.0; 4])?,
+        })
     }
 
     pub fn get(&self, segment: usize) -> &Moment {
@@ -132,6 +100,13 @@ impl Moments {
             |p| {
                 let x = &x[p.at..p.at + p.len];
                 let weight = places.weight(&p);
+                if let Some(labels) = places.labels(&p) {
+                    return match (places.few(), &weight) {
+                        (Some(n), Weight::One(w)) => self.marked(s, &labels, n, *w, x),
+                        (_, Weight::One(w)) => self.scatter(|i| labels.at(i), |_| *w, x),
+                        (_, Weight::Each(w)) => self.scatter(|i| labels.at(i), |i| w[i], x),
+                    };
+                }
                 match (places.ids(&p, &mut room), weight) {
                     (Ids::None, _) => {}
                     (Ids::One(i), Weight::One(w)) if w > 0.0 => {
@@ -140,7 +115,7 @@ impl Moments {
                     }
                     (_, Weight::One(w)) if !(w > 0.0) => {}
                     (Ids::Run(from), Weight::One(weight)) => self.row(from - self.first, weight, x),
-                    (ids, weight) => self.scatter(&ids, &weight, x),
+                    (ids, weight) => self.scatter(|i| ids.at(i), |i| weight.at(i), x),
                 }
             },
         );
@@ -148,10 +123,26 @@ impl Moments {
         Ok(())
     }
 
+    /// Neighbours of a few labels and of one weight.
+    #[inline(always)]
+    fn marked<S: Simd, T: Store>(&mut self, s: S, labels: &Labels, n: usize, weight: f64, x: &[T]) {
+        for label in (0..n).filter(|_| weight > 0.0) {
+            let apart = &mut self.apart[labels.id(label) - self.first];
+            if apart[0] == 0.0 {
+                let Some(at) = labels.each.iter().position(|&v| v as usize == label) else { continue };
+                apart[1] = x[at].to_f64();
+            }
+            let [w, s1, s2] = sums_of(s, labels, label, x, T::from_f64(apart[1]));
+            apart[0] += weight * w;
+            apart[2] += weight * s1;
+            apart[3] += weight * s2;
+        }
+    }
+
     /// Neighbours of neighbouring segments.
     #[inline(always)]
     fn row<T: Store>(&mut self, from: usize, weight: f64, x: &[T]) {
-        let [w, p, s1, s2] = self.apart.each_mut().map(|v| &mut v[from..from + x.len()]);
+        let [w, p, s1, s2] = self.rows.each_mut().map(|v| &mut v[from..from + x.len()]);
         if w[0] == 0.0 {
             for (p, x) in p.iter_mut().zip(x) {
                 *p = x.to_f64();
@@ -167,31 +158,33 @@ impl Moments {
 
     /// Neighbours of any segments, with any weights.
     #[inline(always)]
-    fn scatter<T: Store>(&mut self, ids: &Ids, weight: &Weight, x: &[T]) {
-        let [w, p, s1, s2] = self.apart.each_mut().map(|v| &mut v[..]);
+    fn scatter<T: Store>(&mut self, id: impl Fn(usize) -> Option<usize>, weight: impl Fn(usize) -> f64, x: &[T]) {
+        let apart = &mut self.apart[..];
         for (i, x) in x.iter().enumerate() {
-            let (Some(at), weight) = (ids.at(i), weight.at(i)) else { continue };
+            let (Some(at), weight) = (id(i), weight(i)) else { continue };
             if !(weight > 0.0) {
                 continue;
             }
-            let (at, x) = (at - self.first, x.to_f64());
-            if w[at] == 0.0 {
-                p[at] = x;
+            let (a, x) = (&mut apart[at - self.first], x.to_f64());
+            if a[0] == 0.0 {
+                a[1] = x;
             }
-            let d = x - p[at];
-            w[at] += weight;
-            s1[at] += weight * d;
-            s2[at] += weight * d * d;
+            let d = x - a[1];
+            *a = [a[0] + weight, a[1], a[2] + weight * d, a[3] + weight * d * d];
         }
     }
 
     /// What was met one by one joins the rest.
     #[inline(always)]
     fn close(&mut self) {
-        let [w, p, s1, s2] = &mut self.apart;
+        let [w, p, s1, s2] = &mut self.rows;
         for (i, w) in w.iter_mut().enumerate().filter(|(_, w)| **w != 0.0) {
             self.found[i].merge(Moment::about(p[i], *w, s1[i], s2[i]));
             (*w, s1[i], s2[i]) = (0.0, 0.0, 0.0);
+        }
+        for (found, a) in self.found.iter_mut().zip(&mut self.apart).filter(|(_, a)| a[0] != 0.0) {
+            found.merge(Moment::about(a[1], a[0], a[2], a[3]));
+            *a = [0.0; 4];
         }
     }
 }

@@ -4,12 +4,13 @@
 //! Where all of a segment lies together and fits into a cache, a block is some whole segments, which are read again while they
 //! are near. Elsewhere every block has a table of all segments.
 
+pub use super::labels::{FEW, Labels};
+use super::labels::{OUTSIDE, labels};
 use super::walk::{self, Piece, Walk};
-use crate::select::bools;
 use base::pool::{self, Shared};
 use base::simd::*;
 use base::store::Store;
-use base::{Dtype, Error, Result, Tensor, by_float, try_vec};
+use base::{Error, Result, Tensor, by_float, try_vec};
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -20,11 +21,10 @@ const LABEL: usize = 1;
 const WEIGHT: usize = 2;
 /// Bytes of a segment that is read again while it is near.
 const NEAR: usize = 1 << 20;
+/// Elements of whole segments that are read again from the nearest cache.
+const NEAREST: usize = 1 << 12;
 /// Elements of a block of whole segments.
 const BLOCK: usize = 1 << 14;
-/// The label of what lies in no segment.
-const OUTSIDE: u32 = u32::MAX;
-
 /// To which segment each element of an array belongs, and what it weighs; the element is in segment label · kept + k.
 pub struct Places<const K: usize> {
     pub walk: Walk<K>,
@@ -72,30 +72,6 @@ impl Weight<'_> {
             Weight::Each(w) => w[i],
         }
     }
-}
-
-/// The labels of an array, which are checked here.
-fn labels(t: &Tensor, segments: usize) -> Result<Vec<u32>> {
-    macro_rules! read {
-        ($t:ty) => {
-            t.slice::<$t>()?.iter().map(|&v| i64::from(v)).collect::<Vec<i64>>()
-        };
-    }
-    let read = match t.dtype() {
-        Dtype::I64 => t.slice::<i64>()?.to_vec(),
-        Dtype::I32 => read!(i32),
-        Dtype::U8 => read!(u8),
-        Dtype::Bool => bools(t)?.iter().map(|&v| i64::from(v != 0)).collect(),
-        other => return Err(Error::Type(format!("labels must be int64, int32, uint8 or bool, got {}", other.name()))),
-    };
-    let mut out = try_vec(read.len(), OUTSIDE)?;
-    for (i, (to, &v)) in out.iter_mut().zip(&read).enumerate().filter(|(_, (_, v))| **v != -1) {
-        match u32::try_from(v).ok().filter(|&v| (v as usize) < segments && v != OUTSIDE) {
-            Some(v) => *to = v,
-            None => return Err(Error::Value(format!("labels[{i}] is {v}, it must lie in [-1, {segments})"))),
-        }
-    }
-    Ok(out)
 }
 
 /// Numbers of any float type, in float64.
@@ -169,9 +145,10 @@ impl<const K: usize> Places<K> {
         Ok(Places { walk: Walk::new(shape, steps), len, kept, labels, weights, bytes })
     }
 
-    /// Whether neighbours may lie in several segments, or have weights of their own.
-    pub fn apart(&self) -> bool {
-        [KEPT, LABEL, WEIGHT].iter().any(|&k| self.walk.step[k] != 0)
+    /// Whether neighbours lie in neighbouring segments, and whether in any others or with weights of their own.
+    pub fn apart(&self) -> [bool; 2] {
+        let each = [LABEL, WEIGHT].iter().any(|&k| self.walk.step[k] != 0);
+        [!each && self.walk.step[KEPT] != 0, each]
     }
 
     pub fn weighted(&self) -> bool {
@@ -181,7 +158,7 @@ impl<const K: usize> Places<K> {
     /// Room for the segments of a piece.
     pub fn room(&self) -> Result<Vec<usize>> {
         let each = self.walk.step[LABEL] != 0;
-        try_vec(if each { walk::PIECE } else { 0 }, 0)
+        try_vec(if each { self.walk.longest() } else { 0 }, 0)
     }
 
     #[inline(always)]
@@ -204,6 +181,20 @@ impl<const K: usize> Places<K> {
         Ids::Each(&room[..p.len])
     }
 
+    /// The labels of a piece, if every neighbour has its own.
+    #[inline(always)]
+    pub fn labels(&self, p: &Piece<K>) -> Option<Labels<'_>> {
+        let own = self.walk.step[LABEL] == 1 && self.walk.step[KEPT] == 0;
+        own.then(|| Labels { each: &self.labels[p.of[LABEL]..p.of[LABEL] + p.len], kept: self.kept, k: p.of[KEPT] })
+    }
+
+    /// How many labels there are, where they are so few that neighbours are met in vectors once for each.
+    #[inline(always)]
+    pub fn few(&self) -> Option<usize> {
+        let labels = self.len / self.kept.max(1);
+        (!self.labels.is_empty() && labels <= FEW).then_some(labels)
+    }
+
     #[inline(always)]
     pub fn weight(&self, p: &Piece<K>) -> Weight<'_> {
         match (self.weights.is_empty(), self.walk.step[WEIGHT]) {
@@ -221,8 +212,7 @@ impl<const K: usize> Places<K> {
     /// Pieces of a segment, where a block is of whole segments: they lie together and are near when they are read again.
     fn whole(&self) -> Option<usize> {
         let per = self.walk.solid(KEPT).filter(|_| self.labels.is_empty())?;
-        (per * self.walk.len.min(walk::PIECE) * self.bytes <= NEAR && self.walk.pieces() == per * self.len)
-            .then_some(per)
+        (per * self.walk.longest() * self.bytes <= NEAR && self.walk.pieces() == per * self.len).then_some(per)
     }
 }
 
@@ -272,20 +262,24 @@ impl<const K: usize, R: Reduction<K>> Kernel for Spread<'_, K, R> {
 /// Reduces; what is left are tables in order, of whole segments each or one of all.
 pub fn reduce<const K: usize, R: Reduction<K>>(places: &Places<K>, r: &R) -> Result<Vec<R::Table>> {
     let (walk, n) = (&places.walk, places.len);
-    let work = walk.pieces().saturating_mul(walk.len.min(walk::PIECE));
+    let work = walk.pieces().saturating_mul(walk.longest());
     if let Some(per) = places.whole() {
-        let size = (per * walk.len.min(walk::PIECE)).max(1);
+        let size = (per * walk.longest()).max(1);
+        let near = (NEAREST / size).max(1);
         // as many blocks as their tables allow
         let most = walk.block(r.extra()).div_ceil(per.max(1));
         let each = if r.extra() == 0 { (BLOCK / size).max(1) } else { (BLOCK / size).max(1).max(most) };
         return pool::map(n.div_ceil(each), work, |b| {
             let segments = b * each..n.min((b + 1) * each);
-            let pieces = segments.start * per..segments.end * per;
             let mut table = r.table(segments.clone())?;
-            dispatch(Gather(r, &mut table, pieces.clone()))?;
-            r.finish(&mut table, segments);
-            if r.spreads() {
-                dispatch(Spread(r, &table, pieces))?;
+            for first in segments.clone().step_by(near) {
+                let some = first..segments.end.min(first + near);
+                let pieces = some.start * per..some.end * per;
+                dispatch(Gather(r, &mut table, pieces.clone()))?;
+                r.finish(&mut table, some);
+                if r.spreads() {
+                    dispatch(Spread(r, &table, pieces))?;
+                }
             }
             Ok(table)
         })?

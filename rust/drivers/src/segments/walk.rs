@@ -1,6 +1,7 @@
 //! Arrays beside an array: of each element, the place in each of them that belongs to it. The one rule: pieces and blocks of them
 //! follow from shapes alone.
 
+use base::store::STEP;
 use base::{Error, MAX_DIMS, Result, Tensor};
 use std::array::from_fn;
 use std::ops::Range;
@@ -73,6 +74,10 @@ impl<const K: usize> Walk<K> {
     pub fn pieces(&self) -> usize {
         self.pieces
     }
+    /// Elements of the longest piece.
+    pub fn longest(&self) -> usize {
+        self.len.min(PIECE)
+    }
 
     /// How many pieces in a row have one place in array `k`, and the next ones the next: None where they come back to it.
     pub fn solid(&self, k: usize) -> Option<usize> {
@@ -84,7 +89,7 @@ impl<const K: usize> Walk<K> {
 
     /// Pieces of a block, of which there are at most 64, and fewer where each has a table of so many numbers.
     pub fn block(&self, table: usize) -> usize {
-        let n = self.pieces.saturating_mul(self.len.min(PIECE));
+        let n = self.pieces.saturating_mul(self.longest());
         let blocks = (n / BLOCK).min(n / (4 * table.max(1))).clamp(1, 64);
         self.pieces.div_ceil(blocks).max(1)
     }
@@ -121,5 +126,17 @@ impl<const K: usize> Walk<K> {
                 *slot = 0;
             }
         }
+    }
+}
+
+/// Calls `f` with lanes of sixteen neighbours and their first, and with what is left.
+#[inline(always)]
+pub fn lanes(n: usize, mut f: impl FnMut(usize, usize)) {
+    let whole = n - n % STEP;
+    for at in (0..whole).step_by(STEP) {
+        f(at, STEP);
+    }
+    if whole < n {
+        f(whole, n - whole);
     }
 }

@@ -1,10 +1,10 @@
 //! What a norm multiplies by and adds: numbers that broadcast to the array, or one for each segment. The one rule: the gradient of
 //! one is the sum over all that it served, in the order of the array.
 
-use base::Result;
 use base::simd::*;
+use base::{Result, try_vec};
 use drivers::segments::places::{self, Ids, OWN, Places};
-use drivers::segments::walk::{PIECE, Piece};
+use drivers::segments::walk::Piece;
 
 pub const K: usize = OWN + 2;
 
@@ -16,62 +16,56 @@ pub struct Affine {
     absent: Vec<f64>,
 }
 
-/// The numbers of neighbours.
-pub enum Numbers<'a> {
-    One(f64),
-    Each(&'a [f64]),
-}
-
 impl Affine {
-    pub fn new(t: &base::Tensor, beside: usize, segments: bool, absent: f64) -> Result<Self> {
+    pub fn new(places: &Places<K>, t: &base::Tensor, beside: usize, segments: bool, absent: f64) -> Result<Self> {
         let data = if t.shape() == [0] { Vec::new() } else { places::numbers(t)? };
-        Ok(Affine { data, beside: OWN + beside, segments, absent: vec![absent; PIECE] })
+        let room = if data.is_empty() || segments { places.walk.longest() } else { 1 };
+        Ok(Affine { data, beside: OWN + beside, segments, absent: try_vec(room, absent)? })
     }
 
+    /// Whether it is one number for the neighbours of a segment.
     #[inline(always)]
-    pub fn get<'a>(&'a self, places: &Places<K>, p: &Piece<K>, ids: &Ids, room: &'a mut [f64]) -> Numbers<'a> {
-        if self.data.is_empty() {
-            return Numbers::One(self.absent[0]);
-        }
-        if !self.segments {
-            let at = p.of[self.beside];
-            let one = places.walk.step[self.beside] == 0;
-            return if one { Numbers::One(self.data[at]) } else { Numbers::Each(&self.data[at..at + p.len]) };
-        }
-        match ids {
-            Ids::None => Numbers::One(self.absent[0]),
-            Ids::One(id) => Numbers::One(self.data[*id]),
-            Ids::Run(from) => Numbers::Each(&self.data[*from..from + p.len]),
-            Ids::Each(_) => {
-                for (i, v) in room[..p.len].iter_mut().enumerate() {
-                    *v = ids.at(i).map_or(self.absent[0], |id| self.data[id]);
-                }
-                Numbers::Each(&room[..p.len])
-            }
+    pub fn single(&self, places: &Places<K>) -> bool {
+        self.data.is_empty() || self.segments || places.walk.step[self.beside] == 0
+    }
+
+    /// Where the numbers of neighbours lie, each in a place of its own.
+    #[inline(always)]
+    pub fn each(&self, places: &Places<K>, p: &Piece<K>) -> Option<std::ops::Range<usize>> {
+        let own = !self.segments && !self.data.is_empty() && places.walk.step[self.beside] != 0;
+        own.then(|| p.of[self.beside]..p.of[self.beside] + p.len)
+    }
+
+    /// The number of a segment, where it is [`Affine::single`].
+    #[inline(always)]
+    pub fn of(&self, p: &Piece<K>, id: usize) -> f64 {
+        match (self.data.is_empty(), self.segments) {
+            (true, _) => self.absent[0],
+            (_, true) => self.data[id],
+            _ => self.data[p.of[self.beside]],
         }
     }
 
-    /// The same as one for each element.
+    /// The numbers of neighbours.
     #[inline(always)]
     pub fn all<'a>(&'a self, places: &Places<K>, p: &Piece<K>, ids: &Ids, room: &'a mut [f64]) -> &'a [f64] {
-        if self.data.is_empty() {
-            return &self.absent[..p.len];
+        if let Some(at) = self.each(places, p) {
+            return &self.data[at];
         }
-        // one number for neighbours fills the room, which is lent once
-        let one = match (self.segments, ids) {
-            (false, _) if places.walk.step[self.beside] == 0 => Some(self.data[p.of[self.beside]]),
-            (true, Ids::One(id)) => Some(self.data[*id]),
-            (true, Ids::None) => Some(self.absent[0]),
-            _ => None,
-        };
-        if let Some(v) = one {
-            room[..p.len].fill(v);
-            return &room[..p.len];
+        let room = &mut room[..p.len];
+        match ids {
+            _ if self.data.is_empty() => return &self.absent[..p.len],
+            _ if !self.segments => room.fill(self.data[p.of[self.beside]]),
+            Ids::None => return &self.absent[..p.len],
+            Ids::One(id) => room.fill(self.data[*id]),
+            Ids::Run(from) => return &self.data[*from..from + p.len],
+            Ids::Each(_) => {
+                for (i, v) in room.iter_mut().enumerate() {
+                    *v = ids.at(i).map_or(self.absent[0], |id| self.data[id]);
+                }
+            }
         }
-        match self.get(places, p, ids, room) {
-            Numbers::Each(all) => all,
-            Numbers::One(_) => &self.absent[..p.len],
-        }
+        room
     }
 
     /// Adds what neighbours send to the gradient `d`.
@@ -110,14 +104,6 @@ impl Affine {
 #[inline(always)]
 pub fn both<V>(f: impl Fn(usize) -> V) -> [V; 2] {
     [f(0), f(1)]
-}
-
-/// Calls `f` with lanes of sixteen neighbours and their first, and with what is left.
-#[inline(always)]
-pub fn lanes(n: usize, mut f: impl FnMut(usize, usize)) {
-    for at in (0..n).step_by(base::store::STEP) {
-        f(at, base::store::STEP.min(n - at));
-    }
 }
 
 /// Sixteen numbers from `at` on, zeros past the end.

@@ -4,14 +4,15 @@
 //! B = −(1 − α)rH/W and C = −(1 − α)r²A/(W − c); dx = rh + w(B + C(x − μ_b)), dγ = Σgz, dβ = Σg and
 //! dw = B(x − μ_b) + ½C(x − μ_b)² − D, where D = ½Cv. What comes in for W, μ_b and v_b is added to B, C and D.
 
-use crate::affine::{Affine, K, Numbers, both, lanes, load, store};
+use crate::affine::{Affine, K, both, load, store};
+use crate::near::{self, Line};
 use crate::standardize::{Mode, Rule, beside};
 use base::simd::*;
 use base::store::Store;
 use base::{Result, Scalar, Tensor, by_float, try_vec};
 use drivers::segments::moments::{self, Moment};
-use drivers::segments::places::{self, Ids, Out, Places, Reduction, Weight};
-use drivers::segments::walk::PIECE;
+use drivers::segments::places::{self, FEW, Ids, Out, Places, Reduction, Weight};
+use drivers::segments::walk::lanes;
 use std::ops::Range;
 
 /// The bits of `needs`.
@@ -107,72 +108,57 @@ impl<T: Store> Reduction<K> for Pull<'_, T> {
     fn gather<S: Simd>(&self, s: S, table: &mut Table, pieces: Range<usize>) -> Result<()> {
         let places = self.places;
         let Table { first, backs, sums, affine: [dgamma, dbeta] } = table;
-        let (mut ids, mut rooms) = (places.room()?, try_vec(3 * PIECE, 0.0)?);
-        let (one, rooms) = rooms.split_at_mut(PIECE);
-        let (zs, hs) = rooms.split_at_mut(PIECE);
+        let single = self.gamma.single(places) && (dbeta.is_empty() || self.beta.single(places));
+        let [each, mixed] =
+            [places.apart() != [false; 2], !single].map(|some| if some { places.walk.longest() } else { 0 });
+        let (mut ids, mut rooms) = (places.room()?, try_vec(2 * each + each.max(mixed), 0.0)?);
+        let (one, rooms) = rooms.split_at_mut(each.max(mixed));
+        let (zs, hs) = rooms.split_at_mut(each);
         places.walk.each(
             pieces,
             #[inline(always)]
             |p| {
-                let ids = places.ids(&p, &mut ids);
                 let (g, x) = (&self.g[p.at..p.at + p.len], &self.x[p.at..p.at + p.len]);
-                let zero = f64x8::splat(s, 0.0);
+                // γ and β are one, or one is absent or not asked for
+                let mut sent = |id: usize, [sum, along]: [f64; 2], dgamma: &mut [f64], dbeta: &mut [f64]| {
+                    let along = along * backs[id - *first].r;
+                    let (gamma, to) = (self.gamma.of(&p, id), &mut sums[id - *first]);
+                    *to = [to[0] + gamma * sum, to[1] + gamma * along];
+                    self.gamma.send_one(&p, id, dgamma, along);
+                    self.beta.send_one(&p, id, dbeta, sum);
+                };
+                if let (Some(labels), Some(n), true) = (places.labels(&p), places.few(), single) {
+                    for label in 0..n {
+                        let id = labels.id(label);
+                        let found = near::along_of(s, &labels, label, backs[id - *first].mu, g, x);
+                        sent(id, found, dgamma, dbeta);
+                    }
+                    return;
+                }
+                let ids = places.ids(&p, &mut ids);
                 if let Ids::None = ids {
                     return;
                 }
                 if let Ids::One(id) = ids {
                     let Back { mu, r, .. } = backs[id - *first];
-                    let mut acc = [[zero; 2]; 2];
-                    let single = match self.gamma.get(places, &p, &ids, one) {
-                        Numbers::One(v) => Some(v),
-                        Numbers::Each(_) => None,
-                    };
-                    // γ and β are one, or one is absent or not asked for
-                    if let Some(gamma) = single
-                        && (dbeta.is_empty() || matches!(self.beta.get(places, &p, &ids, zs), Numbers::One(_)))
-                    {
-                        lanes(
-                            p.len,
-                            #[inline(always)]
-                            |at, n| {
-                                let (g, x) = (load(s, g, at, n), load(s, x, at, n));
-                                for k in 0..2 {
-                                    acc[k] = [acc[k][0] + g[k], g[k].mul_add(x[k] - mu, acc[k][1])];
-                                }
-                            },
-                        );
-                        let [sum, along] = both(
-                            #[inline(always)]
-                            |i| hsum(acc[0][i] + acc[1][i]),
-                        );
-                        let along = along * r;
-                        let to = &mut sums[id - *first];
-                        *to = [to[0] + gamma * sum, to[1] + gamma * along];
-                        self.gamma.send_one(&p, id, dgamma, along);
-                        self.beta.send_one(&p, id, dbeta, sum);
-                        return;
+                    if single {
+                        return sent(id, near::along(s, mu, g, x), dgamma, dbeta);
                     }
                     let gamma = self.gamma.all(places, &p, &ids, one);
-                    lanes(
-                        p.len,
-                        #[inline(always)]
-                        |at, n| {
-                            let (g, x, a) = (load(s, g, at, n), load(s, x, at, n), load(s, gamma, at, n));
-                            let mut gz = [zero; 2];
-                            for k in 0..2 {
-                                let h = g[k] * a[k];
-                                let z = (x[k] - mu) * r;
-                                gz[k] = g[k] * z;
-                                acc[k] = [acc[k][0] + h, h.mul_add(z, acc[k][1])];
-                            }
-                            store(s, gz, zs, at, n);
-                            store(s, g, hs, at, n);
-                        },
-                    );
+                    let own = [self.gamma.each(places, &p), self.beta.each(places, &p)];
+                    let [for_gamma, for_beta] = own.clone();
+                    let dg = for_gamma.filter(|_| !dgamma.is_empty()).map_or(&mut [][..], |at| &mut dgamma[at]);
+                    let db = for_beta.filter(|_| !dbeta.is_empty()).map_or(&mut [][..], |at| &mut dbeta[at]);
+                    let found = near::pull(s, [mu, r], [g, x], gamma, [dg, db]);
                     let to = &mut sums[id - *first];
-                    *to = [to[0] + hsum(acc[0][0] + acc[1][0]), to[1] + hsum(acc[0][1] + acc[1][1])];
-                    self.gamma.send(places, &p, &ids, dgamma, &zs[..p.len]);
-                    self.beta.send(places, &p, &ids, dbeta, &hs[..p.len]);
+                    *to = [to[0] + found[0], to[1] + found[1]];
+                    // what is one number beside one for each
+                    let [g_each, b_each] = own.map(|at| at.is_some());
+                    if (!g_each && !dgamma.is_empty()) || (!b_each && !dbeta.is_empty()) {
+                        let [sum, along] = near::along(s, mu, g, x);
+                        self.gamma.send_one(&p, id, if g_each { &mut [] } else { dgamma }, along * r);
+                        self.beta.send_one(&p, id, if b_each { &mut [] } else { dbeta }, sum);
+                    }
                     return;
                 }
                 let gamma = self.gamma.all(places, &p, &ids, one);
@@ -220,60 +206,43 @@ impl<T: Store> Reduction<K> for Pull<'_, T> {
     #[inline(always)]
     fn spread<S: Simd>(&self, s: S, table: &Table, pieces: Range<usize>) -> Result<()> {
         let (places, Some(dx)) = (self.places, &self.dx) else { return Ok(()) };
-        let (mut ids, mut rooms) = (places.room()?, try_vec(5 * PIECE, 0.0)?);
-        let (one, rooms) = rooms.split_at_mut(PIECE);
-        let (scale, rooms) = rooms.split_at_mut(PIECE);
-        let (mean, rooms) = rooms.split_at_mut(PIECE);
-        let (bs, cs) = rooms.split_at_mut(PIECE);
+        let each = if places.apart() == [false; 2] { 0 } else { places.walk.longest() };
+        let (mut ids, mut rooms) = (places.room()?, try_vec(5 * each, 0.0)?);
+        let (one, rooms) = rooms.split_at_mut(each);
+        let (scale, rooms) = rooms.split_at_mut(each);
+        let (mean, rooms) = rooms.split_at_mut(each);
+        let (bs, cs) = rooms.split_at_mut(each);
         places.walk.each(
             pieces,
             #[inline(always)]
             |p| {
-                let ids = places.ids(&p, &mut ids);
                 let (g, x) = (&self.g[p.at..p.at + p.len], &self.x[p.at..p.at + p.len]);
                 let dx = dx.part(&p);
                 let weight = places.weight(&p);
+                let line = |id: usize, w: f64, gamma: f64| {
+                    let Back { r, mean, b, c, .. } = table.backs[id - table.first];
+                    Line { at: mean, by: w * c, plus: w * b, pull: gamma * r }
+                };
+                if let (Some(labels), Some(n), Weight::One(w)) = (places.labels(&p), places.few(), &weight)
+                    && self.gamma.single(places)
+                {
+                    let mut of = [Line::default(); FEW];
+                    for (label, to) in of[..n].iter_mut().enumerate() {
+                        let id = labels.id(label);
+                        *to = line(id, *w, self.gamma.of(&p, id));
+                    }
+                    return near::lines(s, &labels, &of[..n], Some(g), x, dx);
+                }
+                let ids = places.ids(&p, &mut ids);
                 if let Ids::None = ids {
                     return dx.fill(T::default());
                 }
                 if let (Ids::One(id), Weight::One(w)) = (&ids, &weight) {
-                    let Back { r, mean, b, c, .. } = table.backs[id - table.first];
-                    let (b, c) = (f64x8::splat(s, w * b), f64x8::splat(s, w * c));
-                    if let Numbers::One(a) = self.gamma.get(places, &p, &ids, one) {
-                        let a = a * r;
-                        lanes(
-                            p.len,
-                            #[inline(always)]
-                            |at, n| {
-                                let (g, x) = (load(s, g, at, n), load(s, x, at, n));
-                                store(
-                                    s,
-                                    both(
-                                        #[inline(always)]
-                                        |k| (g[k] * a) + (x[k] - mean).mul_add(c, b),
-                                    ),
-                                    dx,
-                                    at,
-                                    n,
-                                );
-                            },
-                        );
-                        return;
+                    if self.gamma.single(places) {
+                        return near::sent(s, line(*id, *w, self.gamma.of(&p, *id)), None, g, x, dx);
                     }
                     let gamma = self.gamma.all(places, &p, &ids, one);
-                    lanes(
-                        p.len,
-                        #[inline(always)]
-                        |at, n| {
-                            let (g, x, a) = (load(s, g, at, n), load(s, x, at, n), load(s, gamma, at, n));
-                            let v = both(
-                                #[inline(always)]
-                                |k| (g[k] * a[k]).mul_add(f64x8::splat(s, r), (x[k] - mean).mul_add(c, b)),
-                            );
-                            store(s, v, dx, at, n);
-                        },
-                    );
-                    return;
+                    return near::sent(s, line(*id, *w, 1.0), Some(gamma), g, x, dx);
                 }
                 let gamma = self.gamma.all(places, &p, &ids, one);
                 for i in 0..p.len {
@@ -371,8 +340,8 @@ pub fn backward(t: &[Tensor], s: &[Scalar]) -> Result<()> {
             g: t[0].slice::<T>()?,
             x: x.slice::<T>()?,
             dx: if needs & DX != 0 { Some(Out::new(t[14].slice_mut::<T>()?)) } else { None },
-            gamma: Affine::new(weight, 0, segmented, 1.0)?,
-            beta: Affine::new(bias, 1, segmented, 0.0)?,
+            gamma: Affine::new(&places, weight, 0, segmented, 1.0)?,
+            beta: Affine::new(&places, bias, 1, segmented, 0.0)?,
             sizes: [size(DWEIGHT, weight), size(DBIAS, bias)],
         };
         let (mut backs, mut sums) = (try_vec(0, Back::default())?, pull.sizes.map(|n| vec![0.0; n]));

@@ -2,9 +2,10 @@
 
 mod affine;
 mod backward;
+mod near;
 mod standardize;
 
-use base::near::{self, near};
+use base::near::{near, times};
 use base::simd::*;
 use base::store::Store;
 use base::{Dtype, Op, Result, Tensor, by_float, ops, try_vec};
@@ -133,7 +134,7 @@ fn ranged(
     };
     let mut each = try_vec(found.by.len(), eps)?;
     for (eps, &by) in each.iter_mut().zip(&found.by) {
-        (0..2).for_each(|_| near::times(std::slice::from_mut(eps), -by));
+        (0..2).for_each(|_| times(std::slice::from_mut(eps), -by));
     }
     let mut all = t.to_vec();
     all[at] = found.tensor(&t[at])?;

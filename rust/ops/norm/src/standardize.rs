@@ -4,13 +4,14 @@
 //! μ = 0 and v = Σwx²/W; completed (Jiang et al., 2023), v = (Σx² + (Σx)²)/(d + 1); centred alone, r = 1. Statistics may be mixed
 //! with given ones, μ = αμ₀ + (1 − α)μ_b and so v.
 
-use crate::affine::{Affine, K, Numbers, both, lanes, load, store};
+use crate::affine::{Affine, K, both, load, store};
+use crate::near::{self, Line};
 use base::simd::*;
 use base::store::Store;
 use base::{Error, Result, Scalar, Tensor, by_float, try_vec};
 use drivers::segments::moments::{self, Moment, Moments};
-use drivers::segments::places::{self, Ids, Out, Places, Reduction};
-use drivers::segments::walk::PIECE;
+use drivers::segments::places::{self, FEW, Ids, Out, Places, Reduction};
+use drivers::segments::walk::lanes;
 use std::ops::Range;
 
 /// What is taken away and divided by.
@@ -100,7 +101,7 @@ impl<T: Store> Reduction<K> for Forward<'_, T> {
     type Table = Table;
     fn table(&self, segments: Range<usize>) -> Result<Table> {
         let units = try_vec(segments.len(), [0.0; 2])?;
-        Ok(Table { first: segments.start, moments: Moments::new(segments, self.places.apart())?, units })
+        Ok(Table { first: segments.start, moments: Moments::new(segments, self.places)?, units })
     }
     #[inline(always)]
     fn gather<S: Simd>(&self, s: S, table: &mut Table, pieces: Range<usize>) -> Result<()> {
@@ -120,17 +121,29 @@ impl<T: Store> Reduction<K> for Forward<'_, T> {
     #[inline(always)]
     fn spread<S: Simd>(&self, s: S, table: &Table, pieces: Range<usize>) -> Result<()> {
         let places = self.places;
-        let (mut ids, mut rooms) = (places.room()?, try_vec(4 * PIECE, 0.0)?);
-        let (one, rooms) = rooms.split_at_mut(PIECE);
-        let (two, rooms) = rooms.split_at_mut(PIECE);
-        let (mus, rs) = rooms.split_at_mut(PIECE);
+        let single = self.gamma.single(places) && self.beta.single(places);
+        let [each, mixed] =
+            [places.apart() != [false; 2], !single].map(|some| if some { places.walk.longest() } else { 0 });
+        let (mut ids, mut rooms) = (places.room()?, try_vec(2 * (each + each.max(mixed)), 0.0)?);
+        let (affine, units) = rooms.split_at_mut(2 * each.max(mixed));
+        let (one, two) = affine.split_at_mut(affine.len() / 2);
+        let (mus, rs) = units.split_at_mut(each);
         places.walk.each(
             pieces,
             #[inline(always)]
             |p| {
-                let ids = places.ids(&p, &mut ids);
                 let (x, y) = (&self.x[p.at..p.at + p.len], self.y.part(&p));
                 let unit = |id: usize| table.units[id - table.first];
+                if let (Some(labels), Some(n), true) = (places.labels(&p), places.few(), single) {
+                    let mut of = [Line::default(); FEW];
+                    for (label, line) in of[..n].iter_mut().enumerate() {
+                        let id = labels.id(label);
+                        let [at, r] = unit(id);
+                        *line = Line { at, by: self.gamma.of(&p, id) * r, plus: self.beta.of(&p, id), pull: 0.0 };
+                    }
+                    return near::lines(s, &labels, &of[..n], None, x, y);
+                }
+                let ids = places.ids(&p, &mut ids);
                 if matches!(ids, Ids::None) {
                     return y.fill(T::default());
                 }
@@ -175,48 +188,12 @@ impl<T: Store> Reduction<K> for Forward<'_, T> {
                     return;
                 };
                 let [mu, r] = unit(id);
-                if let (Numbers::One(a), Numbers::One(b)) =
-                    (self.gamma.get(places, &p, &ids, one), self.beta.get(places, &p, &ids, two))
-                {
-                    let a = a * r;
-                    lanes(
-                        p.len,
-                        #[inline(always)]
-                        |at, n| {
-                            let x = load(s, x, at, n);
-                            let (a, b) = (f64x8::splat(s, a), f64x8::splat(s, b));
-                            store(
-                                s,
-                                both(
-                                    #[inline(always)]
-                                    |k| (x[k] - mu).mul_add(a, b),
-                                ),
-                                y,
-                                at,
-                                n,
-                            );
-                        },
-                    );
-                    return;
+                if single {
+                    let line = Line { at: mu, by: self.gamma.of(&p, id) * r, plus: self.beta.of(&p, id), pull: 0.0 };
+                    return near::line(s, line, x, y);
                 }
                 let (gamma, beta) = (self.gamma.all(places, &p, &ids, one), self.beta.all(places, &p, &ids, two));
-                lanes(
-                    p.len,
-                    #[inline(always)]
-                    |at, n| {
-                        let (x, a, b) = (load(s, x, at, n), load(s, gamma, at, n), load(s, beta, at, n));
-                        store(
-                            s,
-                            both(
-                                #[inline(always)]
-                                |k| ((x[k] - mu) * r).mul_add(a[k], b[k]),
-                            ),
-                            y,
-                            at,
-                            n,
-                        );
-                    },
-                );
+                near::map(s, [mu, r], x, gamma, beta, y);
             },
         );
         Ok(())
@@ -238,8 +215,8 @@ pub fn forward(t: &[Tensor], s: &[Scalar]) -> Result<()> {
             rule,
             x: t[0].slice::<T>()?,
             y: Out::new(t[7].slice_mut::<T>()?),
-            gamma: Affine::new(&t[1], 0, segmented, 1.0)?,
-            beta: Affine::new(&t[2], 1, segmented, 0.0)?,
+            gamma: Affine::new(&places, &t[1], 0, segmented, 1.0)?,
+            beta: Affine::new(&places, &t[2], 1, segmented, 0.0)?,
         };
         let tables = places::reduce(&places, &r)?;
         match given {

@@ -46,6 +46,15 @@ impl<T: Copy + Sync, F: Fold<T>> Reduction<OWN> for Folded<'_, T, F> {
             #[inline(always)]
             |p| {
                 let x = &self.x[p.at..p.at + p.len];
+                if let Some(labels) = self.places.labels(&p) {
+                    let weight = self.places.weight(&p);
+                    for (i, x) in x.iter().enumerate() {
+                        if let Some(id) = labels.at(i) {
+                            F::push(&mut accs[id - *first], *x, weight.at(i), p.at + i);
+                        }
+                    }
+                    return;
+                }
                 match (self.places.ids(&p, &mut room), self.places.weight(&p)) {
                     (Ids::None, _) => {}
                     (Ids::One(id), Weight::One(w)) => F::row(s, &mut accs[id - *first], x, w, p.at),

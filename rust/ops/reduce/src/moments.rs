@@ -3,8 +3,8 @@
 
 use base::simd::*;
 use base::store::Store;
-use base::{Result, Scalar, Tensor, by_float, try_vec};
-use drivers::segments::moments::{self, Moments};
+use base::{Dtype, Result, Scalar, Tensor, by_float, try_vec};
+use drivers::segments::moments::{self, Moment, Moments};
 use drivers::segments::places::{self, Ids, OWN, Out, Places, Reduction, Weight};
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ struct Forward<'a, T> {
 impl<T: Store> Reduction<OWN> for Forward<'_, T> {
     type Table = Moments;
     fn table(&self, segments: Range<usize>) -> Result<Moments> {
-        Moments::new(segments, self.places.apart())
+        Moments::new(segments, self.places)
     }
     #[inline(always)]
     fn gather<S: Simd>(&self, s: S, table: &mut Moments, pieces: Range<usize>) -> Result<()> {
@@ -34,8 +34,33 @@ pub fn forward(t: &[Tensor], s: &[Scalar]) -> Result<()> {
         t.expect(name, places.len)?;
     }
     let tables = by_float!(t[0], T => places::reduce(&places, &Forward { places: &places, x: t[0].slice::<T>()? }))?;
-    moments::write(tables.iter().flat_map(|t| &t.found), [&t[3], &t[4], &t[5]])
+    let found = || tables.iter().flat_map(|t| &t.found);
+    moments::write(found(), [&t[3], &t[4], &t[5]])?;
+    if t[0].dtype() == Dtype::F64 && found().any(|m| !(m.mean.is_finite() && m.m2.is_finite())) {
+        return far(&places, t, found());
+    }
+    Ok(())
 }
+
+/// Segments whose sums left the range of float64 on the way, once more, far below its end: means and variances may lie in it.
+fn far<'a>(places: &Places<OWN>, t: &[Tensor], found: impl Iterator<Item = &'a Moment>) -> Result<()> {
+    let mut less = try_vec(t[0].len(), 0.0)?;
+    less.iter_mut().zip(t[0].slice::<f64>()?).for_each(|(l, x)| *l = x / FAR);
+    let tables = places::reduce(places, &Forward { places, x: &less })?;
+    let (mean, var) = (t[4].slice_mut::<f64>()?, t[5].slice_mut::<f64>()?);
+    for (i, (m, again)) in found.zip(tables.iter().flat_map(|t| &t.found)).enumerate() {
+        if !m.mean.is_finite() {
+            mean[i] = again.mean * FAR;
+        }
+        if !m.m2.is_finite() {
+            var[i] = again.m2 / again.w * FAR * FAR;
+        }
+    }
+    Ok(())
+}
+
+/// 2^600: the squares of the largest numbers over it are far from both ends of the range.
+const FAR: f64 = f64::from_bits((1023 + 600) << 52);
 
 /// What a segment sends back.
 #[derive(Clone, Copy, Default)]

@@ -220,6 +220,10 @@ def test_hops_as_a_layer(gate):
         (lambda: tnn.Propagate(1, 0), ValueError, "channels positive, got 1 and 0"),
         (lambda: tnn.Propagate(1.5, 5), TypeError, "K must be an integer"),
         (lambda: tnn.Propagate(1, 5, "gat"), ValueError, "gate must be"),
+        (lambda: tnn.Propagate(1, 5, norm="zz"), ValueError, "norm must be 'sym', 'row'"),
+        (lambda: tnn.Propagate(1, 5, teleport=2), ValueError, "teleport must be between 0 and 1, got 2"),
+        (lambda: tnn.Propagate(1, 5, self_loops="some"), ValueError, "self_loops must be False"),
+        (lambda: tnn.Propagate(1, 5, storage="int8"), TypeError, "storage must be a float type, got int8"),
         (lambda: layer(a, torch.ones(N, 4)), ValueError, r"\[n, 5\]"),
         (lambda: layer(a, X), TypeError, "X"),
     ):

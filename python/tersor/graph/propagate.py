@@ -13,7 +13,7 @@ from tersor._reference import quiet
 from tersor._values import check_values, float_name, out_of_range, tensor_of
 from tersor.graph._places import real
 from tersor.graph._ranks import ALONE, Ranks
-from tersor.graph.adjacency import Norm, beside, columns_of, ones, power, scaled, times
+from tersor.graph.adjacency import Norm, beside, check_loops, columns_of, exponents, ones, power, scaled, times
 
 KEEP = ("last", "stack", "sum")
 
@@ -102,8 +102,7 @@ def propagate(
         )
     if keep not in KEEP:
         raise ValueError(f"propagate: keep must be one of {list(KEEP)}, got {keep!r}")
-    if not 0 <= teleport <= 1:
-        raise ValueError(f"propagate: teleport must be between 0 and 1, got {teleport}")
+    check_hops("propagate", norm, self_loops, teleport, storage)
     if (weights is not None or gate is not None) and (keep != "sum" or (weights is not None and gate is not None)):
         raise ValueError("propagate: weights and gate are of keep='sum', one or the other")
     if not 1 <= X.ndim <= 3:
@@ -118,7 +117,7 @@ def propagate(
         a = a.with_data(times(a._data, 1 - teleport))
     rest = times(X, teleport) if teleport else None
     own = dtype_name(X.dtype)
-    stored = own if storage is None else _stored(storage)
+    stored = own if storage is None else float_name(storage)
     share = _shares(X, hops, weights, gate) if keep == "sum" else None
     h, total, every = X, None, []
     shared: Any = None  # of a softmax, the sum of what its terms are divided by
@@ -157,11 +156,14 @@ def _rows_of_rank(A: Any, X: Array, n: int) -> Any:
     return A.with_data(tensor_of(A._data)) if is_tensor(X) and not is_tensor(A._data) else A  # type: ignore[attr-defined]
 
 
-def _stored(storage: Any) -> str:
-    name = float_name(storage)
-    if name not in FLOATS:
-        raise TypeError(f"propagate: storage must be a float type, got {name}")
-    return name
+def check_hops(who: str, norm: Any, self_loops: Any, teleport: Any, storage: Any) -> None:
+    """Refuses what no hop is made with."""
+    exponents(who, norm)
+    check_loops(who, self_loops)
+    if not 0 <= teleport <= 1:
+        raise ValueError(f"{who}: teleport must be between 0 and 1, got {teleport}")
+    if storage is not None and (name := float_name(storage)) not in FLOATS:
+        raise TypeError(f"{who}: storage must be a float type, got {name}")
 
 
 def _cast(x: Array, name: str) -> Array:

@@ -45,8 +45,12 @@ def checked_indices(name: str, x: Any, data: Array, who: str = "CSR") -> Array:
 def _read(who: str, name: str, x: Any) -> np.ndarray:
     import torch
 
+    from tersor._memory import lack
+
     if type(x).__name__ == "FakeTensor":
         raise TypeError(f"{who}: {name} must have values, got a FakeTensor")
+    if torch._C._are_functorch_transforms_active() and (why := lack(x)) is not None:
+        raise TypeError(f"{who}: {name} must be a tensor whose numbers can be read, got {why}; make the matrix before")
     x = x.detach()
     if type(x) is not torch.Tensor:  # a subclass has its own ways, its plain part none
         x = x.as_subclass(torch.Tensor)

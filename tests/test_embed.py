@@ -80,6 +80,9 @@ def test_names_and_keys_of_nodes(tmp_path, monkeypatch):
         ("1 2\n3\n", "line 2 has 1 columns, not 2"),
         ("1\n", "not 2 or 3"),
         ("1 2 x\n", "a weight is no number"),
+        ("1 2 1\n2 3 1_0\n", "a weight is no number: b'1_0'"),
+        ("1 2 1e300\n", r"a weight is 1e\+300, which float32 does not hold"),
+        ("1 2 1\n1 3 -1e-300\n", "a weight is -1e-300, which float32 does not hold"),
     ],
 )
 def test_a_malformed_line_is_named(tmp_path, text, words):

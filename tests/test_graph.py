@@ -175,6 +175,20 @@ def test_the_gate_of_air_is_a_softmax_over_hops():
     share = np.exp(z) / np.exp(z).sum(0)
     want = (share[..., None] * stack).sum(0)
     np.testing.assert_allclose(graph.propagate(A, X, 3, keep="sum", gate=(w, b)), want, rtol=1e-13)
+    published = graph.propagate(A, X, 3, keep="sum", gate=(w, b), compat="air")
+    np.testing.assert_allclose(published, want - share[3][:, None] * stack[3], rtol=1e-11, atol=1e-14)
+    none = graph.propagate(A, X, 0, keep="sum", gate=(w, b), compat="air")
+    np.testing.assert_allclose(none, X, rtol=1e-15)  # its one weight over itself
+    for call, words in (
+        (lambda: graph.propagate(A, X, 3, keep="sum", gate=(w[:5], b), compat="air"), "is of AIR's gate"),
+        (lambda: graph.propagate(A, X, 3, compat="air"), "is of AIR's gate"),
+        (
+            lambda: graph.propagate(A, X, 3, keep="sum", gate=(w, b), compat="sgc"),
+            "compat must be one of air, got 'sgc'",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"propagate: .*{words}"):
+            call()
     three = np.stack([X, 2 * X])
     got = graph.propagate(A, three, 3, keep="sum", gate=(w, b))
     np.testing.assert_allclose(got[0], want, rtol=1e-13)
@@ -220,6 +234,10 @@ def test_hops_as_a_layer(gate):
         (lambda: tnn.Propagate(1, 0), ValueError, "channels positive, got 1 and 0"),
         (lambda: tnn.Propagate(1.5, 5), TypeError, "K must be an integer"),
         (lambda: tnn.Propagate(1, 5, "gat"), ValueError, "gate must be"),
+        (lambda: tnn.Propagate(1, 5, norm="zz"), ValueError, "norm must be 'sym', 'row'"),
+        (lambda: tnn.Propagate(1, 5, teleport=2), ValueError, "teleport must be between 0 and 1, got 2"),
+        (lambda: tnn.Propagate(1, 5, self_loops="some"), ValueError, "self_loops must be False"),
+        (lambda: tnn.Propagate(1, 5, storage="int8"), TypeError, "storage must be a float type, got int8"),
         (lambda: layer(a, torch.ones(N, 4)), ValueError, r"\[n, 5\]"),
         (lambda: layer(a, X), TypeError, "X"),
     ):

@@ -234,3 +234,29 @@ def test_weights_of_scores_that_are_sure():
 def test_many_nodes_without_edges_have_places():
     vectors, values, residuals = graph.laplacian_pe(sp.csr_array((600, 600)), 2)
     assert values.tolist() == [1, 1] and not residuals.any() and (vectors.T @ vectors == np.eye(2)).all()
+
+
+def test_references_of_nearest_rows_score_some_at_a_time(monkeypatch):
+    """What a GPU runs: of any room the same, and at curvature 0, outside the ball and with ties what the kernel gives."""
+    from tersor import _body
+    from tersor.graph import _near
+
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(np.concatenate([rng.uniform(-0.5, 0.5, (9, 3)), np.full((2, 3), 0.1), [[2.0, 0, 0]]]))
+    codes = torch.from_numpy(graph.pack_bits(rng.random((12, 7)) < 0.5))
+    for room in (1, 40, 1 << 24):
+        monkeypatch.setattr(_near, "ROOM", room)
+        for metric in range(4):
+            for c in (0.0, 1.0):
+                want = graph.knn(x, 4, _near.METRICS[metric], c=c)
+                made = [torch.empty(12, 4, dtype=torch.float64), torch.empty(12, 4, dtype=torch.int64)]
+                none = torch.empty(0)
+                _body.plain(_near._nearest.op, x, x, torch.tensor(c).double(), none, none, *made, metric, 4, True)
+                distances = 1 - made[0] if metric == 2 else made[0]
+                torch.testing.assert_close(distances, want.distances, rtol=1e-12, atol=1e-12, equal_nan=True)
+                if metric != 2:  # cosines of equal rows differ by rounding
+                    assert torch.equal(made[1], want.ids)
+        made = [torch.empty(12, 20, dtype=torch.int64), torch.empty(12, 20, dtype=torch.int64)]
+        _body.plain(_near._hamming.op, codes, codes, *made, 20, True)
+        want = graph.hamming_knn(codes, k=20)
+        assert torch.equal(made[0], want.distances) and torch.equal(made[1], want.ids)

@@ -40,6 +40,30 @@ def test_duals(kind):
     assert value[-1] == 1
 
 
+@pytest.mark.parametrize("kind", ["relu", "poly2", "poly5", "poly9", (0.0, 0.25, 0.5, 0.25)])
+def test_near_minus_one_what_is_small_keeps_its_digits(kind):
+    """relu falls as (1 + ρ)^1.5 there, the fifth polynomial as (1 + ρ)²."""
+    rho = np.concatenate([[-1 + 2.0**-53], 10.0 ** -np.arange(15) / 3 - 1])
+    form = TEXTBOOK[kind if isinstance(kind, str) else "poly5"]
+    value, slope = dual(rho, kind)
+    for r, v, d in zip(rho, value, slope, strict=True):
+        want, step = form(mp.mpf(r)), mp.diff(form, mp.mpf(r), h=mp.mpf(10) ** -25)
+        assert abs(v - want) <= 1e-15 * abs(want)
+        assert abs(d - step) <= 2e-15 * abs(step)
+    for v, w in zip(dual(torch.from_numpy(rho), kind), (value, slope), strict=True):
+        np.testing.assert_allclose(v, w, rtol=1e-14)
+    leaf = torch.tensor([-1.0, -0.999, -0.7, -0.2], dtype=torch.float64, requires_grad=True)
+    (found,) = torch.autograd.grad(dual(leaf, kind)[0].sum(), leaf)
+    np.testing.assert_allclose(found, dual(leaf.detach().numpy(), kind)[1], rtol=1e-12, atol=1e-15)
+
+
+def test_tensors_beyond_the_range_are_continued_as_it_is_said():
+    value, slope = dual(torch.tensor([-2.0, 1.5]))
+    assert value.tolist() == [0, 1.5] and slope.tolist() == [0, 1]
+    assert dual(torch.tensor([2.0]), "erf")[0].isnan().all()
+    assert dual(torch.tensor([2.0]), "poly3")[0].tolist() == [5.0]
+
+
 @EVERY
 @pytest.mark.parametrize("s", [1e-14, 1e-10, 1e-3, 0.7, 1.9])
 def test_gaps_keep_their_digits_through_depth(kind, s):

@@ -36,6 +36,9 @@ def test_limits_of_votes():
     assert singular_vote(np.zeros((0, 2)), np.ones(2), 1).shape == (0,)
     assert singular_vote(np.array([[1e-5, 0.5]]), np.array([1.0, -1.0]), 1e308).tolist() == [1]
     assert np.isnan(singular_vote(np.array([[np.nan, 1.0]]), np.ones(2), 1)).all()
+    assert singular_vote(np.array([[0.5, 1.0]]), np.full(2, 1e308), 0).tolist() == [np.inf]
+    assert np.isnan(singular_vote(np.array([[0.5, 1.0]]), np.array([np.inf, -np.inf]), 0)).all()
+    assert singular_vote(np.array([[0.5, 1.0]], np.float16), np.full(2, 6e4, np.float16), 0).tolist() == [np.inf]
     assert singular_vote(np.array([[-1e-16, 1.0]]), np.array([1.0, -1.0]), 1).tolist() == [1]
 
 

@@ -173,6 +173,15 @@ def test_gradients_of_sparse_products_by_functions():
         torch.testing.assert_close(torch.func.grad(f)(v), want)
 
 
+def test_a_matrix_is_made_inside_a_function_of_functions():
+    def f(v):
+        return (sparse.CSR(v, torch.tensor([0, 1]), torch.tensor([0, 1, 2]), (2, 2)) @ torch.ones(2, 1)).sum()
+
+    assert torch.func.grad(f)(torch.ones(2)).tolist() == [1, 1]
+    assert torch.func.vmap(f)(torch.tensor([[2.0, 3.0], [1.0, 1.0]])).tolist() == [5, 2]
+    assert f(torch.tensor([2.0, 3.0])) == 5
+
+
 def test_what_is_no_sparse_product(lib):
     a, other = sparse.from_dense(lib(np.eye(3))), sparse.from_dense(lib(np.eye(3, dtype=np.float32)))
     for call, error, text in (

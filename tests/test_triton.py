@@ -92,3 +92,46 @@ def test_a_weight_of_float32_beside_16_bits(op, dtype):
     for g, w in zip(got, want, strict=True):
         assert g.dtype == tensor(w).dtype
         assert_close(g.double().numpy(), np.asarray(w, np.float64), 16 * EPS[dtype], scale=1.0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("kind", ["gaussian", "rademacher", "sparse", "countsketch", "osnap", "srht", "fastfood"])
+def test_projections_of_sparse_rows(kind, dtype):
+    """Repeated columns, empty rows, windows of the matrix, both ways."""
+    from tersor.project import Projection
+    from tersor.project._operators import _project_csr
+
+    rng = np.random.default_rng(0)
+    p = Projection(200, 72, kind, seed=5, c=4 if kind == "osnap" else None)
+    for part in (p, p.rows(31, 50).cols(7, 190)):
+        for adjoint in (False, True):
+            last = part.shape[0 if adjoint else 1]
+            indptr = np.concatenate([[0], np.cumsum([0, 20, 3, 0, 1])]).astype(np.int32)
+            indices = rng.integers(0, last, indptr[-1]).astype(np.int32)
+            data = rng.standard_normal(len(indices)).astype(dtype)
+            want, got = on_gpu(_project_csr.op, (data, indices, indptr, *part._scalars(), adjoint))
+            eps = EPS[np.dtype(dtype).name]
+            for g, w in zip(got, want, strict=True):
+                assert_close(g.double().numpy(), np.asarray(w, np.float64), 128 * max(eps, EPS["float32"]), scale=1.0)
+
+
+@pytest.mark.parametrize(
+    ("indices", "indptr", "words"),
+    [
+        ([0, 9], [0, 1, 2], "indices must be in 0 .. 8"),
+        ([0, -1], [0, 1, 2], "indices must be in 0 .. 8"),
+        ([0, 1], [0, 2, 1], "not decrease"),
+        ([0, 1], [0, 1, 3], "ends at 3"),
+        ([0, 1], [1, 1, 2], "begin at 0"),
+        ([0], [0, 1, 1], "2 entries, indices 1"),
+    ],
+)
+def test_malformed_sparse_rows_are_refused(indices, indptr, words):
+    from tersor.project import Projection
+    from tersor.project._operators import _project_csr
+
+    y = torch.full((2, 4), 7.0)
+    scalars = (*Projection(9, 4, "sparse")._scalars(), False)
+    with pytest.raises(ValueError, match=words):
+        launcher(_project_csr.op)(torch.ones(2), torch.tensor(indices), torch.tensor(indptr), y, *scalars)
+    assert (y == 7).all()

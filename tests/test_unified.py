@@ -109,7 +109,21 @@ def test_gradients_have_the_same_bits_for_any_number_of_threads():
         (lambda: embed.hash_ids(VALUES, 4, feature=np.array([-1, 0, 0])), ValueError, "feature must be in 0"),
         (lambda: embed.hash_ids(VALUES, 4, feature=np.ones(3)), TypeError, "feature must be integers, got float64"),
         (lambda: embed.hash_ids(VALUES, 4, feature=torch.ones(3).long()), TypeError, "feature must be like values"),
-        (lambda: embed.hash_ids(VALUES, 4, feature=np.arange(2)), ValueError, "hash_ids: shapes do not go together"),
+        (
+            lambda: embed.hash_ids(VALUES, 4, feature=np.arange(2)),
+            ValueError,
+            r"hash_ids: shapes do not go together: values \(2, 3\), feature \(2,\)",
+        ),
+        (
+            lambda: embed.hash_ids(torch.from_numpy(VALUES).to("meta"), 4, feature=torch.arange(3)),
+            ValueError,
+            "hash_ids: feature is on cpu, values on meta",
+        ),
+        (
+            lambda: embed.hash_lookup(torch.from_numpy(VALUES), torch.ones(4, 2, device="meta")),
+            ValueError,
+            "hash_lookup: values are on cpu, table on meta",
+        ),
         (lambda: embed.hash_lookup(VALUES, np.ones(3)), ValueError, r"hash_lookup: table must be \[rows, dim\]"),
         (lambda: embed.hash_lookup(VALUES, np.ones((0, 3))), ValueError, "with a row or more"),
         (lambda: embed.hash_lookup(VALUES, np.ones((4, 3), int)), TypeError, "hash_lookup: table must be"),
@@ -130,6 +144,18 @@ def test_gradients_have_the_same_bits_for_any_number_of_threads():
 def test_what_is_refused_is_named(call, kind, words):
     with pytest.raises(kind, match=words):
         call()
+
+
+def test_sums_that_overflow_say_nothing():
+    """Infinities and NaN are results; pytest makes warnings errors."""
+    table = np.array([[np.inf], [-np.inf], [1e308], [1e308]])
+    assert not np.isfinite(embed.hash_lookup(np.arange(6), table)).all()
+    assert np.isinf(embed.hash_lookup(VALUES, np.full((3, 1), 6e4, np.float16))).all()
+
+
+def test_a_feature_of_one_number_may_lie_on_the_cpu():
+    got = embed.hash_ids(torch.empty(3, dtype=torch.int64, device="meta"), 4, feature=torch.tensor(2))
+    assert got.shape == (3, 1) and got.device.type == "meta"
 
 
 @pytest.mark.parametrize("combine", ["sum", "concat"])

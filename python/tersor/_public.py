@@ -261,8 +261,8 @@ class Door:
         if self.calls_back:  # what a function of the user raises is the user's
             return e
         if _SHAPES.search(text) and isinstance(e, (ValueError, RuntimeError, IndexError)):
-            given = ((k, args[at] if at < len(args) else kwargs.get(k)) for at, k, _, _ in self.arrays)
-            shapes = ", ".join(f"{k} {tuple(x.shape)}" for k, x in given if x is not None and hasattr(x, "shape"))
+            given = (*zip(self.names, args, strict=False), *kwargs.items())
+            shapes = ", ".join(f"{k} {tuple(x.shape)}" for k, x in given if hasattr(x, "shape"))
             return ValueError(f"{self.name}: shapes do not go together: {shapes}")
         if isinstance(e, (TypeError, ValueError)) and type(e) in _PLAIN:
             return type(e)(f"{self.name}: {text}")

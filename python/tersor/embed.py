@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tersor._arrays import INTEGERS, check_order, dtype_name, is_tensor, ordinary, torch_module, whole
-from tersor._reference import rounded, wide
+from tersor._reference import quiet, rounded, wide
 from tersor._values import at_hand, check_values, one_of
 from tersor.random import TAGS, philox4x32
 
@@ -113,11 +113,14 @@ def hash_lookup(
         raise TypeError(
             f"hash_lookup: values and table must be of one library, got {type(values).__name__} and {type(table).__name__}"
         )
+    if is_tensor(table) and values.device != table.device:
+        raise ValueError(f"hash_lookup: values are on {values.device}, table on {table.device}")
     rows = _hashed("hash_lookup", values, int(table.shape[0]), feature, num_hashes, seed)
     found = torch_module().nn.functional.embedding(rows, table) if is_tensor(table) else table[rows]
     if combine == "concat":
         return found.reshape(*found.shape[:-2], found.shape[-2] * found.shape[-1])
-    return found.sum(-2) if is_tensor(found) else rounded(wide(found).sum(-2), table)
+    with quiet(found):
+        return found.sum(-2) if is_tensor(found) else rounded(wide(found).sum(-2), table)
 
 
 def _whole(who: str, name: str, value: Any, least: int, end: int) -> int:
@@ -148,7 +151,10 @@ def _hashed(who: str, values: Any, num_rows: Any, feature: Any, num_hashes: Any,
             raise TypeError(
                 f"{who}: feature must be like values, {type(values).__name__}, got {type(feature).__name__}"
             )
-        feature = feature.long() if is_tensor(feature) else feature
+        if is_tensor(feature):
+            if feature.device != values.device and (feature.ndim or feature.device.type != "cpu"):
+                raise ValueError(f"{who}: feature is on {feature.device}, values on {values.device}")
+            feature = feature.long().to(values.device)
         if (not is_tensor(feature) or at_hand(feature)) and bool(((feature < 0) | (feature >= 2**24)).any()):
             raise ValueError(f"{who}: feature must be in 0 .. {2**24 - 1}")
     else:

@@ -34,10 +34,10 @@ def peer(make: Call) -> Call:
     try:
         call: Call = make()
     except (ImportError, RuntimeError) as e:  # what is built for another torch
-        missing = e
+        missing = f"{e.name} is not installed" if isinstance(e, ModuleNotFoundError) else str(e)
 
         def absent() -> None:
-            raise missing
+            raise ImportError(missing)
 
         return absent
     return call

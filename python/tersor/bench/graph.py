@@ -88,6 +88,28 @@ def fastrp_rmat() -> Case:
     )
 
 
+def fastrp_large() -> Case:
+    """Twenty million edges of a million nodes beside a tenth of both: time and memory grow with them, two arrays of n·d."""
+    d, weights = 128, [0.0, 1.0, 6.0]
+    large, small = (
+        graph.adjacency(_rmat(scale, m), n=1 << scale, undirected=True) for scale, m in ((20, 10**7), (17, 10**6))
+    )
+    part = large.nnz / small.nnz
+
+    def many() -> None:
+        for _ in range(round(part)):
+            graph.fastrp(small, d, weights, alpha=-0.5)
+
+    return Case(
+        f"fastrp of an RMAT graph, {1 << 20} nodes, {large.nnz} edges, {d} numbers; {round(part)} times one of {small.nnz}",
+        {"tersor": lambda: graph.fastrp(large, d, weights, alpha=-0.5), "tersor, small ones": many},
+        traffic=8 * (d << 20),
+        targets=[Target("tersor", ("tersor, small ones",), 2.0)],
+        memory=["tersor"],
+        items=d << 20,
+    )
+
+
 def common_65536() -> Case:
     edges = _scale_free(100_000, 10)
     a = graph.adjacency(edges)
@@ -147,5 +169,8 @@ def hamming_1024() -> Case:
 
 
 CASES = [propagate_hop, fastrp_rmat, common_65536, hamming_1024]
+
+#: with what takes minutes and some GB
+ALL = [*CASES, fastrp_large]
 
 HEADLINE = propagate_hop

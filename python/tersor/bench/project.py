@@ -1,6 +1,8 @@
 """Random projections against scikit-learn and a stored dense matrix; the Walsh–Hadamard transform against its copy limit.
 The one rule: peers get their matrix before the clock starts, we never have one."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tersor import project
@@ -93,10 +95,19 @@ def sketches() -> Case:
 
 
 def fastfood_long() -> Case:
+    return _fastfood(10**6)
+
+
+def fastfood_longest() -> Case:
+    """A minute of the port, which holds some GB."""
+    return _fastfood(10**8)
+
+
+def _fastfood(total: int) -> Case:
     """The offset of subspace training; the torch port keeps B, Π and G and takes two transforms of the whole length."""
     import torch
 
-    d, total = 1000, 10**6
+    d = 1000
     size = 1 << (total - 1).bit_length()
     v, generator = torch.randn(d), torch.Generator().manual_seed(0)
     b = torch.randint(0, 2, (size,), generator=generator).float() * 2 - 1
@@ -125,18 +136,25 @@ def fastfood_long() -> Case:
         },
         traffic=4 * size,
         targets=[Target("tersor gaussian", ("torch port",), 1 / 40)],
+        memory=["tersor gaussian", "torch port"],
+        items=total,
     )
 
 
-def fwht_long() -> Case:
-    x = np.random.default_rng(0).standard_normal((4, 1 << 20), np.float32)
-    out = np.empty_like(x)
-    return Case(
-        "fwht f32 4 rows of 2^20",
-        {"tersor out=": lambda: project.fwht(x, out=out), "numpy steps": lambda: numpy_fwht(x)},
-        traffic=2 * x.nbytes,
-        targets=[Target("tersor out=", ("copy",), 3.0)],
-    )
+def _fwht(power: int, limit: float) -> Callable[[], Case]:
+    """2^22 numbers in rows of 2^power: up to 2^18 a row stays in the second cache."""
+
+    def case() -> Case:
+        x = np.random.default_rng(0).standard_normal((1 << (22 - power), 1 << power), np.float32)
+        out = np.empty_like(x)
+        return Case(
+            f"fwht f32 {len(x)} rows of 2^{power}",
+            {"tersor out=": lambda: project.fwht(x, out=out), "numpy steps": lambda: numpy_fwht(x)},
+            traffic=2 * x.nbytes,
+            targets=[Target("tersor out=", ("copy",), limit)],
+        )
+
+    return case
 
 
 def features() -> Case:
@@ -163,6 +181,11 @@ def features() -> Case:
     )
 
 
-CASES = [sparse_10000, gaussian_10000, sketches, fastfood_long, fwht_4096, fwht_long, features]
+CASES = [
+    sparse_10000, gaussian_10000, sketches, fastfood_long, fwht_4096, _fwht(18, 1.4), _fwht(20, 3.0), _fwht(22, 3.0), features
+]  # fmt: skip
+
+#: with what takes minutes and some GB
+ALL = [*CASES, fastfood_longest]
 
 HEADLINE = sparse_10000

@@ -1,5 +1,5 @@
-"""The operators of graphs: attention along edges, what rows have in common, nearest rows. The one rule: places are int32 or
-int64, all of one type; who calls has chosen which."""
+"""The operators of graphs: attention along edges, what rows have in common. The one rule: places are int32 or int64, all of one
+type; who calls has chosen which."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ Sample = tuple[list[Any], dict[str, Any]]
 
 #: sums of up to some hundred terms
 SUMS = {"float64": 4000, "float32": 64, "float16": 4, "bfloat16": 4}
-METRICS = ("l2", "inner", "cosine", "hyperbolic")
 
 
 def _places(draw: Draw, rows: int, cols: int) -> tuple[np.ndarray, np.ndarray]:
@@ -162,78 +161,3 @@ def _row_dots(data: Array, indices: Array, indptr: Array, u: Array, v: Array) ->
     s = np.zeros((len(indptr) - 1, int(np.max(indices, initial=-1)) + 1))
     np.add.at(s, (np.repeat(np.arange(len(s)), np.diff(indptr)), indices), data)
     return (s[u] * s[v]).sum(-1)
-
-
-def _sample_nearest(draw: Draw) -> Sample:
-    n, m = math.prod(draw.lead), 3 + draw.seed % 9
-    x, y = (draw.cast(draw.rng.uniform(-0.5, 0.5, (rows, draw.d)) / math.sqrt(max(draw.d, 1))) for rows in (n, m))
-    labels: list[Any] = [None, None]
-    if draw.seed % 2:
-        labels = [draw.rng.integers(0, 3, rows) for rows in (n, m)]
-    # cosines of one number are all 1, of which rounding chooses
-    metric = draw.seed // 2 % 4 if draw.d > 1 else 0
-    return [x, y, 0.7, *labels], {"metric": metric, "k": 1 + draw.seed % 4, "others": bool(draw.seed // 3 % 2)}
-
-
-def _chosen(score: np.ndarray, k: int, largest: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The k best of each row, the lowest column among equals; NaN at -1 where there are fewer. NaN is never chosen."""
-    key = np.where(np.isnan(score), np.inf, -score if largest else score)
-    order = np.argsort(key, -1, kind="stable")[:, :k]
-    order = (
-        np.concatenate([order, np.zeros((len(score), k - order.shape[1]), np.int64)], 1)
-        if order.shape[1] < k
-        else order
-    )
-    there = np.zeros(order.shape, bool)
-    there[:, : score.shape[1]] = np.isfinite(np.take_along_axis(key, order[:, : score.shape[1]], 1))
-    best = np.take_along_axis(score, order, 1) if score.shape[1] else np.zeros(order.shape)
-    return np.where(there, best, np.nan), np.where(there, order, -1)
-
-
-@op(sample=_sample_nearest, integer=True)
-def _nearest(
-    x: Array,
-    y: Array,
-    c: Any = 1.0,
-    x_labels: Array = None,
-    y_labels: Array = None,
-    metric: int = 0,
-    k: int = 1,
-    others: bool = False,
-) -> tuple[Array, Array]:
-    """The k nearest rows of y to each of x, of its label and not its own number where that is asked."""
-    square = ((x[:, None] - y) ** 2).sum(-1)
-    dot = x @ y.T
-    norms = [(v * v).sum(-1) for v in (x, y)]
-    if metric == 0:
-        score = np.sqrt(square)
-    elif metric == 1:
-        score = dot
-    elif metric == 2:
-        size = np.sqrt(norms[0])[:, None] * np.sqrt(norms[1])
-        score = np.where(size == 0, 0, dot / np.where(size == 0, 1, size))
-    else:
-        u = c * square / ((1 - c * norms[0])[:, None] * (1 - c * norms[1]))
-        score = 2 * np.arcsinh(np.sqrt(u)) / np.sqrt(c)
-    if x_labels is not None and np.size(x_labels):
-        score = np.where(np.asarray(x_labels)[:, None] == y_labels, score, np.nan)
-    if others:
-        score = np.where(np.eye(len(x), len(y), dtype=bool), np.nan, score)
-    d, at = _chosen(score, k, metric in (1, 2))
-    return d, at.astype(np.int64)
-
-
-def _sample_hamming(draw: Draw) -> Sample:
-    n, m = math.prod(draw.lead), 3 + draw.seed % 70
-    codes = [draw.rng.integers(0, 2**64, (rows, draw.d), np.uint64) for rows in (n, m)]
-    return codes, {"k": 1 + draw.seed % 4, "others": bool(draw.seed % 2)}
-
-
-@op(sample=_sample_hamming, integer=True, dtypes=("uint64",), native=True)
-def _hamming(x: Array, y: Array, k: int = 1, others: bool = False) -> tuple[Array, Array]:
-    """The k codes of y that differ from each of x in the fewest bits."""
-    score = np.bitwise_count(x[:, None] ^ y).sum(-1).astype(np.float64)
-    if others:
-        score[np.eye(len(x), len(y), dtype=bool)] = np.nan
-    d, at = _chosen(score, k, False)
-    return np.where(at < 0, -1, d).astype(np.int64), at.astype(np.int64)

@@ -146,6 +146,11 @@ def exponents(who: str, norm: Any) -> tuple[float, float] | None:
     return a, b
 
 
+def check_loops(who: str, self_loops: Any) -> None:
+    if self_loops not in (False, True, "remaining"):
+        raise ValueError(f"{who}: self_loops must be False, True or 'remaining', got {self_loops!r}")
+
+
 def normalized_adjacency(A: Any, norm: Norm = "sym", *, self_loops: bool | str = False) -> Any:
     r"""The matrix of a graph with loops added and its rows and columns scaled, :math:`D_r^a A D_c^b`.
 
@@ -186,8 +191,7 @@ def normalized_adjacency(A: Any, norm: Norm = "sym", *, self_loops: bool | str =
 def scaled(who: str, a: Any, norm: Any, self_loops: Any, ranks: Alone = ALONE) -> Any:
     """`normalized_adjacency` of a matrix, which may hold the rows of one rank alone."""
     powers = exponents(who, norm)
-    if self_loops not in (False, True, "remaining"):
-        raise ValueError(f"{who}: self_loops must be False, True or 'remaining', got {self_loops!r}")
+    check_loops(who, self_loops)
     if self_loops:
         a = _looped(a, self_loops == "remaining", ranks.start)
     if powers == (0.0, 0.0):

@@ -12,7 +12,7 @@ from tersor._arrays import FLOATS, INTEGERS, Array, check_order, dtype_name, is_
 from tersor._distinct import distinct
 from tersor._host import LABELS, answer, held
 from tersor._values import called, check_curvature, check_values
-from tersor.graph._operators import METRICS, _hamming, _nearest
+from tersor.graph._near import METRICS, _hamming, _nearest
 
 
 class Neighbors(NamedTuple):

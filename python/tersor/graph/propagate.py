@@ -10,10 +10,10 @@ import numpy as np
 from tersor._arrays import FLOATS, Array, as_type, dtype_name, into, is_tensor, whole
 from tersor._matrix import SparseMatrix, matrix_of
 from tersor._reference import quiet
-from tersor._values import check_values, float_name, out_of_range, tensor_of
+from tersor._values import check_values, float_name, one_of, out_of_range, tensor_of
 from tersor.graph._places import real
 from tersor.graph._ranks import ALONE, Ranks
-from tersor.graph.adjacency import Norm, beside, columns_of, ones, power, scaled, times
+from tersor.graph.adjacency import Norm, beside, check_loops, columns_of, exponents, ones, power, scaled, times
 
 KEEP = ("last", "stack", "sum")
 
@@ -31,6 +31,7 @@ def propagate(
     teleport: float = 0.0,
     storage: Any = None,
     group: Any = None,
+    compat: str | None = None,
     out: Array = None,
 ) -> Array:
     r"""K hops of features over a graph, :math:`H_0 = X`, :math:`H_{k+1} = (1 - \alpha)\,\hat A H_k + \alpha X`.
@@ -58,6 +59,8 @@ def propagate(
         To this type :math:`H_k` are rounded before a hop takes them, and in it a stack keeps them; sums run in the type of X.
     group : torch.distributed group, or True for all processes
         A and X are the rows of this rank's nodes, in the order of ranks; A a CSR, or anything with rows and all n columns.
+    compat : None or "air"
+        As AIR's published code has it: the term of :math:`H_K` is left out of the sum, and stays in the softmax.
     out : array or tensor
         Where the result goes; C-contiguous. Not with gradients.
 
@@ -80,7 +83,7 @@ def propagate(
     without edges gets 0. Within ``torch.compile`` and ``torch.func`` loops are those of a matrix that was made before
     (`normalized_adjacency`). With a group a hop gathers the features of all nodes, n·d numbers a rank, each with the bits that
     one process gives. Wu et al. (SGC, 2019); Klicpera et al. (APPNP, 2019); Frasca et al. (SIGN, 2020); Liu, Gao, Ji (DAGNN,
-    2020); Zhang et al. (AIR, 2022), whose published code leaves out the term of :math:`H_K`, which is here.
+    2020); Zhang et al. (AIR, 2022), whose published code leaves out the term of :math:`H_K` (``compat``).
 
     Examples
     --------
@@ -102,10 +105,11 @@ def propagate(
         )
     if keep not in KEEP:
         raise ValueError(f"propagate: keep must be one of {list(KEEP)}, got {keep!r}")
-    if not 0 <= teleport <= 1:
-        raise ValueError(f"propagate: teleport must be between 0 and 1, got {teleport}")
+    check_hops("propagate", norm, self_loops, teleport, storage)
     if (weights is not None or gate is not None) and (keep != "sum" or (weights is not None and gate is not None)):
         raise ValueError("propagate: weights and gate are of keep='sum', one or the other")
+    if compat is not None:
+        one_of("propagate: compat", compat, ("air",))
     if not 1 <= X.ndim <= 3:
         raise ValueError(f"propagate: X must be [n], [n, d] or [b, n, d], got shape {tuple(X.shape)}")
     rows = X.shape[-2 if X.ndim > 1 else 0]
@@ -118,8 +122,10 @@ def propagate(
         a = a.with_data(times(a._data, 1 - teleport))
     rest = times(X, teleport) if teleport else None
     own = dtype_name(X.dtype)
-    stored = own if storage is None else _stored(storage)
+    stored = own if storage is None else float_name(storage)
     share = _shares(X, hops, weights, gate) if keep == "sum" else None
+    if compat and (gate is None or gate[0].shape[0] != 2 * X.shape[-1]):
+        raise ValueError("propagate: compat='air' is of AIR's gate, (w [2 d], b)")
     h, total, every = X, None, []
     shared: Any = None  # of a softmax, the sum of what its terms are divided by
     for k in range(hops + 1):
@@ -132,10 +138,12 @@ def propagate(
             every.append(kept)
         if share is not None:
             weight, softmax = share(k, h)
-            term = h if weight is None else times(h, weight) if isinstance(weight, float) else h * weight
-            total = term if total is None else total + term
             if softmax:
                 shared = weight if shared is None else shared + weight
+            if compat and k and k == hops:
+                break
+            term = h if weight is None else times(h, weight) if isinstance(weight, float) else h * weight
+            total = term if total is None else total + term
     total = total if shared is None else total / shared
     y = _stack(every) if keep == "stack" else h if total is None else total
     if y is X:
@@ -157,11 +165,14 @@ def _rows_of_rank(A: Any, X: Array, n: int) -> Any:
     return A.with_data(tensor_of(A._data)) if is_tensor(X) and not is_tensor(A._data) else A  # type: ignore[attr-defined]
 
 
-def _stored(storage: Any) -> str:
-    name = float_name(storage)
-    if name not in FLOATS:
-        raise TypeError(f"propagate: storage must be a float type, got {name}")
-    return name
+def check_hops(who: str, norm: Any, self_loops: Any, teleport: Any, storage: Any) -> None:
+    """Refuses what no hop is made with."""
+    exponents(who, norm)
+    check_loops(who, self_loops)
+    if not 0 <= teleport <= 1:
+        raise ValueError(f"{who}: teleport must be between 0 and 1, got {teleport}")
+    if storage is not None and (name := float_name(storage)) not in FLOATS:
+        raise TypeError(f"{who}: storage must be a float type, got {name}")
 
 
 def _cast(x: Array, name: str) -> Array:

@@ -23,6 +23,8 @@ Progress = Callable[[int, int], None]
 
 #: bytes of text in a block, before its last line is completed
 BLOCK = 1 << 24
+#: the least and the largest size of a number
+FLOAT32 = (2.0**-149, float(np.finfo(np.float32).max))
 COMMENTS = (b"#", b"%", b"//")
 _EMPTY, _ZERO = re.compile(rb"(?:^|,)[ \t]*,", re.MULTILINE), re.compile(b"\0")
 #: what columns of edges are called, where names of nodes could be meant
@@ -53,8 +55,8 @@ def read_edges(path: StrPath, progress: Progress | None = None, *, header: bool 
     OSError
         If the file cannot be read.
     FormatError
-        If a line has another number of columns than the first, a weight is no number, or a column of a parquet file is of
-        another type or has gaps.
+        If a line has another number of columns than the first, a weight is no number of float32, or a column of a parquet file
+        is of another type or has gaps.
     """
     path = Path(path)
     blocks = _parquet(path, progress) if path.suffix == ".parquet" else _text(path, progress, header)
@@ -160,10 +162,19 @@ def _blocks(path: Path, source: Any) -> Iterator[bytes]:
 
 
 def _weights(path: Path, words: np.ndarray) -> np.ndarray:
+    """Numbers that float32 holds, in which hops are made: one that would become 0 or infinite is no other weight."""
+    if (
+        words.dtype.kind == "S" and (bad := words[np.char.find(words, b"_") >= 0]).size
+    ):  # which Python reads, and no table has
+        raise FormatError(f"{path}: a weight is no number: {bytes(bad[0])!r}")
     try:
-        return words.astype(np.float64)
+        found = words.astype(np.float64)
     except (ValueError, TypeError) as e:
         raise FormatError(f"{path}: a weight is no number: {str(e).rpartition(': ')[2]}") from None
+    size = abs(found)
+    if (bad := found[np.isfinite(size) & ((size > FLOAT32[1]) | ((size > 0) & (size < FLOAT32[0])))]).size:
+        raise FormatError(f"{path}: a weight is {bad[0]}, which float32 does not hold ({FLOAT32[0]} .. {FLOAT32[1]})")
+    return found
 
 
 def _parquet(path: Path, progress: Progress | None) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tersor import graph
 from tersor._arrays import whole
 from tersor._values import check_values, one_of
+from tersor.graph.propagate import check_hops
 from tersor.nn._cast import exactly
 
 #: numbers of a gate's vector, in channels
@@ -39,9 +40,10 @@ class Propagate(nn.Module):
     Raises
     ------
     TypeError
-        If a number is no integer.
+        If a number is no integer, norm neither a word nor two numbers, or storage no float type.
     ValueError
-        If K is negative, channels is not positive, or the gate is unknown; when called, as `tersor.graph.propagate`.
+        If K is negative, channels is not positive, the gate, the norm or loops are unknown, or teleport is not within 0 and 1;
+        when called, as `tersor.graph.propagate`.
 
     Notes
     -----
@@ -66,6 +68,7 @@ class Propagate(nn.Module):
         if self.hops < 0 or self.channels < 1:
             raise ValueError(f"Propagate: K must not be negative and channels positive, got {K} and {channels}")
         parts = one_of("Propagate: gate", gate, GATES)
+        check_hops("Propagate", norm, self_loops, teleport, storage)
         self.gate = gate
         self.options = {"norm": norm, "self_loops": self_loops, "teleport": teleport, "storage": storage}
         self.weight = nn.Parameter(torch.empty(parts * self.channels))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ POLYNOMIALS = {
 }
 #: of bfloat16 too, which NumPy does not know
 _EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+#: coefficients of the longest polynomial that is written in 1 + ρ too
+_LONGEST = 66
 _KINDS = ("relu", "erf", "sine", "exp", *POLYNOMIALS)
 
 
@@ -42,17 +45,29 @@ def _horner(coefficients: Sequence[float], x: Array) -> Array:
 Pair = tuple[Array, Array]
 
 
-def _relu(xp: Any, pair: Pair) -> tuple[Pair, Array]:
-    s = pair[1]
-    inside = (s > 0) & (s < 2)  # at the ends the angle has no derivative, and what is made of it has
-    u = xp.where(inside, s, 1.0)
-    t = 2 * xp.arcsin(xp.sqrt(u / 2))
+def _rest(xp: Any, t: Array) -> Array:
+    """t - sin t for t in [0, π], with its digits at 0."""
     small = xp.where(t < 0.3, t, 0.0)
-    rest = xp.where(t < 0.3, small * small * small * _horner(_SMALL, small * small), t - xp.sin(t))
+    return xp.where(t < 0.3, small * small * small * _horner(_SMALL, small * small), t - xp.sin(t))
+
+
+def _relu(xp: Any, pair: Pair) -> tuple[Pair, Array]:
+    r, s = pair
+    v = 1 + r
+    inside = (s > 0) & (v > 0)  # at the ends the angle has no derivative, and what is made of it has
+    # the angle to the nearer end, of the gap to that end: the other gap has lost its digits
+    left = inside & (s > 1)
+    u = xp.where(inside, xp.where(left, v, s), 1.0)
+    t = 2 * xp.arcsin(xp.sqrt(u / 2))
+    rest = _rest(xp, t)
+    value = (u * t - rest) / _PI
     # what is neither inside nor beyond is no number, and stays
-    gap = xp.where(inside, (u * (_PI - t) + rest) / _PI, xp.where(s >= 2, 1.0, s))
-    # of all correlations it makes such as are far from 0
-    return (1 - gap, gap), xp.where(inside, (_PI - t) / _PI, xp.where(s <= 0, 1.0, xp.where(s >= 2, 0.0, s)))
+    gap = xp.where(left, 1 - value, (u * (_PI - t) + rest) / _PI)
+    gap = xp.where(inside, gap, xp.where(s >= 2, 1.0, s))
+    slope = xp.where(left, t, _PI - t) / _PI
+    # of all correlations it makes such as are far from -1
+    value = xp.where(left, value, 1 - gap)
+    return (value, gap), xp.where(inside, slope, xp.where(s <= 0, 1.0, xp.where(s >= 2, 0.0, s)))
 
 
 def _erf(xp: Any, pair: Pair) -> tuple[Pair, Array]:
@@ -77,17 +92,42 @@ def _exp(xp: Any, pair: Pair) -> tuple[Pair, Array]:
     return (value, -xp.expm1(-pair[1])), value
 
 
-def _polynomial(coefficients: Sequence[float], pair: Pair) -> tuple[Pair, Array]:
+def _turned(coefficients: Sequence[float]) -> list[float] | None:
+    """The coefficients in 1 + ρ, each rounded once: near -1 terms cancel, and of the best polynomials the first ones all do."""
+    if not 2 <= len(coefficients) <= _LONGEST:
+        return None
+    exact = [Fraction(c) for c in coefficients]
+    return [
+        float(sum(c * math.comb(i, j) * (-1) ** (i - j) for i, c in enumerate(exact) if i >= j))
+        for j in range(len(exact))
+    ]
+
+
+def _slopes(coefficients: Sequence[float]) -> list[float]:
+    return [i * c for i, c in enumerate(coefficients)][1:]
+
+
+def _polynomial(xp: Any, coefficients: Sequence[float], turned: list[float] | None, pair: Pair) -> tuple[Pair, Array]:
     r, s = pair
     # 1 - ρⁱ = s·(1 + ρ + … + ρⁱ⁻¹)
     tails = [math.fsum(coefficients[j + 1 :]) for j in range(len(coefficients) - 1)]
-    slope = [i * c for i, c in enumerate(coefficients)][1:]
-    return (_horner(coefficients, r), s * _horner(tails, r)), _horner(slope, r)
+    value, slope = _horner(coefficients, r), _horner(_slopes(coefficients), r)
+    if turned is not None:
+        # (1 + v)ⁱ stays below e: what is added does not outgrow what it makes
+        near = (len(coefficients) - 1) * (1 + r) < 1
+        v = xp.where(near, 1 + r, 0.0)
+        value = xp.where(near, _horner(turned, v), value)
+        slope = xp.where(near, _horner(_slopes(turned), v), slope)
+    return (value, s * _horner(tails, r)), slope
+
+
+_NAMED = {name: _turned(c) for name, c in POLYNOMIALS.items()}
 
 
 def _formula(who: str, kind: Any) -> tuple[Any, bool]:
     """The function from a correlation and its gap to those after one layer, each by its own formula, and the slope there; and
     whether it is odd in the correlation."""
+    name = kind if isinstance(kind, str) else None
     if isinstance(kind, str):
         if kind not in _KINDS:
             raise ValueError(f"{who}: kind must be one of {', '.join(_KINDS)} or coefficients, got {kind!r}")
@@ -102,7 +142,8 @@ def _formula(who: str, kind: Any) -> tuple[Any, bool]:
         ) from None
     if not all(c >= 0 for c in coefficients) or abs(math.fsum(coefficients) - 1) > 1e-12:
         raise ValueError(f"{who}: coefficients must not be negative and add up to 1, got {coefficients}")
-    return lambda xp, pair: _polynomial(coefficients, pair), not any(coefficients[::2])
+    turned = _NAMED[name] if name else _turned(coefficients)
+    return lambda xp, pair: _polynomial(xp, coefficients, turned, pair), not any(coefficients[::2])
 
 
 def _layer(who: str, kind: Any) -> tuple[Any, bool]:
@@ -164,7 +205,8 @@ def dual(rho: Array, kind: Any = "relu", *, gap: Array | None = None) -> tuple[A
     Parameters
     ----------
     rho : array or tensor, any float type
-        Correlations. NumPy's outside [-1, 1] by more than 8 ε are refused; torch's give NaN or what the formula gives.
+        Correlations. NumPy's outside [-1, 1] by more than 8 ε are refused; torch's give what the formula gives there,
+        NaN where it gives nothing, and of relu ρ above 1 and 0 below -1.
     kind : str, or the coefficients of a polynomial, not negative, of sum 1
     gap : array or tensor like rho, or None
         1 - ρ, with the digits that ρ has not: of unit vectors :math:`\|x-y\|^2/2`. Read in place of rho.

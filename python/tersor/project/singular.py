@@ -89,7 +89,7 @@ def singular_vote(gap: Array, y: Array, d: float) -> Array:
         logs = xp.log(xp.where(same, 1.0, s))  # the 2 is in all of them
         least = xp.amin(logs, 1)[:, None]
         share = xp.where(same.any(1)[:, None], xp.where(same, 1.0, 0.0), xp.exp(power * (least - logs)))
-    return rounded(share @ wide(y), gap)
+        return rounded(share @ wide(y), gap)
 
 
 def patch_kernel(x: Array, z: Array, patch: int, kind: Any = "relu", *, wrap: bool = True) -> Array:

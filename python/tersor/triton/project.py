@@ -14,6 +14,7 @@ import triton.language as tl
 
 from tersor.random import TAGS
 from tersor.triton._draw import entries
+from tersor.triton._sparse_rows import check, product, written_out
 
 
 @triton.jit(do_not_specialize=["seed", "stream", "param", "row", "rows", "col", "cols"])
@@ -251,3 +252,14 @@ def project_transform_bwd(g, dx, *scalars):
 
 
 project_transform_bwd_bwd = project_transform
+
+
+def project_csr(data, indices, indptr, y, kind, seed, stream, param, row, rows, col, cols, scale, adjoint=False):
+    """`project` of sparse rows; those of the adjoint, and where there are no columns to draw, are written out."""
+    check(data, indices, indptr, rows if adjoint else cols)
+    scalars = (kind, seed, stream, param, row, rows, col, cols, scale)
+    if y.numel() and (adjoint or kind in _FORMS):
+        made = project_transform if kind in _FORMS else project
+        written_out(data, indices, indptr, y, rows if adjoint else cols, lambda x, y: made(x, y, *scalars, adjoint))
+    elif y.numel():
+        product(data, indices, indptr, y, *scalars)

@@ -96,7 +96,7 @@ def _nearest(
             found = xp.where(x_labels[rows][:, None] == y_labels, found, math.nan)
         return found
 
-    return _parts(score, x, y.shape[0] * max(y.shape[1], 1), others, metric in (1, 2), k)  # type: ignore[no-any-return]
+    return _parts(score, x, y.shape[0] * max(y.shape[1], 1), others, metric in (1, 2), k)
 
 
 def _sample_hamming(draw: Draw) -> Sample:

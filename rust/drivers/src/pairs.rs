@@ -14,6 +14,7 @@ mod pack;
 pub mod reduce;
 pub mod score;
 mod stacks;
+mod words;
 
 pub use columns::Columns;
 pub use extent::{All, Band, Causal, Extent, Labels, Others, Window};
@@ -28,6 +29,7 @@ use base::simd::*;
 use base::{Error, Result, try_vec};
 use pack::{DEPTH, Lines, PANEL, pack};
 use std::ops::Range;
+use words::{Counter, Words};
 
 /// Rows of x in a block, columns in a strip.
 pub const ROWS: usize = 128;
@@ -57,8 +59,10 @@ where
 {
     let (n, m, d) = (of.len(), sides.m, sides.d);
     let (xt, yt) = (terms(score, &sides.x[of.start * d..of.end * d], n, d)?, terms(score, sides.y, m, d)?);
-    // about 2^25 multiply-adds to a block: milliseconds, so that an interrupt is heard
-    let columns = ((1 << 25) / (ROWS * d.max(16)) / STRIP * STRIP).max(STRIP);
+    let counter = if Sc::COUNTS { Counter::current() } else { None };
+    // about 2^25 multiply-adds to a block, or 2^28 words: milliseconds, so that an interrupt is heard
+    let adds = if counter.is_some() { 1 << 28 } else { 1 << 25 };
+    let columns = (adds / (ROWS * d.max(16)) / STRIP * STRIP).max(STRIP);
     let (blocks, chunks) = (n.div_ceil(ROWS), m.div_ceil(columns));
     let room = (64 << 20) / (ROWS * reduce.bytes(m).max(1));
     let wide = room.clamp(1, WAVE);
@@ -83,8 +87,14 @@ where
                     return Ok(Vec::new());
                 }
                 let tile = |states: &mut [R::State]| {
-                    let mut room = Room::new(part.len(), cols.len(), d)?;
                     let (rows, cols) = (part.clone(), cols.clone());
+                    if let (Some(counter), false) = (counter, R::BLOCKED) {
+                        let (y, w, room) =
+                            (T::words(sides.y), d, words::Room::new(T::words(sides.x), d, rows.clone())?);
+                        dispatch(Words { counter, score, extent, reduce, y, w, m, rows, cols, room, states });
+                        return Ok(());
+                    }
+                    let mut room = Room::new(part.len(), cols.len(), d)?;
                     let room = &mut room;
                     let xt = if Sc::TERMS { &xt[rows.start - of.start..rows.end - of.start] } else { &xt };
                     dispatch(Block { sides, score, extent, reduce, terms: [xt, &yt], rows, cols, room, states });

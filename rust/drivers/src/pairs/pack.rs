@@ -26,6 +26,10 @@ pub trait Item: Element + Default {
     fn take16<S: Simd>(s: S, x: &[Self]) -> [f64x8<S>; 2];
     /// At most 16 elements, zeros after them.
     fn take_tail<S: Simd>(s: S, x: &[Self]) -> [f64x8<S>; 2];
+    /// The elements as they are, where they are words.
+    fn words(_: &[Self]) -> &[u64] {
+        &[]
+    }
 }
 
 macro_rules! numbers { ($($t:ty),*) => { $(
@@ -58,6 +62,9 @@ impl Item for u64 {
         let mut whole = [0; STEP];
         whole[..x.len()].copy_from_slice(x);
         Self::take16(s, &whole)
+    }
+    fn words(x: &[u64]) -> &[u64] {
+        x
     }
 }
 

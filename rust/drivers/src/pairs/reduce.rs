@@ -36,6 +36,11 @@ pub trait Reduce: Sync {
         _keys: &[f64],
     ) {
     }
+    /// Keys that are not below this change nothing.
+    #[inline(always)]
+    fn limit(&self, _state: &Self::State) -> f64 {
+        f64::INFINITY
+    }
     /// Whether [`Reduce::block`] takes the rows of a block together, in place of [`Reduce::update`] one by one.
     const BLOCKED: bool = false;
     /// As `update`, for rows `rows`; `keys` has 64 for each, and may be used as room.
@@ -175,6 +180,10 @@ impl<T: Store> Reduce for ArgMin<'_, T> {
         Ok(None)
     }
     #[inline(always)]
+    fn limit(&self, state: &Self::State) -> f64 {
+        state.filter(|_| self.sign > 0.0).map_or(f64::INFINITY, |(best, _)| best)
+    }
+    #[inline(always)]
     fn update<S: Simd, Sc: Score>(
         &self,
         s: S,
@@ -277,6 +286,14 @@ impl<T: Store> Reduce for TopK<'_, T> {
         let mut heap = Vec::new();
         heap.try_reserve_exact(self.k.min(m)).map_err(|_| Error::Memory(self.bytes(m)))?;
         Ok(Best(heap))
+    }
+    #[inline(always)]
+    fn limit(&self, state: &Best) -> f64 {
+        match state.0.first() {
+            Some(worst) if state.0.len() == self.k && self.sign > 0.0 => worst.0,
+            None if self.k == 0 => f64::NEG_INFINITY,
+            _ => f64::INFINITY,
+        }
     }
     #[inline(always)]
     fn update<S: Simd, Sc: Score>(

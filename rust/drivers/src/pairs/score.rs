@@ -12,6 +12,8 @@ pub trait Score: Sync {
     type Class;
     /// Whether [`Score::term`] says something.
     const TERMS: bool = false;
+    /// Whether it is the number of different bits, for which [`super::words`] has instructions.
+    const COUNTS: bool = false;
     /// The sum with one feature more.
     fn step<S: Simd>(&self, s: S, sum: f64x8<S>, x: f64x8<S>, y: f64x8<S>) -> f64x8<S>;
     /// The sum of two sums.
@@ -136,6 +138,7 @@ impl Score for Hyperbolic {
 pub struct Hamming;
 impl Score for Hamming {
     type Class = Bits;
+    const COUNTS: bool = true;
     #[inline(always)]
     fn step<S: Simd>(&self, s: S, sum: f64x8<S>, x: f64x8<S>, y: f64x8<S>) -> f64x8<S> {
         let (x, y): (u64x8<S>, u64x8<S>) = (x.bitcast(), y.bitcast());

@@ -134,6 +134,47 @@ fn hamming_counts() {
     });
 }
 
+/// Few words have many equal distances; rows and columns that do not fill a tile, few rows, and extents, at every level.
+#[test]
+fn the_nearest_codes_with_ties() {
+    fn check(extent: &impl Extent, [n, m, d]: [usize; 3], k: usize, says: impl Fn(usize, usize) -> bool) {
+        let word = |i: usize| {
+            (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(i as u32 % 64) & 0x1111_1111_1111_1111
+        };
+        let x: Vec<u64> = (0..n * d).map(word).collect();
+        let y: Vec<u64> = (0..m * d).map(|i| word(i + 7777)).collect();
+        let (mut ids, mut values) = (vec![9; n * k], vec![9.0f64; n * k]);
+        let sides = Sides::new(&x, &y, n, m, d).unwrap();
+        sides.run(&Hamming, extent, &TopK::new(n, k, false, &mut ids, &mut values).unwrap()).unwrap();
+        let (mut last, mut most) = (vec![9; n], vec![9.0f64; n]);
+        sides.run(&Hamming, extent, &ArgMin::new(n, true, &mut last, &mut most).unwrap()).unwrap();
+        for i in 0..n {
+            let count = |j: usize| (0..d).map(|q| (x[i * d + q] ^ y[j * d + q]).count_ones()).sum::<u32>();
+            let mut all: Vec<(u32, usize)> = (0..m).filter(|&j| says(i, j)).map(|j| (count(j), j)).collect();
+            all.sort_unstable();
+            for r in 0..k {
+                let want = all.get(r).map_or(-1, |&(_, j)| j as i64);
+                assert_eq!(ids[i * k + r], want, "row {i}, rank {r} of {n} x {m} x {d}");
+                assert!(all.get(r).map_or(values[i * k + r].is_nan(), |&(c, _)| values[i * k + r] == f64::from(c)));
+            }
+            let greatest = all.iter().map(|&(c, _)| c).max();
+            let first = all.iter().filter(|&&(c, _)| Some(c) == greatest).map(|&(_, j)| j as i64).min();
+            assert_eq!(last[i], first.unwrap_or(-1));
+        }
+    }
+    on_every_level(|| {
+        for (n, m, d) in
+            [(1, 300, 3), (2, 9, 1), (3, 70, 40), (11, 100, 16), (130, 77, 2), (9, 0, 2), (5, 5, 0), (19, 131, 9)]
+        {
+            for k in [0, 1, 10] {
+                check(&All, [n, m, d], k, |_, _| true);
+                check(&Others, [n, m, d], k, |i, j| i != j);
+                check(&Band { before: 3, after: 20 }, [n, m, d], k, |i, j| j + 3 >= i && j <= i + 20);
+            }
+        }
+    });
+}
+
 /// The order that a stable sort of a row gives.
 fn sorted(row: &[f64], largest: bool) -> Vec<usize> {
     let mut ids: Vec<usize> = (0..row.len()).filter(|&i| !row[i].is_nan()).collect();

@@ -97,6 +97,58 @@ def test_codes_and_numbers(dtype, grain, form):
     ):
         (q,) = same("quant.quantize", x, scale, zero, lo, hi, form, 0, 0, False)
         same("quant.dequantize", q, scale, zero, ("float64", "float32", "float16").index(dtype))
+        slopes(rng.standard_normal(x.shape).astype(dtype), x, scale, zero, lo, hi, form, 0.25)
+
+
+def slopes(*args):
+    """Gradients to scales and zero points, whose sums have another order there."""
+    want, got = on_gpu(OPS["quant.fake_quantize_lsq_bwd"], args)
+    np.testing.assert_array_equal(got[0].numpy(), want[0])
+    for g, w in zip(got[1:], want[1:], strict=True):
+        if w.dtype.kind in "iu":  # of levels that are integers nobody asks
+            continue
+        eps = np.finfo(w.dtype).eps
+        np.testing.assert_allclose(g.double().numpy(), np.float64(w), rtol=eps, atol=4 * eps * abs(w).max(initial=0))
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("last", [1, 7, 32, 33])
+def test_codes_side_by_side(bits, last):
+    rng = np.random.default_rng(bits)
+    for q in (
+        rng.integers(0, 1 << bits, (3, last), np.uint8),
+        rng.integers(-1 << bits - 1, 1 << bits - 1, (3, last), np.int8),
+    ):
+        for words in (False, True):
+            (w,) = same("quant.pack", q, bits, words)
+            same("quant.unpack", w, bits, last, q.dtype == np.int8)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize(("bits", "group"), [(4, 8), (4, 0), (8, 16), (3, 32), (5, 1), (2, 0)])
+def test_groups_with_zero_points(dtype, bits, group):
+    x = numbers(dtype)
+    x[1] = abs(x[1]) + 1
+    x[2, :16] = 0
+    index = ("float64", "float32", "float16").index(dtype)
+    data, scale, zero = same("quant.encode_affine", x, bits, group, False)
+    same("quant.decode", data, scale, zero, bits, 32, index)
+    data, scale = same("quant.encode_symmetric", x, bits, group, False)
+    same("quant.decode", data, scale, None, bits, 32, index)
+    x[0, 1:3] = np.inf, np.nan
+    for op in ("affine", "symmetric"):
+        same(f"quant.encode_{op}", x, bits, group, True)
+        with pytest.raises(ValueError, match=f"encode_{op}: x holds non-finite"):
+            on_gpu(OPS[f"quant.encode_{op}"], (x, bits, group, False))
+
+
+@pytest.mark.parametrize("grain", GRAINS)
+def test_the_best_of_shorter_scales(grain):
+    rng = np.random.default_rng(3)
+    x = rng.standard_t(3, (4, 6, 8)).astype(np.float32)
+    x[0, 0, 0] = np.nan
+    for zero in (None, np.array(1, np.int32)):
+        same("quant.best_share", x, rng.uniform(0.5, 1.5, grain).astype(np.float32), zero, -8, 7, 20, 0.025, 2.0)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

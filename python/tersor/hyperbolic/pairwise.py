@@ -106,10 +106,8 @@ def _cdist_bwd(g: Array, x: Array, y: Array, c: Any = 1.0, needs: int = 7) -> tu
 @op(sample=_sample("x", "y", "c", k=lambda m: (m + 1) // 2), integer=True)
 def _knn(x: Array, y: Array, c: Any = 1.0, k: int = 1) -> tuple[Array, Array]:
     """The distances to the k nearest rows of y and their places, in order."""
-    m = _square(x, y, c)
-    indices = np.argsort(m, -1, kind="stable")[..., :k]
-    m = np.take_along_axis(m, indices, -1)
-    return 2 * np.sqrt(m) * arsinh_root(c * m), indices
+    m, indices = nearest(_square(x, y, c), k)
+    return 2 * root(m) * arsinh_root(c * m), indices
 
 
 @op(sample=_sample("x", "y", "beta", "c"))
@@ -278,7 +276,8 @@ def knn(x: Array, y: Array, k: int, c: Any = 1.0, *, skip_self: bool = False) ->
 
     Notes
     -----
-    2NMd operations and no array of N·M elements, unless there is a curvature for each row, whose distances are all made.
+    2NMd operations and no array of N·M elements, unless there is a curvature for each row, or tensors are on a GPU: then all
+    distances are made.
     Points are compared by a function of the distance in float64, before it is rounded: distances that differ only there are
     in order. See `cdist`.
 

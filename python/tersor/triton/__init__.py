@@ -5,16 +5,25 @@ Importing this imports nothing else; a module here is imported when an operator 
 
 #: of an operator that runs its reference in torch on the device, in float64: right, not fast
 PLAIN = "plain"
-_UNWRITTEN = "not written yet"
-_PAIRS = "not written yet: pairs are walked tile by tile with a running reducer, on the CPU alone"
 _STRUCTURE = "the structure of a matrix is made on the CPU, once, and kept where its values are"
 _PLAIN = "torch's own functions do it where `CSR` meets a tensor on a GPU"
 _LANES = "an order for the lanes of a CPU: on a GPU few vectors go through `spmm` too"
 _FILES = "blocks of files, which are read and written on the CPU"
 _PACKED = "a layout for the CPU: on a GPU the weight is decoded and multiplied by torch's own product"
 
-#: operators whose launcher here is made of torch's own operations: no kernel of ours, and no reference
-COMPOSED = frozenset({"loss.info_nce", "loss.info_nce_bwd"})
+#: operators whose launcher here is made of torch's own operations and of other launchers: no kernel of its own, no reference
+COMPOSED = frozenset(
+    {
+        "loss.info_nce",
+        "loss.info_nce_bwd",
+        "quant.best_share",
+        "quant.encode_affine",
+        "quant.fake_quantize_lsq",
+        "quant.fake_quantize_lsq_bwd",
+        "quant.pack",
+        "quant.unpack",
+    }
+)
 
 #: operators without a launcher here, and why
 ABSENT = {
@@ -33,7 +42,7 @@ ABSENT = {
     "hyperbolic.cdist_bwd": PLAIN,
     "hyperbolic.entail": PLAIN,
     "hyperbolic.entail_bwd": PLAIN,
-    "hyperbolic.knn": _PAIRS,
+    "hyperbolic.knn": PLAIN,
     "hyperbolic.midpoint": PLAIN,
     "hyperbolic.midpoint_bwd": PLAIN,
     "hyperbolic.normalize": PLAIN,
@@ -48,20 +57,15 @@ ABSENT = {
     "prune.budget_allocate": "a choice among a few hundred amounts, one after another, on the CPU",
     "prune.group_sums": PLAIN,
     "prune.magnitude_split": "a sample tells where the threshold is on the CPU alone; elsewhere digits are searched",
-    "quant.best_share": _UNWRITTEN,
     "prune.obs_strip": PLAIN,
     "quant.bit_allocate": "a choice among a few hundred levels, one after another, on the CPU",
     "quant.decode_gguf": _FILES,
-    "quant.encode_affine": _UNWRITTEN,
     "quant.encode_gguf": _FILES,
-    "quant.fake_quantize_lsq": _UNWRITTEN,
-    "quant.fake_quantize_lsq_bwd": _UNWRITTEN,
     "quant.int_layernorm": PLAIN,
     "quant.kmeans_1d": "numbers are put in order and cut on the CPU",
     "quant.l1_normalize": PLAIN,
     "quant.l1_normalize_bwd": PLAIN,
     "quant.ldlq": "columns follow one another: weights and Hessian go to the CPU, where rows are decided side by side",
-    "quant.pack": _UNWRITTEN,
     "quant.packed_activated": _PACKED,
     "quant.packed_codes": _PACKED,
     "quant.packed_int8": _PACKED,
@@ -74,7 +78,6 @@ ABSENT = {
     "quant.shift_exp": PLAIN,
     "quant.shift_gelu": PLAIN,
     "quant.shiftmax": PLAIN,
-    "quant.unpack": _UNWRITTEN,
     "quant.value_spread": PLAIN,
     "reduce.segment_extreme": PLAIN,
     "reduce.segment_extreme_bwd": PLAIN,

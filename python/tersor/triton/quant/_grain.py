@@ -57,3 +57,8 @@ def pair(name, shape, scale, zero):
         if zero.numel() != scale.numel():
             raise ValueError(f"{name}: {zero.numel()} zero points for {scale.numel()} scales")
     return scale, zero.reshape(-1), place or fold(name, shape, scale)[1]
+
+
+def refuse_odd(name, odd):
+    if bool(odd.any()):
+        raise ValueError(f"{name}: x holds non-finite values (nan='zero' takes NaN for 0 and infinities for the ends)")

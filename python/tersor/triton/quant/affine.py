@@ -16,8 +16,7 @@ from tersor.triton.quant._arithmetic import (
     scale_at,
     slot,
 )
-from tersor.triton.quant._grain import launched, pair, work
-from tersor.triton.quant.encode import refuse_odd
+from tersor.triton.quant._grain import launched, pair, refuse_odd, work
 from tersor.triton.quant.fake import limits
 
 BLOCK = 1024

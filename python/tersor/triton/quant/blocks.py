@@ -6,8 +6,8 @@ import triton.language as tl
 
 from tersor.quant._grids import Small
 from tersor.triton.quant._arithmetic import divide, ends, finite, scale_at, slot, small
-from tersor.triton.quant._grain import pair, type_of, work
-from tersor.triton.quant.encode import largest, refuse_odd
+from tersor.triton.quant._grain import pair, refuse_odd, type_of, work
+from tersor.triton.quant.encode import largest
 
 BLOCK = 1024
 

@@ -4,8 +4,11 @@ import torch
 import triton
 import triton.language as tl
 
+from tersor.quant.qparams import least as reaching
 from tersor.triton.quant._arithmetic import clamp, divide, ends, finite, least, nearest, scale_at, slot
-from tersor.triton.quant._grain import launched, pair, type_of, work
+from tersor.triton.quant._grain import launched, pair, refuse_odd, type_of, work
+from tersor.triton.quant.affine import dequantize, quantize
+from tersor.triton.quant.packing import pack, unpack
 
 BLOCK = 1024
 #: elements of a scale's run that one program measures
@@ -122,11 +125,6 @@ def _decode(
     tl.store(x + at, ends(out, s, x.dtype.element_ty).to(x.dtype.element_ty), live)
 
 
-def refuse_odd(name, odd):
-    if bool(odd.any()):
-        raise ValueError(f"{name}: x holds non-finite values (nan='zero' takes NaN for 0 and infinities for the ends)")
-
-
 def value_range(x, low, high, axes, group, saturate):
     """GPU kernel of `value_range`: inputs, outputs, scalars."""
     kind, total = work(x), low.numel()
@@ -158,18 +156,30 @@ def value_range(x, low, high, axes, group, saturate):
     high.copy_(parts[1].amax(1).reshape(high.shape))
 
 
+def ranges(name, x, shape, group, saturate):
+    """The least and the largest number of each scale's elements, of what is finite where ``saturate`` says so."""
+    if not saturate:
+        refuse_odd(name, ~x.isfinite())
+    low, high = (x.new_empty(shape, dtype=work(x)) for _ in range(2))
+    value_range(x, low, high, 0, group, True)
+    return low, high
+
+
 def encode_symmetric(x, data, scale, bits, group, saturate):
-    """GPU kernel of `encode_symmetric`, 4 and 8 bits: inputs, outputs, scalars."""
-    if bits not in (4, 8):
-        raise NotImplementedError(f"encode_symmetric: no GPU kernel for {bits} bits; move the tensors to the CPU")
+    """GPU kernel of `encode_symmetric`: inputs, outputs, scalars. Codes that straddle bytes are packed by torch's shifts."""
     if x.numel() == 0:
         return
-    last = x.shape[-1]
-    group = group or last
-    if last % group:
+    last, most = x.shape[-1], (1 << bits - 1) - 1
+    if group and last % group:
         raise ValueError(f"encode_symmetric: groups of {group} do not divide a last axis of {last}")
-    if bits == 4 and group % 2 and group != last:
-        raise NotImplementedError("encode_symmetric: no GPU kernel for groups of an odd number of 4-bit codes")
+    if bits not in (4, 8) or (bits == 4 and group % 2):
+        low, high = ranges("encode_symmetric", x, scale.shape, group, saturate)
+        amax = torch.maximum(-low, high)
+        scale.copy_(reaching(torch, amax / torch.full_like(amax, most), amax, most))
+        q = torch.empty_like(x, dtype=torch.int8)
+        quantize(x, scale, scale.new_empty(0), q, -most, most, 0, 0, 0, True)
+        return pack(q, data, bits, False)
+    group = group or last
     kind, groups = work(x), x.numel() // group
     odd = x.new_zeros(groups, dtype=torch.int8)
     _symmetric[(groups,)](
@@ -180,7 +190,7 @@ def encode_symmetric(x, data, scale, bits, group, saturate):
         group,
         last // group,
         data.shape[-1],
-        (1 << bits - 1) - 1,
+        most,
         BITS=bits,
         SATURATE=saturate,
         T=type_of(kind),
@@ -193,9 +203,12 @@ def encode_symmetric(x, data, scale, bits, group, saturate):
 
 
 def decode(data, scale, zero_point, x, bits, last, dtype):
-    """GPU kernel of `decode`, 4 and 8 bits: inputs, outputs, scalars."""
+    """GPU kernel of `decode`: inputs, outputs, scalars. Codes that straddle bytes are unpacked by torch's shifts."""
     if bits not in (4, 8):
-        raise NotImplementedError(f"decode: no GPU kernel for {bits} bits; move the tensors to the CPU")
+        q = torch.empty_like(x, dtype=torch.uint8)
+        unpack(data, q, bits, last, False)
+        zero = zero_point if zero_point.numel() else scale.new_full((1,), 1 << bits - 1)
+        return dequantize(q, scale, zero, x, dtype)
     kind, n = work(x), x.numel()
     scale, zero, place = pair("decode", x.shape, scale.to(x.device), zero_point.to(x.device))
     offset = 0 if data.dtype == torch.int8 or zero.numel() else 1 << bits - 1

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -201,3 +203,10 @@ def test_an_operator_has_a_gpu_kernel_or_a_reason():
         for f in defined(path)
     }
     assert {op.key for op in OPS.values() if op.family not in kernels or op.key in made} - without == COMPOSED
+
+
+def test_the_package_brings_no_library_but_numpy():
+    """Who has arrays alone does not wait for torch; what wants a library imports it when it is called."""
+    code = "import sys, tersor; print(*sorted({'torch', 'triton', 'scipy', 'transformers', 'networkx'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from tersor import _hadamard
-from tersor._arrays import FLOATS, Array, Number, dtype_name, flag, is_tensor
-from tersor._dtensor import distributed
+from tersor._arrays import FLOATS, Array, Number, dtype_name, flag, is_distributed, is_tensor
 from tersor.quant._arguments import detached
 
 #: the largest K of an order K·2^m that is made here
@@ -79,7 +78,7 @@ def hadamard(x: Array, *, signs: Number | None = None, transpose: bool = False) 
     name = "hadamard"
     transpose, torch = flag(f"{name}: transpose", transpose), is_tensor(x)
     whole = x if torch else detached(name, x)
-    if torch and distributed(x):
+    if torch and is_distributed(x):
         raise TypeError(f"{name}: x must be a plain tensor, got a DTensor; of whole rows to_local() is one")
     kind = dtype_name(whole.dtype)
     if kind not in FLOATS:

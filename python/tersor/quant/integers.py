@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import INTEGERS, Array, Integers, dtype_name, is_tensor, whole
-from tersor._dtensor import distributed
+from tersor._arrays import INTEGERS, Array, Integers, dtype_name, is_distributed, is_tensor, whole
 from tersor._op import op
 from tersor._reference import wide, xp
 from tersor._sample import Draw
@@ -165,7 +164,7 @@ def _compat(name: str, compat: str | None) -> bool:
 
 def _simulated(name: str, q: Array) -> Array:
     """Integers that float32 holds, of rows that are there."""
-    if distributed(q):
+    if is_distributed(q):
         raise TypeError(f"{name}: compat='ivit_f32' takes plain tensors, got a DTensor")
     if dtype_name(q.dtype) not in INTEGERS:
         raise TypeError(f"{name}: q must be integers, got {dtype_name(q.dtype)}")

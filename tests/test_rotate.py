@@ -268,3 +268,19 @@ def test_a_turned_model_is_read_by_transformers(tmp_path):
     )
     with pytest.raises(ValueError, match="rotate goes with calibration"):
         quantize_safetensors(tmp_path / "in", tmp_path / "no", "int8-row", rotate=True)
+
+
+def test_a_table_that_leaves_float16_when_it_is_turned_is_refused(tmp_path):
+    pytest.importorskip("compressed_tensors")
+    from safetensors.torch import load_file, save_file
+    from tersor.convert import quantize_safetensors
+    from test_calibrate import TEXTS, folder
+
+    folder(tmp_path / "in", "llama", torch.float16)
+    path = tmp_path / "in/model.safetensors"
+    tensors = load_file(path)
+    tensors["model.embed_tokens.weight"][5] = 40000
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"'model.embed_tokens.weight': .*beyond F16"):
+        quantize_safetensors(tmp_path / "in", tmp_path / "out", "int8-row-gptq", calibration=TEXTS[:5], rotate=True)
+    assert not (tmp_path / "out").exists()

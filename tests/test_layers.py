@@ -540,3 +540,14 @@ def test_sizes_that_no_layer_of_points_has(bad):
             ValueError if isinstance(bad, int) else TypeError, match=f"^{layer.__name__}: {name} must be"
         ):
             layer(*args)
+
+
+def test_layers_that_another_library_packed_are_left_and_said():
+    """compressed-tensors takes the weight of a layer until the model is called, and replaces its forward."""
+    model = nn.Sequential(nn.Linear(48, 8))
+    codes = {"0": quant.encode(model[0].weight.detach(), "int8-row")}
+    model[0].forward = lambda x: x
+    del model[0].weight
+    for scheme, options in ((codes, {}), ("int8-row", {}), ("int4-g32", {"fallback": True})):
+        done = tnn.convert(model, scheme, **options)
+        assert not done.converted and "has been replaced" in done.left["0"]

@@ -254,6 +254,14 @@ def test_a_method_that_is_none_is_refused(tmp_path):
         quantize_safetensors(source, tmp_path / "out.safetensors", "int8-row", method="entropy")
 
 
+def test_options_of_other_types_are_refused(tmp_path):
+    for flag in ("embeddings", "convolutions", "experts", "fallback", "rotate"):
+        with pytest.raises(TypeError, match=f"quantize_safetensors: {flag} must be True or False, got str"):
+            quantize_safetensors(tmp_path / "in", tmp_path / "out", "int8-row", **{flag: "no"})
+    with pytest.raises(TypeError, match="scheme must be a string, got NoneType"):
+        quantize_safetensors(tmp_path / "in", tmp_path / "out", None)
+
+
 def test_transposed_layers_are_decoded_and_no_codes_of_layers(tmp_path):
     model_of("gpt2").save_pretrained(tmp_path / "in")
     made = quantize_safetensors(tmp_path / "in", tmp_path / "out", "int8-row")

@@ -262,6 +262,9 @@ def test_what_the_simulation_does_not_take():
         quant.int_layernorm(q, root="exact", compat="ivit_f32")
     with pytest.raises(TypeError, match="shift_gelu: q must be"):
         quant.shift_gelu(q.astype(np.float32), 0.1, compat="ivit_f32")
+    for far in (np.array([[2**40, 1]]), torch.tensor([[-(2**31) - 1, 1]])):
+        with pytest.raises(ValueError, match="shiftmax: integers of 32 bits are taken"):
+            quant.shiftmax(far, 0.1, compat="ivit_f32")
     for shape in ((), (2, 0)):
         with pytest.raises(ValueError, match="shiftmax: compat='ivit_f32' takes rows"):
             quant.shiftmax(np.ones(shape, np.int8), 0.1, compat="ivit_f32")

@@ -73,6 +73,17 @@ def test_gradients_types_and_refusals():
         quant.hadamard(np.ones((2, 4)), transpose="yes")
 
 
+def test_signs_are_taken_by_traces_and_products_stay_whole_under_autocast():
+    x, s = torch.randn(3, 24), torch.from_numpy(drawn(24)).float()
+    want = quant.hadamard(x, signs=s)
+    compiled = torch.compile(lambda x, s: quant.hadamard(x, signs=s), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, s), want)
+    torch.testing.assert_close(torch.vmap(lambda x, s: quant.hadamard(x, signs=s), (0, None))(x, s), want)
+    assert quant.hadamard(x.to("meta"), signs=s.to("meta")).shape == x.shape
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(quant.hadamard(x, signs=s), want)
+
+
 def test_signs_are_those_of_a_rademacher_matrix():
     s = drawn(300, seed=2**33 + 5)
     assert set(s) == {-1.0, 1.0} and 100 < (s == 1).sum() < 200
@@ -139,6 +150,49 @@ def test_what_cannot_be_turned_is_left_and_said(name, said):
     for k, v in model.state_dict().items():
         if k not in made.touched and not any(k == f"{layer}.weight" for layer in made.layers):
             assert torch.equal(v, state[k])
+
+
+@pytest.mark.parametrize("name", ["mixtral", "granite-moe", "deepseek-v3"])
+def test_in_sixteen_bits_what_is_not_turned_is_seen_too(name):
+    """Experts that read what blocks add to give little more than what bfloat16 rounds."""
+    pytest.importorskip("transformers")
+    from architectures import build
+
+    torch.manual_seed(0)
+    model = build(name).eval().bfloat16()
+    ids = torch.randint(3, 90, (4, 16))
+    made = quant.calibrate(model, [{"input_ids": ids}], "int8-row-gptq", rotate=True)
+    assert not any("stream" in how for how in made.rotated.values())
+    assert any("may read or write what blocks add to" in why for why in made.unrotated.values())
+
+
+def test_what_the_first_batch_does_not_reach_is_not_turned_away():
+    class Norm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(1 + 0.2 * torch.randn(32))
+
+        def forward(self, x):
+            return self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.norm = nn.Embedding(50, 32), Norm()
+            self.heads = nn.ModuleList(nn.Linear(32, 5) for _ in range(2))
+
+        def forward(self, ids, head):
+            return self.heads[head](self.norm(self.table(ids)))
+
+    torch.manual_seed(0)
+    model = Heads().eval()
+    batches = [(torch.arange(50)[None], head) for head in (0, 1)]
+    with torch.no_grad():
+        want = [model(*batch) for batch in batches]
+        made = quant.calibrate(model, batches, "int8-row-gptq", rotate=True)
+        for batch, y in zip(batches, want, strict=True):
+            assert (model(*batch) - y).norm() < 0.01 * y.norm()
+    assert "heads.1 may read or write" in made.unrotated["heads.0"] and not made.touched
 
 
 def test_outliers_lose_less_of_four_bits():
@@ -214,3 +268,19 @@ def test_a_turned_model_is_read_by_transformers(tmp_path):
     )
     with pytest.raises(ValueError, match="rotate goes with calibration"):
         quantize_safetensors(tmp_path / "in", tmp_path / "no", "int8-row", rotate=True)
+
+
+def test_a_table_that_leaves_float16_when_it_is_turned_is_refused(tmp_path):
+    pytest.importorskip("compressed_tensors")
+    from safetensors.torch import load_file, save_file
+    from tersor.convert import quantize_safetensors
+    from test_calibrate import TEXTS, folder
+
+    folder(tmp_path / "in", "llama", torch.float16)
+    path = tmp_path / "in/model.safetensors"
+    tensors = load_file(path)
+    tensors["model.embed_tokens.weight"][5] = 40000
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"'model.embed_tokens.weight': .*beyond F16"):
+        quantize_safetensors(tmp_path / "in", tmp_path / "out", "int8-row-gptq", calibration=TEXTS[:5], rotate=True)
+    assert not (tmp_path / "out").exists()

@@ -112,7 +112,7 @@ def solve(
     solved.unrotated = {modules[target]: why for target, why in made.unrotated.items()}
     touched = {*made.touched}
     solved.changed = {
-        name: running.kept(model.get_parameter(target), every[name][0])
+        name: _kept(folder, name, model.get_parameter(target), every[name][0])
         for name, target in tree.targets.items()
         if target in touched and name not in solved.codes
     }
@@ -125,6 +125,13 @@ def solve(
     want = None if left else running.first(model, ran.batches[0])
     solved.unread = lambda path: _unread(ran, path, want)
     return solved
+
+
+def _kept(folder: Path, name: str, parameter: Any, dtype: str) -> np.ndarray:
+    try:
+        return running.kept(parameter, dtype)
+    except ValueError as error:
+        raise ValueError(f"{folder}: tensor {name!r}: {error}") from None
 
 
 def _unread(ran: running.Running, folder: Path, want: Any) -> str | None:

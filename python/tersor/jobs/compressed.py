@@ -45,6 +45,8 @@ class Scheme:
 
     @classmethod
     def parse(cls, name: str) -> Scheme:
+        if not isinstance(name, str):
+            raise TypeError(f"scheme must be a string, got {type(name).__name__}")
         found = re.fullmatch(_SCHEME, name)
         if not found:
             near = re.search(r"(?<!\d)[48](?!\d)", name)  # int4, W4A16, q8_0
@@ -147,8 +149,9 @@ def _stored(scale: np.ndarray, dtype: str, most: int) -> tuple[np.ndarray, np.nd
     def value(words: np.ndarray) -> np.ndarray:
         return words.view(np.float16).astype(np.float32) if dtype == "F16" else _bfloat16(words)
 
-    words = np.where(value(words) * (most + 0.5) < scale * float(most), words + np.uint16(1), words)
-    words = np.where(value(words) * float(most) > LARGEST[dtype], words - np.uint16(1), words)
+    with np.errstate(over="ignore"):  # what is beyond float32 is beyond the largest of 16 bits
+        words = np.where(value(words) * (most + 0.5) < scale * float(most), words + np.uint16(1), words)
+        words = np.where(value(words) * float(most) > LARGEST[dtype], words - np.uint16(1), words)
     return words.view(np.float16) if dtype == "F16" else words, value(words)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tersor._arrays import flag
 from tersor.checkpoint import Entry, Reader, Writer
 from tersor.checkpoint._format import BITS, Misuse, StrPath, located
 from tersor.checkpoint._modules import Tree, tree
@@ -122,7 +123,7 @@ def quantize_safetensors(
         folder would replace itself, the scheme and ``calibration`` do not go together, the method is unknown, or the model
         cannot be run on texts.
     TypeError
-        If include or exclude is a string.
+        If include or exclude is a string, scheme is none, or a flag is no bool.
     OSError
         If a file cannot be read or written.
 
@@ -132,6 +133,16 @@ def quantize_safetensors(
     in place whole, and so is a folder: what was there under its name goes, the files of an earlier run among it.
     """
     src, dst = located("quantize_safetensors", src, "src"), located("quantize_safetensors", dst, "dst")
+    embeddings, convolutions, experts, fallback, rotate = (
+        flag(f"quantize_safetensors: {name}", value)
+        for name, value in (
+            ("embeddings", embeddings),
+            ("convolutions", convolutions),
+            ("experts", experts),
+            ("fallback", fallback),
+            ("rotate", rotate),
+        )
+    )
     how = compressed.Scheme.parse(scheme)
     if (bits is None) != (budget is None) or (bits is None) != bool(how.bits):
         raise Misuse(

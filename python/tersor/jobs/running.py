@@ -123,6 +123,8 @@ def kept(parameter: Any, dtype: str) -> np.ndarray:
 
     kinds = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
     found = parameter.detach().to(kinds[dtype])
+    if not bool(found.isfinite().all()) and bool(parameter.isfinite().all()):
+        raise ValueError(f"a weight that was changed has values beyond {dtype}")
     return np.asarray((found.view(torch.int16) if dtype == "BF16" else found).numpy())
 
 

@@ -233,6 +233,8 @@ def _experts(name: str, module: nn.Module) -> bool:
 
 def _row(module: Any) -> int:
     """How many numbers a row of a layer's weight has: those of its inputs, or of a filter."""
+    if getattr(module, "weight", None) is None:  # packed by another library
+        return int(module.in_features)
     shape = module.weight.shape
     return int(shape[0]) if transposed(module) else math.prod(shape[1:])
 
@@ -262,7 +264,12 @@ def _paired(layers: Mapping[str, Any], codes: Mapping[str, Encoded], left: dict[
             left[name] = f"codes that may be of {' or '.join(alike)}" if alike else "codes of no linear layer"
             continue
         layer = layers[alike[0]]
-        shape = tuple(layer.weight.shape)[:: -1 if transposed(layer) else 1]
+        if (
+            getattr(layer, "weight", None) is None
+        ):  # packed by another library, which has replaced its forward: left, and said
+            shape = layer.out_features, layer.in_features
+        else:
+            shape = tuple(layer.weight.shape)[:: -1 if transposed(layer) else 1]
         if tuple(code.shape) != (shape[0], math.prod(shape[1:])):
             raise ValueError(
                 f"convert: codes {name!r} are of shape {tuple(code.shape)}, the layer {alike[0]!r} is {shape}"

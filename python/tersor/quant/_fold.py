@@ -11,6 +11,7 @@ import torch
 
 from tersor._walk import Block, Walk
 from tersor.quant._sensitivity import results
+from tersor.quant.hadamard import drawn
 
 #: linear layers before one that are tried, the last called first: the values of an attention, the gated half of a perceptron
 _TRIED = 3
@@ -51,20 +52,21 @@ def inputs(walk: Walk, block: Block) -> list[tuple[list[str], list[Any]]]:
     return [(names, sources) for (_, names), sources in zip(given, before, strict=True)]
 
 
-def _divided(module: Any, s: Any) -> Iterator[Callable[[], None]]:
-    """The ways in which what a module gives may be divided by s: a norm multiplies with its weight, or with one more."""
+def _divided(module: Any, size: int) -> Iterator[tuple[Callable[[Any], None], bool]]:
+    """The ways in which what a module gives may be divided by as many numbers, and whether powers of two divide it exactly: a
+    norm multiplies with its weight, or with one more."""
     weight, bias = module.weight, getattr(module, "bias", None)
 
-    def divide(one: float) -> None:
+    def divide(s: Any, one: float = 0.0) -> None:
         by = s.to(weight) if weight.ndim == 1 else s.to(weight)[:, None]
         weight.copy_((weight + one) / by - one)
         if bias is not None:
             bias.div_(s.to(bias))
 
-    if weight.shape[0] == len(s):
-        yield lambda: divide(0.0)
+    if weight.shape[0] == size:
+        yield divide, True
         if weight.ndim == 1 and bias is None:
-            yield lambda: divide(1.0)
+            yield lambda s: divide(s, 1.0), False
 
 
 def fold(
@@ -79,29 +81,39 @@ def fold(
     """The module that takes the scales s of the inputs of these layers, or None; ``before`` is told what was there."""
     layers = [block.layers[name] for name in names]
     (want,) = walk.result(block, 0)
+    # halves and doubles: what only nearly passes scales is not hidden by what 16 bits round
+    halves = torch.from_numpy(2.0 ** drawn(len(s)))
     for source in sources:
         if any(p in forbidden for p in source.parameters(recurse=False)) or any(source is layer for layer in layers):
             continue
-        for divide in _divided(source, s):
+        for divide, exact in _divided(source, len(s)):
             touched = [*source.parameters(recurse=False), *(layer.weight for layer in layers)]
             saved = [(p, p.detach().clone()) for p in touched]
-            with torch.no_grad():
-                divide()
-                for layer in layers:
-                    layer.weight.mul_(s.to(layer.weight))
-            (got,) = walk.result(block, 0)
-            if same(want, got):
-                before.extend(saved)
-                return source
-            with torch.no_grad():
-                for p, value in saved:
-                    p.copy_(value)
+            for by in (halves, s):
+                with torch.no_grad():
+                    divide(by)
+                    for layer in layers:
+                        layer.weight.mul_(by.to(layer.weight))
+                (got,) = walk.result(block, 0)
+                stands = same(want, got, exact and by is halves)
+                if stands and by is s:
+                    before.extend(saved)
+                    return source
+                with torch.no_grad():
+                    for p, value in saved:
+                        p.copy_(value)
+                if not stands:
+                    break
     return None
 
 
-def same(want: Any, got: Any) -> bool:
-    """Whether results are the same ones up to rounding."""
+def same(want: Any, got: Any, exact: bool = False) -> bool:
+    """Whether results are the same ones up to rounding, or ``exact`` ones up to the order of sums."""
     pairs = list(zip(results(want), results(got), strict=True))
     return bool(pairs) and all(
-        bool((a - b).norm() <= min(1e3 * torch.finfo(a.dtype).eps, 0.05) * a.norm()) for a, b in pairs
+        bool((a - b).norm() <= _most(torch.finfo(a.dtype).eps, exact) * a.norm()) for a, b in pairs
     )
+
+
+def _most(eps: float, exact: bool) -> float:
+    return eps / 4 if exact and eps > 1e-4 else min(1e3 * eps, 0.05)

@@ -120,12 +120,23 @@ class Rotations:
                 return f"{owners[0]} and {owners[1]} are one weight, which would have to be two"
         if not tables:
             return "no table of embeddings begins what norms read"
+        if other := self._other(n, {*reads, *reads.values(), *tables, *writes}):
+            return (
+                f"{other} may read or write what blocks add to, and is not seen to do so as norms and linear layers do"
+            )
         for plus in (0.0, 1.0):  # some norms multiply with their weight and one more
             if self._try(self._stream_of(n, reads, tables, writes, plus)):
                 turned = {*reads, *writes}
                 self.rotated |= {k: "stream" for k, layer in self.layers.items() if layer in turned}
                 return "nothing of what it reads or gives is turned"
         return "something else than norms and linear layers reads or writes what blocks add to"
+
+    def _other(self, n: int, turned: set[Any]) -> str | None:
+        """A module besides these that has weights of such a size: a run need not reach it, nor show what it does to 16 bits."""
+        for name, module in self.walk.module.named_modules():
+            if module not in turned and any(n in p.shape for p in module.parameters(recurse=False)):
+                return name
+        return None
 
     def _stream_of(self, n: int, reads: Mapping[Any, Any], tables: Any, writes: Any, plus: float) -> dict[Any, Any]:
         new: dict[Any, Any] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from tersor import _hadamard
 from tersor._arrays import FLOATS, Array, Number, dtype_name, flag, is_distributed, is_tensor
-from tersor.quant._arguments import detached
+from tersor.quant._arguments import detached, quiet, some_value
 
 #: the largest K of an order K·2^m that is made here
 LARGEST = 1024
@@ -46,7 +47,7 @@ def hadamard(x: Array, *, signs: Number | None = None, transpose: bool = False) 
         n = K·2^m, where K is 1 or the least order, at most 1024, of Paley's constructions over GF(q), q a prime or its square
         (12, 20, 28, 36, 44, 52, 60, …).
     signs : array or tensor ``[n]``, optional
-        s, of 1 and -1; all 1 if absent.
+        s, floats of 1 and -1; all 1 if absent.
     transpose : bool
         The way back: :math:`s \circ H^\top x / \sqrt n`.
 
@@ -94,24 +95,32 @@ def hadamard(x: Array, *, signs: Number | None = None, transpose: bool = False) 
     if torch:
         from tersor.quant import _traced
     wide: Any = kind if kind == "float64" else "float32"
-    y = whole.to(getattr(_torch(), wide)) if torch else whole.astype(wide)
-    if s is not None and not transpose:
-        y = y * (s.to(y) if torch else s.astype(y.dtype))
-    left, lead = n, tuple(y.shape[:-1])
-    for size in _sizes(n):
-        left //= size
-        if torch:
-            m = _traced.factor(size, y.dtype, y.device)
-        else:
-            m = _hadamard.matrix(size).astype(y.dtype)
-        m = m if transpose else m.T
-        # rows are [before, this factor, after it]
-        y = y.reshape(*lead, n // (size * left), size, left)
-        y = (y.swapaxes(-1, -2) @ m).swapaxes(-1, -2).reshape(*lead, n)
-    y = y * (1 / math.sqrt(n))
-    if s is not None and transpose:
-        y = y * (s.to(y) if torch else s.astype(y.dtype))
-    return y.to(whole.dtype) if torch else y.astype(whole.dtype)
+    with _unlowered(whole) if torch else contextlib.nullcontext(), quiet(whole):
+        y = whole.to(getattr(_torch(), wide)) if torch else whole.astype(wide)
+        if s is not None and not transpose:
+            y = y * (s.to(y) if torch else s.astype(y.dtype))
+        left, lead = n, tuple(y.shape[:-1])
+        for size in _sizes(n):
+            left //= size
+            if torch:
+                m = _traced.factor(size, y.dtype, y.device)
+            else:
+                m = _hadamard.matrix(size).astype(y.dtype)
+            m = m if transpose else m.T
+            # rows are [before, this factor, after it]
+            y = y.reshape(*lead, n // (size * left), size, left)
+            y = (y.swapaxes(-1, -2) @ m).swapaxes(-1, -2).reshape(*lead, n)
+        y = y * (1 / math.sqrt(n))
+        if s is not None and transpose:
+            y = y * (s.to(y) if torch else s.astype(y.dtype))
+        return y.to(whole.dtype) if torch else y.astype(whole.dtype)
+
+
+def _unlowered(x: Any) -> Any:
+    """A context in which autocast does not do products of 16 bits."""
+    from tersor._autocast import autocast_type, off
+
+    return contextlib.nullcontext() if autocast_type(x) is None else off(x.device.type)
 
 
 def _torch() -> Any:
@@ -124,8 +133,10 @@ def _signs(name: str, signs: Array, n: int, torch: bool) -> Array:
     if is_tensor(signs) != torch:
         raise TypeError(f"{name}: signs must be of the library of x, got {type(signs).__name__}")
     s = signs if torch else np.asarray(signs)
-    if tuple(s.shape) != (n,) or not bool((abs(s) == 1).all()):
-        raise ValueError(f"{name}: signs must be {n} numbers of 1 and -1, got {tuple(s.shape)}")
+    what = f"signs must be {n} numbers of 1 and -1, got {tuple(s.shape)}"
+    if tuple(s.shape) != (n,):
+        raise ValueError(f"{name}: {what}")
+    some_value(name, what, abs(s) == 1)
     return s
 
 

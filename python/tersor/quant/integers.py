@@ -170,6 +170,8 @@ def _simulated(name: str, q: Array) -> Array:
         raise TypeError(f"{name}: q must be integers, got {dtype_name(q.dtype)}")
     if q.ndim == 0 or not q.shape[-1]:
         raise ValueError(f"{name}: compat='ivit_f32' takes rows of at least one number, got shape {tuple(q.shape)}")
+    if dtype_name(q.dtype) == "int64":
+        some_value(name, "integers of 32 bits are taken, got more", (q <= ONE) & (q >= -ONE - 1))
     return q
 
 

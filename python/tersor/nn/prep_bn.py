@@ -119,6 +119,8 @@ class PRepBN(Told):
 
     def _mixed(self, x: Tensor, weight: Tensor, bias: Tensor, alpha: Tensor) -> Tensor:
         rows, part = x.reshape(-1, self.num_features), self.share
+        if self.training and len(rows) == 1:
+            raise ValueError(f"PRepBN: one row has no variance, got shape {tuple(x.shape)}")
         layer = norm.layer_norm(rows, self.num_features, weight, bias, self.eps)
         rate = self._counted() if len(rows) else 0.0
         running = (self.running_mean, self.running_var)

@@ -348,12 +348,17 @@ def test_of_weights_only_ratios_count(power):
     x, w = h.expmap0(rng.standard_normal((4, 3, 2))), 2.0 ** rng.integers(-2, 2, (4, 3))
     far = np.ldexp(w, power)
     c = torch.full((4, 1, 1), 0.8, dtype=torch.float64)
+    lists = sparse.from_dense(torch.ones(4, 3, dtype=torch.float64))
     for f in (
         lambda x, w: h.weighted_midpoint(x, w, 0.8, reducedim=[1]),
         lambda x, w: h.weighted_midpoint(x, w, c, reducedim=[1]),
         lambda x, w: h.weighted_midpoint_bmm(x, w[:, None], 0.8),
         lambda x, w: h.frechet_mean(x, w, 0.8),
         lambda x, w: h.frechet_variance(x, w, 0.8),
+        lambda x, w: lorentz.midpoint(x, w, 0.8),
+        lambda x, w: lorentz.weighted_midpoint_bmm(x, w[:, None], 0.8),
+        lambda x, w: h.segment_midpoint(lists.with_data(w.ravel()), x[:3, 0], 0.8),
+        lambda x, w: lorentz.segment_midpoint(lists.with_data(w.ravel()), x[:3, 0], 0.8),
     ):
         a, b, y = torch.from_numpy(w).requires_grad_(), torch.from_numpy(far).requires_grad_(), torch.from_numpy(x)
         one, other = f(y, a), f(y, b)

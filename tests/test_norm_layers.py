@@ -193,6 +193,24 @@ def test_a_norm_of_rows_becomes_one_of_batches():
             layer.fold(wrong)
 
 
+def test_a_compiled_share_is_that_of_its_batch():
+    layer, x = odd(tnn.PRepBN(5, decay_steps=4)), some(3, 4, 5)
+    compiled = copy.deepcopy(layer)
+    run = torch.compile(compiled, fullgraph=True, backend="aot_eager")
+    for _ in range(4):
+        for f in (layer, run):
+            f(x).square().sum().backward()
+        for got, want in zip(compiled.parameters(), layer.parameters(), strict=True):
+            close(got.grad, want.grad)
+
+
+def test_a_step_that_is_refused_is_none():
+    layer = tnn.PRepBN(4, decay_steps=3)
+    with pytest.raises(ValueError, match="PRepBN: one row has no variance"):
+        layer(torch.zeros(1, 4))
+    assert float(layer.share) == 1
+
+
 def test_constants_are_means_of_deviations():
     plain = odd(nn.LayerNorm(6, eps=1e-3))
     layer, x = tnn.FrozenLayerNorm.from_float(plain, positions=2), some(4, 5, 6)

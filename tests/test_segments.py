@@ -233,6 +233,8 @@ def test_a_correction_of_the_whole() -> None:
     x = np.array([1.0, 2.0, 4.0])
     assert reduce.segment_reduce(x, "var", correction=1) == pytest.approx(x.var(ddof=1))
     assert np.isnan(reduce.segment_reduce(x, "std", correction=3))
+    with np.errstate(all="raise"):  # nothing is said of a variance beyond its type
+        assert reduce.segment_reduce(np.array([1e300, -1e300]), "std") == np.inf
 
 
 def test_moments_that_are_none_are_named() -> None:

@@ -64,6 +64,9 @@ def test_what_is_no_disk_or_no_point_of_it_is_refused() -> None:
     for radius, c, error in ((float("inf"), 1.0, ValueError), (1.0, -1.0, ValueError), ("a", 1.0, TypeError)):
         with pytest.raises(error, match="UniformDisk: "):
             nn.UniformDisk(2, radius, c)
+    for radius, c in ((710.0, 1.0), (800.0, 4.0)):
+        with pytest.raises(ValueError, match="UniformDisk: the hyperboloid's points in torch"):
+            nn.UniformDisk(2, torch.tensor(radius, dtype=torch.float64), c, model="lorentz")
     with pytest.raises(ValueError, match="UniformDisk: points of 2 coordinates are needed"):
         nn.UniformDisk(2, 1.0).log_prob(torch.zeros(3))
 
@@ -77,6 +80,7 @@ def test_what_is_no_disk_or_no_point_of_it_is_refused() -> None:
         (2, 80.0, "lorentz", torch.float32),
         (2, 5.0, "ball", torch.float16),
         (2, 1e-4, "ball", torch.float16),
+        (3, 12.0, "ball", torch.float16),  # of which half the samples are rounded to the edge of the ball
         (2, 3.0, "lorentz", torch.bfloat16),
         (2, 36.0, "ball", torch.float64),
         (5, 36.0, "lorentz", torch.float64),

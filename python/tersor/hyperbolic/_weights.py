@@ -23,5 +23,23 @@ def even(w: Array, over: Sequence[int]) -> Array:
         most = np.max(abs(w), axis=tuple(over), keepdims=True)
     else:  # nothing depends on what all are divided by
         most = abs(w.detach()).amax(tuple(over), keepdim=True)
+    return w / _divisor(most)
+
+
+def _divisor(most: Array) -> Array:
     far = ((most < LEAST) | (most > MOST)) & (most > 0) & (most < math.inf)
-    return w / xp.where(far, most, 1.0)
+    return xp.where(far, most, 1.0)
+
+
+def even_lists(w: Array, indptr: Array) -> Array:
+    """The same of the entries of a CSR, those of a row of one size."""
+    if w.dtype.itemsize < 8 or is_distributed(w) or 0 in w.shape:
+        return w
+    n = len(indptr) - 1
+    if isinstance(w, np.ndarray):
+        group, most = np.repeat(np.arange(n), np.diff(indptr)), np.zeros(n)
+        np.maximum.at(most, group, abs(w))
+    else:
+        group = (0 * indptr[1:] + 1).cumsum(0).sub(1).repeat_interleave(indptr.diff(), output_size=w.shape[0])
+        most = w.new_zeros(n).scatter_reduce(0, group.long(), abs(w.detach()), "amax")
+    return w / _divisor(most)[group]

@@ -13,6 +13,7 @@ from tersor._reference import Array
 from tersor._values import check_weights
 from tersor.hyperbolic._groups import midpoint
 from tersor.hyperbolic._spans import spans, windows
+from tersor.hyperbolic._weights import even_lists
 from tersor.hyperbolic.midpoint import number
 
 
@@ -63,7 +64,7 @@ def segment_midpoint(a: SparseMatrix, x: Array, c: Any = 1.0, eps: float | str =
     About 4 operations per entry and column; gathers of rows are not kept.
     """
     data, pattern = check_lists("segment_midpoint", a, x, c)
-    return midpoint(x, data, c, pattern.indices, pattern.indptr, 1, eps)
+    return midpoint(x, even_lists(data, pattern.indptr), c, pattern.indices, pattern.indptr, 1, eps)
 
 
 def _pair(name: str, v: int | Sequence[int], least: int) -> tuple[int, int]:

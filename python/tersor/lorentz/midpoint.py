@@ -14,6 +14,7 @@ from tersor._reference import Array, rounded, wide, xp
 from tersor._values import check_weights
 from tersor.hyperbolic._groups import _lists
 from tersor.hyperbolic._newton import each
+from tersor.hyperbolic._weights import even, even_lists
 from tersor.hyperbolic.midpoint import cancels, check_matrix, mixed_height, move_front, plan, put_back, weighing
 from tersor.hyperbolic.segments import check_lists
 from tersor.lorentz._centroid import ROWS, centroid, lists
@@ -82,6 +83,7 @@ def midpoint(
     else:
         w = wide(weighing("midpoint", "x", x, weights, at))
         w = w.reshape((*s.shape[:-1], 1))
+    w = even(w, (-2,))
     try:
         lead = np.broadcast_shapes(tuple(s.shape[:-1]), tuple(w.shape[:-1]))
     except ValueError:
@@ -125,7 +127,7 @@ def segment_midpoint(a: SparseMatrix, x: Array, c: Any = 1.0) -> Array:
     As `midpoint` in every group, with all digits at any radius; some arrays of [entries, d] in float64.
     """
     data, pattern = check_lists("segment_midpoint", a, x, checked(c))
-    rows, w, group, n = _lists(x, data, pattern.indices, pattern.indptr, 1)
+    rows, w, group, n = _lists(x, even_lists(data, pattern.indptr), pattern.indices, pattern.indptr, 1)
     return rounded(centroid(wide(x)[rows], wide(w)[:, None], c, c, lists(n, group), cancels(x)), x)
 
 
@@ -162,5 +164,5 @@ def weighted_midpoint_bmm(x: Array, weights: Array, c: Any = 1.0) -> Array:
     check_same("weighted_midpoint_bmm", x, weights=weights)
     check_matrix("weighted_midpoint_bmm", x, weights, c)
     s = wide(x)
-    total, _, height = mixed_height(wide(weights), s, root_of(s, checked(c)), c, cancels(x))
+    total, _, height = mixed_height(even(wide(weights), (-1,)), s, root_of(s, checked(c)), c, cancels(x))
     return rounded(total / xp.where(height == 0, 1.0, height), x)

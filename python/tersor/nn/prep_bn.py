@@ -119,13 +119,17 @@ class PRepBN(Told):
 
     def _mixed(self, x: Tensor, weight: Tensor, bias: Tensor, alpha: Tensor) -> Tensor:
         rows, part = x.reshape(-1, self.num_features), self.share
+        if self.training and len(rows) == 1:
+            raise ValueError(f"PRepBN: one row has no variance, got shape {tuple(x.shape)}")
         layer = norm.layer_norm(rows, self.num_features, weight, bias, self.eps)
         rate = self._counted() if len(rows) else 0.0
         running = (self.running_mean, self.running_var)
         batch = norm.batch_norm(rows, *running, weight, bias, self.training and len(rows) > 0, rate, self.eps)
         kind = torch.float64 if x.dtype == torch.float64 else torch.float32
-        part, batch = part.to(kind), batch + alpha.to(x.dtype) * rows
-        return (part * layer.to(kind) + (1 - part) * batch.to(kind)).to(x.dtype).reshape(x.shape)
+        # stacked, so that torch.compile keeps them: what is pointwise it takes again, of a count that has moved on by then
+        part, rest = torch.stack((part, 1 - part)).to(kind)
+        batch = batch + alpha.to(x.dtype) * rows
+        return (part * layer.to(kind) + rest * batch.to(kind)).to(x.dtype).reshape(x.shape)
 
     @torch.no_grad()
     def fold(self, linear: nn.Linear) -> nn.Linear:

@@ -102,7 +102,8 @@ class UniformDisk(Distribution):
             if not bool(((self.radius > 0) & self.radius.isfinite()).all()):
                 raise ValueError("UniformDisk: radius must be positive and finite")
             most, k = torch.finfo(self.radius.dtype).max, float(self.c) ** 0.5
-            most = math.asinh(k * most) / k if k > 0 else most
+            # of what sinh gives without an exponential beyond float64
+            most = math.asinh(min(k * most, 2.0**1022)) / k if k > 0 else most
             if model == "lorentz" and bool((self.radius.double() > most).any()):
                 raise ValueError(f"UniformDisk: the hyperboloid's points in {self.radius.dtype} end before this radius")
         super().__init__(self.radius.shape, torch.Size((dim,)), validate_args=validate_args)
@@ -156,7 +157,7 @@ class UniformDisk(Distribution):
         x: Tensor = space.expmap0(v / 2 if self.model == "ball" else v, c)
         y = x.to(self.radius.dtype)
         with torch.no_grad():
-            out = space.dist0(y.double(), c) > self.radius
+            out = ~(space.dist0(y.double(), c) <= self.radius)  # also past the edge of the ball, where there is none
             return_to = toward_zero(x * INSIDE, y)
         return y + torch.where(out[..., None], return_to - y, 0.0).detach()
 

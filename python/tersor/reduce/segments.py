@@ -104,7 +104,7 @@ def segment_reduce(
         var = var * count / xp.where(free > 0, free, free * float("nan"))
     if op == "std":  # of slope 0 at 0
         none = var == 0
-        var = xp.where(none, 0 * var, xp.sqrt(xp.where(none, 0 * var + 1, var)))
+        var = xp.where(none, 0.0, xp.sqrt(xp.where(none, 1.0, var)))
     return rounded_to(mean if op == "mean" else var, x).reshape(seg.shape)
 
 

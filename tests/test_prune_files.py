@@ -144,6 +144,8 @@ def test_what_does_not_go_together(files, given, said):
     assert not files[1].exists()
     with pytest.raises(TypeError, match="blocks must be 'rows', two numbers"):
         prune.prune_safetensors(*files, 0.5, blocks="4")
+    with pytest.raises(TypeError, match="blocks must be 'rows', two numbers"):
+        prune.prune_safetensors(*files, 0.5, blocks=np.array([2, 2]))
 
 
 # --- the command ---

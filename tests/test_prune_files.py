@@ -126,6 +126,14 @@ def test_without_a_destination_all_is_counted(files, options):
     assert sorted(p.name for p in files[0].parent.iterdir()) == before
 
 
+@pytest.mark.parametrize("given", [{}, {"scope": "layer", "min_keep": 2}, {"blocks": (2, 2)}, {"blocks": "rows"}])
+def test_progress_ends_where_nothing_is_written_too(files, given):
+    for dst in (files[1], None):
+        told = []
+        prune.prune_safetensors(files[0], dst, 0.5, progress=lambda *n, to=told: to.append(n), **given)
+        assert told[-1][0] == told[-1][1] and told == sorted(told)
+
+
 #: what runs a model
 WANDA = {"sparsity": 0.5, "method": "wanda", "calibration": ["a"]}
 

@@ -88,6 +88,14 @@ def test_a_block_that_cannot_be():
         (lambda: sparse.topk_ffn(x * math.nan, w1, w2, 1), "topk_ffn: non-finite activations"),
         (lambda: sparse.topk_ffn(x * 1e300, w1 * 1e300, w2, 1), "topk_ffn: non-finite activations"),
         (lambda: tnn.TopKFFN(2, 4, 5, 1)(torch.full((3, 2), math.nan)), "^TopKFFN: non-finite activations"),
+        (
+            lambda: sparse.topk_ffn(torch.ones(3, 2), torch.ones(4, 2, device="meta"), torch.ones(4, 5), 1),
+            "^topk_ffn: w1 is on meta, x on cpu",
+        ),
+        (
+            lambda: sparse.apply_tokens(abs, torch.ones(3, 2), torch.ones(3, dtype=torch.bool, device="meta")),
+            "^apply_tokens: keep is on meta, x on cpu",
+        ),
         (lambda: sparse.sub_dimensions(x * math.nan, 1, 1), "^sub_dimensions: non-finite scores"),
     ]:
         with pytest.raises(ValueError, match=said):

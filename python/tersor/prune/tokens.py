@@ -76,6 +76,7 @@ def topk_ffn(
     for name, b, n in (("b1", b1, hidden), ("b2", b2, w2.shape[1])):
         if b is not None:
             _sized(who, name, b, (n,))
+    _beside(who, x, w1=w1, w2=w2, b1=b1, b2=b2)
     act_number(who, act)
     return kept_product(who, applied(act, _dense(x, w1, b1)), k, w2, b2)
 
@@ -106,6 +107,13 @@ def _sized(who: str, name: str, x: Array, want: tuple[int | None, ...]) -> None:
     if x.ndim != len(want) or any(n is not None and n != m for n, m in zip(want, x.shape, strict=True)):
         shape = ", ".join("any" if n is None else str(n) for n in want)
         raise ValueError(f"{who}: {name} must have shape ({shape}), got {tuple(x.shape)}")
+
+
+def _beside(who: str, x: Array, **others: Array) -> None:
+    """Refuses what is on another device, of which torch's linear, on meta, makes numbers that nobody computed."""
+    for name, y in others.items() if is_tensor(x) else ():
+        if y is not None and y.device != x.device:
+            raise ValueError(f"{who}: {name} is on {y.device}, x on {x.device}")
 
 
 def _count(lead: Any) -> int:
@@ -256,6 +264,7 @@ def apply_tokens(f: Callable[[Array], Array], x: Array, keep: Mask) -> Array:
         raise ValueError(f"{who}: x needs a last axis, got a 0-d array")
     if tuple(keep.shape) != tuple(x.shape[:-1]):
         raise ValueError(f"{who}: keep must have shape {tuple(x.shape[:-1])}, got {tuple(keep.shape)}")
+    _beside(who, x, keep=keep)
     if not is_tensor(x):
         y = np.array(x, order="C")
         if keep.any():

@@ -79,7 +79,9 @@ def test_names_and_keys_of_nodes(tmp_path, monkeypatch):
         ("a b\nc\0 b\n", "line 2 has a byte 0"),
         ("1 2\n3\n", "line 2 has 1 columns, not 2"),
         ("1\n", "not 2 or 3"),
-        ("1 2 x\n", "a weight is no number"),
+        ("1 2 x\n", "a weight is no number: b'x'"),
+        ("1 2 1\n2 3 -1\n", "edges: weights must be finite and not negative, got -1.0"),
+        ("1 2 nan\n", "edges: weights must be finite and not negative, got nan"),
         ("1 2 1\n2 3 1_0\n", "a weight is no number: b'1_0'"),
         ("1 2 1e300\n", r"a weight is 1e\+300, which float32 does not hold"),
         ("1 2 1\n1 3 -1e-300\n", "a weight is -1e-300, which float32 does not hold"),
@@ -91,6 +93,13 @@ def test_a_malformed_line_is_named(tmp_path, text, words):
     with pytest.raises(ValueError, match=words):
         job.embed(path, tmp_path / "e.npy", 8)
     assert not (tmp_path / "e.npy").exists()
+
+
+def test_both_files_are_there_or_none(tmp_path):
+    (tmp_path / "edges").write_text("1 2\n")
+    with pytest.raises(OSError, match="its folder does not exist"):
+        job.embed(tmp_path / "edges", tmp_path / "e.npy", 8, nodes=tmp_path / "nowhere" / "nodes")
+    assert [p.name for p in tmp_path.iterdir()] == ["edges"]
 
 
 def test_names_are_bytes_and_come_back(tmp_path):
@@ -165,6 +174,9 @@ def test_names_are_as_they_are_written(tmp_path, monkeypatch, block):
     for text, nodes in (
         ("007 7\n7 ada\n-0 +7\n", ["007", "7", "ada", "-0", "+7"]),
         ("1 007\n", ["1", "007"]),
+        ("007 1\n1 2\n", ["007", "1", "2"]),  # a number is no header, be there no other name
+        ("9223372036854775808 1\n1 2\n", ["9223372036854775808", "1", "2"]),
+        ("1.5 a\n1 2\n", ["1.5", "a", "1", "2"]),
         ("10 -7\n0 2\n", [-7, 0, 2, 10]),
         ("1_0 10\n", ["1_0", "10"]),
     ):

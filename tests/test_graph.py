@@ -189,6 +189,8 @@ def test_the_gate_of_air_is_a_softmax_over_hops():
     ):
         with pytest.raises(ValueError, match=f"propagate: .*{words}"):
             call()
+    with pytest.raises(TypeError, match="propagate: the gate's b is a tensor, X is a NumPy array"):
+        graph.propagate(A, X, 1, keep="sum", gate=(w, torch.tensor(b)))
     three = np.stack([X, 2 * X])
     got = graph.propagate(A, three, 3, keep="sum", gate=(w, b))
     np.testing.assert_allclose(got[0], want, rtol=1e-13)

@@ -126,6 +126,18 @@ def test_without_a_destination_all_is_counted(files, options):
     assert sorted(p.name for p in files[0].parent.iterdir()) == before
 
 
+@pytest.mark.parametrize("given", [{}, {"scope": "layer", "min_keep": 2}, {"blocks": (2, 2)}, {"blocks": "rows"}])
+def test_progress_ends_where_nothing_is_written_too(files, given):
+    for dst in (files[1], None):
+        told = []
+        prune.prune_safetensors(files[0], dst, 0.5, progress=lambda *n, to=told: to.append(n), **given)
+        assert told[-1][0] == told[-1][1] and told == sorted(told)
+
+
+#: what runs a model
+WANDA = {"sparsity": 0.5, "method": "wanda", "calibration": ["a"]}
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -136,6 +148,9 @@ def test_without_a_destination_all_is_counted(files, options):
         ({"k": 5, "blocks": (2, 2)}, "k, min_keep and resume go with"),
         ({"sparsity": 0.5, "blocks": (0, 2)}, "blocks must have a row and a column"),
         ({"sparsity": 0.5, "schedule": [0.2]}, "a schedule goes with a sparsity and a method that runs"),
+        (WANDA | {"schedule": [0.9]}, r"schedule must rise from 0 to sparsity = 0.5, got \[0.9\]"),
+        (WANDA | {"schedule": [0.4, 0.2]}, "schedule must rise from 0"),
+        (WANDA | {"schedule": [np.nan]}, "schedule must rise from 0"),
     ],
 )
 def test_what_does_not_go_together(files, given, said):
@@ -144,6 +159,11 @@ def test_what_does_not_go_together(files, given, said):
     assert not files[1].exists()
     with pytest.raises(TypeError, match="blocks must be 'rows', two numbers"):
         prune.prune_safetensors(*files, 0.5, blocks="4")
+    for schedule in ("0.2", 0.2, ["a"], [None]):
+        with pytest.raises(TypeError, match="prune_safetensors: schedule must be a sequence of numbers, got"):
+            prune.prune_safetensors(*files, **WANDA, schedule=schedule)
+    with pytest.raises(TypeError, match="blocks must be 'rows', two numbers"):
+        prune.prune_safetensors(*files, 0.5, blocks=np.array([2, 2]))
 
 
 # --- the command ---

@@ -87,6 +87,16 @@ def test_a_block_that_cannot_be():
         (lambda: sparse.topk_ffn(x, w1, w2, 1, act="tanh"), "topk_ffn: act must be"),
         (lambda: sparse.topk_ffn(x * math.nan, w1, w2, 1), "topk_ffn: non-finite activations"),
         (lambda: sparse.topk_ffn(x * 1e300, w1 * 1e300, w2, 1), "topk_ffn: non-finite activations"),
+        (lambda: tnn.TopKFFN(2, 4, 5, 1)(torch.full((3, 2), math.nan)), "^TopKFFN: non-finite activations"),
+        (
+            lambda: sparse.topk_ffn(torch.ones(3, 2), torch.ones(4, 2, device="meta"), torch.ones(4, 5), 1),
+            "^topk_ffn: w1 is on meta, x on cpu",
+        ),
+        (
+            lambda: sparse.apply_tokens(abs, torch.ones(3, 2), torch.ones(3, dtype=torch.bool, device="meta")),
+            "^apply_tokens: keep is on meta, x on cpu",
+        ),
+        (lambda: sparse.sub_dimensions(x * math.nan, 1, 1), "^sub_dimensions: non-finite scores"),
     ]:
         with pytest.raises(ValueError, match=said):
             wrong()
@@ -199,6 +209,27 @@ def test_tokens_in_transforms_and_traces():
     assert away.shape == x.shape and away.device.type == "meta"
 
 
+def test_tokens_that_are_skipped_have_no_part_in_a_trace():
+    """Neither where f has no slope, nor where it writes."""
+    x, keep = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0]]), torch.tensor([False, True, False])
+    unit = lambda v: sparse.apply_tokens(lambda r: r / r.norm(dim=-1, keepdim=True), v, keep).sum()  # noqa: E731
+    v = x.clone().requires_grad_()
+    (want,) = torch.autograd.grad(unit(v), v)
+    assert want.isfinite().all()
+    torch.testing.assert_close(torch.func.grad(unit)(x), want)
+    torch._dynamo.reset()
+    compiled = torch.compile(unit, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(torch.autograd.grad(compiled(v), v)[0], want)
+    before, twice = x.clone(), lambda v, k: sparse.apply_tokens(lambda r: r.mul_(2), v, k)
+    torch._dynamo.reset()
+    for f in (torch.compile(twice, fullgraph=True, backend="aot_eager"), torch.func.vmap(twice)):
+        torch.testing.assert_close(f(x, keep), torch.where(keep[:, None], 2 * x, x))
+        assert torch.equal(x, before)
+    for n in (0, 1, 5):
+        some_, none = torch.randn(n, 2), torch.zeros(n, dtype=torch.bool)
+        assert torch.equal(torch.func.vmap(twice)(some_, none), some_)
+
+
 def test_a_function_that_gives_something_else():
     x, keep = np.ones((2, 3)), np.array([True, True])
     for f, kind, said in [
@@ -210,6 +241,8 @@ def test_a_function_that_gives_something_else():
             sparse.apply_tokens(f, x, keep)
     with pytest.raises(ValueError, match=r"keep must have shape \(2,\), got \(3,\)"):
         sparse.apply_tokens(np.sin, x, np.ones(3, bool))
+    with pytest.raises(TypeError, match="apply_tokens: f must be a function, got int"):
+        sparse.apply_tokens(1, x, keep)
     with pytest.raises(TypeError, match="keep must be bool, got float64"):
         sparse.apply_tokens(np.sin, x, np.ones(2))
 

@@ -195,3 +195,14 @@ def test_softmax_of_infinities_is_that_of_torch(dtype):
     (got,) = torch.autograd.grad(sparse.softmax(sparse.from_dense(fine, full)).data, fine, g)
     (other,) = torch.autograd.grad(torch.softmax(fine, -1).reshape(-1), fine, g)
     torch.testing.assert_close(got, other)
+
+
+def test_products_have_hessians_in_transforms():
+    def of(v, w):
+        return ((A.with_data(v) @ A.with_data(w)).data ** 2).sum()
+
+    want = torch.autograd.functional.hessian(of, (V, 2 * V))
+    got = torch.func.jacrev(torch.func.jacrev(of, argnums=(0, 1)), argnums=(0, 1))(V, 2 * V)
+    torch.testing.assert_close(got, want)
+    slope = torch.func.grad(lambda v: (torch.func.grad(of)(v, V) ** 2).sum())
+    torch.testing.assert_close(torch.func.vmap(slope)(torch.stack([V, 3 * V])), torch.stack([slope(V), slope(3 * V)]))

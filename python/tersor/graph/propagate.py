@@ -225,6 +225,8 @@ def _gated(X: Array, gate: Any) -> Any:
     if hasattr(b, "reshape"):
         if b.size != 1 if isinstance(b, np.ndarray) else b.numel() != 1:
             raise ValueError(f"propagate: the gate's b must be one number, got shape {tuple(b.shape)}")
+        if is_tensor(b) and not is_tensor(X):
+            raise TypeError("propagate: the gate's b is a tensor, X is a NumPy array")
         b = b.reshape(())
     elif isinstance(b, (str, bytes)) or not hasattr(b, "__float__"):
         raise TypeError(f"propagate: the gate's b must be a number, got {type(b).__name__}")

@@ -69,6 +69,8 @@ def written(
     pieces of these tensors are made and let go."""
     if dst is None:
         chosen = set(names)
+        whole = sum(reader.size for reader in model.readers.values())
+        step(whole - sum(entry.nbytes for _, entry in model.tensors() if entry.name in chosen))  # which nobody reads
         for reader, entry in model.tensors():
             if entry.name in chosen:
                 for raw in pieces(reader, entry):

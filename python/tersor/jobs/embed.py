@@ -8,6 +8,7 @@ import io
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def read_edges(path: StrPath, progress: Progress | None = None, *, header: bool 
     are comments. Nodes are integers, in ascending order, or names, in order of first occurrence: names if one of them is not
     written as its integer is (``007``, ``+7``), so that they are given back as they stand. The first line is a header if
     ``header`` says so; absent, if its third column is no number and the others no integers, if it says what columns are
-    (``source``, ``target`` and their like), or if it has names and all other lines integers.
+    (``source``, ``target`` and their like), or if it has two names, none of which is a number, and all other lines integers.
 
     Raises
     ------
@@ -67,7 +68,8 @@ def read_edges(path: StrPath, progress: Progress | None = None, *, header: bool 
         if weight is not None:
             weights.append(weight)
     if header is None and not weights and sum(map(len, ends)) > 1 and [e.dtype.kind for e in ends[:2]] == ["S", "i"]:
-        ends = ends[1:] if len(ends[0]) == 1 and all(e.dtype.kind == "i" for e in ends[1:]) else ends
+        alone = len(ends[0]) == 1 and all(e.dtype.kind == "i" for e in ends[1:])
+        ends = ends[1:] if alone and not any(map(_number, ends[0][0])) else ends
     if any(e.dtype.kind == "S" for e in ends):  # a name makes names of the integers before it
         ends = [e.astype("S") for e in ends]
     whole = np.concatenate(ends, 0) if ends else np.zeros((0, 2), np.int64)
@@ -97,6 +99,14 @@ def _integers(ends: np.ndarray) -> np.ndarray | None:
     except (ValueError, OverflowError):
         return None
     return found if (found.astype("S") == ends).all() else None
+
+
+def _number(word: bytes) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return b"_" not in word  # which Python reads, and no table has
 
 
 def _heads(path: Path, row: np.ndarray, header: bool | None) -> bool:
@@ -170,7 +180,9 @@ def _weights(path: Path, words: np.ndarray) -> np.ndarray:
     try:
         found = words.astype(np.float64)
     except (ValueError, TypeError) as e:
-        raise FormatError(f"{path}: a weight is no number: {str(e).rpartition(': ')[2]}") from None
+        wrong = next((w for w in words.tolist() if not _number(w)), None) if words.dtype.kind == "S" else None
+        said = str(e).rpartition(": ")[2] if wrong is None else repr(wrong)
+        raise FormatError(f"{path}: a weight is no number: {said}") from None
     size = abs(found)
     if (bad := found[np.isfinite(size) & ((size > FLOAT32[1]) | ((size > 0) & (size < FLOAT32[0])))]).size:
         raise FormatError(f"{path}: a weight is {bad[0]}, which float32 does not hold ({FLOAT32[0]} .. {FLOAT32[1]})")
@@ -240,6 +252,9 @@ def embed(
     if nodes is not None and Path(nodes).resolve() == Path(output).resolve():
         raise Misuse(f"embed: {nodes} cannot be both the embedding and the names of its nodes")
     edges = read_edges(source, progress, header=header)
+    w = edges.weights
+    if w is not None and (bad := w[~(np.isfinite(w) & (w >= 0))]).size:
+        raise FormatError(f"{source}: weights must be finite and not negative, got {bad[0]}")
     n, m = len(edges.nodes), len(edges.source)
     pair = np.stack([edges.source, edges.target])
     a = adjacency(pair, n=n, weights=edges.weights, flow="target_to_source", undirected=not directed, dtype="float32")
@@ -249,11 +264,12 @@ def embed(
     e = fastrp(a, dim, weights, **options)
     head = io.BytesIO()
     np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(e))
-    with AtomicFile(output) as out:
+    with ExitStack() as files:  # both are there or none is
+        out = files.enter_context(AtomicFile(output))
+        names = None if nodes is None else files.enter_context(AtomicFile(nodes))
         out.write(head.getvalue())
         if e.size:
             out.write(np.ascontiguousarray(e))
-    if nodes is not None:
-        with AtomicFile(nodes) as out:
-            out.write("".join(f"{v}\n" for v in edges.nodes).encode(errors="surrogateescape"))
+        if names is not None:
+            names.write("".join(f"{v}\n" for v in edges.nodes).encode(errors="surrogateescape"))
     return n, m

@@ -85,9 +85,9 @@ def prune_safetensors(
         a layer gives, filters of convolutions. What blocks do not divide is left dense.
     calibration : sequence of str
         The texts, a sentence or a document each.
-    schedule : sequence of floats between 0 and 1
-        Shares on the way to ``sparsity``, for methods that run the model: it is run and pruned once for each, and what is left
-        answers each time. By magnitude the way makes no difference.
+    schedule : sequence of floats
+        Shares on the way from 0 to ``sparsity``, none below the one before, for methods that run the model: it is run and
+        pruned once for each, and what is left answers each time. By magnitude the way makes no difference.
     include, exclude : sequences of str
         Shell patterns of names of tensors or of their modules. Without ``include`` all float tensors of two dimensions or
         more are chosen but tables of embeddings, what is tied to one, and routers, as `quantize_safetensors` tells them; with
@@ -147,6 +147,7 @@ def prune_safetensors(
         raise ValueError(f"method={method!r} {needs}")
     if schedule is not None and (method == "magnitude" or sparsity is None):
         raise ValueError("a schedule goes with a sparsity and a method that runs the model")
+    shares = _shares(schedule, sparsity)
     groups = None if nm is None else nm_of("prune_safetensors", nm)
     size = None if blocks is None else block_of("prune_safetensors", blocks)
     patterns = Patterns(include, exclude)
@@ -174,7 +175,6 @@ def prune_safetensors(
             chosen = rows.Chosen(model, src, dst, layers, known, dense, Meter(progress))
             if size is not None:
                 return in_blocks(chosen, sparsity, size, scope or "global")
-            shares = () if schedule is None else tuple(schedule)
             return rows.within(chosen, (*shares, sparsity), groups, method, calibration, calibrating)
         some = list(layers.values())
         total = sum(layer.size for layer in some)
@@ -228,6 +228,23 @@ def prune_safetensors(
                 journal.remove()
         threshold = order.value(key) if count else None
         return Pruned(total, count, threshold, kept_by, left, dense, rule_of(known), untouched, model.decoded, sizes)
+
+
+def _shares(schedule: Any, sparsity: Any) -> tuple[float, ...]:
+    """The shares on the way: what is pruned stays pruned, so that none may be more than what comes after it."""
+    if schedule is None:
+        return ()
+    given: Any = [None] if isinstance(schedule, (str, bytes)) else schedule
+    try:
+        shares = [float(s) for s in given]
+    except (TypeError, ValueError):
+        raise TypeError(f"schedule must be a sequence of numbers, got {schedule!r}") from None
+    least = 0.0
+    for s in (*shares, sparsity):
+        if not least <= s:
+            raise ValueError(f"schedule must rise from 0 to sparsity = {sparsity}, got {shares}")
+        least = s
+    return tuple(shares)
 
 
 def _by_layer(chosen: rows.Chosen, sparsity: Any, protect: Sequence[int]) -> Pruned:

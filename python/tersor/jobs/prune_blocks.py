@@ -23,7 +23,7 @@ Block = tuple[int, int] | None
 
 def block_of(who: str, blocks: Any) -> tuple[Block]:
     """Rows and columns of blocks, said by two numbers or by text like "4:1", or None where whole rows are meant."""
-    if blocks == "rows":
+    if isinstance(blocks, str) and blocks == "rows":
         return (None,)
     given = blocks.replace("x", ":").split(":") if isinstance(blocks, str) else blocks
     some = list(given) if isinstance(given, (list, tuple)) else []

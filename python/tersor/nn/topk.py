@@ -95,7 +95,7 @@ class TopKFFN(nn.Module):
         accept(self, x, self.up.in_features, like=self.down)
         h = applied(self.act, self.up(x))
         h, down, bias = lowered(h, self.down, self.bias)
-        y: Tensor = kept_product(h, self.k, down, bias)
+        y: Tensor = kept_product("TopKFFN", h, self.k, down, bias)
         return y
 
     def extra_repr(self) -> str:

@@ -76,29 +76,44 @@ def topk_ffn(
     for name, b, n in (("b1", b1, hidden), ("b2", b2, w2.shape[1])):
         if b is not None:
             _sized(who, name, b, (n,))
+    _beside(who, x, w1=w1, w2=w2, b1=b1, b2=b2)
     act_number(who, act)
-    return kept_product(applied(act, _dense(x, w1, b1)), k, w2, b2)
+    return kept_product(who, applied(act, _dense(x, w1, b1)), k, w2, b2)
 
 
-def kept_product(h: Array, k: int, w: Array, bias: Array) -> Array:
+def kept_product(who: str, h: Array, k: int, w: Array, bias: Array) -> Array:
     """The k largest activations of each token times the rows of w that are theirs."""
     lead, hidden = h.shape[:-1], h.shape[-1]
     k = integer("k", k)
     if k > hidden:
-        raise ValueError(f"topk_ffn: k must be between 0 and {hidden}, got {k}")
-    try:
-        values, places = topk_rows(h.reshape(_count(lead), hidden), k)
-    except ValueError as e:
-        raise ValueError(str(e).replace("topk_rows", "topk_ffn").replace("values in x", "activations")) from None
+        raise ValueError(f"{who}: k must be between 0 and {hidden}, got {k}")
+    values, places = _largest(who, "activations", h.reshape(_count(lead), hidden), k)
     y = KINDS["CSR"]._selected(values, places, hidden) @ w
     y = y if bias is None else y + bias
     return y.reshape(*lead, w.shape[1])
+
+
+def _largest(who: str, what: str, x: Array, k: int) -> tuple[Array, Array]:
+    """`topk_rows` in the name of another; with gradients the operator speaks, and has its own."""
+    try:
+        values, places = topk_rows(x, k)
+    except ValueError as e:
+        said = str(e).partition(": ")[2].replace("values in x", what)
+        raise ValueError(f"{who}: {said}") from None
+    return values, places
 
 
 def _sized(who: str, name: str, x: Array, want: tuple[int | None, ...]) -> None:
     if x.ndim != len(want) or any(n is not None and n != m for n, m in zip(want, x.shape, strict=True)):
         shape = ", ".join("any" if n is None else str(n) for n in want)
         raise ValueError(f"{who}: {name} must have shape ({shape}), got {tuple(x.shape)}")
+
+
+def _beside(who: str, x: Array, **others: Array) -> None:
+    """Refuses what is on another device, of which torch's linear, on meta, makes numbers that nobody computed."""
+    for name, y in others.items() if is_tensor(x) else ():
+        if y is not None and y.device != x.device:
+            raise ValueError(f"{who}: {name} is on {y.device}, x on {x.device}")
 
 
 def _count(lead: Any) -> int:
@@ -177,7 +192,7 @@ def sub_dimensions(scores: Array, k: int, width: int, *, shared: int = 0, scale:
     if k > groups:
         raise ValueError(f"{who}: k must be between 0 and {groups}, got {k}")
     tokens = _count(scores.shape[:-1])
-    weights, chosen = topk_rows(scores.reshape(tokens, groups), k)
+    weights, chosen = _largest(who, "scores", scores.reshape(tokens, groups), k)
     if scale and k:
         weights = weights * (groups / k)
     if not is_tensor(scores):
@@ -225,9 +240,10 @@ def apply_tokens(f: Callable[[Array], Array], x: Array, keep: Mask) -> Array:
     Notes
     -----
     One gather, f, and one scatter. f is not called where no token is kept. In a trace (``torch.compile``, ``torch.export``,
-    ``torch.func``, device "meta"), where nobody knows how many are, it is called on all tokens, and what it gives of the others
-    is not taken. Jaiswal et al., "FFN-SkipLLM" (2024), section 3, skips the feed-forward blocks of tokens that the one before
-    hardly turned: ``keep`` is where the cosine of a token before and after a block is below a threshold.
+    ``torch.func``, device "meta"), where nobody knows how many are, it is called on as many rows as there are tokens: the first
+    that is kept stands in for the others, and what it gives of those is not taken. Jaiswal et al., "FFN-SkipLLM" (2024),
+    section 3, skips the feed-forward blocks of tokens that the one before hardly turned: ``keep`` is where the cosine of a
+    token before and after a block is below a threshold.
 
     Examples
     --------
@@ -239,6 +255,8 @@ def apply_tokens(f: Callable[[Array], Array], x: Array, keep: Mask) -> Array:
            [30., 40.]])
     """
     who = "apply_tokens"
+    if not callable(f):
+        raise TypeError(f"{who}: f must be a function, got {type(f).__name__}")
     if is_tensor(x):
         check_dense(who, "x", x)
         check_dense(who, "keep", keep)
@@ -246,6 +264,7 @@ def apply_tokens(f: Callable[[Array], Array], x: Array, keep: Mask) -> Array:
         raise ValueError(f"{who}: x needs a last axis, got a 0-d array")
     if tuple(keep.shape) != tuple(x.shape[:-1]):
         raise ValueError(f"{who}: keep must have shape {tuple(x.shape[:-1])}, got {tuple(keep.shape)}")
+    _beside(who, x, keep=keep)
     if not is_tensor(x):
         y = np.array(x, order="C")
         if keep.any():
@@ -253,9 +272,13 @@ def apply_tokens(f: Callable[[Array], Array], x: Array, keep: Mask) -> Array:
         return y
     import torch
 
-    rows, at = x.reshape(-1, x.shape[-1]) if x.shape[-1] else x.reshape(_count(x.shape[:-1]), 0), keep.reshape(-1)
+    n = _count(x.shape[:-1])
+    rows, at = x.reshape(n, x.shape[-1]), keep.reshape(n)
     if not lasting(x.detach(), keep) or (keep.device.type == "cpu" and not at_hand(keep)) or x.device.type == "meta":
-        return torch.where(keep[..., None], _given(rows, f).reshape(x.shape), x)
+        # of rows that are not kept f may have no slope, which times 0 is no number; and it may write on what it is given
+        first = torch.nn.functional.pad(at.byte(), (0, 1)).argmax()
+        stand_in = rows.detach().index_select(0, torch.where(at, torch.arange(n, device=at.device), first))
+        return torch.where(keep[..., None], _given(torch.where(at[:, None], rows, stand_in), f).reshape(x.shape), x)
     which = at.nonzero()[:, 0]
     y = rows.clone() if not len(which) else rows.index_copy(0, which, _given(rows[which], f))
     return y.reshape(x.shape)

@@ -67,7 +67,7 @@ def csr_matmul(
 def _met(*parts: Array, cols: int) -> tuple[np.ndarray, ...]:
     """The terms of a product at its stored places: the entry of either matrix, and the number of the place; and which of these
     every entry of the product has. Arguments and order are those of the operators."""
-    ia, pa, ib, pb, ic, pc = (np.asarray(x) for x in parts)
+    ia, pa, ib, pb, ic, pc = map(_places, parts)
     each, starts = np.diff(pb)[ia], pb[:-1][ia]
     of_a = np.repeat(np.arange(len(ia)), each)
     of_b = np.arange(len(of_a)) - np.repeat(np.cumsum(each) - each, each) + np.repeat(starts, each)
@@ -76,6 +76,16 @@ def _met(*parts: Array, cols: int) -> tuple[np.ndarray, ...]:
     at = np.searchsorted(places, reached)
     there = np.flatnonzero(np.append(places, -1)[at] == reached)
     return of_a[there], of_b[there], at[there], number
+
+
+def _places(x: Array) -> np.ndarray:
+    """Places as NumPy reads them; those of a transform of torch.func are those outside."""
+    if isinstance(x, np.ndarray):
+        return x
+    from tersor.sparse._seen import read
+
+    found: np.ndarray = read("spgemm", "a matrix", x)
+    return found
 
 
 def _added(n: int, at: Array, terms: Array) -> Array:

@@ -449,3 +449,9 @@ def test_16_bit_inputs_beside_float32_layers(make, low):
         close(y.float(), wide(x.float()), 0.02, 0.02)
     for a, b in zip(layer.buffers(), wide.buffers(), strict=True):
         close(a, b, 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("layer", [lambda: tnn.WSLinear(1, 3), lambda: tnn.WSConv2d(4, 4, 1, groups=4)])
+def test_one_weight_is_not_standardised(layer):
+    with pytest.raises(ValueError, match=r"WS\w+: one weight has no variance"):
+        layer()

@@ -62,7 +62,7 @@ def _given(x: Array) -> bool:
 
 def _lists(x: Array, weights: Array, indices: Array, indptr: Array, members: int) -> tuple[Array, Array, Array, int]:
     """Rows, weights and groups of the entries, and how many groups there are."""
-    x = x.reshape(-1, x.shape[-1])
+    x = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     if not _given(indptr):
         rows = xp.cumsum(xp.ones_like(x[:, 0]), 0) - 1
         rows = rows.astype(np.int64) if isinstance(rows, np.ndarray) else rows.long()

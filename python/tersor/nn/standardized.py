@@ -2,6 +2,7 @@ r"""Layers whose filters are standardised before they are used. The one rule: th
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -23,6 +24,10 @@ class _Standardized(nn.Module):
     eps: float
 
     def _told(self, gain: bool, eps: float) -> None:
+        if math.prod(self.weight.shape[1:]) == 1:
+            raise ValueError(
+                f"{type(self).__name__}: one weight has no variance; two at least are standardised together"
+            )
         self.eps = checked_eps(type(self).__name__, eps)
         made = torch.ones(len(self.weight), device=self.weight.device, dtype=self.weight.dtype) if gain else None
         self.register_parameter("gain", None if made is None else nn.Parameter(made))
@@ -51,7 +56,7 @@ class WSConv2d(_Standardized, nn.Conv2d):
     Raises
     ------
     TypeError, ValueError
-        If eps is none.
+        If eps is none, or one weight stands alone.
 
     Notes
     -----
@@ -89,7 +94,7 @@ class WSLinear(_Standardized, nn.Linear):
     Raises
     ------
     TypeError, ValueError
-        If eps is none.
+        If eps is none, or one weight stands alone.
 
     Notes
     -----

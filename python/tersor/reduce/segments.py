@@ -63,8 +63,9 @@ def segment_reduce(
 
     Notes
     -----
-    Sums of float32 and 16 bits are taken in float64, of float64 in twice its precision; moments about a number of the segment
-    itself. Bits do not depend on the number of threads. One read; tables of segments, no sort.
+    Sums of float32 and 16 bits are taken in float64, of float64 in twice its precision, of products with weights that are
+    rounded before; moments about a number of the segment itself. Deviations whose squares leave float64 have no variance but
+    inf or 0. Bits do not depend on the number of threads. One read; tables of segments, no sort.
 
     Examples
     --------

@@ -260,3 +260,22 @@ def test_references_of_nearest_rows_score_some_at_a_time(monkeypatch):
         _body.plain(_near._hamming.op, codes, codes, *made, 20, True)
         want = graph.hamming_knn(codes, k=20)
         assert torch.equal(made[0], want.distances) and torch.equal(made[1], want.ids)
+
+
+@pytest.mark.parametrize("metric", ["l2", "inner", "cosine"])
+@pytest.mark.parametrize("lift", [np.asarray, torch.from_numpy])
+def test_rows_whose_squares_leave_float64(lift, metric):
+    x = np.random.default_rng(5).standard_normal((12, 3))
+    x[3] = 0
+    want = graph.knn(x, 4, metric)
+    for power in (-1060, -600, 600, 1000):
+        got = graph.knn(lift(np.ldexp(x, power)), 4, metric)
+        if power > -1000:  # subnormal rows have fewer digits
+            assert np.asarray(got.ids).tolist() == want.ids.tolist()
+        if metric == "cosine":
+            np.testing.assert_allclose(got.distances, want.distances, rtol=1e-3 if power < -1000 else 1e-12, atol=1e-12)
+        elif metric == "l2" and power > -1000:
+            np.testing.assert_array_equal(got.distances, np.ldexp(want.distances, power))
+    if metric == "cosine":  # each row by itself
+        apart = np.ldexp(x, np.arange(-600, 600, 100)[:, None])
+        assert np.asarray(graph.knn(lift(apart), 4, metric).ids).tolist() == want.ids.tolist()

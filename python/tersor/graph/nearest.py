@@ -13,6 +13,7 @@ from tersor._distinct import distinct
 from tersor._host import LABELS, answer, held
 from tersor._values import called, check_curvature, check_values
 from tersor.graph._near import METRICS, _hamming, _nearest
+from tersor.graph._powers import near_one, times
 
 
 class Neighbors(NamedTuple):
@@ -79,7 +80,8 @@ def knn(
 
     Notes
     -----
-    2·n·m·d operations, no array of n·m numbers; scores are float64 and compared before they are rounded. No gradient.
+    2·n·m·d operations, no array of n·m numbers; scores are float64 and compared before they are rounded. Rows may have any size
+    on the CPU; on a GPU, and of points of the ball, squares are within float64. No gradient.
 
     Examples
     --------
@@ -109,8 +111,9 @@ def _found(
     if is_tensor(x):
         x, q = x.detach(), q.detach()
     labels = _filter(filter, q, x)
+    q, x, back = near_one(metric, q, x)
     d, ids = called(who, _nearest, q, x, float(c), *labels, METRICS.index(metric), k, queries is None)
-    return Neighbors(ids, 1 - d if metric == "cosine" else d)
+    return Neighbors(ids, 1 - d if metric == "cosine" else times(d, back))
 
 
 def _filter(given: Any, q: Array, x: Array) -> tuple[Array, Array]:

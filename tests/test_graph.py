@@ -470,6 +470,7 @@ def test_properties_take_the_last_numbers():
         ({"property_ratio": 0.5}, ValueError, "property_ratio is 0.5, and there are no properties"),
         ({"properties": np.ones((30, 2))}, ValueError, "must leave properties one of the 8 numbers"),
         ({"alpha": np.nan}, ValueError, "alpha must be finite, got nan"),
+        ({"alpha": 1e5}, ValueError, "alpha = 100000 of node .* leaves float32"),
         ({"self_influence": np.inf}, ValueError, "self_influence must be finite, got inf"),
         ({"node_keys": np.arange(3)}, ValueError, r"\(30,\), got \(3,\)"),
         ({"node_keys": np.ones(30)}, TypeError, "float64"),

@@ -84,8 +84,8 @@ def fastrp(
     TypeError
         If A is no graph, or an argument of another type.
     ValueError
-        If a weight of an edge is negative or not finite, dim or s is out of range, a word is unknown, lengths disagree, or
-        there are properties without a share or a share without properties.
+        If a weight of an edge is negative or not finite, dim or s is out of range, what a node sends leaves float32, a word is
+        unknown, lengths disagree, or there are properties without a share or a share without properties.
 
     Notes
     -----
@@ -144,11 +144,14 @@ def fastrp(
     send = np.ones(n, np.float32)
     if alpha is not None:
         d = ranks.gather(degree)
-        send = (
-            np.where(d == 0, 1, power("fastrp", d, float(alpha), "node"))
-            if gds
-            else power("fastrp", d, float(alpha), "node")
-        )
+        with np.errstate(over="ignore"):
+            send = power("fastrp", d, float(alpha), "node")
+        if not np.isfinite(send).all():
+            at = int(np.flatnonzero(~np.isfinite(send))[0])
+            raise ValueError(
+                f"fastrp: alpha = {alpha:g} of node {at}, whose weights add up to {d[at]:g}, leaves float32"
+            )
+        send = np.where(d == 0, 1, send) if gds else send
     per = power("fastrp", degree, -1.0, "node") if gds or norm == "row" else None
     hop = a if per is None else a.with_data(a._data * per[a._pattern.rows()])
     keys = _keys(node_keys, n)

@@ -83,7 +83,6 @@ def midpoint(
     else:
         w = wide(weighing("midpoint", "x", x, weights, at))
         w = w.reshape((*s.shape[:-1], 1))
-    w = even(w, (-2,))
     try:
         lead = np.broadcast_shapes(tuple(s.shape[:-1]), tuple(w.shape[:-1]))
     except ValueError:
@@ -94,7 +93,7 @@ def midpoint(
     if axes(checked(c)) and (c.shape[-1] != 1 or np.broadcast_shapes(tuple(c.shape[:-1]), means) != means):
         raise ValueError(f"midpoint: c must be a number or [..., 1] for midpoints {list(means)}, got {tuple(c.shape)}")
     s, w = (xp.broadcast_to(v, (*lead, v.shape[-1])) for v in (s, w))
-    y = rounded(centroid(s, w, c, each(c), ROWS, cancels(x)), x)
+    y = rounded(centroid(s, even(w, (-2,)), c, each(c), ROWS, cancels(x)), x)
     return y if reducedim is None and at.axis == n - 1 and not keepdim else put_back(y, x, at, keepdim)
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import axes
+from tersor._arrays import axes, is_tensor
 from tersor._matrix import SparseMatrix
 from tersor._reference import Array, rounded, wide, xp
-from tersor._values import check_weights
+from tersor._values import check_dense, check_weights
 from tersor.hyperbolic._groups import _lists
 from tersor.hyperbolic._newton import each
 from tersor.hyperbolic._weights import even, even_lists
@@ -19,6 +19,13 @@ from tersor.hyperbolic.midpoint import cancels, check_matrix, mixed_height, move
 from tersor.hyperbolic.segments import check_lists
 from tersor.lorentz._centroid import ROWS, centroid, lists
 from tersor.lorentz._space import check_same, checked, root_of
+
+
+def whole(who: str, **arrays: Any) -> None:
+    """Refuses tensors of which each process holds a part: their points are summed."""
+    for name, v in arrays.items():
+        if is_tensor(v):
+            check_dense(who, name, v)
 
 
 def midpoint(
@@ -71,6 +78,7 @@ def midpoint(
     if weights is not None:
         check_same("midpoint", x, weights=weights)
         check_weights("midpoint", weights)
+    whole("midpoint", x=x, weights=weights)
     n = x.ndim
     at = plan("midpoint", x, reducedim, dim, [n - 2 if dim % n == n - 1 else n - 1])
     front = move_front(x, at.order)
@@ -126,6 +134,7 @@ def segment_midpoint(a: SparseMatrix, x: Array, c: Any = 1.0) -> Array:
     As `midpoint` in every group, with all digits at any radius; some arrays of [entries, d] in float64.
     """
     data, pattern = check_lists("segment_midpoint", a, x, checked(c))
+    whole("segment_midpoint", x=x, a=data)
     rows, w, group, n = _lists(x, even_lists(data, pattern.indptr), pattern.indices, pattern.indptr, 1)
     return rounded(centroid(wide(x)[rows], wide(w)[:, None], c, c, lists(n, group), cancels(x)), x)
 

@@ -29,17 +29,15 @@ Call = Callable[[], Any]
 FEWEST = 3
 
 
-def peer(make: Call) -> Call:
-    """What ``make`` gives, or, where it cannot import its library, a call that says so."""
-    try:
-        call: Call = make()
-    except (ImportError, RuntimeError) as e:  # what is built for another torch
-        missing = f"{e.name} is not installed" if isinstance(e, ModuleNotFoundError) else str(e)
+def peer(make: Callable[[], Call]) -> Call:
+    """A peer that is made at its first call, so that its absence is shown as such."""
+    made: list[Call] = []
 
-        def absent() -> None:
-            raise ImportError(missing)
+    def call() -> None:
+        if not made:
+            made.append(make())
+        made[0]()
 
-        return absent
     return call
 
 

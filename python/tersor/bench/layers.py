@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tersor.bench import Call, Case, Target, _runtimes
+from tersor.bench import Call, Case, Target, _runtimes, peer
 
 #: shares of torch's dense layer that are asked for: (bits, activations) -> by rows, of 4096 x 4096
 SHARES = {
@@ -15,18 +15,6 @@ SHARES = {
     (8, "int8"): {1: 0.13, 16: 0.12, 128: 0.17},
     (4, "int8"): {1: 0.07, 16: 0.14, 128: 0.20},
 }
-
-
-def _lazily(make: Callable[[], Call]) -> Call:
-    """A peer that is made at the first call, so that its absence is shown as such."""
-    made: list[Call] = []
-
-    def call() -> None:
-        if not made:
-            made.append(make())
-        made[0]()
-
-    return call
 
 
 def _case(outs: int, inputs: int, rows: int, bits: int, activations: str) -> Case:
@@ -43,16 +31,16 @@ def _case(outs: int, inputs: int, rows: int, bits: int, activations: str) -> Cas
     calls: dict[str, Call] = {
         "tersor": _runtimes._inference(layer, x),
         "dense": _runtimes._inference(linear, x),
-        "onnxruntime bits": _lazily(lambda: _runtimes.onnxruntime_bits(w, a, bits, integers)),
-        "openvino": _lazily(lambda: _runtimes.openvino_weights(w, a, bits, integers)),
+        "onnxruntime bits": peer(lambda: _runtimes.onnxruntime_bits(w, a, bits, integers)),
+        "openvino": peer(lambda: _runtimes.openvino_weights(w, a, bits, integers)),
     }
     if bits == 8:
-        calls["torchao"] = _lazily(lambda: _runtimes.torchao(linear, x, integers))
+        calls["torchao"] = peer(lambda: _runtimes.torchao(linear, x, integers))
         if integers:
-            calls["torch dynamic"] = _lazily(lambda: _runtimes.torch_dynamic(linear, x))
-            calls["onnxruntime int8"] = _lazily(lambda: _runtimes.onnxruntime_int8(w, a))
+            calls["torch dynamic"] = peer(lambda: _runtimes.torch_dynamic(linear, x))
+            calls["onnxruntime int8"] = peer(lambda: _runtimes.onnxruntime_int8(w, a))
     elif not integers:
-        calls["bitsandbytes nf4"] = _lazily(lambda: _runtimes.bitsandbytes4(linear, x))
+        calls["bitsandbytes nf4"] = peer(lambda: _runtimes.bitsandbytes4(linear, x))
     peers = tuple(name for name in calls if name not in ("tersor", "dense"))
     targets = [Target("tersor", peers, 1.0)]
     share = SHARES[bits, activations].get(rows) if outs == 4096 else 1.0

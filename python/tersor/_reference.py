@@ -65,6 +65,17 @@ def quiet(x: Array) -> Any:
     return np.errstate(all="ignore") if isinstance(x, np.ndarray) else contextlib.nullcontext()
 
 
+def scaled(x: Array, power: Any) -> Array:
+    """x times a power of two, a whole number or some; in two halves, since the power itself may be beyond float64."""
+    if isinstance(power, int):
+        half = power // 2
+        return x if not power else x * 2.0**half * 2.0 ** (power - half)
+    half = power // 2
+    if not isinstance(x, np.ndarray):  # torch's power of an integer is float32 in some versions
+        half, power = half.to(x.dtype), power.to(x.dtype)
+    return xp.ldexp(xp.ldexp(x, half), power - half)
+
+
 def root(z: Array) -> Array:
     """The square root, of slope 0 at 0."""
     return xp.where(z == 0, 0.0, xp.sqrt(xp.where(z == 0, 1.0, z)))

@@ -6,28 +6,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from tersor._arrays import is_tensor
-from tersor._reference import quiet, xp
+from tersor._reference import scaled, xp
 from tersor._values import at_hand
 
 Array = Any
 
 #: sizes of numbers whose squares, and sums of them, stay in float64
 LEAST, MOST = 1e-140, 1e140
-
-
-def times(x: Array, power: Any) -> Array:
-    """x times a power of two, or one for each row, which itself may be no float."""
-    if isinstance(power, int):
-        half = power // 2
-        with quiet(x):  # a score may be beyond the type, as it is
-            return x if not power else x * 2.0**half * 2.0 ** (power - half)
-    half = power // 2
-    if not isinstance(x, np.ndarray):  # whose powers of integers are float32
-        half, power = half.to(x.dtype), power.to(x.dtype)
-    return xp.ldexp(xp.ldexp(x, half), power - half)
 
 
 def _sizes(x: Array) -> Array:
@@ -49,10 +35,10 @@ def near_one(metric: str, q: Array, x: Array) -> tuple[Array, Array, int]:
     if metric == "cosine":  # which has no size
         odd = [(most > 0) & ((most < LEAST) | (most > MOST)) for most in sizes]
         made = [xp.where(far, -xp.frexp(most)[1], 0)[:, None] for far, most in zip(odd, sizes, strict=True)]
-        q, x = (times(v, power) if bool(far.any()) else v for v, power, far in zip((q, x), made, odd, strict=True))
+        q, x = (scaled(v, power) if bool(far.any()) else v for v, power, far in zip((q, x), made, odd, strict=True))
         return q, x, 0
     a, b = (float(most.max()) for most in sizes)
     if metric == "l2":
         a = b = max(a, b)
     a, b = _power(a), _power(b)
-    return times(q, -a), times(x, -b), a if metric == "l2" else a + b
+    return scaled(q, -a), scaled(x, -b), a if metric == "l2" else a + b

@@ -11,9 +11,10 @@ import numpy as np
 from tersor._arrays import FLOATS, INTEGERS, Array, check_order, dtype_name, is_tensor, ordinary, whole
 from tersor._distinct import distinct
 from tersor._host import LABELS, answer, held
+from tersor._reference import quiet, scaled
 from tersor._values import called, check_curvature, check_values
 from tersor.graph._near import METRICS, _hamming, _nearest
-from tersor.graph._powers import near_one, times
+from tersor.graph._powers import near_one
 
 
 class Neighbors(NamedTuple):
@@ -113,7 +114,10 @@ def _found(
     labels = _filter(filter, q, x)
     q, x, back = near_one(metric, q, x)
     d, ids = called(who, _nearest, q, x, float(c), *labels, METRICS.index(metric), k, queries is None)
-    return Neighbors(ids, 1 - d if metric == "cosine" else times(d, back))
+    if metric == "cosine":
+        return Neighbors(ids, 1 - d)
+    with quiet(d):  # a score may be beyond the type, as it is
+        return Neighbors(ids, scaled(d, back))
 
 
 def _filter(given: Any, q: Array, x: Array) -> tuple[Array, Array]:

@@ -21,13 +21,6 @@ from tersor.lorentz._centroid import ROWS, centroid, lists
 from tersor.lorentz._space import check_same, checked, root_of
 
 
-def whole(who: str, **arrays: Any) -> None:
-    """Refuses tensors of which each process holds a part: their points are summed."""
-    for name, v in arrays.items():
-        if is_tensor(v):
-            check_dense(who, name, v)
-
-
 def midpoint(
     x: Array,
     weights: Array | None = None,
@@ -78,7 +71,8 @@ def midpoint(
     if weights is not None:
         check_same("midpoint", x, weights=weights)
         check_weights("midpoint", weights)
-    whole("midpoint", x=x, weights=weights)
+    if is_tensor(x):  # points that processes hold apart would be summed
+        check_dense("midpoint", "x", x)
     n = x.ndim
     at = plan("midpoint", x, reducedim, dim, [n - 2 if dim % n == n - 1 else n - 1])
     front = move_front(x, at.order)
@@ -134,7 +128,8 @@ def segment_midpoint(a: SparseMatrix, x: Array, c: Any = 1.0) -> Array:
     As `midpoint` in every group, with all digits at any radius; some arrays of [entries, d] in float64.
     """
     data, pattern = check_lists("segment_midpoint", a, x, checked(c))
-    whole("segment_midpoint", x=x, a=data)
+    if is_tensor(x):
+        check_dense("segment_midpoint", "x", x)
     rows, w, group, n = _lists(x, even_lists(data, pattern.indptr), pattern.indices, pattern.indptr, 1)
     return rounded(centroid(wide(x)[rows], wide(w)[:, None], c, c, lists(n, group), cancels(x)), x)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tersor._arrays import Number, dtype_name, is_tensor
 from tersor._op import op
-from tersor._reference import quiet, wide, xp
+from tersor._reference import quiet, scaled, wide, xp
 from tersor._sample import Draw
 from tersor._values import readable
 from tersor.prune._rank import share
@@ -145,8 +145,7 @@ def _to_one(x: Array) -> Array:
         return x
     x = wide(x)
     _, e = xp.frexp(xp.amax(abs(x)))
-    half = -e // 2
-    return xp.ldexp(xp.ldexp(x, half), -e - half)
+    return scaled(x, -e)
 
 
 def _as(v: Array, kind: str) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import is_tensor, whole
-from tersor._reference import quiet, xp
+from tersor._reference import quiet, scaled, xp
 from tersor._values import check_dense
 
 Array = Any
@@ -73,7 +73,5 @@ def _length(rows: Array) -> Array:
     """The 2-norm of rows of float64, also where squares are beyond it."""
     _, e = xp.frexp(xp.amax(abs(rows), 1))
     with quiet(rows):
-        # in two halves: the power of two may itself be beyond float64
-        near = xp.ldexp(xp.ldexp(rows, -e[:, None] // 2), -e[:, None] - (-e[:, None] // 2))
-        norm = xp.sqrt((near * near).sum(1))
-        return xp.ldexp(xp.ldexp(norm, e // 2), e - e // 2)
+        near = scaled(rows, -e[:, None])
+        return scaled(xp.sqrt((near * near).sum(1)), e)

@@ -96,6 +96,31 @@ def test_gradients_have_the_same_bits_for_any_number_of_threads():
     assert len(seen) == 1
 
 
+@pytest.mark.parametrize("combine", ["sum", "concat"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_gradients_of_16_bits_are_rounded_once(dtype, combine):
+    values = torch.arange(3000)  # ones added in 16 bits stand still at 2048 or 256
+    count = torch.bincount(embed.hash_ids(values, 3, num_hashes=2).reshape(-1), minlength=3).to(dtype)
+    table = torch.ones(3, 2, dtype=dtype, requires_grad=True)
+
+    def total(t):
+        return embed.hash_lookup(values, t, combine=combine).float().sum()
+
+    for run in (total, torch.compile(total, fullgraph=True, backend="aot_eager")):
+        table.grad = None
+        run(table).backward()
+        assert torch.equal(table.grad, count[:, None].expand(3, 2)) and table.grad.dtype == dtype
+    assert torch.equal(torch.func.grad(total)(table), table.grad)
+    each = torch.func.vmap(torch.func.grad(total))(torch.stack([table.detach()] * 2))
+    assert torch.equal(each, torch.stack([table.grad] * 2))
+    # the sum of squares of sums is a quadratic form, whose gradient's gradient is that of one more sum
+    (g,) = torch.autograd.grad(
+        embed.hash_lookup(values[:5], table, combine=combine).float().square().sum(), table, create_graph=True
+    )
+    (twice,) = torch.autograd.grad(g.float().sum(), table)
+    assert torch.equal(twice, g.detach())  # of a table of ones
+
+
 @pytest.mark.parametrize(
     ("call", "kind", "words"),
     [

@@ -94,8 +94,9 @@ def hash_lookup(
 
     Notes
     -----
-    Read are the rows that are looked up, ``num_hashes`` a value; rows of a table of 16 bits are added in float32. Gradients of
-    a row that is looked up twice add up, in the same order for any number of threads.
+    Read are the rows that are looked up, ``num_hashes`` a value; rows of a table of 16 bits are added in float32, and so are
+    gradients of a row that is looked up twice, which are rounded once: a dense gradient, in float32 on the way. They add up in
+    the same order for any number of threads.
 
     Examples
     --------
@@ -116,7 +117,12 @@ def hash_lookup(
     if is_tensor(table) and values.device != table.device:
         raise ValueError(f"hash_lookup: values are on {values.device}, table on {table.device}")
     rows = _hashed("hash_lookup", values, int(table.shape[0]), feature, num_hashes, seed)
-    found = torch_module().nn.functional.embedding(rows, table) if is_tensor(table) else table[rows]
+    if is_tensor(table):
+        from tersor._table import table_rows
+
+        found: Array = table_rows(rows, table)
+    else:
+        found = table[rows]
     if combine == "concat":
         return found.reshape(*found.shape[:-2], found.shape[-2] * found.shape[-1])
     with quiet(found):

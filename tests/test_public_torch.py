@@ -221,6 +221,8 @@ ELSEWHERE = apart.APART | {
     "quant.unpack",
     "sparse.from_dense",
 }
+#: what else a case calls, which has no second derivative
+SECOND = {"sparse.softmax": ("sddmm",)}
 EVERY = [pytest.param(*case, id=name) for name, case in CASES.items()]
 SMOOTH = [pytest.param(*case, id=name) for name, case in CASES.items() if name not in CONSTANT]
 
@@ -263,6 +265,44 @@ def test_func(f, xs):
         return (torch.func.vmap(f)(*ws) ** 2).sum()
 
     close(torch.func.grad(whole, every)(*samples), each)
+
+
+@pytest.mark.parametrize("name", [k for k in CASES if k not in CONSTANT])
+def test_who_cannot_be_differentiated_twice_says_its_own_name(name):
+    f, xs = CASES[name]
+    own = (name.partition(".")[2], *SECOND.get(name, ()))
+    given = [x.clone().requires_grad_() for x in xs]
+    found = torch.autograd.grad((f(*given) ** 2).sum(), given, create_graph=True)
+    assert any(d.requires_grad for d in found)
+    try:
+        torch.autograd.grad(sum((d**2).sum() for d in found), given, allow_unused=True)
+    except NotImplementedError as e:
+        assert str(e) in {f"{who}: not differentiable twice" for who in own}
+    # nor is the name that of a call that is over
+    with pytest.raises(NotImplementedError, match="^apply_mask: not differentiable twice"):
+        again(lambda x: prune.apply_mask(x, MASK), X)
+
+
+def test_who_is_called_in_what_is_called_is_not_named():
+    def inner(x):
+        return prune.topk_rows(x, 4)[0]
+
+    # what a function of the user calls is what the user called
+    with pytest.raises(NotImplementedError, match="^topk_rows: not differentiable twice"):
+        again(lambda x: sparse.apply_tokens(inner, x, MASK[:, 0]), X)
+    with pytest.raises(NotImplementedError, match="^topk_ffn: not differentiable twice"):
+        again(lambda x: sparse.topk_ffn(x, Y, V, 2), X)
+    with pytest.raises(NotImplementedError, match="^sub_dimensions: not differentiable twice"):
+        again(lambda x: sparse.sub_dimensions(x, 2, 3).data, X)
+    with pytest.raises(NotImplementedError, match="^CSR.to_dense: not differentiable twice"):
+        again(lambda x: MATRIX.with_data(x).to_dense(), MATRIX.data)
+
+
+def again(f, x):
+    """The gradient of a gradient."""
+    x = x.clone().requires_grad_()
+    (g,) = torch.autograd.grad((f(x) ** 2).sum(), x, create_graph=True)
+    return torch.autograd.grad((g**2).sum(), x)
 
 
 @pytest.mark.parametrize(("f", "xs"), EVERY)

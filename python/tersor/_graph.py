@@ -10,6 +10,7 @@ import torch
 
 from tersor import _func
 from tersor._op import OPS, Op
+from tersor._values import SPEAKER
 
 
 def node(op: Op, raw: Callable[..., Any], call: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -56,6 +57,8 @@ def node(op: Op, raw: Callable[..., Any], call: Callable[..., Any]) -> tuple[Cal
             ctx.mark_non_differentiable(*ys[op.shown :])
         if constants:
             ctx.constants = [args[i] for i in constants]
+        if not twice:
+            ctx.who = op.name if torch.compiler.is_compiling() else SPEAKER.name or op.name
 
     def pull(ctx: Any, *gs: torch.Tensor) -> Any:
         xs, needed = ctx.saved_tensors, ctx.needs_input_grad
@@ -66,7 +69,7 @@ def node(op: Op, raw: Callable[..., Any], call: Callable[..., Any]) -> tuple[Cal
         if asked is not None:
             fed.insert(len(feed) + asked, sum(1 << place for i, place, _ in back if needed[i]))
         # without create_graph no graph is recorded here, and nothing has to watch for one
-        ds = graphed(*fed) if recording() else backward_raw(*fed)
+        ds = graphed(ctx, *fed) if recording() else backward_raw(*fed)
         if single:
             ds = (ds,)
         out = nothing.copy()
@@ -76,13 +79,13 @@ def node(op: Op, raw: Callable[..., Any], call: Callable[..., Any]) -> tuple[Cal
                 out[i] = d if kept is None or d.shape == xs[kept].shape else d.sum_to_size(xs[kept].shape)
         return tuple(out)
 
-    def graphed(*args: Any) -> Any:
+    def graphed(ctx: Any, *args: Any) -> Any:
         if twice:
             return bwd.torch(args, {})
         with torch.no_grad():
             ds = backward_raw(*args)
         ds = (ds,) if single else ds
-        ds = _Once.apply(op.name, len(ds), *ds, *[a for a in args if isinstance(a, torch.Tensor)])
+        ds = _Once.apply(ctx.who, len(ds), *ds, *[a for a in args if isinstance(a, torch.Tensor)])
         return ds[0] if single else ds
 
     return _recorded(op, raw, save, pull), _func.function(op, raw, call, save, pull)

@@ -20,7 +20,7 @@ from tersor._arrays import FLOATS, INTEGERS, axes, check_order, dtype_name, inte
 from tersor._bits import is_packed, unpacked
 from tersor._matrix import matrix_of
 from tersor._op import OPS
-from tersor._values import out_of_range
+from tersor._values import SPEAKER, in_trace, out_of_range
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -276,12 +276,19 @@ def _opened(door: Door, f: Callable[..., Any], home: str) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         if door.matrices or door.kept:
             args, kwargs = door.read(args, kwargs)
+        # in place of a context: this is on the way of every call; what a function of the user does is not ours
+        first = not (in_trace() or door.calls_back or SPEAKER.name)
+        if first:
+            SPEAKER.name = door.name
         try:
             if check(args, kwargs):
                 return door.alike(f, args, kwargs)
             return f(*args, **kwargs)
         except Exception as e:
             raise door.told(e, args, kwargs) from None
+        finally:
+            if first:
+                SPEAKER.name = ""
 
     call.__module__ = home  # where it is found again, by pickle too
     call.door = door  # type: ignore[attr-defined]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,6 +15,34 @@ from tersor._arrays import FLOATS, check_order, dtype_name, is_distributed, is_t
 
 Array = Any
 R = TypeVar("R")
+
+
+class _Speaker(threading.local):
+    """Whose name what is said later bears, in a backward pass: of functions of functions the one that was called."""
+
+    name = ""
+
+
+SPEAKER = _Speaker()
+
+
+def in_trace() -> bool:
+    """Whether torch.compile reads along, which knows no state of threads."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_compiling()
+
+
+@contextmanager
+def speaking(who: str) -> Iterator[None]:
+    """A function of several operators: nodes that they leave in a graph speak of it."""
+    first = not SPEAKER.name
+    if first:
+        SPEAKER.name = who
+    try:
+        yield
+    finally:
+        if first:
+            SPEAKER.name = ""
 
 
 def tensor_of(x: np.ndarray) -> Any:
@@ -26,9 +57,12 @@ def tensor_of(x: np.ndarray) -> Any:
 
 
 def called(who: str, op: Callable[..., R], *args: Any, **options: Any) -> R:
-    """An operator on the way of a function: its errors bear the name of what was called."""
+    """An operator on the way of a function: its errors bear the name of what was called, also those of its backward pass."""
     try:
-        return op(*args, **options)
+        if in_trace():
+            return op(*args, **options)
+        with speaking(who):
+            return op(*args, **options)
     except (TypeError, ValueError, MemoryError, NotImplementedError) as e:
         inner, text = f"{op.op.name}: ", str(e)  # type: ignore[attr-defined]
         if not text.startswith(inner):

@@ -165,6 +165,23 @@ def test_a_region_is_inside_or_outside(kind, wrong):
             norm.region_norm(made(x), made(mask))
 
 
+def test_a_mask_of_another_shape_is_named_and_one_of_other_numbers_in_a_trace_too():
+    x = R.standard_normal((2, 3, 4, 5))
+    for shape in ((2, 1, 4), (2, 2, 4, 5), (2, 1, 5, 4), (1, 2, 1, 4, 5), (3, 1, 4, 5)):
+        for kind in (bool, np.int64):
+            for made in (np.asarray, torch.as_tensor):
+                with pytest.raises(ValueError, match=r"region_norm: mask must be \[2, 1, 4, 5\] beside x, got shape"):
+                    norm.region_norm(made(x), made(np.zeros(shape, kind)))
+    mask = torch.zeros(2, 1, 4, 5, dtype=torch.int64)
+    mask[0, 0, 1] = 1
+    traced = torch.compile(norm.region_norm, fullgraph=True, backend="aot_eager")
+    assert torch.equal(traced(torch.as_tensor(x), mask), norm.region_norm(torch.as_tensor(x), mask))
+    for wrong in (-1, 2):
+        mask[1, 0, 0, 1] = wrong
+        with pytest.raises(RuntimeError, match="region_norm: the numbers of mask must be 0 or 1"):
+            traced(torch.as_tensor(x), mask)
+
+
 def test_running_statistics():
     for kind in (np.float32, np.float64):
         x = R.standard_normal((6, 3, 5)).astype(kind)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, INTEGERS, Array, Labels, Number, Weight, dtype_name, is_tensor
+from tersor._arrays import FLOATS, INTEGERS, Array, Labels, Number, Weight, dtype_name, is_tensor, torch_module
 from tersor._reference import xp
 from tersor._segments import Moments
-from tersor._values import at_hand
+from tersor._values import at_hand, in_trace
 from tersor.norm._arguments import alike, checked_eps, last_axes
 from tersor.norm._ops import MODES, _standardize
 from tersor.norm.standard import standardize
@@ -337,16 +337,23 @@ def region_norm(x: Array, mask: Labels, weight: Weight = None, bias: Weight = No
     if x.ndim != 4:
         raise ValueError(f"region_norm: x must have four axes [N, C, H, W], got shape {tuple(x.shape)}")
     affine = _affine("region_norm", x, (2, x.shape[1]), (-1,), weight, bias)
-    if hasattr(mask, "dtype") and dtype_name(mask.dtype) in INTEGERS:
-        mask = _regions(mask)
+    if hasattr(mask, "dtype") and dtype_name(mask.dtype) in (*INTEGERS, "bool"):
+        sizes = list(zip(mask.shape[::-1], x.shape[::-1], strict=False))
+        if mask.ndim > 4 or any(n not in (1, m) for n, m in sizes):
+            n, _, h, w = x.shape
+            raise ValueError(f"region_norm: mask must be [{n}, 1, {h}, {w}] beside x, got shape {tuple(mask.shape)}")
+        mask = mask if dtype_name(mask.dtype) == "bool" else _regions(mask)
     given = {"labels": mask, "num_segments": 2, "segment_affine": True}
     return standardize(x, *affine, dim=(0, 2, 3), eps=eps, **given)
 
 
 def _regions(mask: Any) -> Any:
-    """A mask of integers, or an error where one is no region and can be looked at; elsewhere it is left to the kernel, to which
-    -1 would be no segment."""
+    """A mask of integers, or an error where one is no region: in a trace when it runs; on devices it is left to the kernel, to
+    which -1 would be no segment."""
     odd = (mask < 0) | (mask > 1)
+    if in_trace() and mask.device.type == "cpu":
+        torch_module()._assert_async(~odd.any(), "region_norm: the numbers of mask must be 0 or 1")
+        return mask
     if (not is_tensor(mask) or at_hand(mask)) and bool(odd.any()):
         at = int(np.flatnonzero(np.asarray(odd))[0])
         raise ValueError(f"region_norm: mask[{at}] is {int(mask.reshape(-1)[at])}, it must be 0 or 1")

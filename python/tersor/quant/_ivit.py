@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import Array, is_tensor
-from tersor.quant._arguments import quiet
+from tersor.quant._arguments import quiet, some_value
 
 F = np.float32
 #: 2^31 - 1 as float32 has it
@@ -53,7 +53,10 @@ def _power(n: int, q: Array) -> Array:
         return np.exp2(F(n) - q)
 
 
-def _ints(x: Array) -> Array:
+def _ints(name: str, x: Array) -> Array:
+    """As int32: what does not fit is an error, and held within a trace. The code itself goes on in float32."""
+    with quiet(x):
+        some_value(name, "a result does not fit 32 bits: scale q down", (x >= -ONE) & (x <= MOST))
     x = _held(x, -ONE, MOST)
     return x.int() if is_tensor(x) else x.astype(np.int32)
 
@@ -70,7 +73,7 @@ def _exp(x: Array, s: Any, n: int) -> Array:
 def shiftmax(q: Array, s: float, bits: int) -> Array:
     x = _float(q)
     e = _exp(x - _top(x), F(s), 15)
-    return _ints(_floor(e * _over(_held(_total(e), None, ONE)) / 2.0 ** (32 - bits)))
+    return _ints("shiftmax", _floor(e * _over(_held(_total(e), None, ONE)) / 2.0 ** (32 - bits)))
 
 
 def shift_gelu(q: Array, s: float, bits: int) -> Array:
@@ -78,7 +81,7 @@ def shift_gelu(q: Array, s: float, bits: int) -> Array:
     top = _top(x)
     e = _exp(x - top, wider, 23)
     total = _held(e + _exp(-top, wider, 23), None, ONE)
-    return _ints(x * _floor(e * _over(total) / 2.0 ** (32 - bits)))
+    return _ints("shift_gelu", x * _floor(e * _over(total) / 2.0 ** (32 - bits)))
 
 
 def int_layernorm(q: Array) -> Array:
@@ -89,4 +92,4 @@ def int_layernorm(q: Array) -> Array:
     k = _floor((_floor(squares / 2.0**16) + 2.0**16) / 2)
     for _ in range(9):
         k = _floor((k + _floor(squares / k)) / 2)
-    return _ints(_floor(y * _over(k) / 2))
+    return _ints("int_layernorm", _floor(y * _over(k) / 2))

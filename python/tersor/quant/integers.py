@@ -269,7 +269,8 @@ def shift_gelu(q: Integers, s: float, bits: int = 8, *, compat: str | None = Non
         2 to 16, of the sigmoid.
     compat : "ivit_f32", optional
         What the published code computes, which simulates this in float32: some codes are others. On tensors it is bit for bit
-        that; sums over rows are NumPy's on arrays.
+        that; sums over rows are NumPy's on arrays. The code holds the sum of the exponentials at :math:`2^{31}`, as this does,
+        and nothing else; what leaves int32 after it is an error here too, and held at the ends of int32 within a trace.
 
     Returns
     -------

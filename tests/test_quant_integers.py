@@ -271,7 +271,7 @@ def test_what_the_simulation_does_not_take():
     assert quant.shiftmax(np.ones((0, 3), np.int8), 0.1, compat="ivit_f32").shape == (0, 3)
     for wide in (np.array([[2**20, 5]]), torch.tensor([[2**20, 5]])):  # not held silently at the end of int32
         for compat in (None, "ivit_f32"):
-            with pytest.raises(ValueError, match="shift_gelu: a result .*does not fit 32 bits: scale q down"):
+            with pytest.raises(ValueError, match=r"shift_gelu: a result .*does not fit 32 bits: scale q down"):
                 quant.shift_gelu(wide, 0.01, 16, compat=compat)
     q32 = torch.tensor([[2**16, 5]])  # within int32 still
     assert quant.shift_gelu(q32, 0.01, 15, compat="ivit_f32")[0, 0] == published("shift_gelu", q32, 0.01, 15)[0, 0]

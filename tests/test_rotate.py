@@ -73,6 +73,42 @@ def test_gradients_types_and_refusals():
         quant.hadamard(np.ones((2, 4)), transpose="yes")
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_what_fits_its_type_is_turned_within_it(dtype):
+    kind = getattr(torch, dtype)
+    top = 2.0 ** (1023 if dtype == "float64" else 127)
+    for n in (4, 12, 4096):
+        rows = torch.ones(3, n, dtype=torch.float64)
+        rows[1] = torch.from_numpy(drawn(n))
+        rows[2, 1:] = 0
+        for transpose in (False, True):
+            want = quant.hadamard(rows, transpose=transpose) / n  # at most 1, of numbers of 1 / n
+            big = rows.to(kind) * (top / n)
+            for x in (big, big.float().numpy()) if dtype != "float64" else (big, big.numpy()):
+                got = torch.as_tensor(quant.hadamard(x, transpose=transpose)).double() / top
+                torch.testing.assert_close(got, want, rtol=2**-7 if dtype == "bfloat16" else 1e-5, atol=2**-20)
+            # a row beside them has the bits that it has alone, and the least numbers keep theirs
+            least = torch.zeros(1, n, dtype=kind)
+            least[0, 0] = torch.finfo(kind).tiny
+            both = quant.hadamard(torch.cat([big, least]), transpose=transpose)[-1]
+            assert torch.equal(both, quant.hadamard(least, transpose=transpose)[0])
+            assert both.count_nonzero() == n
+    beyond = quant.hadamard(torch.full((1, 4), top, dtype=kind) * 1.5)
+    assert beyond[0].isinf().tolist() == [True, False, False, False] and beyond[0, 1:].eq(0).all()
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int32, np.int64])
+def test_signs_may_be_integers(kind):
+    x, s = np.random.default_rng(0).standard_normal((3, 12)).astype(np.float32), drawn(12)
+    for made in (np.asarray, torch.as_tensor):
+        for transpose in (False, True):
+            got = quant.hadamard(made(x), signs=made(s.astype(kind)), transpose=transpose)
+            want = quant.hadamard(made(x), signs=made(s.astype(np.float32)), transpose=transpose)
+            assert np.array_equal(got, want)
+        with pytest.raises(ValueError, match="hadamard: signs must be 12 numbers of 1 and -1"):
+            quant.hadamard(made(x), signs=made(np.full(12, -128, kind)))
+
+
 def test_signs_are_taken_by_traces_and_products_stay_whole_under_autocast():
     x, s = torch.randn(3, 24), torch.from_numpy(drawn(24)).float()
     want = quant.hadamard(x, signs=s)

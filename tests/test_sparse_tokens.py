@@ -136,6 +136,18 @@ def _of_tensor(scores, *args, **kwargs):
     return sparse.sub_dimensions(torch.from_numpy(scores), *args, **kwargs)
 
 
+@pytest.mark.parametrize("made", [np.asarray, torch.as_tensor])
+def test_dimensions_that_no_memory_holds(made):
+    scores = made(some(3, 4))
+    for k, width, shared in ((2, 2**40, 0), (1, 2**60, 0), (1, 1, 2**50)):
+        with pytest.raises(MemoryError, match=r"^sub_dimensions: a result of \d+ entries takes \d+ bytes"):
+            sparse.sub_dimensions(scores, k, width, shared=shared)
+    with pytest.raises(ValueError, match=r"sub_dimensions: 0 \+ 4 · 4611686018427387904 dimensions"):
+        sparse.sub_dimensions(scores, 1, 2**62)
+    for none in (sparse.sub_dimensions(scores, 0, 2**40), sparse.sub_dimensions(scores[:0], 2, 2**40)):
+        assert none.nnz == 0 and none.shape[1] == 4 * 2**40
+
+
 def test_dimensions_into_and_out_of_products():
     """What Mixture of Hidden Dimensions computes, against every dimension times what it weighs."""
     x, up, down, router = (torch.from_numpy(some(*s)).requires_grad_() for s in ((5, 6), (9, 6), (9, 4), (4, 6)))

@@ -175,14 +175,16 @@ def as_words(x: np.ndarray) -> np.ndarray:
 
 def empty(who: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     dtype = numpy_type(dtype)
-    bytes_ = math.prod(shape) * np.dtype(dtype).itemsize
+    fits(f"{who}: a result of shape {tuple(shape)}", math.prod(shape) * np.dtype(dtype).itemsize)
+    return np.empty(shape, dtype)
+
+
+def fits(what: str, bytes_: int) -> None:
+    """Raises where memory is not enough, before any of it is taken."""
     try:
         _core.room(bytes_)
     except (MemoryError, OverflowError):
-        raise MemoryError(
-            f"{who}: a result of shape {tuple(shape)} takes {bytes_} bytes, more than there are"
-        ) from None
-    return np.empty(shape, dtype)
+        raise MemoryError(f"{what} takes {bytes_} bytes, more than there are") from None
 
 
 def into(name: str, outs: Sequence[Array], made: Sequence[Array]) -> None:

@@ -139,19 +139,27 @@ class Door:
                     self.matrices.append((at, k))
                 if kind == "Kept":
                     self.kept.append((at, k))
+            elif said.startswith("Callable"):
+                none = [SCALARS["None"]] if said != str(p.annotation) else []
+                self.scalars.append((at, k, [(callable, "callable"), *none]))
             else:
                 some = ["str" if s.startswith("Literal[") else s for s in str(p.annotation).split(" | ")]
                 if all(s in SCALARS for s in some):
                     self.scalars.append((at, k, [SCALARS[s] for s in some]))
 
-    def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        """Refuses wrong types and arrays that are no plain ones; whether types are unlike and autocast makes them one."""
+    def plain(self, who: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Refuses numbers and words of wrong types."""
         for at, k, kinds in self.scalars:
             if at < len(args) or k in kwargs:
                 x = args[at] if at < len(args) else kwargs[k]
                 if not any(test(x) for test, _ in kinds):
                     must = " or ".join(word for _, word in kinds)
-                    raise TypeError(f"{self.name}: {k} must be {must}, got {_what(x)}")
+                    raise TypeError(f"{who}: {k} must be {must}, got {_what(x)}")
+
+    def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Refuses wrong types and arrays that are no plain ones; whether types are unlike and autocast makes them one."""
+        if self.scalars:
+            self.plain(self.name, args, kwargs)
         first: tuple[str, Any] | None = None
         matrix, unlike = None, False
         for at, k, kind, optional in self.arrays:
@@ -293,6 +301,28 @@ def _opened(door: Door, f: Callable[..., Any], home: str) -> Callable[..., Any]:
     call.__module__ = home  # where it is found again, by pickle too
     call.door = door  # type: ignore[attr-defined]
     return call
+
+
+def open_layers(module: ModuleType) -> None:
+    """Makes the classes that a module offers look at what they are made of, as functions do, in the name of the class that is
+    made; those that begin as torch's own stay so."""
+    for kind in filter(inspect.isclass, map(vars(module).get, module.__all__)):
+        for base in kind.__mro__:
+            init = vars(base).get("__init__")
+            if init is None or not base.__module__.startswith(f"{module.__name__}."):
+                continue
+            door = Door(base.__name__, init, rows=False)
+            if door.scalars and not hasattr(init, "__wrapped__"):
+                base.__init__ = _looked_at(door, init)
+
+
+def _looked_at(door: Door, init: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(init)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        door.plain(type(self).__name__, (self, *args), kwargs)
+        init(self, *args, **kwargs)
+
+    return __init__
 
 
 def opened(home: str) -> Callable[[F], F]:

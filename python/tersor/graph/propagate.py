@@ -60,7 +60,8 @@ def propagate(
     group : torch.distributed group, or True for all processes
         A and X are the rows of this rank's nodes, in the order of ranks; A a CSR, or anything with rows and all n columns.
     compat : None or "air"
-        As AIR's published code has it: the term of :math:`H_K` is left out of the sum, and stays in the softmax.
+        As AIR's published code has it: the term of :math:`H_K` is left out of the sum, and stays in the softmax. The sum begins
+        with :math:`H_0`, which is all there is without a hop.
     out : array or tensor
         Where the result goes; C-contiguous. Not with gradients.
 

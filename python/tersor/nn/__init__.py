@@ -4,6 +4,9 @@ Hyperbolic layers come in two forms: tangent vectors at 0 in and out (nothing is
 with ``ball=True``, points of the ball.
 """
 
+import sys as _sys
+
+from tersor import _public
 from tersor.nn._narrow import take_inputs, take_outputs
 from tersor.nn.activation import PoincareActivation, PoincareReLU
 from tersor.nn.attention import PoincareAttention, attention
@@ -128,3 +131,5 @@ __all__ = [
     "take_outputs",
     "tangent_add",
 ]
+
+_public.open_layers(_sys.modules[__name__])

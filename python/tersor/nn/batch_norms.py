@@ -163,7 +163,8 @@ class BatchChannelNorm(Told):
     def _estimated(self, x: Tensor) -> Tensor:
         if x.numel():
             seen = reduce.segment_moments(x.detach(), dim=(0, *range(2, x.ndim)))
-            follow(self.running_mean, self.running_var, seen, self._counted())
+            follow(self.running_mean, self.running_var, seen, self._factor())
+            self._count()
         # copies: the next batch moves what the backward pass of this one needs
         mean, var = self.running_mean.clone(), self.running_var.clone()
         return norm.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, self.eps)

@@ -13,6 +13,7 @@ from tersor.hyperbolic._normal import normalize
 from tersor.nn._cast import accept, exactly, positive
 from tersor.nn._state import widen
 from tersor.nn.curvature import Curvature, curvature
+from tersor.norm._arguments import checked_eps, share
 
 
 class PoincareBatchNorm(nn.Module):
@@ -69,6 +70,8 @@ class PoincareBatchNorm(nn.Module):
     ) -> None:
         super().__init__()
         positive(self, num_features=num_features)
+        checked_eps(type(self).__name__, epsilon, "epsilon")
+        share(type(self).__name__, "momentum", momentum)
         self.num_features, self.epsilon, self.momentum, self.ball, self.eps = num_features, epsilon, momentum, ball, eps
         self.curvature = curvature(c, learnable, device)
         self.weight = nn.Parameter(torch.ones(1, device=device, dtype=dtype)) if affine else None

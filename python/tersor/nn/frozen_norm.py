@@ -135,9 +135,11 @@ class FrozenLayerNorm(nn.LayerNorm):
         Raises
         ------
         TypeError, ValueError
-            As a forward pass does.
+            As a forward pass does; also if a deviation is not finite, which would stay for good.
         """
         std, places = self._deviations(x)
+        if not bool(std.isfinite().all()):
+            raise ValueError("FrozenLayerNorm: a row that is observed has a deviation that is not finite")
         new = torch.zeros_like(self.rows).index_add(0, places, torch.full_like(places, len(std)))
         sums = std.new_zeros(self.positions).index_add(0, places, std.sum(0))
         whole_ = (self.rows + new).clamp_min(1)

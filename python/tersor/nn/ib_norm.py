@@ -84,9 +84,10 @@ class IBNorm(Told):
         given = {"labels": labels.reshape(n, c, *ones), "num_segments": n * h + c - h, "return_stats": True}
         affine = (p.reshape(-1, *ones) for p in (self.weight, self.bias))
         y, seen = norm.standardize(x, *affine, dim=None, eps=self.eps, **given)
-        rate = self._counted()
         if h < c:
-            follow(self.running_mean, self.running_var, Moments(*(s.reshape(-1)[n * h :] for s in seen)), rate)
+            moments = Moments(*(s.reshape(-1)[n * h :] for s in seen))
+            follow(self.running_mean, self.running_var, moments, self._factor())
+        self._count()
         return y
 
     def _parts(self, x: Tensor) -> Tensor:

@@ -84,21 +84,30 @@ class Batch(nn.modules.batchnorm._BatchNorm):
         if input.ndim < 2:
             raise ValueError(f"{type(self).__name__}: the input must be [N, C, ...], got shape {tuple(input.shape)}")
 
-    def _counted(self) -> Any:
-        """Counts this batch, where batches are counted; how far it moves the running statistics."""
-        factor = 0.0 if self.momentum is None else self.momentum
-        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
+    @property
+    def _counts(self) -> bool:
+        return self.training and self.track_running_stats and self.num_batches_tracked is not None
+
+    def _factor(self) -> Any:
+        """How far this batch moves the running statistics, before it is counted."""
+        if self.momentum is not None:
+            return self.momentum
+        return 1.0 / float(self.num_batches_tracked + 1) if self._counts else 0.0
+
+    def _count(self) -> None:
+        """Counts this batch, where batches are counted: once nothing can refuse it."""
+        if self._counts:
             self.num_batches_tracked.add_(1)
-            if self.momentum is None:
-                factor = 1.0 / float(self.num_batches_tracked)
-        return factor
 
     def _batch(self, input: Tensor, **options: Any) -> Tensor:
         """By the batch, whose statistics are kept, or by the running ones."""
-        factor, training = self._counted(), self.training or self.running_mean is None
+        training = self.training or self.running_mean is None
         kept = not self.training or self.track_running_stats
         mean, var = (self.running_mean, self.running_var) if kept else (None, None)
-        return norm.batch_norm(input, mean, var, self.weight, self.bias, training, factor, self.eps, **options)
+        affine = self.weight, self.bias
+        y: Tensor = norm.batch_norm(input, mean, var, *affine, training, self._factor(), self.eps, **options)
+        self._count()
+        return y
 
     def forward(self, input: Tensor) -> Tensor:
         taken(self, input, self.num_features)

@@ -6,9 +6,8 @@ from torch import Tensor, nn
 
 from tersor import hyperbolic
 from tersor.nn._cast import accept, exactly
+from tersor.nn.conv import Pair, pair
 from tersor.nn.curvature import Curvature, curvature
-
-Pair = int | tuple[int, int]
 
 
 class PoincareAvgPool2d(nn.Module):
@@ -38,6 +37,9 @@ class PoincareAvgPool2d(nn.Module):
         eps: float | str = "tight",
     ) -> None:
         super().__init__()
+        for name, given, least in (("kernel_size", kernel_size, 1), ("stride", stride, 1), ("padding", padding, 0)):
+            if given is not None or name == "padding":
+                pair(self, name, given, least)
         self.kernel_size, self.padding = kernel_size, padding
         self.stride = stride if stride is not None else kernel_size
         self.curvature, self.ball, self.eps = curvature(c, learnable), ball, eps

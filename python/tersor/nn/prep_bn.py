@@ -122,9 +122,11 @@ class PRepBN(Told):
         if self.training and len(rows) == 1:
             raise ValueError(f"PRepBN: one row has no variance, got shape {tuple(x.shape)}")
         layer = norm.layer_norm(rows, self.num_features, weight, bias, self.eps)
-        rate = self._counted() if len(rows) else 0.0
+        rate = self._factor() if len(rows) else 0.0
         running = (self.running_mean, self.running_var)
         batch = norm.batch_norm(rows, *running, weight, bias, self.training and len(rows) > 0, rate, self.eps)
+        if len(rows):
+            self._count()
         kind = torch.float64 if x.dtype == torch.float64 else torch.float32
         # stacked, so that torch.compile keeps them: what is pointwise it takes again, of a count that has moved on by then
         part, rest = torch.stack((part, 1 - part)).to(kind)

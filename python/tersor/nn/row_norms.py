@@ -99,6 +99,8 @@ class TimeDependentNorm(nn.Module):
         super().__init__()
         several = normalized_shape if isinstance(normalized_shape, Sequence) else (normalized_shape,)
         self.normalized_shape: tuple[int, ...] = tuple(several)
+        if not several:
+            raise ValueError("TimeDependentNorm: normalized_shape must name an axis or more, got ()")
         for n in self.normalized_shape:
             positive(self, normalized_shape=n)
         self.eps = checked_eps("TimeDependentNorm", eps)

@@ -24,10 +24,10 @@ def share(who: str, name: str, value: Any, all_: bool = True) -> float:
     return float(value)
 
 
-def checked_eps(who: str, eps: Any) -> float:
-    eps = real(who, "eps", eps)
+def checked_eps(who: str, eps: Any, name: str = "eps") -> float:
+    eps = real(who, name, eps)
     if not 0 <= eps < math.inf:  # compared: of a symbol of torch.compile math.isfinite makes no number
-        raise ValueError(f"{who}: eps must be finite and not negative, got {eps}")
+        raise ValueError(f"{who}: {name} must be finite and not negative, got {eps}")
     return float(eps)
 
 

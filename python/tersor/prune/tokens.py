@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tersor._acts import act_number, applied
-from tersor._arrays import Mask, dtype_name, is_tensor
+from tersor._arrays import Mask, dtype_name, fits, is_tensor
 from tersor._matrix import KINDS, SparseMatrix
 from tersor._values import at_hand, check_dense, lasting
 from tersor.prune._run import integer
@@ -160,6 +160,8 @@ def sub_dimensions(scores: Array, k: int, width: int, *, shared: int = 0, scale:
         If scores are not floats.
     ValueError
         If k, width or shared is out of range, or a score is not finite.
+    MemoryError
+        If the entries do not fit.
 
     Notes
     -----
@@ -191,7 +193,14 @@ def sub_dimensions(scores: Array, k: int, width: int, *, shared: int = 0, scale:
     groups = scores.shape[-1]
     if k > groups:
         raise ValueError(f"{who}: k must be between 0 and {groups}, got {k}")
-    tokens = _count(scores.shape[:-1])
+    tokens, cols = _count(scores.shape[:-1]), shared + groups * width
+    if cols >= 2**63:
+        raise ValueError(f"{who}: {shared} + {groups} · {width} dimensions are more than 64 bits number")
+    if not is_tensor(scores) or (lasting(scores) and scores.device.type == "cpu"):
+        entries = tokens * (shared + k * width)
+        fits(f"{who}: a result of {entries} entries", entries * (8 + scores.dtype.itemsize))
+        # without entries there is nothing of it, however wide
+        shared, width = (shared if tokens else 0), (width if tokens * k else 0)
     weights, chosen = _largest(who, "scores", scores.reshape(tokens, groups), k)
     if scale and k:
         weights = weights * (groups / k)
@@ -201,7 +210,7 @@ def sub_dimensions(scores: Array, k: int, width: int, *, shared: int = 0, scale:
         places = np.concatenate([first, places.reshape(tokens, k * width)], 1)
         ones = np.ones((tokens, shared), scores.dtype)
         values = np.concatenate([ones, np.repeat(weights.astype(scores.dtype), width, 1)], 1)
-        return KINDS["CSR"]._selected(values, places, shared + groups * width)
+        return KINDS["CSR"]._selected(values, places, cols)
     import torch
 
     on = scores.device
@@ -210,7 +219,7 @@ def sub_dimensions(scores: Array, k: int, width: int, *, shared: int = 0, scale:
     places = torch.cat([first, places.reshape(tokens, k * width)], 1)
     each = weights[..., None].expand(tokens, k, width).reshape(tokens, k * width)
     values = torch.cat([scores.new_ones(tokens, shared), each], 1)
-    return KINDS["CSR"]._selected(values, places, shared + groups * width)
+    return KINDS["CSR"]._selected(values, places, cols)
 
 
 def apply_tokens(f: Callable[[Array], Array], x: Array, keep: Mask) -> Array:

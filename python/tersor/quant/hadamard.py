@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tersor import _hadamard
-from tersor._arrays import FLOATS, Array, Number, dtype_name, flag, is_distributed, is_tensor
+from tersor._arrays import FLOATS, Array, Level, dtype_name, flag, is_distributed, is_tensor
 from tersor.quant._arguments import detached, quiet, some_value
 
 #: the largest K of an order K·2^m that is made here
@@ -35,7 +35,7 @@ def _sizes(n: int) -> list[int]:
     return found
 
 
-def hadamard(x: Array, *, signs: Number | None = None, transpose: bool = False) -> Array:
+def hadamard(x: Array, *, signs: Level | None = None, transpose: bool = False) -> Array:
     r"""Rows turned by an orthogonal matrix of entries :math:`\pm 1/\sqrt n`: :math:`y = H (s \circ x) / \sqrt n`.
 
     What is large in a few places of a row is spread over all of them, so that codes of few bits lose less; a linear layer
@@ -47,7 +47,7 @@ def hadamard(x: Array, *, signs: Number | None = None, transpose: bool = False) 
         n = K·2^m, where K is 1 or the least order, at most 1024, of Paley's constructions over GF(q), q a prime or its square
         (12, 20, 28, 36, 44, 52, 60, …).
     signs : array or tensor ``[n]``, optional
-        s, floats of 1 and -1; all 1 if absent.
+        s, floats or integers of 1 and -1; all 1 if absent.
     transpose : bool
         The way back: :math:`s \circ H^\top x / \sqrt n`.
 
@@ -65,9 +65,9 @@ def hadamard(x: Array, *, signs: Number | None = None, transpose: bool = False) 
     Notes
     -----
     Products with K·K and 64·64 matrices, :math:`n (K + 64 \lceil m/6 \rceil)` multiply-adds a row; gradients are those of the
-    operations. 16-bit floats are turned in float32 and rounded once. Of a power of two H is Sylvester's and symmetric; that of
-    K·2^m is H_K ⊗ H_2 ⊗ … and symmetric where Paley's second construction has K. Rotations of whole models: Ashkboos et al.,
-    "QuaRot" (2024); Paley, "On orthogonal matrices" (1933).
+    operations. 16-bit floats are turned in float32 and rounded once; what fits its type does so at any size. Of a power of two
+    H is Sylvester's and symmetric; that of K·2^m is H_K ⊗ H_2 ⊗ … and symmetric where Paley's second construction has K.
+    Rotations of whole models: Ashkboos et al., "QuaRot" (2024); Paley, "On orthogonal matrices" (1933).
 
     Examples
     --------
@@ -99,6 +99,7 @@ def hadamard(x: Array, *, signs: Number | None = None, transpose: bool = False) 
         y = whole.to(getattr(_torch(), wide)) if torch else whole.astype(wide)
         if s is not None and not transpose:
             y = y * (s.to(y) if torch else s.astype(y.dtype))
+        y, factor = _within(y, n)
         left, lead = n, tuple(y.shape[:-1])
         for size in _sizes(n):
             left //= size
@@ -110,10 +111,24 @@ def hadamard(x: Array, *, signs: Number | None = None, transpose: bool = False) 
             # rows are [before, this factor, after it]
             y = y.reshape(*lead, n // (size * left), size, left)
             y = (y.swapaxes(-1, -2) @ m).swapaxes(-1, -2).reshape(*lead, n)
-        y = y * (1 / math.sqrt(n))
+        y = y * factor
         if s is not None and transpose:
             y = y * (s.to(y) if torch else s.astype(y.dtype))
         return y.to(whole.dtype) if torch else y.astype(whole.dtype)
+
+
+def _within(y: Array, n: int) -> tuple[Array, Array]:
+    """Rows whose sums of n stay within their type, and what to multiply these with: only such rows are made smaller, by a power
+    of two, that would leave it; of others the least numbers would lose digits."""
+    if is_tensor(y):
+        top, where, most = y.detach().abs().amax(-1, True), _torch().where, _torch().finfo(y.dtype).max
+    else:
+        top, where, most = np.abs(y).max(-1, keepdims=True), np.where, np.finfo(y.dtype).max
+    far, less, one = top > float(most) / (2 * n), 2.0 ** -(n - 1).bit_length(), 1 / math.sqrt(n)
+    shrink, factor = where(far, less, 1.0), where(far, one / less, one)
+    if is_tensor(y):
+        return y * shrink.to(y.dtype), factor.to(y.dtype)
+    return y * shrink.astype(y.dtype), factor.astype(y.dtype)
 
 
 def _unlowered(x: Any) -> Any:

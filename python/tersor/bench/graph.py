@@ -52,16 +52,16 @@ def fastrp_rmat() -> Case:
     n, d, weights, alpha = 1 << 17, 128, [0.0, 1.0, 6.0], -0.5
     edges = _rmat(17, 1_200_000)
     a = graph.adjacency(edges, n=n, undirected=True)
-    peer = a.to_scipy().astype(np.float64)
+    theirs = a.to_scipy().astype(np.float64)
 
     def official() -> np.ndarray:
         from scipy import sparse
         from sklearn.preprocessing import normalize, scale
         from sklearn.random_projection import SparseRandomProjection
 
-        sums = np.asarray(peer.sum(1)).ravel()
+        sums = np.asarray(theirs.sum(1)).ravel()
         inverse = np.divide(1, sums, where=sums > 0, out=np.zeros(n))
-        m = (sparse.diags_array(inverse) @ peer).tocsc()
+        m = (sparse.diags_array(inverse) @ theirs).tocsc()
         power = np.power(sums, alpha, where=sums > 0, out=np.zeros(n))
         r = SparseRandomProjection(d, random_state=42).fit(m).components_ @ sparse.diags_array(power)
         h, total = m @ r.T, np.zeros((n, d))
@@ -73,7 +73,7 @@ def fastrp_rmat() -> Case:
     def package() -> Call:
         import fastrp
 
-        b = peer.astype(np.float32)
+        b = theirs.astype(np.float32)
         return lambda: fastrp.fit_csr(b.indptr, b.indices, b.data, n, d, weights=weights, seed=0, undirected=False)
 
     return Case(
@@ -115,12 +115,12 @@ def common_65536() -> Case:
     a = graph.adjacency(edges)
     at = np.random.default_rng(0).integers(0, edges.shape[1], 65536)
     u, v = edges[:, at]
-    peer = a.to_scipy()
+    theirs = a.to_scipy()
 
     def graphblas() -> Call:
         import graphblas as gb
 
-        b = gb.io.from_scipy_sparse(peer)
+        b = gb.io.from_scipy_sparse(theirs)
         mask = gb.Matrix.from_coo(u, v, True, nrows=b.nrows, ncols=b.ncols, dup_op=gb.binary.lor)
         c = gb.Matrix(gb.dtypes.INT64, b.nrows, b.ncols)
 
@@ -133,7 +133,7 @@ def common_65536() -> Case:
         "common_neighbors of 65536 edges, 100000 nodes",
         {
             "tersor": lambda: graph.common_neighbors(a, u, v),
-            "scipy rows": lambda: peer[u].multiply(peer[v]).sum(1),
+            "scipy rows": lambda: theirs[u].multiply(theirs[v]).sum(1),
             "GraphBLAS": peer(graphblas),
         },
         traffic=16 * len(u),

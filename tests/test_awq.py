@@ -114,3 +114,29 @@ def test_sixteen_bits_fold_what_float32_does(name, dtype):
     batch = {"input_ids": torch.randint(3, 90, (8, 16))}
     made, want = (quant.calibrate(m, [batch], "int8-row-awq") for m in (model, wide))
     assert want.folded and made.folded.items() <= want.folded.items()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("one", [0.0, 1.0])
+def test_scales_are_folded_with_one_rounding_and_as_they_were_taken(dtype, one):
+    """Of 1 + w with w near -1, 16 bits keep few digits: layers are multiplied with what the norm is then divided by."""
+    from tersor.quant._fold import _divide
+
+    torch.manual_seed(0)
+    norm, s = torch.nn.Module(), torch.exp(torch.linspace(-3, 3, 256, dtype=torch.float64))
+    w = (0.2 * torch.randn(256)).to(dtype)
+    w[7] = -one  # what gives nothing
+    norm.weight = torch.nn.Parameter(w.clone())
+    with torch.no_grad():
+        taken = _divide(norm, s, one)
+    assert torch.equal(norm.weight, ((w.double() + one) / s - one).to(dtype))
+    assert taken.dtype == torch.float64 and taken[7] == s[7]
+    before, after = w.double() + one, norm.weight.double() + one
+    torch.testing.assert_close(after * taken, before, rtol=1e-15, atol=0)
+    linear = torch.nn.Linear(256, 4).to(dtype)
+    linear.bias.data.normal_()
+    rows, bias = linear.weight.double().clone(), linear.bias.double().clone()
+    with torch.no_grad():
+        assert torch.equal(_divide(linear, s[:4], 0.0), s[:4])
+    assert torch.equal(linear.weight, (rows / s[:4, None]).to(dtype))
+    assert torch.equal(linear.bias, (bias / s[:4]).to(dtype))

@@ -202,6 +202,24 @@ def test_in_sixteen_bits_what_is_not_turned_is_seen_too(name):
     assert any("may read or write what blocks add to" in why for why in made.unrotated.values())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_sixteen_bits_heads_are_those_of_values(dtype):
+    """What another linear layer gives, turned instead, changes less than 16 bits round; a turn that nothing rounds tells."""
+    pytest.importorskip("transformers")
+    from architectures import build
+
+    torch.manual_seed(0)
+    model = build("opt").eval().to(dtype)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.ndim == 1:
+                p += 0.1 * torch.randn_like(p)
+    made = quant.calibrate(model, [{"input_ids": torch.randint(3, 90, (4, 16))}], "int8-row-gptq", rotate=True)
+    assert all(how == "heads of 16" for how in made.rotated.values())
+    assert {k.split(".")[-1] for k in made.rotated} == {"out_proj"}
+    assert {k.split(".")[-2] for k in made.touched} == {"v_proj"}
+
+
 def test_what_the_first_batch_does_not_reach_is_not_turned_away():
     class Norm(nn.Module):
         def __init__(self):

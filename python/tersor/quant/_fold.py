@@ -4,7 +4,7 @@ same as before it; what has another reader, or something between that scales do 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -52,21 +52,29 @@ def inputs(walk: Walk, block: Block) -> list[tuple[list[str], list[Any]]]:
     return [(names, sources) for (_, names), sources in zip(given, before, strict=True)]
 
 
-def _divided(module: Any, size: int) -> Iterator[tuple[Callable[[Any], None], bool]]:
-    """The ways in which what a module gives may be divided by as many numbers, and whether powers of two divide it exactly: a
-    norm multiplies with its weight, or with one more."""
-    weight, bias = module.weight, getattr(module, "bias", None)
-
-    def divide(s: Any, one: float = 0.0) -> None:
-        by = s.to(weight) if weight.ndim == 1 else s.to(weight)[:, None]
-        weight.copy_((weight + one) / by - one)
-        if bias is not None:
-            bias.div_(s.to(bias))
-
+def _ones(module: Any, size: int) -> Iterator[float]:
+    """What a module that gives as many numbers may add to its weight before it multiplies with it: a norm perhaps one."""
+    weight = module.weight
     if weight.shape[0] == size:
-        yield divide, True
-        if weight.ndim == 1 and bias is None:
-            yield lambda s: divide(s, 1.0), False
+        yield 0.0
+        if weight.ndim == 1 and getattr(module, "bias", None) is None:
+            yield 1.0
+
+
+def _divide(module: Any, s: Any, one: float) -> Any:
+    """Divides what a module gives; by what it is then divided, each number rounded once. What is left of one more than a weight
+    of 16 bits has few digits: it is what layers have to be multiplied with."""
+    weight, bias, s = module.weight, getattr(module, "bias", None), s.to(module.weight.device).double()
+    if weight.ndim > 1:
+        weight.copy_(weight.double() / s[:, None])
+    else:
+        had = weight.double() + one
+        weight.copy_(had / s - one)
+        has = weight.double() + one
+        s = torch.where((had != 0) & (has != 0), had / has, s)
+    if bias is not None:
+        bias.copy_(bias.double() / s)
+    return s
 
 
 def fold(
@@ -78,7 +86,8 @@ def fold(
     forbidden: Mapping[Any, str],
     before: list[Any],
 ) -> Any:
-    """The module that takes the scales s of the inputs of these layers, or None; ``before`` is told what was there."""
+    """The module that takes the scales s of the inputs of these layers, and what it has taken of them, or None; ``before`` is
+    told what was there."""
     layers = [block.layers[name] for name in names]
     (want,) = walk.result(block, 0)
     # halves and doubles: what only nearly passes scales is not hidden by what 16 bits round
@@ -86,19 +95,23 @@ def fold(
     for source in sources:
         if any(p in forbidden for p in source.parameters(recurse=False)) or any(source is layer for layer in layers):
             continue
-        for divide, exact in _divided(source, len(s)):
+        for one in _ones(source, len(s)):
             touched = [*source.parameters(recurse=False), *(layer.weight for layer in layers)]
             saved = [(p, p.detach().clone()) for p in touched]
             for by in (halves, s):
                 with torch.no_grad():
-                    divide(by)
+                    known = want
+                    if one and by is halves:  # no weight at all: one more than it is halved and doubled exactly
+                        source.weight.zero_()
+                        (known,) = walk.result(block, 0)
+                    taken = _divide(source, by, one)
                     for layer in layers:
-                        layer.weight.mul_(by.to(layer.weight))
+                        layer.weight.copy_(layer.weight.double() * taken.to(layer.weight.device))
                 (got,) = walk.result(block, 0)
-                stands = same(want, got, exact and by is halves)
+                stands = same(known, got, by is halves)
                 if stands and by is s:
                     before.extend(saved)
-                    return source
+                    return source, taken
                 with torch.no_grad():
                     for p, value in saved:
                         p.copy_(value)

@@ -1,5 +1,5 @@
 """Rotations folded into the weights of a module before it is quantized. The one rule: a rotation stands only if the module then
-gives what it gave; all else is put back, and said.
+gives what it gave, and gave the same when it was turned by what no type rounds; all else is put back, and said.
 
 What the blocks of a transformer add to and read from may be turned as a whole, x -> x Q, where it is read through norms
 without a mean and a bias: RMS(x Q) = RMS(x) Q. The weights of such norms go into the layers that read them. What a layer of
@@ -8,6 +8,7 @@ values gives may be turned head by head, since attention mixes tokens and no num
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -63,6 +64,19 @@ def _turned(w: torch.Tensor, size: int, axis: int, signs: bool = True) -> torch.
     return turned.movedim(-1, axis).to(w)
 
 
+def _shuffled(w: torch.Tensor, size: int, axis: int) -> torch.Tensor:
+    """The same of a rotation that no type rounds: numbers in the other order, half of them with the other sign."""
+    s = torch.from_numpy(drawn(size)).to(w)
+    rows = w.detach().movedim(axis, -1)
+    turned = (rows.reshape(*rows.shape[:-1], -1, size).flip(-1) * s).reshape(rows.shape)
+    return turned.movedim(-1, axis)
+
+
+def _signed(w: torch.Tensor, size: int, axis: int) -> torch.Tensor:
+    """The same of signs alone, with which sums stay those of the same numbers in the same order."""
+    return (w.detach().movedim(axis, -1) * torch.from_numpy(drawn(size)).to(w)).movedim(-1, axis)
+
+
 class Rotations:
     """What was turned, and why other layers were not; ``touched`` are the parameters that have changed."""
 
@@ -77,7 +91,7 @@ class Rotations:
                 self._owners.setdefault(parameter, []).append(name)
         self._seen = _Seen(walk)
         with torch.no_grad():
-            self._want = self._given()
+            self._want = self._now = self._given()
         why = self._stream()
         for name, layer in layers.items():
             if layer not in self._seen.reads:
@@ -90,19 +104,34 @@ class Rotations:
         """What the module gives for the first batch, copied: it may be memory that is written to."""
         return [x.clone() for x in results(self.walk.call(0))]
 
-    def _try(self, new: Mapping[Any, Any]) -> bool:
-        """Whether the module gives the same with these parameters, which it then keeps."""
+    @contextlib.contextmanager
+    def _with(self, new: Mapping[Any, Any]) -> Iterator[Before]:
+        """The module with these parameters while it is looked at; what they were is told, and put back unless it is taken."""
         with torch.no_grad():
             saved = [(p, p.detach().clone()) for p in new]
             for p, value in new.items():
                 p.copy_(value)
-            if same(self._want, self._given()):
-                self.before.extend(saved)
-                self.touched += list(new)
-                return True
+            yield saved
             for p, value in saved:
                 p.copy_(value)
-        return False
+
+    def _exact(self, new: Mapping[Any, Any]) -> bool:
+        """Whether parameters that no type rounds leave what the module now gives as it is: what is not as it is thought to be,
+        16 bits would hide otherwise."""
+        with self._with(new):
+            return same(self._now, self._given(), True)
+
+    def _try(self, new: Mapping[Any, Any]) -> bool:
+        """Whether the module gives the same with these parameters, which it then keeps."""
+        with self._with(new) as saved:
+            got = self._given()
+            stands = same(self._want, got)
+            if stands:
+                self.before.extend(saved)
+                self.touched += list(new)
+                self._now = got
+                saved.clear()
+        return stands
 
     def _stream(self) -> str:
         """Turns what blocks add to; why that cannot be done, or what is then said of layers that have no part in it."""
@@ -124,12 +153,15 @@ class Rotations:
             return (
                 f"{other} may read or write what blocks add to, and is not seen to do so as norms and linear layers do"
             )
+        why = "something else than norms and linear layers reads or writes what blocks add to"
+        if not self._exact(self._stream_of(n, reads, tables, writes, None)):
+            return why
         for plus in (0.0, 1.0):  # some norms multiply with their weight and one more
             if self._try(self._stream_of(n, reads, tables, writes, plus)):
                 turned = {*reads, *writes}
                 self.rotated |= {k: "stream" for k, layer in self.layers.items() if layer in turned}
                 return "nothing of what it reads or gives is turned"
-        return "something else than norms and linear layers reads or writes what blocks add to"
+        return why
 
     def _other(self, n: int, turned: set[Any]) -> str | None:
         """A module besides these that has weights of such a size: a run need not reach it, nor show what it does to 16 bits."""
@@ -138,18 +170,25 @@ class Rotations:
                 return name
         return None
 
-    def _stream_of(self, n: int, reads: Mapping[Any, Any], tables: Any, writes: Any, plus: float) -> dict[Any, Any]:
+    def _stream_of(
+        self, n: int, reads: Mapping[Any, Any], tables: Any, writes: Any, plus: float | None
+    ) -> dict[Any, Any]:
+        """What blocks add to turned, and norms in what reads them; or, without a word of ``plus``, with other signs."""
         new: dict[Any, Any] = {}
+        turn = _signed if plus is None else _turned
         for layer, norm in reads.items():
+            if plus is None:
+                new[layer.weight] = turn(layer.weight, n, 1)
+                continue
             folded = layer.weight.detach().double() * (norm.weight.detach().double() + plus)
-            new[layer.weight] = _turned(folded, n, 1)
+            new[layer.weight] = turn(folded, n, 1)
             new[norm.weight] = torch.full_like(norm.weight, 1 - plus)
         for table in tables:
-            new[table.weight] = _turned(table.weight, n, 1)
+            new[table.weight] = turn(table.weight, n, 1)
         for layer in writes:
-            new[layer.weight] = _turned(layer.weight, n, 0)
+            new[layer.weight] = turn(layer.weight, n, 0)
             if layer.bias is not None:
-                new[layer.bias] = _turned(layer.bias, n, 0)
+                new[layer.bias] = turn(layer.bias, n, 0)
         return new
 
     def _heads(self, layer: Any) -> int | None:
@@ -160,12 +199,16 @@ class Rotations:
             if len(self._owners[values.weight]) > 1 or values.weight is layer.weight:
                 continue
             for size in self._sizes(layer, values):
-                new = {values.weight: _turned(values.weight, size, 0), layer.weight: _turned(layer.weight, size, 1)}
-                if values.bias is not None:
-                    new[values.bias] = _turned(values.bias, size, 0)
-                if self._try(new):
+                found = self._exact(self._heads_of(layer, values, size, _shuffled))
+                if found and self._try(self._heads_of(layer, values, size, _turned)):
                     return size
         return None
+
+    def _heads_of(self, layer: Any, values: Any, size: int, turn: Any) -> dict[Any, Any]:
+        new = {values.weight: turn(values.weight, size, 0), layer.weight: turn(layer.weight, size, 1)}
+        if values.bias is not None:
+            new[values.bias] = turn(values.bias, size, 0)
+        return new
 
     def _sizes(self, layer: Any, values: Any) -> Iterator[int]:
         """What heads of a layer's inputs may have for a size: what the modules around it say."""

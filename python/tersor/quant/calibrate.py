@@ -305,13 +305,15 @@ def _scale(
         if bool((s == 1).all()):
             unscaled |= dict.fromkeys(alike, "no scales are better than none")
             continue
-        source = fold(walk, block, alike, sources, s, shared, before)
-        if source is None:
+        found = fold(walk, block, alike, sources, s, shared, before)
+        if found is None:
             unscaled |= dict.fromkeys(alike, "nothing before it takes its scales")
             continue
+        source, taken = found
         folded |= dict.fromkeys(alike, names[source])
         for k in alike:
-            given.grams[k] /= s.to(given.grams[k]) * s.to(given.grams[k])[:, None]
+            t = taken.to(given.grams[k])
+            given.grams[k] /= t * t[:, None]
 
 
 def _cost(kinds: Mapping[str, Scheme], layers: Mapping[str, Any]) -> Callable[[str, int], float]:

@@ -376,3 +376,19 @@ def test_an_array_beside_tensors():
         warnings.simplefilter("error")
         assert torch.equal((a + b).to_dense(), 2 * torch.eye(3).double())
         assert torch.equal(a.scale(rows=torch.arange(3.0).double()).diagonal(), torch.arange(3.0).double())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_what_devices_without_a_kernel_add_is_rounded_once(dtype):
+    """As the kernel of the CPU does it: ones that are added in 16 bits stand still at 2048 or 256."""
+    from tersor.sparse._structure import put_at
+
+    data = torch.ones(3001, dtype=dtype, requires_grad=True)
+    got = put_at(data, (2, 2), (torch.arange(3001) % 2, torch.ones(3001, dtype=torch.int64)))
+    assert torch.equal(got, torch.tensor([[0.0, 1501], [0, 1500]]).to(dtype)) and got.dtype == dtype
+    (g,) = torch.autograd.grad(got[0, 1], data)
+    assert torch.equal(g, (torch.arange(3001) % 2 == 0).to(dtype))
+    a = sparse.CSR(
+        data.detach(), torch.zeros(3001, dtype=torch.int32), torch.tensor([0, 3001], dtype=torch.int32), (1, 1)
+    )
+    assert a.to_dense()[0, 0] == torch.tensor(3001.0).to(dtype)

@@ -200,14 +200,15 @@ def test_the_layer(combine):
 
 
 def test_digits_in_a_tenth_of_the_rows():
-    """64 pixels of 17 values, 1088 rows of a table of their own, in 109, and a logistic head: 0.86 to 0.89 of three seeds."""
+    """64 pixels of 17 values, 1088 rows of a table of their own, in 109, and a logistic head: 0.91 to 0.92 of three seeds;
+    a table of all rows has 0.92 to 0.93."""
     x, y = (torch.from_numpy(v).long() for v in load_digits(return_X_y=True))
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     train, test = order[:1200], order[1200:]
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
-        table, head = tnn.UnifiedEmbedding(109, 4), torch.nn.Linear(256, 10)
-    steps = torch.optim.Adam([*table.parameters(), *head.parameters()], 0.02)
+        table, head = tnn.UnifiedEmbedding(109, 8, combine="concat"), torch.nn.Linear(64 * 16, 10)
+    steps = torch.optim.AdamW([*table.parameters(), *head.parameters()], 0.02, weight_decay=1.0)
     features = torch.arange(64)
     for _ in range(40):
         steps.zero_grad()
@@ -215,4 +216,4 @@ def test_digits_in_a_tenth_of_the_rows():
         steps.step()
     with torch.no_grad():
         reached = (head(table(x[test], features).flatten(1)).argmax(1) == y[test]).float().mean()
-    assert reached > 0.8
+    assert reached > 0.89

@@ -12,7 +12,7 @@ from tersor._values import called, float_name, tensor_of
 from tersor.sparse._formats import BSR, COO, CSC
 from tersor.sparse._operators import csr_dense
 from tersor.sparse._parts import Parts, given_out
-from tersor.sparse._structure import beside, index_type, placed, summed
+from tersor.sparse._structure import beside, index_type, placed, put_at, summed
 
 Array = Any
 
@@ -57,7 +57,7 @@ class Converted(Parts):
         p = self._pattern
         if is_tensor(self._data) and self._data.device.type not in ("cpu", "meta"):
             places = p.rows(), p.indices.long()
-            return self._data.new_zeros(p.shape).index_put(places, self._data, accumulate=True)
+            return put_at(self._data, p.shape, places)
         return called("CSR.to_dense", csr_dense, self._data, p.indices, p.indptr, p.shape[1])
 
     def to_csc(self) -> CSC:
@@ -110,7 +110,7 @@ class Converted(Parts):
             import torch
 
             block = torch.repeat_interleave(starts.diff().long(), output_size=len(data))
-            return data.new_zeros(len(starts) - 1, size).index_put((block, inside.long()), data, accumulate=True)
+            return put_at(data, (len(starts) - 1, size), (block, inside.long()))
         return called("CSR.to_bsr", csr_dense, data, inside, starts, size)
 
     def to_scipy(self) -> Any:

@@ -97,7 +97,7 @@ def test_in_place(tmp_path):
 
 def test_rows_are_decoded_some_at_a_time(tmp_path, monkeypatch):
     fp8, dense = written(tmp_path, DEEPSEEK)
-    monkeypatch.setattr("tersor.jobs.quantize.CHUNK", 64 * 2 * 7)
+    monkeypatch.setattr("tersor.jobs._quantized.CHUNK", 64 * 2 * 7)
     quantize_safetensors(fp8, tmp_path / "a", "int8-row")
     quantize_safetensors(dense, tmp_path / "b", "int8-row")
     for name, w in everything(tmp_path / "b").items():

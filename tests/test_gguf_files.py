@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tersor import FormatError, quant
+from tersor import FormatError, convert, quant
 from tersor.checkpoint import GGUF, GGUFWriter
 from tersor.checkpoint._ggml import TYPES
 from tersor.convert import load, load_encoded, write_gguf
@@ -117,6 +117,7 @@ def test_blocks_without_a_decoder_name_the_package(tmp_path, monkeypatch):
         ({}, {"k": 1e300}, ValueError, "float32 does not hold"),
         ({}, {"k": [1.0, -1e300]}, ValueError, "float32 does not hold"),
         ({}, {"general.alignment": 3}, ValueError, "power of two"),
+        ({"blk." + "ä" * 30: np.ones(3, np.float32)}, {}, ValueError, "'blk.ä+' has 64 bytes; readers take 63 at most"),
     ],
 )
 def test_what_the_format_does_not_hold_is_refused(tmp_path, tensors, values, error, said):
@@ -125,6 +126,22 @@ def test_what_the_format_does_not_hold_is_refused(tmp_path, tensors, values, err
     with pytest.raises(error, match=said):
         write_gguf(path, tensors, values)
     assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_names_as_long_as_readers_take(tmp_path):
+    path, name = tmp_path / "x.gguf", "blk." + "ä" * 29 + "b"
+    write_gguf(path, {name: weights()})
+    with GGUF(path) as file:
+        assert list(file.entries) == [name] and len(name.encode()) == 63
+
+
+def test_a_file_that_no_reader_would_know_is_not_written(tmp_path):
+    for name in ("x", "x.safetensors", "gguf"):
+        with pytest.raises(ValueError, match=rf"write_gguf: path '.*{name}' must end in .gguf"):
+            write_gguf(tmp_path / name, {"a": weights()})
+    assert not list(tmp_path.iterdir())
+    write_gguf(str(tmp_path / "X.GGUF"), {"a": weights()})
+    assert list(convert.load(tmp_path / "X.GGUF")) == ["a"]
 
 
 def test_lists_of_lists_are_read_as_deep_as_they_are(tmp_path):

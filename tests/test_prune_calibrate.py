@@ -108,7 +108,14 @@ def test_what_cannot_be_pruned_is_left_and_said():
         ({"sparsity": None, "nm": (5, 4)}, "5"),
         ({"method": "magnitude"}, "wanda, sparsegpt"),
         ({"batches": []}, "there are no batches"),
-        ({"batches": [torch.full((3, 64), torch.nan)]}, "non-finite"),
+        (
+            {"batches": [seen(3), seen(3) * torch.nan]},
+            r"calibrate: what 0 is given in batches\[1\]: x holds non-finite",
+        ),
+        (
+            {"batches": [seen(3), seen(3) / 0], "method": "sparsegpt"},
+            r"calibrate: what 0 is given in batches\[1\]: x holds non-finite",
+        ),
     ],
 )
 def test_after_an_error_the_weights_are_as_they_were(change, said):

@@ -126,6 +126,12 @@ def test_what_a_format_has_no_place_for(tmp_path):
     src = source(tmp_path / "f", "int4-g16")
     with pytest.raises(FormatError, match="groups of 16 are no whole blocks of 32"):
         repack(src, tmp_path / "out.gguf", "gguf")
+    (tmp_path / "long").mkdir()
+    save_file({"a" * 57 + ".weight": half()}, tmp_path / "long" / "model.safetensors")
+    (tmp_path / "long" / "config.json").write_text("{}")
+    quantize_safetensors(tmp_path / "long", tmp_path / "longq", "int4-g32")
+    with pytest.raises(FormatError, match=r"a+\.weight: is a name of 64 bytes, readers of GGUF take 63 at most"):
+        repack(tmp_path / "longq", tmp_path / "out.gguf", "gguf")
     wide = tmp_path / "w"
     wide.mkdir()
     save_file({"a.weight": half().astype(np.float32) / 3}, wide / "model.safetensors")

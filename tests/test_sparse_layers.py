@@ -155,3 +155,24 @@ def test_a_block_of_few_activations(act):
         tnn.TopKFFN.from_dense(up, torch.nn.Linear(6, 6).double(), 2)
     with pytest.raises(ValueError, match="TopKFFN: out_features must be an integer that is not negative, got -5"):
         tnn.TopKFFN(6, 20, -5, 2)
+
+
+@pytest.mark.parametrize("layer", ["linear", "conv"])
+def test_places_that_are_written_to_in_place(layer):
+    """Gradients follow the places that a product has read, and not those that a transpose was once made of."""
+    dense, mask = torch.randn(3, 3), torch.eye(3, dtype=torch.bool)
+    weight = sparse.from_dense(dense, mask)
+    s = tnn.SparseLinear(weight) if layer == "linear" else tnn.SparseConv1x1(weight)
+    x = torch.randn((2, 3) if layer == "linear" else (2, 3, 4, 4), requires_grad=True)
+    s(x).sum().backward()
+    for buffer, values in (("indices", [1, 2, 0]), ("indices", [0, 1, 2]), ("indptr", [0, 0, 3, 3])):
+        x.grad = None
+        getattr(s, buffer).copy_(torch.tensor(values))
+        s(x).sum().backward()
+        w = s.to_dense().detach()
+        want = w.sum(0).reshape(1, 3, *[1] * (x.ndim - 2)).expand(x.shape)
+        assert torch.equal(w, s.pattern.to_dense()) and torch.allclose(x.grad, want)
+    assert torch.equal(w.nonzero(), torch.tensor([[1, 0], [1, 1], [1, 2]]))
+    with torch.inference_mode():  # whose tensors do not count
+        made, rows = tnn.SparseLinear(weight), torch.randn(2, 3)
+        assert made.indices.is_inference() and torch.allclose(made(rows), rows @ (dense * mask).T)

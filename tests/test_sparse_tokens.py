@@ -9,6 +9,7 @@ import pytest
 import torch
 from tersor import nn as tnn
 from tersor import prune, sparse
+from tersor._acts import applied
 
 ACTS = (None, "relu", "relu6", "gelu", "silu")
 RNG = np.random.default_rng(0)
@@ -305,3 +306,22 @@ def test_activations_of_infinities_do_not_depend_on_the_layout(act):
     torch.testing.assert_close(rows, want, equal_nan=True)
     other = sparse.conv1x1(sparse.from_dense(np.ones((1, 1), np.float32)), x.numpy(), act=act)
     torch.testing.assert_close(torch.from_numpy(other[0, 0]), want, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
+def test_gelu_of_arrays_is_that_of_the_formula(dtype):
+    """Compiled, of any layout, and within a rounding of Python's own erf."""
+    ends = [0.0, -0.0, np.inf, -np.inf, np.nan, 60000.0, -60000.0, -40.0, 6e-8, 30.0]
+    for x in (4 * some(300, 40)[::2, ::3], some(7, 5).T, np.array(ends), np.zeros((0, 3)), np.array(1.5)):
+        x = x.astype(dtype)
+        wide = x.astype(np.float64)
+        with np.errstate(all="ignore"):
+            want = np.array([z * (0.5 + 0.5 * math.erf(z / math.sqrt(2))) for z in wide.flat]).reshape(x.shape)
+        got = applied("gelu", x)
+        assert got.dtype == x.dtype and got.shape == x.shape
+        kind = ml_dtypes.finfo(dtype)
+        with np.errstate(invalid="ignore"):
+            error = np.abs(got.astype(np.float64) - want)
+        bound = 2 * 2.0**-52 * np.abs(wide) + float(kind.eps) / 2 * np.abs(want) + float(kind.smallest_subnormal) / 2
+        same = (got.astype(np.float64) == want) | (np.isnan(got) & np.isnan(want))
+        assert (same | (error <= bound)).all()

@@ -112,10 +112,15 @@ class Inputs:
                     f"{lead} is needed"
                 )
             count = None
+        if count is not None and not bool(((count >= 0) & count.isfinite()).all()):
+            raise ValueError(
+                f"{self._name}: weights must be finite and not negative; those of batches[{batch}] are not"
+            )
         version = -1 if x.is_inference() else x._version  # which does not tell of writes: its sums are made anew
         if self._last[0] is not x or self._last[1] != version or version < 0:
             self._last, self._number = (x, version), self._number + 1
-            self._sums = self._of(x, None if count is None else count.float())
+            who = f"{self._name}: what {name or 'the module'} is given in batches[{batch}]"
+            self._sums = self._of(who, x, None if count is None else count.float())
         self._given.setdefault(name, []).append(self._number)
         for kind, value in self._sums.items():
             of = getattr(self, kind)
@@ -126,20 +131,18 @@ class Inputs:
         rows = x[..., 0].numel() if count is None else int((count > 0).sum())
         self._rows[name] = self._rows.get(name, 0) + rows
 
-    def _of(self, x: Any, weight: Any) -> dict[str, Any]:
+    def _of(self, who: str, x: Any, weight: Any) -> dict[str, Any]:
         sums: dict[str, Any] = {}
         if GRAMS in self._want:
-            sums[GRAMS] = gram(self._name, x, weight)
+            sums[GRAMS] = gram(who, x, weight)
         if SQUARES in self._want or MAGNITUDES in self._want:
-            if weight is not None and not bool(((weight >= 0) & weight.isfinite()).all()):
-                raise ValueError(f"{self._name}: weights must be finite and not negative")
             size = x.detach().abs().double()
             times = 1 if weight is None else weight[..., None]
             for kind, power in ((MAGNITUDES, 1), (SQUARES, 2)):
                 if kind in self._want:
                     sums[kind] = (size**power * times).reshape(-1, x.shape[-1]).sum(0)
                     if not bool(sums[kind].isfinite().all()):
-                        raise ValueError(f"{self._name}: what a layer is given holds non-finite values")
+                        raise ValueError(f"{who}: x holds non-finite values")
         return sums
 
     def left(self, name: str) -> str | None:

@@ -5,6 +5,7 @@ A ratio to that copy says how far a call is from the memory's own speed and hold
 """
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import importlib.util
@@ -167,12 +168,18 @@ def _no_gc() -> Iterator[None]:
 
 
 def _peak(call: Call) -> float:
-    """Bytes of memory above the present that ``call`` reaches (Linux; NaN elsewhere)."""
+    """Bytes of memory above the present that ``call`` reaches (Linux; NaN elsewhere).
+
+    What an allocator keeps of calls before goes back to the system first, or it would be used again and not be counted.
+    """
 
     def status(key: str) -> int:
         with open("/proc/self/status") as lines:
             return next(int(line.split()[1]) << 10 for line in lines if line.startswith(key))
 
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # of the C library of GNU
+        ctypes.CDLL(None).malloc_trim(0)
     try:
         with open("/proc/self/clear_refs", "w") as reset:
             reset.write("5")

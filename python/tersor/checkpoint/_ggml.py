@@ -10,6 +10,8 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 #: axes that readers of the format have room for, and the alignment where none is said
 AXES, ALIGNMENT = 4, 32
+#: bytes of a name that they have room for, with a zero after it
+NAME = 63
 
 
 class Type(NamedTuple):

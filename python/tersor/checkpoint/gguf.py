@@ -21,6 +21,7 @@ from tersor.checkpoint._ggml import (
     ARRAY,
     AXES,
     MAGIC,
+    NAME,
     NUMBERED,
     NUMBERS,
     STRING,
@@ -233,15 +234,18 @@ class GGUFWriter:
             kind = TYPES[dtype]
             if name in names:
                 raise ValueError(f"write_gguf: tensor name {name!r} is taken")
+            octets = _text("the name of a tensor", name)
+            if len(octets) > U64.size + NAME:
+                raise ValueError(
+                    f"write_gguf: the name of tensor {name!r} has {len(octets) - U64.size} bytes; readers take {NAME} at most"
+                )
             if not 1 <= len(shape) <= AXES or shape[-1] % kind.elements:
                 what = (
                     f"rows of {kind.elements} elements" if shape and shape[-1] % kind.elements else f"1 to {AXES} axes"
                 )
                 raise ValueError(f"write_gguf: tensor {name!r}: {dtype} has {what}, got shape {short(shape)}")
             axes = b"".join(U64.pack(int(n)) for n in reversed(shape))
-            parts.append(
-                _text("the name of a tensor", name) + U32.pack(len(shape)) + axes + U32.pack(kind.number) + U64.pack(at)
-            )
+            parts.append(octets + U32.pack(len(shape)) + axes + U32.pack(kind.number) + U64.pack(at))
             names.add(name)
             self._sizes.append(math.prod(shape) // kind.elements * kind.bytes)
             at += aligned(self._sizes[-1], alignment)

@@ -8,10 +8,13 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NoReturn
 
 import rich.console
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Progress = Callable[[int, int], None]
 
@@ -92,6 +95,18 @@ def counting(what: str, wanted: object) -> Iterator[Progress | None]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def table(texts: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Rows under heads, of texts and then of numbers; whatever a file calls its tensors."""
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    heads = [*(Column(k, overflow="fold") for k in texts), *(Column(k, justify="right", no_wrap=True) for k in numbers)]
+    made = Table(*heads, pad_edge=False)
+    for row in rows:
+        made.add_row(*(Text(shown(cell)) for cell in row))
+    return made
 
 
 def shown(name: str) -> str:

@@ -21,3 +21,10 @@ EXCLUDE = click.option("--exclude", metavar="PATTERN", multiple=True, help=f"Lea
 EMBEDDINGS = click.option(
     "--embeddings", is_flag=True, help="Tables of embeddings too, which are otherwise left as they are."
 )
+RESUME = click.option("--resume", is_flag=True, help="Go on from where an interrupted run into the same folder got to.")
+
+
+def one_of_output(output: str | None, dry_run: bool) -> None:
+    """Refuses a run that writes nowhere, and a dry one that would write."""
+    if (output is None) != dry_run:
+        raise click.UsageError("-o is needed" if output is None else "-o or --dry-run")

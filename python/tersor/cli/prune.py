@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tersor.cli._console import console, counting, progress, shown
-from tersor.cli._options import EMBEDDINGS, EXCLUDE, INCLUDE, MAYBE, SOURCE
+from tersor.cli._console import console, counting, progress, shown, table
+from tersor.cli._options import EMBEDDINGS, EXCLUDE, INCLUDE, MAYBE, RESUME, SOURCE, one_of_output
 from tersor.cli._said import chosen, decoded, dense, left
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _schedule(_: click.Context, __: click.Parameter, value: str | None) -> tuple
 @INCLUDE
 @EXCLUDE
 @click.option("--dry-run", is_flag=True, help="Write nothing: say what would be left of each tensor.")
-@click.option("--resume", is_flag=True, help="Go on from where an interrupted run into the same folder got to.")
+@RESUME
 def prune(
     source: Path,
     output: str | None,
@@ -133,8 +133,7 @@ def prune(
         raise click.UsageError("--min-keep and --resume go with --sparsity and --method magnitude")
     if resume and (scope == "layer" or dry_run):
         raise click.UsageError(f"--resume does not go with {'--dry-run' if dry_run else '--scope layer'}")
-    if (output is None) != dry_run:
-        raise click.UsageError("-o is needed" if output is None else "-o or --dry-run")
+    one_of_output(output, dry_run)
     texts = None if calibration is None else read_texts(calibration)
     with counting("calibrating", texts) as count, progress("pruning") as show:
         made = prune_safetensors(
@@ -209,11 +208,8 @@ def _shares(schedule: tuple[str, int] | None, sparsity: float | None) -> list[fl
 
 def _report(made: Pruned) -> Table:
     """What would be left of each tensor."""
-    from rich.table import Column, Table
-    from rich.text import Text
-
-    table = Table("tensor", *(Column(k, justify="right") for k in ("weights", "left", "zeros")), pad_edge=False)
+    rows = []
     for name, size in made.sizes.items():
         kept = made.kept.get(name, size)
-        table.add_row(Text(shown(name)), str(size), str(kept), f"{100 * (size - kept) / size:.2f} %" if size else "")
-    return table
+        rows.append((name, str(size), str(kept), f"{100 * (size - kept) / size:.2f} %" if size else ""))
+    return table(("tensor",), ("weights", "left", "zeros"), rows)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from tersor.cli._console import console, counting, progress, several, shown, size
-from tersor.cli._options import EMBEDDINGS, EXCLUDE, INCLUDE, OUTPUT, SOURCE
+from tersor.cli._console import console, counting, progress, several, shown, size, table
+from tersor.cli._options import EMBEDDINGS, EXCLUDE, INCLUDE, MAYBE, RESUME, SOURCE, one_of_output
 from tersor.cli._said import chosen, decoded, dense, left, rounded, smaller, turned, unscaled
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tersor.convert import Summary
 
 
 def _widths(_: click.Context, __: click.Parameter, value: str | None) -> str | tuple[int, ...] | None:
@@ -22,7 +28,7 @@ def _widths(_: click.Context, __: click.Parameter, value: str | None) -> str | t
 
 @click.command()
 @SOURCE
-@OUTPUT
+@MAYBE
 @click.option(
     "--scheme",
     metavar="SCHEME",
@@ -80,9 +86,11 @@ def _widths(_: click.Context, __: click.Parameter, value: str | None) -> str | t
 )
 @INCLUDE
 @EXCLUDE
+@click.option("--dry-run", is_flag=True, help="Write nothing: say what would become of each tensor.")
+@RESUME
 def quantize(
     source: Path,
-    output: str,
+    output: str | None,
     scheme: str | None,
     calibration: Path | None,
     bits: str | tuple[int, ...] | None,
@@ -95,6 +103,8 @@ def quantize(
     method: str | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
+    dry_run: bool,
+    resume: bool,
 ) -> None:
     """Write the matrices as codes of a few bits with scales.
 
@@ -106,6 +116,7 @@ def quantize(
     tersor quantize model/ -o small/ --scheme int4-g128-gptq --calibration texts.txt
     tersor quantize model/ -o small/ --bits auto --budget 4.25 --calibration texts.txt
     tersor quantize in.safetensors -o out.safetensors --scheme int8-row --exclude lm_head
+    tersor quantize model/ --scheme int4-g128 --fallback --dry-run
     """
     from tersor.checkpoint import Model
     from tersor.jobs import compressed
@@ -145,9 +156,13 @@ def quantize(
             else "takes no --calibration: schemes that end in -gptq, -awq or -adaround do"
         )
         raise click.UsageError(f"--scheme {scheme} {what}")
+    one_of_output(output, dry_run)
+    if resume and (dry_run or how.calibrated):
+        what = "--dry-run" if dry_run else f"--scheme {scheme}: calibration begins anew"
+        raise click.UsageError(f"--resume does not go with {what}")
     texts = None if calibration is None else read_texts(calibration)
     with Model(source) as model:
-        if model.folder and Path(output).exists() and model.folder.samefile(output):
+        if model.folder and output and Path(output).exists() and model.folder.samefile(output):
             raise click.UsageError("a folder is quantized into another folder: OUT is IN")
     with counting("calibrating", texts) as count, progress("quantizing") as show:
         made = quantize_safetensors(
@@ -165,12 +180,16 @@ def quantize(
             bits=bits,
             budget=budget,
             rotate=rotate,
+            resume=resume,
             progress=show,
             calibrating=count,
         )
     out = console()
+    if dry_run:
+        out.print(_report(made))
+    would = " would be" if dry_run else ""
     out.print(
-        f"{size(made.before)} -> {size(made.after)}, {several(len(made.choice.quantized), 'weight')} in {scheme}, "
+        f"{size(made.before)} -> {size(made.after)}, {several(len(made.choice.quantized), 'weight')}{would} in {scheme}, "
         f"chosen by {chosen(made.choice.rule, source)}",
         markup=False,
     )
@@ -190,3 +209,21 @@ def quantize(
     turned(made.rotated, made.unrotated)
     decoded(made.decoded)
     left(made.left, made.untouched)
+
+
+def _report(made: Summary) -> Table:
+    """What would become of each tensor; those of one axis in one line, so that bytes add up."""
+    rows = [
+        (name, "×".join(map(str, one.shape)), one.scheme or one.why, str(one.before), str(one.after))
+        for name, one in made.layers.items()
+    ]
+    before, after = (
+        total - sum(some)
+        for total, some in (
+            (made.before, [one.before for one in made.layers.values()]),
+            (made.after, [one.after for one in made.layers.values()]),
+        )
+    )
+    if before:
+        rows.append(("all others", "", "as they are", str(before), str(after)))
+    return table(("tensor", "shape", "scheme, or why it is left"), ("bytes", "after"), rows)

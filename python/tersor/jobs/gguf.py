@@ -15,7 +15,7 @@ import numpy as np
 
 from tersor._arrays import check_order, dtype_name, is_tensor, ordinary, torch_module
 from tersor._op import FormatError
-from tersor.checkpoint._format import NUMPY, StrPath, located
+from tersor.checkpoint._format import NUMPY, Misuse, StrPath, located
 from tersor.checkpoint._ggml import NUMBERS
 from tersor.checkpoint.gguf import GGUF, GGUFWriter
 from tersor.quant import Encoded, decode
@@ -139,9 +139,9 @@ def write_gguf(path: StrPath, tensors: Mapping[str, Any], metadata: Mapping[str,
 
     Parameters
     ----------
-    path : path of the file, which is replaced
+    path : path of the file, which ends in ``.gguf`` and is replaced
     tensors : arrays or tensors of numbers, and `tersor.quant.Encoded` of "q4_0", "q4_1", "q5_0", "q8_0" or "gguf_mxfp4"
-        By the names that the file is to have. A runtime finds them by its own (``blk.0.attn_q.weight``).
+        By the names that the file is to have, of 63 bytes at most. A runtime finds them by its own (``blk.0.attn_q.weight``).
     metadata : mapping, optional
         Strings, numbers, lists of one type of them, one-dimensional arrays. Runtimes ask for ``general.architecture`` and for
         the sizes of the model, which are not made up here.
@@ -151,8 +151,8 @@ def write_gguf(path: StrPath, tensors: Mapping[str, Any], metadata: Mapping[str,
     TypeError
         If a tensor or a value is of a type that GGUF does not have.
     ValueError
-        If an `Encoded` is of another scheme, a shape has none or more than four axes, a list has several types, a number is
-        beyond its type, or a tensor is on meta.
+        If path ends otherwise, a name is longer, an `Encoded` is of another scheme, a shape has none or more than four axes, a
+        list has several types, a number is beyond its type, or a tensor is on meta.
     OSError
         If the file cannot be written.
 
@@ -161,6 +161,8 @@ def write_gguf(path: StrPath, tensors: Mapping[str, Any], metadata: Mapping[str,
     Version 3, little-endian, aligned to 32 bytes or ``general.alignment``. One write of the bytes.
     """
     path = located("write_gguf", path)
+    if not os.fspath(path).lower().endswith(".gguf"):
+        raise Misuse(f"write_gguf: path {os.fspath(path)!r} must end in .gguf, by which readers know such a file")
     for argument, given in (("tensors", tensors), ("metadata", {} if metadata is None else metadata)):
         if not isinstance(given, Mapping):
             raise TypeError(f"write_gguf: {argument} must be a mapping of names, got {type(given).__name__}")

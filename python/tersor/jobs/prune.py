@@ -23,7 +23,7 @@ from tersor.checkpoint._parts import ROUTER, held, is_table
 from tersor.checkpoint._patterns import Patterns
 from tersor.checkpoint._quantized import evidence
 from tersor.jobs import prune_rows as rows
-from tersor.jobs._journal import Journal
+from tersor.jobs._journal import Cuts
 from tersor.jobs._pruned import Pruned, rewrite, written
 from tersor.jobs.floats8 import Dense
 from tersor.jobs.prune_blocks import block_of, in_blocks
@@ -208,7 +208,7 @@ def prune_safetensors(
             highest = order.value(key) if count else None
             return Pruned(total, count, highest, kept_by, (), dense, rule_of(known), (), model.decoded, sizes)
         if resume and model.folder is not None:
-            journal = Journal(model, k=count, protect=protect, names=list(layers))
+            journal = Cuts(model, k=count, protect=protect, names=list(layers))
         untouched = model.weights_of_others()
         with model.output(dst, journal.takes if journal else None, keep=journal is not None) as target:
             if journal:

@@ -17,7 +17,7 @@ import numpy as np
 from tersor._op import FormatError
 from tersor.checkpoint import GGUF, Entry, Model, Reader, Writer
 from tersor.checkpoint._format import BITS, Misuse, StrPath, located
-from tersor.checkpoint._ggml import AXES, NUMBERS, TYPES
+from tersor.checkpoint._ggml import AXES, NAME, NUMBERS, TYPES
 from tersor.checkpoint._parts import is_table
 from tersor.checkpoint._quantized import settings
 from tersor.checkpoint.gguf import GGUFWriter, is_gguf
@@ -253,6 +253,8 @@ def _to_gguf(
         if e.dtype not in NUMBERS or not 1 <= len(e.shape) <= AXES:
             raise FormatError(f"{name}: {e.dtype} of {len(e.shape)} axes, which GGUF has no place for")
         entries.append((name, e.dtype, e.shape))
+    if long := next((name for name, _, _ in entries if len(name.encode()) > NAME), None):
+        raise FormatError(f"{long}: is a name of {len(long.encode())} bytes, readers of GGUF take {NAME} at most")
     with GGUFWriter(dst, entries, values) as out:
         for name, _, _ in entries:
             if name in whole.sources:

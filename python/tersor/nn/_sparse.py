@@ -51,6 +51,7 @@ class SparseWeight(nn.Module):
         """Keeps what is derived from the structure (the transpose that gradients want) as long as that is the same."""
         # not in a state, a file or a copy: made anew from the buffers
         self.__dict__["_kept"] = Pattern(self.indices, self.indptr, self._shape)
+        self.__dict__["_written"] = _writes(self.indices), _writes(self.indptr)
         self.__dict__.pop("_chosen", None)
 
     @property
@@ -71,6 +72,12 @@ class SparseWeight(nn.Module):
     def _places(self, data: Tensor) -> Pattern:
         if is_distributed(data):  # whole in a forward pass of the model that was sharded
             check_dense(type(self).__name__.removeprefix("FSDP"), "data", data)  # fully_shard renames the class
+        # buffers can be written to in place, and what was derived from the old places would say nothing of it
+        if not torch.compiler.is_compiling() and self.__dict__["_written"] != (
+            _writes(self.indices),
+            _writes(self.indptr),
+        ):
+            self._know()
         kept: Pattern = self.__dict__["_kept"]
         # others stand in their place for a call of torch.func
         if self.indices is not kept.indices or self.indptr is not kept.indptr:
@@ -120,7 +127,7 @@ class SparseWeight(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        for derived in ("_kept", "_chosen"):
+        for derived in ("_kept", "_written", "_chosen"):
             state.pop(derived, None)
         return state
 
@@ -132,6 +139,11 @@ class SparseWeight(nn.Module):
             self.register_buffer("indices", old.indices)
             self.register_buffer("indptr", old.indptr)
         self._know()
+
+
+def _writes(t: Tensor) -> int:
+    """How often a tensor was written to; those of inference mode do not count."""
+    return 0 if t.is_inference() else t._version
 
 
 def _checked(parts: list[Any], shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:

@@ -116,7 +116,8 @@ def fake_quantize(
     x : array or tensor of float64, float32, float16 or bfloat16
         A map, not a decision: NaN stays NaN, infinities clamp.
     scale : float or array
-        Its shape is the granularity.
+        Its shape is the granularity. A map does not look at it: one that falls to 0 or below as it is learned goes on by the
+        formula, and `quantize` refuses it in the end; what learns it keeps it positive.
     zero_point : int, integer or float array like scale, optional
         A code, as of `quantize`. A learned one is a float tensor; it is rounded half to even.
     dtype : str, type or (int, int)

@@ -23,20 +23,24 @@ from typing import Any
 import torch
 
 from tersor._gram import gram
+from tersor._layers import linear
 from tersor._walk import Block, Walk, shared
 
 #: the sums there are: of outer products [K, K] of float64, of squares and of magnitudes [K] of float64
 GRAMS, SQUARES, MAGNITUDES = "grams", "squares", "magnitudes"
 
 
-def linears(name: str, module: Any, layers: Sequence[str] | None) -> tuple[dict[str, Any], dict[str, str]]:
-    """The linear layers of a module that are asked for, all if None, and why some of them cannot be changed by themselves."""
+def linears(
+    name: str, module: Any, layers: Sequence[str] | None, turned: bool = False
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The linear layers of a module that are asked for, all if None, and why some of them cannot be changed by themselves;
+    those whose weight is ``turned`` (Conv1D) on request."""
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"{name}: module must be a torch.nn.Module, got {type(module).__name__}")
-    every = {k: m for k, m in module.named_modules() if isinstance(m, torch.nn.Linear)}
+    every = {k: m for k, m in module.named_modules() if (linear(m) if turned else isinstance(m, torch.nn.Linear))}
     for k in layers or ():
         if k not in every:
-            raise TypeError(f"{name}: {k!r} is no torch.nn.Linear of the module")
+            raise TypeError(f"{name}: {k!r} is no torch.nn.Linear{' or Conv1D' * turned} of the module")
     chosen = {k: every[k] for k in (every if layers is None else dict.fromkeys(layers))}
     made = {k: "its weight is made of other parameters" for k, m in chosen.items() if "weight" not in m._parameters}
     chosen = {k: m for k, m in chosen.items() if k not in made}

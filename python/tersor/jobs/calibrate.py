@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tersor._layers import transposed
 from tersor.checkpoint._modules import Tree
 from tersor.jobs import compressed, running
 
@@ -70,7 +71,8 @@ def solve(
         raise ValueError(
             f"{folder}: widths cannot differ: transformers puts {merged} together and decodes it as of one width"
         )
-    ran = running.opened(folder, config, tree, list(schemes), texts)
+    # scales along the outputs, as files have those of transposed layers, take up what their inputs are scaled by
+    ran = running.opened(folder, config, tree, list(schemes), texts, turned=scheme.solver != "awq")
     model, tree, modules, left = ran.model, ran.tree, ran.modules, ran.left
     import torch
 
@@ -79,8 +81,23 @@ def solve(
 
     def scales(target: str, weight: Any, bits: int = scheme.bits) -> tuple[Any, None]:
         name = modules[target]
-        _, exact = compressed.scales(weight.numpy(), names[name][0], replace(schemes[name], bits=bits))
-        return torch.from_numpy(exact), None
+        rows = weight.t().contiguous() if turned(target) else weight
+        _, exact = compressed.scales(rows.numpy(), names[name][0], replace(schemes[name], bits=bits))
+        found = torch.from_numpy(exact)
+        return (
+            found.repeat_interleave(rows.shape[1] // found.shape[1], 1).t().contiguous() if turned(target) else found
+        ), None
+
+    def turned(target: str) -> bool:
+        return transposed(model.get_submodule(target))
+
+    def stored(target: str, codes: Any, scale: Any) -> tuple[Any, Any]:
+        """Codes and scales as they lie in the file."""
+        if turned(target):
+            codes, scale = codes.t().contiguous(), scale.t()
+            k = codes.shape[1]
+            scale = scale[:, :: k // schemes[modules[target]].scales(k)].contiguous()
+        return codes.numpy(), scale.numpy()
 
     def cost(name: str, bits: int) -> int:
         dtype, shape = names[name]
@@ -104,8 +121,8 @@ def solve(
     for target, found in made.layers.items():
         name = modules[target]
         width = made.widths.get(target, scheme.bits)
-        words = compressed.pack(found.codes.numpy(), width)
-        solved.codes[name] = words, compressed.stored(found.scale.numpy(), names[name][0])
+        codes, steps = stored(target, found.codes, found.scale)
+        solved.codes[name] = compressed.pack(codes, width), compressed.stored(steps, names[name][0])
         solved.widths[name] = width
     solved.unscaled = {modules[target]: why for target, why in made.unscaled.items()}
     solved.rotated = {modules[target]: how for target, how in made.rotated.items()}

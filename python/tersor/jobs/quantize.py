@@ -226,7 +226,7 @@ def quantize_safetensors(
                     write_json(target.path / model.index, model.index_of(names, after))
                 said = configuration(how, chosen, readers)
                 write_json(target.path / "config.json", config | {"quantization_config": said})
-                unread = solved.unread(target.path) or _unread(chosen, shapes, said, target.path, modules, how.affine)
+                unread = _unread(chosen, shapes, said, target.path, modules, how.affine) or solved.unread(target.path)
         sizes = {name: (schemes[name].size(shape, dtype), shape) for name, dtype, shape in shapes if name in schemes}
         average = sum(size for size, _ in sizes.values()) / sum(math.prod(shape) for _, shape in sizes.values())
         widths = {} if how.bits else solved.widths

@@ -12,6 +12,8 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from tersor._layers import transposed
+
 #: hooks of torch that make a parameter before a forward pass, and do nothing else
 _MAKERS = (BasePruningMethod, SpectralNorm, WeightNorm)
 #: what a layer made of another's weight would not have
@@ -21,12 +23,6 @@ _HOOKS = {
     "_backward_pre_hooks": "backward pre-hook",
     "_backward_hooks": "backward hook",
 }
-
-
-def transposed(layer: Any) -> bool:
-    """Whether a layer is transformers' Conv1D (of GPT-2 and its like): linear, with a weight [in, out]."""
-    kind = type(layer)
-    return kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils"
 
 
 def parts_of(who: str, layer: Any, of: type[nn.Module] = nn.Linear) -> tuple[Tensor, Tensor | None]:

@@ -14,10 +14,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from tersor._arrays import flag
+from tersor._layers import transposed
 from tersor.checkpoint._parts import held
 from tersor.checkpoint._patterns import Patterns
 from tersor.nn._experts import codes_of_experts
-from tersor.nn._linear import transposed
 from tersor.nn._product import kept_scheme
 from tersor.nn.experts import QuantExperts, projections, refused
 from tersor.nn.norm import OURS, THEIRS, exchanged

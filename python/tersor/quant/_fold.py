@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tersor._layers import linear, matrix, sizes
 from tersor._walk import Block, Walk
 from tersor.quant._sensitivity import results
 from tersor.quant.hadamard import drawn
@@ -32,14 +33,14 @@ def inputs(walk: Walk, block: Block) -> list[tuple[list[str], list[Any]]]:
         if at is None:
             given.append((x, []))
             source = [m for m, y in reversed(made) if y is x]
-            past = [m for m in reversed(linears) if m.out_features == module.in_features]
+            past = [m for m in reversed(linears) if sizes(m)[0] == sizes(module)[1]]
             before.append(list(dict.fromkeys([*source, *past[:_TRIED]])))
         given[at if at is not None else -1][1].append(own[module])
 
     def gave(module: Any, _: Any, result: Any) -> None:
         if isinstance(result, torch.Tensor) and isinstance(getattr(module, "weight", None), torch.Tensor):
             made.append((module, result))
-            if isinstance(module, torch.nn.Linear):
+            if linear(module):
                 linears.append(module)
 
     hooks = [layer.register_forward_pre_hook(see) for layer in block.layers.values()]
@@ -55,7 +56,7 @@ def inputs(walk: Walk, block: Block) -> list[tuple[list[str], list[Any]]]:
 def _divided(module: Any, size: int) -> Iterator[tuple[Callable[[Any], None], bool]]:
     """The ways in which what a module gives may be divided by as many numbers, and whether powers of two divide it exactly: a
     norm multiplies with its weight, or with one more."""
-    weight, bias = module.weight, getattr(module, "bias", None)
+    weight, bias = matrix(module), getattr(module, "bias", None)
 
     def divide(s: Any, one: float = 0.0) -> None:
         by = s.to(weight) if weight.ndim == 1 else s.to(weight)[:, None]
@@ -93,7 +94,7 @@ def fold(
                 with torch.no_grad():
                     divide(by)
                     for layer in layers:
-                        layer.weight.mul_(by.to(layer.weight))
+                        matrix(layer).mul_(by.to(layer.weight))
                 (got,) = walk.result(block, 0)
                 stands = same(want, got, exact and by is halves)
                 if stands and by is s:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tersor._arrays import dtype_name, flag
+from tersor._layers import matrix, sizes
 from tersor.quant._encoded import Encoded, Scheme, fitted
 from tersor.quant._encoded import scheme as find_scheme
 from tersor.quant.adaround import adaround
@@ -154,7 +155,8 @@ def calibrate(
         ``<code>-row`` or ``<code>-g<G>``, then ``-gptq``, ``-awq`` or ``-adaround``; codes as of `encode` ("int4-g128-gptq").
         Signed ones use their whole range.
     layers : sequence of str, optional
-        Names of the `torch.nn.Linear` modules; all if absent.
+        Names of the `torch.nn.Linear` modules, or of transformers' ``Conv1D`` (GPT-2), whose codes are [out, in] too; all if
+        absent.
     weights : callable, optional
         ``weights(batch)`` gives what each token of a batch counts, shaped like the leading axes of a layer's input; where
         that has a row for each sample (pooled), rows count 1 each, and any other shape is an error. If absent, an
@@ -212,15 +214,15 @@ def calibrate(
     from tersor._walk import Walk
     from tersor.quant._rotate import Rotations
 
-    chosen, left = linears(name, module, layers)
+    chosen, left = linears(name, module, layers, turned=True)
     batches = list(batches)
     if not batches:
         raise ValueError(f"{name}: there are no batches")
     fallback = flag(f"{name}: fallback", fallback)
-    kinds = {k: fitted(how, layer.in_features) for k, layer in chosen.items()}
+    kinds = {k: fitted(how, sizes(layer)[1]) for k, layer in chosen.items()}
     for k, layer in chosen.items():
         if kinds[k].group != how.group and not fallback:
-            left[k] = f"rows of {layer.in_features} do not divide into groups of {how.group}"
+            left[k] = f"rows of {sizes(layer)[1]} do not divide into groups of {how.group}"
         elif not bool(layer.weight.isfinite().all()):
             raise ValueError(f"{name}: {k}.weight holds non-finite values")
     chosen = {k: layer for k, layer in chosen.items() if k not in left}
@@ -251,7 +253,7 @@ def calibrate(
                     of = scales and (functools.partial(scales, bits=own.bits) if among else scales)
                     made[k] = solve(k, layer, hessians(k, layer), own, of, options)
                     numbers = dequantize(made[k].codes, made[k].scale, made[k].zero_point, dtype=layer.weight.dtype)
-                    layer.weight.detach().copy_(numbers)
+                    matrix(layer).detach().copy_(numbers)
                 if progress:
                     progress(len(made) + len(left.keys() & chosen.keys()), len(chosen))
     taken = {k: widths[k] for k in made} if among else {}
@@ -298,7 +300,7 @@ def _scale(
             unscaled |= {k: "its inputs are another layer's too, which is left" for k in alike if k in seen}
             continue
         h, how = given.grams[alike[0]].cpu(), kinds[alike[0]]
-        w = torch_module().cat([block.layers[k].weight.detach().cpu() for k in alike])
+        w = torch_module().cat([matrix(block.layers[k]).detach().cpu() for k in alike])
         s, _ = awq_search(
             w, h, given.magnitudes[alike[0]].cpu(), dtype=how.codes, group=how.group or None, symmetric=not how.affine
         )
@@ -316,7 +318,7 @@ def _scale(
 
 def _cost(kinds: Mapping[str, Scheme], layers: Mapping[str, Any]) -> Callable[[str, int], float]:
     def cost(name: str, bits: int) -> float:
-        (n, k), how = layers[name].weight.shape, kinds[name]
+        (n, k), how = sizes(layers[name]), kinds[name]
         return float(n * (k * bits + 32 * (k // how.elements(k)) * (2 if how.affine else 1)))
 
     return cost
@@ -388,7 +390,7 @@ class _Hessians:
         if self._last[0] != key:
             self._last = None, None  # not two at a time
             try:
-                self._last = key, factored(h.cpu(), layer.in_features, compute=compute, **self._how)
+                self._last = key, factored(h.cpu(), sizes(layer)[1], compute=compute, **self._how)
             except ValueError as error:
                 raise _named(name, error) from None
         return self._last[1]
@@ -422,7 +424,7 @@ def _grid(
     name: str, layer: Any, how: Scheme, scales: Callable[..., Any] | None
 ) -> tuple[Any, Any, Any, dict[str, Any]]:
     """A weight with the scales that are given for it, or with their granularity."""
-    weight = layer.weight.detach()
+    weight = matrix(layer).detach().contiguous()
     scale, zero = scales(name, weight) if scales else (None, None)
     if scale is None:
         return weight.cpu(), None, None, {"group": how.group or None}
@@ -433,8 +435,8 @@ def _nearest(
     name: str, layer: Any, h: Any, how: Scheme, scales: Callable[..., Any] | None, options: Mapping[str, Any]
 ) -> GPTQ:
     """The nearest codes of a layer, with their errors."""
-    weight = layer.weight.detach().cpu()
-    scale, zero = scales(name, layer.weight.detach()) if scales else (None, None)
+    weight = matrix(layer).detach().cpu().contiguous()
+    scale, zero = scales(name, weight) if scales else (None, None)
     if scale is None:
         grain: dict[str, Any] = {"group": how.group} if how.group else {"axis": 0}
         scale, zero = choose_qparams(weight, how.codes, symmetric=not how.affine, method=options["method"], **grain)

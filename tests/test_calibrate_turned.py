@@ -97,7 +97,8 @@ def test_gpt2_in_memory(rotate):
     ids = torch.tensor(np.random.default_rng(0).integers(3, 90, (8, 12)))
     made = quant.calibrate(model, [{"input_ids": ids}], "int4-g32-gptq", rotate=rotate)
     assert len([k for k in made.layers if "h." in k]) == 8
-    if rotate:  # its norms take the mean off; queries, keys and values are one layer, whose heads may all be turned alike
+    # its norms take the mean off; queries, keys and values are one layer, whose heads may all be turned alike
+    if rotate:
         assert made.rotated == {f"transformer.h.{i}.attn.c_proj": "heads of 16" for i in range(2)}
         assert set(made.unrotated) == set(made.layers) - set(made.rotated)
         assert "no norm without a mean and a bias" in made.unrotated["transformer.h.0.attn.c_attn"]

@@ -26,8 +26,9 @@ from tersor._gram import gram
 from tersor._layers import linear
 from tersor._walk import Block, Walk, shared
 
-#: the sums there are: of outer products [K, K] of float64, of squares and of magnitudes [K] of float64
-GRAMS, SQUARES, MAGNITUDES = "grams", "squares", "magnitudes"
+#: the sums there are: of outer products [K, K] of float64, of squares and of magnitudes [K] of float64; and the largest
+#: magnitudes
+GRAMS, SQUARES, MAGNITUDES, MAXIMA = "grams", "squares", "magnitudes", "maxima"
 
 
 def linears(
@@ -95,6 +96,7 @@ class Inputs:
         self.grams: dict[str, Any] = {}
         self.squares: dict[str, Any] = {}
         self.magnitudes: dict[str, Any] = {}
+        self.maxima: dict[str, Any] = {}
         self._name, self._batches, self._counts, self._want = name, batches, counts, want
         self._rows: dict[str, int] = {}
         #: of each layer, the numbers of the tensors that it was given
@@ -123,7 +125,9 @@ class Inputs:
         self._given.setdefault(name, []).append(self._number)
         for kind, value in self._sums.items():
             of = getattr(self, kind)
-            if name in of:
+            if name in of and kind == MAXIMA:
+                of[name] = torch.maximum(of[name], value)
+            elif name in of:
                 of[name] += value
             else:
                 of[name] = value.clone()
@@ -134,7 +138,7 @@ class Inputs:
         sums: dict[str, Any] = {}
         if GRAMS in self._want:
             sums[GRAMS] = gram(self._name, x, weight)
-        if SQUARES in self._want or MAGNITUDES in self._want:
+        if {SQUARES, MAGNITUDES, MAXIMA} & set(self._want):
             if weight is not None and not bool(((weight >= 0) & weight.isfinite()).all()):
                 raise ValueError(f"{self._name}: weights must be finite and not negative")
             size = x.detach().abs().double()
@@ -144,13 +148,19 @@ class Inputs:
                     sums[kind] = (size**power * times).reshape(-1, x.shape[-1]).sum(0)
                     if not bool(sums[kind].isfinite().all()):
                         raise ValueError(f"{self._name}: what a layer is given holds non-finite values")
+            if MAXIMA in self._want:
+                rows = size.reshape(-1, x.shape[-1])
+                seen = rows if weight is None else rows * (weight.reshape(-1, 1) > 0)
+                sums[MAXIMA] = seen.amax(0) if len(rows) else rows.new_zeros(rows.shape[1])
+                if not bool(sums[MAXIMA].isfinite().all()):
+                    raise ValueError(f"{self._name}: what a layer is given holds non-finite values")
         return sums
 
     def left(self, name: str) -> str | None:
         """Why nothing is known of a layer, or None."""
         if name not in self._given:
             return "never called"
-        found = next(getattr(self, kind)[name] for kind in (GRAMS, SQUARES, MAGNITUDES) if kind in self._want)
+        found = next(getattr(self, kind)[name] for kind in (GRAMS, SQUARES, MAGNITUDES, MAXIMA) if kind in self._want)
         if bool((found.diagonal() if found.ndim == 2 else found).any()):
             return None
         return "all inputs are 0" if self._rows[name] else "no rows"

@@ -73,6 +73,13 @@ def _widths(_: click.Context, __: click.Parameter, value: str | None) -> str | t
     help="Turn weights by Hadamard matrices before they are calibrated, where the model then gives the same.",
 )
 @click.option(
+    "--smooth",
+    type=click.FloatRange(0, 1),
+    metavar="ALPHA",
+    help="How much of what is hard to round goes from the inputs of layers to their weights before they are calibrated, from 0 "
+    "to 1 (.5 is usual), for layers with int8 activations.",
+)
+@click.option(
     "--method",
     type=click.Choice(["minmax", "mse"]),
     help="How scales are chosen: by the largest magnitude (minmax), or by a search for the least squares (mse), which loses "
@@ -92,6 +99,7 @@ def quantize(
     experts: bool,
     fallback: bool,
     rotate: bool,
+    smooth: float | None,
     method: str | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
@@ -138,6 +146,8 @@ def quantize(
         raise click.UsageError(f"--scheme {scheme} {what}")
     if rotate and not how.calibrated:
         raise click.UsageError(f"--rotate goes with --calibration, and --scheme {scheme} takes none")
+    if smooth is not None and (not how.calibrated or how.solver == "awq" or not how.bits):
+        raise click.UsageError(f"--smooth goes with a width and -gptq or -adaround, not with --scheme {scheme}")
     if how.calibrated != (calibration is not None):
         what = (
             "needs --calibration TEXTS"
@@ -165,6 +175,7 @@ def quantize(
             bits=bits,
             budget=budget,
             rotate=rotate,
+            smooth=smooth,
             progress=show,
             calibrating=count,
         )

@@ -51,6 +51,7 @@ def solve(
     bits: str | Sequence[int] | None = None,
     budget: float | None = None,
     rotate: bool = False,
+    smooth: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Solved:
     """Codes and scales of the tensors that have ``schemes``, and why there are none of some; ``every`` tensor has a safetensors
@@ -109,6 +110,7 @@ def solve(
         str(scheme),
         layers=list(modules),
         rotate=rotate,
+        smooth=smooth,
         fallback=True,  # which weights are here at all is decided
         scales=scales,
         bits=bits,

@@ -38,10 +38,10 @@ class Summary:
     ``untouched`` names the files of weights in subfolders, parts of their own that went along as they are; ``rounded`` the
     tensors that calibration had nothing to say of, with the reason: they are rounded to the nearest. ``widths`` has the bits of
     each tensor where they were to be chosen, ``bits`` what a quantized weight takes on average, its share of scales with it.
-    ``unscaled`` has the tensors whose inputs took no scales (``-awq``), with the reason. ``unread`` says why transformers
-    cannot read the folder by itself (`load` can), if it cannot. ``decoded`` names the weights that were 8-bit floats with
-    scales, and were decoded as they were read. ``rotated`` says with what the weights were turned that were, ``unrotated`` why
-    others were not. ``choice.smaller`` has the groups of what those of the scheme do not divide.
+    ``unscaled`` has the tensors whose inputs took no scales (``-awq``, smooth), with the reason. ``unread`` says why
+    transformers cannot read the folder by itself (`load` can), if it cannot. ``decoded`` names the weights that were 8-bit
+    floats with scales, and were decoded as they were read. ``rotated`` says with what the weights were turned that were,
+    ``unrotated`` why others were not. ``choice.smaller`` has the groups of what those of the scheme do not divide.
     """
 
     choice: Choice
@@ -75,6 +75,7 @@ def quantize_safetensors(
     bits: str | Sequence[int] | None = None,
     budget: float | None = None,
     rotate: bool = False,
+    smooth: float | None = None,
     progress: Progress | None = None,
     calibrating: Progress | None = None,
 ) -> Summary:
@@ -107,6 +108,8 @@ def quantize_safetensors(
         take, scales among them: those are chosen that lose least (`tersor.quant.calibrate`)
     rotate : turn weights by Hadamard matrices before they are calibrated, where the model then gives the same as before
         (`tersor.quant.calibrate`)
+    smooth : from 0 to 1, how much of what is hard to round goes from the inputs of layers to their weights before they are
+        calibrated, for layers with int8 activations (`tersor.quant.calibrate`)
     progress : called as ``progress(done, total)``, in bytes, after every chunk
     calibrating : called as ``calibrating(done, total)``, in layers
 
@@ -151,6 +154,8 @@ def quantize_safetensors(
         )
     if rotate and not how.calibrated:
         raise Misuse(f"scheme {scheme}: rotate goes with calibration, which this scheme has none of")
+    if smooth is not None and (not how.calibrated or how.solver == "awq" or not how.bits):
+        raise Misuse(f"scheme {scheme}: smooth goes with a width that is calibrated by -gptq or -adaround")
     if how.calibrated != (calibration is not None):
         raise Misuse(f"scheme {scheme}: " + ("needs texts for calibration" if how.calibrated else "is not calibrated"))
     if method is not None:
@@ -194,6 +199,7 @@ def quantize_safetensors(
                 bits=bits,
                 budget=budget,
                 rotate=rotate,
+                smooth=smooth,
                 progress=calibrating,
             )
         schemes = {

@@ -18,10 +18,9 @@ from tersor.quant._encoded import scheme as find_scheme
 from tersor.quant.adaround import adaround
 from tersor.quant.affine import dequantize, quantize
 from tersor.quant.allocate import bit_allocate
-from tersor.quant.awq import awq_search
 from tersor.quant.gptq import GPTQ, factored, gptq
 from tersor.quant.packing import pack
-from tersor.quant.qparams import choose_qparams, torch_module
+from tersor.quant.qparams import choose_qparams
 
 #: how codes are found: with each other's errors made up for; to the nearest, with inputs scaled; up or down, as is learned
 SOLVERS = ("gptq", "awq", "adaround")
@@ -39,7 +38,8 @@ class Calibrated(NamedTuple):
     scheme : of the codes, as `encode` names it; without a width ("int-g128") where it was chosen; `encoded` has that of each
         layer, whose groups may be smaller
     widths : the bits of each layer's codes, where they were chosen
-    folded : of each layer with scaled inputs ("-awq") the name of the module that divides them, whose parameters have changed
+    folded : of each layer with scaled inputs ("-awq", smooth) the name of the module that divides them, whose parameters have
+        changed
     unscaled : why the other layers have none
     rotated : of each layer whose weight was turned, what it shares the turn with: "stream", "heads of 64"
     unrotated : why the other layers' were not
@@ -127,6 +127,7 @@ def calibrate(
     cost: Callable[[str, int], float] | None = None,
     fallback: bool = False,
     rotate: bool = False,
+    smooth: float | None = None,
     method: str = "mse",
     act_order: bool = True,
     damp: float = 0.01,
@@ -147,8 +148,8 @@ def calibrate(
     Parameters
     ----------
     module : torch.nn.Module
-        Its weights become the numbers of their codes, in place; all else is as it was, but for what takes scales ("-awq"). It
-        is run without dropout.
+        Its weights become the numbers of their codes, in place; all else is as it was, but for what takes scales ("-awq",
+        smooth) or is turned. It is run without dropout.
     batches : iterable
         What the module is called with: a mapping as keywords, a tuple or list as arguments, a tensor as the only one.
     scheme : str
@@ -180,6 +181,10 @@ def calibrate(
         Whether weights are turned by Hadamard matrices first (`hadamard`, of random signs that are the same ones every time),
         wherever the module then gives the same as before: what its blocks add to, if it is read through norms without a mean
         and a bias, and the heads of what attention mixes. Norms, tables and layers that are not quantized change with it.
+    smooth : float, optional
+        From 0 to 1, the alpha of `smooth_scales`: how much of what is hard to round goes from the inputs of layers to their
+        weights, for products with int8 activations. Inputs are scaled as with "-awq", where something takes the scales;
+        ``folded`` and ``unscaled`` say where.
     method, act_order, damp
         As of `gptq`.
     progress : callable, optional
@@ -196,8 +201,9 @@ def calibrate(
     TypeError
         If module is no torch module, or a name is no linear layer.
     ValueError
-        If there are no batches, the scheme is unknown, a weight or an input holds non-finite values, or the budget is below
-        what the fewest bits take. The weights are then as they were.
+        If there are no batches, the scheme is unknown, a weight or an input holds non-finite values, the budget is below what
+        the fewest bits take, or smooth is beyond 0 and 1 or comes with "-awq" or widths to choose. The weights are then as they
+        were.
 
     Notes
     -----
@@ -210,9 +216,17 @@ def calibrate(
     name = "calibrate"
     among = widths_of(bits, budget, name)
     how, solver = recipe(scheme, name, among), scheme.rpartition("-")[2]
-    from tersor._inputs import GRAMS, MAGNITUDES, changing, linears, visit
+    if smooth is not None and (
+        isinstance(smooth, bool) or not isinstance(smooth, (int, float)) or not 0 <= smooth <= 1
+    ):
+        raise ValueError(f"{name}: smooth must be within 0 and 1, got {smooth!r}")
+    if smooth is not None and (solver == "awq" or among):
+        other = "-awq scales inputs itself" if solver == "awq" else "widths are chosen of inputs as they are"
+        raise ValueError(f"{name}: smooth does not go with scheme {scheme!r}: {other}")
+    from tersor._inputs import GRAMS, MAGNITUDES, MAXIMA, changing, linears, visit
     from tersor._walk import Walk
     from tersor.quant._rotate import Rotations
+    from tersor.quant._scaled import scale, searched, smoothed
 
     chosen, left = linears(name, module, layers, turned=True)
     batches = list(batches)
@@ -227,7 +241,7 @@ def calibrate(
             raise ValueError(f"{name}: {k}.weight holds non-finite values")
     chosen = {k: layer for k, layer in chosen.items() if k not in left}
     solve = {"gptq": _solve, "awq": _nearest, "adaround": _learned}[solver]
-    want = (GRAMS, MAGNITUDES) if solver == "awq" else (GRAMS,)
+    want = (GRAMS, *([MAGNITUDES] if solver == "awq" else []), *([MAXIMA] if smooth is not None else []))
     options = {"method": method, "act_order": act_order, "damp": damp}
     made: dict[str, GPTQ] = {}
     widths: dict[str, int] = {}
@@ -241,8 +255,9 @@ def calibrate(
             widths = _widths(walk, chosen, weights, kinds, among, float(budget or 0), prices, scales, options)
             walk = Walk(module, batches, chosen)
         for block, seen in visit(name, walk, weights, want):
-            if solver == "awq":
-                _scale(walk, block, seen, kinds, folded, unscaled, before)
+            if solver == "awq" or smooth is not None:
+                way = searched(seen, kinds) if smooth is None else smoothed(seen, smooth)
+                scale(walk, block, seen, way, folded, unscaled, before)
             hessians = _Hessians(seen, solver == "gptq", options)
             for k, layer in block.layers.items():
                 if (why := seen.left(k)) is not None:
@@ -271,49 +286,6 @@ def calibrate(
         turned.unrotated if turned else {},
         tuple(touched),
     )
-
-
-def _scale(
-    walk: Any,
-    block: Any,
-    given: Any,
-    kinds: Mapping[str, Scheme],
-    folded: dict[str, str],
-    unscaled: dict[str, str],
-    before: list[tuple[Any, Any]],
-) -> None:
-    """Scales the inputs of the layers of a block where something takes the scales."""
-    from tersor.quant._fold import fold, inputs
-
-    seen = [k for k in block.layers if given.left(k) is None]
-    if block.calls != 1 or block.module in block.layers.values():
-        unscaled |= dict.fromkeys(seen, "no block around it that is run once")
-        return
-    names = {m: k for k, m in walk.module.named_modules()}
-    owners: dict[Any, int] = {}
-    for m in names:
-        for p in m.parameters(recurse=False):
-            owners[p] = owners.get(p, 0) + 1
-    shared = {p: "shared" for p, n in owners.items() if n > 1}
-    for alike, sources in inputs(walk, block):
-        if not set(alike) <= set(seen):
-            unscaled |= {k: "its inputs are another layer's too, which is left" for k in alike if k in seen}
-            continue
-        h, how = given.grams[alike[0]].cpu(), kinds[alike[0]]
-        w = torch_module().cat([matrix(block.layers[k]).detach().cpu() for k in alike])
-        s, _ = awq_search(
-            w, h, given.magnitudes[alike[0]].cpu(), dtype=how.codes, group=how.group or None, symmetric=not how.affine
-        )
-        if bool((s == 1).all()):
-            unscaled |= dict.fromkeys(alike, "no scales are better than none")
-            continue
-        source = fold(walk, block, alike, sources, s, shared, before)
-        if source is None:
-            unscaled |= dict.fromkeys(alike, "nothing before it takes its scales")
-            continue
-        folded |= dict.fromkeys(alike, names[source])
-        for k in alike:
-            given.grams[k] /= s.to(given.grams[k]) * s.to(given.grams[k])[:, None]
 
 
 def _cost(kinds: Mapping[str, Scheme], layers: Mapping[str, Any]) -> Callable[[str, int], float]:

@@ -84,6 +84,7 @@ APART = {
     "quant.awq_search",
     "quant.bias_correction",
     "quant.bit_allocate",
+    "quant.bit_pareto",
     "quant.bn_distill_loss",
     "quant.bn_tune",
     "quant.calibrate",

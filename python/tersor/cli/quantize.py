@@ -8,7 +8,7 @@ import click
 
 from tersor.cli._console import console, counting, progress, several, shown, size
 from tersor.cli._options import EMBEDDINGS, EXCLUDE, INCLUDE, OUTPUT, SOURCE
-from tersor.cli._said import chosen, decoded, dense, left, rounded, smaller, turned, unscaled
+from tersor.cli._said import budgets, chosen, decoded, dense, left, rounded, smaller, turned, unscaled
 
 
 def _widths(_: click.Context, __: click.Parameter, value: str | None) -> str | tuple[int, ...] | None:
@@ -191,6 +191,7 @@ def quantize(
             for b in sorted(set(made.widths.values()))
         ]
         out.print(f"{made.bits:.2f} bits a weight: {', '.join(some)}", markup=False)
+        budgets(made.curve, made.chosen)
     if made.unread:
         why = f"not every reader takes it by itself ({made.unread}); tersor.convert.load does"
         out.print(shown(why), markup=False)

@@ -26,7 +26,8 @@ class Solved:
     ``codes`` of tensors; ``rounded``, why there are none of others; ``widths``, the bits of every tensor where they were to be
     chosen; ``unread`` says
     of a folder why transformers does not read it back to the same model, or None. ``changed`` has the tensors without codes
-    that took scales or were turned, ``unscaled`` why inputs of others have none, ``rotated`` and ``unrotated`` what was turned.
+    that took scales or were turned, ``unscaled`` why inputs of others have none, ``rotated`` and ``unrotated`` what was turned;
+    ``curve`` and ``chosen`` the bits a weight and the loss of other budgets and of this one.
     """
 
     codes: Codes = field(default_factory=dict)
@@ -37,6 +38,8 @@ class Solved:
     unscaled: dict[str, str] = field(default_factory=dict)
     rotated: dict[str, str] = field(default_factory=dict)
     unrotated: dict[str, str] = field(default_factory=dict)
+    curve: tuple[tuple[float, float], ...] = ()
+    chosen: tuple[float, float] | None = None
 
 
 def solve(
@@ -119,7 +122,7 @@ def solve(
         progress=progress,
     )
     left |= {modules[target]: why for target, why in made.left.items()}
-    solved = Solved(rounded=left)
+    solved = Solved(rounded=left, curve=made.curve, chosen=made.chosen)
     for target, found in made.layers.items():
         name = modules[target]
         width = made.widths.get(target, scheme.bits)

@@ -41,7 +41,8 @@ class Summary:
     ``unscaled`` has the tensors whose inputs took no scales (``-awq``, smooth), with the reason. ``unread`` says why
     transformers cannot read the folder by itself (`load` can), if it cannot. ``decoded`` names the weights that were 8-bit
     floats with scales, and were decoded as they were read. ``rotated`` says with what the weights were turned that were,
-    ``unrotated`` why others were not. ``choice.smaller`` has the groups of what those of the scheme do not divide.
+    ``unrotated`` why others were not. ``curve`` has the bits a weight and the loss that other budgets come to, ``chosen`` this
+    one's, of the weights that calibration reached. ``choice.smaller`` has the groups of what those of the scheme do not divide.
     """
 
     choice: Choice
@@ -57,6 +58,8 @@ class Summary:
     decoded: tuple[str, ...] = ()
     rotated: Mapping[str, str] = field(default_factory=dict)
     unrotated: Mapping[str, str] = field(default_factory=dict)
+    curve: tuple[tuple[float, float], ...] = ()
+    chosen: tuple[float, float] | None = None
 
 
 def quantize_safetensors(
@@ -250,6 +253,8 @@ def quantize_safetensors(
             model.decoded,
             solved.rotated,
             solved.unrotated,
+            solved.curve,
+            solved.chosen,
         )
 
 

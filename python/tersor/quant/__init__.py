@@ -29,6 +29,7 @@ from tersor.quant.l1 import l1_normalize
 from tersor.quant.log import dequantize_log, fake_quantize_log, quantize_log
 from tersor.quant.measures import kl_rows, layer_cosine, qat_fraction, zd_score
 from tersor.quant.packing import pack, repack, unpack
+from tersor.quant.pareto import Pareto, bit_pareto
 from tersor.quant.prepack import Packed, prepack
 from tersor.quant.product import int8_matmul, packed_linear
 from tersor.quant.qparams import choose_qparams
@@ -42,6 +43,7 @@ __all__ = [
     "Encoded",
     "Groups",
     "Packed",
+    "Pareto",
     "Reparametrized",
     "Scaled",
     "Tuned",
@@ -50,6 +52,7 @@ __all__ = [
     "awq_search",
     "bias_correction",
     "bit_allocate",
+    "bit_pareto",
     "bn_distill_loss",
     "bn_tune",
     "calibrate",

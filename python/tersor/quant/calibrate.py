@@ -20,6 +20,7 @@ from tersor.quant.affine import dequantize, quantize
 from tersor.quant.allocate import bit_allocate
 from tersor.quant.gptq import GPTQ, factored, gptq
 from tersor.quant.packing import pack
+from tersor.quant.pareto import bit_pareto
 from tersor.quant.qparams import choose_qparams
 
 #: how codes are found: with each other's errors made up for; to the nearest, with inputs scaled; up or down, as is learned
@@ -44,6 +45,8 @@ class Calibrated(NamedTuple):
     rotated : of each layer whose weight was turned, what it shares the turn with: "stream", "heads of 64"
     unrotated : why the other layers' were not
     touched : the parameters that have changed besides the weights of ``layers``, by name
+    curve : where widths were to be chosen, the bits a weight and the loss that budgets of any size come to (`bit_pareto`)
+    chosen : the bits a weight and the loss of the choice that was made
     """
 
     layers: dict[str, GPTQ]
@@ -55,6 +58,8 @@ class Calibrated(NamedTuple):
     rotated: Mapping[str, str] = {}
     unrotated: Mapping[str, str] = {}
     touched: tuple[str, ...] = ()
+    curve: tuple[tuple[float, float], ...] = ()
+    chosen: tuple[float, float] | None = None
 
     def encoded(self, name: str) -> Encoded:
         """The weight of a layer as `decode` and `tersor.nn.QuantLinear` take it."""
@@ -245,6 +250,8 @@ def calibrate(
     options = {"method": method, "act_order": act_order, "damp": damp}
     made: dict[str, GPTQ] = {}
     widths: dict[str, int] = {}
+    curve: tuple[tuple[float, float], ...] = ()
+    chosen_at: tuple[float, float] | None = None
     folded: dict[str, str] = {}
     unscaled: dict[str, str] = {}
     with changing(module) as before:
@@ -252,7 +259,9 @@ def calibrate(
         turned = Rotations(walk, chosen, before) if flag(f"{name}: rotate", rotate) else None
         if among:
             prices = cost or _cost(kinds, chosen)
-            widths = _widths(walk, chosen, weights, kinds, among, float(budget or 0), prices, scales, options)
+            widths, curve, chosen_at = _widths(
+                walk, chosen, weights, kinds, among, float(budget or 0), prices, scales, options
+            )
             walk = Walk(module, batches, chosen)
         for block, seen in visit(name, walk, weights, want):
             if solver == "awq" or smooth is not None:
@@ -285,6 +294,8 @@ def calibrate(
         turned.rotated if turned else {},
         turned.unrotated if turned else {},
         tuple(touched),
+        curve,
+        chosen_at,
     )
 
 
@@ -306,8 +317,8 @@ def _widths(
     cost: Callable[[str, int], float],
     scales: Callable[..., Any] | None,
     options: Mapping[str, Any],
-) -> dict[str, int]:
-    """The bits of each layer, of what it is given while nothing is changed."""
+) -> tuple[dict[str, int], tuple[tuple[float, float], ...], tuple[float, float]]:
+    """The bits of each layer, of what it is given while nothing is changed; what other budgets come to, and this one."""
     from tersor._inputs import mask, visit
     from tersor.quant._sensitivity import gains
 
@@ -330,19 +341,22 @@ def _widths(
             "calibrate: no gradient leads from what the module gives to its layers: no width can be chosen"
         )
     costs = [[cost(k, b) for b in among] for k in losses]
-    allowed = budget * sum(layers[k].weight.numel() for k in losses)
+    numbers = sum(layers[k].weight.numel() for k in losses)
+    allowed = budget * numbers
     if losses and sum(map(min, costs)) > allowed:
-        least = sum(map(min, costs)) / sum(layers[k].weight.numel() for k in losses)
+        least = sum(map(min, costs)) / numbers
         raise ValueError(
             f"calibrate: budget {budget:g} is below the {least:g} bits a weight that {min(among)} bits take"
         )
     shape = (len(losses), len(among))
-    choice = bit_allocate(np.reshape(list(losses.values()), shape), np.reshape(costs, shape), allowed).choice
-    found = {k: among[i] for k, i in zip(losses, choice, strict=True)}
+    tables = np.reshape(list(losses.values()), shape), np.reshape(costs, shape)
+    made, front = bit_allocate(*tables, allowed), bit_pareto(*tables)
+    found = {k: among[i] for k, i in zip(losses, made.choice, strict=True)}
     # what only the quantized module reaches (an expert that was never chosen) is known too late
-    return {
-        k: widest(among, functools.partial(cost, k), budget * layer.weight.numel()) for k, layer in layers.items()
-    } | found
+    known = {k: widest(among, functools.partial(cost, k), budget * layer.weight.numel()) for k, layer in layers.items()}
+    per = max(numbers, 1)
+    curve = tuple((float(c) / per, float(v)) for c, v in zip(front.cost, front.loss, strict=True))
+    return known | found, curve, (made.cost / per, made.loss)
 
 
 class _Hessians:

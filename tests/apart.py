@@ -100,6 +100,7 @@ APART = {
     "quant.push_down",
     "quant.push_up",
     "quant.qat_fraction",
+    "quant.qat_loss",
     "quant.repack",
     "quant.repq_reparam",
     "quant.smooth_scales",

@@ -459,6 +459,7 @@ def test_widths_that_differ_are_read_by_name(tmp_path, name, dtype):
     )
     assert len(set(made.widths.values())) > 1 and set(made.widths) == set(made.choice.quantized)
     assert 4.7 < made.bits <= 5.0 and not made.unread
+    assert made.curve[0][0] < made.chosen[0] <= 5.0 < made.curve[-1][0] and made.chosen[0] == pytest.approx(made.bits)
     files = [(p / "model.safetensors").stat().st_size for p in (tmp_path / "source", tmp_path / "out")]
     weights = sum(np.prod(a.shape) for k, a in convert.load(tmp_path / "source").items() if k in made.widths)
     assert abs(files[0] - files[1] - weights * ((32 if dtype is None else 16) - made.bits) / 8) < 8000  # headers

@@ -147,7 +147,7 @@ LAYERS = {
 }
 EVERY = pytest.mark.parametrize("name", list(LAYERS))
 #: layers that take indices or several points: their tests are at the end, or elsewhere
-TABLES = ("QuantEmbedding", "HEmbedding", "ProductSpace", "Propagate", "UnifiedEmbedding")
+TABLES = ("QuantEmbedding", "QuantExperts", "HEmbedding", "ProductSpace", "Propagate", "UnifiedEmbedding")
 #: what wraps a whole module, with tests of its own in test_subspace.py
 WRAPPERS = ("Subspace",)
 

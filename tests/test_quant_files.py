@@ -143,11 +143,12 @@ def test_layers_take_smaller_groups_on_request():
         tnn.convert(model, "nf4", fallback="yes")
 
 
-def test_experts_in_memory_are_said():
-    model = model_of("qwen2-moe")
+@pytest.mark.parametrize("name", ["llama4", "jetmoe"])
+def test_experts_in_memory_with_a_forward_of_their_own_are_said(name):
+    model = model_of(name)
     made = tnn.convert(model, "int8-row")
     left = {k: why for k, why in made.left.items() if "experts in one tensor" in why}
-    assert left.keys() == {k for k, m in model.named_modules() if type(m).__name__ == "Qwen2MoeExperts"} and left
+    assert left.keys() == {k for k, m in model.named_modules() if type(m).__name__.endswith("Experts")} and left
     assert not any("experts" in k for k in tnn.convert(model, "dense").left)
 
 

@@ -110,6 +110,43 @@ def test_the_share_of_training():
     assert shares == sorted(shares) and 0 < shares[0] < shares[-1] < 1
 
 
+def test_the_loss_of_training():
+    one = dict.fromkeys(quant.QATLaw._fields, 0.0)
+    law = quant.QATLaw(*np.random.default_rng(0).uniform(0.1, 0.9, 16))
+    n, d, q, b = 3e6, 4e8, 1e8, 3
+    s, f = (x / (n * b / 8) for x in (q, d - q))
+    c = law._asdict()
+    parts = {
+        "floor": c["floor"],
+        "a": c["a"] / n ** c["alpha"],
+        "b": c["b"] / d ** c["beta"],
+        "theta": c["theta"] * 2 ** (-c["kappa"] * b),
+        "phi": c["phi"] * 2 ** (-c["chi"] * b) / (n ** c["psi"] * s ** c["omega"]),
+        "lam": c["lam"] * 2 ** (-c["mu"] * b) / (n ** c["nu"] * f ** c["xi"] * s ** c["rho"]),
+    }
+    assert quant.qat_loss(n, d, q, b, law) == pytest.approx(sum(parts.values()), rel=1e-14)
+    for name, value in parts.items():  # each by itself
+        alone = quant.QATLaw(**c | {k: 0.0 for k in parts if k != name})
+        assert quant.qat_loss(n, d, q, b, alone) == pytest.approx(value, rel=1e-13)
+    # where a longer quantized part pays against what it takes from the other, some share in between is best
+    law = quant.QATLaw(**one | {"phi": 1.0, "omega": 1.0, "lam": 1.0, "xi": 1.0})
+    shares = np.linspace(0.01, 0.99, 99)
+    losses = [quant.qat_loss(n, d, d * share, b, law) for share in shares]
+    assert shares[np.argmin(losses)] == pytest.approx(0.5)
+    huge = quant.QATLaw(**one | {"a": 1.0, "alpha": -60.0})
+    for error, said, call in [
+        (ValueError, "d_qat must be below d", lambda: quant.qat_loss(n, d, d, b, law)),
+        (ValueError, "bits must be positive", lambda: quant.qat_loss(n, d, q, 0, law)),
+        (TypeError, "n must be a number", lambda: quant.qat_loss(True, d, q, b, law)),
+        (TypeError, "law must be a QATLaw, got dict", lambda: quant.qat_loss(n, d, q, b, one)),
+        (ValueError, "law.xi must be finite", lambda: quant.qat_loss(n, d, q, b, law._replace(xi=math.nan))),
+        (TypeError, "law.mu must be a number", lambda: quant.qat_loss(n, d, q, b, law._replace(mu="1"))),
+        (ValueError, "beyond float64", lambda: quant.qat_loss(n, d, q, b, huge)),
+    ]:
+        with pytest.raises(error, match=f"qat_loss: .*{said}"):
+            call()
+
+
 @pytest.mark.parametrize("biases", [True, False])
 @pytest.mark.parametrize(("library", "kind"), KINDS[:4])
 def test_what_a_layer_gives_and_its_codes_do_not_change(library, kind, biases):

@@ -112,20 +112,25 @@ def reference(loss: Any, cost: Any, budget: float, method: int) -> tuple[Array, 
     return np.array(choice, np.int32), np.array([v, c, bound], float)
 
 
-def chosen(
-    who: str, op: Callable[..., Any], tables: dict[str, Array], budget: float, method: int
-) -> tuple[Array, float, float, float]:
-    """The choice of an operator for two tables [layers, levels], as int64, and its loss, cost and bound."""
-    arrays: list[Any] = []
+def arrays(who: str, tables: dict[str, Array]) -> list[Any]:
+    """Two tables [layers, levels] of finite numbers, as float64."""
+    made: list[Any] = []
     readable(who, **tables)
     for what, x in tables.items():
         ordinary(who, f": {what}", x)
         if x.ndim != 2 or not x.shape[1]:
             raise ValueError(f"{who}: {what} must be [layers, levels], got shape {tuple(x.shape)}")
-        arrays.append(x.detach().double() if is_tensor(x) else x.astype(np.float64))
+        made.append(x.detach().double() if is_tensor(x) else x.astype(np.float64))
     (one, x), (other, y) = tables.items()
     if tuple(x.shape) != tuple(y.shape):
         raise ValueError(f"{who}: {one} has shape {tuple(x.shape)}, {other} {tuple(y.shape)}")
-    choice, sums = op(*arrays, float(budget), method)
+    return made
+
+
+def chosen(
+    who: str, op: Callable[..., Any], tables: dict[str, Array], budget: float, method: int
+) -> tuple[Array, float, float, float]:
+    """The choice of an operator for two tables [layers, levels], as int64, and its loss, cost and bound."""
+    choice, sums = op(*arrays(who, tables), float(budget), method)
     loss, cost, bound = (float(v) for v in sums)
     return (choice.long() if is_tensor(choice) else choice.astype(np.int64)), loss, cost, bound

@@ -23,20 +23,25 @@ from typing import Any
 import torch
 
 from tersor._gram import gram
+from tersor._layers import linear
 from tersor._walk import Block, Walk, shared
 
-#: the sums there are: of outer products [K, K] of float64, of squares and of magnitudes [K] of float64
-GRAMS, SQUARES, MAGNITUDES = "grams", "squares", "magnitudes"
+#: the sums there are: of outer products [K, K] of float64, of squares and of magnitudes [K] of float64; and the largest
+#: magnitudes
+GRAMS, SQUARES, MAGNITUDES, MAXIMA = "grams", "squares", "magnitudes", "maxima"
 
 
-def linears(name: str, module: Any, layers: Sequence[str] | None) -> tuple[dict[str, Any], dict[str, str]]:
-    """The linear layers of a module that are asked for, all if None, and why some of them cannot be changed by themselves."""
+def linears(
+    name: str, module: Any, layers: Sequence[str] | None, turned: bool = False
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The linear layers of a module that are asked for, all if None, and why some of them cannot be changed by themselves;
+    those whose weight is ``turned`` (Conv1D) on request."""
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"{name}: module must be a torch.nn.Module, got {type(module).__name__}")
-    every = {k: m for k, m in module.named_modules() if isinstance(m, torch.nn.Linear)}
+    every = {k: m for k, m in module.named_modules() if (linear(m) if turned else isinstance(m, torch.nn.Linear))}
     for k in layers or ():
         if k not in every:
-            raise TypeError(f"{name}: {k!r} is no torch.nn.Linear of the module")
+            raise TypeError(f"{name}: {k!r} is no torch.nn.Linear{' or Conv1D' * turned} of the module")
     chosen = {k: every[k] for k in (every if layers is None else dict.fromkeys(layers))}
     made = {k: "its weight is made of other parameters" for k, m in chosen.items() if "weight" not in m._parameters}
     chosen = {k: m for k, m in chosen.items() if k not in made}
@@ -91,6 +96,7 @@ class Inputs:
         self.grams: dict[str, Any] = {}
         self.squares: dict[str, Any] = {}
         self.magnitudes: dict[str, Any] = {}
+        self.maxima: dict[str, Any] = {}
         self._name, self._batches, self._counts, self._want = name, batches, counts, want
         self._rows: dict[str, int] = {}
         #: of each layer, the numbers of the tensors that it was given
@@ -124,7 +130,9 @@ class Inputs:
         self._given.setdefault(name, []).append(self._number)
         for kind, value in self._sums.items():
             of = getattr(self, kind)
-            if name in of:
+            if name in of and kind == MAXIMA:
+                of[name] = torch.maximum(of[name], value)
+            elif name in of:
                 of[name] += value
             else:
                 of[name] = value.clone()
@@ -135,7 +143,7 @@ class Inputs:
         sums: dict[str, Any] = {}
         if GRAMS in self._want:
             sums[GRAMS] = gram(who, x, weight)
-        if SQUARES in self._want or MAGNITUDES in self._want:
+        if {SQUARES, MAGNITUDES, MAXIMA} & set(self._want):
             size = x.detach().abs().double()
             times = 1 if weight is None else weight[..., None]
             for kind, power in ((MAGNITUDES, 1), (SQUARES, 2)):
@@ -143,13 +151,19 @@ class Inputs:
                     sums[kind] = (size**power * times).reshape(-1, x.shape[-1]).sum(0)
                     if not bool(sums[kind].isfinite().all()):
                         raise ValueError(f"{who}: x holds non-finite values")
+            if MAXIMA in self._want:
+                rows = size.reshape(-1, x.shape[-1])
+                seen = rows if weight is None else rows * (weight.reshape(-1, 1) > 0)
+                sums[MAXIMA] = seen.amax(0) if len(rows) else rows.new_zeros(rows.shape[1])
+                if not bool(sums[MAXIMA].isfinite().all()):
+                    raise ValueError(f"{who}: x holds non-finite values")
         return sums
 
     def left(self, name: str) -> str | None:
         """Why nothing is known of a layer, or None."""
         if name not in self._given:
             return "never called"
-        found = next(getattr(self, kind)[name] for kind in (GRAMS, SQUARES, MAGNITUDES) if kind in self._want)
+        found = next(getattr(self, kind)[name] for kind in (GRAMS, SQUARES, MAGNITUDES, MAXIMA) if kind in self._want)
         if bool((found.diagonal() if found.ndim == 2 else found).any()):
             return None
         return "all inputs are 0" if self._rows[name] else "no rows"

@@ -62,8 +62,6 @@ def tree(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -> Tree 
     try:
         import torch
         import transformers
-        from transformers.conversion_mapping import get_model_conversion_mapping
-        from transformers.core_model_loading import rename_source_key
     except ImportError:
         return None
     head, named = class_of(transformers, config)
@@ -75,10 +73,8 @@ def tree(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -> Tree 
             if hasattr(settings, "quantization_config"):
                 del settings.quantization_config
             model = head(settings)
-            transforms = get_model_conversion_mapping(model)
-            states = model.state_dict()
-            renamings: list[Any] = [t for t in transforms if type(t).__name__ != "WeightConverter"]
-            converters: list[Any] = [t for t in transforms if type(t).__name__ == "WeightConverter"]
+            transforms = _Transforms(model)
+            states = transforms.states
             modules = dict(model.named_modules())
             tied = getattr(model, "all_tied_weights_keys", None) or {}
             tied = {*tied, *(tied.values() if isinstance(tied, dict) else ())}
@@ -86,7 +82,7 @@ def tree(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -> Tree 
             targets: dict[str, str] = {}
             into: dict[str, list[str]] = {}
             for name in names:
-                target, pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, states)
+                target, pattern = transforms.target(name)
                 targets[name] = target
                 parts[name] = _part(target, pattern is not None, modules, states, tied, torch.nn)
                 if pattern is not None:
@@ -95,7 +91,7 @@ def tree(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -> Tree 
             parts |= {name: LINEAR for some in merged.values() for name in some if name.endswith(".weight")}
             tied_to = {name: modules.get(name.removesuffix(".weight")) for name in tied if name.endswith(".weight")}
             heads = sorted(n.removesuffix(".weight") for n, m in tied_to.items() if isinstance(m, torch.nn.Linear))
-            split = [c for c in converters if len(c.source_patterns) == 1 < len(c.target_patterns)]
+            split = [c for c in transforms.converters if len(c.source_patterns) == 1 < len(c.target_patterns)]
             swapped = sorted(_swapped() & {type(module).__name__ for module in modules.values()})
     except Exception:
         return None
@@ -107,6 +103,37 @@ def tree(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -> Tree 
     elif swapped:
         unread = f"transformers puts other modules, with other weights, in the place of {swapped[0]}"
     return Tree(head.__name__, parts, merged, unread, targets, tuple(heads), model.base_model_prefix)
+
+
+class _Transforms:
+    """What transformers does with the names of a file on their way into a model."""
+
+    def __init__(self, model: Any) -> None:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+
+        transforms = get_model_conversion_mapping(model)
+        self.states = model.state_dict()
+        self._prefix = model.base_model_prefix
+        self._renamings: list[Any] = [t for t in transforms if type(t).__name__ != "WeightConverter"]
+        self.converters: list[Any] = [t for t in transforms if type(t).__name__ == "WeightConverter"]
+
+    def target(self, name: str) -> tuple[str, str | None]:
+        """The parameter that a tensor becomes, and the pattern of what is put together to make it."""
+        from transformers.core_model_loading import rename_source_key
+
+        found: tuple[str, str | None] = rename_source_key(
+            name, self._renamings, self.converters, self._prefix, self.states
+        )
+        return found
+
+
+def targets(model: Any, names: Iterable[str]) -> dict[str, str]:
+    """The parameter of a model that each tensor of a file becomes, as transformers has it; its own name where nothing says."""
+    try:
+        transforms = _Transforms(model)
+        return {name: transforms.target(name)[0] for name in names}
+    except Exception:  # no model of transformers, or one that it maps in a way not known here
+        return {name: name for name in names}
 
 
 def class_of(transformers: Any, config: Mapping[str, Any]) -> tuple[Any, bool]:

@@ -36,6 +36,16 @@ def unscaled(reasons: Mapping[str, str]) -> None:
     _by_reason("inputs not scaled", reasons)
 
 
+def budgets(curve: Sequence[tuple[float, float]], chosen: tuple[float, float] | None) -> None:
+    """Says what other budgets would lose, in shares of what this one does, at some of them from the least to the most."""
+    if chosen is None or len(curve) < 2 or chosen[1] <= 0:
+        return
+    least, most = curve[0][0], curve[-1][0]
+    some = [max(p for p in curve if p[0] <= least + (most - least) * i / 8 * (1 + 1e-12)) for i in range(9)]
+    said = ", ".join(f"{bits:.2f}: {loss / chosen[1]:.3g}" for bits, loss in dict.fromkeys(some))
+    console().print(f"loss by bits a weight, that of {chosen[0]:.2f} being 1: {said}", markup=False)
+
+
 def turned(rotated: Mapping[str, str], reasons: Mapping[str, str]) -> None:
     """Says which weights were turned before they were quantized, and why others were not."""
     _by_reason("turned", rotated)

@@ -9,7 +9,7 @@ import click
 
 from tersor.cli._console import console, counting, progress, several, shown, size, table
 from tersor.cli._options import EMBEDDINGS, EXCLUDE, INCLUDE, MAYBE, RESUME, SOURCE, one_of_output
-from tersor.cli._said import chosen, decoded, dense, left, rounded, smaller, turned, unscaled
+from tersor.cli._said import budgets, chosen, decoded, dense, left, rounded, smaller, turned, unscaled
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -79,6 +79,13 @@ def _widths(_: click.Context, __: click.Parameter, value: str | None) -> str | t
     help="Turn weights by Hadamard matrices before they are calibrated, where the model then gives the same.",
 )
 @click.option(
+    "--smooth",
+    type=click.FloatRange(0, 1),
+    metavar="ALPHA",
+    help="How much of what is hard to round goes from the inputs of layers to their weights before they are calibrated, from 0 "
+    "to 1 (.5 is usual), for layers with int8 activations.",
+)
+@click.option(
     "--method",
     type=click.Choice(["minmax", "mse"]),
     help="How scales are chosen: by the largest magnitude (minmax), or by a search for the least squares (mse), which loses "
@@ -100,6 +107,7 @@ def quantize(
     experts: bool,
     fallback: bool,
     rotate: bool,
+    smooth: float | None,
     method: str | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
@@ -149,6 +157,8 @@ def quantize(
         raise click.UsageError(f"--scheme {scheme} {what}")
     if rotate and not how.calibrated:
         raise click.UsageError(f"--rotate goes with --calibration, and --scheme {scheme} takes none")
+    if smooth is not None and (not how.calibrated or how.solver == "awq" or not how.bits):
+        raise click.UsageError(f"--smooth goes with a width and -gptq or -adaround, not with --scheme {scheme}")
     if how.calibrated != (calibration is not None):
         what = (
             "needs --calibration TEXTS"
@@ -180,6 +190,7 @@ def quantize(
             bits=bits,
             budget=budget,
             rotate=rotate,
+            smooth=smooth,
             resume=resume,
             progress=show,
             calibrating=count,
@@ -199,6 +210,7 @@ def quantize(
             for b in sorted(set(made.widths.values()))
         ]
         out.print(f"{made.bits:.2f} bits a weight: {', '.join(some)}", markup=False)
+        budgets(made.curve, made.chosen)
     if made.unread:
         why = f"not every reader takes it by itself ({made.unread}); tersor.convert.load does"
         out.print(shown(why), markup=False)

@@ -44,11 +44,12 @@ class Summary:
     ``untouched`` names the files of weights in subfolders, parts of their own that went along as they are; ``rounded`` the
     tensors that calibration had nothing to say of, with the reason: they are rounded to the nearest. ``widths`` has the bits of
     each tensor where they were to be chosen, ``bits`` what a quantized weight takes on average, its share of scales with it.
-    ``unscaled`` has the tensors whose inputs took no scales (``-awq``), with the reason. ``unread`` says why transformers
-    cannot read the folder by itself (`load` can), if it cannot. ``decoded`` names the weights that were 8-bit floats with
-    scales, and were decoded as they were read. ``rotated`` says with what the weights were turned that were, ``unrotated`` why
-    others were not. ``choice.smaller`` has the groups of what those of the scheme do not divide. ``layers`` says of each tensor
-    of two axes or more what becomes of it.
+    ``unscaled`` has the tensors whose inputs took no scales (``-awq``, smooth), with the reason. ``unread`` says why
+    transformers cannot read the folder by itself (`load` can), if it cannot. ``decoded`` names the weights that were 8-bit
+    floats with scales, and were decoded as they were read. ``rotated`` says with what the weights were turned that were,
+    ``unrotated`` why others were not. ``choice.smaller`` has the groups of what those of the scheme do not divide. ``layers``
+    says of each tensor of two axes or more what becomes of it. ``curve`` has the bits a weight and the loss that other budgets
+    come to, ``chosen`` this one's, of the weights that calibration reached.
     """
 
     choice: Choice
@@ -65,6 +66,8 @@ class Summary:
     rotated: Mapping[str, str] = field(default_factory=dict)
     unrotated: Mapping[str, str] = field(default_factory=dict)
     layers: Mapping[str, Layer] = field(default_factory=dict)
+    curve: tuple[tuple[float, float], ...] = ()
+    chosen: tuple[float, float] | None = None
 
 
 class Laid:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tersor._layers import transposed
 from tersor.checkpoint._modules import Tree
 from tersor.jobs import compressed, running
 
@@ -25,7 +26,8 @@ class Solved:
     ``codes`` of tensors; ``rounded``, why there are none of others; ``widths``, the bits of every tensor where they were to be
     chosen; ``unread`` says
     of a folder why transformers does not read it back to the same model, or None. ``changed`` has the tensors without codes
-    that took scales or were turned, ``unscaled`` why inputs of others have none, ``rotated`` and ``unrotated`` what was turned.
+    that took scales or were turned, ``unscaled`` why inputs of others have none, ``rotated`` and ``unrotated`` what was turned;
+    ``curve`` and ``chosen`` the bits a weight and the loss of other budgets and of this one.
     """
 
     codes: Codes = field(default_factory=dict)
@@ -36,6 +38,8 @@ class Solved:
     unscaled: dict[str, str] = field(default_factory=dict)
     rotated: dict[str, str] = field(default_factory=dict)
     unrotated: dict[str, str] = field(default_factory=dict)
+    curve: tuple[tuple[float, float], ...] = ()
+    chosen: tuple[float, float] | None = None
 
 
 def solve(
@@ -50,6 +54,7 @@ def solve(
     bits: str | Sequence[int] | None = None,
     budget: float | None = None,
     rotate: bool = False,
+    smooth: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Solved:
     """Codes and scales of the tensors that have ``schemes``, and why there are none of some; ``every`` tensor has a safetensors
@@ -70,7 +75,8 @@ def solve(
         raise ValueError(
             f"{folder}: widths cannot differ: transformers puts {merged} together and decodes it as of one width"
         )
-    ran = running.opened(folder, config, tree, list(schemes), texts)
+    # scales along the outputs, as files have those of transposed layers, take up what their inputs are scaled by
+    ran = running.opened(folder, config, tree, list(schemes), texts, turned=scheme.solver != "awq")
     model, tree, modules, left = ran.model, ran.tree, ran.modules, ran.left
     import torch
 
@@ -79,8 +85,23 @@ def solve(
 
     def scales(target: str, weight: Any, bits: int = scheme.bits) -> tuple[Any, None]:
         name = modules[target]
-        _, exact = compressed.scales(weight.numpy(), names[name][0], replace(schemes[name], bits=bits))
-        return torch.from_numpy(exact), None
+        rows = weight.t().contiguous() if turned(target) else weight
+        _, exact = compressed.scales(rows.numpy(), names[name][0], replace(schemes[name], bits=bits))
+        found = torch.from_numpy(exact)
+        return (
+            found.repeat_interleave(rows.shape[1] // found.shape[1], 1).t().contiguous() if turned(target) else found
+        ), None
+
+    def turned(target: str) -> bool:
+        return transposed(model.get_submodule(target))
+
+    def stored(target: str, codes: Any, scale: Any) -> tuple[Any, Any]:
+        """Codes and scales as they lie in the file."""
+        if turned(target):
+            codes, scale = codes.t().contiguous(), scale.t()
+            k = codes.shape[1]
+            scale = scale[:, :: k // schemes[modules[target]].scales(k)].contiguous()
+        return codes.numpy(), scale.numpy()
 
     def cost(name: str, bits: int) -> int:
         dtype, shape = names[name]
@@ -92,6 +113,7 @@ def solve(
         str(scheme),
         layers=list(modules),
         rotate=rotate,
+        smooth=smooth,
         fallback=True,  # which weights are here at all is decided
         scales=scales,
         bits=bits,
@@ -100,12 +122,12 @@ def solve(
         progress=progress,
     )
     left |= {modules[target]: why for target, why in made.left.items()}
-    solved = Solved(rounded=left)
+    solved = Solved(rounded=left, curve=made.curve, chosen=made.chosen)
     for target, found in made.layers.items():
         name = modules[target]
         width = made.widths.get(target, scheme.bits)
-        words = compressed.pack(found.codes.numpy(), width)
-        solved.codes[name] = words, compressed.stored(found.scale.numpy(), names[name][0])
+        codes, steps = stored(target, found.codes, found.scale)
+        solved.codes[name] = compressed.pack(codes, width), compressed.stored(steps, names[name][0])
         solved.widths[name] = width
     solved.unscaled = {modules[target]: why for target, why in made.unscaled.items()}
     solved.rotated = {modules[target]: how for target, how in made.rotated.items()}

@@ -42,6 +42,7 @@ def quantize_safetensors(
     bits: str | Sequence[int] | None = None,
     budget: float | None = None,
     rotate: bool = False,
+    smooth: float | None = None,
     resume: bool = False,
     progress: Progress | None = None,
     calibrating: Progress | None = None,
@@ -76,6 +77,8 @@ def quantize_safetensors(
         take, scales among them: those are chosen that lose least (`tersor.quant.calibrate`)
     rotate : turn weights by Hadamard matrices before they are calibrated, where the model then gives the same as before
         (`tersor.quant.calibrate`)
+    smooth : from 0 to 1, how much of what is hard to round goes from the inputs of layers to their weights before they are
+        calibrated, for layers with int8 activations (`tersor.quant.calibrate`)
     resume : of a folder, without calibration: note which files are done, and go on from there if an earlier run with the same
         sources, destination and arguments was interrupted. What is done waits in a hidden folder beside ``dst``. A single file
         begins anew.
@@ -125,6 +128,8 @@ def quantize_safetensors(
         )
     if rotate and not how.calibrated:
         raise Misuse(f"scheme {scheme}: rotate goes with calibration, which this scheme has none of")
+    if smooth is not None and (not how.calibrated or how.solver == "awq" or not how.bits):
+        raise Misuse(f"scheme {scheme}: smooth goes with a width that is calibrated by -gptq or -adaround")
     if how.calibrated != (calibration is not None):
         raise Misuse(f"scheme {scheme}: " + ("needs texts for calibration" if how.calibrated else "is not calibrated"))
     if resume and (how.calibrated or dst is None):
@@ -171,6 +176,7 @@ def quantize_safetensors(
                 bits=bits,
                 budget=budget,
                 rotate=rotate,
+                smooth=smooth,
                 progress=calibrating,
             )
         schemes = {
@@ -205,7 +211,7 @@ def quantize_safetensors(
                 journal = Journal(model, "quantize", schemes=each, transposed=chosen.transposed)
             left, unread = _write(model, dst, laid, solved, step, journal, config, after)
         if model.folder:
-            unread = unread or not_read(chosen, shapes, said, model.folder, modules, how.affine)
+            unread = not_read(chosen, shapes, said, model.folder, modules, how.affine) or unread
         sizes = {name: (schemes[name].size(shape, dtype), shape) for name, dtype, shape in shapes if name in schemes}
         average = sum(size for size, _ in sizes.values()) / sum(math.prod(shape) for _, shape in sizes.values())
         widths = {} if how.bits else solved.widths
@@ -224,6 +230,8 @@ def quantize_safetensors(
             solved.rotated,
             solved.unrotated,
             layers,
+            solved.curve,
+            solved.chosen,
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tersor._layers import linear
 from tersor.checkpoint._format import Misuse, StrPath
 from tersor.checkpoint._modules import Tree, class_of, quiet
 
@@ -62,9 +63,15 @@ def folder_of(folder: Path | None, decoded: Sequence[str], src: StrPath, instead
 
 
 def opened(
-    folder: Path, config: Mapping[str, Any], tree: Tree | None, chosen: Sequence[str], texts: Sequence[str]
+    folder: Path,
+    config: Mapping[str, Any],
+    tree: Tree | None,
+    chosen: Sequence[str],
+    texts: Sequence[str],
+    turned: bool = False,
 ) -> Running:
-    """The model of a folder whose tensors ``chosen`` are those of interest, in float32.
+    """The model of a folder whose tensors ``chosen`` are those of interest, in float32; layers whose weight is ``turned``
+    (Conv1D) are among them on request.
 
     Raises
     ------
@@ -90,11 +97,13 @@ def opened(
         batches = _batches(_tokens(transformers, folder, model.config, texts), model.config)
     modules = {}
     left: dict[str, str] = {}
-    linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    layers = {name: m for name, m in model.named_modules() if linear(m)}
     for name in chosen:
         target = tree.targets[name].removesuffix(".weight")
-        if target in linear:
+        if target in layers and (turned or isinstance(layers[target], torch.nn.Linear)):
             modules[target] = name
+        elif target in layers:
+            left[name] = "a transposed layer (Conv1D), whose scales go along its outputs"
         else:
             left[name] = "no linear layer while the model runs"
     return Running(model, tree, batches, modules, left)

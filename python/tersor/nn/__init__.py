@@ -20,6 +20,7 @@ from tersor.nn.curvature import Curvature
 from tersor.nn.dynamic import DynamicSparse
 from tersor.nn.embedding import QuantEmbedding
 from tersor.nn.evo_norm import EvoNorm2d
+from tersor.nn.experts import QuantExperts
 from tersor.nn.fading import ProgressiveShrink
 from tersor.nn.frozen_norm import FrozenLayerNorm
 from tersor.nn.gradual import GradualPruner
@@ -104,6 +105,7 @@ __all__ = [
     "Propagate",
     "QuantConv2d",
     "QuantEmbedding",
+    "QuantExperts",
     "QuantLinear",
     "RMSNorm",
     "RandomLift",

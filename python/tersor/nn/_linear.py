@@ -12,6 +12,8 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from tersor._layers import transposed
+
 #: hooks of torch that make a parameter before a forward pass, and do nothing else
 _MAKERS = (BasePruningMethod, SpectralNorm, WeightNorm)
 #: what a layer made of another's weight would not have
@@ -21,12 +23,6 @@ _HOOKS = {
     "_backward_pre_hooks": "backward pre-hook",
     "_backward_hooks": "backward hook",
 }
-
-
-def transposed(layer: Any) -> bool:
-    """Whether a layer is transformers' Conv1D (of GPT-2 and its like): linear, with a weight [in, out]."""
-    kind = type(layer)
-    return kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils"
 
 
 def parts_of(who: str, layer: Any, of: type[nn.Module] = nn.Linear) -> tuple[Tensor, Tensor | None]:
@@ -58,6 +54,15 @@ def conv_parts(who: str, conv: Any) -> tuple[Tensor, Tensor | None]:
     return weight[:, :, 0, 0], bias
 
 
+def check_hooks(who: str, what: str, layer: nn.Module) -> None:
+    """Refuses hooks that a layer made of another's weights would not have."""
+    for place, name in _HOOKS.items():
+        for hook in getattr(layer, place).values():
+            if place != "_forward_pre_hooks" or not isinstance(hook, _MAKERS):
+                said = getattr(hook, "__qualname__", type(hook).__name__)
+                raise TypeError(f"{who}: {what} has a {name} ({said}), which would be lost; remove it first")
+
+
 @torch.no_grad()
 def _made(who: str, what: str, layer: Any, of: Any) -> tuple[Tensor, Tensor | None]:
     if isinstance(layer._parameters.get("weight"), nn.UninitializedParameter):
@@ -68,11 +73,7 @@ def _made(who: str, what: str, layer: Any, of: Any) -> tuple[Tensor, Tensor | No
         raise TypeError(f"{who}: the forward of {what} ({kind}) has been replaced, which would be lost; {hint}")
     if any(getattr(type(layer), f) is not getattr(of, f) for f in ("forward", "_conv_forward") if hasattr(of, f)):
         raise TypeError(f"{who}: {what} is a {kind} with a forward of its own, which would be lost; {hint}")
-    for place, name in _HOOKS.items():
-        for hook in getattr(layer, place).values():
-            if place != "_forward_pre_hooks" or not isinstance(hook, _MAKERS):
-                said = getattr(hook, "__qualname__", type(hook).__name__)
-                raise TypeError(f"{who}: {what} has a {name} ({said}), which would be lost; remove it first")
+    check_hooks(who, what, layer)
     if layer._forward_pre_hooks:
         # hooks leave what they make in the layer: in one that shares its parameters, and is thrown away
         shown = object.__new__(type(layer))

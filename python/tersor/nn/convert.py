@@ -14,10 +14,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from tersor._arrays import flag
+from tersor._layers import transposed
 from tersor.checkpoint._parts import held
 from tersor.checkpoint._patterns import Patterns
-from tersor.nn._linear import transposed
+from tersor.nn._experts import codes_of_experts
 from tersor.nn._product import kept_scheme
+from tersor.nn.experts import QuantExperts, projections, refused
 from tersor.nn.norm import OURS, THEIRS, exchanged
 from tersor.nn.quant import QuantLinear
 from tersor.nn.quant_conv import QuantConv2d
@@ -29,7 +31,7 @@ from tersor.sparse._crossover import FLOOR, SURE, crossover
 #: the encoded layer of each dense one
 CODED: dict[type[nn.Module], Any] = {nn.Linear: QuantLinear, nn.Conv2d: QuantConv2d}
 #: those that are brought back
-OF_OURS = (QuantLinear, QuantConv2d, SparseLinear, SparseConv1x1)
+OF_OURS = (QuantExperts, QuantLinear, QuantConv2d, SparseLinear, SparseConv1x1)
 #: what brings layers back
 DENSE = "dense"
 #: layers of few weights, and the share of zeros from which on those are exchanged that are too small to be measured
@@ -76,7 +78,8 @@ def convert(
     model : torch.nn.Module
         Modules of its own classes stay; each ``torch.nn.Linear`` and ``torch.nn.Conv2d`` in it is exchanged, once, also where
         it stands at several names; so is transformers' ``Conv1D``, a linear layer of a transposed weight, which comes back as
-        a ``torch.nn.Linear``.
+        a ``torch.nn.Linear``, and so are its modules that hold the weights of all experts of a mixture in two tensors, which
+        become a `QuantExperts`.
     scheme : str, or a mapping of names to Encoded
         "int8-row", "int4-g128", "nf4" or another of `tersor.quant.encode`; or "sparse", which makes a `SparseLinear` of each
         linear layer, and a `SparseConv1x1` of each 1×1 convolution, that was pruned so far that this is faster (see
@@ -105,7 +108,8 @@ def convert(
         The names, and the reason for every layer of these kinds that was left: excluded; a router; a weight that another
         module uses too (a head tied to its table of embeddings), or that torch's own attention and encoder layer read by
         themselves; a forward or hooks of its own; groups that do not divide its rows; too few zeros; no codes among those
-        given. Modules that hold experts in one tensor are named too. Codes that no layer goes by the name of are there too.
+        given. Modules that hold experts in one tensor and read it in a way of their own are named too, and so are codes that no
+        layer goes by the name of.
 
     Raises
     ------
@@ -145,10 +149,13 @@ def convert(
     kind = (*OF_OURS, *THEIRS) if back else kinds
     if type(model) in OURS or type(model) in THEIRS:
         raise TypeError(f"convert: model is a {type(model).__name__} itself; put it in a module")
-    if isinstance(model, (*CODED, *OF_OURS)):
+    if isinstance(model, (*CODED, *OF_OURS)) and not isinstance(model, QuantExperts):
         coded = next((new.__name__ for old, new in CODED.items() if isinstance(model, old)), "QuantLinear")
         few = "SparseConv1x1.from_float" if isinstance(model, (nn.Conv2d, SparseConv1x1)) else "SparseLinear.from_dense"
         way = few if scheme == SPARSE else f"{coded}.from_float"
+        raise TypeError(f"convert: model is a {type(model).__name__} itself; use {way}, or put it in a module")
+    if isinstance(model, QuantExperts) or refused(model) is None:
+        way = "its dense()" if isinstance(model, QuantExperts) else "QuantExperts.from_float"
         raise TypeError(f"convert: model is a {type(model).__name__} itself; use {way}, or put it in a module")
     if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
         raise ValueError(f"convert: rows must be a positive integer, got {rows!r}")
@@ -166,13 +173,26 @@ def convert(
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(id(module), []).append(name)
     found = {name: m for name, m in model.named_modules() if isinstance(m, kind) or (not back and transposed(m))}
+    stacks: dict[str, nn.Module] = {}
+    if not back and scheme not in (SPARSE, NORM):
+        stacks = {name: m for name, m in model.named_modules() if _experts(name, m) and refused(m) is None}
+        found |= stacks
+    if back:  # what is within experts comes back with them
+        within = {
+            id(m) for each in found.values() if isinstance(each, QuantExperts) for m in each.modules() if m is not each
+        }
+        found = {name: m for name, m in found.items() if id(m) not in within}
     patterns = Patterns(include, exclude, "convert")
-    patterns.check(f"{name}.weight" for every in names.values() for name in every)
+    patterns.check(tensor for every in names.values() for name in every for tensor in _tensors(name, found.get(name)))
     shared = {} if back or scheme == NORM else _shared(model)
     made: dict[str, nn.Module] = {}
     left: dict[str, str] = {}
     smaller: dict[str, str] = {}
-    given = {} if codes is None else _paired(found, codes, left)
+    given: dict[str, Any] = {}
+    if codes is not None:
+        given, rest = codes_of_experts(model, stacks, codes, left)
+        layers = {name: m for name, m in found.items() if name not in stacks}
+        given |= _paired(layers, rest, left, len(rest) < len(codes))
 
     def options(module: nn.Module) -> dict[str, bool]:
         return {} if isinstance(module, nn.Conv2d) else {"release": release}
@@ -180,13 +200,13 @@ def convert(
     for name, module in model.named_modules():
         if name not in found:
             if not back and scheme != NORM and _experts(name, module):
-                left[name] = "experts in one tensor, which its own forward reads"
+                left[name] = refused(module) or "experts in one tensor, which are not looked at for zeros"
             elif name and not any(True for _ in module.children()) and patterns.included(f"{name}.weight"):
                 left[name] = f"a {type(module).__name__} is not exchanged"
             continue
         why = _left(names[id(module)], module, patterns, shared)
         if why is None and codes is not None and name not in given:
-            why = "there are no codes of it"
+            why = left.get(name, "there are no codes of it")
         if why is None:
             try:
                 if scheme == NORM and type(module) in THEIRS:
@@ -205,6 +225,9 @@ def convert(
                         left[name] = f"{zeros:.0%} of its weight are 0, a sparse layer pays from {enough:.0%} on"
                         continue
                     made[name] = few
+                elif name in stacks:
+                    made[name] = _expert_layers(module, given.get(name), scheme, activations, release, fallback)
+                    smaller |= _other(name, made[name], how.name) if fallback and codes is None else {}
                 elif codes is not None:
                     made[name] = _coded(module).of(given[name], module, activations, **options(module))
                 else:
@@ -218,6 +241,26 @@ def convert(
         left[name] = why
     _exchange(model, {id(found[name]): new for name, new in made.items()})
     return Conversion(tuple(made), left, smaller)
+
+
+def _tensors(name: str, module: nn.Module | None) -> list[str]:
+    """What patterns may call the weights of a layer."""
+    ours = dict.fromkeys(module._parameters if module is not None and _experts(name, module) else ())
+    return [f"{name}.{n}" for n in ours or ("weight",)]
+
+
+def _expert_layers(
+    module: nn.Module, codes: Any, scheme: str, activations: str, release: bool, fallback: bool
+) -> QuantExperts:
+    if codes is not None:
+        return QuantExperts.of(*codes, module, activations, release=release)
+    return QuantExperts.from_float(module, scheme, activations, release=release, fallback=fallback)
+
+
+def _other(name: str, experts: QuantExperts, scheme: str) -> dict[str, str]:
+    """The schemes of experts that are others than this one, by the names of their weights."""
+    both = zip(projections(experts.frame), (experts.up, experts.down), strict=True)
+    return {f"{name}.{weight}": some[0].scheme for weight, some in both if len(some) and some[0].scheme != scheme}
 
 
 def _coded(module: nn.Module) -> Any:
@@ -247,8 +290,10 @@ def _enough(layer: SparseLinear | SparseConv1x1, rows: int) -> float:
     return crossover(layer._shape, rows, layer.data.dtype)
 
 
-def _paired(layers: Mapping[str, Any], codes: Mapping[str, Encoded], left: dict[str, str]) -> dict[str, Encoded]:
-    """The codes of each layer; what is of none is said in `left`."""
+def _paired(
+    layers: Mapping[str, Any], codes: Mapping[str, Encoded], left: dict[str, str], others: bool
+) -> dict[str, Encoded]:
+    """The codes of each layer; what is of none is said in `left`, and all of them are an error, if no ``others`` are there."""
     found: dict[str, Encoded] = {}
     taken: dict[str, str] = {}
     for name, code in codes.items():
@@ -277,7 +322,7 @@ def _paired(layers: Mapping[str, Any], codes: Mapping[str, Encoded], left: dict[
         if alike[0] in taken:
             raise ValueError(f"convert: {taken[alike[0]]!r} and {name!r} are both codes of the layer {alike[0]!r}")
         found[alike[0]], taken[alike[0]] = code, name
-    if not found:
+    if not found and not others:
         raise ValueError(
             f"convert: none of the codes is of a linear layer of the model; they are of {', '.join(codes) or 'nothing'}"
         )
@@ -286,7 +331,7 @@ def _paired(layers: Mapping[str, Any], codes: Mapping[str, Encoded], left: dict[
 
 def _left(names: Sequence[str], module: nn.Module, patterns: Patterns, shared: Mapping[int, str]) -> str | None:
     """Why a layer that stands at these names is not even tried."""
-    tensors = [f"{name}.weight" for name in names]
+    tensors = [tensor for name in names for tensor in _tensors(name, module)]
     if any(map(patterns.excluded, tensors)):
         return "excluded"
     if any(map(patterns.included, tensors)):
@@ -320,6 +365,8 @@ def _shared(model: nn.Module) -> dict[int, str]:
 
 @torch.no_grad()
 def _dense(layer: Any) -> nn.Module:
+    if isinstance(layer, QuantExperts):
+        return layer.dense()
     bias = layer.bias
     if getattr(layer, "activation", None):
         raise ValueError(

@@ -27,8 +27,10 @@ from tersor.quant.hessian import hessian
 from tersor.quant.integers import dyadic, int_layernorm, requantize, shift_exp, shift_gelu, shiftmax
 from tersor.quant.l1 import l1_normalize
 from tersor.quant.log import dequantize_log, fake_quantize_log, quantize_log
-from tersor.quant.measures import kl_rows, layer_cosine, qat_fraction, zd_score
+from tersor.quant.measures import kl_rows, layer_cosine, zd_score
 from tersor.quant.packing import pack, repack, unpack
+from tersor.quant.pareto import Pareto, bit_pareto
+from tersor.quant.planning import QATLaw, qat_fraction, qat_loss
 from tersor.quant.prepack import Packed, prepack
 from tersor.quant.product import int8_matmul, packed_linear
 from tersor.quant.qparams import choose_qparams
@@ -42,6 +44,8 @@ __all__ = [
     "Encoded",
     "Groups",
     "Packed",
+    "Pareto",
+    "QATLaw",
     "Reparametrized",
     "Scaled",
     "Tuned",
@@ -50,6 +54,7 @@ __all__ = [
     "awq_search",
     "bias_correction",
     "bit_allocate",
+    "bit_pareto",
     "bn_distill_loss",
     "bn_tune",
     "calibrate",
@@ -83,6 +88,7 @@ __all__ = [
     "push_down",
     "push_up",
     "qat_fraction",
+    "qat_loss",
     "quantize",
     "quantize_log",
     "repack",

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tersor._layers import linear, matrix, sizes
 from tersor._walk import Block, Walk
 from tersor.quant._sensitivity import results
 from tersor.quant.hadamard import drawn
@@ -32,14 +33,14 @@ def inputs(walk: Walk, block: Block) -> list[tuple[list[str], list[Any]]]:
         if at is None:
             given.append((x, []))
             source = [m for m, y in reversed(made) if y is x]
-            past = [m for m in reversed(linears) if m.out_features == module.in_features]
+            past = [m for m in reversed(linears) if sizes(m)[0] == sizes(module)[1]]
             before.append(list(dict.fromkeys([*source, *past[:_TRIED]])))
         given[at if at is not None else -1][1].append(own[module])
 
     def gave(module: Any, _: Any, result: Any) -> None:
         if isinstance(result, torch.Tensor) and isinstance(getattr(module, "weight", None), torch.Tensor):
             made.append((module, result))
-            if isinstance(module, torch.nn.Linear):
+            if linear(module):
                 linears.append(module)
 
     hooks = [layer.register_forward_pre_hook(see) for layer in block.layers.values()]
@@ -54,7 +55,7 @@ def inputs(walk: Walk, block: Block) -> list[tuple[list[str], list[Any]]]:
 
 def _ones(module: Any, size: int) -> Iterator[float]:
     """What a module that gives as many numbers may add to its weight before it multiplies with it: a norm perhaps one."""
-    weight = module.weight
+    weight = matrix(module)
     if weight.shape[0] == size:
         yield 0.0
         if weight.ndim == 1 and getattr(module, "bias", None) is None:
@@ -64,7 +65,7 @@ def _ones(module: Any, size: int) -> Iterator[float]:
 def _divide(module: Any, s: Any, one: float) -> Any:
     """Divides what a module gives; by what it is then divided, each number rounded once. What is left of one more than a weight
     of 16 bits has few digits: it is what layers have to be multiplied with."""
-    weight, bias, s = module.weight, getattr(module, "bias", None), s.to(module.weight.device).double()
+    weight, bias, s = matrix(module), getattr(module, "bias", None), s.to(module.weight.device).double()
     if weight.ndim > 1:
         weight.copy_(weight.double() / s[:, None])
     else:
@@ -106,7 +107,7 @@ def fold(
                         (known,) = walk.result(block, 0)
                     taken = _divide(source, by, one)
                     for layer in layers:
-                        layer.weight.copy_(layer.weight.double() * taken.to(layer.weight.device))
+                        matrix(layer).copy_(matrix(layer).double() * taken.to(layer.weight.device))
                 (got,) = walk.result(block, 0)
                 stands = same(known, got, by is halves)
                 if stands and by is s:

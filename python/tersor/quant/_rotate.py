@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from tersor._layers import linear, matrix, sizes, transposed
 from tersor.quant._fold import same
 from tersor.quant._sensitivity import results
 from tersor.quant.hadamard import drawn, hadamard, order
@@ -42,11 +43,11 @@ class _Seen:
         def gave(module: Any, _: Any, result: Any) -> None:
             if isinstance(result, torch.Tensor) and isinstance(getattr(module, "weight", None), torch.Tensor):
                 made.append((module, result))
-                if isinstance(module, torch.nn.Linear):
+                if linear(module):
                     linears.append(module)
 
         modules = list(walk.module.modules())
-        hooks = [m.register_forward_pre_hook(see) for m in modules if isinstance(m, torch.nn.Linear)]
+        hooks = [m.register_forward_pre_hook(see) for m in modules if linear(m)]
         hooks += [m.register_forward_hook(gave) for m in modules if m is not walk.module]
         try:
             with torch.no_grad():
@@ -75,6 +76,11 @@ def _shuffled(w: torch.Tensor, size: int, axis: int) -> torch.Tensor:
 def _signed(w: torch.Tensor, size: int, axis: int) -> torch.Tensor:
     """The same of signs alone, with which sums stay those of the same numbers in the same order."""
     return (w.detach().movedim(axis, -1) * torch.from_numpy(drawn(size)).to(w)).movedim(-1, axis)
+
+
+def _laid(layer: Any, weight: torch.Tensor) -> torch.Tensor:
+    """A weight [out, in] as the layer's parameter lies."""
+    return weight.t() if transposed(layer) else weight
 
 
 class Rotations:
@@ -138,12 +144,12 @@ class Rotations:
         reads = {layer: norm for layer, norm in self._seen.reads.items() if _norm(norm)}
         if not reads:
             return "no norm without a mean and a bias gives its inputs, nor attention without more between"
-        n = max((layer.in_features for layer in reads), default=0)
-        reads = {layer: norm for layer, norm in reads.items() if layer.in_features == n}
+        n = max((sizes(layer)[1] for layer in reads), default=0)
+        reads = {layer: norm for layer, norm in reads.items() if sizes(layer)[1] == n}
         if not order(n):
             return f"there is no Hadamard matrix of order {n}"
         tables = [m for m in self.walk.module.modules() if isinstance(m, torch.nn.Embedding) and m.embedding_dim == n]
-        writes = [m for m in self._seen.reads if m not in reads and m.out_features == n]
+        writes = [m for m in self._seen.reads if m not in reads and sizes(m)[0] == n]
         for parameter in (m.weight for m in [*reads, *tables, *writes]):
             if len(owners := self._owners[parameter]) > 1:
                 return f"{owners[0]} and {owners[1]} are one weight, which would have to be two"
@@ -178,15 +184,15 @@ class Rotations:
         turn = _signed if plus is None else _turned
         for layer, norm in reads.items():
             if plus is None:
-                new[layer.weight] = turn(layer.weight, n, 1)
+                new[layer.weight] = _laid(layer, turn(matrix(layer), n, 1))
                 continue
-            folded = layer.weight.detach().double() * (norm.weight.detach().double() + plus)
-            new[layer.weight] = turn(folded, n, 1)
+            folded = matrix(layer).detach().double() * (norm.weight.detach().double() + plus)
+            new[layer.weight] = _laid(layer, turn(folded, n, 1))
             new[norm.weight] = torch.full_like(norm.weight, 1 - plus)
         for table in tables:
             new[table.weight] = turn(table.weight, n, 1)
         for layer in writes:
-            new[layer.weight] = turn(layer.weight, n, 0)
+            new[layer.weight] = _laid(layer, turn(matrix(layer), n, 0))
             if layer.bias is not None:
                 new[layer.bias] = turn(layer.bias, n, 0)
         return new
@@ -205,7 +211,10 @@ class Rotations:
         return None
 
     def _heads_of(self, layer: Any, values: Any, size: int, turn: Any) -> dict[Any, Any]:
-        new = {values.weight: turn(values.weight, size, 0), layer.weight: turn(layer.weight, size, 1)}
+        new = {
+            values.weight: _laid(values, turn(matrix(values), size, 0)),
+            layer.weight: _laid(layer, turn(matrix(layer), size, 1)),
+        }
         if values.bias is not None:
             new[values.bias] = turn(values.bias, size, 0)
         return new
@@ -215,9 +224,9 @@ class Rotations:
         path = self._owners[layer.weight][0].split(".")
         above = [self.walk.module.get_submodule(".".join(path[:i])) for i in range(len(path) - 1, -1, -1)]
         said = (getattr(m, name, None) for m in above for name in _SIZES)
-        sizes = dict.fromkeys(s for s in said if isinstance(s, int) and not isinstance(s, bool) and s > 1)
-        for size in sizes:
-            if layer.in_features % size == 0 == values.out_features % size and order(size):
+        heads = dict.fromkeys(s for s in said if isinstance(s, int) and not isinstance(s, bool) and s > 1)
+        for size in heads:
+            if sizes(layer)[1] % size == 0 == sizes(values)[0] % size and order(size):
                 yield size
 
 
@@ -228,7 +237,7 @@ def _alike(y: Any, x: Any) -> bool:
 
 def _norm(module: Any) -> bool:
     """Whether a module may be a norm without a mean and a bias, by its parameters; what it does is found out."""
-    if module is None or isinstance(module, (torch.nn.Linear, torch.nn.Embedding)):
+    if module is None or linear(module) or isinstance(module, torch.nn.Embedding):
         return False
     own = dict(module.named_parameters())
     return own.keys() == {"weight"} and own["weight"].ndim == 1

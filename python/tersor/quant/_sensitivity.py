@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from tersor._layers import sizes
+
 
 def results(given: Any) -> list[Any]:
     """The float tensors among what a module gives; caches and the like within are none of them."""
@@ -26,7 +28,7 @@ def gains(
 ) -> dict[str, Any]:
     """The squared effect of each output [N] of the layers, summed over tokens; 0 where no result depends on it. ``run(batch)``
     gives the module's results, ``counts(batch)`` what its tokens count."""
-    found = {name: torch.zeros(layer.out_features, dtype=torch.float64) for name, layer in layers.items()}
+    found = {name: torch.zeros(sizes(layer)[0], dtype=torch.float64) for name, layer in layers.items()}
     signs = torch.Generator().manual_seed(0)
     outputs: list[tuple[str, Any]] = []
 

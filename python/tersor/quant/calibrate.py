@@ -12,15 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tersor._arrays import dtype_name, flag
+from tersor._layers import matrix, sizes
 from tersor.quant._encoded import Encoded, Scheme, fitted
 from tersor.quant._encoded import scheme as find_scheme
 from tersor.quant.adaround import adaround
 from tersor.quant.affine import dequantize, quantize
 from tersor.quant.allocate import bit_allocate
-from tersor.quant.awq import awq_search
 from tersor.quant.gptq import GPTQ, factored, gptq
 from tersor.quant.packing import pack
-from tersor.quant.qparams import choose_qparams, torch_module
+from tersor.quant.pareto import bit_pareto
+from tersor.quant.qparams import choose_qparams
 
 #: how codes are found: with each other's errors made up for; to the nearest, with inputs scaled; up or down, as is learned
 SOLVERS = ("gptq", "awq", "adaround")
@@ -38,11 +39,14 @@ class Calibrated(NamedTuple):
     scheme : of the codes, as `encode` names it; without a width ("int-g128") where it was chosen; `encoded` has that of each
         layer, whose groups may be smaller
     widths : the bits of each layer's codes, where they were chosen
-    folded : of each layer with scaled inputs ("-awq") the name of the module that divides them, whose parameters have changed
+    folded : of each layer with scaled inputs ("-awq", smooth) the name of the module that divides them, whose parameters have
+        changed
     unscaled : why the other layers have none
     rotated : of each layer whose weight was turned, what it shares the turn with: "stream", "heads of 64"
     unrotated : why the other layers' were not
     touched : the parameters that have changed besides the weights of ``layers``, by name
+    curve : where widths were to be chosen, the bits a weight and the loss that budgets of any size come to (`bit_pareto`)
+    chosen : the bits a weight and the loss of the choice that was made
     """
 
     layers: dict[str, GPTQ]
@@ -54,6 +58,8 @@ class Calibrated(NamedTuple):
     rotated: Mapping[str, str] = {}
     unrotated: Mapping[str, str] = {}
     touched: tuple[str, ...] = ()
+    curve: tuple[tuple[float, float], ...] = ()
+    chosen: tuple[float, float] | None = None
 
     def encoded(self, name: str) -> Encoded:
         """The weight of a layer as `decode` and `tersor.nn.QuantLinear` take it."""
@@ -126,6 +132,7 @@ def calibrate(
     cost: Callable[[str, int], float] | None = None,
     fallback: bool = False,
     rotate: bool = False,
+    smooth: float | None = None,
     method: str = "mse",
     act_order: bool = True,
     damp: float = 0.01,
@@ -146,15 +153,16 @@ def calibrate(
     Parameters
     ----------
     module : torch.nn.Module
-        Its weights become the numbers of their codes, in place; all else is as it was, but for what takes scales ("-awq"). It
-        is run without dropout.
+        Its weights become the numbers of their codes, in place; all else is as it was, but for what takes scales ("-awq",
+        smooth) or is turned. It is run without dropout.
     batches : iterable
         What the module is called with: a mapping as keywords, a tuple or list as arguments, a tensor as the only one.
     scheme : str
         ``<code>-row`` or ``<code>-g<G>``, then ``-gptq``, ``-awq`` or ``-adaround``; codes as of `encode` ("int4-g128-gptq").
         Signed ones use their whole range.
     layers : sequence of str, optional
-        Names of the `torch.nn.Linear` modules; all if absent.
+        Names of the `torch.nn.Linear` modules, or of transformers' ``Conv1D`` (GPT-2), whose codes are [out, in] too; all if
+        absent.
     weights : callable, optional
         ``weights(batch)`` gives what each token of a batch counts, shaped like the leading axes of a layer's input; where
         that has a row for each sample (pooled), rows count 1 each, and any other shape is an error. If absent, an
@@ -178,6 +186,10 @@ def calibrate(
         Whether weights are turned by Hadamard matrices first (`hadamard`, of random signs that are the same ones every time),
         wherever the module then gives the same as before: what its blocks add to, if it is read through norms without a mean
         and a bias, and the heads of what attention mixes. Norms, tables and layers that are not quantized change with it.
+    smooth : float, optional
+        From 0 to 1, the alpha of `smooth_scales`: how much of what is hard to round goes from the inputs of layers to their
+        weights, for products with int8 activations. Inputs are scaled as with "-awq", where something takes the scales;
+        ``folded`` and ``unscaled`` say where.
     method, act_order, damp
         As of `gptq`.
     progress : callable, optional
@@ -194,8 +206,9 @@ def calibrate(
     TypeError
         If module is no torch module, or a name is no linear layer.
     ValueError
-        If there are no batches, the scheme is unknown, a weight or an input holds non-finite values, or the budget is below
-        what the fewest bits take. The weights are then as they were.
+        If there are no batches, the scheme is unknown, a weight or an input holds non-finite values, the budget is below what
+        the fewest bits take, or smooth is beyond 0 and 1 or comes with "-awq" or widths to choose. The weights are then as they
+        were.
 
     Notes
     -----
@@ -208,27 +221,37 @@ def calibrate(
     name = "calibrate"
     among = widths_of(bits, budget, name)
     how, solver = recipe(scheme, name, among), scheme.rpartition("-")[2]
-    from tersor._inputs import GRAMS, MAGNITUDES, changing, linears, visit
+    if smooth is not None and (
+        isinstance(smooth, bool) or not isinstance(smooth, (int, float)) or not 0 <= smooth <= 1
+    ):
+        raise ValueError(f"{name}: smooth must be within 0 and 1, got {smooth!r}")
+    if smooth is not None and (solver == "awq" or among):
+        other = "-awq scales inputs itself" if solver == "awq" else "widths are chosen of inputs as they are"
+        raise ValueError(f"{name}: smooth does not go with scheme {scheme!r}: {other}")
+    from tersor._inputs import GRAMS, MAGNITUDES, MAXIMA, changing, linears, visit
     from tersor._walk import Walk
     from tersor.quant._rotate import Rotations
+    from tersor.quant._scaled import scale, searched, smoothed
 
-    chosen, left = linears(name, module, layers)
+    chosen, left = linears(name, module, layers, turned=True)
     batches = list(batches)
     if not batches:
         raise ValueError(f"{name}: there are no batches")
     fallback = flag(f"{name}: fallback", fallback)
-    kinds = {k: fitted(how, layer.in_features) for k, layer in chosen.items()}
+    kinds = {k: fitted(how, sizes(layer)[1]) for k, layer in chosen.items()}
     for k, layer in chosen.items():
         if kinds[k].group != how.group and not fallback:
-            left[k] = f"rows of {layer.in_features} do not divide into groups of {how.group}"
+            left[k] = f"rows of {sizes(layer)[1]} do not divide into groups of {how.group}"
         elif not bool(layer.weight.isfinite().all()):
             raise ValueError(f"{name}: {k}.weight holds non-finite values")
     chosen = {k: layer for k, layer in chosen.items() if k not in left}
     solve = {"gptq": _solve, "awq": _nearest, "adaround": _learned}[solver]
-    want = (GRAMS, MAGNITUDES) if solver == "awq" else (GRAMS,)
+    want = (GRAMS, *([MAGNITUDES] if solver == "awq" else []), *([MAXIMA] if smooth is not None else []))
     options = {"method": method, "act_order": act_order, "damp": damp}
     made: dict[str, GPTQ] = {}
     widths: dict[str, int] = {}
+    curve: tuple[tuple[float, float], ...] = ()
+    chosen_at: tuple[float, float] | None = None
     folded: dict[str, str] = {}
     unscaled: dict[str, str] = {}
     with changing(module) as before:
@@ -236,11 +259,14 @@ def calibrate(
         turned = Rotations(walk, chosen, before) if flag(f"{name}: rotate", rotate) else None
         if among:
             prices = cost or _cost(kinds, chosen)
-            widths = _widths(walk, chosen, weights, kinds, among, float(budget or 0), prices, scales, options)
+            widths, curve, chosen_at = _widths(
+                walk, chosen, weights, kinds, among, float(budget or 0), prices, scales, options
+            )
             walk = Walk(module, batches, chosen)
         for block, seen in visit(name, walk, weights, want):
-            if solver == "awq":
-                _scale(walk, block, seen, kinds, folded, unscaled, before)
+            if solver == "awq" or smooth is not None:
+                way = searched(seen, kinds) if smooth is None else smoothed(seen, smooth)
+                scale(walk, block, seen, way, folded, unscaled, before)
             hessians = _Hessians(seen, solver == "gptq", options)
             for k, layer in block.layers.items():
                 if (why := seen.left(k)) is not None:
@@ -251,7 +277,7 @@ def calibrate(
                     of = scales and (functools.partial(scales, bits=own.bits) if among else scales)
                     made[k] = solve(k, layer, hessians(k, layer), own, of, options)
                     numbers = dequantize(made[k].codes, made[k].scale, made[k].zero_point, dtype=layer.weight.dtype)
-                    layer.weight.detach().copy_(numbers)
+                    matrix(layer).detach().copy_(numbers)
                 if progress:
                     progress(len(made) + len(left.keys() & chosen.keys()), len(chosen))
     taken = {k: widths[k] for k in made} if among else {}
@@ -268,57 +294,14 @@ def calibrate(
         turned.rotated if turned else {},
         turned.unrotated if turned else {},
         tuple(touched),
+        curve,
+        chosen_at,
     )
-
-
-def _scale(
-    walk: Any,
-    block: Any,
-    given: Any,
-    kinds: Mapping[str, Scheme],
-    folded: dict[str, str],
-    unscaled: dict[str, str],
-    before: list[tuple[Any, Any]],
-) -> None:
-    """Scales the inputs of the layers of a block where something takes the scales."""
-    from tersor.quant._fold import fold, inputs
-
-    seen = [k for k in block.layers if given.left(k) is None]
-    if block.calls != 1 or block.module in block.layers.values():
-        unscaled |= dict.fromkeys(seen, "no block around it that is run once")
-        return
-    names = {m: k for k, m in walk.module.named_modules()}
-    owners: dict[Any, int] = {}
-    for m in names:
-        for p in m.parameters(recurse=False):
-            owners[p] = owners.get(p, 0) + 1
-    shared = {p: "shared" for p, n in owners.items() if n > 1}
-    for alike, sources in inputs(walk, block):
-        if not set(alike) <= set(seen):
-            unscaled |= {k: "its inputs are another layer's too, which is left" for k in alike if k in seen}
-            continue
-        h, how = given.grams[alike[0]].cpu(), kinds[alike[0]]
-        w = torch_module().cat([block.layers[k].weight.detach().cpu() for k in alike])
-        s, _ = awq_search(
-            w, h, given.magnitudes[alike[0]].cpu(), dtype=how.codes, group=how.group or None, symmetric=not how.affine
-        )
-        if bool((s == 1).all()):
-            unscaled |= dict.fromkeys(alike, "no scales are better than none")
-            continue
-        found = fold(walk, block, alike, sources, s, shared, before)
-        if found is None:
-            unscaled |= dict.fromkeys(alike, "nothing before it takes its scales")
-            continue
-        source, taken = found
-        folded |= dict.fromkeys(alike, names[source])
-        for k in alike:
-            t = taken.to(given.grams[k])
-            given.grams[k] /= t * t[:, None]
 
 
 def _cost(kinds: Mapping[str, Scheme], layers: Mapping[str, Any]) -> Callable[[str, int], float]:
     def cost(name: str, bits: int) -> float:
-        (n, k), how = layers[name].weight.shape, kinds[name]
+        (n, k), how = sizes(layers[name]), kinds[name]
         return float(n * (k * bits + 32 * (k // how.elements(k)) * (2 if how.affine else 1)))
 
     return cost
@@ -334,8 +317,8 @@ def _widths(
     cost: Callable[[str, int], float],
     scales: Callable[..., Any] | None,
     options: Mapping[str, Any],
-) -> dict[str, int]:
-    """The bits of each layer, of what it is given while nothing is changed."""
+) -> tuple[dict[str, int], tuple[tuple[float, float], ...], tuple[float, float]]:
+    """The bits of each layer, of what it is given while nothing is changed; what other budgets come to, and this one."""
     from tersor._inputs import mask, visit
     from tersor.quant._sensitivity import gains
 
@@ -358,19 +341,22 @@ def _widths(
             "calibrate: no gradient leads from what the module gives to its layers: no width can be chosen"
         )
     costs = [[cost(k, b) for b in among] for k in losses]
-    allowed = budget * sum(layers[k].weight.numel() for k in losses)
+    numbers = sum(layers[k].weight.numel() for k in losses)
+    allowed = budget * numbers
     if losses and sum(map(min, costs)) > allowed:
-        least = sum(map(min, costs)) / sum(layers[k].weight.numel() for k in losses)
+        least = sum(map(min, costs)) / numbers
         raise ValueError(
             f"calibrate: budget {budget:g} is below the {least:g} bits a weight that {min(among)} bits take"
         )
     shape = (len(losses), len(among))
-    choice = bit_allocate(np.reshape(list(losses.values()), shape), np.reshape(costs, shape), allowed).choice
-    found = {k: among[i] for k, i in zip(losses, choice, strict=True)}
+    tables = np.reshape(list(losses.values()), shape), np.reshape(costs, shape)
+    made, front = bit_allocate(*tables, allowed), bit_pareto(*tables)
+    found = {k: among[i] for k, i in zip(losses, made.choice, strict=True)}
     # what only the quantized module reaches (an expert that was never chosen) is known too late
-    return {
-        k: widest(among, functools.partial(cost, k), budget * layer.weight.numel()) for k, layer in layers.items()
-    } | found
+    known = {k: widest(among, functools.partial(cost, k), budget * layer.weight.numel()) for k, layer in layers.items()}
+    per = max(numbers, 1)
+    curve = tuple((float(c) / per, float(v)) for c, v in zip(front.cost, front.loss, strict=True))
+    return known | found, curve, (made.cost / per, made.loss)
 
 
 class _Hessians:
@@ -390,7 +376,7 @@ class _Hessians:
         if self._last[0] != key:
             self._last = None, None  # not two at a time
             try:
-                self._last = key, factored(h.cpu(), layer.in_features, compute=compute, **self._how)
+                self._last = key, factored(h.cpu(), sizes(layer)[1], compute=compute, **self._how)
             except ValueError as error:
                 raise _named(name, error) from None
         return self._last[1]
@@ -424,7 +410,7 @@ def _grid(
     name: str, layer: Any, how: Scheme, scales: Callable[..., Any] | None
 ) -> tuple[Any, Any, Any, dict[str, Any]]:
     """A weight with the scales that are given for it, or with their granularity."""
-    weight = layer.weight.detach()
+    weight = matrix(layer).detach().contiguous()
     scale, zero = scales(name, weight) if scales else (None, None)
     if scale is None:
         return weight.cpu(), None, None, {"group": how.group or None}
@@ -435,8 +421,8 @@ def _nearest(
     name: str, layer: Any, h: Any, how: Scheme, scales: Callable[..., Any] | None, options: Mapping[str, Any]
 ) -> GPTQ:
     """The nearest codes of a layer, with their errors."""
-    weight = layer.weight.detach().cpu()
-    scale, zero = scales(name, layer.weight.detach()) if scales else (None, None)
+    weight = matrix(layer).detach().cpu().contiguous()
+    scale, zero = scales(name, weight) if scales else (None, None)
     if scale is None:
         grain: dict[str, Any] = {"group": how.group} if how.group else {"axis": 0}
         scale, zero = choose_qparams(weight, how.codes, symmetric=not how.affine, method=options["method"], **grain)

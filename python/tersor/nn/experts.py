@@ -1,0 +1,201 @@
+"""The experts of a mixture with quantized weights. The one rule: what a model does besides the two products of an expert is
+done by its own module, and whose products are others is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tersor.nn._linear import check_hooks
+from tersor.nn._product import encoded_as, kept_scheme
+from tersor.nn.quant import QuantLinear
+from tersor.quant import Encoded
+from tersor.quant._encoded import fitted
+
+#: what transformers says of a module of experts whose products are two, in the way that its fused products rely on
+_SAID = ("has_gate", "has_bias", "is_transposed", "is_concatenated", "_is_expert_parallel", "_apply_gate")
+_PLACE = "transformers.integrations.moe"
+
+
+def refused(module: Any) -> str | None:
+    """Why a module of experts is none that can be exchanged, or None."""
+    kind = type(module).__name__
+    if not isinstance(module, nn.Module) or not all(hasattr(module, name) for name in _SAID):
+        return f"experts in one tensor, which the forward of {kind} reads in a way of its own"
+    forward = getattr(type(module).forward, "__globals__", {}).get("__name__")
+    if forward != _PLACE or "forward" in vars(module):
+        return f"experts whose forward ({kind}) has been replaced, which would be lost"
+    if module._is_expert_parallel:
+        return "experts that are spread over processes"
+    up, down = projections(module)
+    wanted = {up, down} | ({f"{up}_bias", f"{down}_bias"} if module.has_bias else set())
+    there = {name for name, p in module._parameters.items() if p is not None}
+    if there != wanted or any(module._parameters[name].ndim != 3 for name in (up, down)):
+        return f"experts of {kind} with the parameters {', '.join(sorted(there))}, where {', '.join(sorted(wanted))} are known"
+    try:
+        check_hooks("convert", "it", module)
+    except TypeError as error:
+        return str(error).removeprefix("convert: ")
+    return None
+
+
+def projections(module: Any) -> tuple[str, str]:
+    """The names of the two weights of experts."""
+    return "gate_up_proj" if module.has_gate else "up_proj", "down_proj"
+
+
+def matrix(module: Any, name: str) -> Tensor:
+    """A weight [experts, out, in] of a module of experts."""
+    weight: Tensor = module._parameters[name].detach()
+    return weight.transpose(1, 2) if module.is_transposed else weight
+
+
+class QuantExperts(nn.Module):
+    r"""The experts of a mixture whose weights are kept encoded, :math:`y_t = \sum_k w_{tk}\, D_{e_{tk}}\, g(U_{e_{tk}} x_t)`.
+
+    It takes the place of a module of transformers that holds the weights of all experts in two tensors (Mixtral, Qwen-MoE,
+    DeepSeek, gpt-oss and the others that have one of its common forwards), is called as that one is, and has its gate g and
+    its norm behind an expert do their work. Each expert is two `QuantLinear`.
+
+    Parameters
+    ----------
+    up, down : sequences of QuantLinear
+        U [middle, in] and D [out, middle] of each expert; with a gate U has the rows of both of its inputs.
+    frame : torch.nn.Module
+        The module of experts without its weights.
+
+    Attributes
+    ----------
+    up, down : torch.nn.ModuleList of QuantLinear
+    frame : torch.nn.Module
+
+    Notes
+    -----
+    Rows of tokens are sorted by their expert; only experts that are chosen are multiplied, so a call under ``torch.compile``
+    breaks the graph there. Results of a token are weighted and added up in the order of its choice, in the type of the product
+    of results and weights, as transformers' own batched forward has it. An index that is the number of experts chooses none.
+    """
+
+    up: nn.ModuleList
+    down: nn.ModuleList
+    frame: nn.Module
+
+    def __init__(self, up: Sequence[QuantLinear], down: Sequence[QuantLinear], frame: nn.Module) -> None:
+        super().__init__()
+        if len(up) != len(down):
+            raise ValueError(f"QuantExperts: up and down must be of as many experts, got {len(up)} and {len(down)}")
+        self.up, self.down, self.frame = nn.ModuleList(up), nn.ModuleList(down), frame
+
+    @property
+    def num_experts(self) -> int:
+        return len(self.up)
+
+    @classmethod
+    def from_float(
+        cls,
+        experts: nn.Module,
+        scheme: str,
+        activations: str = "float",
+        *,
+        release: bool = False,
+        fallback: bool = False,
+    ) -> QuantExperts:
+        """The module ``experts`` with the weights of each expert encoded by ``scheme`` along its inputs; `fallback` as of
+        `convert`. Experts with a forward, hooks or parameters that are not known are a TypeError."""
+        who = "QuantExperts.from_float"
+        how = kept_scheme(who, scheme)
+        _check(who, experts)
+        codes = []
+        for name in projections(experts):
+            weight = matrix(experts, name)
+            own = fitted(how, weight.shape[2]).name if fallback else scheme
+            codes.append([encoded_as(who, w.contiguous(), own) for w in weight])
+        return cls.of(codes[0], codes[1], experts, activations, release=release)
+
+    @classmethod
+    def of(
+        cls,
+        up: Sequence[Encoded],
+        down: Sequence[Encoded],
+        experts: nn.Module,
+        activations: str = "float",
+        *,
+        release: bool = False,
+    ) -> QuantExperts:
+        """The module ``experts`` with these codes [out, in] for the weights of its experts, and its own biases."""
+        who = "QuantExperts.of"
+        _check(who, experts)
+        made = []
+        for name, codes in zip(projections(experts), (up, down), strict=True):
+            weight = matrix(experts, name)
+            bias = experts._parameters.get(f"{name}_bias")
+            if len(codes) != len(weight):
+                raise ValueError(f"{who}: {name} is of {len(weight)} experts, codes of {len(codes)}")
+            layers = []
+            for i, code in enumerate(codes):
+                # made on meta: what says shapes, types and devices needs no memory of its own
+                dense = nn.Linear(weight.shape[2], weight.shape[1], bias is not None, device="meta")
+                dense.weight = nn.Parameter(weight[i], requires_grad=False)
+                if bias is not None:
+                    dense.bias = nn.Parameter(bias[i].detach(), requires_grad=bias.requires_grad)
+                layers.append(QuantLinear.of(code, dense, activations, release=release))
+            made.append(layers)
+        return cls(made[0], made[1], framed(experts)).train(experts.training)
+
+    def dense(self) -> nn.Module:
+        """The module of transformers, with the weights that the codes stand for."""
+        made = framed(self.frame)
+        for name, layers in zip(projections(made), (self.up, self.down), strict=True):
+            biases = [layer.bias for layer in layers]
+            weight = torch.stack([layer.weight.to(getattr(torch, layer.dtype)) for layer in layers])
+            grad = all(bias is None or bias.requires_grad for bias in biases)
+            weight = weight.transpose(1, 2).contiguous() if made.is_transposed else weight
+            made._parameters[name] = nn.Parameter(weight, requires_grad=grad)
+            if made.has_bias:
+                made._parameters[f"{name}_bias"] = nn.Parameter(torch.stack(biases).detach(), requires_grad=grad)
+        return made.train(self.training)
+
+    def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        frame: Any = self.frame
+        chosen, k = top_k_index.reshape(-1), top_k_index.shape[-1]
+        if len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) <= self.num_experts:
+            least, most = int(chosen.min()), int(chosen.max())
+            raise IndexError(f"QuantExperts: experts {least} to {most} are chosen, there are {self.num_experts}")
+        order = torch.argsort(chosen, stable=True)
+        counts = torch.bincount(chosen, minlength=self.num_experts + 1).tolist()
+        made, start = [], 0
+        for up, down, count in zip(self.up, self.down, counts, strict=False):
+            if count:
+                rows = order[start : start + count] // k
+                middle = up(hidden_states[rows])
+                middle = frame._apply_gate(middle) if frame.has_gate else frame.act_fn(middle)
+                y = down(middle)
+                made.append(frame.post_expert_norm(y) if getattr(frame, "has_post_expert_norm", False) else y)
+                start += count
+        if not made:
+            return torch.zeros_like(hidden_states)
+        results = torch.cat(made)
+        y = results.new_zeros(len(chosen), results.shape[1]).index_copy(0, order[:start], results)
+        y = y * top_k_weights.reshape(-1, 1)
+        return y.reshape(-1, k, y.shape[1]).sum(1).to(hidden_states.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_experts} experts of {type(self.frame).__name__}"
+
+
+def framed(module: Any) -> Any:
+    """A module of the same class and children without weights of its own; the module itself stays as it is."""
+    made = object.__new__(type(module))
+    vars(made).update(vars(module))
+    made._parameters = dict.fromkeys(module._parameters)
+    made._buffers, made._modules = dict(module._buffers), dict(module._modules)
+    return made
+
+
+def _check(who: str, experts: Any) -> None:
+    if why := refused(experts):
+        raise TypeError(f"{who}: experts must be a module of transformers with a known forward, got {why}")

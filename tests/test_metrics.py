@@ -8,6 +8,7 @@ from fractions import Fraction
 import ml_dtypes
 import numpy as np
 import pytest
+import tersor
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,6 +129,117 @@ def test_what_calibration_refuses(kind, said, call):
         call()
 
 
+@given(st.integers(1, 2000), st.sampled_from([np.float16, np.float32, ml_dtypes.bfloat16]), st.data())
+def test_bins_of_short_numbers_are_decided_by_their_edges(n, kind, data):
+    k = data.draw(st.integers(0, n))
+    middle = np.array(k / n).astype(kind)
+    near = np.array([middle, np.nextafter(middle, kind(0)), np.nextafter(middle, kind(2))], kind)
+    p = near[(near >= 0) & (near <= 1)]
+    table = metrics.calibration_curve(p, np.zeros(len(p), np.int64), n_bins=n)
+    want = np.bincount([bin_of(float(v), n) for v in p], minlength=n)
+    assert (table.count == want).all()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(300_000,), (40_000, 3), (700, 600), (5, 1300)])
+def test_tables_of_much_are_those_of_numpy(kind, shape):
+    """Several blocks, rows longer than what is looked at together, and numbers at edges among others."""
+    rng = draw(3)
+    p = rng.random(shape).astype(kind)
+    p = np.where(rng.random(shape) < 0.2, p.round(1), p)
+    classes = shape[1] if len(shape) > 1 else 2
+    y = rng.integers(0, classes, shape[0])
+    for n in (7, 300):
+        edges = np.arange(1, n) / n
+        columns = p.T if len(shape) > 1 else p[None]
+        table = metrics.calibration_curve(p, y, n_bins=n, classwise=len(shape) > 1)
+        for row, count, accuracy, confidence in zip(
+            range(len(columns)),
+            *(np.atleast_2d(v) for v in (table.count, table.accuracy, table.confidence)),
+            strict=True,
+        ):
+            wide, hit = columns[row].astype(np.float64), y == (row if len(shape) > 1 else 1)
+            at = np.searchsorted(edges, wide)
+            assert (count == np.bincount(at, minlength=n)).all()
+            some = count > 0
+            assert np.isnan(accuracy[~some]).all() and np.isnan(confidence[~some]).all()
+            np.testing.assert_array_equal((accuracy * count)[some].round(), np.bincount(at, hit, n)[some])
+            np.testing.assert_allclose((confidence * count)[some], np.bincount(at, wide, n)[some], rtol=1e-12)
+
+
+def test_calibration_has_the_same_bits_for_any_threads():
+    p, y = probabilities(50_000, 7, 4), draw(5).integers(0, 7, 50_000)
+    before = tersor.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 5):
+            tersor.set_num_threads(threads)
+            calls = itertools.product(["uniform", "quantile"], [False, True])
+            found.append(
+                [metrics.calibration_error(p, y, n_bins=[9, 40], binning=b, classwise=c).tobytes() for b, c in calls]
+            )
+    finally:
+        tersor.set_num_threads(before)
+    assert found[0] == found[1] == found[2]
+
+
+def test_of_equal_confidences_the_first_is_the_answer():
+    p = np.array([[0.5, 0.5, 0.0], [0.25, 0.25, 0.25], [-0.0, 0.0, 0.0]])
+    for y, hits in (([0, 0, 0], 3), ([1, 1, 1], 0), ([2, 0, 2], 1)):
+        for of in (p, np.tile(p, (1, 400)) * np.float32(1)):
+            table = metrics.calibration_curve(of, np.array(y), n_bins=1)
+            assert table.count.tolist() == [3] and table.accuracy[0] * 3 == pytest.approx(hits)
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int16", "int32", "int64"])
+def test_targets_of_every_type(kind):
+    p, y = probabilities(60, 5), draw(6).integers(0, 5, 60)
+    for binning in ("uniform", "quantile"):
+        want = metrics.calibration_error(p, y, binning=binning)
+        assert metrics.calibration_error(p, y.astype(kind), binning=binning) == want
+        strided = np.repeat(p, 2, 1)[:, ::2]
+        assert metrics.calibration_error(strided[::-1], y.astype(kind)[::-1], binning=binning) == pytest.approx(want)
+
+
+@pytest.mark.parametrize("classwise", [False, True])
+@pytest.mark.parametrize("binning", ["uniform", "quantile"])
+def test_what_is_refused_is_the_first_of_it(binning, classwise):
+    p, y = np.full((40_000, 3), 0.25, np.float32), np.zeros(40_000, np.int64)
+    p[[30_000, 20_000], [0, 2]] = 1.1, np.nan
+    y[10], y[11] = -1, 5
+    given_ = {"binning": binning, "classwise": classwise}
+    with pytest.raises(ValueError, match=r"^calibration_error: probs .* got nan at \(20000, 2\)$"):
+        metrics.calibration_error(p, y, **given_)
+    p[20_000, 2] = 0
+    with pytest.raises(ValueError, match=r"^calibration_curve: probs .* got 1.1 at \(30000, 0\)$"):
+        metrics.calibration_curve(p, y, **given_)
+    p[30_000, 0] = 1
+    metric = metrics.CalibrationError(**given_)
+    with pytest.raises(ValueError, match=r"^CalibrationError.update: target\[10\] is -1; classes lie within 0 and 2$"):
+        metric.update(p, y)
+    y[10] = 2
+    with pytest.raises(ValueError, match=r"^calibration_error: target\[11\] is 5; classes lie within 0 and 2$"):
+        metrics.calibration_error(p, y, **given_)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    "options", [{}, {"classwise": True, "n_bins": [4, 9], "norm": "l2"}, {"binning": "quantile", "norm": "max"}]
+)
+def test_calibration_is_traced(options, kind):
+    p, y = torch.from_numpy(probabilities(200, 4)).to(kind), torch.from_numpy(draw(7).integers(0, 4, 200))
+    traced = torch.compile(lambda p, y: metrics.calibration_error(p, y, **options), backend="aot_eager", fullgraph=True)
+    want = metrics.calibration_error(p, y, **options)
+    assert traced(p, y).dtype is torch.float64
+    torch.testing.assert_close(traced(p, y), want, rtol=1e-14, atol=1e-16)
+    options = {k: v for k, v in options.items() if k != "norm"} | {"n_bins": 6}
+    traced = torch.compile(lambda p, y: metrics.calibration_curve(p, y, **options), backend="aot_eager", fullgraph=True)
+    for got, wanted in zip(traced(p, y), metrics.calibration_curve(p, y, **options), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-14, atol=1e-16, equal_nan=True)
+    with pytest.raises(RuntimeError, match="probs must lie within 0 and 1"):
+        traced(2 * p, y)
+
+
 # --- ranks ---
 
 NUMBERS = st.sampled_from([-np.inf, -2.0, -0.0, 0.0, 1.0, 1.5, np.inf])
@@ -162,6 +274,45 @@ def test_ranks_of_many_numbers_and_columns(library):
         for k in range(2):
             equal(float(got[k]), theirs(x[:, k], y[:, k]))
             assert float(ours(library(x[:, k].copy()), library(y[:, k].copy()))) == float(got[k])
+
+
+@pytest.mark.parametrize("kinds", ["f8 f8", "f4 f4", "f2 f2", "i8 f8", "f4 i2", "u1 i1", "i4 i4"])
+def test_ranks_of_every_type(kinds):
+    a, b = kinds.split()
+    x = (40 * draw(8).random(3000)).astype(a)
+    y = (x.astype(np.float64) + 9 * draw(9).random(3000)).astype(b)
+    equal(metrics.spearman_corrcoef(x, y), stats.spearmanr(x, y).statistic)
+    for variant in "bc":
+        equal(metrics.kendall_rank_corrcoef(x, y, variant), stats.kendalltau(x, y, variant=variant).statistic)
+    assert metrics.kendall_rank_corrcoef(torch.from_numpy(x), torch.from_numpy(y)) == metrics.kendall_rank_corrcoef(
+        x, y
+    )
+
+
+def test_ranks_of_what_float64_does_not_tell_apart():
+    x = np.array([2**62, 2**62 + 1, 2**62 + 2, -(2**63), 2**63 - 1])
+    y = np.array([1.0, 2.0, 3.0, -np.inf, np.inf])
+    assert metrics.kendall_rank_corrcoef(x, y) == metrics.spearman_corrcoef(x, y) == 1
+    assert metrics.kendall_rank_corrcoef(np.array([5e-324, 0.0, -5e-324]), y[2::-1]) == 1
+
+
+@pytest.mark.parametrize("rounded", [0, 3, 9])
+def test_ranks_of_very_many_numbers(rounded):
+    x = draw(10).standard_normal(60_000).round(rounded)
+    y = (x + draw(11).standard_normal(60_000)).round(rounded)
+    equal(metrics.spearman_corrcoef(x, y), stats.spearmanr(x, y).statistic)
+    equal(metrics.kendall_rank_corrcoef(x, y), stats.kendalltau(x, y).statistic)
+
+
+def test_ranks_are_traced():
+    x, y = (torch.from_numpy(draw(i).standard_normal((30, 2))) for i in (12, 13))
+    for f in (metrics.spearman_corrcoef, metrics.kendall_rank_corrcoef):
+        traced = torch.compile(f, backend="aot_eager", fullgraph=True)
+        assert (
+            traced(x, y).tolist() == f(x, y).tolist() and traced(x[:, 0], y[:, 0]).item() == f(x[:, 0], y[:, 0]).item()
+        )
+        with pytest.raises(RuntimeError, match="preds holds NaN"):
+            traced(x * math.nan, y)
 
 
 def test_ranks_of_nothing_that_varies():
@@ -370,18 +521,24 @@ def test_ids_of_rows(seed, n, width, kind):
     assert got.counts.tolist() == [want.count(i) for i in range(len(seen))]
 
 
-def test_rows_whose_keys_are_equal_are_told_apart(monkeypatch):
-    """With keys that say nothing, or little, ids are the same: only more turns are taken."""
-    from tersor import _distinct
+def test_rows_that_share_a_key_are_told_apart():
+    """The words are those that give two rows the same 64 bits, after what the first word made of them."""
+    factor, mask = 0x9E3779B97F4A7C15, (1 << 64) - 1
+    mixed = [key ^ key >> 29 for key in ((word * factor) & mask for word in (1, 2))]
+    rows = np.array([[1, 5 ^ mixed[0]], [2, 5 ^ mixed[1]]] * 3, np.uint64).view(np.int64)
+    assert reduce.row_ids(rows).ids.tolist() == [0, 1] * 3
+    assert reduce.row_ids(torch.from_numpy(rows)).counts.tolist() == [3, 3]
 
-    rows = draw().integers(0, 2, (200, 4)).astype(np.int64)
-    want = reduce.row_ids(rows)
-    assert len(want.first) == 16
-    for mask in (0, 1, 3):
-        keys = lambda words, turn, m=mask: words[:, 0] & np.uint64(m)  # noqa: E731
-        monkeypatch.setattr(_distinct, "_keys", keys)
-        got = reduce.row_ids(torch.from_numpy(rows))
-        assert all((a.numpy() == b).all() for a, b in zip(got, want, strict=True))
+
+@pytest.mark.parametrize("width", [1, 7, 8, 9])
+def test_ids_of_many_rows(width):
+    rows = draw(14).integers(0, 9, (50_000, width)).astype(np.int16)
+    got, want = reduce.row_ids(rows), np.unique(rows, axis=0, return_index=True, return_counts=True)
+    order = np.argsort(want[1])
+    assert (got.first == want[1][order]).all() and (got.counts == want[2][order]).all()
+    assert (rows[got.first[got.ids]] == rows).all()
+    gaps = np.repeat(rows, 2, 1)[::-1, ::2]
+    assert (reduce.row_ids(gaps).ids == reduce.row_ids(gaps.copy()).ids).all()
 
 
 def entropy(items):

@@ -33,6 +33,8 @@ class Options:
     dtypes: tuple[str, ...] | None = None
     #: it moves values without computing with them, so that a type the tests take for wrong is right
     any_dtype: bool = False
+    #: the ends of what its data must lie within: it refuses what lies beyond, as others refuse what is not finite
+    within: tuple[float, float] | None = None
     #: its results are integers or decisions: compared exactly, and not differentiable
     integer: bool = False
     #: its reference computes in the type of the data, as its definition does: it is not given float64

@@ -25,7 +25,7 @@ from tersor._values import SPEAKER, in_trace, out_of_range
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: families that are composed of what there is and declare no operator of their own
-COMPOSED = ("embed", "metrics")
+COMPOSED = ("embed",)
 
 #: the annotations that say what an array is made of
 TYPES: dict[str, tuple[str, ...]] = {

@@ -286,7 +286,7 @@ def unique_codes(codes: Any) -> Codes:
 
     Notes
     -----
-    O(n w + n log n).
+    O(n w) where keys of 64 bits differ; codes themselves are compared.
     """
     rows = _codes("unique_codes", "codes", codes)
     return Codes(*(answer(v, codes) for v in distinct(held("unique_codes", "codes", rows, ("uint64",)))))

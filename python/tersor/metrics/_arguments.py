@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,15 @@ def rows(who: str, what: str, x: np.ndarray, axes: int = 2) -> np.ndarray:
     if x.ndim != axes:
         raise ValueError(f"{who}: {what} must have {axes} {'axes' if axes > 1 else 'axis'}, got shape {x.shape}")
     return x
+
+
+@contextlib.contextmanager
+def spoken(who: str) -> Iterator[None]:
+    """What an operator refuses, said in the name of who was called."""
+    try:
+        yield
+    except ValueError as e:
+        raise ValueError(f"{who}: {str(e).partition(': ')[2]}") from None
 
 
 def alike(who: str, what: str, x: Any, n: int, of: str) -> None:

@@ -4,20 +4,21 @@ edges, counts are whole numbers, and hits minus confidence are summed before any
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from tersor._arrays import Array, Labels, flag, whole
-from tersor._host import answer, held
-from tersor.metrics._arguments import class_labels
+from tersor._arrays import Array, Labels, flag, torch_module, whole
+from tersor._host import LABELS, answer, read
+from tersor._reference import quiet, wide, xp
+from tersor.metrics._arguments import alike, rows, spoken
+from tersor.metrics._ops import _calibration_bins, _calibration_judged, _calibration_quantile
 from tersor.metrics._state import State, Streaming
 
 NORMS = ("l1", "l2", "max", "mean")
 BINNINGS = ("uniform", "quantile")
-#: how many confidences are looked at at once, so that what is made of them stays in a cache
-_BLOCK = 1 << 14
 
 
 class Bins(NamedTuple):
@@ -54,99 +55,82 @@ def _one_of(who: str, what: str, value: Any, known: tuple[str, ...]) -> str:
     return value
 
 
-def _judged(who: str, probs: Any, target: Any, classwise: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Confidences in their own type and whether each was right, ``[rows, n]``: of one row, or of one for each class."""
-    p = held(who, "probs", probs)
+class _Judged(NamedTuple):
+    """Probabilities ``[n, classes]`` in their own type, targets, and of whom a confidence is."""
+
+    probs: Any
+    target: Any
+    kind: int
+
+
+def _judged(who: str, probs: Any, target: Any, classwise: bool) -> _Judged:
+    """What is to be put in bins. What is refused of numbers is found where they are read."""
+    p = read(who, "probs", probs)
     if p.ndim not in (1, 2) or (classwise and p.ndim == 1):
         wanted = "[n, classes]" if classwise else "[n] or [n, classes]"
-        raise ValueError(f"{who}: probs must have shape {wanted}, got {p.shape}")
+        raise ValueError(f"{who}: probs must have shape {wanted}, got {tuple(p.shape)}")
     if p.ndim == 2 and not p.shape[1]:
-        raise ValueError(f"{who}: probs has shape {p.shape}: there is no class")
-    if p.size and not (p.min() >= 0 and p.max() <= 1):  # NaN is neither
-        i = np.unravel_index(int((~((p >= 0) & (p <= 1))).argmax()), p.shape)
-        raise ValueError(f"{who}: probs must lie within 0 and 1, got {p[i]} at {tuple(map(int, i))}")
-    y = class_labels(who, "target", target, len(p), "probs", 2 if p.ndim == 1 else p.shape[1])
-    if p.ndim == 1:
-        return p[None], (y == 1)[None]
-    if classwise:
-        hit = np.zeros(p.shape, bool)
-        hit[np.arange(len(y)), y] = True
-        return p.T, hit.T
-    top = p.argmax(1) if len(p) else np.zeros(0, np.int64)
-    return p[np.arange(len(p)), top][None], (top == y)[None]
+        raise ValueError(f"{who}: probs has shape {tuple(p.shape)}: there is no class")
+    y = rows(who, "target", read(who, "target", target, LABELS), 1)
+    alike(who, "target", y, p.shape[0], "probs")
+    kind = 2 if classwise else p.ndim - 1
+    return _Judged(p if p.ndim == 2 else p.reshape(-1, 1), y, kind)
 
 
-def _uniform(p: np.ndarray, n: int) -> np.ndarray:
-    """How many interior edges k/n are strictly below each p of float64: by a product where that is sure, else by comparing."""
-    product = p * n
-    guess = np.minimum(product.astype(np.int64), n - 1)
-    # a product and an edge are each rounded once: n · 2⁻⁵² between them at most
-    near = np.flatnonzero(np.abs(product - np.rint(product)) <= n * 2.0**-50)
-    if len(near):
-        p, at, edges = p[near], guess[near], np.arange(n + 1) / n
-        at -= (at > 0) & (p <= edges[at])
-        guess[near] = at + ((at < n - 1) & (p > edges[at + 1]))
-    return guess
+def _whole(v: Sequence[int], x: Any) -> Any:
+    """Whole numbers in the library of x."""
+    return np.array(v, np.int64) if isinstance(x, np.ndarray) else torch_module().tensor(v)
 
 
-def _quantile(p: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bins of equal mass of one row, and their edges. Equal numbers go to the bin of the first of them in order."""
-    order = np.argsort(p, kind="stable")
-    rank = np.arange(len(p))
-    ordered = p[order]
-    first = np.maximum.accumulate(np.where(np.diff(ordered, prepend=-1.0) > 0, rank, 0))
-    bins = np.empty(len(p), np.int64)
-    bins[order] = first * n // max(len(p), 1)
-    edges = np.zeros(n + 1)
-    np.maximum.at(edges, bins + 1, p)
-    return bins, np.maximum.accumulate(edges)
+def _parts(v: Any, sizes: list[int]) -> list[Any]:
+    """The columns of each number of bins."""
+    ends = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+    return [v[:, a:b] for a, b in itertools.pairwise(ends)]
 
 
-def _table(p: np.ndarray, hit: np.ndarray, n: int, binning: str) -> tuple[_Table, np.ndarray]:
-    """The table of ``[rows, n]`` confidences, and the edges of its bins."""
-    size, step = n * len(p), max(_BLOCK // len(p), 1)
-    bins, edges = None, np.arange(n + 1) / n
-    if binning == "quantile":
-        made = [_quantile(row.astype(np.float64), n) for row in p]
-        bins, edges = np.stack([b for b, _ in made]), np.stack([e for _, e in made])
-    by_hit, gap = np.zeros(2 * size, np.int64), np.zeros(size)
-    offsets = np.tile(n * np.arange(len(p)), step)
-    for i in range(0, p.shape[1], step):
-        # samples one after another, as classes lie in memory
-        part, right = (v[:, i : i + step].T.ravel() for v in (p, hit))
-        part = part.astype(np.float64)
-        at = _uniform(part, n) if bins is None else bins[:, i : i + step].T.ravel()
-        if len(p) > 1:
-            at += offsets[: len(at)]
-        gap += np.bincount(at, right - part, size)
-        by_hit += np.bincount(2 * at + right, minlength=2 * size)
-    count, hits = by_hit.reshape(-1, 2).sum(1), by_hit[1::2]
-    return _Table(*(v.reshape(len(p), n) for v in (count, hits, gap))), edges
+def _uniform(of: _Judged, sizes: list[int]) -> list[tuple[_Table, Any]]:
+    """Tables of bins of one width and their edges, for several numbers of bins from one read."""
+    found = _calibration_bins(of.probs, of.target, _whole(sizes, of.probs), of.kind, sum(sizes))
+    tables = zip(*(_parts(v, sizes) for v in found), strict=True)
+    return [(_Table(*t), wide(_whole(range(n + 1), of.probs)) / n) for t, n in zip(tables, sizes, strict=True)]
 
 
-def _error(t: _Table, norm: str) -> float:
+def _quantile(confidence: Any, hit: Any, sizes: list[int]) -> list[tuple[_Table, Any]]:
+    """Tables of bins of equal mass of ``[rows, n]`` confidences and their edges."""
+    *found, edges = _calibration_quantile(confidence, hit, _whole(sizes, confidence), sum(sizes))
+    tables = zip(*(_parts(v, sizes) for v in found), strict=True)
+    return [(_Table(*t), e) for t, e in zip(tables, _parts(edges, [n + 1 for n in sizes]), strict=True)]
+
+
+def _tables(of: _Judged, sizes: list[int], binning: str) -> list[tuple[_Table, Any]]:
+    if binning == "uniform":
+        return _uniform(of, sizes)
+    return _quantile(*_calibration_judged(of.probs, of.target, of.kind), sizes)
+
+
+def _error(t: _Table, norm: str) -> Any:
     """One number of a table, the mean over its rows."""
     n = t.count.sum(1)
     some = t.count > 0
-    away = np.abs(t.gap)
-    mean = away / np.where(some, t.count, 1)
-    each = {
-        "l1": away.sum(1) / n,
-        "l2": np.sqrt((away * mean).sum(1) / n),
-        "max": mean.max(1),
-        "mean": mean.sum(1) / some.sum(1),
-    }[norm]
-    return float(each.mean())
+    away = abs(t.gap)
+    mean = away / xp.where(some, t.count, 1)
+    if norm == "l1":
+        each = away.sum(1) / n
+    elif norm == "l2":
+        each = xp.sqrt((away * mean).sum(1) / n)
+    else:
+        each = xp.amax(mean, 1) if norm == "max" else mean.sum(1) / some.sum(1)
+    return each.mean()
 
 
-def _curve(t: _Table, edges: np.ndarray, classwise: bool) -> Bins:
-    with np.errstate(invalid="ignore"):
-        found = Bins(t.count, (t.hits - t.gap) / t.count, t.hits / t.count, edges)
+def _curve(t: _Table, edges: Any, classwise: bool) -> Bins:
+    with quiet(t.gap):
+        found = Bins(t.count, (t.hits - t.gap) / t.count, wide(t.hits) / t.count, edges)
     return found if classwise else Bins(*(v[0] if v.ndim == 2 else v for v in found))
 
 
-def _nonempty(who: str, p: np.ndarray) -> None:
-    if not p.shape[1]:
+def _nonempty(who: str, of: _Judged) -> None:
+    if not of.probs.shape[0]:
         raise ValueError(f"{who}: probs has no rows")
 
 
@@ -200,9 +184,9 @@ def calibration_curve(
     who = "calibration_curve"
     (n_bins,) = _sizes(who, [n_bins])
     _one_of(who, "binning", binning, BINNINGS)
-    p, hit = _judged(who, probs, target, flag(f"{who}: classwise", classwise))
-    _nonempty(who, p)
-    return Bins(*(answer(v, probs) for v in _curve(*_table(p, hit, n_bins, binning), classwise)))
+    of = _judged(who, probs, target, flag(f"{who}: classwise", classwise))
+    _nonempty(who, of)
+    return Bins(*(answer(v, probs) for v in _curve(*_tables(of, [n_bins], binning)[0], classwise)))
 
 
 def calibration_error(
@@ -260,10 +244,10 @@ def calibration_error(
     sizes = _sizes(who, n_bins)
     _one_of(who, "binning", binning, BINNINGS)
     _one_of(who, "norm", norm, NORMS)
-    p, hit = _judged(who, probs, target, flag(f"{who}: classwise", classwise))
-    _nonempty(who, p)
-    found = [_error(_table(p, hit, n, binning)[0], norm) for n in sizes]
-    return answer(np.array(found) if isinstance(n_bins, Sequence) else found[0], probs)
+    of = _judged(who, probs, target, flag(f"{who}: classwise", classwise))
+    _nonempty(who, of)
+    found = [_error(table, norm) for table, _ in _tables(of, sizes, binning)]
+    return answer(xp.stack(found) if isinstance(n_bins, Sequence) else found[0], probs)
 
 
 class CalibrationError(Streaming):
@@ -343,22 +327,22 @@ class CalibrationError(Streaming):
             As `calibration_error` does; or the number of classes is another than before.
         """
         who = "CalibrationError.update"
-        p, hit = _judged(who, probs, target, self.classwise)
+        of = _judged(who, probs, target, self.classwise)
         if self.num_classes is not None and getattr(probs, "ndim", 1) == 2 and probs.shape[1] != self.num_classes:
             raise ValueError(f"{who}: probs has {probs.shape[1]} classes, num_classes is {self.num_classes}")
-        if not p.shape[1]:
+        if not of.probs.shape[0]:
             return
-        keep = self.binning == "quantile"
-        if keep:
-            shape = (len(p), sum(self._bins))
-            count, hits, gap = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape)
-        else:
-            tables = [_table(p, hit, n, self.binning)[0] for n in self._bins]
-            count, hits, gap = (np.concatenate(parts, 1) for parts in zip(*tables, strict=True))
-        none = p[:, :0]
+        shape = (of.probs.shape[1] if self.classwise else 1, sum(self._bins))
+        p, hit = np.zeros((shape[0], 0)), np.zeros((shape[0], 0), bool)
+        count, hits, gap = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape)
+        with spoken(who):
+            if self.binning == "quantile":
+                p, hit = _calibration_judged(of.probs, of.target, of.kind)
+            else:
+                tables = [table for table, _ in _uniform(of, self._bins)]
+                count, hits, gap = (np.concatenate(parts, 1) for parts in zip(*tables, strict=True))
         new = {"count": count, "hits": hits, "gap": gap}
-        held_ = (p, hit) if keep else (none, none)
-        self._add(who, new | {"probs": held_[0].astype(np.float64), "right": held_[1].astype(bool)})
+        self._add(who, new | {"probs": p.astype(np.float64), "right": hit})
 
     def _joined(self, a: State, b: State) -> State:
         return {k: np.concatenate([a[k], b[k]], 1) if k in ("probs", "right") else a[k] + b[k] for k in a}
@@ -373,9 +357,8 @@ class CalibrationError(Streaming):
         """
         state = self._seen()
         if self.binning == "quantile":
-            tables = [_table(state["probs"], state["right"], n, self.binning)[0] for n in self._bins]
+            tables = [table for table, _ in _quantile(state["probs"], state["right"], self._bins)]
         else:
-            ends = np.cumsum(self._bins)[:-1]
-            tables = [_Table(*t) for t in zip(*(np.split(state[k], ends, 1) for k in _Table._fields), strict=True)]
-        found = [_error(t, self.norm) for t in tables]
+            tables = [_Table(*t) for t in zip(*(_parts(state[k], self._bins) for k in _Table._fields), strict=True)]
+        found = [float(_error(t, self.norm)) for t in tables]
         return np.array(found) if self._several else found[0]

@@ -213,3 +213,19 @@ def _segment_whole(x: Array, labels: Array = None, kept: int = 0, groups: int = 
         v = torch.ones_like(x, dtype=torch.int64) if kind else x.long()
         out = v.new_zeros(n + 1).index_add(0, torch.where(at < 0, n, at).reshape(-1), v.reshape(-1))
     return out[:n].reshape(shape_of(x, kept, groups))
+
+
+def _sample_rows(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
+    return [draw.rng.integers(0, 2, (math.prod(draw.lead), draw.d % 5), np.uint8)], {}
+
+
+@op(sample=_sample_rows, dtypes=("uint8",), native=True, integer=True)
+def _row_groups(rows: Array) -> tuple[Array, Array, Array, Array]:
+    """The number of each row among the different ones, as they come; of these the first row and the count, and how many."""
+    seen: dict[bytes, int] = {}
+    ids = np.array([seen.setdefault(row.tobytes(), len(seen)) for row in rows], np.int64)
+    first, counts = np.full(len(ids), -1), np.zeros(len(ids), np.int64)
+    for i in reversed(range(len(ids))):
+        first[ids[i]] = i
+        counts[ids[i]] += 1
+    return ids, first, counts, np.array([len(seen)])

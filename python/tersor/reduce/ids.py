@@ -43,8 +43,8 @@ def row_ids(codes: Labels) -> RowIds:
 
     Notes
     -----
-    Exact: a key of 64 bits gathers the rows that may be equal, and rows are compared. O(n width + n log n). Rows of no width
-    are all one.
+    Exact: a key of 64 bits tells where a row may have been met, and rows are compared. O(n width) where keys differ. Rows of
+    no width are all one.
 
     Examples
     --------

@@ -9,6 +9,7 @@ _STRUCTURE = "the structure of a matrix is made on the CPU, once, and kept where
 _PLAIN = "torch's own functions do it where `CSR` meets a tensor on a GPU"
 _LANES = "an order for the lanes of a CPU: on a GPU few vectors go through `spmm` too"
 _FILES = "blocks of files, which are read and written on the CPU"
+_COUNTED = "a metric brings its numbers to the CPU, where they are counted and put in order"
 _PACKED = "a layout for the CPU: on a GPU the weight is decoded and multiplied by torch's own product"
 
 #: operators whose launcher here is made of torch's own operations and of other launchers: no kernel of its own, no reference
@@ -53,6 +54,11 @@ ABSENT = {
     "hyperbolic.spread_bwd": PLAIN,
     "lorentz.dist": PLAIN,
     "lorentz.dist_bwd": PLAIN,
+    "metrics.calibration_bins": _COUNTED,
+    "metrics.calibration_judged": _COUNTED,
+    "metrics.calibration_quantile": _COUNTED,
+    "metrics.kendall": _COUNTED,
+    "metrics.spearman": _COUNTED,
     "project.materialise": "a matrix that is to be seen is made where it is looked at",
     "prune.budget_allocate": "a choice among a few hundred amounts, one after another, on the CPU",
     "prune.group_sums": PLAIN,
@@ -79,6 +85,7 @@ ABSENT = {
     "quant.shift_gelu": PLAIN,
     "quant.shiftmax": PLAIN,
     "quant.value_spread": PLAIN,
+    "reduce.row_groups": "rows are told apart on the CPU, where their numbers are asked for",
     "reduce.segment_extreme": PLAIN,
     "reduce.segment_extreme_bwd": PLAIN,
     "reduce.segment_logsumexp": PLAIN,

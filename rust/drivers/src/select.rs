@@ -11,6 +11,7 @@ pub mod count;
 pub mod groups;
 pub mod keys;
 pub mod mask;
+pub mod order;
 pub mod split;
 pub mod topk;
 

@@ -43,6 +43,7 @@ static ALL: LazyLock<Vec<Operator>> = LazyLock::new(|| {
         ("hyperbolic", hyperbolic_transport::TABLES),
         ("lorentz", lorentz::TABLES),
         ("loss", loss::TABLES),
+        ("metrics", metrics::TABLES),
         ("norm", norm::TABLES),
         ("project", project::TABLES),
         ("prune", prune::TABLES),

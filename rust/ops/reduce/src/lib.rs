@@ -1,7 +1,8 @@
-//! Reductions over segments. The one rule: a segment that is empty says so, and what is not finite stays in its own.
+//! Reductions over what belongs together. The one rule: a segment that is empty says so, and what is not finite stays in its own.
 
 mod fold;
 mod moments;
+mod rows;
 
 use base::{Op, ops};
 
@@ -9,6 +10,7 @@ use base::{Op, ops};
 pub static TABLES: &[&[Op]] = &[OPS];
 
 pub static OPS: &[Op] = ops! {
+    row_groups(rows[n, w]) -> (ids[n]: int64, first[n]: int64, counts[n]: int64, different[1]: int64) = rows::groups;
     segment_moments(x[*], labels[*]?, weight[*]?; kept: int, groups: int)
         -> (count[grain(x, kept, groups)]: float64, mean[grain(x, kept, groups)]: float64,
             var[grain(x, kept, groups)]: float64)

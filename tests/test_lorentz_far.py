@@ -5,7 +5,7 @@ import gmpy2
 import numpy as np
 import pytest
 import torch
-from tersor import lorentz, sparse
+from tersor import lorentz
 
 EPS = 2.0**-52
 
@@ -72,13 +72,6 @@ def test_of_many_rows():
     for got, want in zip((d.detach(), found[0], found[1], found[2]), zip(*each, strict=True), strict=True):
         want = np.array(want)
         np.testing.assert_allclose(got, want if want.shape == got.shape else want.sum(0), rtol=1e-12, atol=1e-190)
-    for f in (
-        lambda x: lorentz.midpoint(x),
-        lambda x: lorentz.weighted_midpoint_bmm(x, 0 * x[:1, :1] + np.ones(5)),
-        lambda x: lorentz.segment_midpoint(sparse.from_dense(np.ones((1, 5))), x),
-    ):
-        with pytest.raises(ValueError, match=r"midpoint.*: points reach 2e\+300, where float64 has no squares"):
-            f(x)
     x[1, 0], x[2, 0] = np.nan, np.inf
     assert np.isnan(lorentz.dist(x, x[0])).tolist() == [False, True, True, False, False]
     y = lorentz.dist2(rows, one, 0.7)

@@ -431,3 +431,31 @@ def test_gradients_of_frechet_means_by_a_matrix(piece, monkeypatch):
     torch.testing.assert_close(compiled(x, w), h.frechet_mean(x, w, 0.7))
     batch = torch.func.vmap(lambda x: h.frechet_mean(x, w, 0.7))(torch.stack((x, x / 2)))
     torch.testing.assert_close(batch[1], h.frechet_mean(x / 2, w, 0.7))
+
+
+@pytest.mark.parametrize("like", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+def test_midpoints_where_squares_leave_float64(like):
+    """In so flat a ball that points are longer than 1e154, and in flat space: the same points in another unit."""
+    rng = np.random.default_rng(0)
+    x, w = h.expmap0(rng.standard_normal((4, 6, 2))), rng.uniform(1, 2, (4, 6))
+    lists = sparse.from_dense(like(np.ones((4, 6))))
+    for f in (
+        lambda x, w, c: h.weighted_midpoint(x, w, c, reducedim=[1]),
+        lambda x, w, c: h.weighted_midpoint(x, w, c, reducedim=[1], lincomb=True),
+        lambda x, w, c: h.weighted_midpoint(x, w, like(np.full((4, 1, 1), c)), reducedim=[1]),
+        lambda x, w, c: h.weighted_midpoint_bmm(x, w[:, None], c),
+        lambda x, w, c: h.segment_midpoint(lists, x[0], c),
+        lambda x, w, c: h.window_midpoint(x, 2, c=c),
+    ):
+        near, flat = (np.asarray(f(like(x), like(w), c)) for c in (1.0, 0.0))
+        for power in (500, 515, 530):
+            got = np.asarray(f(like(np.ldexp(x, power)), like(w), 2.0 ** (-2 * power)))
+            np.testing.assert_allclose(np.ldexp(got, -power), near, rtol=1e-14, atol=1e-16)
+        for power in (515, 1000):
+            got = np.asarray(f(like(np.ldexp(x, power)), like(w), 0.0))
+            np.testing.assert_allclose(np.ldexp(got, -power), flat, rtol=1e-14, atol=1e-16)
+    assert np.isnan(np.asarray(h.weighted_midpoint(like(np.ldexp(x, 600)), None, 1e-200))).all()  # outside
+    leaves = torch.tensor(np.ldexp(x, 515), requires_grad=True), torch.tensor(x, requires_grad=True)
+    for leaf, c in zip(leaves, (2.0**-1030, 1.0), strict=True):
+        h.weighted_midpoint(leaf, None, c).sum().backward()
+    torch.testing.assert_close(leaves[0].grad, leaves[1].grad, rtol=1e-13, atol=1e-15)

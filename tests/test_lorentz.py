@@ -410,7 +410,7 @@ ROWS = {
 }
 #: of a batch of rows, whose axes are not free; of rows without a curvature
 OTHERS = {"cdist", "frechet_mean", "frechet_variance", "drop_time"}
-OTHERS |= {"midpoint", "segment_midpoint", "weighted_midpoint_bmm"}
+OTHERS |= {"check_points", "is_point", "midpoint", "segment_midpoint", "weighted_midpoint_bmm"}
 #: how many columns a weight has for points of three coordinates
 WEIGHTS = {"linear": 4, "mlr": 3, "fc": 3}
 each_of_rows = pytest.mark.parametrize("name", ROWS)

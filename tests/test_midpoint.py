@@ -7,6 +7,7 @@ import tersor.hyperbolic as h
 import torch
 from exact import dot, norm, real, sqrt, ulp
 from tersor import lorentz, sparse
+from tersor.hyperbolic import _newton
 from tersor.sparse import CSR
 from tersor.testing import EPS
 from test_hyperbolic import CURVATURES, FLAT, RADII, flat
@@ -386,3 +387,75 @@ def test_a_mean_has_any_unit(power):
         for _ in range(abs(powers)):
             db = db * unit if powers > 0 else db / unit
         torch.testing.assert_close(db, da, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("like", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+@pytest.mark.parametrize("family", [h, lorentz], ids=["ball", "lorentz"])
+def test_frechet_means_by_a_matrix(family, like, monkeypatch):
+    """Those of the points spread to each row of weights, however small the pieces are that they are spread in."""
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 1, 7, 3)) / 3, rng.uniform(0, 2, (2, 5, 7))
+    spread, given = like(np.broadcast_to(x, (2, 5, 7, 3)).copy()), like(w)
+    many, one = like(x), like(x[0, 0])
+    for piece in (1 << 18, 50, 1):
+        monkeypatch.setattr(_newton, "PIECE", piece)
+        for f in (family.frechet_mean, family.frechet_variance):
+            want = np.asarray(f(spread, given, 0.8))
+            np.testing.assert_allclose(np.asarray(f(many, given, 0.8)), want, rtol=1e-12, atol=1e-13)
+            np.testing.assert_allclose(np.asarray(f(one, given[0], 0.8)), want[0], rtol=1e-12, atol=1e-13)
+            assert tuple(f(one, given, 0.8).shape[:2]) == (2, 5)
+            assert np.isnan(np.asarray(f(like(np.full((2, 3), np.nan)), like(np.ones((4, 2))), 0.8))).all()
+            assert f(one, given[:0], 0.8).shape[:2] == (0, 5)
+    for f in (family.frechet_mean, family.frechet_variance):
+        with pytest.raises(ValueError, match=f"^{f.__name__}: weights .* do not broadcast"):
+            f(one, given[..., :6])
+    curvatures = rng.uniform(0.5, 1, (5, 1))
+    if family is h:
+        want = [h.frechet_mean(x[0, 0], w[0, i], k[0]) for i, k in enumerate(curvatures)]
+        np.testing.assert_allclose(np.asarray(h.frechet_mean(one, given[0], like(curvatures))), want, rtol=1e-13)
+
+
+@pytest.mark.parametrize("piece", [1 << 18, 50, 1])
+def test_gradients_of_frechet_means_by_a_matrix(piece, monkeypatch):
+    monkeypatch.setattr(_newton, "PIECE", piece)
+    x = torch.tensor(points(5, 2), requires_grad=True)
+    w = torch.rand(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).add(0.2).requires_grad_()
+    for c in (0.7, [[0.4], [0.7], [1.0]]):
+        k = torch.tensor(c, dtype=torch.float64, requires_grad=True)
+        for f in (h.frechet_mean, h.frechet_variance):
+            assert torch.autograd.gradcheck(f, (x, w, k))
+            assert torch.autograd.gradgradcheck(f, (x, w, k))
+    at = torch.stack((x[0], x[0])).detach()  # a mean that is a point has second derivatives too
+    assert torch.autograd.gradgradcheck(lambda x: h.frechet_variance(x, w[:2], 0.7, at), x)
+    compiled = torch.compile(lambda x, w: h.frechet_mean(x, w, 0.7), fullgraph=True)
+    torch.testing.assert_close(compiled(x, w), h.frechet_mean(x, w, 0.7))
+    batch = torch.func.vmap(lambda x: h.frechet_mean(x, w, 0.7))(torch.stack((x, x / 2)))
+    torch.testing.assert_close(batch[1], h.frechet_mean(x / 2, w, 0.7))
+
+
+@pytest.mark.parametrize("like", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+def test_midpoints_where_squares_leave_float64(like):
+    """In so flat a ball that points are longer than 1e154, and in flat space: the same points in another unit."""
+    rng = np.random.default_rng(0)
+    x, w = h.expmap0(rng.standard_normal((4, 6, 2))), rng.uniform(1, 2, (4, 6))
+    lists = sparse.from_dense(like(np.ones((4, 6))))
+    for f in (
+        lambda x, w, c: h.weighted_midpoint(x, w, c, reducedim=[1]),
+        lambda x, w, c: h.weighted_midpoint(x, w, c, reducedim=[1], lincomb=True),
+        lambda x, w, c: h.weighted_midpoint(x, w, like(np.full((4, 1, 1), c)), reducedim=[1]),
+        lambda x, w, c: h.weighted_midpoint_bmm(x, w[:, None], c),
+        lambda x, w, c: h.segment_midpoint(lists, x[0], c),
+        lambda x, w, c: h.window_midpoint(x, 2, c=c),
+    ):
+        near, flat = (np.asarray(f(like(x), like(w), c)) for c in (1.0, 0.0))
+        for power in (500, 515, 530):
+            got = np.asarray(f(like(np.ldexp(x, power)), like(w), 2.0 ** (-2 * power)))
+            np.testing.assert_allclose(np.ldexp(got, -power), near, rtol=1e-14, atol=1e-16)
+        for power in (515, 1000):
+            got = np.asarray(f(like(np.ldexp(x, power)), like(w), 0.0))
+            np.testing.assert_allclose(np.ldexp(got, -power), flat, rtol=1e-14, atol=1e-16)
+    assert np.isnan(np.asarray(h.weighted_midpoint(like(np.ldexp(x, 600)), None, 1e-200))).all()  # outside
+    leaves = torch.tensor(np.ldexp(x, 515), requires_grad=True), torch.tensor(x, requires_grad=True)
+    for leaf, c in zip(leaves, (2.0**-1030, 1.0), strict=True):
+        h.weighted_midpoint(leaf, None, c).sum().backward()
+    torch.testing.assert_close(leaves[0].grad, leaves[1].grad, rtol=1e-13, atol=1e-15)

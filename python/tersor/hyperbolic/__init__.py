@@ -12,6 +12,7 @@ through the formula of the first, by torch's own operations, at their speed. Not
 """
 
 from tersor.hyperbolic import _normal as _normal  # declares the operators of batch normalisation
+from tersor.hyperbolic.checks import check_points, is_point
 from tersor.hyperbolic.composed import (
     antipode,
     dist2,
@@ -55,6 +56,7 @@ __all__ = [
     "antipode",
     "busemann",
     "cdist",
+    "check_points",
     "delta_hyperbolicity",
     "dist",
     "dist0",
@@ -75,6 +77,7 @@ __all__ = [
     "horo_project",
     "inner",
     "inv_sproj",
+    "is_point",
     "knn",
     "lambda_x",
     "logmap",

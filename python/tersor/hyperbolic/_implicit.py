@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tersor.hyperbolic._newton import descend, hessian, pull, solve, unit_of
+from tersor.hyperbolic._newton import aligned, descend, hessian, part, pieces, pull, solve, unit_of
 
 _LIBRARY = torch.library.Library("tersor", "FRAGMENT")
 # Newton's method looks at its data: to what traces it is one operation, and so is its gradient
@@ -40,15 +40,24 @@ def _descend(x: Tensor, w: Tensor, c: Tensor, tol: float, max_iter: int) -> Tens
 @torch.library.impl(_LIBRARY, "hyperbolic_frechet_descend_bwd", "CompositeExplicitAutograd")
 def _descend_bwd(g: Tensor, x: Tensor, w: Tensor, c: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     unit = unit_of(x)
+    shape, x, c, mean = c.shape, x / unit, aligned(c * unit * unit, w.ndim), at / unit
     with torch.no_grad():
-        dx, dw, dc = _gradient(g, x / unit, w, c * unit * unit, at / unit)
+        if x.shape[:-2] == w.shape[:-1]:
+            dx, dw, dc = _gradient(g, x, w, c, mean)
+        else:  # points of several means
+            dx, dw, dc = torch.zeros_like(x), torch.empty_like(w), torch.zeros_like(c)
+            for i in pieces(x, tuple(w.shape[:-1])):
+                found = _gradient(part(g, i), part(x, i), part(w, i), part(c, i), part(mean, i))
+                part(dx, i).add_(found[0])
+                part(dw, i).copy_(found[1])
+                (part(dc, i) if dc.ndim else dc).add_(found[2])
         dw, dc = dw * unit, dc * unit * unit * unit
-    return dx.contiguous(), dw.contiguous(), dc
+    return dx.contiguous(), dw.contiguous(), dc.reshape(shape)
 
 
 @torch.library.register_fake("tersor::hyperbolic_frechet_descend", lib=_LIBRARY)
 def _(x: Tensor, w: Tensor, c: Tensor, tol: float, max_iter: int) -> Tensor:
-    return x.new_empty((*x.shape[:-2], x.shape[-1]))
+    return x.new_empty((*w.shape[:-1], x.shape[-1]))
 
 
 @torch.library.register_fake("tersor::hyperbolic_frechet_descend_bwd", lib=_LIBRARY)

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tersor._arrays import axes, is_tensor
-from tersor._reference import Array, dot, root, rounded, wide, xp
+from tersor._reference import Array, dot, root, rounded, scaled, wide, xp
 from tersor._values import at_hand, check_values, check_weights
 from tersor.hyperbolic import composed
 from tersor.hyperbolic._groups import midpoint
+from tersor.hyperbolic._unit import curvature, unit
 from tersor.hyperbolic._weights import even
 from tersor.hyperbolic.conformal import lambda_x, project
 from tersor.hyperbolic.origin import expmap0, logmap0, mobius_scalar_mul
@@ -140,6 +141,10 @@ def weighted_midpoint(
     """
     if weights is not None and not posweight:
         check_weights("weighted_midpoint", weights)
+    e = 0 if tangent else unit(xs, c)
+    if e:
+        words = {"reducedim": reducedim, "dim": dim, "keepdim": keepdim, "lincomb": lincomb, "posweight": posweight}
+        return scaled(weighted_midpoint(scaled(xs, -e), weights, curvature(c, e), eps, **words), e)
     at = plan("weighted_midpoint", xs, reducedim, dim)
     if not number(c):
         xs = expmap0(xs, c, dim=at.axis) if tangent else xs
@@ -259,6 +264,9 @@ def weighted_midpoint_bmm(x: Array, weights: Array, c: Any = 1.0, eps: float | s
     `weighted_midpoint` has them at any radius. Shimizu et al., "Hyperbolic neural networks++" (2021), have the name.
     """
     check_matrix("weighted_midpoint_bmm", x, weights, c)
+    e = unit(x, c)
+    if e:
+        return scaled(weighted_midpoint_bmm(scaled(x, -e), weights, curvature(c, e), eps), e)
     w, p = even(wide(weights), (-1,)), wide(x)
     factor = lambda_x(p, c, keepdim=True)
     total, time, height = mixed_height(w, factor * p, factor - 1, c, cancels(x))

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from tersor._matrix import SparseMatrix
-from tersor._reference import Array
+from tersor._reference import Array, scaled
 from tersor._values import check_weights
 from tersor.hyperbolic._groups import midpoint
 from tersor.hyperbolic._spans import spans, windows
+from tersor.hyperbolic._unit import curvature, unit
 from tersor.hyperbolic._weights import even_lists
 from tersor.hyperbolic.midpoint import number
 
@@ -64,6 +65,9 @@ def segment_midpoint(a: SparseMatrix, x: Array, c: Any = 1.0, eps: float | str =
     About 4 operations per entry and column; gathers of rows are not kept.
     """
     data, pattern = check_lists("segment_midpoint", a, x, c)
+    e = unit(x, c)
+    if e:
+        return scaled(segment_midpoint(a, scaled(x, -e), curvature(c, e), eps), e)
     return midpoint(x, even_lists(data, pattern.indptr), c, pattern.indices, pattern.indptr, 1, eps)
 
 
@@ -120,6 +124,9 @@ def window_midpoint(
         raise ValueError(f"window_midpoint: x must be [..., H, W, d], got {getattr(x, 'shape', type(x).__name__)}")
     if not number(c):
         raise ValueError(f"window_midpoint: c must be a number or an array of 0 axes, got shape {tuple(c.shape)}")
+    e = 0 if tangent else unit(x, c)
+    if e:
+        return scaled(window_midpoint(scaled(x, -e), kernel_size, stride, padding, curvature(c, e), eps), e)
     kernel = _pair("kernel_size", kernel_size, 1)
     step = kernel if stride is None else _pair("stride", stride, 1)
     pad = _pair("padding", padding, 0)

@@ -9,6 +9,7 @@ Everything is computed in float64 and rounded once. Names are geoopt's; curvatur
 """
 
 from tersor.lorentz._space import time
+from tersor.lorentz.checks import check_points, is_point
 from tersor.lorentz.cones import entailment_loss, exterior_angle, half_aperture
 from tersor.lorentz.convert import (
     add_time,
@@ -36,6 +37,7 @@ __all__ = [
     "add_time",
     "busemann",
     "cdist",
+    "check_points",
     "dist",
     "dist0",
     "dist2",
@@ -54,6 +56,7 @@ __all__ = [
     "gyro_add",
     "half_aperture",
     "inner",
+    "is_point",
     "klein_to_poincare",
     "linear",
     "logmap",

@@ -96,10 +96,10 @@ def dist(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fal
     :math:`t_x - t_y = \langle\Delta, x + y\rangle/(t_x + t_y)`, in twice the precision of float64. What cancels there grows
     with :math:`e^{2\sqrt c\rho}`: pairs that lose 13 digits and more (near ones, from :math:`\sqrt c\rho = 15` on; for the
     gradients of float64 data 7 digits, from 8 on) are done once more, by what is across and what is along the longer vector,
-    seven to eighteen times as slow. So no digit is missing for float32 data, or for float64 data up to
-    :math:`\sqrt c\rho = 60`. Second derivatives are taken in float64 by the formula alone, and lose what cancels there.
-    Lengths of float64 between 1e-150 and 1e150 have squares that are numbers: at c = 1 up to a radius of 345. Distances between
-    rows shorter than that are 0, and those of longer ones NaN.
+    seven to eighteen times as slow; from :math:`\sqrt c\rho = 20` on, and where squares leave float64 (lengths below 1e-120 or
+    above 1e72), by radii and the angle between the two, :math:`\sinh^2\frac{\sqrt cd}2 = \sinh^2\frac{r - \rho}2 + \sinh
+    r\sinh\rho\sin^2\frac\theta2` with logarithms. So no digit is missing at any radius that data has, up to 710 in float64.
+    Second derivatives are taken in float64 by the formula alone, and lose what cancels there.
     """
     return _dist(x, y, c, dim=dim, keepdim=keepdim)
 
@@ -137,7 +137,7 @@ def dist2(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fa
     derivative there would have 0.
     """
     d = dist(x, y, c, keepdim=True)
-    s, r = wide(x), wide(y)
+    s, r = (xp.where(d == 0, wide(v), 0.0) for v in (x, y))  # the squares of others may be no numbers
     e = dot(s - r, s + r) / (xp.sqrt(1 + c * dot(s, s)) + xp.sqrt(1 + c * dot(r, r)))
     chord = rounded(dot(s - r, s - r) - c * e * e, x)
     square = xp.where(d == 0, chord, d * d)

@@ -34,7 +34,8 @@ def frechet_mean(
     x : array or tensor [..., N, d], float64, float32, float16 or bfloat16
         Points.
     weights : array or tensor [..., N], or None
-        Not negative, of the type of x; only their ratios count. None weighs all alike.
+        Not negative, of the type of x; only their ratios count. None weighs all alike. Leading axes broadcast with those of x:
+        a matrix [M, N] gives M means of the same N points, without an array of N·M·d.
     c : float, or array of 0 axes
         Curvature -c; finite, not negative. c = 0 gives the weighted mean.
     tol : float
@@ -71,7 +72,7 @@ def frechet_variance(x: Array, weights: Array | None = None, c: Any = 1.0) -> Ar
     x : array or tensor [..., N, d], float64, float32, float16 or bfloat16
         Points.
     weights : array or tensor [..., N], or None
-        Not negative, of the type of x. None weighs all alike.
+        Not negative, of the type of x; None weighs all alike. Leading axes broadcast with those of x, as in `frechet_mean`.
     c : float, or array of 0 axes
         Curvature -c; finite, not negative.
 

@@ -63,7 +63,8 @@ def midpoint(
     :math:`N/R` with :math:`N = \sum_i w_is_i` and :math:`R^2 = T^2 - c\|N\|^2`, :math:`T = \sum_i w_i\tau_i`, of which
     :math:`T - \sqrt cN^\parallel` is taken as :math:`\sum_i w_i\frac{1 + c\|s_i^\perp\|^2}{\tau_i + \sqrt cs_i^\parallel}`, by
     what is along the longest of the points and what is across it, in twice the precision of float64: no digit cancels at any
-    radius, for points on one ray neither. Law, Liao, Snell, Zemel, "Lorentzian Distance Learning for Hyperbolic
+    radius, for points on one ray neither; beyond one of 345 in float64, lengths of 1e150, squares are no numbers and midpoints
+    are NaN. Law, Liao, Snell, Zemel, "Lorentzian Distance Learning for Hyperbolic
     Representations" (2019), has the centroid.
     """
     if getattr(x, "ndim", 0) < 2:
@@ -125,7 +126,7 @@ def segment_midpoint(a: SparseMatrix, x: Array, c: Any = 1.0) -> Array:
 
     Notes
     -----
-    As `midpoint` in every group, with all digits at any radius; some arrays of [entries, d] in float64.
+    As `midpoint` in every group, with all digits up to a radius of 345, and NaN beyond; some arrays of [entries, d] in float64.
     """
     data, pattern = check_lists("segment_midpoint", a, x, checked(c))
     if is_tensor(x):

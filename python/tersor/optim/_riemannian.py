@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from tersor import _dtensor, hyperbolic, lorentz
-from tersor._arrays import dtype_name, flag
+from tersor._arrays import dtype_name, flag, whole
 from tersor._values import number
 from tersor.lorentz._space import reach, shortened
 from tersor.optim import _place
 from tersor.optim._place import Place
 
 #: what groups of an older state do not have
-LATER = {"model": "ball", "margin": "tight", "maximize": False}
+LATER = {"model": "ball", "margin": "tight", "maximize": False, "stabilize": None}
 
 
 class Riemannian(torch.optim.Optimizer):
@@ -31,8 +31,10 @@ class Riemannian(torch.optim.Optimizer):
         model: str,
         margin: float | str,
         maximize: bool,
+        stabilize: int | None,
     ) -> None:
-        super().__init__(params, defaults | {"c": c, "model": model, "margin": margin, "maximize": maximize})
+        places = {"c": c, "model": model, "margin": margin, "maximize": maximize, "stabilize": stabilize}
+        super().__init__(params, defaults | places)
         for group in self.param_groups:
             self._check(group)
 
@@ -49,6 +51,9 @@ class Riemannian(torch.optim.Optimizer):
             if key in group and not group[key] >= 0:
                 raise ValueError(f"{name}: {key} must not be negative, got {group[key]}")
         flag(f"{name}: maximize", group["maximize"])
+        every = group["stabilize"]
+        if every is not None and (isinstance(every, bool) or whole(f"{name}: stabilize", every) < 1):
+            raise ValueError(f"{name}: stabilize must be None or a number of steps, 1 or more, got {every}")
         for p in group["params"]:
             if not p.is_floating_point():
                 raise TypeError(f"{name}: a parameter must be of a float type, got {dtype_name(p.dtype)}")
@@ -114,7 +119,23 @@ class Riemannian(torch.optim.Optimizer):
             else:
                 self._update(group, own, x, g, at, place)
         self._settle({id(p) for _, p, _ in moves})
+        for group, p, _ in moves:
+            if group["stabilize"] is not None and self.state[p]["step"] % group["stabilize"] == 0:
+                self._bring(group, p)
         return loss
+
+    @torch.no_grad()
+    def stabilize(self) -> None:
+        """Brings all points of balls inside, also those that no gradient has named, as their curvature now is.
+
+        Raises
+        ------
+        ValueError
+            If a curvature is negative or not finite.
+        """
+        for group in self.param_groups:
+            for p in group["params"]:
+                self._bring(group, p)
 
     def _refuse(self, group: dict[str, Any], p: Tensor, c: Any) -> None:
         """Raises where a step is impossible."""
@@ -131,14 +152,19 @@ class Riemannian(torch.optim.Optimizer):
         """Points of balls whose curvature this step has moved are brought inside."""
         for group in self.param_groups:
             for p in group["params"]:
-                place = _place.of(group, p)
-                if place.model != "ball" or not any(id(q) in moved for q in place.parameters):
-                    continue
-                c = place.now()
-                _place.check_value(f"{type(self).__name__}: after the step", c)
-                c = c.to_local() if _dtensor.distributed(c) else c
-                x = p.to_local() if _dtensor.distributed(p) else p
-                x.copy_(place.space.project(x, c, place.margin))
+                if any(id(q) in moved for q in _place.of(group, p).parameters):
+                    self._bring(group, p)
+
+    def _bring(self, group: dict[str, Any], p: Tensor) -> None:
+        """Rows that are outside the ball, where they live in one, are projected."""
+        place = _place.of(group, p)
+        if place.model != "ball" or place.c is None:
+            return
+        c = place.now()
+        _place.check_value(f"{type(self).__name__}: after the step", c)
+        c = c.to_local() if _dtensor.distributed(c) else c
+        x = p.to_local() if _dtensor.distributed(p) else p
+        x.copy_(place.space.project(x, c, place.margin))
 
     def _own(self, state: dict[str, Any], p: Tensor, c: Any) -> tuple[Tensor, Tensor, dict[str, Any], Any]:
         """The rows of a parameter that this process holds, with their gradient, state and curvature, in the same memory."""

@@ -41,7 +41,7 @@ class RiemannianAdam(Riemannian):
         w, as in `torch.optim.Adam`.
     amsgrad : bool
         Whether v is replaced by the largest it has been.
-    c, model, margin, maximize
+    c, model, margin, maximize, stabilize
         As in `RiemannianSGD`. Euclidean parameters have the steps of `torch.optim.Adam`.
 
     Raises
@@ -75,9 +75,10 @@ class RiemannianAdam(Riemannian):
         model: str = "ball",
         margin: float | str = "tight",
         maximize: bool = False,
+        stabilize: int | None = None,
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
-        super().__init__(params, defaults, c, model, margin, maximize)
+        super().__init__(params, defaults, c, model, margin, maximize, stabilize)
 
     def _check(self, group: dict[str, Any]) -> None:
         super()._check(group)

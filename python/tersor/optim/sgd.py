@@ -42,6 +42,10 @@ class RiemannianSGD(Riemannian):
         How far inside the ball points stay; see `tersor.hyperbolic.project`.
     maximize : bool
         Whether steps go up.
+    stabilize : int, or None
+        After so many steps of a parameter all its points are brought inside the ball that there then is, as
+        ``optimizer.stabilize()`` does at once. Points that a step moves are inside anyway; those that a sparse gradient does
+        not name may be outside, where others have moved the curvature or the points.
 
     Raises
     ------
@@ -74,6 +78,7 @@ class RiemannianSGD(Riemannian):
         model: str = "ball",
         margin: float | str = "tight",
         maximize: bool = False,
+        stabilize: int | None = None,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -82,7 +87,7 @@ class RiemannianSGD(Riemannian):
             "weight_decay": weight_decay,
             "nesterov": nesterov,
         }
-        super().__init__(params, defaults, c, model, margin, maximize)
+        super().__init__(params, defaults, c, model, margin, maximize, stabilize)
 
     def _check(self, group: dict[str, Any]) -> None:
         super()._check(group)

@@ -5,6 +5,7 @@
 //! across l, μ = √(1 + cP), and hyperbolic angles r and η along l, √c|l| = sinh r, √c⟨h, l⟩/|l| = μ sinh η:
 //! cosh √c d = μ cosh(r − η) = 1 + cP/(1 + μ) + μ(E − 1)²/(2E), E = e^(r − η), a quotient of sums without a cancellation.
 
+use super::beyond;
 use base::dd::{Dd, Num};
 use base::pool::{self, Shared};
 use base::roots::{arsinh_root, arsinh_root_d};
@@ -19,28 +20,28 @@ const LANES: usize = 8;
 
 /// What two points have between them; pairs are numbers of twice f64's precision.
 #[derive(Clone, Copy)]
-struct Found {
+pub struct Found {
     /// Q, S(cQ/4), S'(cQ/4)
-    chord: f64,
-    s: f64,
-    slope: f64,
+    pub chord: f64,
+    pub s: f64,
+    pub slope: f64,
     /// √c t
-    times: [f64; 2],
+    pub times: [f64; 2],
     /// τ_x − τ_y over c
-    rise: f64,
+    pub rise: f64,
     /// 1 − τ_y/τ_x, 1 − τ_x/τ_y
-    leans: [[f64; 2]; 2],
+    pub leans: [[f64; 2]; 2],
 }
 
-struct Meet<'a> {
-    x: &'a [f64],
-    y: &'a [f64],
-    c: f64,
+pub struct Meet<'a> {
+    pub x: &'a [f64],
+    pub y: &'a [f64],
+    pub c: f64,
 }
 
 /// The sum over the lanes of all vectors.
 #[inline(always)]
-fn total<S: Simd>(s: S, sum: Dd<S>) -> Dd<S> {
+pub fn total<S: Simd>(s: S, sum: Dd<S>) -> Dd<S> {
     let (mut hi, mut lo) = ([0.0; LANES], [0.0; LANES]);
     sum.hi.store_slice(&mut hi);
     sum.lo.store_slice(&mut lo);
@@ -52,19 +53,19 @@ fn total<S: Simd>(s: S, sum: Dd<S>) -> Dd<S> {
 }
 
 #[inline(always)]
-fn of<S: Simd>(s: S, v: f64) -> Dd<S> {
+pub fn of<S: Simd>(s: S, v: f64) -> Dd<S> {
     Dd::of(f64x8::splat(s, v))
 }
 
 #[inline(always)]
-fn one<S: Simd>(v: f64x8<S>) -> f64 {
+pub fn one<S: Simd>(v: f64x8<S>) -> f64 {
     let mut lanes = [0.0; LANES];
     v.store_slice(&mut lanes);
     lanes[0]
 }
 
 #[inline(always)]
-fn both<S: Simd>(v: Dd<S>) -> [f64; 2] {
+pub fn both<S: Simd>(v: Dd<S>) -> [f64; 2] {
     [one(v.hi), one(v.lo)]
 }
 
@@ -201,9 +202,14 @@ fn walk(
 pub fn distances(t: &[Tensor]) -> Result<()> {
     let d = &t[3];
     walk(&t[..3], d, 0, |r, [x, y], c, _| {
-        let found = dispatch(Meet { x, y, c });
+        let found = if beyond::rows(x, y, c) {
+            beyond::pair(&mut x.clone(), &mut y.clone(), c).0
+        } else {
+            let found = dispatch(Meet { x, y, c });
+            found.chord.sqrt() * found.s
+        };
         // SAFETY: an output of one number for each row, checked by the walk before, and this row is this block's.
-        unsafe { put(d, r, &[found.chord.sqrt() * found.s]) };
+        unsafe { put(d, r, &[found]) };
     })?;
     Ok(())
 }
@@ -214,12 +220,19 @@ pub fn gradients(t: &[Tensor], marks: &Tensor) -> Result<()> {
     let summed = [t[4].rows().0 != rows, t[5].rows().0 != rows];
     let pad = d.next_multiple_of(LANES);
     let sums = walk(&[t[0], t[1], t[3]], marks, 2 * pad + 1, |r, [x, y], c, own| {
-        let found = dispatch(Meet { x, y, c });
-        let (q, g, [tx, ty]) = (found.chord, number(g, r), found.times);
-        let f = if q == 0.0 { 0.0 } else { g / (q * (c * q * 0.25 + 1.0)).sqrt() };
-        let mut turned = [x.clone(), y.clone()];
-        for (i, (turned, other)) in turned.iter_mut().zip([y, x]).enumerate() {
-            dispatch(Turn { x: turned, y: other, lean: found.leans[i], f });
+        let (g, mut turned) = (number(g, r), [x.clone(), y.clone()]);
+        let dc = if beyond::rows(x, y, c) {
+            g * beyond::turn(&mut turned, c, g)
+        } else {
+            let found = dispatch(Meet { x, y, c });
+            let (q, [tx, ty]) = (found.chord, found.times);
+            let f = if q == 0.0 { 0.0 } else { g / (q * (c * q * 0.25 + 1.0)).sqrt() };
+            for (i, (turned, other)) in turned.iter_mut().zip([y, x]).enumerate() {
+                dispatch(Turn { x: turned, y: other, lean: found.leans[i], f });
+            }
+            g * q.sqrt() * found.slope * q * 0.25 - f * found.rise / tx * (found.rise / ty) * 0.5
+        };
+        for (i, turned) in turned.iter().enumerate() {
             if summed[i] {
                 for (sum, v) in own[i * pad..][..d].iter_mut().zip(turned) {
                     *sum += *v;
@@ -229,7 +242,6 @@ pub fn gradients(t: &[Tensor], marks: &Tensor) -> Result<()> {
                 unsafe { put(&t[4 + i], r * d, &turned[..d]) };
             }
         }
-        let dc = g * q.sqrt() * found.slope * q * 0.25 - f * found.rise / tx * (found.rise / ty) * 0.5;
         if t[6].len() == rows {
             // SAFETY: as above.
             unsafe { put(&t[6], r, &[dc]) };

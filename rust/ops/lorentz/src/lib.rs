@@ -4,6 +4,8 @@
 //! Notation: τ = √(1 + c|s|²) = √c t, Δ = s − r, p = ⟨Δ, s + r⟩ = |s|² − |r|², Q = |Δ|² − c p²/(τ_s + τ_r)², the squared
 //! chord of the hyperboloid.
 
+mod across;
+mod beyond;
 mod far;
 
 use base::dd::Num;
@@ -28,7 +30,7 @@ fn chord<S: Simd, N: Num<S>>([xx, yy, q, xd, yd]: [N; 5], c: f64x8<S>) -> [N; 4]
     let (tx, ty) = ((one + c * xx).root(), (one + c * yy).root());
     let p = xd + yd;
     let e = p / (tx + ty);
-    [tx, ty, p, q - c * (e * e)]
+    [tx, ty, p, q - c * e * e] // e² may be beyond f64 where ce² is not
 }
 
 /// Where Q is this small a part of |Δ|², plain sums leave too little of it.
@@ -49,11 +51,11 @@ impl Left {
     }
     /// Those of these rows; of plain sums none, which are made again where it matters.
     #[inline(always)]
-    fn mark<S: Simd, N: Num<S>>(&self, delta: N, q: f64x8<S>) -> mask64x8<S> {
+    fn mark<S: Simd, N: Num<S>>(&self, [xx, yy, delta]: [N; 3], c: f64x8<S>, q: f64x8<S>) -> mask64x8<S> {
         if N::SINGLE {
             return q.simd_lt(f64x8::splat(q.witness(), f64::NEG_INFINITY));
         }
-        let far = q.simd_lt(delta.get() * self.part);
+        let far = q.simd_lt(delta.get() * self.part) | beyond::outside(xx.get(), yy.get(), c);
         if far.any_true() {
             self.any.store(true, Ordering::Relaxed);
         }
@@ -98,7 +100,7 @@ ball! { Dist(x, y; c) -> (; d)
     solve(self, s) {
         let delta = q;
         let q = chord([xx, yy, q, xd, yd], c)[3].get();
-        let left = self.0.mark(delta, q);
+        let left = self.0.mark([xx, yy, delta], c, q);
         // rounding may leave less than nothing where points all but coincide; NaN stays
         let q = q.simd_lt(0.0).select(f64x8::splat(s, 0.0), q);
         let d = left.select(f64x8::splat(s, -1.0), q.sqrt() * arsinh_root(c * q * 0.25));
@@ -122,11 +124,12 @@ ball! { DistBwd(x, y; g, c) -> (dx, dy; dc)
         let delta = q;
         let [tx, ty, p, q] = chord([xx, yy, q, xd, yd], c);
         let (tx, ty, p, q) = (tx.get(), ty.get(), p.get(), q.get());
-        let zero = f64x8::splat(s, 0.0);
-        let q = (q.simd_lt(0.0) | self.0.mark(delta, q)).select(zero, q);
+        let (zero, left) = (f64x8::splat(s, 0.0), self.0.mark([xx, yy, delta], c, q));
+        let q = (q.simd_lt(0.0) | left).select(zero, q);
         let u = c * q * 0.25;
         let f = q.simd_eq(0.0).select(zero, g / (q * (u + 1.0)).sqrt());
-        let e = p / (tx + ty);
+        let e = left.select(zero, p / (tx + ty));
+        let (tx, ty) = (left.select(zero + 1.0, tx), left.select(zero + 1.0, ty));
         let slope = arsinh_root_d(u, arsinh_root(u));
         ([f, f * (c * e / tx), f * (c * e / ty)], [g * q.sqrt() * slope * q * 0.25 - f * e * e / (tx * ty) * 0.5])
     }

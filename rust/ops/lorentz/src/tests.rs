@@ -47,3 +47,30 @@ fn far_pairs_at_every_level() {
         assert!(fused.windows(2).all(|pair| pair[0] == pair[1]));
     }
 }
+
+/// Whose squares are no numbers: at 2 log across, since the metric across is that of equal times; and on a ray.
+#[test]
+fn pairs_beyond_at_every_level() {
+    for level in available() {
+        force(Some(level));
+        for far in [200, 530, 990].map(|k| 2f64.powi(k)) {
+            let mut x = vec![far, 3.0 * far, 0.0, 3.0 * far, far, 0.0, 0.0, 0.0, 0.0];
+            let mut y = vec![far, 3.0 * far, far * 1e-10, 9.0 * far, 3.0 * far, 0.0, far, 0.0, 0.0];
+            let want = [2.0 * (far * 1e-10).ln(), 3f64.ln(), std::f64::consts::LN_2 + far.ln()];
+            let (mut c, mut d, mut g) = ([1.0], [0.0; 3], [1.0; 3]);
+            let (mut dx, mut dy, mut dc) = ([0.0; 9], [0.0; 9], [0.0; 3]);
+            let inputs = [tensor(&mut x, &[3, 3]), tensor(&mut y, &[3, 3]), tensor(&mut g, &[3]), tensor(&mut c, &[])];
+            dist(&[inputs[0], inputs[1], inputs[3], tensor(&mut d, &[3])]).unwrap();
+            let outputs = [tensor(&mut dx, &[3, 3]), tensor(&mut dy, &[3, 3]), tensor(&mut dc, &[])];
+            dist_bwd(&[&inputs[..], &outputs[..]].concat()).unwrap();
+            for (d, want) in d.iter().zip(want) {
+                assert!((d / want - 1.0).abs() <= 4.0 * f64::EPSILON, "{level}: {d} is not {want}");
+            }
+            let slopes = [dx[2] * far * 1e-10, dx[3] * 10.0 * far, dy[3] * 30.0 * far, dx[6], dy[6] * far];
+            for (slope, want) in slopes.iter().zip([-2.0, -3.0, 3.0, -1.0, 1.0]) {
+                assert!((slope / want - 1.0).abs() <= 1e-12, "{level}: {dx:?} {dy:?}");
+            }
+        }
+    }
+    force(None);
+}

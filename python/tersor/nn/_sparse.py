@@ -51,7 +51,8 @@ class SparseWeight(nn.Module):
         """Keeps what is derived from the structure (the transpose that gradients want) as long as that is the same."""
         # not in a state, a file or a copy: made anew from the buffers
         self.__dict__["_kept"] = Pattern(self.indices, self.indptr, self._shape)
-        self.__dict__.pop("_chosen", None)
+        for derived in ("_chosen", "_made"):
+            self.__dict__.pop(derived, None)
 
     @property
     def pattern(self) -> sparse.CSR:
@@ -120,7 +121,7 @@ class SparseWeight(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        for derived in ("_kept", "_chosen"):
+        for derived in ("_kept", "_chosen", "_made"):
             state.pop(derived, None)
         return state
 

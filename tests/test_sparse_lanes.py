@@ -97,7 +97,7 @@ def test_a_layer_has_the_same_bits_for_few_rows_and_for_many():
     from tersor.nn import SparseLinear
 
     linear = torch.nn.Linear(70, 90)
-    layer = SparseLinear.from_dense(linear, torch.rand(90, 70) < 0.2)
+    layer = SparseLinear.from_dense(linear, torch.rand(90, 70) < 0.2, plan="sparse")
     x = torch.randn(19, 70)
     with torch.no_grad():
         many = layer(x)

@@ -1,6 +1,7 @@
 """Layers of sparse weights, and what decides between products. The one rule: their numbers are torch's own, which product is
 taken is said."""
 
+import copy
 import sys
 
 import numpy as np
@@ -16,10 +17,10 @@ ACTS = {None: lambda z: z, "relu": F.relu, "relu6": F.relu6, "gelu": F.gelu, "si
 def test_costs_follow_a_line():
     from tersor.sparse._crossover import Costs
 
-    cost = Costs(dense=4.0, made=5.0, shares=(1.0, 6.0))
+    cost = Costs(dense=4.0, shares=(1.0, 6.0))
     assert cost.sparse(0.05) == 1 and cost.sparse(0.3) == 6 and cost.sparse(0.0) == 0
     assert cost.sparse(1 - cost.crossover) == pytest.approx(4.0)
-    assert Costs(9.0, 9.0, (1e-9, 1e-9)).crossover == 0 and Costs(0.0, 1.0, (1.0, 2.0)).crossover == 1
+    assert Costs(9.0, (1e-9, 1e-9)).crossover == 0 and Costs(0.0, (1.0, 2.0)).crossover == 1
     assert 0 <= sparse.crossover((64, 64), 8, np.float32) <= 1
     for error, said, call in [
         (ValueError, "crossover: sizes must be positive", lambda: sparse.crossover((4, 0), 1)),
@@ -32,7 +33,7 @@ def test_costs_follow_a_line():
 
 
 def test_a_layer_says_and_keeps_its_plan(monkeypatch):
-    from tersor.nn import sparse as module
+    from tersor.nn import _plan as module
     from tersor.sparse._crossover import Costs
 
     linear = torch.nn.Linear(256, 256)
@@ -48,7 +49,7 @@ def test_a_layer_says_and_keeps_its_plan(monkeypatch):
 
     def costs(shape, n, dtype):
         asked.append((shape, n))
-        return Costs(1.0, 1.0, (0.1, 0.4 if n == 8 else 3.0))
+        return Costs(1.0, (0.1, 3.0 if n == 16 else 0.4))
 
     monkeypatch.setattr(module, "costs", costs)
     fixed = tnn.SparseLinear(layer.pattern, layer.bias, plan="sparse")
@@ -65,6 +66,53 @@ def test_a_layer_says_and_keeps_its_plan(monkeypatch):
     assert layer(x).requires_grad and torch.equal(layer(x), fixed(x))  # where a gradient is recorded
     with pytest.raises(ValueError, match="plan must be 'auto', 'sparse' or 'dense', got 'fast'"):
         tnn.SparseLinear(layer.pattern, plan="fast")
+
+
+def test_a_kept_weight_is_that_of_the_values_at_hand(monkeypatch):
+    from tersor.nn import _plan as module
+    from tersor.sparse._crossover import Costs
+
+    monkeypatch.setattr(module, "costs", lambda shape, n, dtype: Costs(1.0, (2.0, 2.0)))
+    x = torch.randn(3, 80)
+    layer = tnn.SparseLinear.from_dense(torch.nn.Linear(80, 70), torch.rand(70, 80) < 0.4)
+
+    def same():
+        with torch.no_grad():
+            want = F.linear(x.to(layer.data.dtype), layer.weight, layer.bias)
+            return torch.equal(layer(x.to(layer.data.dtype)), want) and "_made" in vars(layer)
+
+    assert same() and layer.plans == {4: "dense"}
+    kept = vars(layer)["_made"][0]
+    assert same() and vars(layer)["_made"][0] is kept
+    with torch.no_grad():
+        layer.data[5] = 9.0  # counted, though no sample
+        assert same()
+        layer.data.data.mul_(2)  # not counted
+        assert same()
+        layer.data.data = torch.randn_like(layer.data)
+        assert same()
+    layer(x).sum().backward()
+    assert "_made" not in vars(layer)
+    torch.optim.SGD(layer.parameters(), 0.1).step()
+    assert same() and "_made" not in vars(layer.train())
+    assert same() and "_made" not in vars(layer.eval())
+    assert same() and "_made" not in vars(copy.deepcopy(layer)) and "_made" not in layer.__getstate__()
+    layer.load_state_dict(tnn.SparseLinear.from_dense(torch.nn.Linear(80, 70), torch.rand(70, 80) < 0.2).state_dict())
+    assert same()
+    layer.bfloat16()
+    assert same() and same()
+    with torch.inference_mode():
+        born = copy.deepcopy(layer).float()
+        torch.testing.assert_close(born(x), layer(x.bfloat16()).float(), rtol=0.1, atol=0.1)
+        assert "_made" not in vars(born)
+    swapped = {"data": torch.zeros_like(layer.data)}
+    with torch.no_grad():
+        given = torch.func.functional_call(layer, swapped, x.bfloat16())
+        assert torch.equal(given, layer.bias.expand(3, -1)) and same()
+    layer.plan = "sparse"
+    with torch.no_grad():
+        layer.eval()(x.bfloat16())
+    assert "_made" not in vars(layer)
 
 
 def test_convert_asks_what_pays(monkeypatch):

@@ -52,7 +52,13 @@ class SparseWeight(nn.Module):
         # not in a state, a file or a copy: made anew from the buffers
         self.__dict__["_kept"] = Pattern(self.indices, self.indptr, self._shape)
         self.__dict__["_written"] = _writes(self.indices), _writes(self.indptr)
-        self.__dict__.pop("_chosen", None)
+        for derived in ("_chosen", "_made"):
+            self.__dict__.pop(derived, None)
+
+    def _follow(self) -> None:
+        """Derives anew what buffers give that have been written to in place: nothing else would say so."""
+        if self.__dict__["_written"] != (_writes(self.indices), _writes(self.indptr)):
+            self._know()
 
     @property
     def pattern(self) -> sparse.CSR:
@@ -72,12 +78,8 @@ class SparseWeight(nn.Module):
     def _places(self, data: Tensor) -> Pattern:
         if is_distributed(data):  # whole in a forward pass of the model that was sharded
             check_dense(type(self).__name__.removeprefix("FSDP"), "data", data)  # fully_shard renames the class
-        # buffers can be written to in place, and what was derived from the old places would say nothing of it
-        if not torch.compiler.is_compiling() and self.__dict__["_written"] != (
-            _writes(self.indices),
-            _writes(self.indptr),
-        ):
-            self._know()
+        if not torch.compiler.is_compiling():
+            self._follow()
         kept: Pattern = self.__dict__["_kept"]
         # others stand in their place for a call of torch.func
         if self.indices is not kept.indices or self.indptr is not kept.indptr:
@@ -127,7 +129,7 @@ class SparseWeight(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        for derived in ("_kept", "_written", "_chosen"):
+        for derived in ("_kept", "_written", "_chosen", "_made"):
             state.pop(derived, None)
         return state
 

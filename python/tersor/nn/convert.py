@@ -26,7 +26,7 @@ from tersor.nn.quant_conv import QuantConv2d
 from tersor.nn.sparse import SparseConv1x1, SparseLinear
 from tersor.quant import Encoded
 from tersor.quant._encoded import fitted
-from tersor.sparse._crossover import FLOOR, SURE, crossover
+from tersor.sparse._crossover import SURE, crossover
 
 #: the encoded layer of each dense one
 CODED: dict[type[nn.Module], Any] = {nn.Linear: QuantLinear, nn.Conv2d: QuantConv2d}
@@ -36,6 +36,8 @@ OF_OURS = (QuantExperts, QuantLinear, QuantConv2d, SparseLinear, SparseConv1x1)
 DENSE = "dense"
 #: layers of few weights, and the share of zeros from which on those are exchanged that are too small to be measured
 SPARSE, ENOUGH = "sparse", 0.7
+#: weights of a layer under which that share is not measured
+SMALL = 1 << 16
 #: torch's norms
 NORM = "norm"
 
@@ -285,7 +287,7 @@ def _row(module: Any) -> int:
 def _enough(layer: SparseLinear | SparseConv1x1, rows: int) -> float:
     """The share of zeros from which on a sparse layer pays."""
     size = math.prod(layer._shape)
-    if size < FLOOR or layer.data.device.type != "cpu" or layer.data.numel() <= SURE * size:
+    if size < SMALL or layer.data.device.type != "cpu" or layer.data.numel() <= SURE * size:
         return ENOUGH
     return crossover(layer._shape, rows, layer.data.dtype)
 

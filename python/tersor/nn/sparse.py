@@ -1,6 +1,6 @@
 """Linear layers and 1×1 convolutions of few weights. The one rule: which product is taken is said, and can be said.
 
-What such a layer stores and loads stands in `_sparse`.
+What such a layer stores and loads stands in `_sparse`, how it chooses in `_plan`.
 """
 
 from __future__ import annotations
@@ -13,19 +13,16 @@ from torch.nn import functional as F
 
 from tersor import sparse
 from tersor._acts import act_number
-from tersor._values import watched
 from tersor.nn._cast import accept, as_node, lowered
 from tersor.nn._linear import conv_parts, parts_of
+from tersor.nn._plan import Chosen
 from tersor.nn._sparse import SparseWeight
-from tersor.sparse._crossover import FLOOR, SURE, costs
 from tersor.sparse._pattern import Pattern
 from tersor.sparse.images import convolved
 from tersor.sparse.lanes import product
 
-PLANS = ("auto", "sparse", "dense")
 
-
-class SparseLinear(SparseWeight):
+class SparseLinear(Chosen):
     r"""A linear layer with a sparse weight, :math:`y = xW^\top + b`, for the weights that are left after pruning.
 
     Parameters
@@ -33,8 +30,8 @@ class SparseLinear(SparseWeight):
     weight : CSR of tensors [out, in]
     bias : tensor [out], optional
     plan : "auto", "sparse" or "dense"
-        Which product is taken. "sparse" has the same bits for any number of rows; "dense" makes the dense weight in every call
-        and is torch's own product. "auto" is "sparse" but where the other was measured to be faster (see Notes).
+        Which product is taken. "sparse" has the same bits for any number of rows; "dense" is torch's own product with the
+        dense weight. "auto" is "sparse" but where the other was measured to be faster (see Notes).
 
     Attributes
     ----------
@@ -51,18 +48,20 @@ class SparseLinear(SparseWeight):
     pattern is among the errors of ``load_state_dict`` and changes nothing.
 
     "auto" measures both products once per shape and number of rows in a process (`tersor.sparse.crossover` reports it), on the
-    CPU, where no gradient is recorded and nothing is traced, for layers of 2¹⁶ weights or more of which more than an eighth are
-    stored, and more than four rows. Everywhere else the product is the sparse one. A dense product spreads NaN and infinities
-    to every output, and its bits depend on the number of rows.
-    """
+    CPU, where no gradient is recorded and nothing is traced, for layers of 2¹² weights or more; of more than 2²¹ only where
+    more than an eighth of them is stored. Everywhere else the product is the sparse one. A dense product spreads NaN and
+    infinities to every output, and its bits depend on the number of rows.
 
-    plan = "auto"  # of layers pickled by earlier versions too
+    For dense products without a gradient the dense weight is made once and kept, beside the sparse one: as much memory as the
+    layer that was pruned took. It is made again when values change, and given up where a gradient is recorded, the layer is
+    moved or loaded, and by ``train()`` and ``eval()``. Of a write through ``layer.data.data``, which no version tells of, it is
+    seen that some of `SEEN` values, evenly spread, have changed: after writing a few, call ``eval()``.
+    """
 
     def __init__(self, weight: sparse.CSR, bias: Tensor | None = None, *, plan: str = "auto") -> None:
         super().__init__(weight, bias)
-        if plan not in PLANS:
-            raise ValueError(f"SparseLinear: plan must be 'auto', 'sparse' or 'dense', got {plan!r}")
         self.plan = plan
+        self._known()
 
     def _sized(self, outs: int, ins: int) -> None:
         self.out_features, self.in_features = outs, ins
@@ -106,38 +105,19 @@ class SparseLinear(SparseWeight):
             sparse.CSR._of(torch.zeros(0, **where), pattern), torch.zeros(out_features, **where) if bias else None
         )
 
-    @property
-    def plans(self) -> dict[int, str]:
-        return dict(self.__dict__.get("_chosen", {}))
-
-    def _plan(self, x: Tensor, data: Tensor, bias: Tensor | None) -> str:
-        """The product that is taken for rows x."""
-        if self.plan not in PLANS:
-            raise ValueError(f"SparseLinear: plan must be 'auto', 'sparse' or 'dense', got {self.plan!r}")
-        if self.plan != "auto" or data.shape[0] <= SURE * self.in_features * self.out_features:
-            return "sparse" if self.plan == "auto" else self.plan
-        if torch.compiler.is_compiling() or watched(x, data, *([] if bias is None else [bias])):
-            return "sparse"
-        given = type(x) is Tensor and type(data) in (Tensor, nn.Parameter) and x.device.type == "cpu"
-        if not given or self.in_features * self.out_features < FLOOR or torch._C._are_functorch_transforms_active():
-            return "sparse"
-        rows = x.shape[:-1].numel()
-        bucket, chosen = 1 << max(rows - 1, 0).bit_length(), self.__dict__.setdefault("_chosen", {})
-        if bucket not in chosen:
-            cost = costs(self._shape, bucket, x.dtype)
-            share = data.shape[0] / (self.in_features * self.out_features)
-            chosen[bucket] = "dense" if rows > 4 and cost.made < cost.sparse(share) else "sparse"
-        return chosen[bucket]
-
     def forward(self, x: Tensor) -> Tensor:
+        self._known()
+        if (y := self._straight(x)) is not None:
+            return y
         if (node := as_node(self, x)) is not None:
             return node
         accept(self, x, self.in_features, like=self.data)
         x, data, bias = lowered(x, self.data, self.bias)
-        if self._plan(x, data, bias) == "dense":
+        self._forget()
+        if self.plan == "dense":
             return F.linear(x, self._matrix(data).to_dense(), bias)
-        y: Tensor = product(data, self._places(data), x, bias)
-        return y
+        z: Tensor = product(data, self._places(data), x, bias)
+        return z
 
     def extra_repr(self) -> str:
         kept = self.data.numel() / max(self.out_features * self.in_features, 1)

@@ -16,13 +16,12 @@ from tersor._arrays import FLOATS
 from tersor._values import float_name
 from tersor.sparse._check import checked_shape
 from tersor.sparse._pattern import Pattern
-from tersor.sparse.lanes import product
 
-#: weights of a layer under which nothing is measured, and the most that are
-FLOOR, MOST = 1 << 16, 1 << 21
+#: weights of a layer under which nothing is measured, as either product is a call and little else; and the most that are
+FLOOR, MOST = 1 << 12, 1 << 21
 #: the most rows that are measured
 ROWS = 256
-#: the share of weights stored up to which a sparse product is taken for the faster one without measuring
+#: the share of weights stored up to which a sparse product of more weights than are measured is taken for the faster one
 SURE = 1 / 8
 #: the shares that are measured: what lies between and beyond is on the line through them
 SHARES = (0.05, 0.3)
@@ -30,10 +29,9 @@ SHARES = (0.05, 0.3)
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of products of one shape: of dense ones, of those whose weight is made dense first, of sparse ones by share."""
+    """Seconds of products of one shape: of dense ones, of sparse ones by share."""
 
     dense: float
-    made: float
     shares: tuple[float, float]
 
     def sparse(self, share: float) -> float:
@@ -76,7 +74,7 @@ def _fastest(calls: Sequence[Callable[[], Any]]) -> list[float]:
 def _measured(outs: int, ins: int, rows: int, dtype: str, threads: int) -> Costs:
     import torch
 
-    from tersor.sparse._csr import CSR
+    from tersor.sparse._straight import straight
 
     some = min(outs, max(MOST // ins, 1))  # the others cost as much each
     kind = getattr(torch, dtype)
@@ -84,16 +82,14 @@ def _measured(outs: int, ins: int, rows: int, dtype: str, threads: int) -> Costs
         x, w, bias = (torch.zeros(shape, dtype=kind) for shape in ((rows, ins), (some, ins), (some,)))
         patterns = [_matrix(some, ins, share) for share in SHARES]
         values = [torch.ones(p.indices.shape[0], dtype=kind) for p in patterns]
-        last = CSR._of(values[1], patterns[1])
-        dense, made, *shares = _fastest(
+        dense, *shares = _fastest(
             [
                 lambda: torch.nn.functional.linear(x, w, bias),
-                last.to_dense,
-                *(lambda v=v, p=p: product(v, p, x, bias) for v, p in zip(values, patterns, strict=True)),
+                *(lambda v=v, p=p: straight(v, p, x, rows, bias) for v, p in zip(values, patterns, strict=True)),
             ]
         )
     whole = outs / some
-    return Costs(whole * dense, whole * (dense + made), (whole * shares[0], whole * shares[1]))
+    return Costs(whole * dense, (whole * shares[0], whole * shares[1]))
 
 
 def costs(shape: tuple[int, int], n: int, dtype: Any) -> Costs:
@@ -102,8 +98,8 @@ def costs(shape: tuple[int, int], n: int, dtype: Any) -> Costs:
 
     rows = min(n, ROWS)
     of = _measured(*shape, rows, float_name(dtype), torch.get_num_threads())
-    more, make = n / rows, of.made - of.dense
-    return Costs(more * of.dense, more * of.dense + make, (more * of.shares[0], more * of.shares[1]))
+    more = n / rows
+    return Costs(more * of.dense, (more * of.shares[0], more * of.shares[1]))
 
 
 def crossover(shape: Sequence[int], n: int, dtype: Any = "float32") -> float:

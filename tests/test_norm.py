@@ -154,3 +154,20 @@ def test_gradients_that_nobody_needs_are_not_made():
     for needs in range(4):
         for part, want, bit in zip(op.numpy((g, x, w, 1e-6, needs), {}), whole, (1, 2), strict=True):
             assert (part == want).all() if needs & bit else part.shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", EPS)
+def test_a_row_with_an_infinite_number(dtype):
+    """As torch: it is none itself, what is finite beside it is 0; other rows do not see it, far ones neither."""
+    inf = float("inf")
+    for d in (2, 5, 16, 37, 100):
+        x = torch.ones(3, d, dtype=dtype)
+        x[1, d // 2] = inf
+        if dtype == torch.float64:
+            x[2] = 1e300
+        y = norm.rms_norm(x, d, eps=0.0)
+        want = torch.ones(3, d, dtype=dtype)
+        want[1] = 0.0
+        want[1, d // 2] = float("nan")
+        torch.testing.assert_close(y, want, equal_nan=True, rtol=4 * EPS[dtype], atol=0)
+        torch.testing.assert_close(norm.rms_norm(-x[:2], d), rms_norm(-x[:2], (d,)), equal_nan=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tersor
 import torch
-from tersor import reduce
+from tersor import metrics, reduce
 from tersor.testing import ulps
 
 R = np.random.default_rng(0)
@@ -325,3 +325,57 @@ def test_sums_that_leave_the_range_on_the_way(groups, weighted):
     np.testing.assert_allclose(got, 1e308, rtol=1e-14)
     still = reduce.segment_moments(np.array([np.inf, 1.0, far, far]), labels=np.array([0, 0, 1, 1]), num_segments=2)
     assert not np.isfinite(still.mean[0]) and np.isnan(still.var[0]) and still.mean[1] == far and still.var[1] == 0
+
+
+#: how segments are told: x [2, n] of two of them -> x, and the arguments that say so
+TOLD = {
+    "rows": lambda x: (x, {"dim": 1}),
+    "columns": lambda x: (x.T.copy(), {"dim": 0}),
+    "few labels": lambda x: (x.T.ravel(), {"labels": np.tile([0, 1], x.shape[1]), "num_segments": 2}),
+    "many labels": lambda x: (x.T.ravel(), {"labels": np.tile([0, 1], x.shape[1]), "num_segments": 7}),
+    "labels of rows": lambda x: (
+        x.T.reshape(-1, 1).repeat(3, 1),
+        {"dim": 0, "labels": np.tile([0, 1], x.shape[1]), "num_segments": 2},
+    ),
+    "weights": lambda x: (x, {"dim": 1, "weight": np.full(x.shape[1], 0.5, x.dtype)}),
+    "runs": lambda x: (x.ravel(), {"offsets": np.array([0, x.shape[1], x.size])}),
+}
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16])
+@pytest.mark.parametrize("told", TOLD)
+def test_infinite_numbers_wherever_they_stand(told, kind):
+    """One makes the mean infinite, two that are opposed make it none; other segments do not see them."""
+    for n in (1, 3, 40, 5000):
+        for at in {0, n // 2, n - 1}:
+            for v, both in ((math.inf, False), (-math.inf, False), (math.nan, False), (math.inf, True)):
+                x = np.full((2, n), 3.0, kind)
+                x[0, at] = v
+                if both and n > 1:
+                    x[0, at - 1] = -v
+                    v = math.nan
+                made, given = TOLD[told](x)
+                mean, var = (np.asarray(found, np.float64) for found in reduce.segment_moments(made, **given)[1:])
+                np.testing.assert_array_equal(mean[:2].T, np.broadcast_to([v, 3.0], mean[:2].T.shape))
+                np.testing.assert_array_equal(var[:2].T, np.broadcast_to([math.nan, 0.0], mean[:2].T.shape))
+                found = np.asarray(reduce.segment_reduce(made, "mean", **given))
+                np.testing.assert_array_equal(found, mean.astype(kind))
+
+
+@pytest.mark.parametrize("library", [np.array, lambda v: torch.tensor(v, dtype=torch.float64)])
+def test_infinite_means_merge(library):
+    inf = math.inf
+    for a, b, want in (
+        ([inf, 1.0], [2.0], inf),
+        ([2.0], [1.0, -inf], -inf),
+        ([inf], [inf], inf),
+        ([inf], [-inf], math.nan),
+    ):
+        parts = (reduce.segment_moments(library(v)) for v in (a, b))
+        with np.errstate(all="ignore"):
+            found = reduce.merge_moments(*parts)
+        np.testing.assert_array_equal([float(v) for v in found], [len(a) + len(b), want, math.nan])
+        running = metrics.RunningMoments()
+        for v in (a, b):
+            running.update(library(v))
+        np.testing.assert_array_equal([float(v) for v in running.compute()], [len(a) + len(b), want, math.nan])

@@ -109,3 +109,15 @@ def test_segments_that_are_no_rows_run_the_reference(kept, monkeypatch):
     _standardize.standardize(x, NONE, NONE, torch.ones(3).long(), *[NONE] * 7, 1, -2, 0, 1e-5, 0.0, 0.0, False)
     _standardize.standardize(x[:0], *[NONE] * 10, 1, 0, 0, 1e-5, 0.0, 0.0, False)
     assert seen == ["norm.standardize"] * 3
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_rows_with_an_infinite_number(dtype, monkeypatch):
+    """Wherever it stands, the mean is infinite, and none of two that are opposed; other rows do not see it."""
+    for row, mean in (([np.inf, 1, 2], np.inf), ([1, -np.inf, 2], -np.inf), ([np.inf, -np.inf, 2], np.nan)):
+        x = torch.tensor([row, [1, 2, 3]], dtype=getattr(torch, dtype))
+        rest = [NONE.to(x.dtype)] * 2 + [NONE.to(torch.int64), NONE.to(x.dtype), NONE.double(), NONE.double()]
+        want, got = called("standardize", [x, *rest], [1, 0, 0, 0.1, 0.0, 0.0, False], monkeypatch)
+        for made in (want, got):
+            torch.testing.assert_close(made[2].reshape(-1), torch.tensor([mean, 2.0]).double(), equal_nan=True)
+        close([y[1] for y in got], [y[1] for y in want], dtype)

@@ -206,7 +206,8 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
     safe = xp.where(w > 0, w, w * float("nan"))
     share = b.count / safe
     delta = b.mean - a.mean
-    mean = a.mean + delta * share
+    # from what is infinite no step leads on
+    mean = xp.where(xp.isfinite(a.mean), a.mean + delta * share, a.mean + b.mean)
     var = (a.var * a.count + b.var * b.count + delta * delta * (a.count * share)) / safe
     only_a, only_b = b.count == 0, a.count == 0
     mean = xp.where(only_a, a.mean, xp.where(only_b, b.mean, mean))

@@ -68,13 +68,15 @@ def _forward(
     row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
     live = row < rows
     n = tl.full([R], 0, tl.float64) + d
-    first = tl.load(x + row * d, live, 0.0).to(tl.float64)[:, None]
+    first = tl.load(x + row * d, live, 0.0).to(tl.float64)
+    # of others less infinity nothing is left
+    first = tl.where(tl.abs(first) < float("inf"), first, 0)
     total = tl.zeros([R], tl.float64)
     for i in range(0, d, D):
         col = i + tl.arange(0, D).to(tl.int64)
         mask = live[:, None] & (col < d)[None, :]
-        total += tl.sum(tl.where(mask, _read(x, row, col, d, mask) - first, 0), 1)
-    m = tl.load(x + row * d, live, 0.0).to(tl.float64) + total / n
+        total += tl.sum(tl.where(mask, _read(x, row, col, d, mask) - first[:, None], 0), 1)
+    m = first + total / n
     squares = tl.zeros([R], tl.float64)
     rest = tl.zeros([R], tl.float64)
     for i in range(0, d, D):

@@ -135,7 +135,8 @@ impl<S: Simd> Acc<S> for Dot2<S> {
                 (v, e + (al + bl))
             },
         );
-        [hi, lo]
+        // an infinite sum lacks nothing, where its errors are no numbers
+        [hi, (hi - hi).simd_eq(0.0).select(lo, f64x8::splat(s, 0.0))]
     }
 }
 

@@ -51,6 +51,12 @@ impl Moment {
     }
 }
 
+/// What numbers are taken from, where this is the first of them: 0 if it is none, since nothing is left of others less infinity.
+#[inline(always)]
+fn own(first: f64) -> f64 {
+    if first.is_finite() { first } else { 0.0 }
+}
+
 /// The moments of the segments of a block; those that neighbours share one by one are sums about the first that was met.
 pub struct Moments {
     first: usize,
@@ -130,7 +136,7 @@ impl Moments {
             let apart = &mut self.apart[labels.id(label) - self.first];
             if apart[0] == 0.0 {
                 let Some(at) = labels.each.iter().position(|&v| v as usize == label) else { continue };
-                apart[1] = x[at].to_f64();
+                apart[1] = own(x[at].to_f64());
             }
             let [w, s1, s2] = sums_of(s, labels, label, x, T::from_f64(apart[1]));
             apart[0] += weight * w;
@@ -145,7 +151,7 @@ impl Moments {
         let [w, p, s1, s2] = self.rows.each_mut().map(|v| &mut v[from..from + x.len()]);
         if w[0] == 0.0 {
             for (p, x) in p.iter_mut().zip(x) {
-                *p = x.to_f64();
+                *p = own(x.to_f64());
             }
         }
         for i in 0..x.len() {
@@ -167,7 +173,7 @@ impl Moments {
             }
             let (a, x) = (&mut apart[at - self.first], x.to_f64());
             if a[0] == 0.0 {
-                a[1] = x;
+                a[1] = own(x);
             }
             let d = x - a[1];
             *a = [a[0] + weight, a[1], a[2] + weight * d, a[3] + weight * d * d];

@@ -234,7 +234,37 @@ def test_a_correction_of_the_whole() -> None:
     assert reduce.segment_reduce(x, "var", correction=1) == pytest.approx(x.var(ddof=1))
     assert np.isnan(reduce.segment_reduce(x, "std", correction=3))
     with np.errstate(all="raise"):  # nothing is said of a variance beyond its type
-        assert reduce.segment_reduce(np.array([1e300, -1e300]), "std") == np.inf
+        assert reduce.segment_reduce(np.array([1e300, -1e300]), "var") == np.inf
+
+
+@pytest.mark.parametrize("made", [np.asarray, torch.as_tensor])
+@pytest.mark.parametrize("correction", [0, 1])
+def test_deviations_whose_squares_leave_float64(made, correction) -> None:
+    one = np.array([[1.0, 2.0, 4.0, 9.0], [3.0, 1.0, 2.0, 9.5]])
+    w = made(np.array([1.0, 2.0, 0.5, 1.0]))
+    for weight in (None, w):
+        want = np.asarray(reduce.segment_reduce(made(one), "std", dim=1, weight=weight, correction=correction))
+        for power in (-1074 + 30, -700, -520, 0, 520, 700, 1019):
+            x = np.ldexp(one, power)
+            x = np.concatenate([x, one, np.zeros((1, 4)), [[np.inf, 1, 2, 3]], np.full((1, 4), 1e300)])
+            got = np.asarray(reduce.segment_reduce(made(x), "std", dim=1, weight=weight, correction=correction))
+            np.testing.assert_allclose(got[:2], np.ldexp(want, power), rtol=1e-15 if power > -1000 else 1e-7)
+            assert (got[2:4] == want).all() and got[4] == 0 and np.isnan(got[5]) and got[6] == 0
+    labels = made(np.array([0, 1, 0, 1]))
+    x = made(np.array([1e200, 1e-200, 3e200, 3e-200]))
+    got = reduce.segment_reduce(x, "std", labels=labels, num_segments=3)
+    np.testing.assert_allclose(np.asarray(got)[:2], [1e200, 1e-200], rtol=1e-15)
+    assert reduce.segment_reduce(made(np.array([1.5e308, -1.5e308])), "std") == 1.5e308
+
+
+def test_the_slope_of_deviations_whose_squares_leave_float64() -> None:
+    for size in (1e200, 1.0, 1e-200):
+        x = torch.tensor([[1.0, 2.0, 4.0], [5.0, 5.0, 5.0]], dtype=torch.float64) * size
+        x.requires_grad_()
+        (g,) = torch.autograd.grad(reduce.segment_reduce(x, "std", dim=1).sum(), x)
+        y = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64, requires_grad=True)
+        (want,) = torch.autograd.grad(y.std(correction=0), y)
+        torch.testing.assert_close(g, torch.stack([want, 0 * want]), rtol=1e-14, atol=0)
 
 
 def test_moments_that_are_none_are_named() -> None:

@@ -313,7 +313,7 @@ def open_layers(module: ModuleType) -> None:
                 continue
             door = Door(base.__name__, init, rows=False)
             if door.scalars and not hasattr(init, "__wrapped__"):
-                base.__init__ = _looked_at(door, init)
+                base.__init__ = _looked_at(door, init)  # type: ignore[misc]
 
 
 def _looked_at(door: Door, init: Callable[..., None]) -> Callable[..., None]:

@@ -37,9 +37,10 @@ class PoincareAvgPool2d(nn.Module):
         eps: float | str = "tight",
     ) -> None:
         super().__init__()
-        for name, given, least in (("kernel_size", kernel_size, 1), ("stride", stride, 1), ("padding", padding, 0)):
-            if given is not None or name == "padding":
-                pair(self, name, given, least)
+        for name, given in (("kernel_size", kernel_size), ("stride", stride)):
+            if given is not None:
+                pair(self, name, given, 1)
+        pair(self, "padding", padding, 0)
         self.kernel_size, self.padding = kernel_size, padding
         self.stride = stride if stride is not None else kernel_size
         self.curvature, self.ball, self.eps = curvature(c, learnable), ball, eps

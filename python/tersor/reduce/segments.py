@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tersor._arrays import Array, Labels, Number, Values, cast, dtype_name, is_tensor, torch_module
-from tersor._reference import xp
+from tersor._reference import quiet, xp
 from tersor._segments import Moments, rounded_to, segments
+from tersor.reduce._deviations import freed, roots
 from tersor.reduce._ops import _segment_extreme, _segment_logsumexp, _segment_moments, _segment_sum, _segment_whole
 
 OPS = ("sum", "mean", "var", "std", "min", "max", "count", "logsumexp")
@@ -65,7 +68,8 @@ def segment_reduce(
     -----
     Sums of float32 and 16 bits are taken in float64, of float64 in twice its precision, of products with weights that are
     rounded before; moments about a number of the segment itself. Deviations whose squares leave float64 have no variance but
-    inf or 0. Bits do not depend on the number of threads. One read; tables of segments, no sort.
+    inf or 0; "std" of such a segment is right where numbers can be looked at (of arrays, and of tensors on the CPU outside of
+    traces and transforms). Bits do not depend on the number of threads. One read; tables of segments, no sort.
 
     Examples
     --------
@@ -100,17 +104,13 @@ def segment_reduce(
         total: Any = _segment_logsumexp(x, seg.labels, *at)
         return total.reshape(seg.shape)
     count, mean, var = _segment_moments(x, seg.labels, seg.weight, *at)
-    if op != "mean" and correction:
-        free = count - correction
-        var = var * count / xp.where(free > 0, free, free * float("nan"))
-    if op == "std":  # of slope 0 at 0
-        none = var == 0
-        var = xp.where(none, 0.0, xp.sqrt(xp.where(none, 1.0, var)))
-    return rounded_to(mean if op == "mean" else var, x).reshape(seg.shape)
+    if op == "std":
+        with quiet(x):
+            return rounded_to(roots(x, seg, count, var, correction), x).reshape(seg.shape)
+    return rounded_to(mean if op == "mean" else freed(count, var, correction), x).reshape(seg.shape)
 
 
 def _numpy() -> Any:
-    import numpy as np
 
     return np
 

@@ -446,6 +446,8 @@ def test_names_do_not_steer_the_terminal(tmp_path):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         (b"<!DOCTYPE html><html></html>", "web page"),
         (b"\x89HDF\r\n\x1a\n" + bytes(50), "HDF5"),
+        (b'{"architectures": ["BertModel"]}', "is JSON: name the file of the weights, or their folder"),
+        (b"a sentence on a line\n", "is text"),
         (b"", "too few"),
     ],
 )

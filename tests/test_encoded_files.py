@@ -219,3 +219,40 @@ def test_codes_that_are_not_there_or_too_few_are_refused(scheme):
         tnn.QuantLinear.of(meta, layer)
     if scheme in ("int8-row", "int4-g16", "nf4"):
         assert tnn.QuantLinear.of(meta, nn.Linear(64, 4, device="meta")).data.device.type == "meta"
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+def test_all_floats_of_one_type(tmp_path, dtype):
+    import ml_dtypes
+    from tersor.convert import write_gguf
+
+    rng = np.random.default_rng(0)
+    w, b = rng.normal(size=(32, 64)).astype(np.float16), rng.normal(size=32).astype(ml_dtypes.bfloat16)
+    others = {"ids": np.arange(3), "on": np.array([True]), "pairs": np.array([1 + 2j], np.complex64)}
+    save_file({"a.weight": w, "a.bias": b, "z.scale": np.float64([[0.1]]), **others}, tmp_path / "in.safetensors")
+    quantize_safetensors(tmp_path / "in.safetensors", tmp_path / "out.safetensors", "int4-g32", include=["a.weight"])
+    plain, typed = load(tmp_path / "out.safetensors"), load(tmp_path / "out.safetensors", dtype=dtype)
+    kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    assert plain["a.weight"].dtype == np.float32 and plain["a.bias"].dtype == b.dtype and plain.keys() == typed.keys()
+    for name, x in plain.items():
+        want = x if name in others else x.astype(kind)
+        assert typed[name].dtype == want.dtype and typed[name].tobytes() == want.tobytes(), name
+    blocks = {"a": quant.encode(rng.normal(size=(4, 64)).astype("f"), "q8_0"), "b": w[0]}
+    write_gguf(tmp_path / "x.gguf", blocks)
+    assert {x.dtype for x in load(tmp_path / "x.gguf", dtype=dtype).values()} == {kind}
+
+
+def test_numbers_that_a_type_does_not_hold_are_said(tmp_path):
+    path = tmp_path / "in.safetensors"
+    ends = np.float32([1.0, np.inf, np.nan, -1e5])
+    for x, dtype in ((ends, "float16"), (np.float64([1e300]), "float32"), (np.float64([1e300]), "bfloat16")):
+        save_file({"a": x}, path)
+        with pytest.raises(ValueError, match=rf"load: tensor 'a' has values beyond {dtype}"):
+            load(path, dtype=dtype)
+    save_file({"a": ends, "b": np.float64([1e300])}, path)
+    np.testing.assert_array_equal(load(path, dtype="float64")["a"], ends)
+    assert load(path, dtype="float64")["b"] == 1e300
+    with pytest.raises(ValueError, match="load: dtype must be one of float64, float32, float16, bfloat16, got 'int8'"):
+        load(path, dtype="int8")
+    with pytest.raises(TypeError, match="load: dtype must be one of"):
+        load(path, dtype=np.float16)

@@ -40,6 +40,9 @@ def recognised(head: bytes) -> str | None:
         # protocol buffers begin with a small field, and so may the length of a header
         if head.startswith(begin) and (begin != b"\x08" or (b"\x12" in head[2:16] and b"{" not in head[8:9])):
             return what
+    # a length in such characters would be of more bytes than any header has
+    if len(head) >= 8 and all(c in b"\t\n\r" or 32 <= c < 127 for c in head[:8]):
+        return "JSON: name the file of the weights, or their folder" if head.lstrip()[:1] in (b"{", b"[") else "text"
     return None
 
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
-from tersor._arrays import flag
+from tersor._arrays import FLOATS, flag, numpy_type
 from tersor._op import FormatError
+from tersor._values import one_of
 from tersor.checkpoint import Model
 from tersor.checkpoint._format import Misuse, StrPath, located
 from tersor.checkpoint._quantized import settings
@@ -23,8 +25,8 @@ from tersor.quant import Encoded
 T = TypeVar("T")
 
 
-def load(path: StrPath) -> dict[str, np.ndarray]:
-    """All tensors of a file or model folder, quantized weights as dense float32.
+def load(path: StrPath, *, dtype: str | None = None) -> dict[str, np.ndarray]:
+    """All tensors of a file or model folder, quantized weights as dense float32, or all floats in one type.
 
     Quantized are those of compressed-tensors, 8-bit floats with scales by blocks, and what GPTQ and AWQ write (weights come
     back [out, in], as a ``torch.nn.Linear`` has them); and the blocks of GGUF files, whose tensors keep the names they have
@@ -33,18 +35,40 @@ def load(path: StrPath) -> dict[str, np.ndarray]:
     Parameters
     ----------
     path : a ``.safetensors`` or ``.gguf`` file, a folder, or the index of a sharded one
+    dtype : "float64", "float32", "float16" or "bfloat16", optional
+        What floats become, decoded ones and those that are stored; rounded to nearest. If absent, decoded ones are float32, in
+        which they are computed, and all else is what is stored.
 
     Raises
     ------
     FormatError
         If a file is malformed, the parts of a weight do not fit, or it is in a format that is not read (bitsandbytes, HQQ, …).
+    ValueError
+        If dtype is none of these, or a tensor has finite values that it does not hold.
     ImportError
-        If a GGUF file has blocks that only the package gguf decodes (K-quants and others), and it is not installed.
+        If a GGUF file has blocks that only the package gguf decodes (K-quants and others), and it is not installed; or there
+        are bfloat16 numbers or 8-bit floats without the package ml_dtypes.
     """
-    if is_gguf(path := located("load", path)):
+    path = located("load", path)
+    if dtype is not None:
+        one_of("load: dtype", dtype, FLOATS)
+    typed = partial(_typed, dtype) if dtype else lambda _, x: x
+    if is_gguf(path):
         with gguf.opened(path) as files:
-            return gguf.dense(files)
-    return _read(path, stacks.every)
+            return {name: typed(name, x) for name, x in gguf.dense(files).items()}
+    return _read(path, lambda *given: ((name, typed(name, x)) for name, x in stacks.every(*given)))
+
+
+def _typed(dtype: str, name: str, x: np.ndarray) -> np.ndarray:
+    """A tensor of floats in a type; what is none stays."""
+    if x.dtype.kind not in "fV":  # V are those of ml_dtypes
+        return x
+    with np.errstate(over="ignore"):
+        y = x.astype(numpy_type(dtype), copy=False)
+    wide = np.float64 if x.dtype == np.float64 else np.float32
+    if y is not x and (np.isinf(y.astype(np.float64)) & np.isfinite(x.astype(wide))).any():
+        raise ValueError(f"load: tensor {name!r} has values beyond {dtype}")
+    return y
 
 
 def load_encoded(path: StrPath, *, model: Any = None, strict: bool = True) -> dict[str, Encoded]:

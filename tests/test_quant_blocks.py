@@ -28,6 +28,7 @@ SCHEMES = [
     "dynamic8-g16-nested",
     *MICRO,
     "mxfp4-g16",
+    "mxint8",
     "nvfp4",
     *GGUF,
 ]

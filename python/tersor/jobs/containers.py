@@ -49,7 +49,7 @@ class Codes:
         if e.scheme in KINDS:
             e = unblocked(name, e)
         how = scheme_of(e.scheme)
-        if how.places or len(e.shape) != 2:
+        if how.places or how.power or len(e.shape) != 2:
             raise FormatError(f"{name}: {e.scheme} of {e.shape} is no matrix of integers")
         return cls(name, e, Grain(how.bits, how.group or 0, e.zero_point is None))
 

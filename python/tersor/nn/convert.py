@@ -192,9 +192,9 @@ def convert(
     smaller: dict[str, str] = {}
     given: dict[str, Any] = {}
     if codes is not None:
-        given, rest = codes_of_experts(model, stacks, codes, left)
+        pairs, rest = codes_of_experts(model, stacks, codes, left)
         layers = {name: m for name, m in found.items() if name not in stacks}
-        given |= _paired(layers, rest, left, len(rest) < len(codes))
+        given = pairs | _paired(layers, rest, left, len(rest) < len(codes))
 
     def options(module: nn.Module) -> dict[str, bool]:
         return {} if isinstance(module, nn.Conv2d) else {"release": release}
@@ -255,7 +255,8 @@ def _expert_layers(
     module: nn.Module, codes: Any, scheme: str, activations: str, release: bool, fallback: bool
 ) -> QuantExperts:
     if codes is not None:
-        return QuantExperts.of(*codes, module, activations, release=release)
+        up, down = codes
+        return QuantExperts.of(up, down, module, activations, release=release)
     return QuantExperts.from_float(module, scheme, activations, release=release, fallback=fallback)
 
 

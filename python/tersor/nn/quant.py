@@ -138,7 +138,13 @@ class QuantLinear(Product):
         codes = torch.zeros(
             out_features, how.bytes(in_features), dtype=torch.int8 if how.raw else torch.uint8, device=device
         )
-        kind = torch.uint8 if how.small or how.nested else torch.float64 if dtype == torch.float64 else torch.float32
+        kind = (
+            torch.uint8
+            if how.small or how.nested or how.power
+            else torch.float64
+            if dtype == torch.float64
+            else torch.float32
+        )
         steps = torch.zeros(shape, dtype=kind, device=device)
         zero = torch.zeros(shape, dtype=torch.uint8, device=device) if how.affine else None
         over = () if not how.nested else (1 - -math.prod(shape) // SCALES,)

@@ -16,7 +16,9 @@ from tersor.quant._grids import SMALL, TABLES
 
 _GRAIN = r"(?:-(row|tensor|g[1-9]\d*))?"
 _GRAMMAR = re.compile(r"(u?)int([1-8])" + _GRAIN)
-_NAMED = re.compile(r"(nf4|fp4|dynamic8|nvfp4|mx(?:fp4|fp6_e2m3|fp6_e3m2|fp8_e4m3|fp8_e5m2))" + _GRAIN + "(-nested)?")
+_NAMED = re.compile(
+    r"(nf4|fp4|dynamic8|nvfp4|mx(?:int8|fp4|fp6_e2m3|fp6_e3m2|fp8_e4m3|fp8_e5m2))" + _GRAIN + "(-nested)?"
+)
 #: elements that share a scale where it is not said
 _GROUPS = {"nf4": 64, "fp4": 64, "dynamic8": 64, "nvfp4": 16}
 _MICRO = 32
@@ -40,6 +42,8 @@ class Scheme:
     block: Kind | None = None
     #: whether scales are coded, by dynamic8
     nested: bool = False
+    #: whether the scales of integers are powers of two, kept as bytes
+    power: bool = False
 
     def elements(self, last: int) -> int:
         """How many elements of a row of `last` share a scale."""
@@ -64,6 +68,11 @@ class Scheme:
     def raw(self) -> bool:
         """Codes that are kept as int8 instead of packed."""
         return self.bits == 8 and not (self.affine or self.block or self.places)
+
+    @property
+    def own(self) -> bool:
+        """Whether scales are the format's own, and are made in one way."""
+        return bool(self.block or self.places or self.power)
 
     @property
     def outer(self) -> bool:
@@ -100,7 +109,7 @@ def scheme(name: str, who: str = "encode", block: int | None = None, nested: boo
         raise ValueError(
             f"{who}: scheme {name!r} is unknown: <code>-row, <code>-tensor or <code>-g<G>, where <code> is int2 to int8 "
             "(symmetric) or uint1 to uint8 (with a zero point); nf4, fp4, dynamic8, nvfp4, mxfp4, mxfp6_e2m3, mxfp6_e3m2, "
-            f"mxfp8_e4m3 or mxfp8_e5m2, with or without -row or -g<G>; {', '.join(KINDS)}"
+            f"mxfp8_e4m3, mxfp8_e5m2 or mxint8, with or without -row or -g<G>; {', '.join(KINDS)}"
         )
     group = {"row": 0, "tensor": None}.get(grain) if grain[0] != "g" else int(grain[1:])
     if whole:
@@ -111,6 +120,8 @@ def scheme(name: str, who: str = "encode", block: int | None = None, nested: boo
         nested = nested or bool(named and named[3])
         bits = 4 if len(TABLES[code]) == 16 else 8
         return Scheme(full + "-nested" * nested, bits, group=group, table=code, nested=nested)
+    if code == "mxint8":
+        return Scheme(full, 8, group=group, power=True)
     small = code.partition("_")[2] or "e2m1"
     return Scheme(full, SMALL[small].bits, group=group, small=small)
 
@@ -193,7 +204,7 @@ def check_parts(who: str, e: Encoded) -> Scheme:
         if (getattr(e, name) is not None) != there:
             raise ValueError(f"{who}: {e.scheme} has {'no' if not there else 'an' if name == 'outer' else 'a'} {name}")
     steps = how.steps(shape)
-    coded = how.small or how.nested
+    coded = how.small or how.nested or how.power
     kinds = {"data": "int8" if how.raw else "uint8", "scale": "uint8" if coded else "", "zero_point": "uint8"}
     outer = (1 - -math.prod(steps) // SCALES,) if how.nested else ()
     shapes = {"data": (*lead, how.bytes(last)), "outer": outer}

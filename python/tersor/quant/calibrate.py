@@ -93,7 +93,7 @@ def recipe(name: str, who: str, widths: Sequence[int] = ()) -> Scheme:
             f"{who}: scheme {name!r} has its width, bits={list(widths)} are others: int-g128-gptq has none"
         )
     how = find_scheme(codes, who)
-    if how.places or how.block:
+    if how.own:
         raise ValueError(f"{who}: scheme {name!r}: codes are calibrated that are integers, with scales of their own")
     if how.group is None:
         raise ValueError(f"{who}: scheme {name!r}: a scale per row (-row) or per group (-g<G>), not one for all")

@@ -19,6 +19,7 @@ from tersor.quant._blocks import _decode_gguf, _decode_table, _encode_float, _en
 from tersor.quant._encoded import Encoded, Scheme, check_parts
 from tersor.quant._encoded import scheme as find_scheme
 from tersor.quant._grids import SMALL, like
+from tersor.quant._micro import micro_integers, micro_scales
 from tersor.quant._nested import nest, unnested
 from tersor.quant._peers import SMALL as SMALL_FLOATS
 from tersor.quant.affine import quantize
@@ -94,8 +95,8 @@ def encode(
         with :math:`s = \max|x|` of 64 elements.
 
         "mxfp4", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp8_e4m3" and "mxfp8_e5m2" of OCP: small floats with a power of two for 32
-        elements; "nvfp4": e2m1 with an e4m3 for 16 elements, and one float32 over all, max|x|/2688. With ``-row`` or
-        ``-g<G>`` after them these share a scale among so many.
+        elements; "mxint8": integers from -127 to 127, of 64ths of such a power; "nvfp4": e2m1 with an e4m3 for 16 elements,
+        and one float32 over all, max|x|/2688. With ``-row`` or ``-g<G>`` after them these share a scale among so many.
 
         "q4_0", "q4_1", "q5_0", "q8_0" and "gguf_mxfp4": the blocks of 32 elements of GGUF files (the last is not mxfp4:
         ties go to the smaller number, and there is no -0), of float32 and 16-bit arrays.
@@ -103,9 +104,9 @@ def encode(
         How many elements share a scale, where the scheme does not say it.
     scaling : "floor", "even", "ceil" or "rceil"
         Of the mx schemes, the exponent of a scale: :math:`\lfloor\log_2\max|x|\rfloor - \lfloor\log_2 m\rfloor` with the
-        largest small float m, as OCP has it, which cuts off up to 25 % of the largest elements (e2m1; 12.5 % e4m3, 6 %
-        e2m3); the same of max|x| rounded to the digits of the codes; the same with :math:`\lceil\log_2\max|x|\rceil`; or
-        :math:`\lceil\log_2(\max|x|/m)\rceil`, the least that cuts nothing off.
+        largest number m of a code, as OCP has it, which cuts off up to 25 % of the largest elements (e2m1; 12.5 % e4m3, 6 %
+        e2m3, 0.8 % mxint8); the same of max|x| rounded to the digits of the codes; the same with
+        :math:`\lceil\log_2\max|x|\rceil`; or :math:`\lceil\log_2(\max|x|/m)\rceil`, the least that cuts nothing off.
     nested : bool
         Of nf4, fp4 and dynamic8: scales are coded too, less their mean, by dynamic8 with one scale for 256 of them. The name
         of such a scheme ends in ``-nested``. Codes are decided by the scales as they were.
@@ -153,21 +154,21 @@ def encode(
     number = one_of(name, "scaling", scaling, SCALINGS)
     one_of(name, "compat", compat, (None, "bnb", *INTEGER_PEERS))
     peer = compat == "bnb"
-    if number and (not how.small or how.outer):
+    if number and (not (how.small or how.power) or how.outer):
         raise ValueError(f"{name}: scaling={scaling!r} goes with mx schemes, got {scheme}")
     if peer and not how.table:
         raise ValueError(f"{name}: compat='bnb' goes with nf4, fp4 and dynamic8, got {scheme}")
-    if compat in INTEGER_PEERS and (how.table or how.small or how.block):
+    if compat in INTEGER_PEERS and how.own:
         raise ValueError(f"{name}: compat={compat!r} goes with codes of integers, got {scheme}")
     if scale is None and zero_point is not None:
         raise ValueError(f"{name}: zero_point goes with scale, got {type(zero_point).__name__} and None")
-    if scale is not None and (how.block or how.places or (zero_point is not None) != how.affine):
+    if scale is not None and (how.own or (zero_point is not None) != how.affine):
         raise ValueError(f"{name}: a scale goes with int schemes, and with zero_point with uint ones, got {scheme}")
     if scale is not None and compat is not None:
         raise ValueError(f"{name}: compat={compat!r} makes scales of its own, and scale is given")
     one_of(name, "method", method, ("minmax", "mse", "percentile", "entropy", "aciq"))
-    if method != "minmax" and (how.block or how.places or scale is not None or compat is not None):
-        what = f"{scheme}" if how.block or how.places else "scale or compat"
+    if method != "minmax" and (how.own or scale is not None or compat is not None):
+        what = f"{scheme}" if how.own else "scale or compat"
         raise ValueError(f"{name}: method={method!r} chooses scales of integer schemes, and not with {what}")
     if x.ndim == 0:
         raise ValueError(f"{name}: x needs a last axis, got a 0-d array")
@@ -229,6 +230,9 @@ def _made(
             outer = _over(x, 448 * small.most, saturate)
         made = _encode_float(x, outer, small.exponent, small.mantissa, group or 0, scaling, saturate, **keywords)
         return {"data": made[0], "scale": made[1]} | ({} if outer is None else {"outer": outer})
+    elif how.power:
+        _reach(x, 2.0**128, True, how.name, saturate)
+        made = micro_integers(x, how.steps(tuple(x.shape)), group or 0, scaling, saturate)
     elif compat or group is None or how.elements(x.shape[-1]) > _WIDE or x.shape[-1] == 0:
         made = _in_two_reads(x, how, "zero" if saturate else "raise", compat)
     else:
@@ -333,6 +337,8 @@ def float_scales(e: Encoded, how: Scheme) -> Array:
     """The scales of an `Encoded` as floats: those of one byte are places in a table too."""
     if how.nested:
         return unnested(e.scale, e.outer)
+    if how.power:
+        return micro_scales(e.scale)
     if not how.small:
         return e.scale
     if e.outer is None:
@@ -376,4 +382,4 @@ def decode(e: Encoded, *, out: Array = None) -> Array:
     if how.places:
         scale, outer = (float_scales(e, how), None) if how.nested else (e.scale, e.outer)
         return _decode_table(e.data, scale, like(how.places, e.data), outer, how.bits, last, dtype, **keywords)
-    return _decode(e.data, e.scale, e.zero_point, how.bits, last, dtype, **keywords)
+    return _decode(e.data, float_scales(e, how), e.zero_point, how.bits, last, dtype, **keywords)

@@ -89,7 +89,8 @@ def bit_pareto(loss: Level, cost: Level) -> Pareto:
         if not bool((abs(t) < np.inf).all()):
             raise ValueError(f"bit_pareto: {what} holds non-finite values")
     losses, costs = ([[Fraction(v) for v in row] for row in t.tolist()] for t in (x, y))
-    first, steps = [], []
+    first: list[int] = []
+    steps: list[tuple[Fraction, int, int, Fraction, Fraction, int]] = []
     for layer, (v, c) in enumerate(zip(losses, costs, strict=True)):
         at = min(range(len(v)), key=lambda k: (c[k], v[k], k))
         first.append(at)

@@ -143,7 +143,13 @@ def weighted_midpoint(
         check_weights("weighted_midpoint", weights)
     e = 0 if tangent else unit(xs, c)
     if e:
-        words = {"reducedim": reducedim, "dim": dim, "keepdim": keepdim, "lincomb": lincomb, "posweight": posweight}
+        words: dict[str, Any] = {
+            "reducedim": reducedim,
+            "dim": dim,
+            "keepdim": keepdim,
+            "lincomb": lincomb,
+            "posweight": posweight,
+        }
         return scaled(weighted_midpoint(scaled(xs, -e), weights, curvature(c, e), eps, **words), e)
     at = plan("weighted_midpoint", xs, reducedim, dim)
     if not number(c):

@@ -53,6 +53,8 @@ ABSENT = {
     "hyperbolic.spread_bwd": PLAIN,
     "lorentz.dist": PLAIN,
     "lorentz.dist_bwd": PLAIN,
+    "norm.evonorm": PLAIN,
+    "norm.evonorm_bwd": PLAIN,
     "project.materialise": "a matrix that is to be seen is made where it is looked at",
     "prune.budget_allocate": "a choice among a few hundred amounts, one after another, on the CPU",
     "prune.group_sums": PLAIN,

@@ -242,6 +242,9 @@ def test_evolved_norms(variant):
         return norm.evonorm(x, variant, w, b, v, groups=2)
 
     assert torch.autograd.gradcheck(call, leaves)
+    assert torch.autograd.gradgradcheck(call, leaves)
+    out = np.empty_like(narrow[0])
+    assert norm.evonorm(narrow[0], variant, *narrow[1:], groups=2, out=out) is out and (out == low).all()
     torch._dynamo.reset()
     for dynamic in (False, True):
         traced = torch.compile(call, backend="aot_eager", fullgraph=True, dynamic=dynamic)
@@ -314,14 +317,99 @@ def test_completed_rows_and_given_deviations():
     torch.testing.assert_close(y, u / (u.abs().mean(1, keepdim=True) + 0.1), rtol=1e-12, atol=1e-13)
 
 
+def residual_pair(x, r, w, b, iw, ib, kind, scale, eps=1e-6):
+    """`add_norm` of torch's own functions."""
+    d = (x.shape[-1],)
+
+    def plain(v, w, b):
+        return F.rms_norm(v, d, w, eps) if kind == "rms" else F.layer_norm(v, d, w, b, eps)
+
+    s = r + (x if iw is None else plain(x, iw, ib))
+    return scale * plain(s, w, b), s
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("inner", [False, True])
 @pytest.mark.parametrize("kind", ["rms", "layer"])
-def test_residual_and_norm(kind):
-    x, r, w, v = some(5, 8), some(5, 8), some(8), some(8)
-    y, s = norm.add_norm(x, r, w, kind=kind, inner_weight=v, scale=0.5)
-    plain = F.rms_norm if kind == "rms" else F.layer_norm
-    want = r + plain(x, (8,), v, eps=1e-6)
-    torch.testing.assert_close(s, want)
-    torch.testing.assert_close(y, 0.5 * plain(want, (8,), w, eps=1e-6))
+def test_residual_and_norm(kind, inner, dtype):
+    eps = torch.finfo(dtype).eps
+    for d, scale in ((1, 1.0), (8, 0.5), (37, 3.0)):
+        x, r, gy, gs = (some(2, 5, d, dtype=dtype) for _ in range(4))
+        shifts = [some(d, dtype=dtype) if kind == "layer" else None for _ in range(2)]
+        w, iw = some(d, dtype=dtype), some(d, dtype=dtype) if inner else None
+        given = [x, r, w, shifts[0], iw, shifts[1] if inner else None]
+        leaves = [None if v is None else v.clone().requires_grad_() for v in given]
+        wide = [None if v is None else v.to(torch.float64, copy=True).requires_grad_() for v in given]
+        options = {"kind": kind, "scale": scale, "eps": 0.01}
+        names = {"inner_weight": leaves[4], "inner_bias": leaves[5]}
+        y, s = norm.add_norm(*leaves[:4], **names, **options)
+        want, stream = residual_pair(*wide, kind, scale, 0.01)
+        torch.testing.assert_close(s.double(), stream, rtol=eps, atol=16 * eps)
+        # of the sum as it is kept
+        kept = residual_pair(s.detach().double(), 0 * s.detach().double(), *wide[2:4], None, None, kind, scale, 0.01)[0]
+        torch.testing.assert_close(y.double(), kept, rtol=2 * eps, atol=4 * eps * scale)
+        there = [v for v in leaves if v is not None]
+        got = torch.autograd.grad([y, s], there, [gy, gs])
+        right = torch.autograd.grad([want, stream], [v for v in wide if v is not None], [gy.double(), gs.double()])
+        for g, c in zip(got, right, strict=True):
+            torch.testing.assert_close(g.double(), c, rtol=16 * eps, atol=64 * eps * float(c.abs().max() + 1))
+        (only,) = torch.autograd.grad(norm.add_norm(*leaves[:4], **names, **options)[0].sum(), leaves[1])
+        (own,) = torch.autograd.grad(residual_pair(*wide, kind, scale, 0.01)[0].sum(), wide[1])
+        torch.testing.assert_close(only.double(), own, rtol=16 * eps, atol=64 * eps * float(own.abs().max() + 1))
+        if dtype in (torch.float64, torch.float32):
+            arrays = [None if v is None else v.numpy() for v in given]
+            out = (np.empty_like(arrays[0]), np.empty_like(arrays[0]))
+            names = {"inner_weight": arrays[4], "inner_bias": arrays[5]}
+            made = norm.add_norm(*arrays[:4], **names, **options, out=out)
+            for a, b, c in zip(made, out, (y, s), strict=True):
+                assert a is b and a.tobytes() == c.detach().numpy().tobytes()
+            turned = np.stack([arrays[0], arrays[0]], -1)[..., 0]
+            again = norm.add_norm(turned, *arrays[1:4], **names, **options)
+            assert again[0].tobytes() == out[0].tobytes() and again[1].tobytes() == out[1].tobytes()
+
+
+def test_the_sum_that_is_kept_gives_the_same_norm():
+    """A layer norm's bits, of rows of several pieces too."""
+    for d in (5, 512, 9000):
+        x, r, w, b = (some(3, d, dtype=torch.float32) for _ in range(4))
+        y, s = norm.add_norm(x, r, w[0], b[0], kind="layer", eps=1e-5)
+        assert torch.equal(s, x + r) and torch.equal(y, norm.layer_norm(s, d, w[0], b[0]))
+
+
+@pytest.mark.parametrize("kind", ["rms", "layer"])
+def test_residuals_of_any_size(kind):
+    """Rows whose squares are no float64, forwards and backwards; second derivatives; of 16 bits beside float32."""
+    x, r, g = some(4, 16), some(4, 16), some(4, 16)
+    ones = torch.ones(16, dtype=torch.float64)
+    plain = {"kind": kind, "eps": 0.0, "inner_weight": ones}
+    near = [v.clone().requires_grad_() for v in (x, r)]
+    y, s = norm.add_norm(*near, ones, **plain)
+    back = torch.autograd.grad(y, near, g)
+    for size in (2.0**1000, 2.0**-1000):
+        far = [(v * size).requires_grad_() for v in (x, r * 0)]
+        got = norm.add_norm(*far, ones, **{**plain, "inner_weight": None})[0]
+        torch.testing.assert_close(got, norm.add_norm(x, 0 * r, ones, kind=kind, eps=0.0)[0], rtol=1e-14, atol=1e-14)
+        one, two = (v.clone().requires_grad_() for v in (x, 0 * r))
+        want = torch.autograd.grad(norm.add_norm(one, two, ones, kind=kind, eps=0.0)[0], one, g)[0]
+        torch.testing.assert_close(torch.autograd.grad(got, far, g)[0] * size, want, rtol=1e-12, atol=1e-12)
+        inside = (x * size).requires_grad_()
+        y_in = norm.add_norm(inside, near[1], ones, **plain)[0]
+        torch.testing.assert_close(y_in, y, rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(torch.autograd.grad(y_in, inside, g)[0] * size, back[0], rtol=1e-12, atol=1e-12)
+    leaves = [v.clone().requires_grad_() for v in (x[:2, :5], r[:2, :5], *(some(5) for _ in range(2)))]
+    assert torch.autograd.gradgradcheck(
+        lambda x, r, w, v: norm.add_norm(x, r, w, kind=kind, inner_weight=v, scale=0.5, eps=0.1), leaves
+    )
+    half, w = some(3, 8, dtype=torch.float16), some(8, dtype=torch.float32)
+    assert torch.equal(
+        norm.add_norm(half, half, w, kind=kind)[0],
+        norm.add_norm(half.float(), half.float(), w, kind=kind)[0].half(),
+    )
+    for shape in ((0, 4), (3, 0)):
+        x, w = (torch.zeros(n, dtype=torch.float64, requires_grad=True) for n in (shape, shape[-1:]))
+        y, s = norm.add_norm(x, x.detach(), w, kind=kind, inner_weight=w.detach())
+        y.sum().backward()
+        assert y.shape == s.shape == x.grad.shape == shape and w.grad.tolist() == [0.0] * shape[-1]
 
 
 def test_folding():

@@ -20,12 +20,13 @@ def of(shape: tuple[int, ...]) -> Any:
 
 
 def pair(
-    title: str, ours: Callable[..., Any], eager: Callable[..., Any], x: Any, limit: float, passes: int = 2
+    title: str, ours: Callable[..., Any], eager: Callable[..., Any], x: Any, limit: float | None, passes: int = 2
 ) -> Case:
     """A norm, torch's, and torch's traced."""
     traced = torch.compile(eager)
     calls = {"tersor": lambda: ours(x), "torch": lambda: eager(x), "torch.compile": lambda: traced(x)}
-    return Case(title, calls, traffic=passes * x.nbytes, targets=[Target("tersor", ("torch",), limit)])
+    targets = [] if limit is None else [Target("tersor", ("torch",), limit)]
+    return Case(title, calls, traffic=passes * x.nbytes, targets=targets)
 
 
 def layer_norm() -> Case:
@@ -122,23 +123,77 @@ def peri_pair() -> Case:
     )
 
 
-def evonorm_b0() -> Case:
-    x = of(MAPS)
-    w, b, v = (of((64,)) for _ in range(3))
+def residual_pair() -> Case:
+    x, r, w = of(ROWS), of(ROWS).flip(0), of(ROWS[-1:])
 
-    def theirs() -> Call:
-        from timm.layers import EvoNorm2dB0
+    def eager(x: Any) -> Any:
+        s = r + x
+        return F.layer_norm(s, (512,), w, w, 1e-6), s
 
-        layer = EvoNorm2dB0(64).train()
-        layer.load_state_dict({"weight": w, "bias": b, "v": v, "running_var": torch.ones(64)})
-        return lambda: layer(x)
+    return pair("add_norm, layer f32 4096×512", lambda x: norm.add_norm(x, r, w, w, kind="layer"), eager, x, None, 4)
+
+
+def peri_gradient() -> Case:
+    x, r, w = of(ROWS).requires_grad_(), of(ROWS).flip(0).requires_grad_(), of(ROWS[-1:]).requires_grad_()
+    g = of(ROWS)
+    s = r + F.rms_norm(x, (512,), w, 1e-6)
+    ours, theirs = norm.add_norm(x, r, w, inner_weight=w), (F.rms_norm(s, (512,), w, 1e-6), s)
+
+    def back(found: Any) -> Call:
+        return lambda: torch.autograd.grad(found, (x, r, w), (g, g), retain_graph=True)
 
     return Case(
-        "evonorm B0 in training f32 16×64×56×56",
-        {"tersor": lambda: norm.evonorm(x, "b0", w, b, v, running_var=torch.ones(64)), "timm": peer(theirs)},
-        traffic=3 * x.nbytes,
-        targets=[Target("tersor", ("timm",), 1 / 6)],
+        "gradient of add_norm with an inner norm f32 4096×512",
+        {"tersor": back(ours), "torch": back(theirs)},
+        traffic=6 * x.nbytes,
+        targets=[Target("tersor", ("torch",), 1 / 7)],
     )
+
+
+def evolved(variant: str, gradient: bool) -> Case:
+    """A variant of EvoNorm beside timm's, or its gradient."""
+    x = of(MAPS).requires_grad_(gradient)
+    w, b, v = (of((64,)).requires_grad_(gradient) for _ in range(3))
+    g = of(MAPS)
+    own = {"running_var": torch.ones(64)} if variant[0] == "b" else {"groups": 32}
+
+    def ours() -> Any:
+        return norm.evonorm(x, variant, w, b, v, **own)
+
+    def back(y: Any, parameters: Any) -> Call:
+        return lambda: torch.autograd.grad(y, (x, *parameters), g, retain_graph=True)
+
+    def theirs() -> Call:
+        from timm import layers
+
+        layer = layers.EvoNorm2dB0(64) if variant == "b0" else layers.EvoNorm2dS0(64, 32)
+        state = {"weight": w, "bias": b, "v": v} | ({"running_var": torch.ones(64)} if variant == "b0" else {})
+        layer.train().load_state_dict(state)
+        return back(layer(x), layer.parameters()) if gradient else lambda: layer(x)
+
+    of_what = "gradient of evonorm" if gradient else "evonorm"
+    return Case(
+        f"{of_what} {variant.upper()}{' in training' if variant == 'b0' else ''} f32 16×64×56×56",
+        {"tersor": back(ours(), (w, b, v)) if gradient else ours, "timm": peer(theirs)},
+        traffic=(5 if gradient else 3) * x.nbytes,
+        targets=[Target("tersor", ("timm",), 1 / 8 if gradient else 1 / 6)],
+    )
+
+
+def evonorm_b0() -> Case:
+    return evolved("b0", False)
+
+
+def evonorm_b0_gradient() -> Case:
+    return evolved("b0", True)
+
+
+def evonorm_s0() -> Case:
+    return evolved("s0", False)
+
+
+def evonorm_s0_gradient() -> Case:
+    return evolved("s0", True)
 
 
 def segment_means() -> Case:
@@ -154,6 +209,21 @@ def segment_means() -> Case:
     )
 
 
-CASES = [layer_norm, rms_norm, batch_norm, instance_norm, group_norm, region_norm, peri_pair, evonorm_b0, segment_means]
+CASES = [
+    layer_norm,
+    rms_norm,
+    batch_norm,
+    instance_norm,
+    group_norm,
+    region_norm,
+    residual_pair,
+    peri_pair,
+    peri_gradient,
+    evonorm_b0,
+    evonorm_b0_gradient,
+    evonorm_s0,
+    evonorm_s0_gradient,
+    segment_means,
+]
 
 HEADLINE = batch_norm

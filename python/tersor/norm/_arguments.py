@@ -6,7 +6,7 @@ import math
 import operator
 from typing import Any
 
-from tersor._arrays import FLOATS, dtype_name
+from tersor._arrays import FLOATS, dtype_name, is_tensor
 
 
 def real(who: str, name: str, value: Any) -> float:
@@ -31,10 +31,10 @@ def checked_eps(who: str, eps: Any, name: str = "eps") -> float:
     return float(eps)
 
 
-def alike(who: str, x: Any, weight: Any, bias: Any = None, v: Any = None) -> None:
+def alike(who: str, x: Any, weight: Any, bias: Any = None, v: Any = None, **others: Any) -> None:
     """Raises unless γ, β and what else there is for channels are of the type of `x`, or float32 beside 16 bits."""
     own = dtype_name(x.dtype)
-    for name, p in (("weight", weight), ("bias", bias), ("v", v)):
+    for name, p in (("weight", weight), ("bias", bias), ("v", v), *others.items()):
         if p is None or dtype_name(p.dtype) == own:
             continue
         if dtype_name(p.dtype) != "float32" or own not in FLOATS[2:]:
@@ -54,3 +54,11 @@ def last_axes(who: str, x: Any, given: Any) -> tuple[int, ...]:
     if not n or tuple(x.shape[-n:]) != shape:
         raise ValueError(f"{who}: x of shape {tuple(x.shape)} does not end in normalized_shape {shape}")
     return shape
+
+
+def checked_out(who: str, x: Any, out: Any) -> None:
+    """Raises unless `out` is a place for an array of the shape of `x` whose axes may be seen as others."""
+    if tuple(out.shape) != tuple(x.shape):
+        raise ValueError(f"{who}: out must have shape {tuple(x.shape)}, got {tuple(out.shape)}")
+    if not (out.is_contiguous() if is_tensor(out) else out.flags.c_contiguous):
+        raise ValueError(f"{who}: out must be C-contiguous")

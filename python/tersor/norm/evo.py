@@ -1,5 +1,5 @@
-"""Evolved norms, which divide by the larger of two spreads or gate what they divide. The one rule: statistics in float64, the
-map in float32 at least, and of equals the batch's spread is the divisor.
+"""Evolved norms, which divide by the larger of two spreads or gate what they divide. The one rule: all is computed in float64
+and rounded once, and of equals the batch's spread is the divisor.
 """
 
 from __future__ import annotations
@@ -7,12 +7,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tersor._arrays import Array, Weight, as_type, dtype_name, is_tensor, torch_module
-from tersor._reference import quiet, xp
-from tersor._segments import rounded_to
-from tersor.norm._arguments import alike, checked_eps
+import numpy as np
+
+from tersor._arrays import Array, Weight, torch_module
+from tersor._reference import xp
+from tersor.norm._arguments import alike, checked_eps, checked_out
+from tersor.norm._evo import _evonorm
 from tersor.norm.functional import _affine, _channels, _moved, _running
-from tersor.norm.standard import standardize
 
 _VARIANTS = ("b0", "b1", "b2", "s0", "s1", "s2")
 
@@ -29,6 +30,7 @@ def evonorm(
     running_var: Any = None,
     training: bool = True,
     momentum: float = 0.1,
+    out: Array = None,
 ) -> Array:
     r"""EvoNorm, :math:`\gamma x/\max(\sqrt{v_B + \varepsilon},\ q) + \beta` or
     :math:`\gamma x\,\sigma(v x)/\sqrt{s_G^2 + \varepsilon} + \beta`.
@@ -53,11 +55,13 @@ def evonorm(
         :math:`v_B`.
     training : bool
     momentum : float
+    out : array or tensor, optional
+        Where the result goes; C-contiguous, of its shape and dtype. Not with gradients.
 
     Returns
     -------
     array or tensor of x's shape and type
-        Differentiable with respect to x, weight, bias and v.
+        Differentiable, twice too, with respect to x, weight, bias and v.
 
     Raises
     ------
@@ -67,7 +71,9 @@ def evonorm(
 
     Notes
     -----
-    O(n), composed: one or two reductions of x and a map. Liu et al., "Evolving Normalization-Activation Layers" (2020).
+    One operator, O(n): x is read for the moments of channels of samples, of which those of batches and groups are merged, and
+    once more for the map; a backward reads x and its gradient twice. All is computed in float64 and rounded once. Liu et al.,
+    "Evolving Normalization-Activation Layers" (2020).
 
     Examples
     --------
@@ -81,11 +87,10 @@ def evonorm(
         raise ValueError(f"{who}: variant must be one of {', '.join(_VARIANTS)}, got {variant!r}")
     c = _channels(who, x)
     eps = checked_eps(who, (1e-3 if variant == "b0" else 1e-5) if eps is None else eps)
-    per_channel = (1, c, *(1,) * (x.ndim - 2))
     gated = variant in ("b0", "s0")
     if gated != (v is not None):
         raise ValueError(f"{who}: v is of 'b0' and 's0', got {'one' if v is not None else 'none'} for {variant!r}")
-    weight, bias = _affine(who, x, (c,), per_channel, weight, bias)
+    weight, bias = _affine(who, x, (c,), (c,), weight, bias)
     if v is not None:
         alike(who, x, None, None, v)
         if tuple(v.shape) != (c,):
@@ -97,47 +102,15 @@ def evonorm(
         raise ValueError(f"{who}: groups={groups} does not divide {c} channels, got shape {tuple(x.shape)}")
     if not grouped and not training and running_var is None:
         raise ValueError(f"{who}: without running_var there is nothing to normalise by but in training")
-    kind = "float64" if dtype_name(x.dtype) == "float64" else "float32"
-    gate = None if v is None else as_type(v.reshape(per_channel), kind)
-    wide, weight, bias = as_type(x, kind), *(None if p is None else as_type(p, kind) for p in (weight, bias))
-    ones = (1,) * (x.ndim - 2)
     _running(who, x, c, "running_var", running_var, training)
-    with quiet(x):
-        if grouped:
-            split = (x.shape[0], groups, c // groups, *x.shape[2:])
-            _, mean, var = _moments(x.reshape(split), tuple(range(2, len(split))))
-            spread = _root(var + mean * mean if variant == "s2" else var, eps, wide, (*split[:2], 1, *ones))
-            gated_x = wide * _sigmoid(wide if gate is None else gate * wide)
-            y = (gated_x.reshape(split) / spread).reshape(x.shape)
-        else:
-            over = (0, *range(2, x.ndim))
-            if training:
-                count, _, var = _moments(x, over)
-                if running_var is not None and x.shape[0] * math.prod(x.shape[2:]) > 1:
-                    _moved(running_var, var * (count / (count - 1)), count > 1, momentum)
-            else:
-                var = as_type(running_var, "float64")
-            a = _root(var, eps, wide, per_channel)
-            _, mean, own = _moments(x, over[1:])
-            right = _root(own if variant == "b0" else own + mean * mean, eps, wide, (*x.shape[:2], *ones))
-            right = gate * wide + right if variant == "b0" else (wide + 1) * right if variant == "b1" else right - wide
-            # of equals the batch's; what is NaN stays so on either side
-            y = wide / xp.where((right > a) | (right != right), right, a)
-        y = y if weight is None else y * weight
-        return rounded_to(y if bias is None else y + bias, x)
-
-
-def _sigmoid(z: Array) -> Any:
-    if is_tensor(z):
-        return torch_module().sigmoid(z)
-    small = xp.exp(-abs(z))
-    return xp.where(z < 0, small, 1) / (1 + small)
-
-
-def _moments(x: Array, dim: tuple[int, ...]) -> Any:
-    return standardize(x, dim=dim, return_stats=True)[1]
-
-
-def _root(v: Array, eps: float, like: Array, shape: tuple[Any, ...]) -> Any:
-    """√(v + ε) in the type of the map, as it broadcasts."""
-    return rounded_to((v + eps) ** 0.5, like).reshape(shape)
+    n, size = x.shape[0], math.prod(x.shape[2:])
+    given = None if grouped or training else running_var
+    keywords: dict[str, Any] = {}
+    if out is not None:
+        checked_out(who, x, out)
+        var = np.empty(c) if isinstance(x, np.ndarray) else x.new_empty(c, dtype=torch_module().float64)
+        keywords = {"out": (out.reshape(n, c, size), var)}
+    y, var = _evonorm(x.reshape(n, c, size), weight, bias, v, given, _VARIANTS.index(variant), groups, eps, **keywords)
+    if not grouped and training and running_var is not None and n * size > 1:
+        _moved(running_var, var * (n * size / (n * size - 1)), xp.ones_like(var) > 0, momentum)
+    return y.reshape(x.shape) if out is None else out

@@ -9,13 +9,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from tersor._arrays import Weight, dtype_name
 from tersor._op import op
 from tersor._reference import Array, dot, there
 from tersor._sample import Draw
-from tersor.norm._arguments import checked_eps, last_axes
+from tersor.norm._arguments import checked_eps, checked_out, last_axes
 
 __all__ = ["rms_norm"]
 
@@ -124,10 +122,7 @@ def rms_norm(
     rows = (*x.shape[:-n], math.prod(shape))
     flat = None if weight is None else weight.reshape(-1)
     if out is not None:
-        if tuple(out.shape) != tuple(x.shape):
-            raise ValueError(f"rms_norm: out must have shape {tuple(x.shape)}, got {tuple(out.shape)}")
-        if not (out.flags.c_contiguous if isinstance(out, np.ndarray) else out.is_contiguous()):
-            raise ValueError("rms_norm: out must be C-contiguous")
+        checked_out("rms_norm", x, out)
         keywords = {"out": out.reshape(rows)}
     y = _rms_norm(x.reshape(rows), flat, eps, **keywords).reshape(x.shape)
     return y if out is None else out

@@ -59,6 +59,8 @@ ABSENT = {
     "metrics.calibration_quantile": _COUNTED,
     "metrics.kendall": _COUNTED,
     "metrics.spearman": _COUNTED,
+    "norm.evonorm": PLAIN,
+    "norm.evonorm_bwd": PLAIN,
     "project.materialise": "a matrix that is to be seen is made where it is looked at",
     "prune.budget_allocate": "a choice among a few hundred amounts, one after another, on the CPU",
     "prune.group_sums": PLAIN,

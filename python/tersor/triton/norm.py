@@ -68,3 +68,73 @@ def _weighted(launch):
 
 rms_norm = _weighted(launcher("norm", "rms_norm", _square, _scale, _scaled, constants=_mean, curved=False))
 rms_norm_bwd = _weighted(launcher("norm", "rms_norm_bwd", _slope, _scale_bwd, _turned, constants=_mean, curved=False))
+
+
+def _absent(p):
+    return tuple(p.shape) == (0,)
+
+
+def _standard(x):
+    """What `standardize` is told of the last axis, and room for its statistics."""
+    rows = x.numel() // max(x.shape[-1], 1)
+    return (1 << (x.ndim - 1)) - 1, [x.new_empty(rows, dtype=torch.float64) for _ in range(3)]
+
+
+def _normed(x, weight, bias, y, layer, eps):
+    nothing = x.new_empty(0)
+    if layer:
+        kept, stats = _standard(x)
+        standardize(x, weight, bias, *(nothing,) * 4, y, *stats, kept, 0, 0, eps, 0.0, 0.0, False)
+        return
+    rms_norm(x, weight, y, eps)
+    if not _absent(bias):
+        y += bias
+
+
+def _sent(g, x, weight, bias, dx, dweight, dbias, layer, eps, needs):
+    nothing = x.new_empty(0)
+    if layer:
+        kept, stats = _standard(x)
+        none = [torch.zeros_like(p) for p in stats]
+        how = (kept, 0, 0, eps, 0.0, 0.0, False)
+        standardize(x, nothing, nothing, *(nothing,) * 4, torch.empty_like(x), *stats, *how)
+        given = (g, *none, x, weight, bias, *(nothing,) * 4, *stats)
+        standardize_bwd(*given, dx, dweight, dbias, nothing, *how, needs)
+        return
+    rms_norm_bwd(g, x, weight, dx, dweight, eps, needs & 3)
+    if needs & 4 and not _absent(bias):
+        dbias.copy_(g.double().sum_to_size(bias.shape))
+
+
+def add_norm(x, residual, weight, bias, inner_weight, inner_bias, y, s, layer, inner, eps, scale):
+    """Launchers of the norms, and torch's sum: what is normalised is the sum as it is kept."""
+    if not x.numel():
+        return
+    if inner:
+        _normed(x, inner_weight, inner_bias, s, layer, eps)
+        s += residual
+    else:
+        torch.add(residual, x, out=s)
+    _normed(s, weight, bias, y, layer, eps)
+    if scale != 1:
+        y *= scale
+
+
+def add_norm_bwd(gy, gs, x, weight, bias, inner_weight, inner_bias, s, *rest):
+    """Launchers of the norms' gradients, and torch's sum."""
+    dx, dresidual, dweight, dbias, dinner_weight, dinner_bias, layer, inner, eps, scale, needs = rest
+    if not x.numel():
+        for d in (dweight, dbias, dinner_weight, dinner_bias):
+            d.zero_()
+        return
+    ds = torch.empty_like(x)
+    _sent(gy * scale if scale != 1 else gy, s, weight, bias, ds, dweight, dbias, layer, eps, 1 | needs >> 1 & 6)
+    ds += gs
+    if needs & 2:
+        dresidual.copy_(ds)
+    if inner:
+        own = torch.empty_like(x)
+        _sent(ds, x, inner_weight, inner_bias, own, dinner_weight, dinner_bias, layer, eps, 1 | needs >> 3 & 6)
+        ds = own
+    if needs & 1:
+        dx.copy_(ds)

@@ -14,6 +14,7 @@ pub mod walk;
 
 pub use chunk::Chunk;
 pub use lists::{CHUNK, Lists, PART, SLOTS, Turned};
+pub use sums::{moments_of, squares};
 
 use base::Result;
 use base::pool;

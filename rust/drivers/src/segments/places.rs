@@ -320,8 +320,8 @@ impl<'a, T> Out<'a, T> {
     #[inline(always)]
     pub fn part<const K: usize>(&self, p: &Piece<K>) -> &mut [T] {
         assert!(p.at + p.len <= self.1);
-        // SAFETY: within the array that is borrowed; only a walk makes pieces, they are disjoint and each is met by one task, and
-        // what a sweep writes it asks for once.
+        // SAFETY: within the array that is borrowed; pieces are made by a walk, or by one task for each block of rows: they are
+        // disjoint and each is met by one task, and what a sweep writes it asks for once.
         unsafe { self.0.part(p.at, p.len) }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::moments::Moment;
 use super::places::Labels;
-use super::walk::lanes;
+use super::walk::{PIECE, lanes};
 use base::simd::*;
 use base::store::{STEP, Store};
 
@@ -79,4 +79,45 @@ pub fn moments<S: Simd, T: Store>(s: S, x: &[T]) -> Moment {
         found.m2 = if e2.is_finite() { (e2 - e1 * (e1 / w)).max(0.0) } else { e2 };
     }
     found
+}
+
+/// The moments of any number of neighbours, piece by piece.
+#[inline(always)]
+pub fn moments_of<S: Simd, T: Store>(s: S, x: &[T]) -> Moment {
+    let mut all = Moment::default();
+    for piece in x.chunks(PIECE) {
+        all.merge(moments(s, piece));
+    }
+    all
+}
+
+/// Σx², lanes of which are summed in twice the precision of float64 where the numbers are such.
+#[inline(always)]
+pub fn squares<S: Simd, T: Store>(s: S, x: &[T]) -> f64 {
+    let zero = f64x8::splat(s, 0.0);
+    let mut acc = [[zero; 2]; 2];
+    let (whole, end) = x.as_chunks::<STEP>();
+    for x in whole {
+        square::<S, T>(s, T::load16(s, x), &mut acc);
+    }
+    if !end.is_empty() {
+        square::<S, T>(s, T::load_tail(s, end), &mut acc);
+    }
+    let (sum, rest) = two_sum(acc[0][0], acc[1][0]);
+    let (sum, rest) = (hsum(sum), hsum(rest + (acc[0][1] + acc[1][1])));
+    // an infinite sum lacks nothing
+    if sum.is_finite() { sum + rest } else { sum }
+}
+
+#[inline(always)]
+fn square<S: Simd, T: Store>(s: S, v: [f64x8<S>; 2], acc: &mut [[f64x8<S>; 2]; 2]) {
+    for k in 0..2 {
+        if size_of::<T>() == 8 {
+            let (p, e) = two_prod(s, v[k], v[k]);
+            let (sum, r) = two_sum(acc[k][0], p);
+            acc[k] = [sum, acc[k][1] + (e + r)];
+        } else {
+            acc[k][0] = v[k].mul_add(v[k], acc[k][0]);
+        }
+    }
 }

@@ -149,7 +149,7 @@ impl<T: Store> Reduction<K> for Pull<'_, T> {
                     let [for_gamma, for_beta] = own.clone();
                     let dg = for_gamma.filter(|_| !dgamma.is_empty()).map_or(&mut [][..], |at| &mut dgamma[at]);
                     let db = for_beta.filter(|_| !dbeta.is_empty()).map_or(&mut [][..], |at| &mut dbeta[at]);
-                    let found = near::pull(s, [mu, r], [g, x], gamma, [dg, db]);
+                    let found = near::pull(s, [mu, r], (g, x), gamma, [dg, db]);
                     let to = &mut sums[id - *first];
                     *to = [to[0] + found[0], to[1] + found[1]];
                     // what is one number beside one for each

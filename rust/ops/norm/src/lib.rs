@@ -2,7 +2,9 @@
 
 mod affine;
 mod backward;
+mod evo;
 mod near;
+mod residual;
 mod standardize;
 
 use base::near::{near, times};
@@ -31,6 +33,20 @@ pub static OPS: &[Op] = ops! {
             kept: int, groups: int, mode: int, eps, correction, alpha, by_segment: bool, needs: needs)
         -> (dx[x]?, dweight[weight]?, dbias[bias]?, dsample_weight[sample_weight]?)
         = backward::backward;
+    evonorm(x[n, c, i], weight[c]?: x | float32, bias[c]?: x | float32, v[c]?: x | float32, running_var[c]?;
+            variant: int, groups: int, eps)
+        -> (y[x], var[c]: float64, (own[n, c, 2]: float64)) = evo::forward;
+    evonorm_bwd(g[n, c, i], gvar[c], x[n, c, i], weight[c]?: x | float32, bias[c]?: x | float32, v[c]?: x | float32,
+            running_var[c]?, own[n, c, 2]; variant: int, groups: int, eps, needs: needs)
+        -> (dx[x]?, dweight[weight]?, dbias[bias]?, dv[v]?) = evo::backward;
+    add_norm(x[b.., d], residual[b.., d], weight[d]?: x | float32, bias[d]?: x | float32, inner_weight[d]?: x | float32,
+            inner_bias[d]?: x | float32; layer: bool, inner: bool, eps, scale)
+        -> (y[x], s[x]) = residual::forward;
+    add_norm_bwd(gy[b.., d], gs[b.., d], x[b.., d], weight[d]?: x | float32, bias[d]?: x | float32,
+            inner_weight[d]?: x | float32, inner_bias[d]?: x | float32, s[b.., d]; layer: bool, inner: bool, eps, scale,
+            needs: needs)
+        -> (dx[x]?, dresidual[x]?, dweight[weight]?, dbias[bias]?, dinner_weight[inner_weight]?, dinner_bias[inner_bias]?)
+        = residual::backward;
 };
 
 /// The bit of `needs` for the gradient of the weight.

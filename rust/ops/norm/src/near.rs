@@ -34,7 +34,7 @@ pub fn line<S: Simd, T: Store>(s: S, of: Line, x: &[T], y: &mut [T]) {
 
 /// y = (x − μ) r γ + β, of γ and β for each
 #[inline(always)]
-pub fn map<S: Simd, T: Store>(s: S, [mu, r]: [f64; 2], x: &[T], gamma: &[f64], beta: &[f64], y: &mut [T]) {
+pub fn map<S: Simd, X: Store, T: Store>(s: S, [mu, r]: [f64; 2], x: &[X], gamma: &[f64], beta: &[f64], y: &mut [T]) {
     let (mu, r) = (f64x8::splat(s, mu), f64x8::splat(s, r));
     let n = x.len();
     let (gamma, beta, y) = (&gamma[..n], &beta[..n], &mut y[..n]);
@@ -43,14 +43,14 @@ pub fn map<S: Simd, T: Store>(s: S, [mu, r]: [f64; 2], x: &[T], gamma: &[f64], b
     // chunks of a known size, for which no bound is asked
     let affine = gamma.as_chunks::<STEP>().0.iter().zip(beta.as_chunks::<STEP>().0);
     for ((x, y), (gamma, beta)) in x.as_chunks::<STEP>().0.iter().zip(y.as_chunks_mut::<STEP>().0).zip(affine) {
-        let [a, b] = T::load16(s, x);
+        let [a, b] = X::load16(s, x);
         let (a, b) = ((a - mu) * r, (b - mu) * r);
         let a = a.mul_add(f64x8::from_slice(s, &gamma[..8]), f64x8::from_slice(s, &beta[..8]));
         let b = b.mul_add(f64x8::from_slice(s, &gamma[8..]), f64x8::from_slice(s, &beta[8..]));
         T::store16(s, [a, b], y);
     }
     if whole < n {
-        let ([a, b], g) = (T::load_tail(s, &x[whole..]), f64::load_tail(s, &gamma[whole..]));
+        let ([a, b], g) = (X::load_tail(s, &x[whole..]), f64::load_tail(s, &gamma[whole..]));
         let plus = f64::load_tail(s, &beta[whole..]);
         T::store_tail(s, [((a - mu) * r).mul_add(g[0], plus[0]), ((b - mu) * r).mul_add(g[1], plus[1])], end);
     }
@@ -80,10 +80,10 @@ pub fn along<S: Simd, T: Store>(s: S, mu: f64, g: &[T], x: &[T]) -> [f64; 2] {
 
 /// Σγg and Σγgz with z = (x − μ)r, of γ for each; gz and g are added to what is wanted of the gradients of γ and β.
 #[inline(always)]
-pub fn pull<S: Simd, T: Store>(
+pub fn pull<S: Simd, G: Store, X: Store>(
     s: S,
     [mu, r]: [f64; 2],
-    [g, x]: [&[T]; 2],
+    (g, x): (&[G], &[X]),
     gamma: &[f64],
     into: [&mut [f64]; 2],
 ) -> [f64; 2] {
@@ -116,7 +116,14 @@ pub fn pull<S: Simd, T: Store>(
 
 /// dx = γ g · pull + (x − at) · by + plus, of γ for each if it is given
 #[inline(always)]
-pub fn sent<S: Simd, T: Store>(s: S, of: Line, gamma: Option<&[f64]>, g: &[T], x: &[T], dx: &mut [T]) {
+pub fn sent<S: Simd, G: Store, X: Store, T: Store>(
+    s: S,
+    of: Line,
+    gamma: Option<&[f64]>,
+    g: &[G],
+    x: &[X],
+    dx: &mut [T],
+) {
     let [from, by, plus, pull] = [of.at, of.by, of.plus, of.pull].map(|v| f64x8::splat(s, v));
     let n = x.len();
     let whole = n - n % STEP;
@@ -124,20 +131,20 @@ pub fn sent<S: Simd, T: Store>(s: S, of: Line, gamma: Option<&[f64]>, g: &[T], x
     let out = dx.as_chunks_mut::<STEP>().0;
     if let Some(a) = gamma {
         for (((g, x), dx), a) in chunks.zip(out).zip(a.as_chunks::<STEP>().0) {
-            let ([g0, g1], [x0, x1]) = (T::load16(s, g), T::load16(s, x));
+            let ([g0, g1], [x0, x1]) = (G::load16(s, g), X::load16(s, x));
             let (p0, p1) = (f64x8::from_slice(s, &a[..8]) * pull, f64x8::from_slice(s, &a[8..]) * pull);
             let v = [g0.mul_add(p0, (x0 - from).mul_add(by, plus)), g1.mul_add(p1, (x1 - from).mul_add(by, plus))];
             T::store16(s, v, dx);
         }
     } else {
         for ((g, x), dx) in chunks.zip(out) {
-            let ([g0, g1], [x0, x1]) = (T::load16(s, g), T::load16(s, x));
+            let ([g0, g1], [x0, x1]) = (G::load16(s, g), X::load16(s, x));
             let v = [g0.mul_add(pull, (x0 - from).mul_add(by, plus)), g1.mul_add(pull, (x1 - from).mul_add(by, plus))];
             T::store16(s, v, dx);
         }
     }
     if whole < n {
-        let (g, x) = (T::load_tail(s, &g[whole..n]), T::load_tail(s, &x[whole..]));
+        let (g, x) = (G::load_tail(s, &g[whole..n]), X::load_tail(s, &x[whole..]));
         let a = match gamma {
             Some(a) => f64::load_tail(s, &a[whole..n]),
             None => [f64x8::splat(s, 1.0); 2],

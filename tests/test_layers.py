@@ -24,6 +24,12 @@ def _sparse(**options):
     return tnn.SparseLinear.from_dense(linear, torch.rand(6, DIM, generator=torch.Generator().manual_seed(4)) > 0.5)
 
 
+def _sparse_int8(**options):
+    torch.manual_seed(3)
+    linear = nn.Linear(DIM, 6, **options)
+    return tnn.SparseInt8Linear.from_dense(linear, torch.rand(6, DIM, generator=torch.Generator().manual_seed(4)) > 0.5)
+
+
 def _sparse_conv(**options):
     torch.manual_seed(3)
     mask = torch.rand(4, DIM, generator=torch.Generator().manual_seed(4)) > 0.5
@@ -95,6 +101,8 @@ LAYERS = {
     "QuantConv2d int4-g8 rounded": (lambda: _conv("int4-g8", "int8", padding=1, dilation=2), IMAGE),
     "SparseLinear": (_sparse, ROWS),
     "SparseLinear without bias": (lambda: _sparse(bias=False), SEQUENCE),
+    "SparseInt8Linear": (_sparse_int8, ROWS),
+    "SparseInt8Linear without bias": (lambda: _sparse_int8(bias=False), SEQUENCE),
     "SparseConv1x1": (_sparse_conv, IMAGE),
     "SparseConv1x1 with an activation": (lambda: _sparse_conv(act="silu"), IMAGE),
     "TopKFFN": (lambda: tnn.TopKFFN(DIM, 16, 6, 5, act="gelu"), ROWS),
@@ -176,7 +184,7 @@ def test_no_layer_is_left_out():
 def test_autocast_takes_what_a_layer_before_it_gives(name, low):
     layer, x = made(name)
     # functions of tangent vectors by elements and batch norms keep the type, as torch's own do
-    coded = (tnn.QuantLinear, tnn.QuantConv2d, tnn.SparseLinear, tnn.SparseConv1x1, tnn.TopKFFN)
+    coded = (tnn.QuantLinear, tnn.QuantConv2d, tnn.SparseLinear, tnn.SparseInt8Linear, tnn.SparseConv1x1, tnn.TopKFFN)
     kinds = (*coded, tnn.WSLinear, tnn.WSConv2d, tnn.RegionNorm)
     products = isinstance(layer, (*kinds, nn.modules.batchnorm._BatchNorm, tnn.PoincareActivation, tnn.RandomLift))
     products = products and not isinstance(layer, tnn.PRepBN)  # which is a layer norm first

@@ -199,7 +199,7 @@ def made_on_meta(name):
         if hasattr(m, "reset_parameters"):
             m.reset_parameters()
     if not isinstance(
-        plain[1], nn.QuantLinear | nn.QuantConv2d | nn.SparseLinear | nn.SparseConv1x1
+        plain[1], nn.QuantLinear | nn.QuantConv2d | nn.SparseLinear | nn.SparseInt8Linear | nn.SparseConv1x1
     ):  # these are made of the weights of others
         for (k, p), q in zip(net[1].named_parameters(), plain[1].parameters(), strict=True):
             drawn = isinstance(plain[1], nn.TopKFFN | nn.WSConv2d | nn.WSLinear) and k != "gain"

@@ -111,6 +111,7 @@ def assign_768() -> Case:
     return Case(
         "assign f64 768×768",
         {"tersor": lambda: prune.assign(scores), "scipy": lambda: linear_sum_assignment(scores)},
+        targets=[Target("tersor", ("scipy",), 1.2)],
     )
 
 

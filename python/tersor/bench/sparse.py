@@ -69,12 +69,12 @@ LAYERS = {(4096, 4096): {1: 0.2, 4: 0.3, 16: 0.3}, (1536, 384): {1: 0.7, 16: 0.3
 def _layer(outs: int, inputs: int, rows: int, share: float) -> Case:
     import torch
 
-    from tersor.nn import SparseLinear
+    from tersor.nn import SparseInt8Linear, SparseLinear
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    linear, x = torch.nn.Linear(inputs, outs), torch.randn(rows, inputs)
-    layer = SparseLinear.from_dense(linear, torch.rand(outs, inputs) >= 0.9)
+    linear, x, mask = torch.nn.Linear(inputs, outs), torch.randn(rows, inputs), torch.rand(outs, inputs) >= 0.9
+    layer, coded = SparseLinear.from_dense(linear, mask), SparseInt8Linear.from_dense(linear, mask)
 
     def inference(module: torch.nn.Module) -> torch.Tensor:
         with torch.inference_mode():
@@ -82,7 +82,11 @@ def _layer(outs: int, inputs: int, rows: int, share: float) -> Case:
 
     return Case(
         f"SparseLinear f32 {outs}×{inputs} at 90 %, {rows} row{'s' * (rows > 1)}",
-        {"tersor": lambda: inference(layer), "dense": lambda: inference(linear)},
+        {
+            "tersor": lambda: inference(layer),
+            "tersor int8": lambda: inference(coded),
+            "dense": lambda: inference(linear),
+        },
         targets=[Target("tersor", ("dense",), share)],
     )
 

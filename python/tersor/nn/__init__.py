@@ -53,6 +53,7 @@ from tersor.nn.row_norms import CRMSNorm, PeriNorm, TimeDependentNorm
 from tersor.nn.running_norm import PowerNorm, UnifiedNorm
 from tersor.nn.shrink import Shrinking, shrink
 from tersor.nn.sparse import SparseConv1x1, SparseLinear
+from tersor.nn.sparse_int8 import SparseInt8Linear
 from tersor.nn.standardized import WSConv2d, WSLinear
 from tersor.nn.subspace import Subspace
 from tersor.nn.topk import TopKFFN
@@ -112,6 +113,7 @@ __all__ = [
     "RegionNorm",
     "Shrinking",
     "SparseConv1x1",
+    "SparseInt8Linear",
     "SparseLinear",
     "Subspace",
     "TimeDependentNorm",

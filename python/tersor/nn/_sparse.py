@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor import sparse
-from tersor._arrays import is_distributed
+from tersor._arrays import dtype_name, is_distributed
 from tersor._values import check_dense
 from tersor.sparse._pattern import Pattern
 
@@ -28,16 +28,23 @@ class SparseWeight(nn.Module):
             kind = "a CSR of NumPy arrays" if isinstance(weight, sparse.CSR) else type(weight).__name__
             raise TypeError(f"{who}: weight must be a CSR of tensors, got {kind}")
         self._sized(*weight.shape)
-        outs = weight.shape[0]
+        self.data = nn.Parameter(weight.data.detach().clone())
+        self.register_buffer("indices", weight.indices.clone())
+        self.register_buffer("indptr", weight.indptr.clone())
+        self._take_bias(bias)
+        self._know()
+
+    def _take_bias(self, bias: Tensor | None) -> None:
+        who, outs = type(self).__name__, self._shape[0]
         if bias is not None and not isinstance(bias, Tensor):
             raise TypeError(f"{who}: bias must be a tensor, got {type(bias).__name__}")
         if bias is not None and tuple(bias.shape) != (outs,):
             raise ValueError(f"{who}: bias must have shape ({outs},), got {tuple(bias.shape)}")
-        self.data = nn.Parameter(weight.data.detach().clone())
-        self.register_buffer("indices", weight.indices.clone())
-        self.register_buffer("indptr", weight.indptr.clone())
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
-        self._know()
+
+    def _room(self, shape: torch.Size) -> Any:
+        """What is to hold so many values of a state."""
+        return nn.Parameter(self.data.new_empty(shape))
 
     def _sized(self, outs: int, ins: int) -> None:
         """Keeps the sizes, by the names that the layer has for them."""
@@ -111,11 +118,15 @@ class SparseWeight(nn.Module):
                 outs, ins = self._shape
                 errors.append(f"{who}: {', '.join(names)} are no matrix [{outs}, {ins}]: {e}")
                 return
+            if parts[0].is_floating_point() != self.data.is_floating_point():
+                given, mine = (dtype_name(t.dtype) for t in (parts[0], self.data))
+                errors.append(f"{who}: {names[0]} is {given}, the values of the layer are {mine}")
+                return
             state.update(zip(names, parts, strict=True))
             if not metadata.get("assign_to_params_buffers", False):
                 self._resize(parts[1])
             elif parts[0].shape != self.data.shape:
-                self.data, self.indices = nn.Parameter(self.data.new_empty(parts[0].shape)), parts[1]
+                self.data, self.indices = self._room(parts[0].shape), parts[1]
             if not metadata.get("assign_to_params_buffers", False) or parts[2].dtype != self.indptr.dtype:
                 self.indptr = torch.empty_like(parts[2], device=self.indptr.device)
         super()._load_from_state_dict(state, prefix, metadata, strict, *rest)

@@ -24,6 +24,7 @@ from tersor.nn.norm import OURS, THEIRS, exchanged
 from tersor.nn.quant import QuantLinear
 from tersor.nn.quant_conv import QuantConv2d
 from tersor.nn.sparse import SparseConv1x1, SparseLinear
+from tersor.nn.sparse_int8 import SparseInt8Linear
 from tersor.quant import Encoded
 from tersor.quant._encoded import fitted
 from tersor.sparse._crossover import SURE, crossover
@@ -31,7 +32,7 @@ from tersor.sparse._crossover import SURE, crossover
 #: the encoded layer of each dense one
 CODED: dict[type[nn.Module], Any] = {nn.Linear: QuantLinear, nn.Conv2d: QuantConv2d}
 #: those that are brought back
-OF_OURS = (QuantExperts, QuantLinear, QuantConv2d, SparseLinear, SparseConv1x1)
+OF_OURS = (QuantExperts, QuantLinear, QuantConv2d, SparseLinear, SparseInt8Linear, SparseConv1x1)
 #: what brings layers back
 DENSE = "dense"
 #: layers of few weights, and the share of zeros from which on those are exchanged that are too small to be measured
@@ -379,6 +380,8 @@ def _dense(layer: Any) -> nn.Module:
         raise ValueError(f"convert: it has an activation of its own, {layer.act}, which a dense layer would lack")
     if isinstance(layer, (SparseLinear, SparseConv1x1)):
         weight, grad = layer.to_dense(), layer.data.requires_grad
+    elif isinstance(layer, SparseInt8Linear):
+        weight, grad = layer.to_dense(), bias is None or bias.requires_grad
     else:
         weight, grad = layer.weight.to(getattr(torch, layer.dtype)), bias is None or bias.requires_grad
     made: nn.Module

@@ -15,6 +15,7 @@ from tersor.sparse._csr import CSR
 from tersor.sparse._edges import from_coo, from_edges
 from tersor.sparse._formats import BSR, COO, CSC
 from tersor.sparse._make import from_dense, from_scipy, from_torch
+from tersor.sparse.codes import Int8CSR
 from tersor.sparse.images import conv1x1
 from tersor.sparse.lanes import linear, spmv
 from tersor.sparse.market import read_mtx, read_smtx
@@ -29,6 +30,7 @@ __all__ = [
     "COO",
     "CSC",
     "CSR",
+    "Int8CSR",
     "NMTensor",
     "conv1x1",
     "crossover",

@@ -211,3 +211,51 @@ def _linear_bwd(
     if needs & _BIAS:
         dbias = np.sum(g, lead)
     return ddata, dx, dbias
+
+
+@op(sample=_sample.linear8, tolerance=SUMS, exempt=("scale",))
+def _linear8(
+    x: Array,
+    codes: Array,
+    scale: Array,
+    indices: Array,
+    indptr: Array,
+    places: Array = None,
+    rows: Array = None,
+    bias: Array = None,
+    perm: Array = None,
+    t_indices: Array = None,
+    t_indptr: Array = None,
+) -> Array:
+    """x Qᵀ diag(scale) + bias for rows x and codes Q, in lanes where their places are given; ``perm, t_indices, t_indptr`` are
+    for the backward alone."""
+    y = rowwise(codes, indices, indptr, x, None) * np.asarray(scale, np.float64)
+    return y if bias is None or not np.size(bias) else y + bias
+
+
+@op(sample=_sample.linear8_bwd, tolerance=SUMS, exempt=("scale",))
+def _linear8_bwd(
+    g: Array,
+    x: Array,
+    codes: Array,
+    scale: Array,
+    indices: Array,
+    indptr: Array,
+    bias: Array = None,
+    perm: Array = None,
+    t_indices: Array = None,
+    t_indptr: Array = None,
+    needs: int = 7,
+) -> tuple[Array, Array, Array]:
+    r"""Gradient of `linear8`: :math:`G\,\mathrm{diag}(s)\,Q`, sums of the columns of :math:`G \circ X Q^\top` and of G."""
+    dx, dscale, dbias = np.zeros(0), np.zeros(0), np.zeros(0)
+    lead = (*range(g.ndim - 1),)
+    if needs & 1:
+        dx = np.zeros(x.shape)
+        row = rows_of(indptr)
+        add_at(dx, (..., indices), codes.astype(np.float64) * (g * np.asarray(scale, np.float64))[..., row])
+    if needs & 2:
+        dscale = np.sum(g * rowwise(codes, indices, indptr, x, None), lead)
+    if needs & 4:
+        dbias = np.sum(g, lead)
+    return dx, dscale, dbias

@@ -187,6 +187,27 @@ def linear_bwd(draw: Draw) -> Sample:
     return [draw.normal(*y.shape), data, indices, indptr, x, bias, y, *given], {**scalars, "needs": needs}
 
 
+def coded(draw: Draw) -> tuple[Any, ...]:
+    data, indices, indptr, x, bias = few(draw)
+    codes = draw.rng.integers(-127, 128, len(data)).astype(np.int8)
+    scale = draw.cast(0.01 * draw.rng.random(len(indptr) - 1))
+    rest, offsets, perm = transposed(indices, indptr, x.shape[-1])
+    given = (perm, rest, offsets) if draw.seed % 3 else (None, None, None)
+    return x, codes, scale, indices, indptr, bias, given
+
+
+def linear8(draw: Draw) -> Sample:
+    x, codes, scale, indices, indptr, bias, given = coded(draw)
+    lanes = laned(indices, indptr, x.shape[-1]) if draw.seed % 5 < 3 else (None, None)
+    return [x, codes, scale, indices, indptr, *lanes, bias, *given], {}
+
+
+def linear8_bwd(draw: Draw) -> Sample:
+    x, codes, scale, indices, indptr, bias, given = coded(draw)
+    g = draw.normal(*x.shape[:-1], len(indptr) - 1)
+    return [g, x, codes, scale, indices, indptr, bias, *given], {"needs": 3 | (4 if bias is not None else 0)}
+
+
 def factors(draw: Draw) -> tuple[Any, ...]:
     """Two structures that can be multiplied, the second of another width."""
     indices, indptr, (_, inner) = structure(draw)

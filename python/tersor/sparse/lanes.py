@@ -24,18 +24,18 @@ FEW = 64
 def product(data: Array, pattern: Pattern, x: Array, bias: Array, act: int = 0) -> Array:
     """act(x Aᵀ + bias) for rows x [..., K]."""
     # what is plain first: sizes of a trace are not to be asked
-    plain = not is_tensor(x) or _plain(data, x, bias)
-    if plain and _few(x) and max(pattern.shape[1], data.shape[0]) <= LONGEST:
+    plain = not is_tensor(x) or plain_values(data, x, bias)
+    if plain and few(x) and max(pattern.shape[1], data.shape[0]) <= LONGEST:
         return _spmv(data, *pattern.lanes(), pattern.indptr, x, bias, act)
     transposed = pattern.transposed() if watched(x) else (None, None, None)
     return _linear(data, pattern.indices, pattern.indptr, x, bias, *transposed, act)
 
 
-def _few(x: Array) -> bool:
+def few(x: Array) -> bool:
     return math.prod(x.shape[:-1]) * max(x.dtype.itemsize, 4) <= FEW
 
 
-def _plain(*given: Any) -> bool:
+def plain_values(*given: Any) -> bool:
     """Whether these are values on the CPU, of which no gradient is recorded and no trace is made: in lanes none is."""
     tensors = [t for t in given if t is not None]
     return lasting(*tensors) and not watched(*tensors) and all([t.is_cpu for t in tensors])

@@ -30,12 +30,17 @@ def operands(who: str, a: Any, *xs: tuple[str, Any]) -> tuple[Any, Any]:
 def affine_operands(who: str, a: Any, x: Array, bias: Array, axis: int) -> tuple[Any, Any]:
     """`operands` of a product and what is added to it; x has the columns of the matrix along an axis."""
     data, p = operands(who, a, ("x", x), *([] if bias is None else [("bias", bias)]))
-    rows, cols = p.shape
+    fitting(who, p.shape, x, bias, axis)
+    return data, p
+
+
+def fitting(who: str, shape: tuple[int, int], x: Array, bias: Array, axis: int = -1) -> None:
+    """Refuses operands of other sizes than the matrix."""
+    rows, cols = shape
     if not x.ndim or x.shape[axis if x.ndim > 1 else 0] != cols:
         raise ValueError(f"{who}: x has shape {tuple(x.shape)}, the matrix {cols} columns")
     if bias is not None and tuple(bias.shape) != (rows,):
         raise ValueError(f"{who}: bias has shape {tuple(bias.shape)}, the matrix {rows} rows")
-    return data, p
 
 
 def spmm(a: SparseMatrix, x: Array, *, bias: Array = None, act: str | None = None, out: Array = None) -> Array:

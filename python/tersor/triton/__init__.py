@@ -8,6 +8,7 @@ PLAIN = "plain"
 _STRUCTURE = "the structure of a matrix is made on the CPU, once, and kept where its values are"
 _PLAIN = "torch's own functions do it where `CSR` meets a tensor on a GPU"
 _LANES = "an order for the lanes of a CPU: on a GPU few vectors go through `spmm` too"
+_CODES = "for the CPU: on a GPU the codes are decoded and go through `linear`"
 _FILES = "blocks of files, which are read and written on the CPU"
 _COUNTED = "a metric brings its numbers to the CPU, where they are counted and put in order"
 _PACKED = "a layout for the CPU: on a GPU the weight is decoded and multiplied by torch's own product"
@@ -62,6 +63,7 @@ ABSENT = {
     "norm.evonorm": PLAIN,
     "norm.evonorm_bwd": PLAIN,
     "project.materialise": "a matrix that is to be seen is made where it is looked at",
+    "prune.assignment": "rows are added one after another, on the CPU",
     "prune.budget_allocate": "a choice among a few hundred amounts, one after another, on the CPU",
     "prune.group_sums": PLAIN,
     "prune.magnitude_split": "a sample tells where the threshold is on the CPU alone; elsewhere digits are searched",
@@ -111,6 +113,8 @@ ABSENT = {
     "sparse.csr_softmax_bwd": _PLAIN,
     "sparse.csr_sort": _STRUCTURE,
     "sparse.csr_transpose": _STRUCTURE,
+    "sparse.linear8": _CODES,
+    "sparse.linear8_bwd": _CODES,
     "sparse.nm_meta": PLAIN,
     "sparse.nm_put": PLAIN,
     "sparse.nm_put_bwd": PLAIN,

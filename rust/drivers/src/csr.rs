@@ -16,7 +16,7 @@ mod softmax;
 pub mod spmm;
 
 pub use build::{count, dense, fill, gather, sort, take, transpose};
-pub use lanes::{Lanes, Lined, Place, lanes};
+pub use lanes::{Lanes, Lined, Place, Value, lanes};
 pub use matmul::{Matmul, matmul_count, matmul_places};
 pub use product::spmm;
 pub use rows::{Finish, linear, turned};

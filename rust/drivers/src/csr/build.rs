@@ -110,6 +110,8 @@ pub fn transpose<I: Index>(a: &Pattern<I>, out: &mut [I], out_ptr: &mut [I], per
             *n = *o;
         }
     }
+    // both numbers of an entry go to one line of the cache, since what is written here and there is what a transpose costs
+    let mut both = try_vec(entries, [zero; 2])?;
     let mut fine = true;
     for i in 0..rows {
         let row = I::new(i).ok_or_else(raced)?;
@@ -119,13 +121,16 @@ pub fn transpose<I: Index>(a: &Pattern<I>, out: &mut [I], out_ptr: &mut [I], per
                 continue;
             };
             let at = of(n);
-            if let (Some(o), Some(p)) = (out.get_mut(at), perm.get_mut(at)) {
-                (*o, *p) = (row, I::new(e).unwrap_or(zero));
+            if let Some(to) = both.get_mut(at) {
+                *to = [row, I::new(e).unwrap_or(zero)];
                 *n = I::new(at + 1).unwrap_or(zero);
             } else {
                 fine = false;
             }
         }
+    }
+    for ((o, p), &[row, e]) in out.iter_mut().zip(perm).zip(&both) {
+        (*o, *p) = (row, e);
     }
     if fine { Ok(()) } else { Err(raced()) }
 }

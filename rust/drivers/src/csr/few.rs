@@ -6,17 +6,15 @@
 //! these are multiplied. No instruction that gathers is used: where it is slow it is slower than single loads, and where it is
 //! fast hardly faster.
 
-use super::lanes::{ACROSS, Lanes, Lined, Place};
+use super::lanes::{ACROSS, Lanes, Lined, Place, STEPS, Value};
 use super::raced;
 use base::pool::{self, Shared};
 use base::vector::{Float, Isa, Set};
-use base::{Error, Result, fetch, try_vec};
+use base::{Element, Error, Result, fetch, try_vec};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Rows whose sums are in registers together.
 const HELD: usize = 4;
-/// Entries of each row that are multiplied before the next of these.
-const STEPS: usize = 16;
 /// Bytes of the numbers that an entry is multiplied with at once.
 const WIDEST: usize = 64;
 /// How far ahead columns are fetched, in elements.
@@ -25,8 +23,8 @@ const AHEAD: usize = 4096;
 const TASK: usize = 1 << 15;
 
 /// Sixteen rows or fewer, the longest first.
-struct Chunk<'a, T, P> {
-    data: &'a [T],
+struct Chunk<'a, T, V, P> {
+    data: &'a [V],
     /// Their columns, and whatever follows.
     places: &'a [P],
     /// Where the values of each begin, and how many there are.
@@ -45,7 +43,10 @@ struct Chunk<'a, T, P> {
 /// `x` has `R` numbers for each of `cols` columns, where there are entries `1 <= cols < 2^32`, and the values of every row are
 /// within `data`.
 #[inline(always)]
-unsafe fn chunk<T: Float, P: Place, const R: usize>(c: &Chunk<T, P>, sums: &mut [[T; R]; ACROSS]) -> bool {
+unsafe fn chunk<T: Float, V: Value<T>, P: Place, const R: usize>(
+    c: &Chunk<T, V, P>,
+    sums: &mut [[T; R]; ACROSS],
+) -> bool {
     let common = c.lengths[ACROSS - 1];
     let (last, mut most) = (c.cols.wrapping_sub(1) as u32, 0);
     let (mut places, mut columns) = (c.places, [0_u32; STEPS * ACROSS]);
@@ -80,7 +81,7 @@ unsafe fn chunk<T: Float, P: Place, const R: usize>(c: &Chunk<T, P>, sums: &mut 
             let Some(k) = places.next().map(|p| p.column() as usize).filter(|&k| k < c.cols) else {
                 return false;
             };
-            let w = c.data[c.starts[l] + t];
+            let w = c.data[c.starts[l] + t].wide();
             for (sum, &x) in sums[l].iter_mut().zip(&c.x[k * R..][..R]) {
                 *sum = w.fused(x, *sum);
             }
@@ -94,8 +95,8 @@ unsafe fn chunk<T: Float, P: Place, const R: usize>(c: &Chunk<T, P>, sums: &mut 
 /// # Safety
 /// As above.
 #[inline(always)]
-unsafe fn part<T: Float, P, const R: usize>(
-    c: &Chunk<T, P>,
+unsafe fn part<T: Float, V: Value<T>, P, const R: usize>(
+    c: &Chunk<T, V, P>,
     at: usize,
     steps: usize,
     columns: &[u32; STEPS * ACROSS],
@@ -103,10 +104,12 @@ unsafe fn part<T: Float, P, const R: usize>(
 ) {
     let (data, x) = (c.data.as_ptr(), c.x.as_ptr());
     for first in (0..ACROSS).step_by(HELD) {
-        let (mut held, mut from) = ([[T::default(); R]; HELD], [data; HELD]);
-        for l in 0..HELD {
+        let (mut held, mut from) = ([[T::default(); R]; HELD], [std::ptr::null(); HELD]);
+        let mut room = [[T::default(); STEPS]; HELD];
+        for (l, room) in room.iter_mut().enumerate() {
             held[l] = sums[first + l];
-            from[l] = data.wrapping_add(c.starts[first + l] + at);
+            // SAFETY: the caller's promise.
+            from[l] = unsafe { V::ready(data.wrapping_add(c.starts[first + l] + at), steps, room) };
             fetch(data.wrapping_add(c.next[first + l] + at));
         }
         for t in 0..steps {
@@ -126,14 +129,17 @@ unsafe fn part<T: Float, P, const R: usize>(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<T: Float, P: Place, const R: usize>(c: &Chunk<T, P>, sums: &mut [[T; R]; ACROSS]) -> bool {
+unsafe fn avx2<T: Float, V: Value<T>, P: Place, const R: usize>(
+    c: &Chunk<T, V, P>,
+    sums: &mut [[T; R]; ACROSS],
+) -> bool {
     // SAFETY: the instruction set is this function's, the rest is the caller's promise.
     unsafe { chunk(c, sums) }
 }
 
-impl<'a, T: Lanes, P: Place> Lined<'a, T, P> {
+impl<V: Element, P: Place> Lined<'_, V, P> {
     /// Chunk number `c`.
-    fn at(&self, c: usize, x: &'a [T]) -> Chunk<'a, T, P> {
+    fn at<'x, T>(&'x self, c: usize, x: &'x [T]) -> Chunk<'x, T, V, P> {
         let (mut starts, mut lengths, mut next) = ([0; ACROSS], [0; ACROSS], [0; ACROSS]);
         for (l, &row) in self.rows[c * ACROSS..].iter().take(2 * ACROSS).enumerate() {
             if l < ACROSS {
@@ -147,7 +153,10 @@ impl<'a, T: Lanes, P: Place> Lined<'a, T, P> {
     }
 
     /// `y[b] = A x[b] + bias`: x is [batch, cols], y [batch, rows].
-    pub fn product(&self, x: &[T], bias: Option<&[T]>, y: &mut [T]) -> Result<()> {
+    pub fn product<T: Lanes>(&self, x: &[T], bias: Option<&[T]>, y: &mut [T]) -> Result<()>
+    where
+        V: Value<T>,
+    {
         let (m, cols) = (self.rows.len(), self.cols);
         if m == 0 {
             return Ok(());
@@ -162,11 +171,11 @@ impl<'a, T: Lanes, P: Place> Lined<'a, T, P> {
             let (these, rest) = y.split_at_mut(some * m);
             let x = &x[first * cols..][..some * cols];
             match some {
-                1 => self.some::<1>(x, bias, these),
-                2 => self.some::<2>(x, bias, these),
-                3..=4 => self.some::<4>(x, bias, these),
-                5..=8 => self.some::<8>(x, bias, these),
-                _ => self.some::<16>(x, bias, these),
+                1 => self.some::<T, 1>(x, bias, these),
+                2 => self.some::<T, 2>(x, bias, these),
+                3..=4 => self.some::<T, 4>(x, bias, these),
+                5..=8 => self.some::<T, 8>(x, bias, these),
+                _ => self.some::<T, 16>(x, bias, these),
             }?;
             (y, first) = (rest, first + some);
         }
@@ -174,7 +183,10 @@ impl<'a, T: Lanes, P: Place> Lined<'a, T, P> {
     }
 
     /// As [`Lined::product`], of up to `R` vectors.
-    fn some<const R: usize>(&self, x: &[T], bias: Option<&[T]>, y: &mut [T]) -> Result<()> {
+    fn some<T: Lanes, const R: usize>(&self, x: &[T], bias: Option<&[T]>, y: &mut [T]) -> Result<()>
+    where
+        V: Value<T>,
+    {
         let (m, cols) = (self.rows.len(), self.cols);
         let batch = y.len() / m;
         let held = if R == 1 { Vec::new() } else { beside::<T, R>(x, cols)? };

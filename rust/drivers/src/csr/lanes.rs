@@ -39,6 +39,45 @@ impl Place for i32 {
     }
 }
 
+/// Entries of each row that are multiplied before those of the next.
+pub(super) const STEPS: usize = 16;
+
+/// A value as it is stored, for sums in T: itself, or a code of one byte.
+pub trait Value<T>: Element {
+    fn wide(self) -> T;
+
+    /// Where `steps` values are found from `from` on as numbers of T: there, or in the room.
+    ///
+    /// # Safety
+    /// `from` points to as many; `steps <= STEPS`.
+    unsafe fn ready(from: *const Self, steps: usize, room: &mut [T; STEPS]) -> *const T;
+}
+impl<T: Lanes> Value<T> for T {
+    #[inline(always)]
+    fn wide(self) -> T {
+        self
+    }
+    #[inline(always)]
+    unsafe fn ready(from: *const T, _: usize, _: &mut [T; STEPS]) -> *const T {
+        from
+    }
+}
+impl Value<f32> for i8 {
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        f32::from(self)
+    }
+    #[inline(always)]
+    unsafe fn ready(from: *const i8, steps: usize, room: &mut [f32; STEPS]) -> *const f32 {
+        // SAFETY: the caller's promise.
+        let codes = unsafe { std::slice::from_raw_parts(from, steps) };
+        for (to, &code) in room.iter_mut().zip(codes) {
+            *to = code.wide();
+        }
+        room.as_ptr()
+    }
+}
+
 /// The columns of a pattern in the order of this file, and the order of the rows.
 pub fn lanes<I: Index, P: Place>(a: &Pattern<I>, places: &mut [P], rows: &mut [I]) -> Result<()> {
     if places.len() != a.entries() || rows.len() != a.rows() {
@@ -84,7 +123,7 @@ pub struct Lined<'a, T, P> {
     pub(super) cols: usize,
 }
 
-impl<'a, T: Lanes, P: Place> Lined<'a, T, P> {
+impl<'a, T: Element, P: Place> Lined<'a, T, P> {
     /// Checks that rows come once each, and that the lengths of their parts of `data` fall in a chunk.
     pub fn new<I: Index>(data: &'a [T], places: &'a [P], rows: &[I], indptr: &[I], cols: usize) -> Result<Self> {
         let (m, ptr) = (rows.len(), crate::index::offsets(indptr, data.len())?);

@@ -1,6 +1,7 @@
 //! Magnitude pruning and row-wise top-k: one row of the table per step of a selection. The one rule: a step works on one
 //! array and adds to what the steps before it counted; which steps to take is decided in Python.
 
+mod assign;
 mod obs;
 mod saliency;
 
@@ -37,6 +38,7 @@ pub static OPS: &[Op] = ops! {
         select::nm_mask(&t[0], order, [n, m], select::bools_mut(&t[1])?)
     };
     group_sums(x[a, n, b], g[a, n, b]) -> (sums[n, 3]: float64) = |t, _| saliency::group_sums(t);
+    assignment(cost[b.., n, m]) -> (columns[b.., n]: int64) = assign::assignment;
     obs_strip(x[r, k], factor[k, k], mask[*]?; n: int, m: int) -> (y[x], kept[x]: bool) = obs::obs_strip;
     budget_allocate(costs[l, k], losses[l, k]; budget, method: int) -> (choice[l]: int32, sums[3]: float64) = |t, s| {
         knapsack::allocate(&[t[1], t[0], t[2], t[3]], s[0].float(), Method::from_code(s[1].int())?, "method='lagrange'")

@@ -4,6 +4,7 @@
 //! A matrix is `data, indices, indptr` with ascending columns. Its transpose comes along as `perm, t_indices, t_indptr`
 //! (what `csr_transpose` gives) where a gradient will want it; absent, it is made on the way.
 
+mod codes;
 mod linear;
 mod matmul;
 mod nm;
@@ -58,6 +59,10 @@ pub static OPS: &[Op] = ops! {
     linear_bwd(g[l.., m], data[e], indices[e], indptr[m + 1], x[l.., k], bias[m]?, y[*], perm[*]?, t_indices[*]?, t_indptr[*]?;
         act: int, needs: needs)
         -> (ddata[data]?, dx[x]?, dbias[m]?: data) = linear::linear_bwd;
+    linear8(x[l.., k], codes[e], scale[m], indices[e], indptr[m + 1], places[*]?, rows[*]?, bias[m]?, perm[*]?, t_indices[*]?,
+        t_indptr[*]?) -> (y[l.., m]) = codes::linear8;
+    linear8_bwd(g[l.., m], x[l.., k], codes[e], scale[m], indices[e], indptr[m + 1], bias[m]?, perm[*]?, t_indices[*]?,
+        t_indptr[*]?; needs: needs) -> (dx[x]?, dscale[scale]?, dbias[m]?: x) = codes::linear8_bwd;
     csr_matmul_count(a_indices[e], a_indptr[m + 1], b_indices[f], b_indptr[*]; cols: int)
         -> (indptr[m + 1]: int64) = matmul::count;
     csr_matmul_places(a_indices[e], a_indptr[m + 1], b_indices[f], b_indptr[*], indptr[m + 1]; cols: int, entries: int)

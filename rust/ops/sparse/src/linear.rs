@@ -17,7 +17,7 @@ use drivers::csr::{self, Dot, Finish, Index, Lanes, Lined, Pattern, Place};
 
 /// What is done to sums.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Act {
+pub(super) enum Act {
     None,
     Relu,
     Relu6,
@@ -108,7 +108,7 @@ fn sigmoid<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
 const WIDE: usize = 1 << 17;
 
 /// `y[r] = act(A x[r] + bias)` for n rows. A matrix wider than a panel should be takes x turned as a whole.
-fn product<T: Real + Lane, I: Index>(
+pub(super) fn product<T: Real + Lane, I: Index>(
     a: &Pattern<I>,
     data: &[T],
     (x, n): (&[T], usize),
@@ -144,7 +144,7 @@ pub fn linear(t: &[Tensor], s: &[Scalar]) -> Result<()> {
 }
 
 /// The shape of what rows of x become, each of `m` elements.
-fn like(x: &Tensor, m: usize) -> Vec<usize> {
+pub(super) fn like(x: &Tensor, m: usize) -> Vec<usize> {
     let mut shape = x.shape().to_vec();
     if let Some(last) = shape.last_mut() {
         *last = m;

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tersor._public import families
 from test_geoopt import GEOOPT
 
 ROOT = Path(__file__).parent.parent
@@ -57,6 +58,17 @@ def test_examples_of_docstrings_run(family):
             "kmeans_1d"
         }  # which is quant's
         assert {t.name for t in tried} >= functions
+
+
+@pytest.mark.parametrize("family", [*families(), "nn", "optim"])
+def test_what_docstrings_repeat_is_filled_in(family):
+    """No name in braces is left in what a user reads, and a family's table holds nothing that is said once."""
+    module = importlib.import_module(f"tersor.{family}")
+    docs = {k: getattr(module, k).__doc__ or "" for k in module.__all__}
+    assert [k for k, doc in docs.items() if re.search(r"^ *\{\w+\}$", doc, re.MULTILINE)] == []
+    text = "".join(p.read_text() for p in (ROOT / "python/tersor" / family).glob("*.py"))
+    used = re.findall(r"^ +\{(\w+)\}$", text, re.MULTILINE)
+    assert [k for k in getattr(module, "_SAID", {}) if used.count(k) < 2] == []
 
 
 @pytest.mark.parametrize("module", ["hyperbolic", "nn", "optim"])

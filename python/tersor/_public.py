@@ -20,6 +20,7 @@ from tersor._arrays import FLOATS, INTEGERS, axes, check_order, dtype_name, inte
 from tersor._bits import is_packed, unpacked
 from tersor._matrix import matrix_of
 from tersor._op import OPS
+from tersor._said import fill
 from tersor._values import SPEAKER, in_trace, out_of_range
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -348,17 +349,19 @@ def offer(name: str, home: ModuleType, *others: ModuleType) -> None:
 
 
 def open_doors(module: ModuleType) -> None:
-    """Makes the functions that a module offers speak in their own names; one with ``_ROWS`` says that all are about rows.
+    """Makes the functions that a module offers speak in their own names; one with ``_ROWS`` says that all are about rows,
+    one with ``_SAID`` what their docstrings repeat.
 
     Its classes stand where it offers them.
     """
-    rows = getattr(module, "_ROWS", False)
+    rows, said = getattr(module, "_ROWS", False), getattr(module, "_SAID", {})
     for kind in filter(inspect.isclass, map(vars(module).get, module.__all__)):
         kind.__module__ = module.__name__  # where it is found again, and what a pickle names
     names = [k for k in module.__all__ if inspect.isfunction(vars(module).get(k))]
     _KNOWN.update(names)
     for name in names:
         f = getattr(module, name)
+        fill(f, said)
         spec = getattr(f, "op", None)
         if spec is not None and spec.name == name:
             spec.door = Door(name, f, rows)

@@ -12,6 +12,7 @@ through the formula of the first, by torch's own operations, at their speed. Not
 """
 
 from tersor.hyperbolic import _normal as _normal  # declares the operators of batch normalisation
+from tersor.hyperbolic._said import SAID
 from tersor.hyperbolic.checks import check_points, is_point
 from tersor.hyperbolic.composed import (
     antipode,
@@ -49,7 +50,8 @@ from tersor.hyperbolic.projected import horo_project, tangent_project
 from tersor.hyperbolic.segments import segment_midpoint, window_midpoint
 from tersor.hyperbolic.transport import gyration, parallel_transport
 
-#: every function here is about rows
+#: what docstrings repeat; and every function here is about rows
+_SAID = SAID
 _ROWS = True
 
 __all__ = [

@@ -24,10 +24,8 @@ def is_point(x: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) ->
         Any rows.
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. At c = 0 every row of numbers is a point.
-    dim : int
-        The axis of the rows.
-    keepdim : bool
-        Whether the result keeps that axis, with size 1.
+    {dim}
+    {keepdim}
 
     Returns
     -------
@@ -90,8 +88,7 @@ def check_points(x: Array, c: Any = 1.0, *, dim: int = -1) -> None:
         Any rows.
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. At c = 0 every row of numbers is a point.
-    dim : int
-        The axis of the rows.
+    {dim}
 
     Raises
     ------

@@ -68,14 +68,11 @@ def dist2(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fa
 
     Parameters
     ----------
-    x, y : array or tensor [..., d], float64, float32, float16 or bfloat16
-        Points of the ball; leading axes broadcast.
+    {pairs}
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. c = 0 gives :math:`4\|x - y\|^2`.
-    dim : int
-        The axis of the rows.
-    keepdim : bool
-        Whether the result keeps that axis, with size 1.
+    {dim}
+    {keepdim}
 
     Returns
     -------
@@ -85,10 +82,7 @@ def dist2(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fa
 
     Raises
     ------
-    TypeError
-        If the arrays are not of one float type.
-    ValueError
-        If c is negative or not finite, or shapes do not broadcast.
+    {refused}
 
     Notes
     -----
@@ -115,8 +109,7 @@ def mobius_matvec(m: Array, x: Array, c: Any = 1.0, eps: float | str = 0.0, *, d
         Points of the ball.
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. c = 0 gives M x.
-    eps : float, "tight" or "compat"
-        How far inside the ball results stay; see `expmap0`.
+    {eps}
     dim : int
         The axis of the rows; -1 for a batch of matrices.
 
@@ -171,8 +164,7 @@ def mobius_fn_apply(
         Points of the ball.
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. c = 0 gives fn(x).
-    dim : int
-        The axis of the rows.
+    {dim}
 
     Returns
     -------
@@ -202,8 +194,7 @@ def mobius_fn_apply_chain(x: Array, *fns: Callable[[Array], Array], c: Any = 1.0
         Each takes and gives tangent vectors at the origin; without any, x is returned.
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c.
-    dim : int
-        The axis of the rows.
+    {dim}
 
     Returns
     -------
@@ -250,13 +241,11 @@ def sproj(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
         Points of the hyperboloid :math:`x_{d+1}^2 - \|x_{1..d}\|^2 = 1/c`, the time coordinate last.
     c : float, or array of 0 axes or [..., 1]
         The curvature of both is -c.
-    dim : int
-        The axis of the rows.
+    {dim}
 
     Returns
     -------
-    array or tensor [..., d]
-        Points of the ball, strictly inside after rounding.
+    {inside}
 
     Raises
     ------
@@ -285,8 +274,7 @@ def inv_sproj(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
         Points of the ball.
     c : float, or array of 0 axes or [..., 1]
         The curvature of both is -c; at 0 the time coordinate is infinite, and passes no gradient on.
-    dim : int
-        The axis of the rows.
+    {dim}
 
     Returns
     -------

@@ -78,14 +78,10 @@ def exterior_angle(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: 
 
     Parameters
     ----------
-    x, y : array or tensor [..., d], float64, float32, float16 or bfloat16
-        Points of the ball; leading axes broadcast.
-    c : float, or array of 0 axes or [..., 1]
-        The ball has curvature -c; finite, not negative.
-    dim : int
-        The axis of the rows.
-    keepdim : bool
-        Whether the result keeps that axis, with size 1.
+    {pairs}
+    {c}
+    {dim}
+    {keepdim}
 
     Returns
     -------
@@ -95,10 +91,7 @@ def exterior_angle(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: 
 
     Raises
     ------
-    TypeError
-        If the arrays are not of one float type.
-    ValueError
-        If c is negative or not finite, or shapes do not broadcast.
+    {refused}
 
     Notes
     -----
@@ -117,14 +110,11 @@ def entailment_loss(
     ----------
     x, y : array or tensor [..., d], float64, float32, float16 or bfloat16
         Points of the ball: the general and the special; leading axes broadcast.
-    c : float, or array of 0 axes or [..., 1]
-        The ball has curvature -c; finite, not negative.
+    {c}
     min_radius : float
         As `half_aperture` has it.
-    dim : int
-        The axis of the rows.
-    keepdim : bool
-        Whether the result keeps that axis, with size 1.
+    {dim}
+    {keepdim}
 
     Returns
     -------

@@ -28,22 +28,16 @@ def project(x: Array, c: Any = 1.0, eps: float | str = 0.0, *, dim: int = -1) ->
         Any rows.
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. c = 0 changes nothing.
-    eps : float, "tight" or "compat"
-        How far inside the ball results stay; see `expmap0`.
-    dim : int
-        The axis of the rows.
+    {eps}
+    {dim}
 
     Returns
     -------
-    array or tensor [..., d]
-        Points of the ball, strictly inside after rounding.
+    {inside}
 
     Raises
     ------
-    TypeError
-        If the arrays are not of one float type.
-    ValueError
-        If c is negative or not finite, or shapes do not broadcast.
+    {refused}
 
     Notes
     -----
@@ -74,14 +68,11 @@ def lambda_x(x: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) ->
 
     Parameters
     ----------
-    x : array or tensor [..., d], float64, float32, float16 or bfloat16
-        Points of the ball.
+    {x}
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. c = 0 gives 2.
-    dim : int
-        The axis of the rows.
-    keepdim : bool
-        Whether the result keeps that axis, with size 1.
+    {dim}
+    {keepdim}
 
     Returns
     -------
@@ -90,10 +81,7 @@ def lambda_x(x: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) ->
 
     Raises
     ------
-    TypeError
-        If the arrays are not of one float type.
-    ValueError
-        If c is negative or not finite, or shapes do not broadcast.
+    {refused}
 
     Notes
     -----
@@ -116,16 +104,13 @@ def inner(x: Array, u: Array, v: Array, c: Any = 1.0, *, dim: int = -1, keepdim:
 
     Parameters
     ----------
-    x : array or tensor [..., d], float64, float32, float16 or bfloat16
-        Points of the ball; leading axes broadcast.
+    {rows}
     u, v : arrays like x
         Tangent vectors at x.
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. c = 0 gives :math:`4\langle u, v\rangle`.
-    dim : int
-        The axis of the rows.
-    keepdim : bool
-        Whether the result keeps that axis, with size 1.
+    {dim}
+    {keepdim}
 
     Returns
     -------
@@ -134,10 +119,7 @@ def inner(x: Array, u: Array, v: Array, c: Any = 1.0, *, dim: int = -1, keepdim:
 
     Raises
     ------
-    TypeError
-        If the arrays are not of one float type.
-    ValueError
-        If c is negative or not finite, or shapes do not broadcast.
+    {refused}
 
     Notes
     -----
@@ -164,16 +146,13 @@ def norm(x: Array, u: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fal
 
     Parameters
     ----------
-    x : array or tensor [..., d], float64, float32, float16 or bfloat16
-        Points of the ball; leading axes broadcast.
+    {rows}
     u : array like x
         Tangent vectors at x.
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. c = 0 gives :math:`2\|u\|`.
-    dim : int
-        The axis of the rows.
-    keepdim : bool
-        Whether the result keeps that axis, with size 1.
+    {dim}
+    {keepdim}
 
     Returns
     -------
@@ -182,10 +161,7 @@ def norm(x: Array, u: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fal
 
     Raises
     ------
-    TypeError
-        If the arrays are not of one float type.
-    ValueError
-        If c is negative or not finite, or shapes do not broadcast.
+    {refused}
 
     Notes
     -----
@@ -210,14 +186,12 @@ def parallel_transport0(x: Array, v: Array, c: Any = 1.0, *, dim: int = -1) -> A
 
     Parameters
     ----------
-    x : array or tensor [..., d], float64, float32, float16 or bfloat16
-        Points of the ball; leading axes broadcast.
+    {rows}
     v : array like x
         Tangent vectors at the origin.
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. c = 0 gives v.
-    dim : int
-        The axis of the rows.
+    {dim}
 
     Returns
     -------
@@ -226,10 +200,7 @@ def parallel_transport0(x: Array, v: Array, c: Any = 1.0, *, dim: int = -1) -> A
 
     Raises
     ------
-    TypeError
-        If the arrays are not of one float type.
-    ValueError
-        If c is negative or not finite, or shapes do not broadcast.
+    {refused}
 
     Notes
     -----
@@ -255,14 +226,12 @@ def parallel_transport0back(x: Array, v: Array, c: Any = 1.0, *, dim: int = -1) 
 
     Parameters
     ----------
-    x : array or tensor [..., d], float64, float32, float16 or bfloat16
-        Points of the ball; leading axes broadcast.
+    {rows}
     v : array like x
         Tangent vectors at x.
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. c = 0 gives v.
-    dim : int
-        The axis of the rows.
+    {dim}
 
     Returns
     -------
@@ -271,10 +240,7 @@ def parallel_transport0back(x: Array, v: Array, c: Any = 1.0, *, dim: int = -1) 
 
     Raises
     ------
-    TypeError
-        If the arrays are not of one float type.
-    ValueError
-        If c is negative or not finite, or shapes do not broadcast.
+    {refused}
 
     Notes
     -----
@@ -300,14 +266,12 @@ def egrad2rgrad(x: Array, v: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
 
     Parameters
     ----------
-    x : array or tensor [..., d], float64, float32, float16 or bfloat16
-        Points of the ball; leading axes broadcast.
+    {rows}
     v : array like x
         Euclidean gradients at x.
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. c = 0 gives v / 4.
-    dim : int
-        The axis of the rows.
+    {dim}
 
     Returns
     -------
@@ -316,10 +280,7 @@ def egrad2rgrad(x: Array, v: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
 
     Raises
     ------
-    TypeError
-        If the arrays are not of one float type.
-    ValueError
-        If c is negative or not finite, or shapes do not broadcast.
+    {refused}
 
     Notes
     -----

@@ -94,8 +94,7 @@ def frechet_mean(
         a matrix [M, N] gives M means of the same N points.
     c : float, or array of 0 axes or [..., 1]
         One for all means or one for each. The ball has curvature -c; finite, not negative. c = 0 gives the weighted mean.
-    eps : float, "tight" or "compat"
-        How far inside the ball results stay; see `expmap0`.
+    {eps}
     tol : float
         Descent stops where the gradient is this small beside the root mean square of the distances.
     max_iter : int

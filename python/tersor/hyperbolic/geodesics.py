@@ -105,26 +105,19 @@ def geodesic(t: Any, x: Array, y: Array, c: Any = 1.0, eps: float | str = 0.0, *
     ----------
     t : float, or array of 0 axes or [..., 1]
         Where on the geodesic; its gradient has its shape.
-    x, y : array or tensor [..., d], float64, float32, float16 or bfloat16
-        Points of the ball; leading axes broadcast.
+    {pairs}
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. c = 0 gives (1 - t) x + t y.
-    eps : float, "tight" or "compat"
-        How far inside the ball results stay; see `expmap0`.
-    dim : int
-        The axis of the rows.
+    {eps}
+    {dim}
 
     Returns
     -------
-    array or tensor [..., d]
-        Points of the ball, strictly inside after rounding.
+    {inside}
 
     Raises
     ------
-    TypeError
-        If the arrays are not of one float type.
-    ValueError
-        If c is negative or not finite, or shapes do not broadcast.
+    {refused}
 
     Notes
     -----
@@ -209,28 +202,21 @@ def geodesic_unit(t: Any, x: Array, u: Array, c: Any = 1.0, eps: float | str = 0
     ----------
     t : float, or array of 0 axes or [..., 1]
         The length walked; its gradient has its shape.
-    x : array or tensor [..., d], float64, float32, float16 or bfloat16
-        Points of the ball; leading axes broadcast.
+    {rows}
     u : array like x
         Directions at x, of any length; where u = 0 the result is x.
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. c = 0 gives :math:`x + tu/(2\|u\|)`.
-    eps : float, "tight" or "compat"
-        How far inside the ball results stay; see `expmap0`.
-    dim : int
-        The axis of the rows.
+    {eps}
+    {dim}
 
     Returns
     -------
-    array or tensor [..., d]
-        Points of the ball, strictly inside after rounding.
+    {inside}
 
     Raises
     ------
-    TypeError
-        If the arrays are not of one float type.
-    ValueError
-        If c is negative or not finite, or shapes do not broadcast.
+    {refused}
 
     Notes
     -----

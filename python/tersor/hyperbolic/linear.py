@@ -116,8 +116,7 @@ def poincare_fc(x: Array, z: Array, r: Array | None = None, c: Any = 1.0, eps: f
         Points of the ball.
     z, r, c
         As `poincare_fc_tangent` takes them.
-    eps : float, "tight" or "compat"
-        How far inside the ball results stay; see `expmap0`.
+    {eps}
 
     Returns
     -------

@@ -105,12 +105,10 @@ def weighted_midpoint(
         alike.
     c : float, or array of 0 axes, or one that broadcasts over what is not reduced
         The ball has curvature -c; finite, not negative. c = 0 gives the weighted mean.
-    eps : float, "tight" or "compat"
-        How far inside the ball results stay; see `expmap0`.
+    {eps}
     reducedim : sequence of int, or None
         The axes over which points are summed; None: all but `dim`.
-    dim : int
-        The axis of the rows.
+    {dim}
     keepdim : bool
         Whether reduced axes stay, with size 1.
     lincomb : bool
@@ -248,8 +246,7 @@ def weighted_midpoint_bmm(x: Array, weights: Array, c: Any = 1.0, eps: float | s
         Not negative.
     c : float, or array of 0 axes
         The ball has curvature -c; finite, not negative. c = 0 gives weighted means.
-    eps : float, "tight" or "compat"
-        How far inside the ball results stay; see `expmap0`.
+    {eps}
 
     Returns
     -------

@@ -19,26 +19,19 @@ def mobius_add(x: Array, y: Array, c: Any = 1.0, eps: float | str = 0.0, *, dim:
 
     Parameters
     ----------
-    x, y : array or tensor [..., d], float64, float32, float16 or bfloat16
-        Points of the ball; leading axes broadcast.
+    {pairs}
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. c = 0 gives x + y.
-    eps : float, "tight" or "compat"
-        How far inside the ball results stay; see `expmap0`.
-    dim : int
-        The axis of the rows.
+    {eps}
+    {dim}
 
     Returns
     -------
-    array or tensor [..., d]
-        Points of the ball, strictly inside after rounding.
+    {inside}
 
     Raises
     ------
-    TypeError
-        If the arrays are not of one float type.
-    ValueError
-        If c is negative or not finite, or shapes do not broadcast.
+    {refused}
 
     Notes
     -----
@@ -75,26 +68,19 @@ def mobius_sub(x: Array, y: Array, c: Any = 1.0, eps: float | str = 0.0, *, dim:
 
     Parameters
     ----------
-    x, y : array or tensor [..., d], float64, float32, float16 or bfloat16
-        Points of the ball; leading axes broadcast.
+    {pairs}
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. c = 0 gives x - y.
-    eps : float, "tight" or "compat"
-        How far inside the ball results stay; see `expmap0`.
-    dim : int
-        The axis of the rows.
+    {eps}
+    {dim}
 
     Returns
     -------
-    array or tensor [..., d]
-        Points of the ball, strictly inside after rounding.
+    {inside}
 
     Raises
     ------
-    TypeError
-        If the arrays are not of one float type.
-    ValueError
-        If c is negative or not finite, or shapes do not broadcast.
+    {refused}
 
     Notes
     -----
@@ -112,26 +98,19 @@ def mobius_coadd(x: Array, y: Array, c: Any = 1.0, eps: float | str = 0.0, *, di
 
     Parameters
     ----------
-    x, y : array or tensor [..., d], float64, float32, float16 or bfloat16
-        Points of the ball; leading axes broadcast.
+    {pairs}
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. c = 0 gives x + y.
-    eps : float, "tight" or "compat"
-        How far inside the ball results stay; see `expmap0`.
-    dim : int
-        The axis of the rows.
+    {eps}
+    {dim}
 
     Returns
     -------
-    array or tensor [..., d]
-        Points of the ball, strictly inside after rounding.
+    {inside}
 
     Raises
     ------
-    TypeError
-        If the arrays are not of one float type.
-    ValueError
-        If c is negative or not finite, or shapes do not broadcast.
+    {refused}
 
     Notes
     -----
@@ -163,26 +142,19 @@ def mobius_cosub(x: Array, y: Array, c: Any = 1.0, eps: float | str = 0.0, *, di
 
     Parameters
     ----------
-    x, y : array or tensor [..., d], float64, float32, float16 or bfloat16
-        Points of the ball; leading axes broadcast.
+    {pairs}
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. c = 0 gives x - y.
-    eps : float, "tight" or "compat"
-        How far inside the ball results stay; see `expmap0`.
-    dim : int
-        The axis of the rows.
+    {eps}
+    {dim}
 
     Returns
     -------
-    array or tensor [..., d]
-        Points of the ball, strictly inside after rounding.
+    {inside}
 
     Raises
     ------
-    TypeError
-        If the arrays are not of one float type.
-    ValueError
-        If c is negative or not finite, or shapes do not broadcast.
+    {refused}
 
     Notes
     -----

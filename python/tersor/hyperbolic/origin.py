@@ -36,13 +36,11 @@ def expmap0(x: Array, c: Any = 1.0, eps: float | str = 0.0, *, dim: int = -1) ->
         How far inside the ball results stay, :math:`\|y\| \le (1 - eps)/\sqrt c`. "tight" or 0 is as far out as the
         type has numbers (at most 2 machine epsilons inside); "compat" or a negative number is the margin of geoopt and
         HypLL (4e-3 in float32, 1e-5 in float64).
-    dim : int
-        The axis of the rows.
+    {dim}
 
     Returns
     -------
-    array or tensor [..., d]
-        Points of the ball, strictly inside after rounding.
+    {inside}
 
     Raises
     ------
@@ -76,12 +74,10 @@ def logmap0(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
 
     Parameters
     ----------
-    x : array or tensor [..., d], float64, float32, float16 or bfloat16
-        Points of the ball.
+    {x}
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. c = 0 gives x.
-    dim : int
-        The axis of the rows.
+    {dim}
 
     Returns
     -------
@@ -120,14 +116,11 @@ def dist0(x: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) -> Ar
 
     Parameters
     ----------
-    x : array or tensor [..., d], float64, float32, float16 or bfloat16
-        Points of the ball.
+    {x}
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. c = 0 gives :math:`2\|x\|`.
-    dim : int
-        The axis of the rows.
-    keepdim : bool
-        Whether the result keeps that axis, with size 1.
+    {dim}
+    {keepdim}
 
     Returns
     -------
@@ -136,10 +129,7 @@ def dist0(x: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) -> Ar
 
     Raises
     ------
-    TypeError
-        If the arrays are not of one float type.
-    ValueError
-        If c is negative or not finite, or shapes do not broadcast.
+    {refused}
 
     Notes
     -----
@@ -223,19 +213,15 @@ def mobius_scalar_mul(r: Any, x: Array, c: Any = 1.0, eps: float | str = 0.0, *,
     ----------
     r : float, or array of 0 axes or [..., 1]
         The factor; its gradient has its shape.
-    x : array or tensor [..., d], float64, float32, float16 or bfloat16
-        Points of the ball.
+    {x}
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. c = 0 gives r x.
-    eps : float, "tight" or "compat"
-        How far inside the ball results stay; see `expmap0`.
-    dim : int
-        The axis of the rows.
+    {eps}
+    {dim}
 
     Returns
     -------
-    array or tensor [..., d]
-        Points of the ball, strictly inside after rounding.
+    {inside}
 
     Raises
     ------
@@ -263,22 +249,16 @@ def mobius_pointwise_mul(w: Array, x: Array, c: Any = 1.0, eps: float | str = 0.
         Points of the ball.
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. c = 0 gives :math:`w \circ x`.
-    eps : float, "tight" or "compat"
-        How far inside the ball results stay; see `expmap0`.
-    dim : int
-        The axis of the rows.
+    {eps}
+    {dim}
 
     Returns
     -------
-    array or tensor [..., d]
-        Points of the ball, strictly inside after rounding.
+    {inside}
 
     Raises
     ------
-    TypeError
-        If the arrays are not of one float type.
-    ValueError
-        If c is negative or not finite, or shapes do not broadcast.
+    {refused}
 
     Notes
     -----

@@ -38,10 +38,8 @@ def dist2plane(
         Whether points on the side a points away from have negative distance.
     scaled : bool
         Whether the distance is multiplied by the norm of a.
-    dim : int
-        The axis of the rows.
-    keepdim : bool
-        Whether the result keeps that axis, with size 1.
+    {dim}
+    {keepdim}
 
     Returns
     -------
@@ -50,10 +48,7 @@ def dist2plane(
 
     Raises
     ------
-    TypeError
-        If the arrays are not of one float type.
-    ValueError
-        If c is negative or not finite, or shapes do not broadcast.
+    {refused}
 
     Notes
     -----

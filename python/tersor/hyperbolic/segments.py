@@ -45,8 +45,7 @@ def segment_midpoint(a: SparseMatrix, x: Array, c: Any = 1.0, eps: float | str =
         Points of the ball.
     c : float, or array of 0 axes
         The ball has curvature -c; finite, not negative. c = 0 gives weighted means.
-    eps : float, "tight" or "compat"
-        How far inside the ball results stay; see `expmap0`.
+    {eps}
 
     Returns
     -------

@@ -23,8 +23,7 @@ def gyration(u: Array, v: Array, w: Array, c: Any = 1.0, *, dim: int = -1) -> Ar
         Any vectors, points among them.
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. c = 0 gives w.
-    dim : int
-        The axis of the rows.
+    {dim}
 
     Returns
     -------
@@ -33,10 +32,7 @@ def gyration(u: Array, v: Array, w: Array, c: Any = 1.0, *, dim: int = -1) -> Ar
 
     Raises
     ------
-    TypeError
-        If the arrays are not of one float type.
-    ValueError
-        If c is negative or not finite, or shapes do not broadcast.
+    {refused}
 
     Notes
     -----
@@ -88,14 +84,12 @@ def parallel_transport(x: Array, y: Array, v: Array, c: Any = 1.0, *, dim: int =
 
     Parameters
     ----------
-    x, y : array or tensor [..., d], float64, float32, float16 or bfloat16
-        Points of the ball; leading axes broadcast.
+    {pairs}
     v : array like x
         Tangent vectors at x.
     c : float, or array of 0 axes or [..., 1]
         The ball has curvature -c; finite, not negative. c = 0 gives v.
-    dim : int
-        The axis of the rows.
+    {dim}
 
     Returns
     -------
@@ -104,10 +98,7 @@ def parallel_transport(x: Array, y: Array, v: Array, c: Any = 1.0, *, dim: int =
 
     Raises
     ------
-    TypeError
-        If the arrays are not of one float type.
-    ValueError
-        If c is negative or not finite, or shapes do not broadcast.
+    {refused}
 
     Notes
     -----

@@ -8,6 +8,7 @@ is ``from_poincare(hyperbolic.expmap0(v))``. c = 0 is flat space, in which s is 
 Everything is computed in float64 and rounded once. Names are geoopt's; curvature c stands for its -1/k.
 """
 
+from tersor.lorentz._said import SAID
 from tersor.lorentz._space import time
 from tersor.lorentz.checks import check_points, is_point
 from tersor.lorentz.cones import entailment_loss, exterior_angle, half_aperture
@@ -30,7 +31,8 @@ from tersor.lorentz.metric import egrad2rgrad, inner, norm
 from tersor.lorentz.midpoint import midpoint, segment_midpoint, weighted_midpoint_bmm
 from tersor.lorentz.transport import parallel_transport, parallel_transport0, parallel_transport0back
 
-#: every function here is about rows
+#: what docstrings repeat; and every function here is about rows
+_SAID = SAID
 _ROWS = True
 
 __all__ = [

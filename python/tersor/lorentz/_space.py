@@ -70,12 +70,10 @@ def time(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
 
     Parameters
     ----------
-    x : array or tensor [..., d]
-        Points.
+    {x}
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; at 0 the time is infinite.
-    dim : int
-        The axis of the rows.
+    {dim}
 
     Returns
     -------
@@ -84,8 +82,7 @@ def time(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
 
     Raises
     ------
-    TypeError, ValueError
-        If x is not a float array, or c is negative or not finite.
+    {refused_rows}
     """
     s = wide(x)
     return rounded(times(x, s, checked(c)) / (c**0.5 + 0 * s[..., :1]), x)

@@ -27,10 +27,8 @@ def is_point(x: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False, wi
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative. At c = 0, where times are infinite, every row of numbers is one,
         and no whole one is.
-    dim : int
-        The axis of the rows.
-    keepdim : bool
-        Whether the result keeps that axis, with size 1.
+    {dim}
+    {keepdim}
     with_time : bool
         Whether rows are whole points, which `add_time` makes: times must be those of their space parts, positive, but for the
         last 6 bits of the type (3 of the 16-bit ones).

@@ -20,14 +20,11 @@ def half_aperture(x: Array, c: Any = 1.0, min_radius: float = 0.1, *, dim: int =
     ----------
     x : array or tensor [..., d], float64, float32, float16 or bfloat16
         Points.
-    c : float, or array of 0 axes or [..., 1]
-        Curvature -c; finite, not negative.
+    {c}
     min_radius : float
         K: nearer to the origin than that, roughly, cones are whole half spaces.
-    dim : int
-        The axis of the rows.
-    keepdim : bool
-        Whether the result keeps that axis, with size 1.
+    {dim}
+    {keepdim}
 
     Returns
     -------
@@ -60,12 +57,9 @@ def exterior_angle(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: 
     ----------
     x, y : array or tensor [..., d], float64, float32, float16 or bfloat16
         Points; leading axes broadcast.
-    c : float, or array of 0 axes or [..., 1]
-        Curvature -c; finite, not negative.
-    dim : int
-        The axis of the rows.
-    keepdim : bool
-        Whether the result keeps that axis, with size 1.
+    {c}
+    {dim}
+    {keepdim}
 
     Returns
     -------
@@ -99,14 +93,11 @@ def entailment_loss(
     ----------
     x, y : array or tensor [..., d], float64, float32, float16 or bfloat16
         Points: the general and the special; leading axes broadcast.
-    c : float, or array of 0 axes or [..., 1]
-        Curvature -c; finite, not negative.
+    {c}
     min_radius : float
         As `half_aperture` has it.
-    dim : int
-        The axis of the rows.
-    keepdim : bool
-        Whether the result keeps that axis, with size 1.
+    {dim}
+    {keepdim}
 
     Returns
     -------

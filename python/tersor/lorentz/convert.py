@@ -22,8 +22,7 @@ def to_poincare(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
         Points of the hyperboloid.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative. At c = 0 the ball's coordinates are half as long: its metric there is 2.
-    dim : int
-        The axis of the rows.
+    {dim}
 
     Returns
     -------
@@ -32,8 +31,7 @@ def to_poincare(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
 
     Raises
     ------
-    TypeError, ValueError
-        If x is not a float array, or c is negative or not finite.
+    {refused_rows}
     """
     s = wide(x)
     return hyperbolic.project(rounded(s / (1 + times(x, s, checked(c))), x), c)
@@ -47,10 +45,8 @@ def from_poincare(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     ----------
     x : array or tensor [..., d]
         Points of the Poincaré ball.
-    c : float, or array of 0 axes or [..., 1]
-        Curvature -c; finite, not negative.
-    dim : int
-        The axis of the rows.
+    {c}
+    {dim}
 
     Returns
     -------
@@ -59,8 +55,7 @@ def from_poincare(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
 
     Raises
     ------
-    TypeError, ValueError
-        If x is not a float array, or c is negative or not finite.
+    {refused_rows}
     """
     y = wide(x)
     return rounded(y * lambda_x(y, c, keepdim=True), x)
@@ -74,10 +69,8 @@ def to_klein(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     ----------
     x : array or tensor [..., d]
         Points of the hyperboloid.
-    c : float, or array of 0 axes or [..., 1]
-        Curvature -c; finite, not negative.
-    dim : int
-        The axis of the rows.
+    {c}
+    {dim}
 
     Returns
     -------
@@ -86,8 +79,7 @@ def to_klein(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
 
     Raises
     ------
-    TypeError, ValueError
-        If x is not a float array, or c is negative or not finite.
+    {refused_rows}
     """
     s = wide(x)
     return hyperbolic.project(rounded(s / times(x, s, checked(c)), x), c)
@@ -101,10 +93,8 @@ def from_klein(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     ----------
     x : array or tensor [..., d]
         Points of the Klein ball.
-    c : float, or array of 0 axes or [..., 1]
-        Curvature -c; finite, not negative.
-    dim : int
-        The axis of the rows.
+    {c}
+    {dim}
 
     Returns
     -------
@@ -113,8 +103,7 @@ def from_klein(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
 
     Raises
     ------
-    TypeError, ValueError
-        If x is not a float array, or c is negative or not finite.
+    {refused_rows}
     """
     y = wide(x)
     return rounded(y * (lambda_x(y, c, keepdim=True) / 2) ** 0.5, x)
@@ -128,10 +117,8 @@ def poincare_to_klein(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     ----------
     x : array or tensor [..., d]
         Points of the Poincaré ball.
-    c : float, or array of 0 axes or [..., 1]
-        Curvature -c; finite, not negative.
-    dim : int
-        The axis of the rows.
+    {c}
+    {dim}
 
     Returns
     -------
@@ -140,8 +127,7 @@ def poincare_to_klein(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
 
     Raises
     ------
-    TypeError, ValueError
-        If x is not a float array, or c is negative or not finite.
+    {refused_rows}
     """
     y = wide(x)
     return hyperbolic.project(rounded(y / (1 - 1 / lambda_x(y, checked(c), keepdim=True)), x), c)
@@ -155,10 +141,8 @@ def klein_to_poincare(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     ----------
     x : array or tensor [..., d]
         Points of the Klein ball.
-    c : float, or array of 0 axes or [..., 1]
-        Curvature -c; finite, not negative.
-    dim : int
-        The axis of the rows.
+    {c}
+    {dim}
 
     Returns
     -------
@@ -167,8 +151,7 @@ def klein_to_poincare(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
 
     Raises
     ------
-    TypeError, ValueError
-        If x is not a float array, or c is negative or not finite.
+    {refused_rows}
     """
     y = wide(x)
     return hyperbolic.project(rounded(y / (1 + (2 / lambda_x(y, c, keepdim=True)) ** 0.5), x), c)
@@ -184,8 +167,7 @@ def add_time(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
         Points, as their space parts: what MERU keeps, whose ``curv`` is c.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c, 1/k of geoopt's and HyperCore's k; at 0 the time is infinite.
-    dim : int
-        The axis of the rows.
+    {dim}
 
     Returns
     -------
@@ -194,8 +176,7 @@ def add_time(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
 
     Raises
     ------
-    TypeError, ValueError
-        If x is not a float array, or c is negative or not finite.
+    {refused_rows}
     """
     whole = [time(x, c), x]
     return xp.concatenate(whole, -1)
@@ -209,8 +190,7 @@ def drop_time(x: Array, *, dim: int = -1) -> Array:
     ----------
     x : array or tensor [..., d + 1]
         Points, the time first. What the time says beside its sign follows from the rest, and is not looked at.
-    dim : int
-        The axis of the rows.
+    {dim}
 
     Returns
     -------

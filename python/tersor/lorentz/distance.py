@@ -72,10 +72,8 @@ def dist(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fal
         Points, as their space parts; leading axes broadcast.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative. c = 0 gives :math:`\|x - y\|`.
-    dim : int
-        The axis of the rows.
-    keepdim : bool
-        Whether the result keeps that axis, with size 1.
+    {dim}
+    {keepdim}
 
     Returns
     -------
@@ -114,10 +112,8 @@ def dist2(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fa
         Points, as their space parts; leading axes broadcast.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative. c = 0 gives :math:`\|x - y\|^2`.
-    dim : int
-        The axis of the rows.
-    keepdim : bool
-        Whether the result keeps that axis, with size 1.
+    {dim}
+    {keepdim}
 
     Returns
     -------
@@ -150,14 +146,10 @@ def dist0(x: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) -> Ar
 
     Parameters
     ----------
-    x : array or tensor [..., d]
-        Points.
-    c : float, or array of 0 axes or [..., 1]
-        Curvature -c; finite, not negative.
-    dim : int
-        The axis of the rows.
-    keepdim : bool
-        Whether the result keeps that axis, with size 1.
+    {x}
+    {c}
+    {dim}
+    {keepdim}
 
     Returns
     -------
@@ -166,8 +158,7 @@ def dist0(x: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = False) -> Ar
 
     Raises
     ------
-    TypeError, ValueError
-        If x is not a float array, or c is negative or not finite.
+    {refused_rows}
     """
     v = wide(x)
     v = v * arsinh_of(x, v, checked(c))

@@ -24,10 +24,8 @@ def busemann(x: Array, p: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool =
         Ideal points, as directions of any length but 0.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative. c = 0 gives :math:`-\langle p, s\rangle`, without a gradient in c.
-    dim : int
-        The axis of the rows.
-    keepdim : bool
-        Whether the result keeps that axis, with size 1.
+    {dim}
+    {keepdim}
 
     Returns
     -------

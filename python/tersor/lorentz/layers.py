@@ -24,8 +24,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None, c: Any = 1.0, *, 
         Added to the space part.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative; positive where the time takes part.
-    dim : int
-        The axis of the rows.
+    {dim}
 
     Returns
     -------
@@ -89,8 +88,7 @@ def mlr(x: Array, weight: Array, bias: Array | None = None, c: Any = 1.0, *, dim
         The signed distances a_k of the hyperplanes from the origin along their normals.
     c : float, or array of 0 axes
         Curvature -c; finite, not negative. c = 0 gives :math:`\langle s, z_k\rangle - a_k\|z_k\|`.
-    dim : int
-        The axis of the rows.
+    {dim}
 
     Returns
     -------

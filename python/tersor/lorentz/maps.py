@@ -21,8 +21,7 @@ def expmap0(v: Array, c: Any = 1.0, *, dim: int = -1, clip: bool = False) -> Arr
         Tangent vectors at the origin, of the length of the way.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative. c = 0 gives v.
-    dim : int
-        The axis of the rows.
+    {dim}
     clip : bool
         Whether vectors too long for the type are cut; else their points are infinite. Space parts then reach to
         :math:`2^{100}` in float32 and bfloat16, :math:`2^{10}` in float16 and :math:`2^{150}` in float64, which are lengths
@@ -30,8 +29,7 @@ def expmap0(v: Array, c: Any = 1.0, *, dim: int = -1, clip: bool = False) -> Arr
 
     Returns
     -------
-    array or tensor [..., d]
-        Points. Differentiable.
+    {points}
 
     Raises
     ------
@@ -51,12 +49,9 @@ def logmap0(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
 
     Parameters
     ----------
-    x : array or tensor [..., d]
-        Points.
-    c : float, or array of 0 axes or [..., 1]
-        Curvature -c; finite, not negative.
-    dim : int
-        The axis of the rows.
+    {x}
+    {c}
+    {dim}
 
     Returns
     -------
@@ -65,8 +60,7 @@ def logmap0(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
 
     Raises
     ------
-    TypeError, ValueError
-        If x is not a float array, or c is negative or not finite.
+    {refused_rows}
     """
     s = wide(x)
     return rounded(s * arsinh_of(x, s, checked(c)), x)
@@ -78,26 +72,22 @@ def expmap(x: Array, v: Array, c: Any = 1.0, *, dim: int = -1, clip: bool = Fals
 
     Parameters
     ----------
-    x : array or tensor [..., d]
-        Points.
+    {x}
     v : array or tensor [..., d], of the type of x
         Tangent vectors at x, as their space parts.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative. c = 0 gives x + v.
-    dim : int
-        The axis of the rows.
+    {dim}
     clip : bool
         Whether points too far for the type are brought back along their ray, to where `expmap0` cuts.
 
     Returns
     -------
-    array or tensor [..., d]
-        Points. Differentiable.
+    {points}
 
     Raises
     ------
-    TypeError, ValueError
-        If arrays are not of one float type, c is negative or not finite, or shapes do not broadcast.
+    {refused}
     """
     check_same("expmap", x, v=v)
     s, u = wide(x), wide(v)
@@ -124,8 +114,7 @@ def logmap(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
         Points.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative. c = 0 gives y - x.
-    dim : int
-        The axis of the rows.
+    {dim}
 
     Returns
     -------
@@ -134,8 +123,7 @@ def logmap(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
 
     Raises
     ------
-    TypeError, ValueError
-        If arrays are not of one float type, c is negative or not finite, or shapes do not broadcast.
+    {refused}
     """
     check_same("logmap", x, y=y)
     s, r = wide(x), wide(y)
@@ -156,18 +144,15 @@ def gyro_add(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
         Points.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative. c = 0 gives x + y.
-    dim : int
-        The axis of the rows.
+    {dim}
 
     Returns
     -------
-    array or tensor [..., d]
-        Points. Differentiable.
+    {points}
 
     Raises
     ------
-    TypeError, ValueError
-        If arrays are not of one float type, c is negative or not finite, or shapes do not broadcast.
+    {refused}
 
     Notes
     -----
@@ -189,20 +174,16 @@ def geodesic(t: Any, x: Array, y: Array, c: Any = 1.0, *, dim: int = -1) -> Arra
         Where on the way.
     x, y : array or tensor [..., d], of one type
         Points.
-    c : float, or array of 0 axes or [..., 1]
-        Curvature -c; finite, not negative.
-    dim : int
-        The axis of the rows.
+    {c}
+    {dim}
 
     Returns
     -------
-    array or tensor [..., d]
-        Points. Differentiable.
+    {points}
 
     Raises
     ------
-    TypeError, ValueError
-        If arrays are not of one float type, c is negative or not finite, or shapes do not broadcast.
+    {refused}
     """
     check_same("geodesic", x, y=y)
     s = wide(x)

@@ -18,16 +18,13 @@ def inner(x: Array, u: Array, v: Array, c: Any = 1.0, *, dim: int = -1, keepdim:
 
     Parameters
     ----------
-    x : array or tensor [..., d]
-        Points.
+    {x}
     u, v : arrays like x
         Tangent vectors at x, as their space parts.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative. c = 0 gives :math:`\langle u, v\rangle`.
-    dim : int
-        The axis of the rows.
-    keepdim : bool
-        Whether the result keeps that axis, with size 1.
+    {dim}
+    {keepdim}
 
     Returns
     -------
@@ -36,8 +33,7 @@ def inner(x: Array, u: Array, v: Array, c: Any = 1.0, *, dim: int = -1, keepdim:
 
     Raises
     ------
-    TypeError, ValueError
-        If arrays are not of one float type, c is negative or not finite, or shapes do not broadcast.
+    {refused}
     """
     check_same("inner", x, u=u, v=v)
     s = wide(x)
@@ -51,16 +47,12 @@ def norm(x: Array, u: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fal
 
     Parameters
     ----------
-    x : array or tensor [..., d]
-        Points.
+    {x}
     u : array like x
         Tangent vectors at x, as their space parts.
-    c : float, or array of 0 axes or [..., 1]
-        Curvature -c; finite, not negative.
-    dim : int
-        The axis of the rows.
-    keepdim : bool
-        Whether the result keeps that axis, with size 1.
+    {c}
+    {dim}
+    {keepdim}
 
     Returns
     -------
@@ -69,8 +61,7 @@ def norm(x: Array, u: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fal
 
     Raises
     ------
-    TypeError, ValueError
-        If arrays are not of one float type, c is negative or not finite, or shapes do not broadcast.
+    {refused}
     """
     check_same("norm", x, u=u)
     back = to_origin(wide(x), wide(u), checked(c))
@@ -84,14 +75,12 @@ def egrad2rgrad(x: Array, v: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
 
     Parameters
     ----------
-    x : array or tensor [..., d]
-        Points.
+    {x}
     v : array like x
         Gradients by the space parts.
     c : float, or array of 0 axes or [..., 1]
         Curvature -c; finite, not negative. c = 0 gives v.
-    dim : int
-        The axis of the rows.
+    {dim}
 
     Returns
     -------
@@ -100,8 +89,7 @@ def egrad2rgrad(x: Array, v: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
 
     Raises
     ------
-    TypeError, ValueError
-        If arrays are not of one float type, c is negative or not finite, or shapes do not broadcast.
+    {refused}
     """
     check_same("egrad2rgrad", x, v=v)
     s, g = wide(x), wide(v)

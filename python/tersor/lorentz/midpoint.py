@@ -43,8 +43,7 @@ def midpoint(
         gives the weighted mean.
     reducedim : sequence of int, or None
         The axes over which points are summed; None: the last one but `dim`.
-    dim : int
-        The axis of the rows.
+    {dim}
     keepdim : bool
         Whether reduced axes stay, with size 1.
 

@@ -61,10 +61,8 @@ def parallel_transport0(y: Array, v: Array, c: Any = 1.0, *, dim: int = -1) -> A
         Points.
     v : array or tensor [..., d], of the type of y
         Tangent vectors at the origin.
-    c : float, or array of 0 axes or [..., 1]
-        Curvature -c; finite, not negative.
-    dim : int
-        The axis of the rows.
+    {c}
+    {dim}
 
     Returns
     -------
@@ -73,8 +71,7 @@ def parallel_transport0(y: Array, v: Array, c: Any = 1.0, *, dim: int = -1) -> A
 
     Raises
     ------
-    TypeError, ValueError
-        If arrays are not of one float type, c is negative or not finite, or shapes do not broadcast.
+    {refused}
     """
     check_same("parallel_transport0", y, v=v)
     s, u = wide(y), wide(v)
@@ -87,14 +84,11 @@ def parallel_transport0back(x: Array, v: Array, c: Any = 1.0, *, dim: int = -1) 
 
     Parameters
     ----------
-    x : array or tensor [..., d]
-        Points.
+    {x}
     v : array or tensor [..., d], of the type of x
         Tangent vectors at x, as their space parts.
-    c : float, or array of 0 axes or [..., 1]
-        Curvature -c; finite, not negative.
-    dim : int
-        The axis of the rows.
+    {c}
+    {dim}
 
     Returns
     -------
@@ -103,8 +97,7 @@ def parallel_transport0back(x: Array, v: Array, c: Any = 1.0, *, dim: int = -1) 
 
     Raises
     ------
-    TypeError, ValueError
-        If arrays are not of one float type, c is negative or not finite, or shapes do not broadcast.
+    {refused}
     """
     check_same("parallel_transport0back", x, v=v)
     return rounded(to_origin(wide(x), wide(v), checked(c)), x)

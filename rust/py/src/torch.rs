@@ -349,7 +349,7 @@ fn message(op: &str, e: &Error) -> String {
         Error::Memory(_) => "memory",
         Error::Cancelled => "cancelled",
     };
-    format!("{MARK}{kind}] {op}\u{1f}{e}")
+    format!("{MARK}{kind}] {op}: {e}") // as it is read where nothing translates: in a compiled graph
 }
 
 /// The exception that a message raised by [`boxed`] stands for.
@@ -357,7 +357,7 @@ pub fn translate(text: &str) -> Option<PyErr> {
     let (_, rest) = text.split_once(MARK)?;
     let (kind, rest) = rest.split_once("] ")?;
     let line = rest.lines().next().unwrap_or("");
-    let (op, what) = line.split_once('\u{1f}').unwrap_or(("", line));
+    let (op, what) = line.split_once(": ").unwrap_or(("", line));
     Some(match kind {
         "type" => error(op, Error::Type(what.into())),
         "value" => error(op, Error::Value(what.into())),

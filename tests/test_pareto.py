@@ -63,8 +63,16 @@ def test_points_are_what_their_budgets_choose():
         assert made.within(made.cost[i]) == i == made.within(np.nextafter(made.cost[i], math.inf))
     with pytest.raises(ValueError, match=r"Pareto.within: budget 1 is below the least cost"):
         made.within(1)
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match=r"^Pareto.choice: point must be one of "):
         made.choice(len(made.cost))
+    with pytest.raises(TypeError, match=r"^Pareto.choice: point must be an integer, got float"):
+        made.choice(1.5)
+    for wrong in ("1", None, True):
+        with pytest.raises(TypeError, match=r"^Pareto.within: budget must be a number, got "):
+            made.within(wrong)
+    with pytest.raises(ValueError, match=r"^Pareto.within: budget nan is below"):
+        made.within(math.nan)
+    assert made.within(10**400) == made.within(torch.tensor(math.inf)) == len(made.cost) - 1
 
 
 def test_who_is_refused():

@@ -147,6 +147,40 @@ def test_the_loss_of_training():
             call()
 
 
+def test_the_laws_of_training_at_the_ends_of_float64():
+    law = quant.QATLaw(*np.random.default_rng(0).uniform(0.1, 0.9, 16))
+    # sizes of a byte that leave float64, whose logarithms do not
+    for n, d, q, b in [(1e-300, 1e300, 1e299, 4), (1e-300, 1e-300, 1e-301, 1e-300), (1e300, 1.0, 0.5, 1e300)]:
+        ln = math.log(n)
+        fp, qat = (math.log(x) - ln - math.log(b / 8) for x in (d - q, q))
+        terms = [
+            law.floor,
+            law.a * math.exp(-law.alpha * ln),
+            law.b * d**-law.beta,
+            law.theta * 2 ** (-law.kappa * b),
+            law.phi * math.exp(-law.chi * b * math.log(2) - law.psi * ln - law.omega * qat),
+            law.lam * math.exp(-law.mu * b * math.log(2) - law.nu * ln - law.xi * fp - law.rho * qat),
+        ]
+        assert quant.qat_loss(n, d, q, b, law) == pytest.approx(sum(terms), rel=1e-12)
+    assert quant.qat_fraction(1e-300, 1e300, 1e-300) == pytest.approx(
+        math.exp(-6.7297 / (900 * math.log(10) + math.log(8)))
+    )
+    # integers of few bits, whose product would leave these
+    few = quant.qat_loss(np.int8(100), np.int8(100), np.int8(99), np.int8(100), law)
+    assert few == quant.qat_loss(100, 100, 99, 100, law)
+    assert quant.qat_fraction(np.int8(100), 1e9, np.int8(4)) == quant.qat_fraction(100, 1e9, 4)
+    for call in (
+        lambda: quant.qat_loss(10**400, 1e11, 1e10, 4, law),
+        lambda: quant.qat_loss(3, 2, 1, 4, law._replace(floor=10**400)),
+    ):
+        with pytest.raises(ValueError, match=r"^qat_loss: (n|law.floor) is beyond float64"):
+            call()
+    with pytest.raises(ValueError, match=r"^qat_fraction: d is beyond float64"):
+        quant.qat_fraction(3, 10**400, 4)
+    with pytest.raises(TypeError, match=r"^qat_loss: n must be a number, got complex128"):
+        quant.qat_loss(np.complex128(3), 2, 1, 4, law)
+
+
 @pytest.mark.parametrize("biases", [True, False])
 @pytest.mark.parametrize(("library", "kind"), KINDS[:4])
 def test_what_a_layer_gives_and_its_codes_do_not_change(library, kind, biases):

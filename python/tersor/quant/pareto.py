@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tersor import _allocate
-from tersor._arrays import Level, is_tensor
+from tersor._arrays import Level, is_tensor, whole
 
 
 class Pareto(NamedTuple):
@@ -32,7 +33,9 @@ class Pareto(NamedTuple):
 
     def choice(self, point: int) -> Any:
         """The level of each layer [L] at a point."""
-        at = range(len(self.cost))[point]
+        if not -len(self.cost) <= (at := whole("Pareto.choice: point", point)) < len(self.cost):
+            raise IndexError(f"Pareto.choice: point must be one of {len(self.cost)}, got {point}")
+        at = range(len(self.cost))[at]
         found = self.first.clone() if is_tensor(self.first) else self.first.copy()
         for layer, level in zip(self.layer[:at], self.level[:at], strict=True):
             found[layer] = level
@@ -40,9 +43,15 @@ class Pareto(NamedTuple):
 
     def within(self, budget: float) -> int:
         """The last point whose cost is no more than this."""
-        if not float(self.cost[0]) <= budget:
+        if isinstance(budget, bool) or not hasattr(budget, "__float__"):
+            raise TypeError(f"Pareto.within: budget must be a number, got {type(budget).__name__}")
+        try:
+            most = float(budget)
+        except OverflowError:
+            most = math.inf if budget > 0 else -math.inf
+        if not float(self.cost[0]) <= most:
             raise ValueError(f"Pareto.within: budget {budget} is below the least cost, {float(self.cost[0])}")
-        return int((self.cost <= budget).sum()) - 1
+        return int((self.cost <= most).sum()) - 1
 
 
 def bit_pareto(loss: Level, cost: Level) -> Pareto:

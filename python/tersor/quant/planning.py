@@ -8,12 +8,31 @@ from typing import Any, NamedTuple
 import numpy as np
 
 
-def _positive(name: str, **numbers: Any) -> None:
+def _real(name: str, what: str, v: Any) -> float:
+    """A number of any type in float64: products in types of a few bits would leave these."""
+    if not isinstance(v, (int, float, np.integer, np.floating)) or isinstance(v, bool):
+        raise TypeError(f"{name}: {what} must be a number, got {type(v).__name__}")
+    try:
+        return float(v)
+    except OverflowError:
+        raise ValueError(f"{name}: {what} is beyond float64") from None
+
+
+def _positive(name: str, **numbers: Any) -> list[float]:
+    found = []
     for what, v in numbers.items():
-        if not isinstance(v, (int, float, np.number)) or isinstance(v, bool):
-            raise TypeError(f"{name}: {what} must be a number, got {type(v).__name__}")
-        if not 0 < v < math.inf:
+        found.append(_real(name, what, v))
+        if not 0 < found[-1] < math.inf:
             raise ValueError(f"{name}: {what} must be positive and finite, got {v}")
+    return found
+
+
+def _tokens(d: float, n: float, bits: float) -> float:
+    """The logarithm of tokens a byte, of numbers whose product or quotient leaves float64 too."""
+    size = n * bits / 8
+    if 1e-290 < size < math.inf and 1e-290 < (found := d / size) < math.inf:
+        return math.log(found)
+    return math.log(d) - math.log(n) - math.log(bits) + math.log(8)
 
 
 def qat_fraction(n: float, d: float, bits: float) -> float:
@@ -47,13 +66,14 @@ def qat_fraction(n: float, d: float, bits: float) -> float:
     "Compute-Optimal Quantization-Aware Training" (2025), a fit with a mean error of 0.09.
     """
     name = "qat_fraction"
-    _positive(name, n=n, d=d, bits=bits)
-    tokens = d / (n * bits / 8)
-    if tokens <= 1:
+    n, d, bits = _positive(name, n=n, d=d, bits=bits)
+    tokens = _tokens(d, n, bits)
+    if tokens <= 0:
         raise ValueError(
-            f"{name}: {d:g} tokens are {tokens:g} a byte of {n:g} weights of {bits:g} bits; the law wants more than 1"
+            f"{name}: {d:g} tokens are {math.exp(tokens):g} a byte of {n:g} weights of {bits:g} bits; "
+            "the law wants more than 1"
         )
-    return math.exp(-6.7297 / math.log(tokens))
+    return math.exp(-6.7297 / tokens)
 
 
 class QATLaw(NamedTuple):
@@ -130,19 +150,17 @@ def qat_loss(n: float, d: float, d_qat: float, bits: float, law: QATLaw) -> floa
     1.53125
     """
     name = "qat_loss"
-    _positive(name, n=n, d=d, d_qat=d_qat, bits=bits)
+    n, d, d_qat, bits = _positive(name, n=n, d=d, d_qat=d_qat, bits=bits)
     if not d_qat < d:
         raise ValueError(f"{name}: d_qat must be below d = {d:g}, got {d_qat:g}")
     if not isinstance(law, QATLaw):
         raise TypeError(f"{name}: law must be a QATLaw, got {type(law).__name__}")
     for what, v in law._asdict().items():
-        if not isinstance(v, (int, float, np.number)) or isinstance(v, bool):
-            raise TypeError(f"{name}: law.{what} must be a number, got {type(v).__name__}")
-        if not math.isfinite(v):
+        if not math.isfinite(_real(name, f"law.{what}", v)):
             raise ValueError(f"{name}: law.{what} must be finite, got {v}")
-    c, size = law, n * bits / 8
+    c = QATLaw(*map(float, law))
     # logarithms of each term: powers of numbers of a billion leave float64 where their product does not
-    ln, fp, qat = math.log(n), math.log((d - d_qat) / size), math.log(d_qat / size)
+    ln, fp, qat = math.log(n), _tokens(d - d_qat, n, bits), _tokens(d_qat, n, bits)
     terms = (
         (c.a, -c.alpha * ln),
         (c.b, -c.beta * math.log(d)),
@@ -152,7 +170,7 @@ def qat_loss(n: float, d: float, d_qat: float, bits: float, law: QATLaw) -> floa
     )
     try:
         loss = math.fsum([c.floor, *(v * math.exp(power) for v, power in terms if v)])
-    except OverflowError:
+    except (OverflowError, ValueError):  # infinities of both signs too
         loss = math.inf
     if not math.isfinite(loss):
         raise ValueError(

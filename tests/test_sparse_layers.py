@@ -2,6 +2,7 @@
 taken is said."""
 
 import copy
+import math
 import sys
 
 import numpy as np
@@ -113,6 +114,31 @@ def test_a_kept_weight_is_that_of_the_values_at_hand(monkeypatch):
     with torch.no_grad():
         layer.eval()(x.bfloat16())
     assert "_made" not in vars(layer)
+
+
+def test_a_kept_weight_follows_fused_optimizers():
+    layer = tnn.SparseLinear.from_dense(torch.nn.Linear(80, 70), torch.rand(70, 80) < 0.4, plan="dense")
+    x = torch.randn(4, 80)
+    optimizer = torch.optim.SGD(layer.parameters(), 0.1, fused=True)
+    layer(x).sum().backward()
+    layer.data.grad.zero_()[1] = 5.0  # a value that no sample holds, whose write has no version
+    with torch.no_grad():
+        for _ in range(2):
+            layer(x)
+            optimizer.step()
+            torch.testing.assert_close(layer(x), torch.nn.functional.linear(x, layer.to_dense(), layer.bias))
+        kept = vars(layer)["_made"][0]
+        layer(x)
+        assert vars(layer)["_made"][0] is kept  # as long as nothing is written
+
+
+def test_a_dense_product_is_one_of_inference_tensors_too():
+    with torch.inference_mode():
+        layer = tnn.SparseLinear.from_dense(torch.nn.Linear(8, 6), torch.eye(6, 8, dtype=torch.bool), plan="dense")
+    x = torch.ones(2, 8)
+    x[0, 0] = math.nan
+    with torch.no_grad():
+        assert layer(x)[0].isnan().all()  # the sparse product has one
 
 
 def test_convert_asks_what_pays(monkeypatch):

@@ -54,9 +54,11 @@ class Chosen(SparseWeight):
         if kept is not None:
             dense: Tensor
             dense, of, version, place, some, seen = kept
-            if of is data and version == data._version and place == data.data_ptr() and torch.equal(some, seen):
+            alike = of is data and version == data._version and place == data.data_ptr() and torch.equal(some, seen)
+            if alike and (data.grad is None or len(some) == data.shape[0]):
                 return dense
-        some = data.detach()[:: -(-data.shape[0] // SEEN) or 1]
+        # a fused optimizer steps without a new version, and through bfloat16 may move few values: all are looked at then
+        some = data.detach()[:: 1 if data.grad is not None else -(-data.shape[0] // SEEN) or 1]
         with torch.no_grad():
             dense = self._matrix(data).to_dense()
         self.__dict__["_made"] = dense, data, data._version, data.data_ptr(), some, some.clone()
@@ -96,8 +98,11 @@ class Chosen(SparseWeight):
         ):
             return None
         rows = x.numel() // self.in_features if self.in_features else x.shape[:-1].numel()
-        if self._plan(rows, data) == "dense" and not data.is_inference():  # whose writes are not counted
-            return F.linear(x, self._dense(data), bias)
+        if self._plan(rows, data) == "dense":
+            if not data.is_inference():
+                return F.linear(x, self._dense(data), bias)
+            if self.plan == "dense":  # made at each call, as writes are not counted
+                return None
         return straight(data, kept, x, rows, bias)
 
     def _forget(self) -> None:

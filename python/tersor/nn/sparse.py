@@ -55,7 +55,8 @@ class SparseLinear(Chosen):
     For dense products without a gradient the dense weight is made once and kept, beside the sparse one: as much memory as the
     layer that was pruned took. It is made again when values change, and given up where a gradient is recorded, the layer is
     moved or loaded, and by ``train()`` and ``eval()``. Of a write through ``layer.data.data``, which no version tells of, it is
-    seen that some of `SEEN` values, evenly spread, have changed: after writing a few, call ``eval()``.
+    seen that some of `SEEN` values, evenly spread, have changed: after writing a few, call ``eval()``. While ``layer.data``
+    has a gradient all values are compared: steps of fused optimizers have no version either.
     """
 
     def __init__(self, weight: sparse.CSR, bias: Tensor | None = None, *, plan: str = "auto") -> None:

@@ -191,3 +191,36 @@ def test_a_layer_keeps_scales_and_refuses_other_values():
     model = torch.nn.Sequential(layer)
     assert tnn.convert(model, "dense").converted == ("0",)
     torch.testing.assert_close(model(x), layer(x))
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_state_of_other_numbers_is_an_error(assign):
+    layer = tnn.SparseInt8Linear.from_dense(torch.nn.Linear(8, 6), torch.eye(6, 8, dtype=torch.bool))
+    state, x = layer.state_dict(), torch.ones(3, 8)
+    before = layer(x)
+    for name, part, said in [
+        ("data", state["data"].int() + 300, "data is int32, the values of the layer are int8"),  # 300 were 44
+        ("data", state["data"].to(torch.uint8), "data is uint8, the values"),
+        ("scale", state["scale"] * torch.nan, "scale must be finite"),
+        ("scale", state["scale"].double() * 1e300, "scale must be finite"),
+        ("scale", state["scale"].int(), "scale is int32, that of the layer is float32"),
+    ]:
+        with pytest.raises(RuntimeError, match=f"SparseInt8Linear: {said}"):
+            layer.load_state_dict(state | {name: part}, assign=assign)
+        assert torch.equal(layer(x), before)
+    layer.load_state_dict(state | {"scale": state["scale"].double()}, assign=assign)
+    assert layer.scale.dtype == torch.float32 and torch.equal(layer(x), before)
+
+
+def test_errors_are_of_what_was_called():
+    q = sparse.Int8CSR.of(sparse.from_dense(torch.eye(3)))
+    x = torch.ones(2, 3, requires_grad=True)
+    with pytest.raises(TypeError, match=r"^Int8CSR.linear: expected float32, got float64"):
+        q.linear(x, bias=torch.ones(3).double())
+    for who, y in (("Int8CSR.linear", q.linear(x)), ("SparseInt8Linear", tnn.SparseInt8Linear(q)(x))):
+        (slope,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        with pytest.raises(NotImplementedError, match=f"^{who}: not differentiable twice"):
+            slope.sum().backward()
+    one = np.ones(1, np.float32)
+    with pytest.raises(ValueError, match=r"^Int8CSR: codes has shape \(2,\)"):
+        sparse.Int8CSR(np.ones(2, np.int8), one, np.array([0]), np.array([0, 1]), (1, 1))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor import sparse
+from tersor._arrays import dtype_name
 from tersor.nn._cast import accept, as_node, lowered
 from tersor.nn._linear import parts_of
 from tersor.nn._sparse import SparseWeight
@@ -35,8 +36,8 @@ class SparseInt8Linear(SparseWeight):
     -----
     Takes every float type and sends gradients to x and to the bias: codes are not trained. The bits of a row do not depend
     on the other rows. ``layer.to(torch.bfloat16)`` changes the bias and nothing else. A state holds the pattern; codes of
-    another number of entries resize the layer, values that are no codes are among the errors of ``load_state_dict``. On a
-    GPU the codes are decoded, at every call.
+    another number of entries resize the layer; values that are no int8 and scales beyond float32 are among the errors of
+    ``load_state_dict``. On a GPU the codes are decoded, at every call.
     """
 
     scale: Tensor
@@ -73,6 +74,25 @@ class SparseInt8Linear(SparseWeight):
     def _room(self, shape: torch.Size) -> Any:
         return self.data.new_empty(shape)
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, metadata: dict[str, Any], strict: bool, *rest: list[str]
+    ) -> None:
+        codes, scale = (state_dict.get(prefix + k) for k in ("data", "scale"))
+        wrong = []
+        if isinstance(codes, Tensor) and codes.dtype != torch.int8:
+            wrong.append(f"{prefix}data is {dtype_name(codes.dtype)}, the values of the layer are int8")
+        if isinstance(scale, Tensor) and not scale.is_floating_point():
+            wrong.append(f"{prefix}scale is {dtype_name(scale.dtype)}, that of the layer is float32")
+        elif isinstance(scale, Tensor):
+            scale = scale.to(torch.float32)
+            if not scale.is_meta and not bool(scale.isfinite().all()):
+                wrong.append(f"{prefix}scale must be finite")
+            state_dict = state_dict | {f"{prefix}scale": scale}
+        if wrong:
+            rest[-1].extend(f"SparseInt8Linear: {what}" for what in wrong)
+            return
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *rest)
+
     def _matrix(self, data: Tensor) -> sparse.CSR:
         places = self._places(data)
         values = decoded(data, self.scale, places)
@@ -90,7 +110,7 @@ class SparseInt8Linear(SparseWeight):
             return node
         accept(self, x, self.in_features, like=self.bias)
         x, bias = lowered(x, self.bias)
-        y: Tensor = coded(self.data, self.scale, self._places(self.data), x, bias)
+        y: Tensor = coded("SparseInt8Linear", self.data, self.scale, self._places(self.data), x, bias)
         return y
 
     def extra_repr(self) -> str:

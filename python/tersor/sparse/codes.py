@@ -11,7 +11,7 @@ import numpy as np
 from tersor._acts import act_number, applied
 from tersor._arrays import dtype_name, is_tensor
 from tersor._matrix import SparseMatrix
-from tersor._values import check_dense, check_values, tensor_of, watched
+from tersor._values import called, check_dense, check_values, tensor_of, watched
 from tersor.sparse._csr import CSR
 from tersor.sparse._operators import _linear8
 from tersor.sparse._parts import given_out
@@ -81,7 +81,13 @@ class Int8CSR:
         if is_tensor(codes) != is_tensor(scale) or (is_tensor(codes) and codes.device != scale.device):
             raise TypeError("Int8CSR: codes and scale must be of one library and on one device")
         places = np.arange(len(codes), dtype=np.float64)
-        a = CSR(places, indices, indptr, shape)  # where each code stood is its value: the order comes with the checks
+        try:
+            a = CSR(
+                places, indices, indptr, shape
+            )  # where each code stood is its value: the order comes with the checks
+        except (TypeError, ValueError) as error:
+            text = str(error).removeprefix("CSR: ").replace("data has", "codes has")
+            raise type(error)(f"Int8CSR: {text}") from None
         if len(scale) != a.shape[0]:
             raise ValueError(f"Int8CSR: scale has {len(scale)} elements, the matrix {a.shape[0]} rows")
         if not bool(((scale - scale) == 0).all()):
@@ -199,7 +205,7 @@ class Int8CSR:
                 raise ValueError(f"Int8CSR.linear: x is on {x.device}, the matrix on {codes.device}")
             codes, scale = (t if is_tensor(t) else tensor_of(t).to(x.device) for t in (codes, scale))
             p = p.tensors().to(x.device)
-        y = coded(codes, scale, p, x, bias)
+        y = coded("Int8CSR.linear", codes, scale, p, x, bias)
         return applied(act, y) if number else y
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -219,11 +225,12 @@ def decoded(codes: Array, scale: Array, pattern: Pattern) -> Array:
     return values
 
 
-def coded(codes: Array, scale: Array, pattern: Pattern, x: Array, bias: Array) -> Array:
+def coded(who: str, codes: Array, scale: Array, pattern: Pattern, x: Array, bias: Array) -> Array:
     """x (diag(scale) Q)ᵀ + bias for rows x [..., K] and codes Q."""
     if is_tensor(x) and x.device.type != "cpu":
         return product(decoded(codes, scale, pattern).to(x.dtype), pattern, x, bias)
     brief = (not is_tensor(x) or plain_values(x, codes, bias)) and few(x)
     lanes = pattern.lanes() if brief and max(pattern.shape[1], codes.shape[0]) <= LONGEST else (None, None)
     transposed = pattern.transposed() if watched(x) else (None, None, None)
-    return _linear8(x, codes, scale, pattern.indices, pattern.indptr, *lanes, bias, *transposed)
+    y: Array = called(who, _linear8, x, codes, scale, pattern.indices, pattern.indptr, *lanes, bias, *transposed)
+    return y

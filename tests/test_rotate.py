@@ -220,6 +220,43 @@ def test_in_sixteen_bits_heads_are_those_of_values(dtype):
     assert {k.split(".")[-2] for k in made.touched} == {"v_proj"}
 
 
+class _Norm(nn.Module):
+    def __init__(self, n, plus):
+        super().__init__()
+        self.weight, self.plus = nn.Parameter(1 + 0.04 * torch.randn(n)), plus
+
+    def forward(self, x):
+        h = x.float()
+        h = h * torch.rsqrt(h.square().mean(-1, keepdim=True) + 1e-6)
+        return (h * (self.weight.float() + self.plus)).to(x.dtype)
+
+
+class _Reader(nn.Module):
+    def __init__(self, n, plus):
+        super().__init__()
+        self.table, self.norm, self.last = nn.Embedding(50, n), _Norm(n, plus), _Norm(n, plus)
+        self.up, self.down, self.head = (nn.Linear(a, b, bias=False) for a, b in ((n, 96), (96, n), (n, 50)))
+
+    def forward(self, ids):
+        x = self.table(ids)
+        return self.head(self.last(x + self.down(torch.relu(self.up(self.norm(x))))))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("plus", [0, 1])
+def test_what_norms_multiply_with_is_told_of_weights_around_one_too(plus, dtype):
+    """Of these 2 w is 1 + w up to what 16 bits may hide."""
+    torch.manual_seed(0)
+    model, ids = _Reader(64, plus).to(dtype), torch.randint(0, 50, (2, 8))
+    with torch.no_grad():
+        before = model(ids).float()
+        made = quant.calibrate(model, [ids], "int8-row-gptq", rotate=True)
+        after = model(ids).float()
+    assert set(made.rotated.values()) == {"stream"}
+    assert (model.norm.weight == 1 - plus).all() and (model.last.weight == 1 - plus).all()
+    assert (after - before).norm() < 0.01 * before.norm()
+
+
 def test_what_the_first_batch_does_not_reach_is_not_turned_away():
     class Norm(nn.Module):
         def __init__(self):

@@ -163,11 +163,20 @@ class Rotations:
         if not self._exact(self._stream_of(n, reads, tables, writes, None)):
             return why
         for plus in (0.0, 1.0):  # some norms multiply with their weight and one more
-            if self._try(self._stream_of(n, reads, tables, writes, plus)):
+            if self._multiplies(reads, plus) and self._try(self._stream_of(n, reads, tables, writes, plus)):
                 turned = {*reads, *writes}
                 self.rotated |= {k: "stream" for k, layer in self.layers.items() if layer in turned}
                 return "nothing of what it reads or gives is turned"
         return why
+
+    def _multiplies(self, reads: Mapping[Any, Any], plus: float) -> bool:
+        """Whether norms multiply with their weight and so much more, as halves of layers tell exactly: 16 bits may hide it."""
+        gave = []
+        for times in (1, 2):
+            new = {m.weight: (m.weight.detach() * (1 - plus) + plus) * times - plus for m in reads.values()}
+            with self._with(new | {layer.weight: layer.weight.detach() / times for layer in reads}):
+                gave.append(self._given())
+        return same(*gave, True)
 
     def _other(self, n: int, turned: set[Any]) -> str | None:
         """A module besides these that has weights of such a size: a run need not reach it, nor show what it does to 16 bits."""
@@ -211,10 +220,8 @@ class Rotations:
         return None
 
     def _heads_of(self, layer: Any, values: Any, size: int, turn: Any) -> dict[Any, Any]:
-        new = {
-            values.weight: _laid(values, turn(matrix(values), size, 0)),
-            layer.weight: _laid(layer, turn(matrix(layer), size, 1)),
-        }
+        new = {values.weight: _laid(values, turn(matrix(values), size, 0))}
+        new[layer.weight] = _laid(layer, turn(matrix(layer), size, 1))
         if values.bias is not None:
             new[values.bias] = turn(values.bias, size, 0)
         return new

@@ -454,6 +454,9 @@ def test_midpoints_where_squares_leave_float64(like):
         for power in (515, 1000):
             got = np.asarray(f(like(np.ldexp(x, power)), like(w), 0.0))
             np.testing.assert_allclose(np.ldexp(got, -power), flat, rtol=1e-14, atol=1e-16)
+    largest = like(np.array([[2.0**1023, 0.0], [2.0**1023, 0.0]]))  # the square of whose unit is beyond float64
+    for c in (0.0, like(np.zeros(1))):
+        np.testing.assert_array_equal(np.asarray(h.weighted_midpoint(largest, None, c)), [2.0**1023, 0.0])
     assert np.isnan(np.asarray(h.weighted_midpoint(like(np.ldexp(x, 600)), None, 1e-200))).all()  # outside
     leaves = torch.tensor(np.ldexp(x, 515), requires_grad=True), torch.tensor(x, requires_grad=True)
     for leaf, c in zip(leaves, (2.0**-1030, 1.0), strict=True):

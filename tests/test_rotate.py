@@ -50,6 +50,16 @@ def test_there_and_back(n, seed, rows, dtype):
     np.testing.assert_allclose(got, y, atol=32 * eps * np.sqrt(n))
 
 
+def test_tensors_of_float64_have_its_digits():
+    """The factor of a row, which is no power of two of most orders, was rounded to torch's default type."""
+    for n in (2, 12, 128):
+        x = np.random.default_rng(n).standard_normal((3, n))
+        x[1] *= 2.0**1020 / n  # which is made smaller on the way
+        got = quant.hadamard(torch.from_numpy(x)).numpy()
+        top = abs(x).max(1, keepdims=True)
+        np.testing.assert_allclose(got / top, quant.hadamard(x) / top, rtol=1e-14, atol=1e-14)
+
+
 def test_gradients_types_and_refusals():
     x = torch.randn(2, 12, dtype=torch.float64, requires_grad=True)
     s = torch.from_numpy(drawn(12))

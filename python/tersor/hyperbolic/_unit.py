@@ -36,6 +36,6 @@ def unit(x: Array, c: Any) -> int:
 def curvature(c: Any, e: int) -> Any:
     """c in the unit of 2^e; one that is beyond float64 has no points of that length, nor has a somewhat smaller one."""
     if not axes(c) and not is_tensor(c):
-        return min(scaled(float(c), 2 * e), 1e300)
-    k = scaled(wide(c), 2 * e)
+        return min(scaled(scaled(float(c), e), e), 1e300)
+    k = scaled(scaled(wide(c), e), e)  # half of 2e may be beyond float64 too
     return np.minimum(k, 1e300) if isinstance(k, np.ndarray) else k.clamp(max=1e300)

@@ -124,11 +124,12 @@ def _within(y: Array, n: int) -> tuple[Array, Array]:
         top, where, most = y.detach().abs().amax(-1, True), _torch().where, _torch().finfo(y.dtype).max
     else:
         top, where, most = np.abs(y).max(-1, keepdims=True), np.where, np.finfo(y.dtype).max
-    far, less, one = top > float(most) / (2 * n), 2.0 ** -(n - 1).bit_length(), 1 / math.sqrt(n)
-    shrink, factor = where(far, less, 1.0), where(far, one / less, one)
+    far, power = top > float(most) / (2 * n), 2.0 ** (n - 1).bit_length()
+    # powers of two alone: of two numbers torch chooses in float32
+    shrink, grow = where(far, 1 / power, 1.0), where(far, power, 1.0)
     if is_tensor(y):
-        return y * shrink.to(y.dtype), factor.to(y.dtype)
-    return y * shrink.astype(y.dtype), factor.astype(y.dtype)
+        return y * shrink.to(y.dtype), grow.to(y.dtype) * (1 / math.sqrt(n))
+    return y * shrink.astype(y.dtype), grow.astype(y.dtype) * y.dtype.type(1 / math.sqrt(n))
 
 
 def _unlowered(x: Any) -> Any:

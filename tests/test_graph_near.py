@@ -48,6 +48,38 @@ def test_likeness_of_rows():
     np.testing.assert_allclose(graph.edge_cosine(sp.csr_array(s), U, V), cosine, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.parametrize("apart", [1, 1 << 14, 1 << 33])
+def test_rows_of_any_length_beside_each_other(apart):
+    """Rows that are marked, searched and stepped along, with columns that have bits and such as are too far apart for them."""
+    of = np.random.default_rng(3)
+    sizes = np.array([0, 1, 2, 3, 5, 9, 30, 31, 400, 3000])
+    rows = [np.sort(of.choice(4000, size, replace=False)) for size in sizes]
+    indptr = np.concatenate([[0], np.cumsum(sizes)])
+    s = sp.csr_array((of.standard_normal(indptr[-1]), np.concatenate(rows) * apart, indptr), (len(sizes), 4000 * apart))
+    # all pairs in any order, among them many that share a row and one that shares none
+    u, v = of.permuted(np.stack(np.divmod(np.arange(len(sizes) ** 2), len(sizes))), axis=1)[:, :70]
+    for at in (slice(None), slice(3, 4)):
+        pairs = [(rows[i], rows[j]) for i, j in zip(u[at], v[at], strict=True)]
+        want = [len(np.intersect1d(*x)) / max(len(np.union1d(*x)), 1) for x in pairs]
+        np.testing.assert_allclose(graph.edge_jaccard(s, u[at], v[at]), want, rtol=1e-15)
+        dense = np.zeros((len(sizes), 4000))
+        dense[np.repeat(np.arange(len(sizes)), sizes), s.indices // apart] = s.data
+        norms = np.maximum(np.linalg.norm(dense, axis=1), 1e-300)
+        want = (dense[u[at]] * dense[v[at]]).sum(1) / norms[u[at]] / norms[v[at]]
+        np.testing.assert_allclose(graph.edge_cosine(s, u[at], v[at]), want, rtol=1e-12, atol=1e-14)
+
+
+def test_members_come_in_the_order_of_pairs_and_columns():
+    u, v = np.random.default_rng(4).integers(0, 2000, (2, 9000))
+    u[::7] = v[3::11] = 0  # many pairs name the hub
+    sets = [set(range(2000)), *({0} for _ in range(1999))]
+    for which, of in (("both", set.intersection), ("u", set.difference), ("v", lambda a, b: b - a)):
+        ids, indptr = graph.common_neighbor_ids(HUB, u, v, which)
+        for i in range(0, len(u), 37):
+            assert ids[indptr[i] : indptr[i + 1]].tolist() == sorted(of(sets[u[i]], sets[v[i]]))
+    assert (np.diff(indptr) == [len(sets[b] - sets[a]) for a, b in zip(u, v, strict=True)]).all()
+
+
 def test_common_neighbours_are_pooled():
     x = rng.standard_normal((N, 3))
     both = [sorted(SETS[u] & SETS[v]) for u, v in zip(U, V, strict=True)]

@@ -51,6 +51,11 @@ class _Pairs:
     def offsets(self, kind: int) -> np.ndarray:
         return np.asarray(_meet_count(self.u, self.v, self.indices, self.indptr, kind))
 
+    def and_itself(self) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs, and each node with itself after them: its row is read once for all pairs that name it."""
+        every = np.arange(self.n, dtype=self.indptr.dtype)
+        return np.concatenate([self.u, every]), np.concatenate([self.v, every])
+
     def ids(self, kind: int) -> tuple[np.ndarray, np.ndarray]:
         offsets = self.offsets(kind)
         return _meet_fill(self.u, self.v, self.indices, self.indptr, kind, int(offsets[-1])), offsets
@@ -90,7 +95,8 @@ def common_neighbors(A: Any, u: Any, v: Any) -> Array:
 
     Notes
     -----
-    O(Σ min(deg) log) where one row is much longer than the other, else O(Σ deg): rows are merged, and nothing of size n·n made.
+    O(nnz + Σ min(deg)) where pairs share their longer row, which is marked in a map of n bits once for all of them; else
+    O(Σ deg), or O(Σ min(deg) log) where one row is much longer than the other.
 
     Examples
     --------
@@ -242,8 +248,10 @@ def edge_jaccard(S: Any, u: Any, v: Any) -> Array:
         As `common_neighbors`.
     """
     pairs = _Pairs("edge_jaccard", S, u, v, square=False)
-    both, one, other = (np.diff(pairs.offsets(kind)) for kind in (BOTH, FIRST, SECOND))
-    every = both + one + other
+    p, (us, vs) = len(pairs.u), pairs.and_itself()
+    counts = np.diff(_meet_count(us, vs, pairs.indices, pairs.indptr, BOTH))
+    both, sizes = counts[:p], counts[p:]
+    every = sizes[pairs.u] + sizes[pairs.v] - both
     return answer(np.where(every > 0, both / np.maximum(every, 1), 0.0), u)
 
 
@@ -266,18 +274,16 @@ def edge_cosine(S: Any, u: Any, v: Any) -> Array:
     """
     pairs = _Pairs("edge_cosine", S, u, v, square=False)
     data = held("edge_cosine", "S", pairs.values).astype(np.float64)
-    data = _levelled(data, pairs.indptr)
-    every = np.arange(pairs.n, dtype=pairs.indptr.dtype)
-    norms = np.sqrt(_row_dots(data, pairs.indices, pairs.indptr, every, every))
+    p, sums = len(pairs.u), _row_dots(_levelled(data, pairs.indptr), pairs.indices, pairs.indptr, *pairs.and_itself())
+    dots, norms = sums[:p], np.sqrt(sums[p:])
     size = norms[pairs.u] * norms[pairs.v]
-    dots = _row_dots(data, pairs.indices, pairs.indptr, pairs.u, pairs.v)
     return answer(np.where(size == 0, 0.0, dots / np.where(size == 0, 1, size)), u)
 
 
 def _levelled(data: np.ndarray, indptr: np.ndarray) -> np.ndarray:
     """Rows times powers of two, so that the largest number of each is near 1: no square is too large or too small."""
-    rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-    most = np.zeros(len(indptr) - 1)
-    np.fmax.at(most, rows, np.abs(data))
+    sizes = np.diff(indptr)
+    most = np.zeros(len(sizes))
+    most[sizes > 0] = np.fmax.reduceat(np.abs(data), indptr[:-1][sizes > 0]) if len(data) else 0
     exponents = np.frexp(np.where(np.isfinite(most), most, 0))[1]
-    return np.ldexp(data, -exponents[rows])
+    return np.ldexp(data, -np.repeat(exponents, sizes))

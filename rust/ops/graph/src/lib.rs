@@ -4,6 +4,8 @@
 mod attention;
 mod meet;
 mod nearest;
+mod sets;
+mod walk;
 
 use base::{Op, Result, Tensor, ops};
 use drivers::index::{self, Index};

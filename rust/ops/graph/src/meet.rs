@@ -1,16 +1,14 @@
 //! What the rows of two nodes have in common. The one rule: a row is a set, whose columns ascend, and one that comes twice counts
 //! once; products take the sum of what stands in one place.
 
-use super::{Places, below, by_index};
+use super::below;
+use super::sets::{Column, Sets, by_column};
+use super::walk::{Pairs, Visit};
 use base::store::Store;
 use base::{Error, Result, Scalar, Tensor, by_float};
-use drivers::blocks;
+use drivers::by_index;
 use drivers::index::Index;
-
-/// Pairs that one task takes.
-const EACH: usize = 256;
-/// A row so many times longer than another is searched, not walked.
-const FAR: usize = 16;
+use std::ops::Range;
 
 /// Which members are asked for.
 #[derive(Clone, Copy)]
@@ -32,172 +30,154 @@ impl Kind {
     }
 }
 
-/// Pairs of nodes and the rows that they have.
-struct Pairs {
-    rows: Places,
-    u: Vec<usize>,
-    v: Vec<usize>,
+/// The nodes of pairs, each below n.
+fn nodes<I: Index>(u: &Tensor, v: &Tensor, n: usize) -> Result<Vec<(usize, usize)>> {
+    let (u, v) = (below::<I>("u", u.slice()?, n)?, below::<I>("v", v.slice()?, n)?);
+    if u.len() != v.len() {
+        return Err(Error::Value(format!("u has {} nodes, v {}", u.len(), v.len())));
+    }
+    Ok(u.into_iter().zip(v).collect())
 }
 
-impl Pairs {
-    fn new<I: Index>(u: &Tensor, v: &Tensor, indices: &Tensor, indptr: &Tensor) -> Result<Pairs> {
-        let rows = Places::new::<I>(indices, indptr, i64::MAX as usize)?;
-        let n = rows.rows();
-        for i in 0..n {
-            if rows.row(i).windows(2).any(|w| w[0] > w[1]) {
-                return Err(Error::Value(format!("the column indices of row {i} do not ascend")));
-            }
-        }
-        let (u, v) = (below::<I>("u", u.slice()?, n)?, below::<I>("v", v.slice()?, n)?);
-        if u.len() != v.len() {
-            return Err(Error::Value(format!("u has {} nodes, v {}", u.len(), v.len())));
-        }
-        Ok(Pairs { rows, u, v })
-    }
+/// How many columns both have.
+#[derive(Default)]
+struct Counts(Vec<usize>);
 
-    /// Calls `f` with the members of pair `i`.
-    fn each(&self, i: usize, kind: Kind, f: impl FnMut(usize)) {
-        let (a, b) = (self.rows.row(self.u[i]), self.rows.row(self.v[i]));
-        match kind {
-            Kind::Both if a.len() <= b.len() => common(a, b, f),
-            Kind::Both => common(b, a, f),
-            Kind::First => without(a, b, f),
-            Kind::Second => without(b, a, f),
-        }
+impl<C: Column> Visit<C> for Counts {
+    const PLACED: bool = false;
+    #[inline(always)]
+    fn pair(&mut self, s: &Sets<C>, row: Range<usize>, _: Range<usize>, mut find: impl FnMut(C) -> Option<usize>) {
+        self.0.push(s.columns[row].iter().map(|&c| usize::from(find(c).is_some())).sum());
     }
-
-    fn work(&self) -> usize {
-        self.u.len().saturating_mul(1 + self.rows.columns.len() / self.rows.rows().max(1))
-    }
-}
-
-/// The members of both, of which a is the shorter.
-fn common(a: &[usize], b: &[usize], mut f: impl FnMut(usize)) {
-    let mut rest = b;
-    for (at, &x) in a.iter().enumerate() {
-        if at > 0 && a[at - 1] == x {
-            continue;
-        }
-        rest = &rest[ahead(rest, x, b.len() / FAR > a.len())..];
-        match rest.first() {
-            None => return,
-            Some(&y) if y == x => f(x),
-            Some(_) => {}
-        }
-    }
-}
-
-/// The members of a that b has not.
-fn without(a: &[usize], b: &[usize], mut f: impl FnMut(usize)) {
-    let mut rest = b;
-    for (at, &x) in a.iter().enumerate() {
-        if at > 0 && a[at - 1] == x {
-            continue;
-        }
-        rest = &rest[ahead(rest, x, b.len() / FAR > a.len())..];
-        if rest.first() != Some(&x) {
-            f(x);
-        }
-    }
-}
-
-/// How many of a list lie below x.
-#[inline(always)]
-fn ahead(list: &[usize], x: usize, far: bool) -> usize {
-    if !far {
-        return list.iter().take_while(|&&y| y < x).count();
-    }
-    let mut step = 1;
-    while step < list.len() && list[step] < x {
-        step *= 2;
-    }
-    let from = step / 2;
-    from + list[from..list.len().min(step + 1)].partition_point(|&y| y < x)
 }
 
 pub fn count(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     fn run<I: Index>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
-        let (p, kind) = (Pairs::new::<I>(&t[0], &t[1], &t[2], &t[3])?, Kind::new(s[0])?);
-        t[4].expect("offsets", p.u.len() + 1)?;
-        let counts = blocks::map(p.u.len(), EACH, p.work(), |part| {
-            let count = |i| {
-                let mut n = 0;
-                p.each(i, kind, |_| n += 1);
-                n
-            };
-            Ok(part.map(count).collect::<Vec<i64>>())
-        })?;
-        let mut sum = 0;
-        let offsets = t[4].slice_mut::<i64>()?;
-        offsets[0] = 0;
-        for (o, n) in offsets[1..].iter_mut().zip(counts.into_iter().flatten()) {
-            sum += n;
-            *o = sum;
-        }
-        Ok(())
+        let kind = Kind::new(s[0])?;
+        by_column!(t[2].slice::<I>()?, t[3].slice::<I>()?, None::<&[f64]>, sets => {
+            let rows = nodes::<I>(&t[0], &t[1], sets.len())?;
+            t[4].expect("offsets", rows.len() + 1)?;
+            let pairs = Pairs::even(&sets, rows.clone())?;
+            let found = pairs.visit::<Counts>()?;
+            let offsets = t[4].slice_mut::<i64>()?;
+            offsets[0] = 0;
+            for (&i, both) in pairs.order.iter().zip(found.into_iter().flat_map(|part| part.0)) {
+                let size = |node| sets.place(node).len() - both;
+                offsets[i + 1] = match kind {
+                    Kind::Both => both,
+                    Kind::First => size(rows[i].0),
+                    Kind::Second => size(rows[i].1),
+                } as i64;
+            }
+            for i in 1..offsets.len() {
+                offsets[i] += offsets[i - 1];
+            }
+            Ok(())
+        })
     }
     by_index!(t[2], I => run::<I>(t, s))
+}
+
+/// The columns of a row that the other has (or has not), and how many they were after each pair.
+#[derive(Default)]
+struct Members<const THERE: bool> {
+    ids: Vec<i64>,
+    ends: Vec<usize>,
+}
+
+impl<C: Column, const THERE: bool> Visit<C> for Members<THERE> {
+    const PLACED: bool = false;
+    #[inline(always)]
+    fn pair(&mut self, s: &Sets<C>, row: Range<usize>, _: Range<usize>, mut find: impl FnMut(C) -> Option<usize>) {
+        // each is written, and the next over it if it is not kept: whether it is cannot be foretold
+        let mut end = self.ids.len();
+        self.ids.resize(end + row.len(), 0);
+        for &c in &s.columns[row] {
+            self.ids[end] = c.at() as i64;
+            end += usize::from(find(c).is_some() == THERE);
+        }
+        self.ids.truncate(end);
+        self.ends.push(end);
+    }
+}
+
+fn members<C: Column, const THERE: bool>(pairs: &Pairs<C>, out: &mut [i64]) -> Result<()> {
+    let parts = pairs.visit::<Members<THERE>>()?;
+    let total = parts.iter().map(|part| part.ids.len()).sum::<usize>();
+    if out.len() != total {
+        return Err(Error::Value(format!("total must be {total}, got {}", out.len())));
+    }
+    let found = || {
+        parts.iter().flat_map(|part| {
+            let begins = std::iter::once(&0).chain(&part.ends);
+            begins.zip(&part.ends).map(|(&begin, &end)| &part.ids[begin..end])
+        })
+    };
+    let mut at = base::try_vec(pairs.order.len() + 1, 0usize)?;
+    for (&i, ids) in pairs.order.iter().zip(found()) {
+        at[i + 1] = ids.len();
+    }
+    for i in 1..at.len() {
+        at[i] += at[i - 1];
+    }
+    for (&i, ids) in pairs.order.iter().zip(found()) {
+        out[at[i]..at[i + 1]].copy_from_slice(ids);
+    }
+    Ok(())
 }
 
 pub fn fill(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     fn run<I: Index>(t: &[Tensor], s: &[Scalar]) -> Result<()> {
-        let (p, kind) = (Pairs::new::<I>(&t[0], &t[1], &t[2], &t[3])?, Kind::new(s[0])?);
-        let found = blocks::map(p.u.len(), EACH, p.work(), |part| {
-            let mut ids = Vec::new();
-            for i in part {
-                p.each(i, kind, |id| ids.push(id as i64));
+        let (kind, ids) = (Kind::new(s[0])?, t[4].slice_mut::<i64>()?);
+        by_column!(t[2].slice::<I>()?, t[3].slice::<I>()?, None::<&[f64]>, sets => {
+            let mut rows = nodes::<I>(&t[0], &t[1], sets.len())?;
+            match kind {
+                Kind::Both => members::<_, true>(&Pairs::even(&sets, rows)?, ids),
+                Kind::First => members::<_, false>(&Pairs::new(&sets, rows)?, ids),
+                Kind::Second => {
+                    for (u, v) in &mut rows {
+                        std::mem::swap(u, v);
+                    }
+                    members::<_, false>(&Pairs::new(&sets, rows)?, ids)
+                }
             }
-            Ok(ids)
-        })?;
-        let (ids, total) = (t[4].slice_mut::<i64>()?, found.iter().map(Vec::len).sum::<usize>());
-        if ids.len() != total {
-            return Err(Error::Value(format!("total must be {total}, got {}", ids.len())));
-        }
-        for (to, id) in ids.iter_mut().zip(found.into_iter().flatten()) {
-            *to = id;
-        }
-        Ok(())
+        })
     }
     by_index!(t[2], I => run::<I>(t, s))
 }
 
+/// Σ of the products in columns that both have.
+#[derive(Default)]
+struct Dots(Vec<f64>);
+
+impl<C: Column> Visit<C> for Dots {
+    const PLACED: bool = true;
+    #[inline(always)]
+    fn pair(&mut self, s: &Sets<C>, row: Range<usize>, _: Range<usize>, mut find: impl FnMut(C) -> Option<usize>) {
+        let mut sum = 0.0f64;
+        for (&c, &x) in s.columns[row.clone()].iter().zip(&s.values[row]) {
+            if let Some(at) = find(c) {
+                sum = x.mul_add(s.values[at], sum);
+            }
+        }
+        self.0.push(sum);
+    }
+}
+
 pub fn dots(t: &[Tensor], _: &[Scalar]) -> Result<()> {
     fn run<T: Store, I: Index>(t: &[Tensor]) -> Result<()> {
-        let (p, data) = (Pairs::new::<I>(&t[3], &t[4], &t[1], &t[2])?, t[0].slice::<T>()?);
-        t[0].expect("data", p.rows.columns.len())?;
-        t[5].expect("dot", p.u.len())?;
-        let work = p.rows.columns.len() / p.rows.rows().max(1);
-        blocks::fill(t[5].slice_mut::<T>()?, 1, work.max(1), |first, out| {
-            for (i, out) in out.iter_mut().enumerate() {
-                let row = |node: usize| (p.rows.row(node), &data[p.rows.ptr[node]..p.rows.ptr[node + 1]]);
-                *out = T::from_f64(dot(row(p.u[first + i]), row(p.v[first + i])));
+        let (indices, data) = (t[1].slice::<I>()?, t[0].slice::<T>()?);
+        t[0].expect("data", indices.len())?;
+        by_column!(indices, t[2].slice::<I>()?, Some(data), sets => {
+            let rows = nodes::<I>(&t[3], &t[4], sets.len())?;
+            t[5].expect("dot", rows.len())?;
+            let (out, pairs) = (t[5].slice_mut::<T>()?, Pairs::even(&sets, rows)?);
+            let found = pairs.visit::<Dots>()?;
+            for (&i, sum) in pairs.order.iter().zip(found.into_iter().flat_map(|part| part.0)) {
+                out[i] = T::from_f64(sum);
             }
             Ok(())
         })
     }
     by_index!(t[1], I => by_float!(t[0], T => run::<T, I>(t)))
-}
-
-/// Σ of the products in columns that both have.
-fn dot<T: Store>((a, x): (&[usize], &[T]), (b, y): (&[usize], &[T])) -> f64 {
-    let (mut i, mut j, mut sum) = (0, 0, 0.0f64);
-    while i < a.len() && j < b.len() {
-        let column = a[i].max(b[j]);
-        if a[i] < column {
-            i += 1;
-        } else if b[j] < column {
-            j += 1;
-        } else {
-            let take = |at: &mut usize, list: &[usize], values: &[T]| {
-                let mut sum = 0.0;
-                while list.get(*at) == Some(&column) {
-                    sum += values[*at].to_f64();
-                    *at += 1;
-                }
-                sum
-            };
-            sum = take(&mut i, a, x).mul_add(take(&mut j, b, y), sum);
-        }
-    }
-    sum
 }

@@ -161,8 +161,6 @@ def cn_pool(A: Any, u: Any, v: Any, X: Array, *, complete: Callable[[Any, Any], 
     2·d operations for each common neighbour. Wang, Yang, Zhang, "Neural common neighbor with completion" (2024).
     """
     check_values("cn_pool", "X", X)
-    if complete is not None and not callable(complete):
-        raise TypeError(f"cn_pool: complete must be a function or None, got {type(complete).__name__}")
     pairs = _Pairs("cn_pool", A, u, v)
     if X.ndim != 2 or X.shape[0] != pairs.n:
         raise ValueError(f"cn_pool: X must be [{pairs.n}, d], got shape {tuple(X.shape)}")

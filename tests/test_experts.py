@@ -248,3 +248,26 @@ def test_a_frozen_bias_stays_frozen():
     grads = {k: p.requires_grad for k, p in layer.named_parameters()}
     assert grads["up.0.bias"] and not grads["down.0.bias"] and len(grads) == 8
     assert not layer.dense().down_proj_bias.requires_grad and layer.dense().gate_up_proj_bias.requires_grad
+
+
+def test_tokens_experts_and_weights_go_together():
+    layer = tnn.QuantExperts.from_float(experts("mixtral"), "int8-row")
+    x, chosen, weights = given(6)
+    for wrong in ((x, chosen[:3], weights[:3]), (x, chosen, weights[:, :1]), (x[:3], chosen, weights)):
+        with pytest.raises(ValueError, match=r"^QuantExperts: tokens, their experts and weights do not go together: "):
+            layer(*wrong)
+    with pytest.raises(TypeError, match=r"^QuantExperts: top_k_index must be of integers, got float32"):
+        layer(x, chosen.float(), weights)
+    with pytest.raises(TypeError, match=r"^QuantExperts: up must be QuantLinear layers, got Linear"):
+        tnn.QuantExperts([torch.nn.Linear(2, 2)], layer.down, layer.frame)
+    with pytest.raises(TypeError, match=r"^QuantExperts: frame must be a module of experts, got str"):
+        tnn.QuantExperts(layer.up, layer.down, "mixtral")
+
+
+def test_tokens_without_an_expert_have_gradients_of_zero():
+    layer = tnn.QuantExperts.from_float(experts("mixtral"), "int8-row")
+    x, chosen, weights = (t.requires_grad_(t.is_floating_point()) for t in given(6))
+    y = layer(x, torch.full_like(chosen, 4), weights)
+    assert not y.any() and y.shape == x.shape
+    for slope in torch.autograd.grad(y.sum(), (x, weights)):
+        assert not slope.any()

@@ -93,6 +93,9 @@ def test_what_smooth_does_not_go_with():
     for bad in (-0.1, 1.5, float("nan"), True):
         with pytest.raises(ValueError, match=r"calibrate: smooth must be within 0 and 1"):
             quant.calibrate(net, [x], "int8-row-gptq", smooth=bad)
+    half = quant.calibrate(net, [x], "int8-row-gptq", smooth=np.float32(0.5))  # a number of whatever type
+    assert half.layers.keys() == {"1"}
+    net.load_state_dict(state)
     with pytest.raises(ValueError, match=r"smooth does not go with scheme 'int8-row-awq': -awq scales inputs itself"):
         quant.calibrate(net, [x], "int8-row-awq", smooth=0.5)
     with pytest.raises(ValueError, match="smooth does not go with scheme 'int-row-gptq': widths"):

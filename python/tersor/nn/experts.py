@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tersor._arrays import dtype_name
 from tersor.nn._linear import check_hooks
 from tersor.nn._product import encoded_as, kept_scheme
 from tersor.nn.quant import QuantLinear
@@ -86,6 +87,11 @@ class QuantExperts(nn.Module):
 
     def __init__(self, up: Sequence[QuantLinear], down: Sequence[QuantLinear], frame: nn.Module) -> None:
         super().__init__()
+        for name, layers in (("up", up), ("down", down)):
+            if wrong := [type(m).__name__ for m in layers if not isinstance(m, QuantLinear)]:
+                raise TypeError(f"QuantExperts: {name} must be QuantLinear layers, got {wrong[0]}")
+        if not isinstance(frame, nn.Module):
+            raise TypeError(f"QuantExperts: frame must be a module of experts, got {type(frame).__name__}")
         if len(up) != len(down):
             raise ValueError(f"QuantExperts: up and down must be of as many experts, got {len(up)} and {len(down)}")
         self.up, self.down, self.frame = nn.ModuleList(up), nn.ModuleList(down), frame
@@ -162,6 +168,11 @@ class QuantExperts(nn.Module):
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         frame: Any = self.frame
         chosen, k = top_k_index.reshape(-1), top_k_index.shape[-1]
+        if chosen.is_floating_point() or chosen.dtype == torch.bool:
+            raise TypeError(f"QuantExperts: top_k_index must be of integers, got {dtype_name(chosen.dtype)}")
+        if not len(chosen) == len(hidden_states) * k == top_k_weights.numel():
+            shapes = ", ".join(str(tuple(t.shape)) for t in (hidden_states, top_k_index, top_k_weights))
+            raise ValueError(f"QuantExperts: tokens, their experts and weights do not go together: {shapes}")
         if len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) <= self.num_experts:
             least, most = int(chosen.min()), int(chosen.max())
             raise IndexError(f"QuantExperts: experts {least} to {most} are chosen, there are {self.num_experts}")
@@ -176,12 +187,10 @@ class QuantExperts(nn.Module):
                 y = down(middle)
                 made.append(frame.post_expert_norm(y) if getattr(frame, "has_post_expert_norm", False) else y)
                 start += count
-        if not made:
-            return torch.zeros_like(hidden_states)
-        results = torch.cat(made)
+        results = torch.cat(made) if made else hidden_states[:0]
         y = results.new_zeros(len(chosen), results.shape[1]).index_copy(0, order[:start], results)
         y = y * top_k_weights.reshape(-1, 1)
-        return y.reshape(-1, k, y.shape[1]).sum(1).to(hidden_states.dtype)
+        return y.reshape(len(hidden_states), k, y.shape[1]).sum(1).to(hidden_states.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.num_experts} experts of {type(self.frame).__name__}"

@@ -221,9 +221,7 @@ def calibrate(
     name = "calibrate"
     among = widths_of(bits, budget, name)
     how, solver = recipe(scheme, name, among), scheme.rpartition("-")[2]
-    if smooth is not None and (
-        isinstance(smooth, bool) or not isinstance(smooth, (int, float)) or not 0 <= smooth <= 1
-    ):
+    if smooth is not None and (isinstance(smooth, bool) or not 0 <= (smooth := float(smooth)) <= 1):
         raise ValueError(f"{name}: smooth must be within 0 and 1, got {smooth!r}")
     if smooth is not None and (solver == "awq" or among):
         other = "-awq scales inputs itself" if solver == "awq" else "widths are chosen of inputs as they are"

@@ -176,7 +176,7 @@ class Rotations:
             new = {m.weight: (m.weight.detach() * (1 - plus) + plus) * times - plus for m in reads.values()}
             with self._with(new | {layer.weight: layer.weight.detach() / times for layer in reads}):
                 gave.append(self._given())
-        return same(*gave, True)
+        return same(gave[0], gave[1], True)
 
     def _other(self, n: int, turned: set[Any]) -> str | None:
         """A module besides these that has weights of such a size: a run need not reach it, nor show what it does to 16 bits."""

@@ -76,6 +76,13 @@ def scaled(x: Array, power: Any) -> Array:
     return xp.ldexp(xp.ldexp(x, half), power - half)
 
 
+def far(top: Array) -> Array:
+    """The power of two of what is as large as that, 0 where its square, those of differences by an ulp and third powers are
+    ordinary numbers, and of what is no size."""
+    e = xp.frexp(top)[1] - 1
+    return xp.where((top > 0) & (top < math.inf) & ((e < -250) | (e > 320)), e, 0 * e)
+
+
 def root(z: Array) -> Array:
     """The square root, of slope 0 at 0."""
     return xp.where(z == 0, 0.0, xp.sqrt(xp.where(z == 0, 1.0, z)))

@@ -195,10 +195,20 @@ def add(v: Array, at: Array, n: int) -> Array:
     return v.new_zeros(n + 1).index_add(0, where, v.expand(at.shape).reshape(-1))[:n]
 
 
+def largest(v: Array, at: Array, n: int) -> Array:
+    """The largest of `v`, none of which is negative, by segments; 0 of none."""
+    if isinstance(at, np.ndarray):
+        top = np.zeros(n + 1)
+        np.maximum.at(top, np.where(at < 0, n, at).ravel(), np.broadcast_to(v, at.shape).ravel())
+        return top[:n]
+    where = torch_module().where(at < 0, n, at).reshape(-1)
+    return v.new_zeros(n + 1).scatter_reduce(0, where, v.expand(at.shape).reshape(-1), "amax")[:n]
+
+
 def take(stats: Array, at: Array) -> Array:
     """What segments know, at every element of them; 0 at those of none."""
     if isinstance(at, np.ndarray):
-        return np.append(stats, 0.0)[at]
+        return np.append(stats, np.zeros(1, stats.dtype))[at]
     return torch_module().cat([stats.reshape(-1), stats.new_zeros(1)])[at]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from tersor._arrays import Array, is_tensor, torch_module
 from tersor._op import op
-from tersor._reference import quiet, there, xp
+from tersor._reference import far, quiet, scaled, there, xp
 from tersor._sample import Draw
 
 
@@ -46,8 +46,17 @@ def _sample(backward: bool) -> Any:
 class _Spread:
     """What elements are divided by: of the batch a and px + q, of groups 1/d and σ(px); and what they come from."""
 
-    def __init__(self, x: Array, kept: Array, v: Array, given: Array, variant: int, groups: int, eps: float):
+    def __init__(self, x: Array, kept: Array, v: Array, given: Array, variant: int, groups: int, eps: float, e: Array):
         n, c, size = x.shape
+        # of what was divided by 2^e
+        none = xp.zeros_like(kept[..., 0])
+        small = scaled(none + eps, -2 * e)
+
+        def root(v: Array) -> Array:
+            """√(v + ε), of no spread the root of ε, whose own square may vanish."""
+            bare = (e != 0) & (v == 0)
+            return xp.where(bare, scaled(none + eps**0.5, -e), xp.where(bare, 1.0, v + small) ** 0.5)[..., None]
+
         mean, own = kept[..., 0], kept[..., 1]
         self.grouped, self.variant, self.given = variant > 2, variant, there(given)
         parts = mean.reshape(n, groups, c // groups) if self.grouped else mean
@@ -59,15 +68,15 @@ class _Spread:
         self.var = (vars_ + shifted * shifted).sum(over) / many
         self.count = many * size
         if self.grouped:
-            square = self.var + centre * centre
-            self.p = _column(v, 1.0)
-            self.a = 1 / self._wide((square if variant == 5 else self.var) + eps, c) ** 0.5
+            square = (self.var + centre * centre) if variant == 5 else self.var
+            self.p = scaled(_column(v, 1.0) + none[..., None], e[..., None])
+            self.a = 1 / root(self._wide(square, c)[..., 0])
             self.centre = self._wide(0 * centre if variant == 5 else centre, c)
             return
         self.centre, self.var = centre[:, None], given if self.given else self.var
-        self.a = (self.var + eps)[:, None] ** 0.5
-        self.q = ((own if variant == 0 else own + mean * mean) + eps)[..., None] ** 0.5
-        self.p = (_column(v, 1.0), self.q, -1.0)[variant]
+        self.a = scaled((given + eps) ** 0.5 + none, -e)[..., None] if self.given else root(self.var)
+        self.q = root(own if variant == 0 else own + mean * mean)
+        self.p = (_column(v, 1.0), scaled(self.q, e[..., None]), -1.0)[variant]
         self.own_centre = mean[..., None] if variant == 0 else 0.0
         right = self.p * x + self.q
         self.chosen = (right > self.a) | (right != right)
@@ -77,6 +86,21 @@ class _Spread:
         """What groups [n, groups] know, for their channels [n, c, 1]."""
         many = c // v.shape[1]
         return (v[..., None] + _zeros(v, many)).reshape(v.shape[0], c)[..., None]
+
+
+def _powers(x: Array, given: Array, variant: int, groups: int, eps: float) -> Array:
+    """The powers of two [n, c] by which what shares a spread is divided where it is far, 0 elsewhere."""
+    n, c, size = x.shape
+    top = abs(x if isinstance(x, np.ndarray) else x.detach())
+    top = xp.amax(top, -1) if size else top.sum(-1)
+    if there(given):
+        top = xp.maximum(top, abs(given) ** 0.5 + 0 * top)
+    elif variant > 2:
+        top = xp.amax(top.reshape(n, groups, c // groups), -1)[..., None] + 0 * top.reshape(n, groups, c // groups)
+        top = top.reshape(n, c)
+    elif n:
+        top = xp.amax(top, 0) + 0 * top
+    return far(xp.maximum(top, 0 * top + math.sqrt(eps)))
 
 
 def _own(x: Array) -> Array:
@@ -115,10 +139,15 @@ def _evonorm(
 ) -> tuple[Array, ...]:
     """γx/max(a, px + q) + β, or γxσ(vx)/d + β, and the variance of the batch."""
     with quiet(x):
+        e = _powers(x, running_var, variant, groups, eps)
+        x = scaled(x, -e[..., None])
         own = _own(x)
-        by = _Spread(x, own, v, running_var, variant, groups, eps)
+        by = _Spread(x, own, v, running_var, variant, groups, eps, e)
         z = x * _sigmoid(by.p * x) * by.a if by.grouped else x / by.divisor
         y = _column(weight, 1.0) * z + _column(bias, 0.0)
+        if not by.grouped and not by.given and len(x):
+            by.var = scaled(by.var, 2 * e[0])
+        own = xp.stack([scaled(own[..., 0], e), scaled(own[..., 1], 2 * e)], -1)
         return y, _zeros(x, x.shape[1]) if by.grouped else by.var, own
 
 
@@ -140,8 +169,11 @@ def _evonorm_bwd(
     r"""Gradient of `evonorm`: what the map sends, and what it sends through each of the spreads that divide."""
     nothing = x.reshape(-1)[:0]
     with quiet(x):
-        # a second derivative goes through what is kept
-        by = _Spread(x, own if isinstance(x, np.ndarray) else _own(x), v, running_var, variant, groups, eps)
+        e = _powers(x, running_var, variant, groups, eps)
+        x, back = scaled(x, -e[..., None]), e[..., None]
+        # a second derivative goes through what is kept, and what is kept of what is far may be no number
+        own = xp.where(back == 0, own, _own(x)) if isinstance(x, np.ndarray) else _own(x)
+        by = _Spread(x, own, v, running_var, variant, groups, eps, e)
         h = g * _column(weight, 1.0)
         n, c, size = x.shape
         if by.grouped:
@@ -149,18 +181,19 @@ def _evonorm_bwd(
             z = x * sigma * by.a
             along = by._wide((h * z).sum(-1).reshape(n, groups, c // groups).sum(-1), c)
             dx = h * by.a * sigma * (1 + by.p * x * (1 - sigma)) - (x - by.centre) * along * by.a**2 / by.count
-            dv = h * x * z * (1 - sigma)
+            dv = scaled(h * x * z * (1 - sigma), back)
         else:
             z = x / by.divisor
             slope = -h * z / by.divisor
             k, rest = xp.where(by.chosen, slope, 0 * x), xp.where(by.chosen, 0 * x, slope)
-            sent = (k * (x + 1) if variant == 1 else k).sum(-1)[..., None]
+            sent = (k * (scaled(x, back) + 1) if variant == 1 else k).sum(-1)[..., None]
             dx = h / by.divisor + k * by.p + (x - by.own_centre) * xp.where(sent == 0, sent, sent / by.q) / max(size, 1)
             if not by.given:
-                dx = dx + (x - by.centre) * (rest.sum(-1).sum(0)[:, None] / by.a + 2 * gvar[:, None]) / max(by.count, 1)
+                sent = rest.sum(-1).sum(0)[:, None] / by.a + 2 * scaled(gvar[:, None], 2 * back)
+                dx = dx + (x - by.centre) * sent / max(by.count, 1)
             dv = k * x
         return (
-            dx if needs & 1 else nothing,
+            scaled(dx, -back) if needs & 1 else nothing,
             (g * z).sum(-1).sum(0) if there(weight) and needs & 2 else nothing,
             g.sum(-1).sum(0) if there(bias) and needs & 4 else nothing,
             dv.sum(-1).sum(0) if there(v) and needs & 8 else nothing,

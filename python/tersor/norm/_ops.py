@@ -9,9 +9,9 @@ import numpy as np
 
 from tersor._arrays import Array
 from tersor._op import op
-from tersor._reference import quiet, there, xp
+from tersor._reference import far, quiet, scaled, there, xp
 from tersor._sample import Draw
-from tersor._segments import add, drawn, gathered, ids, shape_of, take
+from tersor._segments import add, drawn, gathered, ids, largest, shape_of, take
 
 MODES = {"var": 0, "rms": 1, "crms": 2, "centre": 3}
 
@@ -56,8 +56,26 @@ def _sample(backward: bool) -> Any:
     return draw_all
 
 
-def _unit(stats: Any, mode: int, eps: float, correction: float, alpha: float, fixed: Any) -> tuple[Array, Array]:
-    """μ and r of segments."""
+def _powers(x: Array, w: Array, at: Array, n: int, mode: int, eps: float, alpha: float, fixed: Any) -> Array:
+    """The powers of two by which segments that are far are divided, 0 for those that are not: near 1 comes what is largest of
+    their elements that count, √ε and what is given."""
+    with quiet(x):
+        x = x if isinstance(x, np.ndarray) else x.detach()
+        x = xp.where(w > 0, x, 0 * x)
+        top = largest(abs(x), at, n)
+        # large numbers that are equal have no spread, which is measured by what else there is
+        gaps = [largest(xp.where(w > 0, take(top, at) - sign * x, 0 * x), at, n) for sign in (1, -1)]
+        equal = (mode in (0, 3)) & (top > 1) & ((gaps[0] == 0) | (gaps[1] == 0))
+        top = xp.where(top > math.sqrt(eps), top, 0 * top + math.sqrt(eps))
+        for f in [abs(fixed[0]), abs(fixed[1]) ** 0.5] if alpha else []:
+            top = xp.where(top > f.reshape(-1), top, f.reshape(-1))
+        return xp.where(equal, 0, far(top)) * (alpha != 1)
+
+
+def _unit(
+    stats: Any, mode: int, eps: float, correction: float, alpha: float, fixed: Any, e: Array
+) -> tuple[Array, Array]:
+    """μ and r of segments over 2^e."""
     w, mean, var = stats
     free = w - correction
     mu, v = mean, xp.where(free > 0, var * w / xp.where(free > 0, free, 1.0), math.nan)
@@ -66,11 +84,24 @@ def _unit(stats: Any, mode: int, eps: float, correction: float, alpha: float, fi
     if mode == 2:
         v = (w * v + (w * mean) ** 2) / (w + 1)
     if mode == 3:
-        return mean, 0 * mean + 1
+        return mean, scaled(0 * w + 1, e)
+    if alpha == 1:
+        mu, v = (f.reshape(mean.shape) for f in fixed)
+        return mu, (v + eps) ** -0.5
     if alpha:
-        given = [f.reshape(mean.shape) for f in fixed]
-        mu, v = given if alpha == 1 else (alpha * f + (1 - alpha) * a for f, a in zip(given, (mu, v), strict=True))
-    return mu, (v + eps) ** -0.5
+        given = [scaled(f.reshape(mean.shape), -k * e) for k, f in enumerate(fixed, 1)]
+        mu, v = (alpha * f + (1 - alpha) * a for f, a in zip(given, (mu, v), strict=True))
+    return mu, (v + scaled(0 * w + eps, -2 * e)) ** -0.5
+
+
+def _stats(x: Array, w: Array, at: Array, n: int) -> tuple[Array, Array, Array]:
+    """W, mean and variance of segments."""
+    count = add(w, at, n)
+    safe = xp.where(count > 0, count, 1.0)
+    mean = add(w * x, at, n) / safe
+    var = add(w * (x - take(mean, at)) ** 2, at, n) / safe
+    none = 0 * count + math.nan
+    return count, xp.where(count > 0, mean, none), xp.where(count > 0, var, none)
 
 
 def _affine(p: Array, absent: float, x: Array, at: Array, by_segment: bool) -> Array:
@@ -104,15 +135,14 @@ def _standardize(
     with quiet(x):
         at, n = ids(x, labels, kept, groups)
         w = 0 * x + (sample_weight if there(sample_weight) else 1.0)
-        count = add(w, at, n)
-        safe = xp.where(count > 0, count, 1.0)
-        mean = add(w * x, at, n) / safe
-        var = add(w * (x - take(mean, at)) ** 2, at, n) / safe
-        none = 0 * count + math.nan
-        stats = (count, xp.where(count > 0, mean, none), xp.where(count > 0, var, none))
+        fixed = (mean_given, var_given)
+        e = _powers(x, w, at, n, mode, eps, alpha, fixed)
+        x = scaled(x, -take(e, at))
+        stats = _stats(x, w, at, n)
+        mu, r = _unit(stats, mode, eps, correction, alpha, fixed, e)
+        count, stats = stats[0], (stats[0], scaled(stats[1], e), scaled(stats[2], 2 * e))
         if alpha == 1:
             stats = (0 * count, mean_given.reshape(-1) + 0 * count, var_given.reshape(-1) + 0 * count)
-        mu, r = _unit(stats, mode, eps, correction, alpha, (mean_given, var_given))
         gamma, beta = (_affine(p, a, x, at, by_segment) for p, a in ((weight, 1.0), (bias, 0.0)))
         y = gamma * (x - take(mu, at)) * take(r, at) + beta
         y = xp.where(at < 0, 0 * x, y)
@@ -155,9 +185,14 @@ def _standardize_bwd(
     with quiet(x):
         nothing = x.reshape(-1)[:0]
         at, n = ids(x, labels, kept, groups)
-        stats = [s.reshape(-1) for s in (count, mean, var)]
+        fixed, w = (mean_given, var_given), xp.ones_like(x) * (sample_weight if there(sample_weight) else 1.0)
+        e = _powers(x, w, at, n, mode, eps, alpha, fixed)
+        x = scaled(x, -take(e, at))
+        # what is known of far segments may be no number
+        known = [s.reshape(-1) for s in (count, mean, var)]
+        stats = [xp.where(e == 0, *both) for both in zip(known, _stats(x, w, at, n), strict=True)]
         w_s, mean_s, var_s = stats
-        mu, r = _unit(stats, mode, eps, correction, alpha, (mean_given, var_given))
+        mu, r = _unit(stats, mode, eps, correction, alpha, fixed, e)
         gamma = _affine(weight, 1.0, x, at, by_segment)
         inside = xp.where(at < 0, 0 * x, 0 * x + 1)
         g = xp.where(at < 0, 0 * g, g)
@@ -177,17 +212,18 @@ def _standardize_bwd(
             ),
             lambda: (-r * r * along * mean_s / over, -r * r * along / over, 0.5 * -r * r * along * var_s / over),
             lambda: (-r * r * along * mean_s, -r * r * along / (w_s + 1), none),
-            lambda: (-total / over, none, none),
+            lambda: (-r * total / over, none, none),
         ][mode]()
-        b = b + gmean.reshape(-1) / over
-        c = c + 2 * gvar.reshape(-1) / over
-        d = d + gvar.reshape(-1) * var_s / over - gcount.reshape(-1)
+        # of x over 2^e; what comes in is of statistics of x itself
+        gv = gvar.reshape(-1)
+        r, b = scaled(r, -e), scaled(b, -e) + gmean.reshape(-1) / over
+        c = scaled(c, -e) + 2 * scaled(gv, e) / over
+        d = d + scaled(gv, 2 * e) * var_s / over - gcount.reshape(-1)
         if alpha == 1:
             some = some & False
         b, c, d = (xp.where(some, v, none) for v in (b, c, d))
         u = x - take(mean_s, at)
         u = xp.where(xp.isnan(u), 0 * x, u)
-        w = sample_weight if there(sample_weight) else 1.0
         dx = inside * (h * take(r, at)) + w * (take(b, at) + take(c, at) * u)
         dx = xp.where(at < 0, 0 * x, dx) if needs & 1 else nothing
 
@@ -198,6 +234,7 @@ def _standardize_bwd(
 
         dw = nothing
         if there(sample_weight) and needs & 8:
+            b, c = scaled(b, e), scaled(c, e)
             dw = inside * (take(b, at) * u + 0.5 * take(c, at) * u * u - take(d, at))
             dw = gathered(dw, tuple(sample_weight.shape))
         return dx, sent(weight, g * z, 2), sent(bias, g, 4), dw

@@ -72,8 +72,9 @@ def evonorm(
     Notes
     -----
     One operator, O(n): x is read for the moments of channels of samples, of which those of batches and groups are merged, and
-    once more for the map; a backward reads x and its gradient twice. All is computed in float64 and rounded once. Liu et al.,
-    "Evolving Normalization-Activation Layers" (2020).
+    once more for the map; a backward reads x and its gradient twice. All is computed in float64 and rounded once; float64 data
+    whose squares leave its range are met once more over a power of two. "b1" has a size of its own: beyond 1e150 its gradients,
+    which are then the squares of 1/x, lose digits. Liu et al., "Evolving Normalization-Activation Layers" (2020).
 
     Examples
     --------

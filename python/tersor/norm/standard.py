@@ -8,8 +8,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tersor._arrays import FLOATS, Array, Labels, Number, Weight, as_type, dtype_name
-from tersor._reference import quiet
+from tersor._reference import far, quiet, scaled
 from tersor._segments import Moments, constants, rounded_to, segments
 from tersor.norm._arguments import alike, checked_eps
 from tersor.norm._ops import MODES, _standardize
@@ -86,10 +88,10 @@ def standardize(
 
     Notes
     -----
-    A constant segment gives exactly β, whatever its size; without ``eps`` it is 0/0, NaN, as torch's. float64 data must have
-    squares that are float64 numbers: beyond 1e154 the variance is infinite, which gives β, and below 1e-154 it is 0, which
-    without ``eps`` gives infinities. Two reads and one write of x, one read where a segment fits into a cache. Bits do not
-    depend on the number of threads. O(n).
+    A constant segment gives exactly β, whatever its size; without ``eps`` it is 0/0, NaN, as torch's. Segments of float64
+    whose squares leave its range are met once more over a power of two: y and gradients are right at any size, and a variance
+    that is returned is infinite where it is no number (on a GPU, squares must be numbers). Two reads and one write of x, one
+    read where a segment fits into a cache. Bits do not depend on the number of threads. O(n).
 
     Examples
     --------
@@ -159,7 +161,13 @@ def _scaled(x: Array, seg: Any, eps: float, std: Any) -> tuple[Array, Any]:
             return rounded_to(y, given), stats
         size = centred(abs(y))[2]
         # 1/(a + ε) as the weight of a segment: (x − μ) again, rounded once
-        return rounded_to(centred(x, rounded_to((1 / (size + eps)).reshape(-1), x))[0], given), stats
+        over = (size + eps).reshape(-1)
+        if dtype_name(x.dtype) == "float64":  # a derivative of 1/a has the square of a
+            e = far(over if isinstance(x, np.ndarray) else over.detach())
+            over = scaled(scaled(0 * over + 1, e) / over, -e)
+        else:
+            over = 1 / over
+        return rounded_to(centred(x, rounded_to(over, x))[0], given), stats
 
 
 def _mapped(y: Array, weight: Array, bias: Array, seg: Any, segment_affine: bool) -> Array:

@@ -5,11 +5,13 @@
 //! dw = B(x − μ_b) + ½C(x − μ_b)² − D, where D = ½Cv. What comes in for W, μ_b and v_b is added to B, C and D.
 
 use crate::affine::{Affine, K, both, load, store};
+use crate::far::{far, scaled};
 use crate::near::{self, Line};
-use crate::standardize::{Mode, Rule, beside};
+use crate::rule::{Mode, Rule};
+use crate::standardize::beside;
 use base::simd::*;
 use base::store::Store;
-use base::{Result, Scalar, Tensor, by_float, try_vec};
+use base::{Dtype, Result, Scalar, Tensor, by_float, try_vec};
 use drivers::segments::moments::{self, Moment};
 use drivers::segments::places::{self, FEW, Ids, Out, Places, Reduction, Weight};
 use drivers::segments::walk::lanes;
@@ -82,11 +84,14 @@ impl<T> Pull<'_, T> {
                 let c = -r * r * a / (w + 1.0);
                 (c * mean * (1.0 + w), c, 0.0)
             }
-            Mode::Centre => (-h / w, 0.0, 0.0),
+            Mode::Centre => (-r * h / w, 0.0, 0.0),
         };
-        back.b = b + gm / w;
-        back.c = c + 2.0 * gv / w;
-        back.d = d + gv * var / w - gw;
+        // of x that was divided by 2^e; what comes in is of statistics of x itself
+        let e = self.rule.power(i);
+        back.r = scaled(r, -e);
+        back.b = scaled(b, -e) + gm / w;
+        back.c = scaled(c, -e) + 2.0 * scaled(gv, e) / w;
+        back.d = d + scaled(scaled(gv, e), e) * var / w - gw;
         back
     }
 }
@@ -283,6 +288,7 @@ impl<T: Store> Reduction<K> for Pull<'_, T> {
 /// The gradient of weights, once it is known what segments send back.
 struct Weighed<'a, T> {
     places: &'a Places<K>,
+    rule: &'a Rule,
     backs: &'a [Back],
     x: &'a [T],
     size: usize,
@@ -305,8 +311,8 @@ impl<T: Store> Reduction<K> for Weighed<'_, T> {
             |p| {
                 let ids = self.places.ids(&p, &mut room);
                 let of = |id: usize| {
-                    let Back { mean, b, c, d, .. } = self.backs[id];
-                    [mean, b, c, d]
+                    let (Back { mean, b, c, d, .. }, e) = (self.backs[id], self.rule.power(id));
+                    [mean, scaled(b, e), scaled(c, e), d]
                 };
                 moments::send_weights(self.places, &p, &ids, self.x, of, table);
             },
@@ -330,34 +336,56 @@ pub fn backward(t: &[Tensor], s: &[Scalar]) -> Result<()> {
         t.expect(name, places.len)?;
     }
     let of = |at: usize| -> Result<[&[f64]; 3]> { Ok([t[at].slice()?, t[at + 1].slice()?, t[at + 2].slice()?]) };
-    by_float!(x, T => {
-        let size = |bit: i64, p: &Tensor| if needs & bit != 0 && p.shape() != [0] { p.len() } else { 0 };
-        let pull = Pull {
-            places: &places,
-            rule: Rule::new(s, [&t[9], &t[10]], places.len)?,
-            stats: of(11)?,
-            into: of(1)?,
-            g: t[0].slice::<T>()?,
-            x: x.slice::<T>()?,
-            dx: if needs & DX != 0 { Some(Out::new(t[14].slice_mut::<T>()?)) } else { None },
-            gamma: Affine::new(&places, weight, 0, segmented, 1.0)?,
-            beta: Affine::new(&places, bias, 1, segmented, 0.0)?,
-            sizes: [size(DWEIGHT, weight), size(DBIAS, bias)],
-        };
-        let (mut backs, mut sums) = (try_vec(0, Back::default())?, pull.sizes.map(|n| vec![0.0; n]));
-        for table in places::reduce(&places, &pull)? {
-            for (sum, v) in sums.iter_mut().zip(&table.affine) {
-                sum.iter_mut().zip(v).for_each(|(a, b)| *a += b);
-            }
-            backs.extend(table.backs);
+    let mut rule = Rule::new(s, [&t[9], &t[10]], places.len)?;
+    let stats = of(11)?;
+    if x.dtype() == Dtype::F64 {
+        let moment = |i: usize| Moment { w: stats[0][i], mean: stats[1][i], m2: stats[2][i] * stats[0][i] };
+        if let Some(far) = far(&places, &rule, x.slice()?, (0..places.len).map(moment))? {
+            let near = far.moments(&places)?;
+            rule.by = far.by;
+            return run::<f64>(&places, rule, &far.x, near.each_ref().map(|v| &v[..]), of(1)?, t, (needs, segmented));
         }
-        for (t, sum) in t[15..17].iter().zip(sums).filter(|(_, sum)| !sum.is_empty()) {
-            places::write(t, &sum)?;
+    }
+    by_float!(x, T => run::<T>(&places, rule, x.slice()?, stats, of(1)?, t, (needs, segmented)))
+}
+
+/// The gradient of a standardisation of x.
+fn run<T: Store>(
+    places: &Places<K>,
+    rule: Rule,
+    x: &[T],
+    stats: [&[f64]; 3],
+    into: [&[f64]; 3],
+    t: &[Tensor],
+    (needs, segmented): (i64, bool),
+) -> Result<()> {
+    let [weight, bias, sample] = [&t[5], &t[6], &t[8]];
+    let size = |bit: i64, p: &Tensor| if needs & bit != 0 && p.shape() != [0] { p.len() } else { 0 };
+    let pull = Pull {
+        places,
+        rule,
+        stats,
+        into,
+        g: t[0].slice::<T>()?,
+        x,
+        dx: if needs & DX != 0 { Some(Out::new(t[14].slice_mut::<T>()?)) } else { None },
+        gamma: Affine::new(places, weight, 0, segmented, 1.0)?,
+        beta: Affine::new(places, bias, 1, segmented, 0.0)?,
+        sizes: [size(DWEIGHT, weight), size(DBIAS, bias)],
+    };
+    let (mut backs, mut sums) = (try_vec(0, Back::default())?, pull.sizes.map(|n| vec![0.0; n]));
+    for table in places::reduce(places, &pull)? {
+        for (sum, v) in sums.iter_mut().zip(&table.affine) {
+            sum.iter_mut().zip(v).for_each(|(a, b)| *a += b);
         }
-        if needs & DSAMPLE != 0 && places.weighted() {
-            let weighed = Weighed { places: &places, backs: &backs, x: pull.x, size: sample.len() };
-            places::write(&t[17], &places::total(&places::reduce(&places, &weighed)?, sample.len())?)?;
-        }
-        Ok(())
-    })
+        backs.extend(table.backs);
+    }
+    for (t, sum) in t[15..17].iter().zip(sums).filter(|(_, sum)| !sum.is_empty()) {
+        places::write(t, &sum)?;
+    }
+    if needs & DSAMPLE != 0 && places.weighted() {
+        let weighed = Weighed { places, rule: &pull.rule, backs: &backs, x, size: sample.len() };
+        places::write(&t[17], &places::total(&places::reduce(places, &weighed)?, sample.len())?)?;
+    }
+    Ok(())
 }

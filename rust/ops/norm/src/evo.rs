@@ -8,132 +8,23 @@
 //! dx = hσ(1 + vx(1 − σ))/d − (x − μ_G)Σhxσ/(n_G d³).
 
 mod back;
+mod told;
 
 pub use back::backward;
 
 use crate::affine::{load, store};
+use crate::far::scaled;
 use base::math;
 use base::simd::*;
 use base::store::Store;
-use base::{Error, Result, Scalar, Tensor, by_float, try_vec};
+use base::{Dtype, Result, Scalar, Tensor, by_float, try_vec};
 use drivers::blocks::{self, BLOCK};
 use drivers::segments::moments::Moment;
+use drivers::segments::moments_of;
 use drivers::segments::places::Out;
 use drivers::segments::walk::{Piece, lanes};
-use drivers::segments::{moments_of, places};
 use std::ops::Range;
-
-#[derive(Clone, Copy, PartialEq)]
-enum Variant {
-    B0,
-    B1,
-    B2,
-    /// Of the variance of groups.
-    S,
-    /// Of their mean square.
-    S2,
-}
-
-/// What is told: the shape [n, c, i], and numbers of the channels.
-struct Told {
-    shape: [usize; 3],
-    variant: Variant,
-    groups: usize,
-    eps: f64,
-    gamma: Vec<f64>,
-    beta: Vec<f64>,
-    v: Vec<f64>,
-    /// The variances in place of the batch's.
-    given: Option<Vec<f64>>,
-}
-
-impl Told {
-    fn new(x: &Tensor, [weight, bias, v, given]: [&Tensor; 4], s: &[Scalar]) -> Result<Self> {
-        let &[n, c, i] = x.shape() else {
-            return Err(Error::Value(format!("x must be [n, c, i], got {:?}", x.shape())));
-        };
-        let variant = match s[0].int() {
-            0 => Variant::B0,
-            1 => Variant::B1,
-            2 => Variant::B2,
-            3 | 4 => Variant::S,
-            5 => Variant::S2,
-            other => return Err(Error::Value(format!("there is no variant {other}"))),
-        };
-        let groups = s[1].int().max(0) as usize;
-        let grouped = matches!(variant, Variant::S | Variant::S2);
-        if grouped && (groups == 0 || c % groups != 0) {
-            return Err(Error::Value(format!("groups={groups} does not divide {c} channels")));
-        }
-        let numbers = |name: &str, t: &Tensor, absent: f64| {
-            if t.shape() == [0] {
-                return try_vec(c, absent);
-            }
-            t.expect(name, c)?;
-            places::numbers(t)
-        };
-        let given_too = !grouped && given.shape() != [0];
-        Ok(Told {
-            shape: [n, c, i],
-            variant,
-            groups: if grouped { groups } else { 1 },
-            eps: s[2].float(),
-            gamma: numbers("weight", weight, 1.0)?,
-            beta: numbers("bias", bias, 0.0)?,
-            v: numbers("v", v, 1.0)?,
-            given: if given_too { Some(numbers("running_var", given, 0.0)?) } else { None },
-        })
-    }
-    fn grouped(&self) -> bool {
-        matches!(self.variant, Variant::S | Variant::S2)
-    }
-    /// The group of a channel of a sample.
-    fn group(&self, plane: usize) -> usize {
-        let c = self.shape[1];
-        plane / c * self.groups + plane % c / (c / self.groups)
-    }
-    /// The moments of channels, or of groups, from those of the channels of samples.
-    fn merged(&self, planes: &[Moment]) -> Result<Vec<Moment>> {
-        let [n, c, _] = self.shape;
-        let mut all = try_vec(if self.grouped() { n * self.groups } else { c }, Moment::default())?;
-        for (at, m) in planes.iter().enumerate() {
-            all[if self.grouped() { self.group(at) } else { at % c }].merge(*m);
-        }
-        Ok(all)
-    }
-    /// What a channel of a sample is divided by: a, p, q; of groups 1/d, v, 0.
-    fn line(&self, at: usize, own: Moment, around: &[Moment]) -> Line {
-        let c = at % self.shape[1];
-        let root = |v: f64| (v + self.eps).sqrt();
-        let square = |m: &Moment| m.mean * m.mean + m.m2 / m.w;
-        let [a, p, q] = match self.variant {
-            Variant::S => [1.0 / root(var(&around[self.group(at)])), self.v[c], 0.0],
-            Variant::S2 => [1.0 / root(square(&around[self.group(at)])), self.v[c], 0.0],
-            of => {
-                let a = root(self.given.as_ref().map_or_else(|| var(&around[c]), |v| v[c]));
-                match of {
-                    Variant::B0 => [a, self.v[c], root(var(&own))],
-                    Variant::B1 => [a, root(square(&own)), root(square(&own))],
-                    _ => [a, -1.0, root(square(&own))],
-                }
-            }
-        };
-        Line { a, p, q, gamma: self.gamma[c], beta: self.beta[c] }
-    }
-}
-
-fn var(m: &Moment) -> f64 {
-    m.m2 / m.w
-}
-
-#[derive(Clone, Copy, Default)]
-struct Line {
-    a: f64,
-    p: f64,
-    q: f64,
-    gamma: f64,
-    beta: f64,
-}
+use told::{Line, Told, Variant, var};
 
 #[inline(always)]
 fn sigmoid<S: Simd, T: Store>(s: S, z: f64x8<S>) -> f64x8<S> {
@@ -208,34 +99,58 @@ fn planes<V: Send>([n, c, i]: [usize; 3], f: impl Fn(Range<usize>, Range<usize>)
 
 /// x, γ, β, v, variances; y, variances, and mean and variance of each channel of a sample.
 pub fn forward(t: &[Tensor], s: &[Scalar]) -> Result<()> {
-    let told = Told::new(&t[0], [&t[1], &t[2], &t[3], &t[4]], s)?;
+    let mut told = Told::new(&t[0], [&t[1], &t[2], &t[3], &t[4]], s)?;
     let [n, c, i] = told.shape;
-    let grouped = told.grouped();
     for (name, at, len) in [("y", 5, n * c * i), ("var", 6, c), ("own", 7, 2 * n * c)] {
         t[at].expect(name, len)?;
     }
+    if t[0].dtype() == Dtype::F64 {
+        let x = t[0].slice::<f64>()?;
+        let own = moments(&told, x)?;
+        return match told.near(x, &own)? {
+            Some(near) => {
+                let own = moments(&told, &near)?;
+                map(&told, &near, &own, t)
+            }
+            None => map(&told, x, &own, t),
+        };
+    }
     by_float!(t[0], T => {
-        let (x, y) = (t[0].slice::<T>()?, t[5].slice_mut::<T>()?);
-        let own = joined(planes(told.shape, |_, at| dispatch(Met(&x[at], i)))?, if i == 0 { 0 } else { n * c })?;
-        let around = told.merged(&own)?;
-        let mut lines = try_vec(own.len(), Line::default())?;
-        for (at, line) in lines.iter_mut().enumerate() {
-            *line = told.line(at, own[at], &around);
-        }
-        let y = Out::new(y);
-        planes(told.shape, |some, at| {
-            let y = y.part(&Piece { at: at.start, len: at.len(), of: [] });
-            dispatch(Map { grouped, lines: &lines[some], x: &x[at], y, i });
-        })?;
-        let kept = t[7].slice_mut::<f64>()?;
-        kept.fill(f64::NAN);
-        kept.as_chunks_mut::<2>().0.iter_mut().zip(&own).for_each(|(to, m)| *to = [m.mean, var(m)]);
-        let whole = t[6].slice_mut::<f64>()?;
-        match &told.given {
-            _ if grouped => whole.fill(0.0),
-            Some(given) => whole.copy_from_slice(given),
-            None => whole.iter_mut().zip(&around).for_each(|(to, m)| *to = var(m)),
-        }
-        Ok(())
+        let x = t[0].slice::<T>()?;
+        map(&told, x, &moments(&told, x)?, t)
     })
+}
+
+/// The moments of the channels of samples.
+fn moments<T: Store>(told: &Told, x: &[T]) -> Result<Vec<Moment>> {
+    let [n, c, i] = told.shape;
+    joined(planes(told.shape, |_, at| dispatch(Met(&x[at], i)))?, if i == 0 { 0 } else { n * c })
+}
+
+/// y of x, or of what stands for it, and what is known of it.
+fn map<T: Store>(told: &Told, x: &[T], own: &[Moment], t: &[Tensor]) -> Result<()> {
+    let (grouped, i) = (told.grouped(), told.shape[2]);
+    let around = told.merged(own)?;
+    let mut lines = try_vec(own.len(), Line::default())?;
+    for (at, line) in lines.iter_mut().enumerate() {
+        *line = told.line(at, own[at], &around);
+    }
+    let y = Out::new(t[5].slice_mut::<T>()?);
+    planes(told.shape, |some, at| {
+        let y = y.part(&Piece { at: at.start, len: at.len(), of: [] });
+        dispatch(Map { grouped, lines: &lines[some], x: &x[at], y, i });
+    })?;
+    let square = |v: f64, plane: usize| scaled(scaled(v, told.power(plane)), told.power(plane));
+    let kept = t[7].slice_mut::<f64>()?;
+    kept.fill(f64::NAN);
+    for (at, (to, m)) in kept.as_chunks_mut::<2>().0.iter_mut().zip(own).enumerate() {
+        *to = [scaled(m.mean, told.power(at)), square(var(m), at)];
+    }
+    let whole = t[6].slice_mut::<f64>()?;
+    match &told.given {
+        _ if grouped => whole.fill(0.0),
+        Some(given) => whole.copy_from_slice(given),
+        None => whole.iter_mut().zip(&around).enumerate().for_each(|(c, (to, m))| *to = square(var(m), c)),
+    }
+    Ok(())
 }

@@ -3,8 +3,10 @@
 mod affine;
 mod backward;
 mod evo;
+mod far;
 mod near;
 mod residual;
+mod rule;
 mod standardize;
 
 use base::near::{near, times};

@@ -5,82 +5,16 @@
 //! with given ones, μ = αμ₀ + (1 − α)μ_b and so v.
 
 use crate::affine::{Affine, K, both, load, store};
+use crate::far::{far, scaled};
 use crate::near::{self, Line};
+use crate::rule::Rule;
 use base::simd::*;
 use base::store::Store;
-use base::{Error, Result, Scalar, Tensor, by_float, try_vec};
-use drivers::segments::moments::{self, Moment, Moments};
+use base::{Dtype, Result, Scalar, Tensor, by_float, try_vec};
+use drivers::segments::moments::{self, Moments};
 use drivers::segments::places::{self, FEW, Ids, Out, Places, Reduction};
 use drivers::segments::walk::lanes;
 use std::ops::Range;
-
-/// What is taken away and divided by.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Mode {
-    Var,
-    Rms,
-    Crms,
-    Centre,
-}
-
-/// How statistics become μ and r.
-pub struct Rule {
-    pub mode: Mode,
-    pub eps: f64,
-    pub correction: f64,
-    pub alpha: f64,
-    /// μ₀ and v₀, empty where none are given.
-    pub fixed: [Vec<f64>; 2],
-}
-
-impl Rule {
-    pub fn new(s: &[Scalar], fixed: [&Tensor; 2], segments: usize) -> Result<Self> {
-        let mode = match s[2].int() {
-            0 => Mode::Var,
-            1 => Mode::Rms,
-            2 => Mode::Crms,
-            3 => Mode::Centre,
-            other => return Err(Error::Value(format!("there is no mode {other}"))),
-        };
-        let (eps, alpha) = (s[3].float(), s[5].float());
-        if !(eps >= 0.0 && eps.is_finite()) {
-            return Err(Error::Value(format!("eps must be finite and not negative, got {eps}")));
-        }
-        let given = |name, t: &Tensor| {
-            if t.shape() == [0] && alpha == 0.0 {
-                return Ok(Vec::new());
-            }
-            t.expect(name, segments)?;
-            places::numbers(t)
-        };
-        let fixed = [given("mean", fixed[0])?, given("var", fixed[1])?];
-        Ok(Rule { mode, eps, correction: s[4].float(), alpha, fixed })
-    }
-
-    /// Whether nothing is asked of the data.
-    pub fn given(&self) -> bool {
-        self.alpha == 1.0
-    }
-
-    /// μ and r of a segment.
-    pub fn unit(&self, i: usize, m: Moment) -> [f64; 2] {
-        let Moment { w, mean, m2 } = m;
-        let over = |v: f64, w: f64| if w > 0.0 { v / w } else { f64::NAN };
-        let (mut mu, mut v) = match self.mode {
-            Mode::Var => (mean, over(m2, w - self.correction)),
-            Mode::Rms => (0.0, over(m2, w) + mean * mean),
-            Mode::Crms => (0.0, (m2 + w * mean * mean + (w * mean) * (w * mean)) / (w + 1.0)),
-            Mode::Centre => return [mean, 1.0],
-        };
-        if self.given() {
-            (mu, v) = (self.fixed[0][i], self.fixed[1][i]);
-        } else if self.alpha != 0.0 {
-            mu = self.alpha * self.fixed[0][i] + (1.0 - self.alpha) * mu;
-            v = self.alpha * self.fixed[1][i] + (1.0 - self.alpha) * v;
-        }
-        [mu, 1.0 / (v + self.eps).sqrt()]
-    }
-}
 
 struct Forward<'a, T> {
     places: &'a Places<K>,
@@ -200,35 +134,48 @@ impl<T: Store> Reduction<K> for Forward<'_, T> {
     }
 }
 
+/// The tables of a forward of x.
+fn run<T: Store>(places: &Places<K>, rule: Rule, x: &[T], t: &[Tensor], segmented: bool) -> Result<Vec<Table>> {
+    let r = Forward {
+        places,
+        rule,
+        x,
+        y: Out::new(t[7].slice_mut::<T>()?),
+        gamma: Affine::new(places, &t[1], 0, segmented, 1.0)?,
+        beta: Affine::new(places, &t[2], 1, segmented, 0.0)?,
+    };
+    places::reduce(places, &r)
+}
+
 /// x, γ, β, labels, weights, μ₀, v₀; y, W, mean, variance.
 pub fn forward(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     let segmented = s[6].bool();
     let places = beside(&t[0], s, [&t[3], &t[4]], [&t[1], &t[2]])?;
-    by_float!(t[0], T => {
-        let rule = Rule::new(s, [&t[5], &t[6]], places.len)?;
-        for (name, t) in ["count", "mean", "var"].iter().zip(&t[8..11]) {
-            t.expect(name, places.len)?;
+    let rule = || Rule::new(s, [&t[5], &t[6]], places.len);
+    for (name, t) in ["count", "mean", "var"].iter().zip(&t[8..11]) {
+        t.expect(name, places.len)?;
+    }
+    let tables = by_float!(t[0], T => run(&places, rule()?, t[0].slice::<T>()?, t, segmented))?;
+    let found = |tables: &[Table]| moments::write(tables.iter().flat_map(|t| &t.moments.found), [&t[8], &t[9], &t[10]]);
+    let mut rule = rule()?;
+    if rule.given() {
+        t[8].slice_mut::<f64>()?.fill(0.0);
+        t[9].slice_mut::<f64>()?.copy_from_slice(&rule.fixed[0]);
+        t[10].slice_mut::<f64>()?.copy_from_slice(&rule.fixed[1]);
+        return Ok(());
+    }
+    if t[0].dtype() == Dtype::F64
+        && let Some(far) = far(&places, &rule, t[0].slice()?, tables.iter().flat_map(|t| &t.moments.found).copied())?
+    {
+        rule.by.clone_from(&far.by);
+        found(&run(&places, rule, &far.x, t, segmented)?)?;
+        let stats = t[9].slice_mut::<f64>()?.iter_mut().zip(t[10].slice_mut::<f64>()?);
+        for ((mean, var), &e) in stats.zip(&far.by) {
+            (*mean, *var) = (scaled(*mean, e), scaled(scaled(*var, e), e));
         }
-        let given = rule.given().then(|| rule.fixed.clone());
-        let r = Forward {
-            places: &places,
-            rule,
-            x: t[0].slice::<T>()?,
-            y: Out::new(t[7].slice_mut::<T>()?),
-            gamma: Affine::new(&places, &t[1], 0, segmented, 1.0)?,
-            beta: Affine::new(&places, &t[2], 1, segmented, 0.0)?,
-        };
-        let tables = places::reduce(&places, &r)?;
-        match given {
-            None => moments::write(tables.iter().flat_map(|t| &t.moments.found), [&t[8], &t[9], &t[10]]),
-            Some([mean, var]) => {
-                t[8].slice_mut::<f64>()?.fill(0.0);
-                t[9].slice_mut::<f64>()?.copy_from_slice(&mean);
-                t[10].slice_mut::<f64>()?.copy_from_slice(&var);
-                Ok(())
-            }
-        }
-    })
+        return Ok(());
+    }
+    found(&tables)
 }
 
 /// The segments of `x`, with γ and β beside it or of a number for each of them.

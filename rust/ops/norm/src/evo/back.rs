@@ -1,10 +1,12 @@
 //! The gradient of EvoNorm. The one rule: planes are met twice, for what they are summed to and for what that sends back.
 
-use super::{Line, Told, Variant, joined, planes, sigmoid};
+use super::{Line, Told, Variant, joined, moments, planes, sigmoid};
 use crate::affine::{load, store};
+use crate::far::scaled;
+use base::near::times;
 use base::simd::*;
 use base::store::Store;
-use base::{Result, Scalar, Tensor, by_float, try_vec};
+use base::{Dtype, Result, Scalar, Tensor, by_float, try_vec};
 use drivers::segments::moments::Moment;
 use drivers::segments::places::{self, Out};
 use drivers::segments::walk::{Piece, lanes};
@@ -121,7 +123,7 @@ impl<T: Store> Kernel for Spread<'_, T> {
                             let over = one / chosen.select(right, a);
                             let z = h * over;
                             let rest = (v - own[0]).mul_add(own[1], rest);
-                            z + (rest - chosen.select(z * v * over * p, zero))
+                            z + (rest - chosen.select((z * v) * (over * p), zero))
                         };
                     }
                     store(s, x, dx, at, n);
@@ -133,8 +135,8 @@ impl<T: Store> Kernel for Spread<'_, T> {
 
 /// g, that of the variances, x, γ, β, v, variances, and mean and variance of each channel of a sample; dx, dγ, dβ, dv.
 pub fn backward(t: &[Tensor], s: &[Scalar]) -> Result<()> {
-    let told = Told::new(&t[2], [&t[3], &t[4], &t[5], &t[6]], s)?;
-    let ([n, c, i], grouped, needs) = (told.shape, told.grouped(), s[3].int());
+    let mut told = Told::new(&t[2], [&t[3], &t[4], &t[5], &t[6]], s)?;
+    let ([n, c, i], needs) = (told.shape, s[3].int());
     for (name, at, len) in [("g", 0, n * c * i), ("gvar", 1, c), ("own", 7, 2 * n * c)] {
         t[at].expect(name, len)?;
     }
@@ -144,60 +146,75 @@ pub fn backward(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     for (at, m) in own.iter_mut().enumerate() {
         *m = Moment { w: i as f64, mean: kept[at][0], m2: kept[at][1] * i as f64 };
     }
-    let around = told.merged(&own)?;
+    if t[2].dtype() == Dtype::F64
+        && let Some(near) = told.near(t[2].slice()?, &own)?
+    {
+        let own = moments(&told, &near)?;
+        run(&told, &near, &own, &gvar, t, needs)?;
+        if needs & DX != 0 {
+            t[8].slice_mut::<f64>()?.chunks_exact_mut(i).zip(&told.by).for_each(|(dx, e)| times(dx, -e));
+        }
+        return Ok(());
+    }
+    by_float!(t[2], T => run(&told, t[2].slice::<T>()?, &own, &gvar, t, needs))
+}
+
+/// The gradients of x, or of what stands for it.
+fn run<T: Store>(told: &Told, x: &[T], own: &[Moment], gvar: &[f64], t: &[Tensor], needs: i64) -> Result<()> {
+    let ([_, c, i], grouped, g) = (told.shape, told.grouped(), t[0].slice::<T>()?);
+    let around = told.merged(own)?;
     let mut lines = try_vec(own.len(), Line::default())?;
     for (at, line) in lines.iter_mut().enumerate() {
         *line = told.line(at, own[at], &around);
     }
-    by_float!(t[2], T => {
-        let (g, x) = (t[0].slice::<T>()?, t[2].slice::<T>()?);
-        let sums = planes(told.shape, |some, at| {
-            dispatch(Gather { grouped, lines: &lines[some], g: &g[at.clone()], x: &x[at], i })
-        })?;
-        let found: Vec<Sums> = joined(sums, lines.len())?;
-        let mut of = [try_vec(c, 0.0)?, try_vec(c, 0.0)?, try_vec(c, 0.0)?];
-        let mut sent = try_vec(around.len(), 0.0)?;
-        for (at, Sums([sum, along, k, kx, rest])) in found.iter().enumerate() {
-            let (channel, gamma) = (at % c, lines[at].gamma);
-            of[0][channel] += along;
-            of[1][channel] += sum;
-            of[2][channel] += gamma * if grouped { k } else { kx };
-            let around = if grouped { told.group(at) } else { channel };
-            sent[around] += gamma * if grouped { along } else { rest };
+    let sums = planes(told.shape, |some, at| {
+        dispatch(Gather { grouped, lines: &lines[some], g: &g[at.clone()], x: &x[at], i })
+    })?;
+    let found: Vec<Sums> = joined(sums, lines.len())?;
+    let mut of = [try_vec(c, 0.0)?, try_vec(c, 0.0)?, try_vec(c, 0.0)?];
+    let mut sent = try_vec(around.len(), 0.0)?;
+    for (at, Sums([sum, along, k, kx, rest])) in found.iter().enumerate() {
+        let (channel, gamma) = (at % c, lines[at].gamma);
+        of[0][channel] += along;
+        of[1][channel] += sum;
+        of[2][channel] += gamma * if grouped { scaled(*k, told.power(at)) } else { *kx };
+        let around = if grouped { told.group(at) } else { channel };
+        sent[around] += gamma * if grouped { along } else { rest };
+    }
+    let wanted = [(DWEIGHT, 3, 9), (DBIAS, 4, 10), (DV, 5, 11)];
+    for ((_, _, to), sums) in
+        wanted.iter().zip(&of).filter(|((bit, from, _), _)| needs & bit != 0 && t[*from].shape() != [0])
+    {
+        places::write(&t[*to], sums)?;
+    }
+    if needs & DX == 0 {
+        return Ok(());
+    }
+    let mut backs = try_vec(lines.len(), Back::default())?;
+    for (at, back) in backs.iter_mut().enumerate() {
+        let (line, channel) = (lines[at], at % c);
+        if grouped {
+            let m = around[told.group(at)];
+            let centre = if told.variant == Variant::S2 { 0.0 } else { m.mean };
+            back.around = [centre, -sent[told.group(at)] * line.a * line.a / m.w];
+            continue;
         }
-        let wanted = [(DWEIGHT, 3, 9), (DBIAS, 4, 10), (DV, 5, 11)];
-        for ((_, _, to), sums) in wanted.iter().zip(&of).filter(|((bit, from, _), _)| needs & bit != 0 && t[*from].shape() != [0]) {
-            places::write(&t[*to], sums)?;
+        if told.given.is_none() {
+            let (m, e) = (around[channel], told.power(at));
+            back.around = [m.mean, (sent[channel] / line.a + 2.0 * scaled(scaled(gvar[channel], e), e)) / m.w];
         }
-        if needs & DX == 0 {
-            return Ok(());
-        }
-        let mut backs = try_vec(lines.len(), Back::default())?;
-        for (at, back) in backs.iter_mut().enumerate() {
-            let (line, channel) = (lines[at], at % c);
-            if grouped {
-                let m = around[told.group(at)];
-                let centre = if told.variant == Variant::S2 { 0.0 } else { m.mean };
-                back.around = [centre, -sent[told.group(at)] * line.a * line.a / m.w];
-                continue;
-            }
-            if told.given.is_none() {
-                let m = around[channel];
-                back.around = [m.mean, (sent[channel] / line.a + 2.0 * gvar[channel]) / m.w];
-            }
-            let Sums([_, _, k, kx, _]) = found[at];
-            let k = line.gamma * if told.variant == Variant::B1 { k + kx } else { k };
-            let centre = if told.variant == Variant::B0 { own[at].mean } else { 0.0 };
-            // of nothing nothing is sent, whatever it would be divided by
-            back.own = [centre, if k == 0.0 { 0.0 } else { k / (line.q * own[at].w) }];
-        }
-        t[8].expect("dx", x.len())?;
-        let dx = Out::new(t[8].slice_mut::<T>()?);
-        planes(told.shape, |some, at| {
-            let dx = dx.part(&Piece { at: at.start, len: at.len(), of: [] });
-            let (lines, backs) = (&lines[some.clone()], &backs[some]);
-            dispatch(Spread { grouped, lines, backs, g: &g[at.clone()], x: &x[at], dx, i });
-        })
-        .map(drop)
+        let Sums([_, _, k, kx, _]) = found[at];
+        let k = line.gamma * if told.variant == Variant::B1 { k + scaled(kx, told.power(at)) } else { k };
+        let centre = if told.variant == Variant::B0 { own[at].mean } else { 0.0 };
+        // of nothing nothing is sent, whatever it would be divided by
+        back.own = [centre, if k == 0.0 { 0.0 } else { k / (line.q * own[at].w) }];
+    }
+    t[8].expect("dx", x.len())?;
+    let dx = Out::new(t[8].slice_mut::<T>()?);
+    planes(told.shape, |some, at| {
+        let dx = dx.part(&Piece { at: at.start, len: at.len(), of: [] });
+        let (lines, backs) = (&lines[some.clone()], &backs[some]);
+        dispatch(Spread { grouped, lines, backs, g: &g[at.clone()], x: &x[at], dx, i });
     })
+    .map(drop)
 }

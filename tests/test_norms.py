@@ -410,6 +410,8 @@ def test_residuals_of_any_size(kind):
         y, s = norm.add_norm(x, x.detach(), w, kind=kind, inner_weight=w.detach())
         y.sum().backward()
         assert y.shape == s.shape == x.grad.shape == shape and w.grad.tolist() == [0.0] * shape[-1]
+    with pytest.raises(ValueError, match=r"add_norm: weight must have shape \(8,\), got \(0,\)"):
+        norm.add_norm(half, half, half.new_ones(0), kind=kind)
 
 
 def test_folding():

@@ -186,6 +186,9 @@ def add_norm(
     if inner_bias is not None and inner_weight is None:
         raise ValueError("add_norm: inner_bias without inner_weight")
     alike("add_norm", x, weight, bias, inner_weight=inner_weight, inner_bias=inner_bias)
+    for name, v in [*list(given.items())[2:], ("inner_weight", inner_weight), ("inner_bias", inner_bias)]:
+        if v is not None and 0 in v.shape and x.shape[-1]:  # to the operator such a one is none
+            raise ValueError(f"add_norm: {name} must have shape {(x.shape[-1],)}, got {tuple(v.shape)}")
     inner = inner_weight is not None
     keywords: dict[str, Any] = {} if out is None else {"out": out}
     arrays = (x, residual, weight, bias, inner_weight, inner_bias)

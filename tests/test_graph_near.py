@@ -222,7 +222,11 @@ def test_the_example_says_what_it_claims():
         (lambda: graph.cn_pool(A, U, V, np.ones((3, 2))), ValueError, r"\[40, d\], got shape \(3, 2\)"),
         (lambda: graph.edge_attention(A, *np.ones((3, 9, 2))), ValueError, "beside 40 nodes"),
         (lambda: graph.edge_attention(A, *np.ones((3, N, 2)), clamp=0), ValueError, "clamp must be positive, got 0"),
-        (lambda: graph.cn_pool(A, U, V, np.ones((40, 2)), complete=3), TypeError, "cn_pool: complete must be callable or None, got int"),
+        (
+            lambda: graph.cn_pool(A, U, V, np.ones((40, 2)), complete=3),
+            TypeError,
+            "complete must be callable or None, got int",
+        ),
         (
             lambda: graph.cn_pool(A, U, V, np.ones((40, 2)), complete=lambda a, _: np.ones(len(a), "f4")),
             TypeError,

@@ -167,7 +167,7 @@ def test_a_region_is_inside_or_outside(kind, wrong):
 
 def test_a_mask_of_another_shape_is_named_and_one_of_other_numbers_in_a_trace_too():
     x = R.standard_normal((2, 3, 4, 5))
-    for shape in ((2, 1, 4), (2, 2, 4, 5), (2, 1, 5, 4), (1, 2, 1, 4, 5), (3, 1, 4, 5)):
+    for shape in ((2, 1, 4), (2, 2, 4, 5), (2, 1, 5, 4), (1, 2, 1, 4, 5), (3, 1, 4, 5), (5,), ()):
         for kind in (bool, np.int64):
             for made in (np.asarray, torch.as_tensor):
                 with pytest.raises(ValueError, match=r"region_norm: mask must be \[2, 1, 4, 5\] beside x, got shape"):

@@ -309,7 +309,7 @@ def region_norm(x: Array, mask: Labels, weight: Weight = None, bias: Weight = No
     Parameters
     ----------
     x : array or tensor [N, C, H, W], float64, float32, float16 or bfloat16
-    mask : bool or 0 and 1 [N, 1, H, W]
+    mask : bool or 0 and 1 [N, 1, H, W], or of two to four axes that broadcast beside x
     weight, bias : [2, C], outside first, of x's type or float32 beside 16-bit x, optional
     eps : float
 
@@ -339,7 +339,7 @@ def region_norm(x: Array, mask: Labels, weight: Weight = None, bias: Weight = No
     affine = _affine("region_norm", x, (2, x.shape[1]), (-1,), weight, bias)
     if hasattr(mask, "dtype") and dtype_name(mask.dtype) in (*INTEGERS, "bool"):
         sizes = list(zip(mask.shape[::-1], x.shape[::-1], strict=False))
-        if mask.ndim > 4 or any(n not in (1, m) for n, m in sizes):
+        if not 2 <= mask.ndim <= 4 or any(n not in (1, m) for n, m in sizes):
             n, _, h, w = x.shape
             raise ValueError(f"region_norm: mask must be [{n}, 1, {h}, {w}] beside x, got shape {tuple(mask.shape)}")
         mask = mask if dtype_name(mask.dtype) == "bool" else _regions(mask)

@@ -39,7 +39,7 @@ def assign(scores: Level, *, maximize: bool = False) -> Array:
     TypeError
         If scores are no numbers.
     ValueError
-        If there are fewer columns than rows or axes than two, or scores or their sums are not finite.
+        If there are fewer columns than rows or axes than two, or scores, or sums of them on the way, are not finite.
 
     See Also
     --------

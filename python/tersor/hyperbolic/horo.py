@@ -92,7 +92,8 @@ def busemann(x: Array, p: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool =
     -----
     The level sets are the horospheres at p, and the signed distance of x from the one through y is ``busemann(x, p) -
     busemann(y, p)``. With :math:`\|p - \sqrt cx\|^2 = (1 - r)^2 + r\|p - \hat x\|^2`, :math:`r = \sqrt c\|x\|` and
-    :math:`1 - r = (1 - r^2)/(1 + r)`, near p, which loses nothing there. About 6 operations per element, any sizes of rows.
+    :math:`1 - r = (1 - r^2)/(1 + r)`, near p, which loses little there: of float64 points next
+    to p within 1e-14 of the edge, the 6th digit. About 6 operations per element, any sizes of rows.
     Ghadimi Atigh, Keller-Ressel, Mettes, "Hyperbolic Busemann Learning with Ideal Prototypes" (2021).
     """
     s = _seen(x, p, c)

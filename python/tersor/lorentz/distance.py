@@ -96,7 +96,8 @@ def dist(x: Array, y: Array, c: Any = 1.0, *, dim: int = -1, keepdim: bool = Fal
     gradients of float64 data 7 digits, from 8 on) are done once more, by what is across and what is along the longer vector,
     seven to eighteen times as slow; from :math:`\sqrt c\rho = 20` on, and where squares leave float64 (lengths below 1e-120 or
     above 1e72), by radii and the angle between the two, :math:`\sinh^2\frac{\sqrt cd}2 = \sinh^2\frac{r - \rho}2 + \sinh
-    r\sinh\rho\sin^2\frac\theta2` with logarithms. So no digit is missing at any radius that data has, up to 710 in float64.
+    r\sinh\rho\sin^2\frac\theta2` with logarithms. So no digit is missing at any radius that data has, up to 710 in float64,
+    but in gradients of float64 pairs of unlike lengths, of which 8 are left at worst, from 8 to :math:`\sqrt c\rho = 19`.
     Second derivatives are taken in float64 by the formula alone, and lose what cancels there.
     """
     return _dist(x, y, c, dim=dim, keepdim=keepdim)

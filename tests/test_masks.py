@@ -410,7 +410,7 @@ def test_a_gradual_pruner_goes_on():
 def test_what_a_gradual_pruner_says():
     model = net()
     for given, kind, text in (
-        ({"schedule": 0.5}, TypeError, "schedule must be a function"),
+        ({"schedule": 0.5}, TypeError, "schedule must be callable"),
         ({"schedule": abs, "every": 0}, ValueError, "every must be positive"),
         ({"schedule": abs, "every": 1.5}, TypeError, "every must be an integer"),
         ({"schedule": abs, "min_keep": [1, 2]}, ValueError, "min_keep must be one or 3"),

@@ -474,3 +474,24 @@ def test_unlike_types_in_a_trace(name):
     with torch.autocast("cpu", torch.bfloat16):
         got, want = traced(*given), f(*given)
     torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-6)
+
+
+def test_functions_are_compiled_each_by_itself():
+    """Of one code, torch would compile eight and refuse the others: of operators and of functions of them."""
+    torch.compiler.reset()
+    ops = [H.dist0, H.expmap0, H.logmap0, H.lambda_x, H.project, L.expmap0, L.logmap0, L.to_poincare, L.from_poincare]
+    composed = [
+        H.antipode,
+        H.half_aperture,
+        H.inv_sproj,
+        L.time,
+        L.add_time,
+        L.half_aperture,
+        L.dist0,
+        L.to_klein,
+        quant.hadamard,
+    ]
+    for f in ops + composed:
+        torch.compile(f, fullgraph=True, backend="eager")(X / 4)
+    assert len({id(f.__code__) for f in ops + composed}) == len(ops + composed)
+    assert H.dist0.__code__.co_name == "dist0"

@@ -254,7 +254,7 @@ def test_a_function_that_gives_something_else():
             sparse.apply_tokens(f, x, keep)
     with pytest.raises(ValueError, match=r"keep must have shape \(2,\), got \(3,\)"):
         sparse.apply_tokens(np.sin, x, np.ones(3, bool))
-    with pytest.raises(TypeError, match="apply_tokens: f must be a function, got int"):
+    with pytest.raises(TypeError, match="apply_tokens: f must be callable, got int"):
         sparse.apply_tokens(1, x, keep)
     with pytest.raises(TypeError, match="keep must be bool, got float64"):
         sparse.apply_tokens(np.sin, x, np.ones(2))

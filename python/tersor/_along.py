@@ -3,7 +3,6 @@ move it, and numbers per row are refused as an operator refuses them."""
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tersor._arrays import axes, flag, move, whole
+from tersor._named import named
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,7 +27,7 @@ def along(*names: str) -> Callable[[F], F]:
         places = {k: i for i, k in enumerate(signature.parameters) if k in NUMBERS}
         keeps = "keepdim" in signature.parameters
 
-        @functools.wraps(f)
+        @named(f)
         def call(*args: Any, **kwargs: Any) -> Any:
             dim = whole(f"{f.__name__}: dim", kwargs.get("dim", -1))
             for k, i in places.items():

@@ -30,6 +30,7 @@ from tersor._arrays import (
     whole,
 )
 from tersor._core import InternalError
+from tersor._named import named
 from tersor._options import Options
 from tersor._signature import KERNELS, SIGNATURES
 
@@ -379,7 +380,7 @@ def op(**options: Any) -> Callable[[Callable[..., R]], Callable[..., R]]:
         OPS[spec.key] = spec
         fast, axis = spec.fast, spec.axis
 
-        @functools.wraps(reference)
+        @named(reference)
         def call(*args: Any, **kwargs: Any) -> R:
             if not args and spec.parameters[0] in kwargs:
                 args = (kwargs.pop(spec.parameters[0]),)

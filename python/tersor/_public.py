@@ -7,7 +7,6 @@ look would cost as much as the call; others before, since NumPy and torch would 
 
 from __future__ import annotations
 
-import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 from tersor._arrays import FLOATS, INTEGERS, axes, check_order, dtype_name, integer, is_tensor, ordinary
 from tersor._bits import is_packed, unpacked
 from tersor._matrix import matrix_of
+from tersor._named import named
 from tersor._op import OPS
 from tersor._said import fill
 from tersor._values import SPEAKER, in_trace, out_of_range
@@ -281,7 +281,7 @@ class Door:
 def _opened(door: Door, f: Callable[..., Any], home: str) -> Callable[..., Any]:
     check = door.check
 
-    @functools.wraps(f)
+    @named(f)
     def call(*args: Any, **kwargs: Any) -> Any:
         if door.matrices or door.kept:
             args, kwargs = door.read(args, kwargs)
@@ -318,7 +318,7 @@ def open_layers(module: ModuleType) -> None:
 
 
 def _looked_at(door: Door, init: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(init)
+    @named(init)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         door.plain(type(self).__name__, (self, *args), kwargs)
         init(self, *args, **kwargs)

@@ -78,8 +78,6 @@ class GradualPruner(Steps, Masks):
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
     ) -> None:
-        if not callable(schedule):
-            raise TypeError(f"GradualPruner: schedule must be a function of the step, got {type(schedule).__name__}")
         self.schedule, self.min_keep, self.scope = schedule, min_keep, scope
         self.every = whole("GradualPruner: every", every)
         if self.every < 1:

@@ -264,8 +264,6 @@ def apply_tokens(f: Callable[[Array], Array], x: Array, keep: Mask) -> Array:
            [30., 40.]])
     """
     who = "apply_tokens"
-    if not callable(f):
-        raise TypeError(f"{who}: f must be a function, got {type(f).__name__}")
     if is_tensor(x):
         check_dense(who, "x", x)
         check_dense(who, "keep", keep)

@@ -55,6 +55,13 @@ macro_rules! by_index {
     };
 }
 
+/// An entry of `list`.
+#[inline(always)]
+pub fn entry<I: Index>(list: &[I], at: usize) -> usize {
+    // SAFETY: an element of the slice.
+    unsafe { I::read(&raw const list[at]) }
+}
+
 /// Checks that the entries of `list` lie within `0..limit`.
 pub fn within<I: Index>(name: &str, list: &[I], limit: usize) -> Result<()> {
     // SAFETY: an element of the slice.

@@ -47,8 +47,7 @@ impl<C: Column> Sets<C> {
             let to = std::mem::replace(&mut ptr[row], 0);
             let mut before = -1;
             for at in from..to {
-                // SAFETY: an element of the slice.
-                let v = unsafe { I::read(&raw const indices[at]) } as i64;
+                let v = index::entry(indices, at) as i64;
                 if v < before.max(0) || v == i64::MAX {
                     return Err(if v < 0 || v == i64::MAX {
                         index::outside("indices", at, v as usize, 0, i64::MAX as usize)

@@ -112,7 +112,7 @@ def test_what_is_no_curvature_is_refused_by_name(make):
             make(c)
     with pytest.raises(TypeError, match=r"^WrappedNormal: scale must be a number or a tensor, got str"):
         nn.WrappedNormal(torch.zeros(2), "a")
-    with pytest.raises(TypeError, match=r"^UniformDisk: model must be one of ball, lorentz, got list"):
+    with pytest.raises(TypeError, match=r"^UniformDisk: model must be a string, got list"):
         nn.UniformDisk(2, 1.0, model=[])
 
 

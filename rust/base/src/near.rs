@@ -40,6 +40,13 @@ pub fn times(row: &mut [f64], e: i32) {
     }
 }
 
+/// v · 2^e
+pub fn scaled(v: f64, e: i32) -> f64 {
+    let mut v = [v];
+    times(&mut v, e);
+    v[0]
+}
+
 impl Near {
     /// The rows as an array of the shape of `like`.
     pub fn tensor<'a>(&'a mut self, like: &Tensor) -> Result<Tensor<'a>> {

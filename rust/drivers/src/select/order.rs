@@ -192,7 +192,7 @@ mod tests {
         for n in [0, 1, 5, FEW, FEW + 1, 5000] {
             for below in [1, 7, 1 << 20, 1 << 40, u64::MAX] {
                 // few different upper halves too, in whose runs the lower ones decide
-                let upper = drawn(n, below).into_iter().map(|k| if n % 2 == 0 { k } else { k % 3 << 60 | k >> 4 });
+                let upper = drawn(n, below).into_iter().map(|k| if n % 2 == 0 { k } else { (k % 3) << 60 | k >> 4 });
                 let mut items = upper.enumerate().map(|(i, k)| (k, i)).collect::<Vec<_>>();
                 let mut want = items.clone();
                 want.sort_unstable();

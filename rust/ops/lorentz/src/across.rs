@@ -1,9 +1,8 @@
 //! What two rows near 1 have between them. The one rule: what is across is a difference of exact products, which is nothing on one
 //! ray, so that an angle has its digits however small it is.
 
-use super::far::{both, of, one, total};
+use super::meet::{both, of, one, total};
 use base::dd::{Dd, Num};
-use base::near::times;
 use base::simd::*;
 
 /// The slopes of a distance: by each row and by c.
@@ -124,12 +123,6 @@ pub fn exponent(row: &[f64]) -> Option<i32> {
         v if v.is_finite() => Some(if small { bits(v * (1u64 << 60) as f64) - 60 } else { bits(v) }),
         _ => None,
     }
-}
-
-pub fn power(v: f64, e: i32) -> f64 {
-    let mut v = [v];
-    times(&mut v, e);
-    v[0]
 }
 
 /// 1 − k, of a pair.

@@ -5,9 +5,9 @@
 //! With radii r and ρ, δ = r − ρ and the angle θ: sinh²(D/2) = sinh²(δ/2) + sinh r sinh ρ sin²(θ/2), D = √c d;
 //! ∂D/∂r = (sinh δ + 2 cosh r sinh ρ sin²(θ/2))/sinh D, and ∂D/∂θ = sinh r sinh ρ sin θ/sinh D.
 
-use super::across::{Along, Chord, Pair, Slope, Slopes, exponent, less, pivot, power};
-use super::far::Meet;
-use base::near::times;
+use super::across::{Along, Chord, Pair, Slope, Slopes, exponent, less, pivot};
+use super::meet::Meet;
+use base::near::{scaled, times};
 use base::simd::*;
 use std::f64::consts::LN_2;
 
@@ -117,7 +117,7 @@ fn ordered(x: &mut [f64], y: &mut [f64], c: f64) -> (f64, Slopes) {
     let half = if xx == 0.0 || yy == 0.0 { 0.0 } else { half };
     // sinh(|δ|/2), where that is possible without the logarithms, which have no more digits than they have places
     let exp = |v: f64, e: i32| {
-        let v = power(c.sqrt() * v.sqrt(), e);
+        let v = scaled(c.sqrt() * v.sqrt(), e);
         v + (1.0 + v * v).sqrt()
     };
     let u = if a.max(b) < 300.0 && delta.abs() > 1.0 {
@@ -129,7 +129,7 @@ fn ordered(x: &mut [f64], y: &mut [f64], c: f64) -> (f64, Slopes) {
     };
     let e = if xx * yy == 0.0 { 0 } else { ex + ey };
     let odd = if e % 2 == 0 { 1.0 } else { std::f64::consts::SQRT_2 };
-    let v = power(c.sqrt() * (xx.sqrt() * yy.sqrt()).sqrt() * half.sqrt() * odd, e.div_euclid(2));
+    let v = scaled(c.sqrt() * (xx.sqrt() * yy.sqrt()).sqrt() * half.sqrt() * odd, e.div_euclid(2));
     let whole = if u < 1e150 && v < 1e150 {
         2.0 * u.hypot(v).asinh()
     } else {
@@ -168,14 +168,14 @@ fn near(x: &[f64], y: &[f64], c: f64, top: i32, long: f64) -> (f64, Slopes) {
         let f = if n == 0.0 { 0.0 } else { 1.0 / n };
         // f(x − y) as a turn with κ = 1
         let flat = || Slope { pull: 0.0, turn: f, kappa: [1.0, 0.0], pivot: None };
-        return (power(n, top), Slopes { rows: [flat(), flat()], c: 0.0 });
+        return (scaled(n, top), Slopes { rows: [flat(), flat()], c: 0.0 });
     }
-    let found = dispatch(Meet { x, y, c: power(power(c, top), top) });
-    let (q, k) = (found.chord, power(power(c, top), top));
+    let found = dispatch(Meet { x, y, c: scaled(scaled(c, top), top) });
+    let (q, k) = (found.chord, scaled(scaled(c, top), top));
     let f = if q == 0.0 { 0.0 } else { 1.0 / (q * (k * q * 0.25 + 1.0)).sqrt() };
     let [tx, ty] = found.times;
     let dc = q.sqrt() * found.slope * q * 0.25 - f * found.rise / tx * (found.rise / ty) * 0.5;
     let slope = |lean: [f64; 2]| Slope { pull: 0.0, turn: f, kappa: less(lean), pivot: None };
     let rows = found.leans.map(slope);
-    (power(q.sqrt() * found.s, top), Slopes { rows, c: power(power(power(dc, top), top), top) })
+    (scaled(q.sqrt() * found.s, top), Slopes { rows, c: scaled(scaled(scaled(dc, top), top), top) })
 }

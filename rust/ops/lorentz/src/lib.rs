@@ -7,6 +7,7 @@
 mod across;
 mod beyond;
 mod far;
+mod meet;
 
 use base::dd::Num;
 use base::roots::{arsinh_root, arsinh_root_d};

@@ -1,7 +1,8 @@
 //! Tables of bins of one width, all of them from one read. The one rule: a bin is decided by its edges, counts are whole numbers,
 //! and right minus confidence is one sum, of blocks in their order.
 
-use super::judged::{Bad, Source, TILE, Tile};
+use super::judged::{Bad, Source, Tile};
+use super::tiles::TILE;
 use base::simd::*;
 use base::{Dtype, Error, Result, Scalar, Tensor, try_vec};
 use drivers::blocks;

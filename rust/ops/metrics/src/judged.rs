@@ -1,16 +1,13 @@
 //! Confidences and whether they were right, as they are read. The one rule: what is refused is found in the same read, and the
 //! first of it is named, a probability before a target.
 
-use super::tiles::{Hits, Read, Targets, Top};
+use super::tiles::{Hits, Read, TILE, Targets, Top};
 use base::simd::dispatch;
 use base::store::Store;
 use base::{Dtype, Error, Result, Scalar, Tensor, by_float, try_vec};
 use drivers::blocks;
 use drivers::select::{bools, bools_mut};
 use std::ops::Range;
-
-/// What is looked at together.
-pub const TILE: usize = 512;
 
 /// Of whom a confidence is.
 #[derive(Clone, Copy, PartialEq, Eq)]

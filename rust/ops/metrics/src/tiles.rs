@@ -1,9 +1,11 @@
 //! What a tile is made of, in vectors. The one rule: whether anything is to be refused comes with what was read, and where it is is
 //! asked afterwards.
 
-use super::judged::TILE;
 use base::simd::*;
 use base::store::{STEP, Store};
+
+/// What is looked at together.
+pub const TILE: usize = 512;
 
 /// Targets as they are, and whether one of them is no class.
 pub struct Targets<'a, I> {

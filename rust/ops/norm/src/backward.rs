@@ -5,10 +5,11 @@
 //! dw = B(x − μ_b) + ½C(x − μ_b)² − D, where D = ½Cv. What comes in for W, μ_b and v_b is added to B, C and D.
 
 use crate::affine::{Affine, K, both, load, store};
-use crate::far::{far, scaled};
+use crate::far::far;
 use crate::near::{self, Line};
 use crate::rule::{Mode, Rule};
 use crate::standardize::beside;
+use base::near::scaled;
 use base::simd::*;
 use base::store::Store;
 use base::{Dtype, Result, Scalar, Tensor, by_float, try_vec};

@@ -13,8 +13,8 @@ mod told;
 pub use back::backward;
 
 use crate::affine::{load, store};
-use crate::far::scaled;
 use base::math;
+use base::near::scaled;
 use base::simd::*;
 use base::store::Store;
 use base::{Dtype, Result, Scalar, Tensor, by_float, try_vec};

@@ -3,7 +3,7 @@
 
 use crate::affine::K;
 use crate::rule::{Mode, Rule};
-use base::near::times;
+use base::near::scaled;
 use base::simd::*;
 use base::{Result, try_vec};
 use drivers::segments::moments::{Moment, Moments};
@@ -86,13 +86,6 @@ pub fn larger(top: f64, v: f64) -> f64 {
 pub fn exponent(top: f64) -> i32 {
     let e = (top.to_bits() >> 52) as i32 - 1023;
     if top > 0.0 && top.is_finite() && !ORDINARY.contains(&e) { e } else { 0 }
-}
-
-/// v · 2^e
-pub fn scaled(v: f64, e: i32) -> f64 {
-    let mut v = [v];
-    times(&mut v, e);
-    v[0]
 }
 
 /// The moments of segments alone.

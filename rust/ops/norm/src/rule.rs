@@ -1,7 +1,7 @@
 //! How statistics become what is taken away and divided by. The one rule: of segments over a power of two, what is given and
 //! added is brought there too.
 
-use crate::far::scaled;
+use base::near::scaled;
 use base::{Error, Result, Scalar, Tensor};
 use drivers::segments::moments::Moment;
 use drivers::segments::places;

@@ -5,9 +5,10 @@
 //! with given ones, μ = αμ₀ + (1 − α)μ_b and so v.
 
 use crate::affine::{Affine, K, both, load, store};
-use crate::far::{far, scaled};
+use crate::far::far;
 use crate::near::{self, Line};
 use crate::rule::Rule;
+use base::near::scaled;
 use base::simd::*;
 use base::store::Store;
 use base::{Dtype, Result, Scalar, Tensor, by_float, try_vec};

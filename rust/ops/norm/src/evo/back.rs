@@ -2,7 +2,7 @@
 
 use super::{Line, Told, Variant, joined, moments, planes, sigmoid};
 use crate::affine::{load, store};
-use crate::far::scaled;
+use base::near::scaled;
 use base::near::times;
 use base::simd::*;
 use base::store::Store;

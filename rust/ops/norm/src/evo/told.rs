@@ -1,7 +1,8 @@
 //! What is told of an evolved norm, and what channels of samples are divided by. The one rule: spreads are made of the moments
 //! of channels of samples, which are those of the data over powers of two where their squares are no numbers.
 
-use crate::far::{exponent, larger, odd, scaled};
+use crate::far::{exponent, larger, odd};
+use base::near::scaled;
 use base::near::times;
 use base::{Error, Result, Scalar, Tensor, try_vec};
 use drivers::segments::moments::Moment;

@@ -9,6 +9,7 @@ mod few;
 mod lanes;
 mod matmul;
 mod once;
+mod plan;
 mod product;
 mod rows;
 mod sampled;

@@ -7,6 +7,7 @@
 mod chunk;
 mod labels;
 mod lists;
+mod moment;
 pub mod moments;
 pub mod places;
 mod sums;

@@ -1,7 +1,7 @@
 //! Sparse times dense where rows of x are read once, if at all: the few activations of a token. The one rule: rows are read from
 //! end to end, as the memory likes it, some side by side; their sums go to the first cache and back between them.
 
-use super::product::Plan;
+use super::plan::Plan;
 use super::spmm::{Panel, Real, Start};
 use super::{Index, Pattern, raced};
 use base::Result;

@@ -1,6 +1,7 @@
 //! Moments of neighbours: weight, mean and squares about it. The one rule: numbers are taken from one of their own, so that equal
 //! ones have exactly their value for a mean and no spread, whatever their size.
 
+pub use super::moment::Moment;
 use super::places::{Ids, Labels, Places, Weight};
 use super::sums::{moments, sums_of};
 use super::walk::Piece;
@@ -8,48 +9,6 @@ use base::simd::*;
 use base::store::Store;
 use base::{Result, Tensor, try_vec};
 use std::ops::Range;
-
-/// W = Σw, μ = Σwx/W and M = Σw(x − μ)².
-#[derive(Clone, Copy, Default, Debug, PartialEq)]
-pub struct Moment {
-    pub w: f64,
-    pub mean: f64,
-    pub m2: f64,
-}
-
-impl Moment {
-    /// With those that follow (Chan, Golub and LeVeque, 1979).
-    #[inline(always)]
-    pub fn merge(&mut self, b: Moment) {
-        if self.w == 0.0 {
-            *self = b;
-        } else if b.w != 0.0 {
-            let (w, delta) = (self.w + b.w, b.mean - self.mean);
-            let (share, m2) = (b.w / w, self.m2 + b.m2);
-            // means that are one: nothing moves, infinities neither
-            if delta != 0.0 {
-                self.mean = match self.mean.is_finite() {
-                    true if delta.is_finite() => self.mean + delta * share,
-                    true => self.mean * (1.0 - share) + b.mean * share,
-                    false => self.mean + b.mean,
-                };
-            }
-            (self.w, self.m2) = (w, m2 + delta * delta * (self.w * share));
-        }
-    }
-    /// From Σw, Σw(x − p) and Σw(x − p)².
-    #[inline(always)]
-    pub fn about(p: f64, w: f64, s1: f64, s2: f64) -> Moment {
-        if w == 0.0 {
-            return Moment::default();
-        }
-        let off = s1 / w;
-        // from squares that are no numbers, of finite ones, nothing is taken
-        let m2 = if off.is_finite() && !s2.is_finite() { s2 } else { s2 - s1 * off };
-        // what rounding leaves below 0 is none
-        Moment { w, mean: p + off, m2: if m2 < 0.0 { 0.0 } else { m2 } }
-    }
-}
 
 /// What numbers are taken from, where this is the first of them: 0 if it is none, since nothing is left of others less infinity.
 #[inline(always)]

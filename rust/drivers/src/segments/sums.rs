@@ -1,7 +1,7 @@
 //! Sums of neighbours about a number of their own, in vectors. The one rule: equal numbers add nothing, and neither do those of
 //! other labels.
 
-use super::moments::Moment;
+use super::moment::Moment;
 use super::places::Labels;
 use super::walk::{PIECE, lanes};
 use base::simd::*;

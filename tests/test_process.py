@@ -266,11 +266,14 @@ def test_no_leak_in_ten_thousand_calls(name):
         gc.collect()
         arrays = [x for x in inputs if isinstance(x, np.ndarray)]  # numbers and None are everybody's
         counts = [sys.getrefcount(x) for x in arrays]
-        fds, before = len(os.listdir("/proc/self/fd")), status("VmRSS")
-        for _ in range(calls):
-            body()
-        gc.collect()
-        assert status("VmRSS") - before <= 1024  # KiB
+        fds, grown = len(os.listdir("/proc/self/fd")), [2048]
+        while grown[-1] > 1024 and len(grown) < 4:  # KiB; a leak comes every time, an arena of Python's allocator once
+            before = status("VmRSS")
+            for _ in range(calls):
+                body()
+            gc.collect()
+            grown.append(status("VmRSS") - before)
+        assert grown[-1] <= 1024, grown[1:]
         assert len(os.listdir("/proc/self/fd")) == fds
         assert [sys.getrefcount(x) for x in arrays] == counts
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from tersor import prune
-from tersor.bench import _peak
+from tersor.bench import FAMILIES, _peak, cases
 
 
 @pytest.mark.serial
@@ -26,3 +26,11 @@ def test_memory_that_an_allocator_has_kept_is_counted(library, megabytes):
     if np.isnan(spent):
         pytest.skip("this system does not tell")
     assert 0.95 * n < spent < n + (3 << 20)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_case_has_a_name_that_can_be_asked_for(family):
+    for every in (False, True):
+        names = [build.__name__ for build in cases(family, every)]
+        assert [name for name in names if name in ("case", "<lambda>")] == []
+        assert len(set(names)) == len(names)

@@ -197,6 +197,12 @@ def cases(family: str, every: bool = False) -> list[Callable[[], Case]]:
     return found
 
 
+def called(name: str, build: Callable[[], Case]) -> Callable[[], Case]:
+    """A case of several, under a name that ``--match`` can find."""
+    build.__name__ = name
+    return build
+
+
 def headline(family: str) -> Callable[[], Case]:
     """The one case that stands for the family in a short table."""
     found: Callable[[], Case] = importlib.import_module(f"tersor.bench.{family}").HEADLINE

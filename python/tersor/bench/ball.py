@@ -13,7 +13,7 @@ import numpy as np
 from tersor import hyperbolic
 from tersor._op import OPS
 from tersor._sample import Draw
-from tersor.bench import Case, Target
+from tersor.bench import Case, Target, called
 
 SIZES = ((262144, 64), (65536, 256), (65536, 16))
 #: `tersor bench hyperbolic` without --all: with their gradients, at one size
@@ -202,6 +202,5 @@ def builders(
         for n, d in sizes:
             for backward in directions:
                 build = functools.partial(case, name, n, d, backward, dtype)
-                build.__name__ = f"{name}_{'backward_' if backward else ''}{dtype}_{n}x{d}"  # type: ignore[attr-defined]
-                out.append(build)
+                out.append(called(f"{name}_{'backward_' if backward else ''}{dtype}_{n}x{d}", build))
     return out

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tersor.bench import Call, Case, Target, _runtimes, peer
+from tersor.bench import Call, Case, Target, _runtimes, called, peer
 
 #: shares of torch's dense layer that are asked for: (bits, activations) -> by rows, of 4096 x 4096
 SHARES = {
@@ -51,7 +51,8 @@ def _case(outs: int, inputs: int, rows: int, bits: int, activations: str) -> Cas
 
 
 def _named(outs: int, inputs: int, rows: int, bits: int, activations: str) -> Callable[[], Case]:
-    return lambda: _case(outs, inputs, rows, bits, activations)
+    name = f"int{bits}_{activations}_{outs}x{inputs}_{rows}"
+    return called(name, lambda: _case(outs, inputs, rows, bits, activations))
 
 
 def _alone(scheme: str, outs: int, inputs: int, rows: int, share: float) -> Callable[[], Case]:
@@ -71,7 +72,7 @@ def _alone(scheme: str, outs: int, inputs: int, rows: int, share: float) -> Call
         named = f"{scheme}, {rows} {plural} of {inputs}→{outs}"
         return Case(named, calls, targets=[Target("tersor", ("dense",), share)])
 
-    return case
+    return called(f"{scheme}_{outs}x{inputs}_{rows}", case)
 
 
 def _conv(channels: int, side: int, share: float) -> Callable[[], Case]:
@@ -96,7 +97,7 @@ def _conv(channels: int, side: int, share: float) -> Callable[[], Case]:
         named = f"int8, int8 activations, 3 x 3, {side} x {side} pixels of {channels}→{channels}"
         return Case(named, calls, targets=[Target("tersor", ("dense", "dense channels-last"), share)])
 
-    return case
+    return called(f"conv_{channels}_{side}", case)
 
 
 KINDS = [(8, "float"), (4, "float"), (8, "int8"), (4, "int8")]

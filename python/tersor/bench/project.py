@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tersor import project
-from tersor.bench import Case, Target
+from tersor.bench import Case, Target, called
 
 
 def sparse_10000() -> Case:
@@ -154,7 +154,7 @@ def _fwht(power: int, limit: float) -> Callable[[], Case]:
             targets=[Target("tersor out=", ("copy",), limit)],
         )
 
-    return case
+    return called(f"fwht_{power}", case)
 
 
 def features() -> Case:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tersor import sparse
-from tersor.bench import Case, Target
+from tersor.bench import Case, Target, called
 
 
 def mkl_product(a, x, **options):
@@ -92,7 +92,7 @@ def _layer(outs: int, inputs: int, rows: int, share: float) -> Case:
 
 
 def _named(outs: int, inputs: int, rows: int, share: float) -> Callable[[], Case]:
-    return lambda: _layer(outs, inputs, rows, share)
+    return called(f"layer_{outs}x{inputs}_{rows}", lambda: _layer(outs, inputs, rows, share))
 
 
 def _graph(n: int, entries: int):

@@ -8,6 +8,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+#: entries of functions of rows, in whatever family
+AXIS = {
+    "dim": "dim : int\n    The axis of the rows.",
+    "keepdim": "keepdim : bool\n    Whether the result keeps that axis, with size 1.",
+}
+
 _NAMED = re.compile(r"^( *)\{(\w+)\}$", re.MULTILINE)
 
 

@@ -1,6 +1,8 @@
 """What docstrings of the ball say again and again, by the names that they call it (`tersor._said`)."""
 
-SAID = {
+from tersor._said import AXIS
+
+SAID = AXIS | {
     "x": """\
 x : array or tensor [..., d], float64, float32, float16 or bfloat16
     Points of the ball.""",
@@ -16,12 +18,6 @@ c : float, or array of 0 axes or [..., 1]
     "eps": """\
 eps : float, "tight" or "compat"
     How far inside the ball results stay; see `expmap0`.""",
-    "dim": """\
-dim : int
-    The axis of the rows.""",
-    "keepdim": """\
-keepdim : bool
-    Whether the result keeps that axis, with size 1.""",
     "inside": """\
 array or tensor [..., d]
     Points of the ball, strictly inside after rounding.""",

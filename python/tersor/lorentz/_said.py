@@ -1,18 +1,14 @@
 """What docstrings of the hyperboloid say again and again, by the names that they call it (`tersor._said`)."""
 
-SAID = {
+from tersor._said import AXIS
+
+SAID = AXIS | {
     "x": """\
 x : array or tensor [..., d]
     Points.""",
     "c": """\
 c : float, or array of 0 axes or [..., 1]
     Curvature -c; finite, not negative.""",
-    "dim": """\
-dim : int
-    The axis of the rows.""",
-    "keepdim": """\
-keepdim : bool
-    Whether the result keeps that axis, with size 1.""",
     "points": """\
 array or tensor [..., d]
     Points. Differentiable.""",

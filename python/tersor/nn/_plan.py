@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from tersor._op import AXES
-from tersor.nn._sparse import SparseWeight
+from tersor.nn._sparse import LinearWeight
 from tersor.sparse._crossover import FLOOR, MOST, SURE, costs
 from tersor.sparse._straight import straight
 
@@ -19,12 +19,10 @@ PLANS = ("auto", "sparse", "dense")
 SEEN = 64
 
 
-class Chosen(SparseWeight):
+class Chosen(LinearWeight):
     """A linear layer of a sparse weight that may have a dense one beside it."""
 
     plan = "auto"  # of layers pickled by earlier versions too
-    in_features: int
-    out_features: int
 
     def _known(self) -> None:
         if self.plan not in PLANS:

@@ -154,6 +154,20 @@ class SparseWeight(nn.Module):
         self._know()
 
 
+class LinearWeight(SparseWeight):
+    """That of a linear layer."""
+
+    in_features: int
+    out_features: int
+
+    def _sized(self, outs: int, ins: int) -> None:
+        self.out_features, self.in_features = outs, ins
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return self.out_features, self.in_features
+
+
 def _writes(t: Tensor) -> int:
     """How often a tensor was written to; those of inference mode do not count."""
     return 0 if t.is_inference() else t._version

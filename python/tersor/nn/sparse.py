@@ -64,13 +64,6 @@ class SparseLinear(Chosen):
         self.plan = plan
         self._known()
 
-    def _sized(self, outs: int, ins: int) -> None:
-        self.out_features, self.in_features = outs, ins
-
-    @property
-    def _shape(self) -> tuple[int, int]:
-        return self.out_features, self.in_features
-
     @classmethod
     def from_dense(cls, linear: nn.Linear, mask: Tensor | None = None, *, plan: str = "auto") -> SparseLinear:
         """The layer ``linear`` with the weights that ``mask`` keeps, or that are not zero.

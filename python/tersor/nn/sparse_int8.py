@@ -13,11 +13,11 @@ from tersor import sparse
 from tersor._arrays import dtype_name
 from tersor.nn._cast import accept, as_node, lowered
 from tersor.nn._linear import parts_of
-from tersor.nn._sparse import SparseWeight
+from tersor.nn._sparse import LinearWeight
 from tersor.sparse.codes import Int8CSR, coded, decoded
 
 
-class SparseInt8Linear(SparseWeight):
+class SparseInt8Linear(LinearWeight):
     r"""A linear layer with a sparse weight of int8 codes and a scale for each row, :math:`y = xQ^\top\mathrm{diag}(s) + b`.
 
     Parameters
@@ -54,13 +54,6 @@ class SparseInt8Linear(SparseWeight):
         self.register_buffer("indptr", weight.indptr)
         self._take_bias(bias)
         self._know()
-
-    def _sized(self, outs: int, ins: int) -> None:
-        self.out_features, self.in_features = outs, ins
-
-    @property
-    def _shape(self) -> tuple[int, int]:
-        return self.out_features, self.in_features
 
     @classmethod
     def from_dense(cls, linear: nn.Linear, mask: Tensor | None = None) -> SparseInt8Linear:

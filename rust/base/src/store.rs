@@ -369,6 +369,23 @@ fn f32x16_to_f16<S: Simd>(x: f32x16<S>) -> u32x16<S> {
     x.simd_eq(x).select(finite, nan) | ((u >> 16) & 0x8000)
 }
 
+/// `by_number!(tensor, T => body)`: as [`by_float!`], and with signed integers and bytes as they are.
+#[macro_export]
+macro_rules! by_number {
+    ($x:expr, $t:ident => $body:expr) => {
+        $crate::by_number!(@ $x, $t [I64 i64, I32 i32, I16 i16, I8 i8, U8 u8] => $body)
+    };
+    (@ $x:expr, $t:ident [$($dtype:ident $int:ty),*] => $body:expr) => {
+        match $x.dtype() {
+            $($crate::Dtype::$dtype => {
+                type $t = $int;
+                $body
+            })*
+            _ => $crate::by_float!($x, $t => $body),
+        }
+    };
+}
+
 /// `by_float!(tensor, T => body)`: the body with `T` the storage type of a float array; `by_float!(wide tensor, T => body)` where
 /// 16-bit data comes as f32.
 #[macro_export]

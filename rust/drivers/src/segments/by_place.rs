@@ -1,12 +1,10 @@
 //! Walks, places and moments against plain loops over indices. The one rule: what is expected is found element by element.
 
-use super::moments::{Moment, Moments};
-use super::places::{self, OWN, Places, Reduction};
+use super::moments::{Alone, Moment};
+use super::places::{self, OWN, Places};
 use super::walk::{self, PIECE, Walk};
 use base::pool::{self, Context};
-use base::simd::*;
-use base::{Element, Error, Result, Tensor};
-use std::ops::Range;
+use base::{Element, Error, Tensor};
 
 fn tensor<'a, T: Element>(v: &'a mut [T], shape: &[usize]) -> Tensor<'a> {
     assert_eq!(v.len(), shape.iter().product::<usize>());
@@ -79,24 +77,9 @@ fn what_does_not_broadcast_is_refused() {
     }
 }
 
-struct Whole<'a, T>(&'a Places<OWN>, &'a [T]);
-impl<T: base::store::Store> Reduction<OWN> for Whole<'_, T> {
-    type Table = Moments;
-    fn table(&self, segments: Range<usize>) -> Result<Moments> {
-        Moments::new(segments, self.0)
-    }
-    #[inline(always)]
-    fn gather<S: Simd>(&self, s: S, table: &mut Moments, pieces: Range<usize>) -> Result<()> {
-        table.add(s, self.0, self.1, pieces)
-    }
-    fn merge(&self, into: &mut Moments, later: &Moments) {
-        into.merge(later);
-    }
-}
-
 fn found<T: base::store::Store>(places: &Places<OWN>, x: &[T], threads: usize) -> Vec<Moment> {
     let tables =
-        pool::with(Context { runner: None, threads, poll: None }, || places::reduce(places, &Whole(places, x)));
+        pool::with(Context { runner: None, threads, poll: None }, || places::reduce(places, &Alone(places, x)));
     tables.unwrap().into_iter().flat_map(|t| t.found).collect()
 }
 

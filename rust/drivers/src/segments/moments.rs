@@ -2,13 +2,29 @@
 //! ones have exactly their value for a mean and no spread, whatever their size.
 
 pub use super::moment::Moment;
-use super::places::{Ids, Labels, Places, Weight};
+use super::places::{Ids, Labels, Places, Reduction, Weight};
 use super::sums::{moments, sums_of};
 use super::walk::Piece;
 use base::simd::*;
 use base::store::Store;
 use base::{Result, Tensor, try_vec};
 use std::ops::Range;
+
+/// A reduction to the moments of segments alone.
+pub struct Alone<'a, T, const K: usize>(pub &'a Places<K>, pub &'a [T]);
+impl<T: Store, const K: usize> Reduction<K> for Alone<'_, T, K> {
+    type Table = Moments;
+    fn table(&self, segments: Range<usize>) -> Result<Moments> {
+        Moments::new(segments, self.0)
+    }
+    #[inline(always)]
+    fn gather<S: Simd>(&self, s: S, table: &mut Moments, pieces: Range<usize>) -> Result<()> {
+        table.add(s, self.0, self.1, pieces)
+    }
+    fn merge(&self, into: &mut Moments, later: &Moments) {
+        into.merge(later);
+    }
+}
 
 /// What numbers are taken from, where this is the first of them: 0 if it is none, since nothing is left of others less infinity.
 #[inline(always)]

@@ -2,21 +2,9 @@
 //!
 //! The pairs in opposite order are the inversions of the one numbers in the order of the others (Knight, 1966).
 
-use base::{Dtype, Error, Result, Scalar, Tensor, by_float, try_vec};
+use base::{Error, Result, Scalar, Tensor, by_number, try_vec};
 use drivers::blocks;
 use drivers::select::order::{Ranked, inversions, sort};
-
-/// Calls the generic function with the type of the numbers.
-macro_rules! by_number { ($t:expr, $T:ident => $body:expr) => {
-    match $t.dtype() {
-        Dtype::I64 => { type $T = i64; $body }
-        Dtype::I32 => { type $T = i32; $body }
-        Dtype::I16 => { type $T = i16; $body }
-        Dtype::I8 => { type $T = i8; $body }
-        Dtype::U8 => { type $T = u8; $body }
-        _ => by_float!($t, $T => $body),
-    }
-} }
 
 /// The keys of column `j`, with their places.
 fn column(name: &str, x: &Tensor, j: usize) -> Result<Vec<(u64, u32)>> {

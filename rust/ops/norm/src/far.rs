@@ -4,11 +4,9 @@
 use crate::affine::K;
 use crate::rule::{Mode, Rule};
 use base::near::scaled;
-use base::simd::*;
 use base::{Result, try_vec};
-use drivers::segments::moments::{Moment, Moments};
-use drivers::segments::places::{self, Places, Reduction};
-use std::ops::Range;
+use drivers::segments::moments::{Alone, Moment};
+use drivers::segments::places::{self, Places};
 
 /// Exponents of segments whose squares, those of differences by an ulp, and their third powers are ordinary numbers.
 const ORDINARY: std::ops::RangeInclusive<i32> = -250..=320;
@@ -88,27 +86,11 @@ pub fn exponent(top: f64) -> i32 {
     if top > 0.0 && top.is_finite() && !ORDINARY.contains(&e) { e } else { 0 }
 }
 
-/// The moments of segments alone.
-struct Found<'a>(&'a Places<K>, &'a [f64]);
-impl Reduction<K> for Found<'_> {
-    type Table = Moments;
-    fn table(&self, segments: Range<usize>) -> Result<Moments> {
-        Moments::new(segments, self.0)
-    }
-    #[inline(always)]
-    fn gather<S: Simd>(&self, s: S, table: &mut Moments, pieces: Range<usize>) -> Result<()> {
-        table.add(s, self.0, self.1, pieces)
-    }
-    fn merge(&self, into: &mut Moments, later: &Moments) {
-        into.merge(later);
-    }
-}
-
 impl Far {
     /// W, mean and variance of what is near.
     pub fn moments(&self, places: &Places<K>) -> Result<[Vec<f64>; 3]> {
         let mut stats = [try_vec(0, 0.0)?, try_vec(0, 0.0)?, try_vec(0, 0.0)?];
-        for m in places::reduce(places, &Found(places, &self.x))?.iter().flat_map(|t| &t.found) {
+        for m in places::reduce(places, &Alone(places, &self.x))?.iter().flat_map(|t| &t.found) {
             for (to, v) in stats.iter_mut().zip([m.w, m.mean, m.m2 / m.w]) {
                 to.push(v);
             }

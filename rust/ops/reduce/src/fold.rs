@@ -3,7 +3,7 @@
 
 use base::simd::*;
 use base::store::{STEP, Store};
-use base::{Dtype, Element, Error, Result, Scalar, Tensor, by_float, try_vec};
+use base::{Dtype, Element, Error, Result, Scalar, Tensor, by_float, by_number, try_vec};
 use drivers::segments::places::{self, Ids, OWN, Places, Reduction, Weight};
 use drivers::select::bools;
 use std::marker::PhantomData;
@@ -250,17 +250,6 @@ pub fn sum(t: &[Tensor], s: &[Scalar]) -> Result<()> {
 /// More than there are numbers in any array.
 const FAR: f64 = (1u128 << 64) as f64;
 
-macro_rules! by_order { ($t:expr, $T:ident => $body:expr) => {
-    match $t.dtype() {
-        Dtype::I64 => { type $T = i64; $body }
-        Dtype::I32 => { type $T = i32; $body }
-        Dtype::I16 => { type $T = i16; $body }
-        Dtype::I8 => { type $T = i8; $body }
-        Dtype::U8 => { type $T = u8; $body }
-        _ => by_float!($t, $T => $body),
-    }
-} }
-
 fn extremes<T: Order, const LARGEST: bool>(
     places: &Places<OWN>,
     x: &[T],
@@ -299,7 +288,7 @@ pub fn extreme(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     let (places, largest) = (places(t, s, None)?, s[2].bool());
     t[2].expect("y", places.len)?;
     let at = t[3].slice_mut::<i64>()?;
-    by_order!(t[0], T => {
+    by_number!(t[0], T => {
         let (x, y, none) = (t[0].slice::<T>()?, t[2].slice_mut::<T>()?, end::<T>(largest));
         if largest { extremes::<T, true>(&places, x, y, at, none) } else { extremes::<T, false>(&places, x, y, at, none) }
     })

@@ -75,6 +75,21 @@ def test_gradients(op, labelled):
     torch.testing.assert_close(traced(*leaves), f(*leaves))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize(("op", "slope"), [("sum", 1.0), ("mean", 0.25)])
+def test_an_infinite_number_has_a_slope_like_any_other(op, slope, labelled, dtype):
+    x = torch.tensor([math.inf, 1, -math.inf, 2], dtype=dtype, requires_grad=True)
+    given = {"labels": torch.zeros(4, dtype=torch.int64), "num_segments": 1} if labelled else {}
+    reduce.segment_reduce(x, op, **given).sum().backward()
+    assert x.grad is not None and x.grad.tolist() == [slope] * 4
+    w = torch.ones(4, dtype=dtype, requires_grad=True)
+    reduce.segment_reduce(x.detach(), op, weight=w, **given).sum().backward()
+    assert w.grad is not None
+    if op == "sum":
+        assert w.grad.tolist() == [math.inf, 1, -math.inf, 2]
+
+
 def test_sums_are_twice_as_precise():
     assert reduce.segment_reduce(np.array([1e16, 1.0, -1e16])) == 1.0
     big = np.concatenate([np.full(5000, 1e16), np.ones(5000), np.full(5000, -1e16)])

@@ -13,6 +13,7 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
+from tersor import _body  # noqa: E402
 from tersor._sample import Draw  # noqa: E402
 from test_ops import ALL, inputs, run, several  # noqa: E402
 from test_torch import array, tensor  # noqa: E402
@@ -45,8 +46,14 @@ def on_gpu(op, args):
             given[i] = torch.empty(0) if given[i] is None else torch.tensor(given[i], dtype=torch.float64)
     got = [torch.full(w.shape, torch.nan) if w.dtype.kind == "f" else torch.zeros(w.shape) for w in want]
     got = [g.to(tensor(w).dtype) for g, w in zip(got, want, strict=True)]
-    launcher(op)(*given[: op.n], *got, *given[op.n :])
+    launcher(op)(*given[: op.n], *got, *saved(op, given), *given[op.n :])
     return want, got
+
+
+def saved(op, given):
+    """Room for what is kept for the backward and not shown."""
+    wanted = op.signature.made(given[: op.n], given[op.n :])
+    return [_body.room(given[0], *w) for w in wanted[op.shown :]]
 
 
 @pytest.mark.parametrize(("op", "dtype"), CASES)

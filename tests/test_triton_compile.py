@@ -5,7 +5,9 @@ import os
 import sys
 
 import pytest
+from tersor import _body
 from tersor._sample import Draw
+from tersor.triton import COMPOSED
 from test_ops import ALL, inputs, run
 
 if os.environ.get("TRITON_INTERPRET") == "1":
@@ -29,7 +31,8 @@ def launcher(op):
     except ModuleNotFoundError:
         return None
     # what is plain torch on any device has nothing to compile
-    return found if found and hasattr(sys.modules[found.__module__], "triton") else None
+    kernels = found and {"triton", "_segments"} & vars(sys.modules[found.__module__]).keys()
+    return found if kernels and op.key not in COMPOSED else None
 
 
 class Absent:
@@ -80,7 +83,8 @@ def launched(op, dtype, seed, rows):
     for i in range(op.n):
         if not isinstance(given[i], torch.Tensor):
             given[i] = torch.empty(0) if given[i] is None else torch.tensor(given[i], dtype=torch.float64)
-    launcher(op)(*given[: op.n], *out, *given[op.n :])
+    kept = [_body.room(given[0], *w) for w in op.signature.made(given[: op.n], given[op.n :])[op.shown :]]
+    launcher(op)(*given[: op.n], *out, *kept, *given[op.n :])
 
 
 @pytest.mark.parametrize(("op", "dtype"), CASES)
@@ -105,3 +109,21 @@ def test_norms_of_rows_compile(mode, compiled):
     standardize(x, w, w, *[none] * 4, x.clone(), *stats, *how)
     standardize_bwd(x, *stats, x, w, w, *[none] * 4, *stats, x.clone(), w.clone(), w.clone(), none, *how, 7)
     assert len(compiled) == 2 and all("cubin" in kernel.asm for kernel in compiled)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_segments_compile(dtype, labelled, weighted, compiled):
+    from tersor.triton import _segments
+    from tersor.triton._runs import runs
+
+    x = torch.randn(4, 3, 5).to(getattr(torch, dtype))
+    r = runs(x, torch.zeros(4, 1, 1, dtype=torch.int64) if labelled else torch.empty(0), 2, -1 if labelled else 0)
+    w, stats = x.abs() if weighted else None, torch.ones(3, dtype=torch.float64)
+    _segments.moments(r, x, w)
+    _segments.sums(r, x, w)
+    _segments.sums(r, x, None, x, stats)
+    for form in range(4):
+        _segments.send(r, x, x.clone(), form, (stats,) * 4, w, x)
+    assert len(compiled) >= 10 and all("cubin" in kernel.asm for kernel in compiled)

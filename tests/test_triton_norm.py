@@ -26,6 +26,17 @@ def some(*shape, dtype=torch.float64):
     return torch.from_numpy(R.standard_normal(shape)).to(dtype)
 
 
+#: where segments are no rows: kept, -num_segments, the shape of labels and of weights, and of γ and β (None: a number each)
+TABLES = {
+    "batch": (2, 0, None, None, (1, 3, 1, 1)),
+    "batch without scales": (2, 0, None, None, ()),
+    "batch with weights": (2, 0, None, (4, 1, 1, 1), (1, 3, 1, 1)),
+    "apart": (5, 0, None, None, (4, 1, 5, 1)),
+    "regions": (2, -2, (4, 1, 5, 6), None, None),
+    "tasks": (2, -3, (4, 1, 1, 1), (4, 1, 5, 6), (3, 1, 1)),
+    "of all": (0, -2, (4, 3, 1, 1), None, None),
+}
+
 #: what is normalised, how many of its axes are kept, and the shape of γ and β
 CASES = {
     "layer": ((3, 5, 7), 2, (7,)),
@@ -101,14 +112,23 @@ def test_constant_rows_give_the_shift_whatever_they_are(monkeypatch):
     assert not var.any() and count.unique().tolist() == [2100]
 
 
-@pytest.mark.parametrize("kept", [2, 4, 6])
-def test_segments_that_are_no_rows_run_the_reference(kept, monkeypatch):
+def test_what_has_neither_rows_nor_tables_runs_the_reference(monkeypatch):
+    """A scale that is another within a segment, no element at all, squares beyond float64."""
     seen, x = [], some(3, 4, 5)
     monkeypatch.setattr(_standardize, "plain", lambda op, *args: seen.append(op.key))
-    _standardize.standardize(x, *[NONE] * 6, *[NONE] * 4, kept, 0, 0, 1e-5, 0.0, 0.0, False)
-    _standardize.standardize(x, NONE, NONE, torch.ones(3).long(), *[NONE] * 7, 1, -2, 0, 1e-5, 0.0, 0.0, False)
-    _standardize.standardize(x[:0], *[NONE] * 10, 1, 0, 0, 1e-5, 0.0, 0.0, False)
+
+    def call(x, w, kept):
+        op, given = OPS["norm.standardize"], (x, w, *[NONE] * 5)
+        scalars = (kept, 0, 0, 1e-5, 0.0, 0.0, False)
+        made = [_body.room(x, *y) for y in op.signature.made(given, scalars)]
+        _standardize.standardize(*given, *made, *scalars)
+
+    call(x, some(5), 2)
+    call(x[:0], NONE, 2)
+    call(x * 1e200, NONE, 2)
     assert seen == ["norm.standardize"] * 3
+    call(x, some(4, 1), 2)
+    assert len(seen) == 3
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
@@ -121,3 +141,31 @@ def test_rows_with_an_infinite_number(dtype, monkeypatch):
         for made in (want, got):
             torch.testing.assert_close(made[2].reshape(-1), torch.tensor([mean, 2.0]).double(), equal_nan=True)
         close([y[1] for y in got], [y[1] for y in want], dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize("mode", range(4))
+@pytest.mark.parametrize("case", TABLES)
+def test_segments_by_tables(case, mode, dtype, monkeypatch):
+    kept, groups, labelled, weighted, of = TABLES[case]
+    if weighted and mode == 2:
+        pytest.skip("a completed row has no weights")
+    kind = getattr(torch, dtype)
+    x, g = some(4, 3, 5, 6, dtype=kind) + 3, some(4, 3, 5, 6, dtype=kind)
+    count = int(np.prod([n if kept >> i & 1 else 1 for i, n in enumerate(x.shape)])) * (-groups or 1)
+    affine = [some(*((count,) if of is None else of), dtype=kind) if of != () else NONE.to(kind) for _ in range(2)]
+    labels = torch.from_numpy(R.integers(-1, -groups, labelled)) if labelled else NONE.long()
+    weight = torch.from_numpy(R.uniform(0.1, 2, weighted)).to(kind) if weighted else NONE.to(kind)
+    alphas = (0.0, 0.25, 1.0) if mode == 0 else (0.0,)
+    for alpha in alphas:
+        fixed = [some(count), some(count) ** 2 + 0.5] if alpha else [NONE.double()] * 2
+        rest = [labels, weight, *fixed]
+        scalars = [kept, groups, mode, 0.1, 0.5 if mode == 0 else 0.0, alpha, of is None]
+        want, got = called("standardize", [x, *affine, *rest], scalars, monkeypatch)
+        close(got, want, dtype, 4.0)
+        stats = [w.clone() for w in want[1:]]
+        sent = [torch.zeros_like(stats[0]), *(some(*s.shape) for s in stats[1:])]
+        for needs in (7, 1, 2, 4) if dtype == "float32" else (7,):
+            tensors = [g, *sent, x, *affine, *rest, *stats]
+            want, got = called("standardize_bwd", tensors, [*scalars, needs], monkeypatch)
+            close(got[:3], want[:3], dtype, 16.0)

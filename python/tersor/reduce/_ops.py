@@ -102,11 +102,13 @@ def _segment_moments_bwd(
         at, _ = ids(x, labels, kept, groups)
         b, c, m = (take(v, at) for v in (gmean / count, 2 * gvar / count, mean))
         d = take(gvar * var / count - gcount, at)
-        u, w, nothing = x - m, weight if there(weight) else 1.0, x.reshape(-1)[:0]
-        dx = xp.where(at < 0, 0 * x, w * (b + c * u)) if needs & 1 else nothing
+        u, w, nothing, none = x - m, weight if there(weight) else 1.0, x.reshape(-1)[:0], xp.zeros_like(b)
+        # where the variance sends nothing, an infinite number has a slope like any other
+        cu = xp.where(c == 0, none, c * u)
+        dx = xp.where(at < 0, none, w * (b + cu)) if needs & 1 else nothing
         if not there(weight) or not needs & 2:
             return dx, nothing
-        return dx, gathered(xp.where(at < 0, 0 * x, b * u + 0.5 * c * u * u - d), tuple(weight.shape))
+        return dx, gathered(xp.where(at < 0, none, u * xp.where(c == 0, b, b + 0.5 * cu) - d), tuple(weight.shape))
 
 
 @op(sample=_sample("x", "labels", "weight"), exempt=("weight",))
@@ -124,7 +126,7 @@ def _segment_sum_bwd(
     """dx = wg of the segment, dw = Σxg."""
     with quiet(x):
         at, _ = ids(x, labels, kept, groups)
-        g, nothing = take(g, at) + 0 * x, x.reshape(-1)[:0]
+        g, nothing = take(g, at), x.reshape(-1)[:0]
         dx = (g * weight if there(weight) else g) if needs & 1 else nothing
         if not there(weight) or not needs & 2:
             return dx, nothing

@@ -1,5 +1,5 @@
 """GPU kernels of `standardize` where segments are rows: layer, group and instance norms. The rule: moments about a number of
-the row itself, in float64; what says its segments by labels or weights runs the reference.
+the row itself, in float64; other segments go by their tables, and what has neither runs the reference.
 """
 
 import math
@@ -10,6 +10,7 @@ import triton.language as tl
 
 from tersor._body import plain
 from tersor._op import OPS
+from tersor.triton import _by_segments
 from tersor.triton._rows import _stored, _tile
 
 
@@ -207,7 +208,7 @@ def standardize(*args):
     x, weight, bias, *others, y, count, mean, var, kept, groups, mode, eps, correction, _, by_segment = args
     how = _as_rows(x, (weight, bias), others, kept, groups, by_segment)
     if how is None:
-        return plain(OPS["norm.standardize"], *args)
+        return _by_segments.forward(*args) or plain(OPS["norm.standardize"], *args)
     axes, *place = how
     constants = {"MODE": mode, "SCALED": _given(weight), "SHIFTED": _given(bias)}
     return _launch(_forward, x, axes, x, weight, bias, y, count, mean, var, *place, eps, correction, **constants)
@@ -219,7 +220,7 @@ def standardize_bwd(*args):
     dx, dweight, dbias, _, kept, groups, mode, eps, correction, _, by_segment, needs = args[14:]
     how = _as_rows(x, (weight, bias), others, kept, groups, by_segment)
     if how is None:
-        return plain(OPS["norm.standardize_bwd"], *args)
+        return _by_segments.backward(*args) or plain(OPS["norm.standardize_bwd"], *args)
     axes, *place = how
     if needs & 1:
         constants = {"MODE": mode, "SCALED": _given(weight)}

@@ -185,7 +185,8 @@ pub fn send_weights<T: Store, const K: usize>(
         let Some(id) = ids.at(i) else { continue };
         let [mean, b, c, d] = of(id);
         let u = x.to_f64() - mean;
-        table[at + i * step] += u * (0.5 * c * u + b) - d;
+        // where the variance sends nothing, the square of what is infinite does not matter
+        table[at + i * step] += u * if c == 0.0 { b } else { 0.5 * c * u + b } - d;
     }
 }
 

@@ -98,7 +98,11 @@ impl<T: Store> Reduction<OWN> for Pull<'_, T> {
                 let (ids, weight) = (self.places.ids(&p, &mut room), self.places.weight(&p));
                 if let Some(dx) = &self.dx {
                     let (dx, x) = (dx.part(&p), &self.x[p.at..p.at + p.len]);
-                    let pull = |back: Back, w: f64, x: T| T::from_f64(w * (back.b + back.c * (x.to_f64() - back.mean)));
+                    // where the variance sends nothing, an infinite number has a slope like any other
+                    let pull = |back: Back, w: f64, x: T| {
+                        let own = if back.c == 0.0 { 0.0 } else { back.c * (x.to_f64() - back.mean) };
+                        T::from_f64(w * (back.b + own))
+                    };
                     match (&ids, &weight) {
                         (Ids::None, _) => dx.fill(T::default()),
                         (Ids::One(id), Weight::One(w)) => {

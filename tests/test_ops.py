@@ -332,7 +332,6 @@ def test_thread_count_does_not_matter(op):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("op", ALL, ids=names)
-@pytest.mark.serial
 def test_instruction_set_does_not_matter(op, dtype):
     if dtype not in dtypes(op):
         pytest.skip(f"not for {dtype}")

@@ -12,6 +12,8 @@ from tersor._segments import ids
 
 #: the most pieces of a segment, and how many elements make one worth while
 PIECES, PIECE = 64, 4096
+#: the most elements of a step
+TILE = 1024
 
 
 class Runs(NamedTuple):
@@ -22,8 +24,9 @@ class Runs(NamedTuple):
     starts: Any
     count: int
     inner: int
-    #: into how many pieces each run is cut
+    #: into how many pieces each run is cut, and how many elements of one are taken at once
     pieces: int
+    tile: int
     #: the segment of each element, -1 of none; None where there is no order
     own: Any
 
@@ -42,8 +45,10 @@ def runs(x: Any, labels: Any, kept: int, groups: int) -> Runs:
     else:
         own = order = None
         starts = torch.arange(count + 1, device=x.device) * (n // max(count, 1))
-    pieces = min(max(n // max(count, 1) // PIECE, 1), PIECES)
-    return Runs(order, starts, count, inner or 1, pieces, own)
+    each = n // max(count, 1)
+    pieces = min(max(each // PIECE, 1), PIECES)
+    tile = min(max(1 << (each // pieces - 1).bit_length(), 16), TILE)
+    return Runs(order, starts, count, inner or 1, pieces, tile, own)
 
 
 def _inner(kept: int, shape: Any) -> int | None:

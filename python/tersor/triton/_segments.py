@@ -8,14 +8,15 @@ import triton.language as tl
 
 from tersor.triton._math import two_sum
 from tersor.triton._rows import _stored
+from tersor.triton._runs import TILE
 
 #: more than there are numbers in any array
 FAR = 2.0**64
 #: what an element of a segment that knows a, b, c, m is sent: w (b + c (x - m)), b alone where c is 0; b exp(x - m);
 #: b + c (x - m); a g + w (b + c (x - m)), b alone where c is 0
 SLOPE, EXPONENT, STRICT, BESIDE = (tl.constexpr(k) for k in range(4))
-#: elements of a step, and segments of a program that joins pieces
-TILE, JOINED = 1024, 128
+#: segments of a program that joins pieces
+JOINED = 128
 
 
 @triton.jit
@@ -420,7 +421,7 @@ def _walk(kernel, r, ins, outs, *scalars, **constants):
     lists = (r.starts if r.order is None else r.order, r.starts)
     if r.count:
         kernel[(r.count, r.pieces)](
-            *ins, *lists, *outs, r.count, r.inner, r.pieces, *scalars, **constants, LISTED=r.order is not None, D=TILE,
+            *ins, *lists, *outs, r.count, r.inner, r.pieces, *scalars, **constants, LISTED=r.order is not None, D=r.tile,
             enable_fp_fusion=False,
         )  # fmt: skip
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from tersor import prune
-from tersor.bench import FAMILIES, _peak, cases
+from tersor.bench import FAMILIES, Case, Result, Target, _peak, cases, reached
 
 
 @pytest.mark.serial
@@ -34,3 +35,14 @@ def test_every_case_has_a_name_that_can_be_asked_for(family):
         names = [build.__name__ for build in cases(family, every)]
         assert [name for name in names if name in ("case", "<lambda>")] == []
         assert len(set(names)) == len(names)
+
+
+def test_targets_are_told_one_by_one():
+    case = Case("a sum", {"tersor": int, "torch": int}, targets=[
+        Target("tersor", ("torch",), 0.5), Target("tersor", ("copy",), 2.0), Target("tersor", ("absent",), 1.0),
+    ])  # fmt: skip
+    console = Console(width=120, record=True)
+    console.print(reached([Result(case, {"tersor": 3.0, "torch": 4.0}, {"tersor": 1.5})]))
+    lines = console.export_text().splitlines()
+    assert lines[0].startswith("1 of 2 targets hold")
+    assert [line.split("│")[4].strip() for line in lines if "a sum" in line] == ["0.75", "1.5"]

@@ -253,6 +253,22 @@ def table(results: Sequence[Result], title: str) -> Any:
     return shown
 
 
+def reached(results: Sequence[Result]) -> Any:
+    """One line per target: what it asks, what was measured, and whether that holds."""
+    from rich.table import Table
+
+    found = [(r, t, ratio) for r in results for t in r.case.targets if (ratio := r.ratio(t)) is not None]
+    held = sum(ratio <= t.limit for _, t, ratio in found)
+    shown = Table(title=f"{held} of {len(found)} targets hold, one thread", title_justify="left", pad_edge=False)
+    for heading in ("case", "who", "asked"):
+        shown.add_column(heading)
+    shown.add_column("measured", justify="right")
+    for result, target, ratio in found:
+        color = "green" if ratio <= target.limit else "red"
+        shown.add_row(result.case.title, target.who, str(target), f"[{color}]{ratio:.3g}[/]")
+    return shown
+
+
 def brief(results: Sequence[Result], title: str) -> Any:
     """One line per case: the fastest of ours beside every peer."""
     from rich.table import Table

@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--match", default="", help="only cases with this in their name")
     parser.add_argument("--seconds", type=float, default=3.0, help="about how long a case is measured")
     parser.add_argument("--brief", action="store_true", help="one case of each family, one line each")
+    parser.add_argument("--targets", action="store_true", help="one line for each target, and how many hold")
     parser.add_argument("--all", action="store_true", help="every operator at every size, which may take an hour")
     chosen = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -37,14 +38,18 @@ def main() -> None:
         measured = [bench.measure(bench.headline(f)(), chosen.seconds) for f in chosen.families or bench.FAMILIES]
         console.print(bench.brief(measured, f"{len(measured)} slices against their peers, one thread"))
         return
+    every = []
     for family in chosen.families or bench.FAMILIES:
         results = []
         for build in bench.cases(family, chosen.all):
             if chosen.match in build.__name__:
                 print(f"{family}: {build.__name__}", file=sys.stderr, flush=True)
                 results.append(bench.measure(build(), chosen.seconds))
-        if results:
+        every += results
+        if results and not chosen.targets:
             console.print(bench.table(results, family))
+    if chosen.targets:
+        console.print(bench.reached(every))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ import click
     "--seconds", default=3.0, type=click.FloatRange(min=0), show_default=True, help="About how long a case is measured."
 )
 @click.option("--brief", is_flag=True, help="One case of each family, one line each.")
+@click.option("--targets", is_flag=True, help="One line for each target, and how many hold.")
 @click.option("--all", "every", is_flag=True, help="Every operator at every size, which may take an hour.")
-def bench(family: tuple[str, ...], match: str, seconds: float, brief: bool, every: bool) -> int:
+def bench(family: tuple[str, ...], match: str, seconds: float, brief: bool, targets: bool, every: bool) -> int:
     """Measure ratios against peers, on one thread.
 
     FAMILY is a module of operators (quant, prune, …); all of them where none is named.
@@ -32,6 +33,7 @@ def bench(family: tuple[str, ...], match: str, seconds: float, brief: bool, ever
             "--seconds",
             str(seconds),
             *(["--brief"] if brief else []),
+            *(["--targets"] if targets else []),
             *(["--all"] if every else []),
         ]
     )

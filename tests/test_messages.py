@@ -15,7 +15,7 @@ import tersor.nn
 import tersor.optim
 import test_public_torch as good
 import torch
-from tersor import _core, project, prune, quant, sparse
+from tersor import _asked, _core, project, prune, quant, sparse
 from tersor._op import OPS
 from tersor._public import families
 
@@ -160,6 +160,83 @@ def test_messages(key, library):
                 call({**given, k: bad})
             except Exception as e:
                 check(name, e, *arrays)
+
+
+#: what dynamo says of an error that it meets while it reads along
+OBSERVED = re.compile(r"raised exception (\w+)\((['\"])(.*)\2\)$", re.MULTILINE)
+
+
+def in_a_graph(f, *xs):
+    """The type and the words of what is raised where a call is traced, or where its graph runs."""
+    torch._dynamo.reset()
+    with pytest.raises(Exception) as info:
+        torch.compile(f, fullgraph=True, backend="aot_eager", dynamic=True)(*xs)
+    found = OBSERVED.search(str(info.value))
+    return (found[1], found[3]) if found else (type(info.value).__name__, str(info.value))
+
+
+@pytest.mark.parametrize(
+    "key", sorted(set(good.CASES) - {"hyperbolic.sproj", "lorentz.drop_time"})
+)  # torch.cat refuses
+def test_what_is_refused_in_a_trace_is_told_as_without(key):
+    f, xs = good.CASES[key]
+    for i, x in enumerate(xs):
+        *_, bad = misshapen(x)
+        ys = [*xs[:i], bad, *xs[i + 1 :]]
+        try:
+            f(*ys)
+        except (TypeError, ValueError) as e:
+            eager = str(e)
+        else:
+            continue
+        kind, text = in_a_graph(f, *ys)
+        assert kind in ("TypeError", "ValueError") and text.partition(": ")[0] == eager.partition(": ")[0]
+        assert not INTERNAL.search(text), text
+        break
+
+
+def at_work():
+    """What only the numbers say, so that a graph meets it when it runs."""
+    x, nan, labels = good.X, good.X * float("nan"), torch.tensor([0, 5, 0, 1])
+    below, some = torch.tensor(-1.0, dtype=torch.float64), {"dim": -1, "num_segments": 2}
+    norm, reduce, hyperbolic = (MODULES[k] for k in ("norm", "reduce", "hyperbolic"))
+    return {
+        "standardize": (lambda x, k: norm.standardize(x, labels=k, **some), x, labels),
+        "segment_reduce": (lambda x, k: reduce.segment_reduce(x, "std", labels=k, **some), x, labels),
+        "quantize": (lambda x: quant.quantize(x, 0.1), nan),
+        "choose_qparams": (lambda x: quant.choose_qparams(x)[0], nan),
+        "encode": (lambda x: quant.encode(x, "int8-row").data, nan),
+        "topk_rows": (lambda x: prune.topk_rows(x, 2)[0], nan),
+        "expmap0": (hyperbolic.expmap0, x, below),
+        "cdist": (lambda x, c: hyperbolic.cdist(x, x, c), x, below),
+        "frechet_mean": (lambda x, c: hyperbolic.frechet_mean(x, None, c), x, below),
+        "frechet_mean of weights": (hyperbolic.frechet_mean, x, torch.arange(3.0).double() - 1),
+    }
+
+
+@pytest.mark.parametrize("key", at_work())
+def test_what_a_graph_refuses_at_work_is_told_as_without(key):
+    f, *xs = at_work()[key]
+    with pytest.raises(ValueError, match=f"^{key.split()[0]}: ") as info:
+        f(*xs)
+    _asked.ASKED.clear()
+    assert in_a_graph(f, *xs) == ("ValueError", str(info.value))
+
+
+def test_an_operator_of_several_functions_names_them_all():
+    graph, other = (lambda x: quant.encode(x, "int8-row").data), (lambda x: quant.choose_qparams(x)[0])
+    _asked.ASKED.clear()
+    torch._dynamo.reset()
+    traced = torch.compile(other, fullgraph=True, backend="aot_eager")
+    traced(good.X)
+    key = next(iter(_asked.ASKED))
+    _asked.ASKED[key].add("calibrate")
+    with pytest.raises(ValueError, match=r"^calibrate or choose_qparams: x holds non-finite"):
+        traced(good.X * float("nan"))
+    with pytest.raises(ValueError, match=r"^encode: x holds non-finite"):  # without a graph nothing is confused
+        graph(good.X * float("nan"))
+    with pytest.raises(ValueError, match=r"^choose_qparams: x holds non-finite"):
+        other(good.X * float("nan"))
 
 
 #: what no number, flag, word or list of integers is

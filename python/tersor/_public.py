@@ -15,13 +15,24 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from tersor._arrays import FLOATS, INTEGERS, axes, check_order, dtype_name, integer, is_tensor, ordinary
+from tersor._arrays import (
+    FLOATS,
+    INTEGERS,
+    axes,
+    check_order,
+    dtype_name,
+    in_trace,
+    integer,
+    is_tensor,
+    ordinary,
+    sizes,
+)
 from tersor._bits import is_packed, unpacked
 from tersor._matrix import matrix_of
 from tersor._named import named
 from tersor._op import OPS
 from tersor._said import fill
-from tersor._values import SPEAKER, in_trace, out_of_range
+from tersor._values import KNOWN, SPEAKER, out_of_range
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,7 +87,7 @@ SCALARS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 #: who may stand before a message that is made inside
 _INNER = re.compile(r"(\w+): ")
-_KNOWN = {"lorentz", "project", "prune"}
+_MODELS = {"lorentz", "project", "prune"}
 #: what NumPy and torch say where shapes do not fit
 _SHAPES = re.compile(
     "must match|broadcast|multiplied|core dimension|not aligned|doesn't match|inconsistent|expanded size"
@@ -84,6 +95,9 @@ _SHAPES = re.compile(
 #: what is no array, by the annotation that asks for it
 _A = {"SparseMatrix": "a CSR", "Encoded": "an Encoded"}
 _PLAIN = (TypeError, ValueError, RuntimeError, NotImplementedError, MemoryError, np.exceptions.AxisError)
+#: what dynamo says where an operator refuses stand-ins of tensors
+_MEANT = re.compile(r"^Dynamo failed to run FX node with fake tensors: .*: got (\w+Error)\((['\"])(.*)\2\)$", re.DOTALL)
+_RAISED: dict[str, type[Exception]] = {k.__name__: k for k in _PLAIN[:-1]}
 
 
 def _words(names: tuple[str, ...]) -> str:
@@ -114,6 +128,17 @@ def _unlike(x: Any, y: Any) -> bool:
     from tersor import _autocast
 
     return _autocast.unlike((x, y))
+
+
+def _settle(values: Sequence[Any]) -> None:
+    """Makes sizes numbers that a trace takes for symbols: nothing can be asked of a text that speaks of symbols."""
+    for v in values:
+        if isinstance(v, (list, tuple)):
+            _settle(v)
+        elif isinstance(v, int):
+            range(v)
+        elif not isinstance(v, (float, str, type)) and hasattr(v, "shape"):
+            sizes(v.shape)
 
 
 class Door:
@@ -251,13 +276,26 @@ class Door:
             raise TypeError(f"{self.name}: {k} must be {_words(TYPES[kind])}, got {name}{hint}")
         check_order(self.name, k, x)
 
-    def told(self, e: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Exception:
-        """The error of a call as its caller is to see it."""
+    def told(
+        self, e: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any], again: Callable[[], Any] | None = None
+    ) -> Exception:
+        """The error of a call as its caller is to see it; `again` makes the call once more, where a trace has to see it fail
+        with sizes that are numbers."""
+        tracing = in_trace()
+        if tracing:
+            _settle((*args, *kwargs.values()))
         try:
             self.check(args, kwargs)
         except (TypeError, ValueError) as better:
             return better
+        if tracing and again is not None and not self.calls_back:
+            try:
+                again()
+            except Exception as settled:
+                e = settled
         text = str(e)
+        if tracing and (meant := _MEANT.search(text)):
+            e, text = _RAISED[meant[1]](meant[3]), meant[3]
         if isinstance(e, OverflowError) or "Expected a value of type" in text:  # the second is what torch says
             for k, v in (*zip(self.names, args, strict=False), *kwargs.items()):
                 if isinstance(v, int) and v.bit_length() > 63:
@@ -265,12 +303,20 @@ class Door:
         found = _INNER.match(text)
         if found and found[1] == self.name:
             return e
-        if found and (found[1] in _KNOWN or found[1] in {op.name for op in OPS.values()}) and isinstance(e, _PLAIN):
+        if (
+            found
+            and (found[1] in KNOWN | _MODELS or found[1] in {op.name for op in OPS.values()})
+            and isinstance(e, _PLAIN)
+        ):
             return type(e)(f"{self.name}{text[found.end(1) :]}")
         if self.calls_back:  # what a function of the user raises is the user's
             return e
         if _SHAPES.search(text) and isinstance(e, (ValueError, RuntimeError, IndexError)):
-            given = (*zip(self.names, args, strict=False), *kwargs.items())
+            given = [
+                (k, x)
+                for k, x in (*zip(self.names, args, strict=False), *kwargs.items())
+                if not isinstance(x, (int, float))
+            ]
             shapes = ", ".join(f"{k} {tuple(x.shape)}" for k, x in given if hasattr(x, "shape"))
             return ValueError(f"{self.name}: shapes do not go together: {shapes}")
         if isinstance(e, (TypeError, ValueError)) and type(e) in _PLAIN:
@@ -294,7 +340,7 @@ def _opened(door: Door, f: Callable[..., Any], home: str) -> Callable[..., Any]:
                 return door.alike(f, args, kwargs)
             return f(*args, **kwargs)
         except Exception as e:
-            raise door.told(e, args, kwargs) from None
+            raise door.told(e, args, kwargs, lambda: f(*args, **kwargs)) from None
         finally:
             if first:
                 SPEAKER.name = ""
@@ -330,7 +376,7 @@ def opened(home: str) -> Callable[[F], F]:
     """Makes a function speak in its own name wherever it is called, as `open_doors` does of those that `home` offers."""
 
     def wrap(f: F) -> F:
-        _KNOWN.add(f.__name__)
+        KNOWN.add(f.__name__)
         return cast(F, _opened(Door(f.__name__, f, rows=False), f, home))
 
     return wrap
@@ -358,7 +404,7 @@ def open_doors(module: ModuleType) -> None:
     for kind in filter(inspect.isclass, map(vars(module).get, module.__all__)):
         kind.__module__ = module.__name__  # where it is found again, and what a pickle names
     names = [k for k in module.__all__ if inspect.isfunction(vars(module).get(k))]
-    _KNOWN.update(names)
+    KNOWN.update(names)
     for name in names:
         f = getattr(module, name)
         fill(f, said)

@@ -154,6 +154,13 @@ def check_order(who: str, name: str, x: Any) -> None:
         raise TypeError(f"{who}: {name} has byte order {x.dtype.byteorder!r}; convert it to native first")
 
 
+def is_number(value: Any) -> bool:
+    """Whether this is a number, of whatever library, also one of no axes; a class has ``__float__`` too."""
+    return isinstance(value, (int, float)) or (
+        hasattr(value, "__float__") and not isinstance(value, type) and not axes(value)
+    )
+
+
 def integer(value: Any) -> bool:
     """Whether this is an integer, of whatever library; a class has ``__index__`` too, and so has every array."""
     if type(value) is int:

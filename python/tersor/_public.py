@@ -18,11 +18,11 @@ import numpy as np
 from tersor._arrays import (
     FLOATS,
     INTEGERS,
-    axes,
     check_order,
     dtype_name,
     in_trace,
     integer,
+    is_number,
     is_tensor,
     ordinary,
     sizes,
@@ -64,11 +64,6 @@ PER_ROW = ("weights", "bias", "mean")
 ROW_NUMBERS = ("c", "t", "r", "beta")
 
 
-def _number(v: Any) -> bool:
-    """Of whatever library, also one of no axes; a class has ``__float__`` too."""
-    return isinstance(v, (int, float)) or (hasattr(v, "__float__") and not isinstance(v, type) and not axes(v))
-
-
 def _integers(v: Any) -> bool:
     several = (isinstance(v, Sequence) and not isinstance(v, (str, bytes))) or getattr(v, "ndim", 0) == 1
     return several and all(map(integer, v))
@@ -77,7 +72,7 @@ def _integers(v: Any) -> bool:
 #: the annotations that say what else an argument is: a test, and what it must be in words
 SCALARS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "int": (integer, "an integer"),
-    "float": (_number, "a number"),
+    "float": (is_number, "a number"),
     "bool": (lambda v: isinstance(v, (int, np.bool_)), "True or False"),
     "str": (lambda v: isinstance(v, str), "a string"),
     "Sequence[int]": (_integers, "a sequence of integers"),
@@ -98,6 +93,10 @@ _PLAIN = (TypeError, ValueError, RuntimeError, NotImplementedError, MemoryError,
 #: what dynamo says where an operator refuses stand-ins of tensors
 _MEANT = re.compile(r"^Dynamo failed to run FX node with fake tensors: .*: got (\w+Error)\((['\"])(.*)\2\)$", re.DOTALL)
 _RAISED: dict[str, type[Exception]] = {k.__name__: k for k in _PLAIN[:-1]}
+
+
+#: the classes whose making is looked at
+_MADE: set[str] = set()
 
 
 def _words(names: tuple[str, ...]) -> str:
@@ -199,7 +198,7 @@ class Door:
                     matrix = x
                 continue
             if not isinstance(x, np.ndarray) and not is_tensor(x):
-                if kind in NUMBERS and _number(x):
+                if kind in NUMBERS and is_number(x):
                     continue
                 must = "a number or an array" if kind in NUMBERS else "a NumPy array or a torch tensor"
                 raise TypeError(f"{self.name}: {k} must be {must}, got {type(x).__name__}")
@@ -275,6 +274,20 @@ class Door:
             hint = f"; {k} != 0 makes one" if kind in ("Mask", "Kept") else ""
             raise TypeError(f"{self.name}: {k} must be {_words(TYPES[kind])}, got {name}{hint}")
         check_order(self.name, k, x)
+
+    def unmade(self, who: str, e: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Exception:
+        """The error of a constructor: of what it is made of it says nothing, of sizes that torch refuses which they are."""
+        text = str(e)
+        if isinstance(e, OverflowError) or "verflow" in text:
+            for k, v in (*zip(self.names, args, strict=False), *kwargs.items()):
+                if isinstance(v, int) and v.bit_length() > 63:
+                    return out_of_range(who, k, v)
+        if "negative dimension" in text:
+            return ValueError(f"{who}: sizes must not be negative, got {text.rpartition(': ')[2]}")
+        found = _INNER.match(text)
+        if found and found[1] != who and found[1] in KNOWN | _MODELS | _MADE:
+            return type(e)(f"{who}{text[found.end(1) :]}")
+        return e
 
     def told(
         self, e: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any], again: Callable[[], Any] | None = None
@@ -358,16 +371,23 @@ def open_layers(module: ModuleType) -> None:
             init = vars(base).get("__init__")
             if init is None or not base.__module__.startswith(f"{module.__name__}."):
                 continue
-            door = Door(base.__name__, init, rows=False)
-            if door.scalars and not hasattr(init, "__wrapped__"):
-                base.__init__ = _looked_at(door, init)  # type: ignore[misc]
+            if not hasattr(init, "__wrapped__"):
+                base.__init__ = _looked_at(Door(base.__name__, init, rows=False), init)  # type: ignore[misc]
+        _MADE.add(kind.__name__)
 
 
 def _looked_at(door: Door, init: Callable[..., None]) -> Callable[..., None]:
     @named(init)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        door.plain(type(self).__name__, (self, *args), kwargs)
-        init(self, *args, **kwargs)
+        who = type(self).__name__
+        door.plain(who, (self, *args), kwargs)
+        try:
+            init(self, *args, **kwargs)
+        except (TypeError, ValueError, OverflowError, RuntimeError) as e:
+            told = door.unmade(who, e, (self, *args), kwargs)
+            if told is e:
+                raise
+            raise told from None
 
     return __init__
 

@@ -105,6 +105,8 @@ def _words(names: tuple[str, ...]) -> str:
 
 def _what(x: Any) -> str:
     """What was given in place of a number or a word."""
+    if isinstance(x, (int, float, str)):  # of which a trace does not ask what else they have
+        return type(x).__name__
     if getattr(x, "is_nested", False) and not isinstance(x, type):  # which has no shape
         return "a nested tensor"
     if hasattr(x, "ndim") and hasattr(x, "dtype"):

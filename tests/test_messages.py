@@ -122,7 +122,7 @@ def check(name, e, *arguments):
         assert any(re.search(rf"\b{k}\b", text) for k in arguments), text
 
 
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of weights that are all 0
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 @pytest.mark.parametrize("key", sorted(CALLS))
 def test_messages(key, library):
@@ -301,7 +301,7 @@ def test_constructors_name_the_argument(kind, given, taken):
                 kind(**{**given, k: bad})
 
 
-@pytest.mark.filterwarnings("ignore:(Mean of empty|invalid value):RuntimeWarning")  # of no losses
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 @pytest.mark.parametrize("key", sorted(k for k in CALLS if "fns" not in CALLS[k]))
 def test_arrays_of_no_elements(key, library):
@@ -361,6 +361,29 @@ def test_more_axes_than_kernels_have(key, library):
         out = np.zeros_like(y) if library == "numpy" else torch.zeros_like(y)
         assert f(**many, out=out) is out
         assert (parts(out)[0] == parts(want)[0]).all()
+
+
+@pytest.mark.parametrize("key", sorted(k for k in CALLS if "fns" not in CALLS[k]))
+def test_numpy_warns_of_nothing(key):
+    """Infinities and NaN are results, of functions made of NumPy's as of kernels: who asks
+    NumPy to raise hears nothing either."""
+    f, given = PUBLIC[key], {k: of_numpy(v) for k, v in CALLS[key].items()}
+    given |= {"fn": np.arcsinh} if "fn" in given else {}
+    floats = [k for k, v in given.items() if isinstance(v, np.ndarray) and v.dtype.kind == "f"]
+    most = {k: np.finfo(given[k].dtype).max for k in floats}
+    with warnings.catch_warnings(), np.errstate(all="raise"):
+        warnings.simplefilter("error")
+        for value in (0.0, 1e-310, 1e300, -1e308, np.inf, np.nan, "most"):
+            for some in ([k] for k in floats), [floats]:
+                for names in some:
+                    for first in (True, False):
+                        bad = {k: given[k].copy() for k in names}
+                        for k, x in bad.items():
+                            x.flat[: 1 if first else None] = most[k] if value == "most" else value
+                        try:
+                            f(**given | bad)
+                        except (TypeError, ValueError) as e:
+                            check(key.partition(".")[2], e, *given)
 
 
 def test_gradients_along_many_axes():

@@ -339,6 +339,11 @@ class Door:
         return e
 
 
+def _of_numpy(x: Any) -> bool:
+    """Whether an argument is an array of NumPy, or a list of them."""
+    return isinstance(x, np.ndarray) or (type(x) is list and bool(x) and isinstance(x[0], np.ndarray))
+
+
 def _opened(door: Door, f: Callable[..., Any], home: str) -> Callable[..., Any]:
     check = door.check
 
@@ -348,8 +353,12 @@ def _opened(door: Door, f: Callable[..., Any], home: str) -> Callable[..., Any]:
             args, kwargs = door.read(args, kwargs)
         # in place of a context: this is on the way of every call; what a function of the user does is not ours
         first = not (in_trace() or door.calls_back or SPEAKER.name)
+        calm = None
         if first:
             SPEAKER.name = door.name
+            if any(map(_of_numpy, args)) or any(map(_of_numpy, kwargs.values())):
+                calm = np.errstate(all="ignore")  # infinities and NaN are results, of compositions as of operators
+                calm.__enter__()
         try:
             if check(args, kwargs):
                 return door.alike(f, args, kwargs)
@@ -357,6 +366,8 @@ def _opened(door: Door, f: Callable[..., Any], home: str) -> Callable[..., Any]:
         except Exception as e:
             raise door.told(e, args, kwargs, lambda: f(*args, **kwargs)) from None
         finally:
+            if calm is not None:
+                calm.__exit__(None, None, None)
             if first:
                 SPEAKER.name = ""
 

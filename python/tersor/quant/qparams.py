@@ -9,11 +9,12 @@ import numpy as np
 
 from tersor._arrays import an_axis, cast, dtype_name, torch_module, whole
 from tersor._op import op
+from tersor._reference import quiet
 from tersor._sample import Quantized
 from tersor._signature import grain
 from tersor.quant import _peers
 from tersor.quant import _plain as plain
-from tersor.quant._arguments import Array, code_range, detached, one_of, quiet, some_value
+from tersor.quant._arguments import Array, code_range, detached, one_of, some_value
 from tersor.quant._ranges import CLIPS, _best_share, _row_quantiles, clipped, rows
 
 #: how many shares of the range method="mse" tries, and how far apart

@@ -1,5 +1,7 @@
 """Whether rows are points. The one rule: the operators are asked, so that a row is a point where they have numbers for it."""
 
+import math
+
 import numpy as np
 import pytest
 import tersor.hyperbolic as h
@@ -97,6 +99,14 @@ def test_in_a_trace():
         torch.testing.assert_close(torch.func.vmap(lambda x, f=f: f(x, 0.7))(x), f(x, 0.7))
     for f in (h.check_points, lorentz.check_points):
         f(x / 9)
+        torch._dynamo.reset()
+        traced = torch.compile(lambda x, f=f: (f(x), x + 1)[1], backend="eager")
+        assert torch.equal(traced(x / 9), x / 9 + 1)  # behind a break of the graph
+        with pytest.raises(ValueError, match=r"^check_points: row 0 is no point"):
+            traced(x * math.nan)
+        torch._dynamo.reset()
+        with pytest.raises(Exception, match="numbers are read here, which no trace can"):
+            torch.compile(lambda x, f=f: (f(x), x + 1)[1], backend="eager", fullgraph=True)(x)
         with pytest.raises(TypeError, match="meta"):
             f(x.to("meta"))
 

@@ -6,6 +6,8 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tersor import FormatError, graph
 from tersor.jobs import embed as job
@@ -138,7 +140,6 @@ def parquet(monkeypatch, *columns):
 
 
 def test_a_damaged_parquet_file_is_named(tmp_path):
-    pq, pa = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
     path = tmp_path / "edges.parquet"
     pq.write_table(pa.table({"u": list(range(1000)), "v": ["007"] * 1000}), path)
     assert job.read_edges(path).nodes[:3] == ["0", "007", "1"]
@@ -147,6 +148,48 @@ def test_a_damaged_parquet_file_is_named(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(FormatError, match=r"edges\.parquet"):
             job.read_edges(path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "nodes"),
+    [
+        ({"u": [1, 2], "v": [2, 3]}, [1, 2, 3]),
+        ({"u": pa.array([7, 2**63], pa.uint64()), "v": [2, 3]}, ["7", "2", "9223372036854775808", "3"]),
+        ({"u": ["é", "日本"], "v": pa.array(["b", "c"], pa.large_string())}, ["é", "b", "日本", "c"]),
+        ({"u": pa.array(["a", "b"]).dictionary_encode(), "v": [b"b", b"c"]}, ["a", "b", "c"]),
+        ({"u": pa.array([], pa.string()), "v": pa.array([], pa.int64())}, []),
+        ({"u": [1, None], "v": [2, 3]}, "nodes of column u must be integers or strings, without gaps"),
+        ({"u": [None, None], "v": [2, 3]}, "nodes of column u must be"),
+        ({"u": [[1], [2]], "v": [2, 3]}, "nodes of column u must be"),
+        ({"u": [True, False], "v": [2, 3]}, "nodes of column u must be"),
+        ({"u": pa.array([1, 2], pa.timestamp("s")), "v": [2, 3]}, "nodes of column u must be"),
+        ({"u": ["a", "b"], "v": ["c\nd", "e"]}, "names of column v must be without line breaks"),
+        ({"u": ["a", "b"], "v": ["c", "e\0"]}, "names of column v must be without line breaks and zeros"),
+        ({"u": [1, 2]}, "there are 1 columns"),
+    ],
+)
+def test_columns_of_every_type(tmp_path, columns, nodes):
+    path = tmp_path / "edges.parquet"
+    pq.write_table(pa.table(columns), path)
+    if isinstance(nodes, str):
+        with pytest.raises(FormatError, match=rf"edges\.parquet: {nodes}"):
+            job.read_edges(path)
+    else:
+        assert list(job.read_edges(path).nodes) == nodes
+
+
+def test_weights_of_every_type(tmp_path):
+    path = tmp_path / "edges.parquet"
+    for w in (
+        pa.array([0.5, 2], pa.float32()),
+        np.array([0.5, 2], np.float16),
+        pa.array([0.5, 2]).cast(pa.decimal128(4, 1)),
+    ):
+        pq.write_table(pa.table({"u": [1, 2], "v": [2, 3], "w": w}), path)
+        assert job.read_edges(path).weights.tolist() == [0.5, 2]
+    pq.write_table(pa.table({"u": [1, 2], "v": [2, 3], "w": [1.0, None]}), path)
+    with pytest.raises(FormatError, match="weights must be finite"):
+        job.embed(path, tmp_path / "e.npy", 4)
 
 
 def test_columns_of_names_and_what_is_refused(tmp_path, monkeypatch):

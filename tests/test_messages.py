@@ -15,7 +15,7 @@ import tersor.nn
 import tersor.optim
 import test_public_torch as good
 import torch
-from tersor import _core, project, prune, quant, sparse
+from tersor import _asked, _core, project, prune, quant, sparse
 from tersor._op import OPS
 from tersor._public import families
 
@@ -122,7 +122,7 @@ def check(name, e, *arguments):
         assert any(re.search(rf"\b{k}\b", text) for k in arguments), text
 
 
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of weights that are all 0
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 @pytest.mark.parametrize("key", sorted(CALLS))
 def test_messages(key, library):
@@ -160,6 +160,83 @@ def test_messages(key, library):
                 call({**given, k: bad})
             except Exception as e:
                 check(name, e, *arrays)
+
+
+#: what dynamo says of an error that it meets while it reads along
+OBSERVED = re.compile(r"raised exception (\w+)\((['\"])(.*)\2\)$", re.MULTILINE)
+
+
+def in_a_graph(f, *xs):
+    """The type and the words of what is raised where a call is traced, or where its graph runs."""
+    torch._dynamo.reset()
+    with pytest.raises(Exception) as info:
+        torch.compile(f, fullgraph=True, backend="aot_eager", dynamic=True)(*xs)
+    found = OBSERVED.search(str(info.value))
+    return (found[1], found[3]) if found else (type(info.value).__name__, str(info.value))
+
+
+@pytest.mark.parametrize(
+    "key", sorted(set(good.CASES) - {"hyperbolic.sproj", "lorentz.drop_time"})
+)  # torch.cat refuses
+def test_what_is_refused_in_a_trace_is_told_as_without(key):
+    f, xs = good.CASES[key]
+    for i, x in enumerate(xs):
+        *_, bad = misshapen(x)
+        ys = [*xs[:i], bad, *xs[i + 1 :]]
+        try:
+            f(*ys)
+        except (TypeError, ValueError) as e:
+            eager = str(e)
+        else:
+            continue
+        kind, text = in_a_graph(f, *ys)
+        assert kind in ("TypeError", "ValueError") and text.partition(": ")[0] == eager.partition(": ")[0]
+        assert not INTERNAL.search(text), text
+        break
+
+
+def at_work():
+    """What only the numbers say, so that a graph meets it when it runs."""
+    x, nan, labels = good.X, good.X * float("nan"), torch.tensor([0, 5, 0, 1])
+    below, some = torch.tensor(-1.0, dtype=torch.float64), {"dim": -1, "num_segments": 2}
+    norm, reduce, hyperbolic = (MODULES[k] for k in ("norm", "reduce", "hyperbolic"))
+    return {
+        "standardize": (lambda x, k: norm.standardize(x, labels=k, **some), x, labels),
+        "segment_reduce": (lambda x, k: reduce.segment_reduce(x, "std", labels=k, **some), x, labels),
+        "quantize": (lambda x: quant.quantize(x, 0.1), nan),
+        "choose_qparams": (lambda x: quant.choose_qparams(x)[0], nan),
+        "encode": (lambda x: quant.encode(x, "int8-row").data, nan),
+        "topk_rows": (lambda x: prune.topk_rows(x, 2)[0], nan),
+        "expmap0": (hyperbolic.expmap0, x, below),
+        "cdist": (lambda x, c: hyperbolic.cdist(x, x, c), x, below),
+        "frechet_mean": (lambda x, c: hyperbolic.frechet_mean(x, None, c), x, below),
+        "frechet_mean of weights": (hyperbolic.frechet_mean, x, torch.arange(3.0).double() - 1),
+    }
+
+
+@pytest.mark.parametrize("key", at_work())
+def test_what_a_graph_refuses_at_work_is_told_as_without(key):
+    f, *xs = at_work()[key]
+    with pytest.raises(ValueError, match=f"^{key.split()[0]}: ") as info:
+        f(*xs)
+    _asked.ASKED.clear()
+    assert in_a_graph(f, *xs) == ("ValueError", str(info.value))
+
+
+def test_an_operator_of_several_functions_names_them_all():
+    graph, other = (lambda x: quant.encode(x, "int8-row").data), (lambda x: quant.choose_qparams(x)[0])
+    _asked.ASKED.clear()
+    torch._dynamo.reset()
+    traced = torch.compile(other, fullgraph=True, backend="aot_eager")
+    traced(good.X)
+    key = next(iter(_asked.ASKED))
+    _asked.ASKED[key].add("calibrate")
+    with pytest.raises(ValueError, match=r"^calibrate or choose_qparams: x holds non-finite"):
+        traced(good.X * float("nan"))
+    with pytest.raises(ValueError, match=r"^encode: x holds non-finite"):  # without a graph nothing is confused
+        graph(good.X * float("nan"))
+    with pytest.raises(ValueError, match=r"^choose_qparams: x holds non-finite"):
+        other(good.X * float("nan"))
 
 
 #: what no number, flag, word or list of integers is
@@ -224,7 +301,7 @@ def test_constructors_name_the_argument(kind, given, taken):
                 kind(**{**given, k: bad})
 
 
-@pytest.mark.filterwarnings("ignore:(Mean of empty|invalid value):RuntimeWarning")  # of no losses
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 @pytest.mark.parametrize("key", sorted(k for k in CALLS if "fns" not in CALLS[k]))
 def test_arrays_of_no_elements(key, library):
@@ -284,6 +361,29 @@ def test_more_axes_than_kernels_have(key, library):
         out = np.zeros_like(y) if library == "numpy" else torch.zeros_like(y)
         assert f(**many, out=out) is out
         assert (parts(out)[0] == parts(want)[0]).all()
+
+
+@pytest.mark.parametrize("key", sorted(k for k in CALLS if "fns" not in CALLS[k]))
+def test_numpy_warns_of_nothing(key):
+    """Infinities and NaN are results, of functions made of NumPy's as of kernels: who asks
+    NumPy to raise hears nothing either."""
+    f, given = PUBLIC[key], {k: of_numpy(v) for k, v in CALLS[key].items()}
+    given |= {"fn": np.arcsinh} if "fn" in given else {}
+    floats = [k for k, v in given.items() if isinstance(v, np.ndarray) and v.dtype.kind == "f"]
+    most = {k: np.finfo(given[k].dtype).max for k in floats}
+    with warnings.catch_warnings(), np.errstate(all="raise"):
+        warnings.simplefilter("error")
+        for value in (0.0, 1e-310, 1e300, -1e308, np.inf, np.nan, "most"):
+            for some in ([k] for k in floats), [floats]:
+                for names in some:
+                    for first in (True, False):
+                        bad = {k: given[k].copy() for k in names}
+                        for k, x in bad.items():
+                            x.flat[: 1 if first else None] = most[k] if value == "most" else value
+                        try:
+                            f(**given | bad)
+                        except (TypeError, ValueError) as e:
+                            check(key.partition(".")[2], e, *given)
 
 
 def test_gradients_along_many_axes():

@@ -5,8 +5,10 @@ import inspect
 import math
 
 import pytest
+import test_layers
 import torch
 from tersor import nn as tnn
+from tersor import optim
 from tersor._public import SCALARS
 
 #: those that are made as torch's own are left to torch
@@ -64,6 +66,84 @@ def test_most_layers_are_looked_at():
 def test_what_no_layer_is_made_of(make, error, said):
     with pytest.raises(error, match=f"^{said}"):
         make()
+
+
+#: how each class is made, beside those that `test_layers` makes
+MADE = {
+    tnn.AdaB2N: {"num_features": 4, "num_tasks": 2},
+    tnn.CoordinateModulation: {"num_features": 4, "size": 2, "shared": False},
+    tnn.HEmbedding: {"num_embeddings": 4, "embedding_dim": 3},
+    tnn.PeriNorm: {"normalized_shape": 4},
+    tnn.ProductSpace: {"dims": (2, 3)},
+    tnn.Propagate: {"K": 2, "channels": 3},
+    tnn.RegionNorm: {"num_features": 4},
+    tnn.Subspace: {"module": torch.nn.Linear(2, 3), "d": 2},
+    tnn.TimeDependentNorm: {"normalized_shape": 4},
+    tnn.UnifiedEmbedding: {"num_rows": 5, "dim": 4},
+    tnn.UniformDisk: {"dim": 2, "radius": 1.0},
+    tnn.WrappedNormal: {"loc": torch.zeros(2)},
+    tnn.WSConv2d: {"in_channels": 2, "out_channels": 2, "kernel_size": 1},
+    tnn.WSLinear: {"in_features": 2, "out_features": 2},
+    tnn.DynamicSparse: {},
+    tnn.GradualPruner: {"model": torch.nn.Linear(4, 4), "schedule": lambda i: 0.5},
+    optim.RiemannianSGD: {"params": [torch.nn.Parameter(torch.zeros(2, 2))], "c": 1.0},
+    optim.RiemannianAdam: {"params": [torch.nn.Parameter(torch.zeros(2, 2))], "c": 1.0},
+}
+#: which are results, wrap what is made already, or have neither numbers nor words of their own
+NO_NUMBERS = {"Conversion", "Shrinking", "QuantExperts", "Masks", "ProgressiveShrink", "QuantEmbedding"}
+#: numbers of steps and groups, which may be of any size
+COUNTS = ("decay_steps", "warmup", "every", "groups", "K", "num_hashes")
+
+
+def recorded():
+    """The arguments of each class of `nn` that `test_layers` makes."""
+    found, saved = {}, {kind: kind.__init__ for kind in LAYERS}
+    for kind, init in saved.items():
+
+        def note(self, *args, _kind=kind, _init=init, **kwargs):
+            if type(self) is _kind:
+                given = dict(inspect.signature(_init).bind(self, *args, **kwargs).arguments)
+                found.setdefault(_kind, {k: v for k, v in given.items() if k not in ("self", "args", "options")})
+            return _init(self, *args, **kwargs)
+
+        kind.__init__ = note
+    try:
+        for make, _ in test_layers.LAYERS.values():
+            make()
+    finally:
+        for kind, init in saved.items():
+            kind.__init__ = init
+    return found
+
+
+GIVEN = recorded() | MADE
+
+
+def test_every_class_is_asked():
+    assert {kind.__name__ for kind in LAYERS} - NO_NUMBERS <= {kind.__name__ for kind in GIVEN}
+
+
+@pytest.mark.parametrize("kind", GIVEN, ids=lambda kind: kind.__name__)
+def test_numbers_and_words_that_are_none_are_refused_when_a_layer_is_made(kind):
+    """NaN is no number of a layer, nor is a curvature below 0, a size below 0 or beyond all memory, or a word that nobody
+    knows; the layer says so, not what it is made of."""
+    given = dict(GIVEN[kind])
+    if kind is tnn.DynamicSparse:
+        model = torch.nn.Linear(8, 8)
+        given = {"optimizer": torch.optim.SGD(model.parameters(), 0.1), "masks": tnn.Masks(model)}
+    kind(**given)
+    for k, p in inspect.signature(kind.__init__).parameters.items():
+        said = str(p.annotation).split(" | ") if k != "device" else []  # is torch's
+        wrong = [math.nan, -math.inf] * ("float" in said) + ["nonsense"] * ("str" in said)
+        wrong += [-1.0, math.inf] * (k == "c" and "float" in said)
+        wrong += [-7, *[10**30] * (k not in COUNTS)] * (said == ["int"] and k != "dim")
+        for bad in wrong:
+            try:
+                kind(**{**given, k: bad})
+            except (TypeError, ValueError) as e:
+                assert str(e).startswith((f"{kind.__name__}: ", f"{kind.__name__}.prune: ")), f"{k} = {bad}: {e}"
+            else:
+                raise AssertionError(f"{k} = {bad} is taken")
 
 
 BATCHES = {

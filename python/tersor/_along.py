@@ -7,9 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numpy as np
-
-from tersor._arrays import axes, flag, move, whole
+from tersor._arrays import an_axis, axes, flag, move, whole
 from tersor._named import named
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -40,9 +38,7 @@ def along(*names: str) -> Callable[[F], F]:
                 return f(*args, **kwargs)
             given = signature.bind(*args, **kwargs).arguments
             n = max((axes(given.get(k)) for k in names), default=0)
-            if not -n <= dim < n:
-                raise np.exceptions.AxisError(dim, n)
-            at = dim - n if dim >= 0 else dim
+            at = an_axis(f.__name__, dim, n) - n
             moved = {k: move(given[k], n, at, -1) for k in (*names, *places) if given.get(k) is not None}
             given = given | moved | {"dim": -1}
             if not keeps:

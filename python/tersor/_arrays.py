@@ -62,6 +62,26 @@ def is_tensor(x: Any) -> bool:
     return torch is not None and isinstance(x, torch.Tensor)
 
 
+def in_trace() -> bool:
+    """Whether torch.compile reads along, which knows no state of threads."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_compiling()
+
+
+def sizes(shape: Sequence[int | None]) -> tuple[int | None, ...]:
+    """A shape for an error: numbers, also where a trace has symbols for them, which make no text."""
+    return tuple([None if n is None else len(range(n)) for n in shape])
+
+
+def an_axis(said: str, axis: int, ndim: int) -> int:
+    """An axis of so many, counted from the first, or an AxisError; what a trace reads knows of no such error."""
+    if not -ndim <= axis < ndim:
+        if in_trace():
+            raise ValueError(f"{said}: axis {axis} is out of bounds for array of dimension {ndim}")
+        raise np.exceptions.AxisError(axis, ndim, said)
+    return axis % ndim
+
+
 def is_distributed(x: Any) -> bool:
     """Whether x is a DTensor of torch: by its name, which is there without its module and is seen by what traces."""
     return type(x).__name__ == "DTensor"
@@ -132,6 +152,13 @@ def check_order(who: str, name: str, x: Any) -> None:
     """Refuses arrays in foreign byte order."""
     if isinstance(x, np.ndarray) and not x.dtype.isnative:
         raise TypeError(f"{who}: {name} has byte order {x.dtype.byteorder!r}; convert it to native first")
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is a number, of whatever library, also one of no axes; a class has ``__float__`` too."""
+    return isinstance(value, (int, float)) or (
+        hasattr(value, "__float__") and not isinstance(value, type) and not axes(value)
+    )
 
 
 def integer(value: Any) -> bool:

@@ -65,6 +65,9 @@ def gone(x: Tensor) -> str | None:
     return short(x) if plain and not torch.compiler.is_compiling() and not _wrapped(x) else None
 
 
+@torch.compiler.disable(
+    reason="tersor: numbers are read here, which no trace can; with fullgraph=True, call this function outside of it"
+)
 def check(who: str, **tensors: Any) -> None:
     """Refuses tensors without memory; anything that is no tensor passes."""
     for name, x in tensors.items():

@@ -17,6 +17,7 @@ import numpy as np
 from tersor import _core
 from tersor._arrays import (
     FLOATS,
+    an_axis,
     as_words,
     axes,
     check_order,
@@ -27,6 +28,7 @@ from tersor._arrays import (
     move,
     native,
     ordinary,
+    sizes,
     whole,
 )
 from tersor._core import InternalError
@@ -170,9 +172,7 @@ class Op:
         out = kwargs.pop("out", None)
         xs, scalars = self.bind(args, kwargs)
         n = max((axes(x) for x in xs[: self.vectors]), default=0)
-        if not -n <= dim < n:
-            raise np.exceptions.AxisError(dim, n)
-        at = dim - n if dim >= 0 else dim
+        at = an_axis(self.name, dim, n) - n
         if at != -1:
             xs = [move(x, n, at, -1) for x in xs]
         result = call(*xs, *scalars)
@@ -253,7 +253,7 @@ class Op:
                 )
         widest = broadcast(leads)
         if widest is None:
-            shapes = ", ".join(f"{k} {tuple(x.shape)}" for k, x in zip(inputs, xs, strict=True))
+            shapes = ", ".join(f"{k} {sizes(x.shape)}" for k, x in zip(inputs, xs, strict=True))
             raise ValueError(f"{self.name}: shapes do not broadcast: {shapes}")
         lead = widest
         out = []
@@ -397,7 +397,12 @@ def op(**options: Any) -> Callable[[Callable[..., R]], Callable[..., R]]:
             except Exception as e:
                 if spec.door is None:
                     raise
-                raise spec.door.told(e, args, kwargs) from None
+                raise spec.door.told(e, args, kwargs, lambda: again(args, kwargs)) from None
+
+        def again(args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+            """The same for a trace that has to see it fail: nobody is told within."""
+            rows = axis and ("dim" in kwargs or "keepdim" in kwargs)
+            return spec.along(call, args, kwargs) if rows else spec.torch(args, kwargs)
 
         call.op = spec  # type: ignore[attr-defined]
         return call

@@ -15,13 +15,24 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from tersor._arrays import FLOATS, INTEGERS, axes, check_order, dtype_name, integer, is_tensor, ordinary
+from tersor._arrays import (
+    FLOATS,
+    INTEGERS,
+    check_order,
+    dtype_name,
+    in_trace,
+    integer,
+    is_number,
+    is_tensor,
+    ordinary,
+    sizes,
+)
 from tersor._bits import is_packed, unpacked
 from tersor._matrix import matrix_of
 from tersor._named import named
 from tersor._op import OPS
 from tersor._said import fill
-from tersor._values import SPEAKER, in_trace, out_of_range
+from tersor._values import KNOWN, SPEAKER, out_of_range
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,11 +64,6 @@ PER_ROW = ("weights", "bias", "mean")
 ROW_NUMBERS = ("c", "t", "r", "beta")
 
 
-def _number(v: Any) -> bool:
-    """Of whatever library, also one of no axes; a class has ``__float__`` too."""
-    return isinstance(v, (int, float)) or (hasattr(v, "__float__") and not isinstance(v, type) and not axes(v))
-
-
 def _integers(v: Any) -> bool:
     several = (isinstance(v, Sequence) and not isinstance(v, (str, bytes))) or getattr(v, "ndim", 0) == 1
     return several and all(map(integer, v))
@@ -66,7 +72,7 @@ def _integers(v: Any) -> bool:
 #: the annotations that say what else an argument is: a test, and what it must be in words
 SCALARS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "int": (integer, "an integer"),
-    "float": (_number, "a number"),
+    "float": (is_number, "a number"),
     "bool": (lambda v: isinstance(v, (int, np.bool_)), "True or False"),
     "str": (lambda v: isinstance(v, str), "a string"),
     "Sequence[int]": (_integers, "a sequence of integers"),
@@ -76,7 +82,7 @@ SCALARS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 #: who may stand before a message that is made inside
 _INNER = re.compile(r"(\w+): ")
-_KNOWN = {"lorentz", "project", "prune"}
+_MODELS = {"lorentz", "project", "prune"}
 #: what NumPy and torch say where shapes do not fit
 _SHAPES = re.compile(
     "must match|broadcast|multiplied|core dimension|not aligned|doesn't match|inconsistent|expanded size"
@@ -84,6 +90,13 @@ _SHAPES = re.compile(
 #: what is no array, by the annotation that asks for it
 _A = {"SparseMatrix": "a CSR", "Encoded": "an Encoded"}
 _PLAIN = (TypeError, ValueError, RuntimeError, NotImplementedError, MemoryError, np.exceptions.AxisError)
+#: what dynamo says where an operator refuses stand-ins of tensors
+_MEANT = re.compile(r"^Dynamo failed to run FX node with fake tensors: .*: got (\w+Error)\((['\"])(.*)\2\)$", re.DOTALL)
+_RAISED: dict[str, type[Exception]] = {k.__name__: k for k in _PLAIN[:-1]}
+
+
+#: the classes whose making is looked at
+_MADE: set[str] = set()
 
 
 def _words(names: tuple[str, ...]) -> str:
@@ -92,6 +105,8 @@ def _words(names: tuple[str, ...]) -> str:
 
 def _what(x: Any) -> str:
     """What was given in place of a number or a word."""
+    if isinstance(x, (int, float, str)):  # of which a trace does not ask what else they have
+        return type(x).__name__
     if getattr(x, "is_nested", False) and not isinstance(x, type):  # which has no shape
         return "a nested tensor"
     if hasattr(x, "ndim") and hasattr(x, "dtype"):
@@ -114,6 +129,17 @@ def _unlike(x: Any, y: Any) -> bool:
     from tersor import _autocast
 
     return _autocast.unlike((x, y))
+
+
+def _settle(values: Sequence[Any]) -> None:
+    """Makes sizes numbers that a trace takes for symbols: nothing can be asked of a text that speaks of symbols."""
+    for v in values:
+        if isinstance(v, (list, tuple)):
+            _settle(v)
+        elif isinstance(v, int):
+            range(v)
+        elif not isinstance(v, (float, str, type)) and hasattr(v, "shape"):
+            sizes(v.shape)
 
 
 class Door:
@@ -174,7 +200,7 @@ class Door:
                     matrix = x
                 continue
             if not isinstance(x, np.ndarray) and not is_tensor(x):
-                if kind in NUMBERS and _number(x):
+                if kind in NUMBERS and is_number(x):
                     continue
                 must = "a number or an array" if kind in NUMBERS else "a NumPy array or a torch tensor"
                 raise TypeError(f"{self.name}: {k} must be {must}, got {type(x).__name__}")
@@ -251,13 +277,40 @@ class Door:
             raise TypeError(f"{self.name}: {k} must be {_words(TYPES[kind])}, got {name}{hint}")
         check_order(self.name, k, x)
 
-    def told(self, e: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Exception:
-        """The error of a call as its caller is to see it."""
+    def unmade(self, who: str, e: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Exception:
+        """The error of a constructor: of what it is made of it says nothing, of sizes that torch refuses which they are."""
+        text = str(e)
+        if isinstance(e, OverflowError) or "verflow" in text:
+            for k, v in (*zip(self.names, args, strict=False), *kwargs.items()):
+                if isinstance(v, int) and v.bit_length() > 63:
+                    return out_of_range(who, k, v)
+        if "negative dimension" in text:
+            return ValueError(f"{who}: sizes must not be negative, got {text.rpartition(': ')[2]}")
+        found = _INNER.match(text)
+        if found and found[1] != who and found[1] in KNOWN | _MODELS | _MADE:
+            return type(e)(f"{who}{text[found.end(1) :]}")
+        return e
+
+    def told(
+        self, e: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any], again: Callable[[], Any] | None = None
+    ) -> Exception:
+        """The error of a call as its caller is to see it; `again` makes the call once more, where a trace has to see it fail
+        with sizes that are numbers."""
+        tracing = in_trace()
+        if tracing:
+            _settle((*args, *kwargs.values()))
         try:
             self.check(args, kwargs)
         except (TypeError, ValueError) as better:
             return better
+        if tracing and again is not None and not self.calls_back:
+            try:
+                again()
+            except Exception as settled:
+                e = settled
         text = str(e)
+        if tracing and (meant := _MEANT.search(text)):
+            e, text = _RAISED[meant[1]](meant[3]), meant[3]
         if isinstance(e, OverflowError) or "Expected a value of type" in text:  # the second is what torch says
             for k, v in (*zip(self.names, args, strict=False), *kwargs.items()):
                 if isinstance(v, int) and v.bit_length() > 63:
@@ -265,17 +318,30 @@ class Door:
         found = _INNER.match(text)
         if found and found[1] == self.name:
             return e
-        if found and (found[1] in _KNOWN or found[1] in {op.name for op in OPS.values()}) and isinstance(e, _PLAIN):
+        if (
+            found
+            and (found[1] in KNOWN | _MODELS or found[1] in {op.name for op in OPS.values()})
+            and isinstance(e, _PLAIN)
+        ):
             return type(e)(f"{self.name}{text[found.end(1) :]}")
         if self.calls_back:  # what a function of the user raises is the user's
             return e
         if _SHAPES.search(text) and isinstance(e, (ValueError, RuntimeError, IndexError)):
-            given = (*zip(self.names, args, strict=False), *kwargs.items())
+            given = [
+                (k, x)
+                for k, x in (*zip(self.names, args, strict=False), *kwargs.items())
+                if not isinstance(x, (int, float))
+            ]
             shapes = ", ".join(f"{k} {tuple(x.shape)}" for k, x in given if hasattr(x, "shape"))
             return ValueError(f"{self.name}: shapes do not go together: {shapes}")
         if isinstance(e, (TypeError, ValueError)) and type(e) in _PLAIN:
             return type(e)(f"{self.name}: {text}")
         return e
+
+
+def _of_numpy(x: Any) -> bool:
+    """Whether an argument is an array of NumPy, or a list of them."""
+    return isinstance(x, np.ndarray) or (type(x) is list and bool(x) and isinstance(x[0], np.ndarray))
 
 
 def _opened(door: Door, f: Callable[..., Any], home: str) -> Callable[..., Any]:
@@ -287,15 +353,21 @@ def _opened(door: Door, f: Callable[..., Any], home: str) -> Callable[..., Any]:
             args, kwargs = door.read(args, kwargs)
         # in place of a context: this is on the way of every call; what a function of the user does is not ours
         first = not (in_trace() or door.calls_back or SPEAKER.name)
+        calm = None
         if first:
             SPEAKER.name = door.name
+            if any(map(_of_numpy, args)) or any(map(_of_numpy, kwargs.values())):
+                calm = np.errstate(all="ignore")  # infinities and NaN are results, of compositions as of operators
+                calm.__enter__()
         try:
             if check(args, kwargs):
                 return door.alike(f, args, kwargs)
             return f(*args, **kwargs)
         except Exception as e:
-            raise door.told(e, args, kwargs) from None
+            raise door.told(e, args, kwargs, lambda: f(*args, **kwargs)) from None
         finally:
+            if calm is not None:
+                calm.__exit__(None, None, None)
             if first:
                 SPEAKER.name = ""
 
@@ -312,16 +384,23 @@ def open_layers(module: ModuleType) -> None:
             init = vars(base).get("__init__")
             if init is None or not base.__module__.startswith(f"{module.__name__}."):
                 continue
-            door = Door(base.__name__, init, rows=False)
-            if door.scalars and not hasattr(init, "__wrapped__"):
-                base.__init__ = _looked_at(door, init)  # type: ignore[misc]
+            if not hasattr(init, "__wrapped__"):
+                base.__init__ = _looked_at(Door(base.__name__, init, rows=False), init)  # type: ignore[misc]
+        _MADE.add(kind.__name__)
 
 
 def _looked_at(door: Door, init: Callable[..., None]) -> Callable[..., None]:
     @named(init)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        door.plain(type(self).__name__, (self, *args), kwargs)
-        init(self, *args, **kwargs)
+        who = type(self).__name__
+        door.plain(who, (self, *args), kwargs)
+        try:
+            init(self, *args, **kwargs)
+        except (TypeError, ValueError, OverflowError, RuntimeError) as e:
+            told = door.unmade(who, e, (self, *args), kwargs)
+            if told is e:
+                raise
+            raise told from None
 
     return __init__
 
@@ -330,7 +409,7 @@ def opened(home: str) -> Callable[[F], F]:
     """Makes a function speak in its own name wherever it is called, as `open_doors` does of those that `home` offers."""
 
     def wrap(f: F) -> F:
-        _KNOWN.add(f.__name__)
+        KNOWN.add(f.__name__)
         return cast(F, _opened(Door(f.__name__, f, rows=False), f, home))
 
     return wrap
@@ -358,7 +437,7 @@ def open_doors(module: ModuleType) -> None:
     for kind in filter(inspect.isclass, map(vars(module).get, module.__all__)):
         kind.__module__ = module.__name__  # where it is found again, and what a pickle names
     names = [k for k in module.__all__ if inspect.isfunction(vars(module).get(k))]
-    _KNOWN.update(names)
+    KNOWN.update(names)
     for name in names:
         f = getattr(module, name)
         fill(f, said)

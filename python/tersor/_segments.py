@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tersor._arrays import INTEGERS, check_order, dtype_name, integer, is_tensor, ordinary, torch_module
+from tersor._arrays import INTEGERS, an_axis, check_order, dtype_name, integer, is_tensor, ordinary, torch_module
 from tersor._reference import there
 
 Array = Any
@@ -30,8 +30,7 @@ def axes_of(who: str, ndim: int, dim: int | Sequence[int] | None) -> tuple[int, 
         raise TypeError(f"{who}: dim must be an integer or several, got {dim!r}")
     found = []
     for d in given:
-        if not -ndim <= d < ndim:
-            raise np.exceptions.AxisError(d, ndim, f"{who}: dim")
+        an_axis(f"{who}: dim", d, ndim)
         if int(d) % ndim in found:
             raise ValueError(f"{who}: dim {tuple(given)} names an axis twice")
         found.append(int(d) % ndim)

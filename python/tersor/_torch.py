@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _disable_current_modes
 
-from tersor import _autocast, _core, _dtensor, _func, _memory
+from tersor import _asked, _autocast, _core, _dtensor, _func, _memory
 from tersor._arrays import OUT_GRAPH, dtype_name, into
 from tersor._body import body, launch, room, schema
 from tersor._graph import node
@@ -46,6 +46,7 @@ def register() -> None:
         raw = _func.raw(op)
         torch.library.register_vmap(f"{NAMESPACE}::{op.symbol}", _func.rule(op, raw), lib=LIBRARY)
         ENTRIES[op.key], WHOLE[op.key] = public(op)
+        raw._op = _asked.spoken(op, raw._op)  # last: plain calls translate themselves
 
 
 def entry(op: Op) -> Callable[..., Any]:
@@ -267,6 +268,7 @@ def public(op: Op) -> tuple[Callable[..., Any], Callable[[tuple[Any, ...]], Any]
             raise
 
     def traced(whole: tuple[Any, ...]) -> Any:
+        _asked.noted(op.key)
         if recording():
             for x in whole[:n]:
                 if x.requires_grad:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tersor._arrays import FLOATS, check_order, dtype_name, is_distributed, is_tensor
+from tersor._arrays import FLOATS, check_order, dtype_name, in_trace, is_distributed, is_number, is_tensor
 
 Array = Any
 R = TypeVar("R")
@@ -24,12 +23,8 @@ class _Speaker(threading.local):
 
 
 SPEAKER = _Speaker()
-
-
-def in_trace() -> bool:
-    """Whether torch.compile reads along, which knows no state of threads."""
-    torch = sys.modules.get("torch")
-    return torch is not None and torch.compiler.is_compiling()
+#: the names of all public functions
+KNOWN: set[str] = set()
 
 
 @contextmanager
@@ -162,7 +157,9 @@ def float_name(dtype: Any) -> str:
 
 
 def number(who: str, name: str, value: Any) -> float:
-    """A number as a float; an integer that no float is near is a ValueError."""
+    """A number as a float; what is none is a TypeError, an integer that no float is near a ValueError."""
+    if not is_number(value):
+        raise TypeError(f"{who}: {name} must be a number, got {type(value).__name__}")
     try:
         return float(value)
     except OverflowError:

@@ -181,4 +181,6 @@ def info_nce(
         loss = (loss + _info_nce(y, x, temperature, metric == "cosine")) / 2
     if reduction == "none":
         return loss
+    if reduction == "mean" and isinstance(loss, np.ndarray) and not loss.size:
+        return loss.dtype.type(np.nan)  # of which NumPy would warn
     return loss.mean() if reduction == "mean" else loss.sum()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tersor._values import check_weights
 from tersor.hyperbolic._newton import aligned, descend, hessian, part, pieces, pull, solve, unit_of
 
 _LIBRARY = torch.library.Library("tersor", "FRAGMENT")
@@ -33,6 +34,7 @@ def _gradient(g: Tensor, x: Tensor, w: Tensor, c: Tensor, at: Tensor) -> tuple[T
 
 @torch.library.impl(_LIBRARY, "hyperbolic_frechet_descend", "CompositeExplicitAutograd")
 def _descend(x: Tensor, w: Tensor, c: Tensor, tol: float, max_iter: int) -> Tensor:
+    check_weights("frechet_mean", w)  # which a graph that was compiled does not ask
     at: Tensor = descend(x, w, c, tol, max_iter)
     return at.clone()
 

@@ -99,7 +99,8 @@ def check_points(x: Array, c: Any = 1.0, *, dim: int = -1) -> None:
 
     Notes
     -----
-    Looks at the numbers: waits for a GPU, and has no place in a trace. `project` brings rows back that are outside.
+    Looks at the numbers: waits for a GPU, and breaks the graph of ``torch.compile``. `project` brings rows back that are
+    outside.
 
     Examples
     --------

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tersor._along import along
+from tersor._arrays import an_axis, move
 from tersor._reference import Array, arsinh_root, dot, rounded, wide, xp
 from tersor._values import check_curvature
 from tersor.hyperbolic._chunks import by_chunks
@@ -20,13 +21,6 @@ from tersor.hyperbolic._weights import even
 from tersor.hyperbolic.conformal import lambda_x, project
 from tersor.hyperbolic.mobius import mobius_add
 from tersor.hyperbolic.origin import expmap0, logmap0, mobius_scalar_mul
-
-
-def _move(x: Array, source: int, target: int) -> Array:
-    for at in (source, target):
-        if not -x.ndim <= at < x.ndim:
-            raise np.exceptions.AxisError(at, x.ndim)
-    return np.moveaxis(x, source, target) if isinstance(x, np.ndarray) else x.movedim(source, target)
 
 
 def _root(c: Any, s: Array) -> tuple[Array, Array]:
@@ -139,11 +133,11 @@ def mobius_matvec(m: Array, x: Array, c: Any = 1.0, eps: float | str = 0.0, *, d
 
     def rows(x: Array, m: Array, c: Any, dim: int = -1) -> Array:
         v, w = logmap0(wide(x), c, dim=dim), wide(m)
-        v = v if dim == -1 else _move(v, dim, -1)
+        v = v if dim == -1 else move(v, v.ndim, dim, -1)
         if v.shape[-1] != m.shape[-1]:
             raise ValueError(f"mobius_matvec: m has {m.shape[-1]} columns, rows of x have {v.shape[-1]}")
         y = v @ w.swapaxes(0, 1) if m.ndim == 2 else (w @ v[..., None])[..., 0]
-        y = expmap0(y if dim == -1 else _move(y, -1, dim), c, eps, dim=dim)
+        y = expmap0(y if dim == -1 else move(y, y.ndim, -1, dim), c, eps, dim=dim)
         return y if x.dtype.itemsize == 8 else project(rounded(y, x), c, eps, dim=dim)
 
     if dim != -1 or m.ndim > 2:
@@ -257,12 +251,13 @@ def sproj(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     The inverse of `inv_sproj`. At c = 0 the hyperboloid is infinitely far, :math:`\sqrt c\,x_{d+1}` is 1, and the result is
     half the other coordinates.
     """
-    s = wide(_move(x, dim, -1))
+    an_axis("sproj", dim, x.ndim)
+    s = wide(move(x, x.ndim, dim, -1))
     s, time = s[..., :-1], s[..., -1:]
     flat, root = _root(c, s)
     # in flat space from the other coordinates, whose curvature is that of the result
     height = xp.where(flat, (1 + c * dot(s, s)) ** 0.5, root * xp.where(flat, 1.0, time))
-    return _move(project(rounded(s / (1 + height), x), c), -1, dim)
+    return move(project(rounded(s / (1 + height), x), c), x.ndim, -1, dim)
 
 
 def inv_sproj(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
@@ -290,12 +285,13 @@ def inv_sproj(x: Array, c: Any = 1.0, *, dim: int = -1) -> Array:
     -----
     The inverse of `sproj`.
     """
-    s = wide(_move(x, dim, -1))
+    an_axis("inv_sproj", dim, x.ndim)
+    s = wide(move(x, x.ndim, dim, -1))
     factor = lambda_x(s, c, keepdim=True)
     flat, root = _root(c, s)
     time = xp.where(flat, np.inf, (factor - 1) / root)
     y = xp.concatenate([factor * s, time], -1)
-    return _move(rounded(y, x), -1, dim)
+    return move(rounded(y, x), x.ndim, -1, dim)
 
 
 def midpoint(
@@ -315,12 +311,12 @@ def midpoint(
     midpoint back. The midpoint moves with its points, so that the guess has no part in the gradient.
     """
     over = tuple(i if i < axis else i - 1 for i in axes)
-    x = wide(_move(xs, axis, -1))
+    x = wide(move(xs, xs.ndim, axis, -1))
     w = x[..., :1] * 0 + 1
     if weights is not None:
         at = axis - xs.ndim
         spread = np.expand_dims(weights, at) if isinstance(weights, np.ndarray) else weights.unsqueeze(at)
-        w = wide(_move(spread, at, -1)) * w
+        w = wide(move(spread, spread.ndim, at, -1)) * w
     if posweight:
         turn = (w >= 0) * 2.0 - 1.0
         x, w = x * turn, w * turn
@@ -348,7 +344,7 @@ def midpoint(
     y = mobius_add(guess, project(mean(mobius_add(-guess, x, c)), c), c)
     if lincomb:
         y = mobius_scalar_mul(whole.sum(axis=over, keepdims=True), y, c)
-    y = _move(project(rounded(y, xs), c, eps), -1, axis)
+    y = move(project(rounded(y, xs), c, eps), xs.ndim, -1, axis)
     if keepdim:
         return y
     for i in reversed(axes):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tersor._arrays import axes, is_tensor
+from tersor._arrays import an_axis, axes, is_tensor
 from tersor._reference import Array, dot, root, rounded, scaled, wide, xp
 from tersor._values import at_hand, check_values, check_weights
 from tersor.hyperbolic import composed
@@ -46,8 +46,7 @@ def plan(who: str, x: Array, reducedim: Sequence[int] | None, dim: int, usual: S
     """What `reducedim` and `dim` say; None: the usual axes, all others."""
     n = x.ndim
     for i in (dim, *(reducedim or ())):
-        if not -n <= i < n:
-            raise np.exceptions.AxisError(i, n)
+        an_axis(who, i, n)
     axis = dim % n
     given = reducedim if reducedim is not None else usual
     over = [i for i in range(n) if i != axis] if given is None else sorted({i % n for i in given})

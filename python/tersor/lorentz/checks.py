@@ -79,7 +79,7 @@ def check_points(x: Array, c: Any = 1.0, *, dim: int = -1, with_time: bool = Fal
 
     Notes
     -----
-    Looks at the numbers: waits for a GPU, and has no place in a trace.
+    Looks at the numbers: waits for a GPU, and breaks the graph of ``torch.compile``.
 
     Examples
     --------

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor import hyperbolic
+from tersor.hyperbolic._words import margin
 from tersor.nn._cast import accept, exactly
 from tersor.nn.curvature import Curvature, curvature
 
@@ -36,7 +37,8 @@ class PoincareActivation(nn.Module):
         eps: float | str = "tight",
     ) -> None:
         super().__init__()
-        self.fn, self.curvature, self.dim, self.ball, self.eps = fn, curvature(c, learnable), dim, ball, eps
+        self.fn, self.curvature, self.dim, self.ball = fn, curvature(c, learnable), dim, ball
+        self.eps = margin(type(self).__name__, "eps", eps)
 
     def forward(self, x: Tensor) -> Tensor:
         accept(self, x)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor import hyperbolic
+from tersor.hyperbolic._words import margin
 from tersor.nn._cast import accept, autocast_type, exactly, positive
 from tersor.nn.beta import beta_concat, beta_split
 from tersor.nn.curvature import Curvature, curvature
@@ -158,7 +159,7 @@ class PoincareAttention(Attention):
             return PoincareLinear(embed_dim, embed_dim, bias, own, ball=ball, eps=eps, device=device, dtype=dtype)
 
         super().__init__(embed_dim, num_heads, own, linear, device, dtype)
-        self.ball, self.eps = ball, eps
+        self.ball, self.eps = ball, margin(type(self).__name__, "eps", eps)
 
     @property
     def _form(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tersor import hyperbolic
 from tersor.hyperbolic._carry import carry
 from tersor.hyperbolic._normal import normalize
+from tersor.hyperbolic._words import margin
 from tersor.nn._cast import accept, exactly, positive
 from tersor.nn._state import widen
 from tersor.nn.curvature import Curvature, curvature
@@ -72,7 +73,8 @@ class PoincareBatchNorm(nn.Module):
         positive(self, num_features=num_features)
         checked_eps(type(self).__name__, epsilon, "epsilon")
         share(type(self).__name__, "momentum", momentum)
-        self.num_features, self.epsilon, self.momentum, self.ball, self.eps = num_features, epsilon, momentum, ball, eps
+        self.num_features, self.epsilon, self.momentum = num_features, epsilon, momentum
+        self.ball, self.eps = ball, margin(type(self).__name__, "eps", eps)
         self.curvature = curvature(c, learnable, device)
         self.weight = nn.Parameter(torch.ones(1, device=device, dtype=dtype)) if affine else None
         self.bias = nn.Parameter(torch.zeros(num_features, device=device, dtype=dtype)) if affine else None

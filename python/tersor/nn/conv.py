@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tersor import hyperbolic
 from tersor._arrays import whole
+from tersor.hyperbolic._words import margin
 from tersor.nn._cast import accept, check_images, exactly, positive
 from tersor.nn.beta import beta_ratio
 from tersor.nn.curvature import Curvature, curvature
@@ -122,7 +123,7 @@ class PoincareConv2d(Conv2d):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, bias, device, dtype)
-        self.ball, self.eps = ball, eps
+        self.ball, self.eps = ball, margin(type(self).__name__, "eps", eps)
         self.curvature = curvature(c, learnable, device)
         #: what β-concatenation multiplies the tangent vectors of pixels with
         self.scale = beta_ratio(in_channels, in_channels * math.prod(self.kernel_size))

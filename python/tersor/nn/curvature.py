@@ -270,5 +270,7 @@ def curvature(
     if c.shape:
         raise ValueError(f"Curvature: a layer has one curvature, got several, of shape {c.shape}")
     if learnable and not c.learnable:
-        raise ValueError("learnable=True with a constant Curvature: say Curvature(c, learnable=True) where it is made")
+        raise ValueError(
+            "Curvature: learnable=True with a constant one: say Curvature(c, learnable=True) where it is made"
+        )
     return c

@@ -76,7 +76,7 @@ class EvoNorm2d(nn.Module):
         if variant not in VARIANTS:
             raise ValueError(f"EvoNorm2d: variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
         self.channels, self.variant, self.groups = channels, variant, whole("EvoNorm2d: groups", groups)
-        if variant[0] == "s" and (self.groups < 1 or channels % self.groups):
+        if self.groups < 1 or (variant[0] == "s" and channels % self.groups):
             raise ValueError(f"EvoNorm2d: groups={groups} does not divide {channels} channels")
         self.eps = checked_eps("EvoNorm2d", (1e-3 if variant == "b0" else 1e-5) if eps is None else eps)
         self.momentum = share("EvoNorm2d", "momentum", momentum)

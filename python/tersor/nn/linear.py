@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tersor import hyperbolic
 from tersor._arrays import is_distributed
+from tersor.hyperbolic._words import margin
 from tersor.nn._cast import accept, exactly, positive
 from tersor.nn._state import shard_like
 from tersor.nn.curvature import Curvature, curvature
@@ -72,7 +73,8 @@ class PoincareLinear(nn.Module):
     ) -> None:
         super().__init__()
         positive(self, in_features=in_features, out_features=out_features)
-        self.in_features, self.out_features, self.ball, self.eps = in_features, out_features, ball, eps
+        self.in_features, self.out_features, self.ball = in_features, out_features, ball
+        self.eps = margin(type(self).__name__, "eps", eps)
         self.curvature = curvature(c, learnable, device)
         self.weight = nn.Parameter(torch.empty(out_features, in_features, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(out_features, device=device, dtype=dtype)) if bias else None

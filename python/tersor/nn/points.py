@@ -14,6 +14,7 @@ from tersor._arrays import whole
 from tersor._values import one_of
 from tersor.nn._cast import positive
 from tersor.nn.curvature import Curvature, curvature
+from tersor.norm._arguments import checked_eps
 
 #: the models of hyperbolic space, by the families that have their maps
 MODELS: dict[str, Any] = {"ball": hyperbolic, "lorentz": lorentz}
@@ -93,7 +94,7 @@ class HEmbedding(nn.Module):
         one_of("HEmbedding: model", model, MODELS)
         self.num_embeddings, self.embedding_dim, self.sparse = num_embeddings, embedding_dim, sparse
         self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
-        self.model, self.std, self.init = model, std, init
+        self.model, self.std, self.init = model, checked_eps("HEmbedding", std, "std"), init
         self.curvature = curvature(c, learnable, device)
         self.weight = nn.Parameter(torch.empty(num_embeddings, embedding_dim, device=device, dtype=dtype))
         self.reset_parameters()

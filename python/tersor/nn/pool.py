@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from tersor import hyperbolic
+from tersor.hyperbolic._words import margin
 from tersor.nn._cast import accept, exactly
 from tersor.nn.conv import Pair, pair
 from tersor.nn.curvature import Curvature, curvature
@@ -43,7 +44,7 @@ class PoincareAvgPool2d(nn.Module):
         pair(self, "padding", padding, 0)
         self.kernel_size, self.padding = kernel_size, padding
         self.stride = stride if stride is not None else kernel_size
-        self.curvature, self.ball, self.eps = curvature(c, learnable), ball, eps
+        self.curvature, self.ball, self.eps = curvature(c, learnable), ball, margin(type(self).__name__, "eps", eps)
 
     def forward(self, x: Tensor) -> Tensor:
         accept(self, x)

@@ -5,6 +5,7 @@ norm and the layer gave.
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -92,6 +93,8 @@ class PRepBN(Told):
     ) -> None:
         super().__init__(dim, eps, momentum, True, device, dtype)
         self.decay_steps, self.first = whole("PRepBN: decay_steps", decay_steps), real("PRepBN", "alpha", alpha)
+        if not abs(self.first) < math.inf:
+            raise ValueError(f"PRepBN: alpha must be finite, got {alpha}")
         if self.decay_steps < 1:
             raise ValueError(f"PRepBN: decay_steps must be positive, got {decay_steps}")
         self.alpha = nn.Parameter(torch.empty(1, device=device, dtype=dtype))

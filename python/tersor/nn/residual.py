@@ -12,6 +12,7 @@ from tersor._arrays import axes, dtype_name
 from tersor._values import check_curvature, number
 from tersor.hyperbolic._planes import square_norm
 from tersor.hyperbolic._smooth import arsinh_root, cosh_root, sinh_root
+from tersor.hyperbolic._words import margin
 from tersor.nn._cast import accept, autocast_type, exactly
 from tersor.nn.curvature import Curvature, curvature
 
@@ -102,7 +103,8 @@ class PoincareResidual(nn.Module):
     ) -> None:
         super().__init__()
         self.block, self.shortcut = block, shortcut
-        self.curvature, self.dim, self.ball, self.eps = curvature(c, learnable), dim, ball, eps
+        self.curvature, self.dim, self.ball = curvature(c, learnable), dim, ball
+        self.eps = margin(type(self).__name__, "eps", eps)
 
     def forward(self, x: Tensor) -> Tensor:
         accept(self, x)

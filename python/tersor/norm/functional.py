@@ -8,10 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, INTEGERS, Array, Labels, Number, Weight, dtype_name, is_tensor, torch_module
+from tersor._arrays import (
+    FLOATS,
+    INTEGERS,
+    Array,
+    Labels,
+    Number,
+    Weight,
+    dtype_name,
+    in_trace,
+    is_tensor,
+    torch_module,
+)
 from tersor._reference import xp
 from tersor._segments import Moments
-from tersor._values import at_hand, in_trace
+from tersor._values import at_hand
 from tersor.norm._arguments import alike, checked_eps, last_axes
 from tersor.norm._ops import MODES, _standardize
 from tersor.norm.standard import standardize

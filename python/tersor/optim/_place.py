@@ -11,6 +11,7 @@ from torch import Tensor
 from tersor import _dtensor, hyperbolic, lorentz
 from tersor._arrays import dtype_name
 from tersor._values import number, one_of
+from tersor.hyperbolic._words import margin
 
 #: the models of hyperbolic space, by the families that have their maps
 MODELS: dict[str, Any] = {"ball": hyperbolic, "lorentz": lorentz}
@@ -42,11 +43,7 @@ class Place(NamedTuple):
     def check(self, who: str, params: list[Tensor]) -> None:
         """Raises unless points of these parameters can live here."""
         one_of(f"{who}: model", self.model, MODELS)
-        if isinstance(self.margin, str):
-            if self.margin not in ("tight", "compat"):
-                raise ValueError(f'{who}: margin must be a number, "tight" or "compat", got {self.margin!r}')
-        elif not 0 <= number(who, "margin", self.margin) < 1:
-            raise ValueError(f"{who}: margin must be in [0, 1), got {self.margin}")
+        margin(who, "margin", self.margin)
         if self.model == "lorentz" and self.margin != "tight":
             raise ValueError(f"{who}: the hyperboloid has no edge for a margin, got {self.margin}")
         if self.c is None:

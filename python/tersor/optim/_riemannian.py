@@ -3,6 +3,7 @@ nothing, and one that is made leaves points where the curvature then is."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -45,10 +46,11 @@ class Riemannian(torch.optim.Optimizer):
     def _check(self, group: dict[str, Any]) -> None:
         name = type(self).__name__
         for key in ("lr", "weight_decay", "momentum", "dampening", "eps"):
-            if isinstance(group.get(key), int):
-                number(name, key, group[key])
-        for key in ("lr", "weight_decay", "momentum", "eps"):
-            if key in group and not group[key] >= 0:
+            if key not in group:
+                continue
+            if not abs(number(name, key, group[key])) < math.inf:
+                raise ValueError(f"{name}: {key} must be finite, got {group[key]}")
+            if key != "dampening" and not group[key] >= 0:
                 raise ValueError(f"{name}: {key} must not be negative, got {group[key]}")
         flag(f"{name}: maximize", group["maximize"])
         every = group["stabilize"]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tersor._values import number
 from tersor.optim._place import Place
 from tersor.optim._riemannian import Riemannian
 
@@ -82,7 +83,10 @@ class RiemannianAdam(Riemannian):
 
     def _check(self, group: dict[str, Any]) -> None:
         super()._check(group)
+        if not isinstance(group["betas"], (tuple, list)) or len(group["betas"]) != 2:
+            raise TypeError(f"RiemannianAdam: betas must be two numbers, got {group['betas']!r}")
         for i, beta in enumerate(group["betas"]):
+            number("RiemannianAdam", f"betas[{i}]", beta)
             if not 0 <= beta < 1:
                 raise ValueError(f"RiemannianAdam: betas[{i}] must be in [0, 1), got {beta}")
 

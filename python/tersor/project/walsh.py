@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import into, whole
+from tersor._arrays import an_axis, into, whole
 from tersor._hadamard import matrix as hadamard
 from tersor._op import op
 from tersor._sample import Draw
@@ -86,10 +86,8 @@ def fwht(x: Array, axis: int = -1, norm: str | None = None, out: Array = None) -
     ortho, ndim = norm == "ortho", len(extents("fwht", x))
     if ndim == 0:
         raise ValueError("fwht: x needs an axis, got a 0-d array")
-    axis = whole("fwht: axis", axis)
-    if not -ndim <= axis < ndim:
-        raise np.exceptions.AxisError(axis, ndim, "fwht")
-    if axis in (-1, ndim - 1):
+    axis = an_axis("fwht", whole("fwht: axis", axis), ndim)
+    if axis == ndim - 1:
         return _fwht(x, ortho, **({} if out is None else {"out": out}))
     y = _fwht(x.swapaxes(axis, -1), ortho).swapaxes(axis, -1)
     if out is None:

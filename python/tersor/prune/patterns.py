@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import Number, dtype_name, is_tensor, whole
+from tersor._arrays import Number, an_axis, dtype_name, is_tensor, whole
 from tersor._keys import FORMATS, NAN
 from tersor._op import op
 from tersor._reference import quiet, wide, xp
@@ -106,8 +106,7 @@ def nm_mask(w: Array, n: int, m: int, *, axis: int = -1, score: Number | None = 
     n, m = pattern("nm_mask", n, m)
     if not w.ndim:
         raise ValueError("nm_mask: w needs an axis, got a 0-d array")
-    if not -w.ndim <= axis < w.ndim:
-        raise np.exceptions.AxisError(axis, w.ndim)
+    an_axis("nm_mask", axis, w.ndim)
     if w.shape[axis] % m:
         raise ValueError(f"nm_mask: axis {axis} of w has {w.shape[axis]} elements, no whole groups of m = {m}")
     x = w if score is None else score

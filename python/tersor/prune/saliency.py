@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, dtype_name, is_tensor, whole
+from tersor._arrays import FLOATS, an_axis, dtype_name, is_tensor, whole
 from tersor._op import op
 from tersor._reference import wide, xp
 from tersor._sample import Draw
@@ -50,10 +50,7 @@ def _views(i: int, node: Any, grad: Any, axis: Any, groups: int | None) -> tuple
                 f"group_saliency: tensors[{i}] is {dtype_name(x.dtype)} {tuple(x.shape)}, "
                 f"its gradient {dtype_name(g.dtype)} {tuple(g.shape)}"
             )
-        at = whole("group_saliency: axis", at)
-        if not -x.ndim <= at < x.ndim:
-            raise np.exceptions.AxisError(at, x.ndim)
-        at %= x.ndim
+        at = an_axis("group_saliency", whole("group_saliency: axis", at), x.ndim)
         groups = x.shape[at] if groups is None else whole("group_saliency: groups", groups)
         if groups < 1 or x.shape[at] % groups:
             raise ValueError(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tersor._acts import act_number, applied
-from tersor._arrays import Mask, dtype_name, fits, is_tensor
+from tersor._arrays import Mask, dtype_name, fits, is_tensor, sizes
 from tersor._matrix import KINDS, SparseMatrix
 from tersor._values import at_hand, check_dense, lasting
 from tersor.prune._run import integer
@@ -105,8 +105,8 @@ def _largest(who: str, what: str, x: Array, k: int) -> tuple[Array, Array]:
 
 def _sized(who: str, name: str, x: Array, want: tuple[int | None, ...]) -> None:
     if x.ndim != len(want) or any(n is not None and n != m for n, m in zip(want, x.shape, strict=True)):
-        shape = ", ".join("any" if n is None else str(n) for n in want)
-        raise ValueError(f"{who}: {name} must have shape ({shape}), got {tuple(x.shape)}")
+        shape = ", ".join("any" if n is None else str(n) for n in sizes(want))
+        raise ValueError(f"{who}: {name} must have shape ({shape}), got {sizes(x.shape)}")
 
 
 def _beside(who: str, x: Array, **others: Array) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import operator
 from typing import Any
 
@@ -56,11 +55,6 @@ def learned(name: str, what: str, v: Any, instead: str = "") -> None:
             raise ValueError(
                 f"{name}: {what} requires a gradient and would get none: {instead}{what}.detach() asks for none"
             )
-
-
-def quiet(x: Array) -> Any:
-    """NumPy's arithmetic as silent as torch's, about what leaves a type and is held there."""
-    return np.errstate(all="ignore") if isinstance(x, np.ndarray) else contextlib.nullcontext()
 
 
 def known(v: Array) -> bool:

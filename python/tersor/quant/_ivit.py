@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import Array, is_tensor
-from tersor.quant._arguments import quiet, some_value
+from tersor._reference import quiet
+from tersor.quant._arguments import some_value
 
 F = np.float32
 #: 2^31 - 1 as float32 has it

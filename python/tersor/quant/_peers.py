@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import Array, as_type, dtype_name, is_tensor
+from tersor._reference import quiet
 from tersor.quant import _plain as plain
-from tersor.quant._arguments import quiet, some_value
+from tersor.quant._arguments import some_value
 from tersor.quant._ranges import spread
 
 #: which kinds of ranges a peer's scales are for: symmetric, asymmetric

@@ -7,8 +7,9 @@ from __future__ import annotations
 from typing import Any
 
 from tersor._arrays import Level, Number, cast, dtype_name
+from tersor._reference import quiet
 from tersor.quant._adam import Adam
-from tersor.quant._arguments import Array, quiet
+from tersor.quant._arguments import Array
 from tersor.quant.adaround import prepared
 from tersor.quant.affine import dequantize, quantize
 from tersor.quant.fake import _fake_quantize_lsq_bwd

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tersor._arrays import FLOATS, Level, Number, cast, detached, dtype_name, torch_module, whole
+from tersor._reference import quiet
 from tersor.quant._adam import Adam
-from tersor.quant._arguments import Array, code_range, held, quiet, some_value, within
+from tersor.quant._arguments import Array, code_range, held, some_value, within
 from tersor.quant.gptq import GPTQ
 from tersor.quant.qparams import choose_qparams
 

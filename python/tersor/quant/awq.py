@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tersor._arrays import FLOATS, Number, dtype_name
-from tersor.quant._arguments import Array, code_range, detached, quiet
+from tersor._reference import quiet
+from tersor.quant._arguments import Array, code_range, detached
 from tersor.quant._plain import MOST
 from tersor.quant.affine import dequantize, quantize
 from tersor.quant.qparams import cast, choose_qparams, torch_module

@@ -12,9 +12,10 @@ import numpy as np
 
 from tersor._arrays import FLOATS, Level, Number, dtype_name, flag, into, is_tensor, whole
 from tersor._op import OPS, op
+from tersor._reference import quiet
 from tersor._sample import Quantized
 from tersor.quant import _plain as plain
-from tersor.quant._arguments import Array, detached, known, one_of, quiet, some_value, within
+from tersor.quant._arguments import Array, detached, known, one_of, some_value, within
 from tersor.quant._blocks import _decode_gguf, _decode_table, _encode_float, _encode_gguf, _encode_table
 from tersor.quant._encoded import Encoded, Scheme, check_parts
 from tersor.quant._encoded import scheme as find_scheme

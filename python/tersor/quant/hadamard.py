@@ -11,7 +11,8 @@ import numpy as np
 
 from tersor import _hadamard
 from tersor._arrays import FLOATS, Array, Level, dtype_name, flag, is_distributed, is_tensor
-from tersor.quant._arguments import detached, quiet, some_value
+from tersor._reference import quiet
+from tersor.quant._arguments import detached, some_value
 
 #: the largest K of an order K·2^m that is made here
 LARGEST = 1024

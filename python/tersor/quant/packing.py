@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import Codes, dtype_name, whole
+from tersor._arrays import Codes, an_axis, dtype_name, whole
 from tersor._op import op
 from tersor._sample import Quantized
 from tersor._values import float_name
@@ -34,10 +34,7 @@ def _unpack(w: Array, bits: int = 8, last: int = 0, signed: bool = False) -> Arr
 
 
 def _axis(name: str, axis: int, ndim: int) -> int:
-    axis = whole(f"{name}: axis", axis)
-    if not -ndim <= axis < ndim:
-        raise np.exceptions.AxisError(axis, ndim, name)
-    return axis % ndim - ndim
+    return an_axis(name, whole(f"{name}: axis", axis), ndim) - ndim
 
 
 def _width(name: str, bits: Any) -> int:

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import cast, dtype_name, torch_module, whole
+from tersor._arrays import an_axis, cast, dtype_name, torch_module, whole
 from tersor._op import op
+from tersor._reference import quiet
 from tersor._sample import Quantized
 from tersor._signature import grain
 from tersor.quant import _peers
 from tersor.quant import _plain as plain
-from tersor.quant._arguments import Array, code_range, detached, one_of, quiet, some_value
+from tersor.quant._arguments import Array, code_range, detached, one_of, some_value
 from tersor.quant._ranges import CLIPS, _best_share, _row_quantiles, clipped, rows
 
 #: how many shares of the range method="mse" tries, and how far apart
@@ -156,10 +157,7 @@ def choose_qparams(
             raise ValueError(f"{name}: groups of {group} do not divide a last axis of {x.shape[-1]}")
     elif axis is not None:
         for a in axis if isinstance(axis, tuple) else (axis,):
-            a = whole(f"{name}: axis", a)
-            if not -x.ndim <= a < x.ndim:
-                raise np.exceptions.AxisError(a, x.ndim, name)
-            axes |= 1 << a % x.ndim
+            axes |= 1 << an_axis(name, whole(f"{name}: axis", a), x.ndim)
     centre = 0 if lo < 0 else (lo + hi + 1) // 2
     if symmetric and not compat and not lo < centre < hi:
         raise ValueError(f"{name}: symmetric scales need codes on both sides of {centre}, got {lo} to {hi}")

@@ -4,6 +4,7 @@ scales are those that its file will hold, names those of its tensors."""
 from __future__ import annotations
 
 import functools
+import glob
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -76,17 +77,20 @@ def solve(
             f"{folder}: widths cannot differ: transformers puts {merged} together and decodes it as of one width"
         )
     # scales along the outputs, as files have those of transposed layers, take up what their inputs are scaled by
-    ran = running.opened(folder, config, tree, list(schemes), texts, turned=scheme.solver != "awq")
+    awq = any(own.solver == "awq" for own in schemes.values())
+    ran = running.opened(folder, config, tree, list(schemes), texts, turned=not awq)
     model, tree, modules, left = ran.model, ran.tree, ran.modules, ran.left
     import torch
 
     from tersor import quant
-    from tersor.quant.calibrate import widest, widths_of
+    from tersor.quant._recipes import widths_of
+    from tersor.quant._widths import widest
 
-    def scales(target: str, weight: Any, bits: int = scheme.bits) -> tuple[Any, None]:
+    def scales(target: str, weight: Any, bits: int = 0) -> tuple[Any, None]:
         name = modules[target]
+        own = schemes[name]
         rows = weight.t().contiguous() if turned(target) else weight
-        _, exact = compressed.scales(rows.numpy(), names[name][0], replace(schemes[name], bits=bits))
+        _, exact = compressed.scales(rows.numpy(), names[name][0], replace(own, bits=bits or own.bits))
         found = torch.from_numpy(exact)
         return (
             found.repeat_interleave(rows.shape[1] // found.shape[1], 1).t().contiguous() if turned(target) else found
@@ -107,10 +111,14 @@ def solve(
         dtype, shape = names[name]
         return replace(schemes[name], bits=bits).size(shape, dtype)
 
+    if not any(schemes[name].solver for name in modules.values()):
+        return Solved(rounded=left)
+    own = {glob.escape(t): str(schemes[n]) for t, n in modules.items() if str(schemes[n]) != str(scheme)}
     made = quant.calibrate(
         model,
         ran.batches,
         str(scheme),
+        schemes=own if bits is None else None,
         layers=list(modules),
         rotate=rotate,
         smooth=smooth,
@@ -125,7 +133,7 @@ def solve(
     solved = Solved(rounded=left, curve=made.curve, chosen=made.chosen)
     for target, found in made.layers.items():
         name = modules[target]
-        width = made.widths.get(target, scheme.bits)
+        width = made.widths.get(target, schemes[name].bits)
         codes, steps = stored(target, found.codes, found.scale)
         solved.codes[name] = compressed.pack(codes, width), compressed.stored(steps, names[name][0])
         solved.widths[name] = width
@@ -139,10 +147,10 @@ def solve(
         if target in touched and name not in solved.codes
     }
     for name in left if bits is not None else ():  # as wide as the budget lets each of them be
-        among = widths_of(bits, budget, "calibrate") or (scheme.bits,)
+        among = widths_of(bits, budget, "calibrate")
         room = (budget or 0) * np.prod(names[name][1], dtype=float)
         solved.widths[name] = widest(among, functools.partial(cost, name), room)
-    if bits is None and len({own.group for own in schemes.values()}) == 1:
+    if bits is None and len({(own.bits, own.group) for own in schemes.values()}) == 1:
         return solved
     want = None if left else running.first(model, ran.batches[0])
     solved.unread = lambda path: _unread(ran, path, want)

@@ -215,15 +215,17 @@ def stored(scale: np.ndarray, dtype: str) -> np.ndarray:
 
 #: under this the metadata of a file names the weights in it whose rows are inputs
 TURNED = "tersor.transposed"
+#: and under this the scheme of each weight that has another than that of the file
+OWN = "tersor.schemes"
 SAID = {"quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed"}
 
 
-def weights_said(bits: int, group: int | None, symmetric: bool = True) -> dict[str, Any]:
+def weights_said(bits: int, group: int | None, affine: bool = False) -> dict[str, Any]:
     """How weights are quantized, in the words of ``config.json``."""
     return {
         "num_bits": bits,
         "type": "int",
-        "symmetric": symmetric,
+        "symmetric": not affine,
         "dynamic": False,
         "strategy": "group" if group else "channel",
         "group_size": group,

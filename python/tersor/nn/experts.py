@@ -104,21 +104,25 @@ class QuantExperts(nn.Module):
     def from_float(
         cls,
         experts: nn.Module,
-        scheme: str,
+        scheme: str | Sequence[str],
         activations: str = "float",
         *,
         release: bool = False,
         fallback: bool = False,
     ) -> QuantExperts:
-        """The module ``experts`` with the weights of each expert encoded by ``scheme`` along its inputs; `fallback` as of
-        `convert`. Experts with a forward, hooks or parameters that are not known are a TypeError."""
+        """The module ``experts`` with the weights of each expert encoded by ``scheme`` (or by two, that of U and that of D)
+        along its inputs; `fallback` as of `convert`. Experts with a forward, hooks or parameters that are not known are a
+        TypeError."""
         who = "QuantExperts.from_float"
-        how = kept_scheme(who, scheme)
+        both = (scheme, scheme) if isinstance(scheme, str) else tuple(scheme)
+        if len(both) != 2:
+            raise ValueError(f"{who}: scheme must be one or two, got {len(both)}")
+        hows = [kept_scheme(who, one) for one in both]
         _check(who, experts)
         codes = []
-        for name in projections(experts):
+        for name, how, one in zip(projections(experts), hows, both, strict=True):
             weight = matrix(experts, name)
-            own = fitted(how, weight.shape[2]).name if fallback else scheme
+            own = fitted(how, weight.shape[2]).name if fallback else one
             codes.append([encoded_as(who, w.contiguous(), own) for w in weight])
         return cls.of(codes[0], codes[1], experts, activations, release=release)
 

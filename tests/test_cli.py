@@ -571,7 +571,8 @@ def test_help_says_what_to_give(tmp_path):
         ("W4A16", "did you mean int4-g128?"),
         ("q8_0", "did you mean int8-row?"),
         ("gptq-4bit", "did you mean int4-g128-gptq?"),
-        ("int3-row", "int8-g<N>"),
+        ("int3", "did you mean int3-g128?"),
+        ("int9-row", "int<b>-g<N> of 2 to 8 bits"),
         ("int16", "int8-g<N>"),
     ],
 )

@@ -171,6 +171,52 @@ def test_experts_that_are_put_together_are_of_one_kind(tmp_path):
         quantize_safetensors(tmp_path / "in", None, "int4-g32", schemes={"*q_proj": "int8-row"})
 
 
+@pytest.mark.parametrize("bits", [2, 3, 5, 6, 7])
+@pytest.mark.parametrize("grain", ["row", "g16"])
+def test_files_of_any_width(tmp_path, bits, grain):
+    """Rows that fill whole words and rows that do not, and the same codes in the reader of compressed-tensors."""
+    unpack = pytest.importorskip("compressed_tensors.compressors.pack_quantized.helpers").unpack_from_int32
+    source = saved(tmp_path / "in.safetensors", a=128, b=48, **({"c": 37} if grain == "row" else {}))
+    dense = load(source)
+    for scheme in (f"int{bits}-{grain}", f"uint{bits}-{grain}"):
+        quantize_safetensors(source, tmp_path / "out.safetensors", scheme)
+        codes, numbers = load_encoded(tmp_path / "out.safetensors"), load(tmp_path / "out.safetensors")
+        tensors = load_file(tmp_path / "out.safetensors")
+        for name, x in dense.items():
+            assert codes[name].scheme == scheme
+            np.testing.assert_array_equal(quant.decode(codes[name]), numbers[name])
+            if scheme[0] == "i":
+                np.testing.assert_array_equal(numbers[name], encoded(x, scheme))
+            scale = tensors[f"{name}_scale"].repeat(x.shape[1] // tensors[f"{name}_scale"].shape[1], 1)
+            assert (np.abs(numbers[name] - x) <= scale * (0.51 if scheme[0] == "i" else 1.01)).all()
+            theirs = unpack(torch.from_numpy(tensors[f"{name}_packed"]), bits, torch.Size(x.shape)).numpy()
+            middle = 0
+            if scheme[0] == "u":
+                words = torch.from_numpy(tensors[f"{name}_zero_point"])
+                shape = torch.Size(tensors[f"{name}_scale"].shape)
+                middle = unpack(words, bits, shape, packed_dim=0).numpy().astype(np.float32)
+                middle = middle.repeat(x.shape[1] // shape[1], 1)
+            np.testing.assert_array_equal((theirs.astype(np.float32) - middle) * scale, numbers[name])
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize("scheme", ["int2-g32", "uint3-g32", "int5-row", "int6-g32", "int3-g32-gptq"])
+def test_transformers_reads_any_width(tmp_path, scheme):
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("compressed_tensors")
+    from test_calibrate import TEXTS, folder
+
+    model = folder(tmp_path / "in", "llama")
+    options = {"calibration": TEXTS[:10]} if "gptq" in scheme else {}
+    made = quantize_safetensors(tmp_path / "in", tmp_path / "out", scheme, **options)
+    assert made.unread is None and not made.rounded
+    got = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", local_files_only=True).eval()
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in load(tmp_path / "out").items()}, strict=False)
+    ids = torch.arange(3, 30)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(got(input_ids=ids)[0], model(input_ids=ids)[0], rtol=1e-4, atol=1e-5)
+
+
 # calibrated modules
 
 

@@ -38,8 +38,8 @@ def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
 @click.option(
     "--scheme",
     metavar="SCHEME",
-    help="int8-row, int4-row, int8-g<N> or int4-g<N>: bits, and a scale per row or per N weights of it (int4-g128); uint in "
-    "place of int has a zero point beside each scale. "
+    help="int<b>-row or int<b>-g<N>: bits, from 2 to 8, and a scale per row or per N weights of it (int8-row, int4-g128, "
+    "int3-g64); uint in place of int has a zero point beside each scale. "
     "With -gptq after it, codes are found by what the layers are given of the texts of --calibration; with -awq, inputs are "
     "scaled by it; with -adaround, each code is learned to be the one below or the one above, which takes far longer.",
 )

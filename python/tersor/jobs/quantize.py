@@ -57,7 +57,7 @@ def quantize_safetensors(
         decoded to the type that ``config.json`` gives the model (bfloat16 if none)
     dst : a file for a file, a folder for a folder; None writes nothing: what would be written is counted, from the headers
         alone but where the model is run
-    scheme : ``int8-row``, ``int4-g128`` or another of 8 or 4 bits, per row or per group; ``uint4-g128`` has zero points; with
+    scheme : ``int8-row``, ``int4-g128`` or another of 2 to 8 bits, per row or per group; ``uint4-g128`` has zero points; with
         ``-gptq``, ``-awq`` or ``-adaround`` after it, codes are found by what the layers are given of the texts in
         ``calibration``;
         ``int-g128-gptq`` goes with ``bits``

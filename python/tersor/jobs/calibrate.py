@@ -15,6 +15,7 @@ import numpy as np
 from tersor._layers import transposed
 from tersor.checkpoint._modules import Tree
 from tersor.jobs import compressed, running
+from tersor.jobs._experts import placed, said
 
 #: by the tensor's name, packed words and scales
 Codes = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -80,6 +81,10 @@ def solve(
     awq = any(own.solver == "awq" for own in schemes.values())
     ran = running.opened(folder, config, tree, list(schemes), texts, turned=not awq)
     model, tree, modules, left = ran.model, ran.tree, ran.modules, ran.left
+    places = {} if bits is not None else placed(folder, model, tree, left)
+    pieces = {p.name: target for target, some in places.items() for p in some}
+    left = {name: why for name, why in left.items() if name not in pieces}
+    modules = modules | {target: some[0].name for target, some in places.items()}
     import torch
 
     from tersor import quant
@@ -97,7 +102,7 @@ def solve(
         ), None
 
     def turned(target: str) -> bool:
-        return transposed(model.get_submodule(target))
+        return target not in places and transposed(model.get_submodule(target))
 
     def stored(target: str, codes: Any, scale: Any) -> tuple[Any, Any]:
         """Codes and scales as they lie in the file."""
@@ -119,7 +124,8 @@ def solve(
         ran.batches,
         str(scheme),
         schemes=own if bits is None else None,
-        layers=list(modules),
+        layers=list(ran.modules),
+        experts=list(places),
         rotate=rotate,
         smooth=smooth,
         fallback=True,  # which weights are here at all is decided
@@ -129,9 +135,19 @@ def solve(
         cost=lambda target, b: cost(modules[target], b),
         progress=progress,
     )
-    left |= {modules[target]: why for target, why in made.left.items()}
-    solved = Solved(rounded=left, curve=made.curve, chosen=made.chosen)
+    for target, why in made.left.items():
+        left |= dict.fromkeys([p.name for p in places[target]] if target in places else [modules[target]], why)
+    few = said(made.rounded, places, {t: len(made.layers[t].codes) for t in made.rounded})
+    solved = Solved(rounded=left | few, curve=made.curve, chosen=made.chosen)
+    for target in made.layers.keys() & places.keys():
+        codes, steps = made.layers[target].codes.numpy(), made.layers[target].scale.numpy()
+        for piece in places[target]:
+            words = compressed.pack(np.ascontiguousarray(piece.rows(codes)), schemes[piece.name].bits)
+            scale = np.ascontiguousarray(piece.rows(steps))
+            solved.codes[piece.name] = words, compressed.stored(scale, names[piece.name][0])
     for target, found in made.layers.items():
+        if target in places:
+            continue
         name = modules[target]
         width = made.widths.get(target, schemes[name].bits)
         codes, steps = stored(target, found.codes, found.scale)

@@ -10,9 +10,10 @@ from torch import nn
 
 from tersor._assigned import Assigned
 from tersor._layers import transposed
+from tersor._routed import projections
 from tersor.nn._found import CODED, tensors
 from tersor.nn._product import kept_scheme
-from tersor.nn.experts import QuantExperts, projections
+from tersor.nn.experts import QuantExperts
 from tersor.nn.quant import QuantLinear
 from tersor.quant import Encoded
 from tersor.quant._encoded import Scheme, fitted

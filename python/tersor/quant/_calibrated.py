@@ -17,7 +17,7 @@ class Calibrated(NamedTuple):
 
     Attributes
     ----------
-    layers : the codes of each layer, by name
+    layers : the codes of each layer, by name; of experts in one tensor those of all, [experts, out, in], by the tensor's name
     left : why the others were left as they are, by name
     scheme : of the codes, as `encode` names it; without a width ("int-g128") where it was chosen; `encoded` has that of each
         layer, whose groups may be smaller
@@ -31,6 +31,7 @@ class Calibrated(NamedTuple):
     curve : where widths were to be chosen, the bits a weight and the loss that budgets of any size come to (`bit_pareto`)
     chosen : the bits a weight and the loss of the choice that was made
     schemes : of the codes of layers that were given one of their own
+    rounded : of tensors of experts the numbers of those that were rounded to the nearest, being given too few rows
     """
 
     layers: dict[str, GPTQ]
@@ -45,13 +46,14 @@ class Calibrated(NamedTuple):
     curve: tuple[tuple[float, float], ...] = ()
     chosen: tuple[float, float] | None = None
     schemes: Mapping[str, str] = {}
+    rounded: Mapping[str, tuple[int, ...]] = {}
 
     def encoded(self, name: str) -> Encoded:
         """The weight of a layer as `decode` and `tersor.nn.QuantLinear` take it."""
         scheme, found = self.schemes.get(name, self.scheme), self.layers[name]
         if self.widths:
             scheme = scheme.replace("int", f"int{self.widths[name]}")
-        how = fitted(find_scheme(scheme), found.codes.shape[1])
+        how = fitted(find_scheme(scheme), found.codes.shape[-1])
         data = found.codes if how.raw else pack(found.codes, how.bits)
         zero = None if found.zero_point is None else found.zero_point.to(found.codes.dtype)
         kind = dtype_name(found.scale.dtype)

@@ -79,16 +79,21 @@ class Recipes:
         self.solver = solvers[0]
 
     def of(self, layer: str) -> Recipe:
-        return self._own.find(f"{layer}.weight") or self._usual
+        return self.of_tensor(f"{layer}.weight")
 
-    def others(self, layers: Sequence[str]) -> dict[str, str]:
-        """The codes of the layers that have a scheme of their own."""
-        own = {k: self._own.find(f"{k}.weight") for k in layers}
+    def of_tensor(self, name: str) -> Recipe:
+        return self._own.find(name) or self._usual
+
+    def others(self, tensors: Mapping[str, str]) -> dict[str, str]:
+        """The codes of those that have a scheme of their own, of layers or experts and their tensors."""
+        own = {k: self._own.find(tensor) for k, tensor in tensors.items()}
         return {k: found.how.name for k, found in own.items() if found}
 
-    def check(self, layers: Sequence[str], left: Mapping[str, str]) -> None:
-        """Refuses a pattern that is that of none of the layers."""
-        self._own.check([f"{k}.weight" for k in layers], {f"{k}.weight": why for k, why in left.items()})
+    def check(self, layers: Sequence[str], experts: Sequence[str], left: Mapping[str, str]) -> None:
+        """Refuses a pattern that is that of none of the layers, nor of tensors of experts."""
+        self._own.check(
+            [f"{k}.weight" for k in layers] + [*experts], {f"{k}.weight": why for k, why in left.items()} | dict(left)
+        )
 
 
 def widths_of(bits: str | Sequence[int] | None, budget: float | None, who: str) -> tuple[int, ...]:

@@ -34,11 +34,11 @@ class Hessians:
             try:
                 self._last = key, factored(h.cpu(), sizes(layer)[1], compute=compute, **self._how)
             except ValueError as error:
-                raise _named(name, error) from None
+                raise named(name, error) from None
         return self._last[1]
 
 
-def _named(name: str, error: ValueError) -> ValueError:
+def named(name: str, error: ValueError) -> ValueError:
     return ValueError(f"calibrate: {name}: {str(error).removeprefix('gptq: ')}")
 
 
@@ -50,7 +50,7 @@ def compensated(
     try:
         return gptq(weight, h, how.codes, scale=scale, zero_point=zero, symmetric=not how.affine, **grain, **options)
     except ValueError as error:
-        raise _named(name, error) from None
+        raise named(name, error) from None
 
 
 def learned(

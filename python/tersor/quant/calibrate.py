@@ -27,6 +27,7 @@ def calibrate(
     *,
     schemes: Mapping[str, str] | None = None,
     layers: Sequence[str] | None = None,
+    experts: bool | Sequence[str] = False,
     weights: Callable[[Any], Any] | None = None,
     scales: Callable[..., tuple[Any, Any]] | None = None,
     bits: str | Sequence[int] | None = None,
@@ -70,6 +71,11 @@ def calibrate(
     layers : sequence of str, optional
         Names of the `torch.nn.Linear` modules, or of transformers' ``Conv1D`` (GPT-2), whose codes are [out, in] too; all if
         absent.
+    experts : bool or sequence of str
+        Whether the experts of mixtures that lie in two tensors (transformers' Mixtral, Qwen-MoE, DeepSeek and the others of its
+        common forwards) are quantized too, each by the rows that are routed to it, or the names of such tensors
+        (``"…experts.down_proj"``). An expert that is given fewer rows than it has columns is rounded to the nearest, and
+        ``rounded`` says so. Their inputs are neither scaled nor turned, and widths are not chosen for them.
     weights : callable, optional
         ``weights(batch)`` gives what each token of a batch counts, shaped like the leading axes of a layer's input; where
         that has a row for each sample (pooled), rows count 1 each, and any other shape is an error. If absent, an
@@ -134,12 +140,14 @@ def calibrate(
     if smooth is not None and (solver == "awq" or among):
         other = "-awq scales inputs itself" if solver == "awq" else "widths are chosen of inputs as they are"
         raise ValueError(f"{name}: smooth does not go with scheme {scheme!r}: {other}")
-    from tersor._inputs import GRAMS, MAGNITUDES, MAXIMA, changing, linears, visit
+    from tersor._inputs import GRAMS, MAGNITUDES, MAXIMA, changing, linears, mask, visit
     from tersor._walk import Walk
+    from tersor.quant._mixtures import Mixtures
     from tersor.quant._rotate import Rotations
     from tersor.quant._scaled import scale, searched, smoothed
 
     chosen, left = linears(name, module, layers, turned=True)
+    whole = experts if isinstance(experts, (list, tuple)) else flag(f"{name}: experts", experts)
     batches = list(batches)
     if not batches:
         raise ValueError(f"{name}: there are no batches")
@@ -152,7 +160,10 @@ def calibrate(
         elif not bool(layer.weight.isfinite().all()):
             raise ValueError(f"{name}: {k}.weight holds non-finite values")
     chosen = {k: layer for k, layer in chosen.items() if k not in left}
-    recipes.check(list(chosen), left)
+    mixtures = Mixtures(name, module, whole, recipes, fallback)
+    if among:
+        mixtures.leave("experts, for which no widths are chosen")
+    recipes.check(list(chosen), list(mixtures.kinds), left | mixtures.left)
     want = (GRAMS, *([MAGNITUDES] if solver == "awq" else []), *([MAXIMA] if smooth is not None else []))
     options = {"method": method, "act_order": act_order, "damp": damp}
     made: dict[str, GPTQ] = {}
@@ -161,15 +172,17 @@ def calibrate(
     chosen_at: tuple[float, float] | None = None
     folded: dict[str, str] = {}
     unscaled: dict[str, str] = {}
+    rounded: dict[str, tuple[int, ...]] = {}
+    done, total = 0, len(chosen) + len(mixtures.kinds)
     with changing(module) as before:
-        walk = Walk(module, batches, chosen)
+        walk, experts_of = _walked(Walk, module, batches, chosen, mixtures)
         turned = Rotations(walk, chosen, before) if flag(f"{name}: rotate", rotate) else None
         if among:
             each = cost or prices(kinds, chosen)
             bits_of, curve, chosen_at = widths(
                 walk, chosen, weights, kinds, among, float(budget or 0), each, scales, options
             )
-            walk = Walk(module, batches, chosen)
+            walk, experts_of = _walked(Walk, module, batches, chosen, mixtures)
         for block, seen in visit(name, walk, weights, want):
             if solver == "awq" or smooth is not None:
                 way = searched(seen, kinds, recipes) if smooth is None else smoothed(seen, smooth)
@@ -188,14 +201,23 @@ def calibrate(
                     numbers = dequantize(made[k].codes, made[k].scale, made[k].zero_point, dtype=layer.weight.dtype)
                     matrix(layer).detach().copy_(numbers)
                 if progress:
-                    progress(len(made) + len(left.keys() & chosen.keys()), len(chosen))
+                    progress(done := done + 1, total)
+            for k in experts_of[block]:
+                found, few = mixtures.solve(
+                    walk, block, k, lambda i: (weights or mask)(batches[i]), scales, options, before
+                )
+                made, rounded = made | found, rounded | few
+                if solver == "awq" or smooth is not None:
+                    unscaled |= dict.fromkeys(found, "experts")
+                if progress and found:
+                    progress(done := done + len(found), total)
     taken = {k: bits_of[k] for k in made} if among else {}
     named = {p: k for k, p in module.named_parameters()}
-    coded = {chosen[k].weight for k in made}
+    coded = {chosen[k].weight if k in chosen else module.get_parameter(k) for k in made}
     touched = dict.fromkeys(named[p] for p, _ in before if p in named and p not in coded)
     return Calibrated(
         made,
-        left,
+        left | mixtures.left,
         recipes.codes,
         taken,
         folded,
@@ -205,5 +227,17 @@ def calibrate(
         tuple(touched),
         curve,
         chosen_at,
-        recipes.others(list(made)),
+        recipes.others({k: f"{k}.weight" if k in chosen else k for k in made}),
+        rounded,
     )
+
+
+def _walked(
+    make: Callable[..., Any], module: Any, batches: Sequence[Any], layers: Mapping[str, Any], mixtures: Any
+) -> tuple[Any, dict[Any, list[str]]]:
+    """A walk over layers and experts, whose blocks hold the layers alone; the names of the experts of each block."""
+    walk = make(module, batches, {**layers, **mixtures.modules})
+    of = {block: [k for k in block.layers if k in mixtures.modules] for block in walk.blocks}
+    for block in walk.blocks:
+        block.layers = {k: layer for k, layer in block.layers.items() if k not in mixtures.modules}
+    return walk, of

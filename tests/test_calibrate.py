@@ -524,13 +524,13 @@ def test_a_folder_that_transformers_does_not_read_is_said_to_be_one(tmp_path):
 @pytest.mark.parametrize(
     ("name", "said", "left"),
     [
-        ("mixtral", {"no linear layer while the model runs"}, "*.q_proj"),
+        ("mixtral", {"an expert of fewer rows than columns"}, "*.q_proj"),
         ("mobilebert", {"never called"}, "*.0.*"),
         ("rwkv", set(), "*.0.*"),
     ],
 )
 def test_what_the_model_never_runs_is_rounded_and_said(tmp_path, name, said, left):
-    """Experts that run as one tensor, a pooler that nobody asks: as without calibration, with scales that are searched for."""
+    """Experts that few tokens go to, a pooler that nobody asks: as without calibration, with scales that are searched for."""
     folder(tmp_path / "source", name)
     made = convert.quantize_safetensors(
         tmp_path / "source", tmp_path / "out", "int4-g32-gptq", calibration=TEXTS[:20], exclude=[left]

@@ -559,7 +559,7 @@ def test_help_says_what_to_give(tmp_path):
         text = " ".join(tersor(command, "--help").stdout.split())
         for said in ("model folder", "repeatable", "module", f"tersor {command} model/ -o", "A file for a file"):
             assert said in text, (command, said)
-    assert "int4-g<N>" in text
+    assert "int<b>-g<N>" in text
 
 
 @pytest.mark.parametrize(
@@ -571,8 +571,9 @@ def test_help_says_what_to_give(tmp_path):
         ("W4A16", "did you mean int4-g128?"),
         ("q8_0", "did you mean int8-row?"),
         ("gptq-4bit", "did you mean int4-g128-gptq?"),
-        ("int3-row", "int8-g<N>"),
-        ("int16", "int8-g<N>"),
+        ("int3", "did you mean int3-g128?"),
+        ("int9-row", "int<b>-g<N> of 2 to 8 bits"),
+        ("int16", "int<b>-g<N> of 2 to 8 bits"),
     ],
 )
 def test_an_unknown_scheme_is_answered_by_what_was_meant(file, tmp_path, scheme, meant):

@@ -78,7 +78,8 @@ def visit(
     for block in walk.blocks:
         walk.enter(block)
         seen = Inputs(name, walk.batches, counts or mask, want)
-        walk.run(block, seen)
+        if block.layers:
+            walk.run(block, seen)
         yield block, seen
         walk.leave(block)
 

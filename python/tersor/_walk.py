@@ -142,14 +142,18 @@ class Walk:
 
     def run(self, block: Block, see: Callable[[str, int, Any], None]) -> None:
         """Runs all batches up to the end of a block; ``see(name, batch, x)`` is told what its layers are given."""
+        self.listen(block, block.layers, lambda name, batch, args, _: see(name, batch, args[0]))
+
+    def listen(self, block: Block, modules: Mapping[str, Any], see: Callable[[str, int, Any, Any], None]) -> None:
+        """The same of any modules of a block, with all that they are given: ``see(name, batch, args, kwargs)``."""
         for batch in range(len(self.batches)):
             with contextlib.ExitStack() as hooks:
-                for name, layer in block.layers.items():
+                for name, module in modules.items():
 
-                    def tell(_: Any, args: Any, name: str = name, batch: int = batch) -> None:
-                        see(name, batch, args[0])
+                    def tell(_: Any, args: Any, kwargs: Any, name: str = name, batch: int = batch) -> None:
+                        see(name, batch, args, kwargs)
 
-                    hooks.callback(layer.register_forward_pre_hook(tell).remove)
+                    hooks.callback(module.register_forward_pre_hook(tell, with_kwargs=True).remove)
                 if block.calls == 1:
                     hooks.callback(block.module.register_forward_hook(_stop).remove)
                 hooks.enter_context(self._answering(batch, self._short))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 
+from tersor._assigned import matches
 from tersor.checkpoint._format import Misuse
 
 
@@ -12,11 +12,6 @@ def _sequence(argument: str, patterns: Sequence[str]) -> tuple[str, ...]:
     if isinstance(patterns, (str, bytes)) or not all(isinstance(p, str) for p in patterns):
         raise TypeError(f"{argument} must be a sequence of shell patterns, got {patterns!r}")
     return tuple(patterns)
-
-
-def matches(name: str, pattern: str) -> bool:
-    """Whether a shell pattern is that of a tensor, or of the module whose tensor it is."""
-    return fnmatchcase(name, pattern) or fnmatchcase(name.rpartition(".")[0], pattern)
 
 
 class Patterns:

@@ -59,7 +59,9 @@ def described(model: Model) -> tuple[str, int, int]:
     weights = [g.get("weights") for g in groups.values() if isinstance(g, dict)] if isinstance(groups, dict) else []
     found = [w.get("num_bits") for w in weights if isinstance(w, dict)] + [said.get("bits"), said.get("w_bit")]
     bits = sorted({b for b in found if isinstance(b, int)})
-    scheme = next((s for r in model.readers.values() if (s := (r.metadata or {}).get("tersor.scheme"))), "")
+    metadata = [r.metadata or {} for r in model.readers.values()]
+    scheme = next((s for m in metadata if (s := m.get("tersor.scheme"))), "")
+    scheme += " and others" if scheme and any("tersor.schemes" in m for m in metadata) else ""
     one = bits[0] if len(bits) == 1 else None
     names = {e.name for _, e in model.tensors()}
     shapes = [

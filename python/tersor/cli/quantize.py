@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from tersor.cli._console import console, counting, progress, several, shown, size, table
+from tersor.cli._console import counting, progress
 from tersor.cli._options import EMBEDDINGS, EXCLUDE, INCLUDE, MAYBE, RESUME, SOURCE, one_of_output
-from tersor.cli._said import budgets, chosen, decoded, dense, left, rounded, smaller, turned, unscaled
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from tersor.convert import Summary
+from tersor.cli._told import told
 
 
 def _widths(_: click.Context, __: click.Parameter, value: str | None) -> str | tuple[int, ...] | None:
@@ -26,16 +20,37 @@ def _widths(_: click.Context, __: click.Parameter, value: str | None) -> str | t
         raise click.BadParameter(f"auto, or widths with commas between (4,8), not {value!r}") from None
 
 
+def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for value in values:
+        pattern, equals, scheme = value.rpartition("=")
+        if not (pattern and equals and scheme):
+            raise click.BadParameter(f"PATTERN=SCHEME ('lm_head=int8-row'), not {value!r}")
+        if pattern in found:
+            raise click.BadParameter(f"{pattern!r} is given twice")
+        found[pattern] = scheme
+    return found
+
+
 @click.command()
 @SOURCE
 @MAYBE
 @click.option(
     "--scheme",
     metavar="SCHEME",
-    help="int8-row, int4-row, int8-g<N> or int4-g<N>: bits, and a scale per row or per N weights of it (int4-g128); uint in "
-    "place of int has a zero point beside each scale. "
+    help="int<b>-row or int<b>-g<N>: bits, from 2 to 8, and a scale per row or per N weights of it (int8-row, int4-g128, "
+    "int3-g64); uint in place of int has a zero point beside each scale. "
     "With -gptq after it, codes are found by what the layers are given of the texts of --calibration; with -awq, inputs are "
     "scaled by it; with -adaround, each code is learned to be the one below or the one above, which takes far longer.",
+)
+@click.option(
+    "--scheme-for",
+    "schemes",
+    metavar="PATTERN=SCHEME",
+    multiple=True,
+    callback=_pairs,
+    help="Another scheme for the tensors that a shell pattern names, as --include does ('lm_head=int8-row'); repeatable, the "
+    "first that names a tensor decides.",
 )
 @click.option(
     "--calibration",
@@ -99,6 +114,7 @@ def quantize(
     source: Path,
     output: str | None,
     scheme: str | None,
+    schemes: dict[str, str],
     calibration: Path | None,
     bits: str | tuple[int, ...] | None,
     budget: float | None,
@@ -122,15 +138,17 @@ def quantize(
     \b
     tersor quantize model/ -o small/ --scheme int4-g128
     tersor quantize model/ -o small/ --scheme int4-g128-gptq --calibration texts.txt
+    tersor quantize model/ -o small/ --scheme int4-g128 --scheme-for 'lm_head=int8-row' --scheme-for '*.down_proj=int8-g128'
     tersor quantize model/ -o small/ --bits auto --budget 4.25 --calibration texts.txt
     tersor quantize in.safetensors -o out.safetensors --scheme int8-row --exclude lm_head
     tersor quantize model/ --scheme int4-g128 --fallback --dry-run
     """
     from tersor.checkpoint import Model
     from tersor.jobs import compressed
+    from tersor.jobs._asked import Asked
     from tersor.jobs.quantize import quantize_safetensors
     from tersor.jobs.running import read_texts
-    from tersor.quant.calibrate import widths_of
+    from tersor.quant._recipes import widths_of
 
     if (bits is None) != (budget is None):
         raise click.UsageError("--bits and --budget go together")
@@ -155,20 +173,25 @@ def quantize(
             else "has no width: give --bits and --budget"
         )
         raise click.UsageError(f"--scheme {scheme} {what}")
-    if rotate and not how.calibrated:
-        raise click.UsageError(f"--rotate goes with --calibration, and --scheme {scheme} takes none")
-    if smooth is not None and (not how.calibrated or how.solver == "awq" or not how.bits):
-        raise click.UsageError(f"--smooth goes with a width and -gptq or -adaround, not with --scheme {scheme}")
-    if how.calibrated != (calibration is not None):
+    try:
+        asked = Asked.of(how, schemes)
+    except ValueError as error:
+        raise click.BadParameter(str(error).removeprefix("schemes: "), param_hint="--scheme-for") from None
+    name = asked.name
+    if rotate and not asked.solver:
+        raise click.UsageError(f"--rotate goes with --calibration, and --scheme {name} takes none")
+    if smooth is not None and (asked.solver in ("", "awq") or not how.bits):
+        raise click.UsageError(f"--smooth goes with a width and -gptq or -adaround, not with --scheme {name}")
+    if bool(asked.solver) != (calibration is not None):
         what = (
             "needs --calibration TEXTS"
-            if how.calibrated
+            if asked.solver
             else "takes no --calibration: schemes that end in -gptq, -awq or -adaround do"
         )
-        raise click.UsageError(f"--scheme {scheme} {what}")
+        raise click.UsageError(f"--scheme {name} {what}")
     one_of_output(output, dry_run)
-    if resume and (dry_run or how.calibrated):
-        what = "--dry-run" if dry_run else f"--scheme {scheme}: calibration begins anew"
+    if resume and (dry_run or asked.solver):
+        what = "--dry-run" if dry_run else f"--scheme {name}: calibration begins anew"
         raise click.UsageError(f"--resume does not go with {what}")
     texts = None if calibration is None else read_texts(calibration)
     with Model(source) as model:
@@ -179,6 +202,7 @@ def quantize(
             source,
             output,
             scheme,
+            schemes=schemes,
             include=include,
             exclude=exclude,
             embeddings=embeddings,
@@ -195,47 +219,4 @@ def quantize(
             progress=show,
             calibrating=count,
         )
-    out = console()
-    if dry_run:
-        out.print(_report(made))
-    would = " would be" if dry_run else ""
-    out.print(
-        f"{size(made.before)} -> {size(made.after)}, {several(len(made.choice.quantized), 'weight')}{would} in {scheme}, "
-        f"chosen by {chosen(made.choice.rule, source)}",
-        markup=False,
-    )
-    if made.widths:
-        some = [
-            f"{several(list(made.widths.values()).count(b), 'weight')} of {b}"
-            for b in sorted(set(made.widths.values()))
-        ]
-        out.print(f"{made.bits:.2f} bits a weight: {', '.join(some)}", markup=False)
-        budgets(made.curve, made.chosen)
-    if made.unread:
-        why = f"not every reader takes it by itself ({made.unread}); tersor.convert.load does"
-        out.print(shown(why), markup=False)
-    smaller(made.choice.smaller)
-    dense(made.choice.dense)
-    rounded(made.rounded)
-    unscaled(made.unscaled)
-    turned(made.rotated, made.unrotated)
-    decoded(made.decoded)
-    left(made.left, made.untouched)
-
-
-def _report(made: Summary) -> Table:
-    """What would become of each tensor; those of one axis in one line, so that bytes add up."""
-    rows = [
-        (name, "×".join(map(str, one.shape)), one.scheme or one.why, str(one.before), str(one.after))
-        for name, one in made.layers.items()
-    ]
-    before, after = (
-        total - sum(some)
-        for total, some in (
-            (made.before, [one.before for one in made.layers.values()]),
-            (made.after, [one.after for one in made.layers.values()]),
-        )
-    )
-    if before:
-        rows.append(("all others", "", "as they are", str(before), str(after)))
-    return table(("tensor", "shape", "scheme, or why it is left"), ("bytes", "after"), rows)
+    told(made, how, source, dry_run)

@@ -73,7 +73,7 @@ class Summary:
 class Laid:
     """A file that is still to be written: its tensors, each with the one of the source that it is made of."""
 
-    def __init__(self, reader: Reader, scheme: str, schemes: Schemes, transposed: Sequence[str]) -> None:
+    def __init__(self, reader: Reader, scheme: str, schemes: Schemes, chosen: Choice) -> None:
         self.reader, self.schemes = reader, schemes
         self.parts: list[tuple[str, str, Sequence[int], Entry]] = []
         for e in reader.entries.values():
@@ -83,8 +83,10 @@ class Laid:
                 self.parts.append((e.name, e.dtype, e.shape, e))
         self.parts.sort(key=lambda part: -BITS[part[1]])  # the widest first: all stay aligned
         metadata = {"format": "pt"} | (reader.metadata or {}) | {"tersor.scheme": scheme}
-        if turned := [name for name in transposed if name in reader.entries]:
+        if turned := [name for name in chosen.transposed if name in reader.entries]:
             metadata[compressed.TURNED] = json.dumps(turned)
+        if own := {name: schemes[name].codes for name in chosen.own if name in reader.entries}:
+            metadata[compressed.OWN] = json.dumps(own)
         try:
             self.head, self.size = header([part[:3] for part in self.parts], metadata)
         except ValueError as error:

@@ -4,6 +4,7 @@ scales are those that its file will hold, names those of its tensors."""
 from __future__ import annotations
 
 import functools
+import glob
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from tersor._layers import transposed
 from tersor.checkpoint._modules import Tree
 from tersor.jobs import compressed, running
+from tersor.jobs._experts import placed, said
 
 #: by the tensor's name, packed words and scales
 Codes = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -76,24 +78,31 @@ def solve(
             f"{folder}: widths cannot differ: transformers puts {merged} together and decodes it as of one width"
         )
     # scales along the outputs, as files have those of transposed layers, take up what their inputs are scaled by
-    ran = running.opened(folder, config, tree, list(schemes), texts, turned=scheme.solver != "awq")
+    awq = any(own.solver == "awq" for own in schemes.values())
+    ran = running.opened(folder, config, tree, list(schemes), texts, turned=not awq)
     model, tree, modules, left = ran.model, ran.tree, ran.modules, ran.left
+    places = {} if bits is not None else placed(folder, model, tree, left)
+    pieces = {p.name: target for target, some in places.items() for p in some}
+    left = {name: why for name, why in left.items() if name not in pieces}
+    modules = modules | {target: some[0].name for target, some in places.items()}
     import torch
 
     from tersor import quant
-    from tersor.quant.calibrate import widest, widths_of
+    from tersor.quant._recipes import widths_of
+    from tersor.quant._widths import widest
 
-    def scales(target: str, weight: Any, bits: int = scheme.bits) -> tuple[Any, None]:
+    def scales(target: str, weight: Any, bits: int = 0) -> tuple[Any, None]:
         name = modules[target]
+        own = schemes[name]
         rows = weight.t().contiguous() if turned(target) else weight
-        _, exact = compressed.scales(rows.numpy(), names[name][0], replace(schemes[name], bits=bits))
+        _, exact = compressed.scales(rows.numpy(), names[name][0], replace(own, bits=bits or own.bits))
         found = torch.from_numpy(exact)
         return (
             found.repeat_interleave(rows.shape[1] // found.shape[1], 1).t().contiguous() if turned(target) else found
         ), None
 
     def turned(target: str) -> bool:
-        return transposed(model.get_submodule(target))
+        return target not in places and transposed(model.get_submodule(target))
 
     def stored(target: str, codes: Any, scale: Any) -> tuple[Any, Any]:
         """Codes and scales as they lie in the file."""
@@ -107,11 +116,16 @@ def solve(
         dtype, shape = names[name]
         return replace(schemes[name], bits=bits).size(shape, dtype)
 
+    if not any(schemes[name].solver for name in modules.values()):
+        return Solved(rounded=left)
+    own = {glob.escape(t): str(schemes[n]) for t, n in modules.items() if str(schemes[n]) != str(scheme)}
     made = quant.calibrate(
         model,
         ran.batches,
         str(scheme),
-        layers=list(modules),
+        schemes=own if bits is None else None,
+        layers=list(ran.modules),
+        experts=list(places),
         rotate=rotate,
         smooth=smooth,
         fallback=True,  # which weights are here at all is decided
@@ -121,11 +135,21 @@ def solve(
         cost=lambda target, b: cost(modules[target], b),
         progress=progress,
     )
-    left |= {modules[target]: why for target, why in made.left.items()}
-    solved = Solved(rounded=left, curve=made.curve, chosen=made.chosen)
+    for target, why in made.left.items():
+        left |= dict.fromkeys([p.name for p in places[target]] if target in places else [modules[target]], why)
+    few = said(made.rounded, places, {t: len(made.layers[t].codes) for t in made.rounded})
+    solved = Solved(rounded=left | few, curve=made.curve, chosen=made.chosen)
+    for target in made.layers.keys() & places.keys():
+        codes, steps = made.layers[target].codes.numpy(), made.layers[target].scale.numpy()
+        for piece in places[target]:
+            words = compressed.pack(np.ascontiguousarray(piece.rows(codes)), schemes[piece.name].bits)
+            scale = np.ascontiguousarray(piece.rows(steps))
+            solved.codes[piece.name] = words, compressed.stored(scale, names[piece.name][0])
     for target, found in made.layers.items():
+        if target in places:
+            continue
         name = modules[target]
-        width = made.widths.get(target, scheme.bits)
+        width = made.widths.get(target, schemes[name].bits)
         codes, steps = stored(target, found.codes, found.scale)
         solved.codes[name] = compressed.pack(codes, width), compressed.stored(steps, names[name][0])
         solved.widths[name] = width
@@ -139,10 +163,10 @@ def solve(
         if target in touched and name not in solved.codes
     }
     for name in left if bits is not None else ():  # as wide as the budget lets each of them be
-        among = widths_of(bits, budget, "calibrate") or (scheme.bits,)
+        among = widths_of(bits, budget, "calibrate")
         room = (budget or 0) * np.prod(names[name][1], dtype=float)
         solved.widths[name] = widest(among, functools.partial(cost, name), room)
-    if bits is None and len({own.group for own in schemes.values()}) == 1:
+    if bits is None and len({(own.bits, own.group) for own in schemes.values()}) == 1:
         return solved
     want = None if left else running.first(model, ran.batches[0])
     solved.unread = lambda path: _unread(ran, path, want)

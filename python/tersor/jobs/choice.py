@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tersor._assigned import Assigned
+from tersor.checkpoint._format import Misuse
 from tersor.checkpoint._modules import CONVOLUTION, LINEAR, TABLE, TRANSPOSED, Tree, rule_of
 from tersor.checkpoint._parts import ROUTER, held, is_table
 from tersor.checkpoint._patterns import Patterns
@@ -28,7 +30,7 @@ class Choice:
     ``rule`` says what decided: the modules of a class, or names. ``heads`` are the linear layers that may have no weight of
     their own: those that the class ties, or by names alone the one that most call so. ``smaller`` has the length of groups
     (None: of a row) of what the groups of the scheme do not divide, ``stacked`` the experts that lie in one tensor,
-    ``transposed`` the weights whose rows are inputs.
+    ``transposed`` the weights whose rows are inputs. ``own`` has the scheme of weights that patterns give another one.
     """
 
     quantized: tuple[str, ...]
@@ -38,9 +40,11 @@ class Choice:
     smaller: Mapping[str, int | None] = field(default_factory=dict)
     stacked: tuple[str, ...] = ()
     transposed: tuple[str, ...] = ()
+    own: Mapping[str, Scheme] = field(default_factory=dict)
 
     def scheme(self, name: str, scheme: Scheme) -> Scheme:
         """That of one of the weights."""
+        scheme = self.own.get(name, scheme)
         return replace(scheme, group=self.smaller.get(name, scheme.group), stacked=name in self.stacked)
 
     @property
@@ -67,10 +71,12 @@ def choose(
     convolutions: bool = False,
     experts: bool = False,
     fallback: bool = False,
+    schemes: Assigned[Scheme] | None = None,
     model_type: str | None = None,
     tree: Tree | None = None,
 ) -> Choice:
-    """Which of ``tensors`` (name, safetensors dtype, shape) to quantize: weights of linear layers, as ``tree`` tells them."""
+    """Which of ``tensors`` (name, safetensors dtype, shape) to quantize: weights of linear layers, as ``tree`` tells them; by
+    ``scheme``, but those that have one of ``schemes``."""
     patterns = Patterns(include, exclude)
     tensors = list(tensors)
     patterns.check(name for name, _, _ in tensors)
@@ -78,9 +84,12 @@ def choose(
     dense: dict[str, str] = {}
     smaller: dict[str, int | None] = {}
     stacked: list[str] = []
+    own: dict[str, Scheme] = {}
     for name, dtype, shape in tensors:
         if len(shape) < 2 or not all(shape):
             continue
+        other = schemes.find(name) if schemes else None
+        how = other or scheme
         part = _part(name, model_type, tree)
         asked = patterns.included(name)
         stack = _experts(name, part, shape, tree)
@@ -100,21 +109,25 @@ def choose(
             dense[name] = why
         elif part not in (LINEAR, TABLE, TRANSPOSED) and len(shape) == 2:
             dense[name] = part
-        elif len(shape) != 2 and not stack and scheme.calibrated:
+        elif len(shape) != 2 and not stack and how.calibrated:
             dense[name] = "a convolution, which is not calibrated"
         else:
-            k = replace(scheme, stacked=stack).matrices(shape)[2]
-            if scheme.group and k % scheme.group:
-                group = fitting(scheme.group, k)
+            k = replace(how, stacked=stack).matrices(shape)[2]
+            if how.group and k % how.group:
+                group = fitting(how.group, k)
                 if not fallback:
-                    other = f"of {group} they do" if group else "a scheme by row takes them"
-                    dense[name] = f"rows of {k} do not divide into groups of {scheme.group}, {other}"
+                    fits = f"of {group} they do" if group else "a scheme by row takes them"
+                    dense[name] = f"rows of {k} do not divide into groups of {how.group}, {fits}"
                     continue
                 smaller[name] = group or None
             quantized.append(name)
             stacked += [name] * stack
+            own |= {name: other} if other else {}
+    if schemes:
+        schemes.check(quantized, dense, Misuse)
     if tree:
-        _readable(tree, quantized, dense, smaller)
+        kinds = {name: (own.get(name, scheme).codes, smaller.get(name, 0)) for name in quantized}
+        _readable(tree, quantized, dense, kinds, (scheme.codes, 0))
     transposed = [name for name in quantized if _part(name, model_type, tree) == TRANSPOSED]
     heads = {"heads": tree.heads} if tree else {}
     return Choice(
@@ -124,6 +137,7 @@ def choose(
         smaller=smaller,
         stacked=tuple(stacked),
         transposed=tuple(transposed),
+        own=own,
         **heads,
     )
 
@@ -143,7 +157,7 @@ def _convolution(part: str, shape: Sequence[int], tree: Tree | None) -> bool:
 
 
 def _readable(
-    tree: Tree, quantized: Sequence[str], dense: Mapping[str, str], smaller: Mapping[str, int | None]
+    tree: Tree, quantized: Sequence[str], dense: Mapping[str, str], kinds: Mapping[str, Any], usual: Any
 ) -> None:
     """Refuses what transformers could not read back: it drops what is dense of tensors that it puts together and decodes."""
     if quantized and tree.unread:
@@ -156,15 +170,16 @@ def _readable(
                 f"{left[0]} cannot stay dense ({dense.get(left[0], 'not a matrix')}): transformers puts it together with "
                 f"others to {target} and reads them quantized only"
             )
-        if len({smaller.get(name, 0) for name in chosen}) > 1 and not chosen.isdisjoint(names):
-            other = next(iter(smaller))
+        if len(set(kinds.values())) > 1 and not chosen.isdisjoint(names):
+            other, (own, _) = next((name, kind) for name, kind in kinds.items() if kind != usual)
+            what = own if own != usual[0] else "other groups"
             raise ValueError(
-                f"{other} cannot have other groups: transformers puts {target} together and decodes all experts as of one kind"
+                f"{other} cannot have {what}: transformers puts {target} together and decodes all experts as of one kind"
             )
 
 
-#: bits of a code, and how many share a scale
-Kind = tuple[int, int | None]
+#: bits of a code, how many share a scale, and whether there are zero points
+Kind = tuple[int, int | None, bool]
 
 
 def called(name: str, tree: Tree | None) -> set[str]:
@@ -185,12 +200,12 @@ def configuration(scheme: Scheme, choice: Choice, modules: Mapping[str, Kind] | 
     knows one width and one length of groups. Where there are several (``modules``, what each of them has, by name), the modules
     of each are named: a layer of another name is dense, and one that is named stays packed until it is first used.
     """
-    kinds = sorted(set((modules or {}).values()), key=lambda kind: (kind[0], kind[1] or 0))
+    kinds = sorted(set((modules or {}).values()), key=lambda kind: (kind[0], kind[1] or 0, kind[2]))
     if modules and len(kinds) > 1:
         groups = {
             f"group_{i}": {
                 "targets": sorted(m for m, own in modules.items() if own == kind),
-                "weights": weights_said(*kind, not scheme.affine),
+                "weights": weights_said(*kind),
             }
             for i, kind in enumerate(kinds)
         }
@@ -198,6 +213,6 @@ def configuration(scheme: Scheme, choice: Choice, modules: Mapping[str, Kind] | 
     tables = any(is_table(name) for name in choice.quantized)
     group = {
         "targets": ["Linear", "Embedding"] if tables else ["Linear"],
-        "weights": weights_said(*(kinds[0] if kinds else (scheme.bits, scheme.group)), not scheme.affine),
+        "weights": weights_said(*(kinds[0] if kinds else (scheme.bits, scheme.group, scheme.affine))),
     }
     return {**SAID, "ignore": choice.ignore, "dequantize": True, "config_groups": {"group_0": group}}

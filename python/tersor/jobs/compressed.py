@@ -23,9 +23,7 @@ SCALE = {"F64": 32, "F32": 32, "F16": 16, "BF16": 16}
 #: the largest finite numbers of 16-bit floats
 LARGEST = {"F16": 65504.0, "BF16": 3.3895313892515355e38}
 
-_SCHEME = r"(?:int([48]?)-(?:row|g([1-9]\d*))(?:-(gptq|awq|adaround))?|uint([48])-(?:row|g([1-9]\d*)))"
-# what most mean by so many bits
-_USUAL = {"8": "int8-row", "4": "int4-g128"}
+_SCHEME = r"(?:int([2-8]?)-(?:row|g([1-9]\d*))(?:-(gptq|awq|adaround))?|uint([2-8])-(?:row|g([1-9]\d*)))"
 
 
 @dataclass(frozen=True)
@@ -49,16 +47,17 @@ class Scheme:
             raise TypeError(f"scheme must be a string, got {type(name).__name__}")
         found = re.fullmatch(_SCHEME, name)
         if not found:
-            near = re.search(r"(?<!\d)[48](?!\d)", name)  # int4, W4A16, q8_0
-            usual = near and _USUAL[near[0]] + "".join(
+            near = re.search(r"(?<!\d)[2-8](?!\d)", name)  # int4, W4A16, q8_0
+            # what most mean by so many bits
+            usual = near and f"int{near[0]}-{'row' if near[0] == '8' else 'g128'}" + "".join(
                 f"-{solver}" for solver in ("gptq", "awq", "adaround") if solver in name.lower()
             )
             meant = name.lower() if re.fullmatch(_SCHEME, name.lower()) else usual
             hint = (
                 f", did you mean {meant}?"
                 if meant
-                else ": int8-row, int4-row, int8-g<N> and int4-g<N> are known, each with -gptq, -awq or -adaround too; uint8 "
-                "and uint4 have zero points"
+                else ": int<b>-row and int<b>-g<N> of 2 to 8 bits are known (int8-row, int4-g128), each with -gptq, -awq or "
+                "-adaround too; uint<b> have zero points"
             )
             raise ValueError(f"scheme {name!r} is unknown{hint}")
         if found[4]:
@@ -215,15 +214,17 @@ def stored(scale: np.ndarray, dtype: str) -> np.ndarray:
 
 #: under this the metadata of a file names the weights in it whose rows are inputs
 TURNED = "tersor.transposed"
+#: and under this the scheme of each weight that has another than that of the file
+OWN = "tersor.schemes"
 SAID = {"quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed"}
 
 
-def weights_said(bits: int, group: int | None, symmetric: bool = True) -> dict[str, Any]:
+def weights_said(bits: int, group: int | None, affine: bool = False) -> dict[str, Any]:
     """How weights are quantized, in the words of ``config.json``."""
     return {
         "num_bits": bits,
         "type": "int",
-        "symmetric": symmetric,
+        "symmetric": not affine,
         "dynamic": False,
         "strategy": "group" if group else "channel",
         "group_size": group,

@@ -171,7 +171,7 @@ def _said_ct(grains: Mapping[str, Grain], left: Sequence[str]) -> dict[str, Any]
     groups = {
         f"group_{i}": {
             "targets": ["Linear"] if len(kinds) == 1 else sorted(m for m, g in grains.items() if g == kind),
-            "weights": compressed.weights_said(kind.bits, kind.group or None, kind.symmetric),
+            "weights": compressed.weights_said(kind.bits, kind.group or None, not kind.symmetric),
         }
         for i, kind in enumerate(kinds)
     }

@@ -123,13 +123,22 @@ def load_encoded(path: StrPath, *, model: Any = None, strict: bool = True) -> di
 
 def turned(model: Model) -> set[str]:
     """The weights that their files say are transposed."""
-    said = ((reader.metadata or {}).get(compressed.TURNED) for reader in model.readers.values())
-    found: set[str] = set()
+    found = _json(model, compressed.TURNED, list, "list of names")
+    return {name for some in found for name in some if isinstance(name, str)}
+
+
+def _json(model: Model, key: str, kind: type, what: str) -> list[Any]:
+    """What the metadata of its files have under a name."""
+    said = ((reader.metadata or {}).get(key) for reader in model.readers.values())
+    found = []
     for text in filter(None, said):
         try:
-            found |= {name for name in json.loads(text) if isinstance(name, str)}
-        except (ValueError, TypeError):
-            raise FormatError(f"{compressed.TURNED} is no list of names") from None
+            one = json.loads(text)
+        except ValueError:
+            one = None
+        if not isinstance(one, kind):
+            raise FormatError(f"{key} is no {what}")
+        found.append(one)
     return found
 
 
@@ -161,5 +170,15 @@ def schemes_of(model: Model) -> list[restore.Known]:
     """What its files say they were written with."""
     said = {(reader.metadata or {}).get("tersor.scheme") for reader in model.readers.values()}
     schemes = [compressed.Scheme.parse(scheme) for scheme in sorted(filter(None, said))]
+    own: dict[int, list[str]] = {}
+    for some in _json(model, compressed.OWN, dict, "mapping of names to schemes"):
+        for name, scheme in some.items():
+            try:
+                own.setdefault(compressed.Scheme.parse(scheme).bits, []).append(stacks.module(name))
+            except (TypeError, ValueError):
+                raise FormatError(f"{compressed.OWN} says {scheme!r:.80} of {name}, which is no scheme") from None
     # how many share a scale follows from the scales, of each weight for itself
-    return [restore.Known(bits=scheme.bits or None) for scheme in schemes]
+    return [
+        *(restore.Known(bits=scheme.bits or None) for scheme in schemes),
+        *(restore.Known(tuple(names), bits) for bits, names in sorted(own.items())),
+    ]

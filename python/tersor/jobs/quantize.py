@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from tersor.checkpoint._modules import tree
 from tersor.checkpoint._quantized import evidence
 from tersor.checkpoint.writer import write_json
 from tersor.jobs import calibrate, compressed, running
+from tersor.jobs._asked import Asked
 from tersor.jobs._journal import Journal
 from tersor.jobs._quantized import Laid, Step, Summary, becomes, not_read
 from tersor.jobs.choice import called, choose, configuration
@@ -31,6 +32,7 @@ def quantize_safetensors(
     dst: StrPath | None,
     scheme: str,
     *,
+    schemes: Mapping[str, str] | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     embeddings: bool = False,
@@ -55,10 +57,14 @@ def quantize_safetensors(
         decoded to the type that ``config.json`` gives the model (bfloat16 if none)
     dst : a file for a file, a folder for a folder; None writes nothing: what would be written is counted, from the headers
         alone but where the model is run
-    scheme : ``int8-row``, ``int4-g128`` or another of 8 or 4 bits, per row or per group; ``uint4-g128`` has zero points; with
+    scheme : ``int8-row``, ``int4-g128`` or another of 2 to 8 bits, per row or per group; ``uint4-g128`` has zero points; with
         ``-gptq``, ``-awq`` or ``-adaround`` after it, codes are found by what the layers are given of the texts in
         ``calibration``;
         ``int-g128-gptq`` goes with ``bits``
+    schemes : mapping of shell patterns to schemes, for weights that have another one: ``{"lm_head": "int8-row", "*.down_proj":
+        "int8-g128-gptq"}``; a pattern is as in ``include``, the first that names a weight decides, and it includes nothing that
+        is left without it. Of those that are calibrated all are in one way; the others are rounded to the nearest beside them.
+        Not with ``bits``.
     include, exclude : shell patterns on names of tensors or of their modules; what is included is quantized even if it is a
         table of embeddings or a router
     embeddings : quantize tables of embeddings too
@@ -120,24 +126,15 @@ def quantize_safetensors(
             ("resume", resume),
         )
     )
-    how = compressed.Scheme.parse(scheme)
-    if (bits is None) != (budget is None) or (bits is None) != bool(how.bits):
-        raise Misuse(
-            f"scheme {scheme}: a scheme without a width (int-g128-gptq) goes with bits and budget, one with a width without; "
-            f"got bits={bits!r} and budget={budget!r}"
-        )
-    if rotate and not how.calibrated:
-        raise Misuse(f"scheme {scheme}: rotate goes with calibration, which this scheme has none of")
-    if smooth is not None and (not how.calibrated or how.solver == "awq" or not how.bits):
-        raise Misuse(f"scheme {scheme}: smooth goes with a width that is calibrated by -gptq or -adaround")
-    if how.calibrated != (calibration is not None):
-        raise Misuse(f"scheme {scheme}: " + ("needs texts for calibration" if how.calibrated else "is not calibrated"))
-    if resume and (how.calibrated or dst is None):
-        what = f"scheme {scheme}: calibration begins anew, which" if how.calibrated else "a run without a destination"
-        raise Misuse(f"{what} cannot be resumed")
+    asked = Asked.of(compressed.Scheme.parse(scheme), schemes)
+    how = asked.scheme
+    asked.check(
+        bits=bits, budget=budget, rotate=rotate, smooth=smooth, texts=calibration is not None, resume=resume, dst=dst
+    )
     if method is not None:
         one_of("quantize_safetensors", "method", method, ("minmax", "mse"))
-        how = replace(how, method=method)
+        asked = Asked.of(how, schemes, method)
+        how = asked.scheme
     with Dense(src) as model:
         config = model.config
         if found := evidence(model):
@@ -152,6 +149,7 @@ def quantize_safetensors(
             convolutions=convolutions,
             experts=experts,
             fallback=fallback,
+            schemes=asked.own,
             model_type=config.get("model_type"),
             tree=(modules := tree(model.folder, config, [name for name, _, _ in shapes]) if model.folder else None),
         )
@@ -179,12 +177,11 @@ def quantize_safetensors(
                 smooth=smooth,
                 progress=calibrating,
             )
-        schemes = {
-            name: replace(chosen.scheme(name, how), bits=solved.widths.get(name, how.bits)) for name in chosen.quantized
-        }
-        apart = {name: (own.bits, own.group) for name, own in schemes.items()}
+        each = {name: chosen.scheme(name, how) for name in chosen.quantized}
+        each = {name: replace(own, bits=solved.widths.get(name, own.bits)) for name, own in each.items()}
+        apart = {name: (own.bits, own.group, own.affine) for name, own in each.items()}
         readers = {module: kind for name, kind in apart.items() for module in called(name, modules)}
-        laid = {file: Laid(r, str(how), schemes, chosen.transposed) for file, r in model.readers.items()}
+        laid = {file: Laid(r, str(how), each, chosen) for file, r in model.readers.items()}
         after = sum(sum(one.bytes.values()) for one in laid.values())
         before = sum(e.nbytes for _, e in model.tensors())
         layers = becomes(laid.values(), chosen, solved)
@@ -207,12 +204,13 @@ def quantize_safetensors(
             untouched = model.weights_of_others()
             journal = None
             if resume and model.folder is not None:
-                each = {name: asdict(own) for name, own in schemes.items()}
-                journal = Journal(model, "quantize", schemes=each, transposed=chosen.transposed)
+                all_ = {name: asdict(own) for name, own in each.items()}
+                journal = Journal(model, "quantize", schemes=all_, transposed=chosen.transposed)
             left, unread = _write(model, dst, laid, solved, step, journal, config, after)
         if model.folder:
-            unread = not_read(chosen, shapes, said, model.folder, modules, how.affine) or unread
-        sizes = {name: (schemes[name].size(shape, dtype), shape) for name, dtype, shape in shapes if name in schemes}
+            affine = any(own.affine for own in each.values())
+            unread = not_read(chosen, shapes, said, model.folder, modules, affine) or unread
+        sizes = {name: (each[name].size(shape, dtype), shape) for name, dtype, shape in shapes if name in each}
         average = sum(size for size, _ in sizes.values()) / sum(math.prod(shape) for _, shape in sizes.values())
         widths = {} if how.bits else solved.widths
         return Summary(

@@ -180,7 +180,8 @@ def _to_safetensors(model: Model, whole: _Whole, dst: StrPath, to: str, progress
             path = target.path / file if model.folder else target.path
             here = [name for name in whole.sources if whole.where[name] == file]
             others = [e for e in reader.entries.values() if e.name in whole.others]
-            metadata = {"format": "pt"} | {k: v for k, v in (reader.metadata or {}).items() if k != "tersor.scheme"}
+            old = {k: v for k, v in (reader.metadata or {}).items() if not k.startswith("tersor.scheme")}
+            metadata = {"format": "pt"} | old
             sizes = _write(path, whole, container, plan, here, others, reader, metadata, step)
             names |= dict.fromkeys(sizes, file)
             after += sum(sizes.values())

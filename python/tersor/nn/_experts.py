@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import is_tensor
+from tersor._routed import matrix, projections
 from tersor.checkpoint._modules import targets
-from tersor.nn.experts import matrix, projections
 from tersor.quant import Encoded
 
 #: the parts of an expert that a file has by itself, in the order of their rows

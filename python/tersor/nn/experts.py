@@ -11,48 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from tersor._arrays import dtype_name
+from tersor._routed import matrix, projections, unknown
 from tersor.nn._linear import check_hooks
 from tersor.nn._product import encoded_as, kept_scheme
 from tersor.nn.quant import QuantLinear
 from tersor.quant import Encoded
 from tersor.quant._encoded import fitted
 
-#: what transformers says of a module of experts whose products are two, in the way that its fused products rely on
-_SAID = ("has_gate", "has_bias", "is_transposed", "is_concatenated", "_is_expert_parallel", "_apply_gate")
-_PLACE = "transformers.integrations.moe"
-
 
 def refused(module: Any) -> str | None:
     """Why a module of experts is none that can be exchanged, or None."""
-    kind = type(module).__name__
-    if not isinstance(module, nn.Module) or not all(hasattr(module, name) for name in _SAID):
-        return f"experts in one tensor, which the forward of {kind} reads in a way of its own"
-    forward = getattr(type(module).forward, "__globals__", {}).get("__name__")
-    if forward != _PLACE or "forward" in vars(module):
-        return f"experts whose forward ({kind}) has been replaced, which would be lost"
-    if module._is_expert_parallel:
-        return "experts that are spread over processes"
-    up, down = projections(module)
-    wanted = {up, down} | ({f"{up}_bias", f"{down}_bias"} if module.has_bias else set())
-    there = {name for name, p in module._parameters.items() if p is not None}
-    if there != wanted or any(module._parameters[name].ndim != 3 for name in (up, down)):
-        return f"experts of {kind} with the parameters {', '.join(sorted(there))}, where {', '.join(sorted(wanted))} are known"
+    if why := unknown(module):
+        return why
     try:
         check_hooks("convert", "it", module)
     except TypeError as error:
         return str(error).removeprefix("convert: ")
     return None
-
-
-def projections(module: Any) -> tuple[str, str]:
-    """The names of the two weights of experts."""
-    return "gate_up_proj" if module.has_gate else "up_proj", "down_proj"
-
-
-def matrix(module: Any, name: str) -> Tensor:
-    """A weight [experts, out, in] of a module of experts."""
-    weight: Tensor = module._parameters[name].detach()
-    return weight.transpose(1, 2) if module.is_transposed else weight
 
 
 class QuantExperts(nn.Module):
@@ -104,21 +79,25 @@ class QuantExperts(nn.Module):
     def from_float(
         cls,
         experts: nn.Module,
-        scheme: str,
+        scheme: str | Sequence[str],
         activations: str = "float",
         *,
         release: bool = False,
         fallback: bool = False,
     ) -> QuantExperts:
-        """The module ``experts`` with the weights of each expert encoded by ``scheme`` along its inputs; `fallback` as of
-        `convert`. Experts with a forward, hooks or parameters that are not known are a TypeError."""
+        """The module ``experts`` with the weights of each expert encoded by ``scheme`` (or by two, that of U and that of D)
+        along its inputs; `fallback` as of `convert`. Experts with a forward, hooks or parameters that are not known are a
+        TypeError."""
         who = "QuantExperts.from_float"
-        how = kept_scheme(who, scheme)
+        both = (scheme, scheme) if isinstance(scheme, str) else tuple(scheme)
+        if len(both) != 2:
+            raise ValueError(f"{who}: scheme must be one or two, got {len(both)}")
+        hows = [kept_scheme(who, one) for one in both]
         _check(who, experts)
         codes = []
-        for name in projections(experts):
+        for name, how, one in zip(projections(experts), hows, both, strict=True):
             weight = matrix(experts, name)
-            own = fitted(how, weight.shape[2]).name if fallback else scheme
+            own = fitted(how, weight.shape[2]).name if fallback else one
             codes.append([encoded_as(who, w.contiguous(), own) for w in weight])
         return cls.of(codes[0], codes[1], experts, activations, release=release)
 

@@ -2,6 +2,7 @@
 float32 is lost."""
 
 import fractions
+import math
 
 import numpy as np
 import pytest
@@ -98,7 +99,7 @@ def test_gradients_of_all_that_may_be_said(mode, labelled, weighted):
 
 
 def test_every_digit_at_any_ratio_of_mean_to_deviation():
-    for mean in (0.0, 1e2, 1e5, 3e6):
+    for mean in (0.0, 3.9, 4.1, 1e2, 1e5, 3e6):  # plain sums tell both where a mean is no more than four deviations
         x = (R.standard_normal((8, 300)) + mean).astype(np.float32)
         y, stats = norm.standardize(x, dim=-1, eps=0.0, return_stats=True)
         exact = [[fractions.Fraction(float(v)) for v in row] for row in x]
@@ -287,6 +288,7 @@ def test_what_evolved_norms_refuse():
         (lambda: norm.evonorm(x, "b1", training=False), "nothing to normalise by"),
         (lambda: norm.evonorm(x, "b1", running_var=v[:1]), "running_var must have shape"),
         (lambda: norm.evonorm(x, "b1", eps=-1.0), "eps must be"),
+        (lambda: norm.evonorm(x, "b1", momentum=2), "momentum must be at least 0 and at most 1, got 2"),
         (lambda: norm.evonorm(x[0, 0], "b1"), r"x must be \[N, C"),
     ):
         with pytest.raises(ValueError, match="evonorm: .*" + match):
@@ -376,6 +378,40 @@ def test_the_sum_that_is_kept_gives_the_same_norm():
         assert torch.equal(s, x + r) and torch.equal(y, norm.layer_norm(s, d, w[0], b[0]))
 
 
+def test_a_weight_of_both_norms_and_a_scale_of_numpys():
+    x, r, w = some(3, 5).requires_grad_(), some(3, 5).requires_grad_(), some(5).requires_grad_()
+
+    def f(x, r, w):
+        y, s = norm.add_norm(x, r, w, inner_weight=w, scale=0.5)
+        return (y * y).sum() + s.sum()
+
+    want = torch.autograd.grad(f(x, r, w), (x, r, w))
+    traced = torch.compile(f, backend="aot_eager", fullgraph=True)
+    for a, b in zip(torch.autograd.grad(traced(x, r, w), (x, r, w)), want, strict=True):
+        torch.testing.assert_close(a, b)
+    for half in (np.float32(0.5), np.float64(0.5)):
+        arrays = [v.detach().numpy() for v in (x, r, w)]
+        assert (norm.add_norm(*arrays, scale=half)[0] == norm.add_norm(*arrays, scale=0.5)[0]).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 3), (2, 6, 59, 73), (3, 6, 4099)])
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_groups_are_runs_of_pieces(shape, kind):
+    """A group is a row that layer norm would see, whether its channels are in one piece or in several."""
+    x = (R.standard_normal(shape) + R.choice([0.0, 300.0], (shape[0], 6, *(1,) * (len(shape) - 2)))).astype(kind)
+    x[-1, :2] = 0.5
+    w, b = some(6).numpy().astype(kind), some(6).numpy().astype(kind)
+    got = norm.group_norm(x, 3, w, b)
+    rows = x.astype(np.float64).reshape(shape[0], 3, -1)
+    z = (rows - rows.mean(-1, keepdims=True)) / np.sqrt(rows.var(-1, keepdims=True) + 1e-5)
+    by = (1, 6, *(1,) * (len(shape) - 2))
+    want = z.reshape(shape) * w.astype(np.float64).reshape(by) + b.astype(np.float64).reshape(by)
+    # a mean of 300 is known to its own last digit, which float64 shows
+    eps, least = (1e-12, 1.0) if kind == np.float64 else (np.finfo(kind).eps, 1e-6)
+    assert (abs(got - want) <= eps * (abs(want) + abs(b.astype(float)).reshape(by) + least)).all()
+    assert (got[-1, :2] == np.broadcast_to(b[:2].reshape(-1, *(1,) * (len(shape) - 2)), got[-1, :2].shape)).all()
+
+
 @pytest.mark.parametrize("kind", ["rms", "layer"])
 def test_residuals_of_any_size(kind):
     """Rows whose squares are no float64, forwards and backwards; second derivatives; of 16 bits beside float32."""
@@ -448,6 +484,11 @@ def test_what_does_not_fit_is_refused():
         (lambda: norm.standardize(x, dim=(0, 0)), "names an axis twice"),
         (lambda: norm.standardize(x, dim=0, mode="std"), "mode must be"),
         (lambda: norm.standardize(x, dim=0, eps=-1.0), "eps must be"),
+        (lambda: norm.standardize(x, dim=0, eps=10**400), "standardize: eps must be a number in range"),
+        (lambda: norm.rms_norm(x, 2, eps=10**400), "rms_norm: eps must be a number in range"),
+        (lambda: tnn.PowerNorm(6, eps=10**400), "PowerNorm: eps must be a number in range"),
+        (lambda: norm.add_norm(x, x, np.ones(2), scale=math.inf), "add_norm: scale must be finite, got inf"),
+        (lambda: norm.add_norm(x, x, np.ones(2), scale=10**400), "add_norm: scale must be a number in range"),
         (lambda: norm.standardize(x, dim=0, mean=np.zeros(12)), "given together"),
         (lambda: norm.standardize(x, dim=0, alpha=0.5), "alpha=0.5 mixes"),
         (lambda: norm.standardize(x, dim=0, sample_weight=-np.ones(4)), r"sample_weight\[0\] is -1"),

@@ -141,13 +141,15 @@ def test_moments_at_any_offset(kind):
 def test_moments_merge():
     x = R.standard_normal((100, 4)) + 1e4
     parts = [reduce.segment_moments(p, dim=0) for p in (x[:30], x[30:30], x[30:])]
-    with np.errstate(all="ignore"):
+    with np.errstate(all="raise"):
         joined = reduce.merge_moments(reduce.merge_moments(parts[0], parts[1]), parts[2])
     whole = reduce.segment_moments(x, dim=0)
     np.testing.assert_allclose(joined.mean, whole.mean, rtol=1e-15)
     np.testing.assert_allclose(joined.var, whole.var, rtol=1e-12)
-    with np.errstate(all="ignore"):
+    with np.errstate(all="raise"):
         same = reduce.merge_moments(parts[0], parts[1])
+        wild = reduce.segment_moments(np.array([math.inf, 1.0]))
+        assert reduce.merge_moments(wild, wild).mean == math.inf
     assert all((a == b).all() for a, b in zip(same, parts[0], strict=True))
 
 

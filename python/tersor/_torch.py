@@ -272,7 +272,7 @@ def public(op: Op) -> tuple[Callable[..., Any], Callable[[tuple[Any, ...]], Any]
         if recording():
             for x in whole[:n]:
                 if x.requires_grad:
-                    return function(*whole)
+                    return function(*_apart(whole, n))
         return raw(*whole)
 
     def seen(whole: tuple[Any, ...]) -> Any:
@@ -281,6 +281,17 @@ def public(op: Op) -> tuple[Callable[..., Any], Callable[[tuple[Any, ...]], Any]
     dispatch = every if op.shown == len(op.outputs) else seen
     function, transformed = node(op, raw, every_of)
     return call, dispatch
+
+
+def _apart(whole: tuple[Any, ...], n: int) -> list[Any]:
+    """A tensor that is given twice as two: a trace follows each input of a function to one gradient."""
+    found: list[Any] = []
+    for x in whole[:n]:
+        twice = False
+        for y in found:
+            twice = twice or (x is y and x.requires_grad)
+        found.append(x.view_as(x) if twice else x)
+    return [*found, *whole[n:]]
 
 
 def _refuse(op: Op, args: tuple[Any, ...]) -> None:

@@ -6,12 +6,23 @@ import math
 import operator
 from typing import Any
 
+import numpy as np
+
 from tersor._arrays import FLOATS, dtype_name, is_tensor
+from tersor._values import number
 
 
 def real(who: str, name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    """A number of Python or NumPy that a float is near."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{who}: {name} must be a number, got {type(value).__name__}")
+    return number(who, name, value)
+
+
+def finite(who: str, name: str, value: Any) -> float:
+    value = real(who, name, value)
+    if not -math.inf < value < math.inf:  # compared: of a symbol of torch.compile math.isfinite makes no number
+        raise ValueError(f"{who}: {name} must be finite, got {value}")
     return value
 
 
@@ -21,14 +32,14 @@ def share(who: str, name: str, value: Any, all_: bool = True) -> float:
     if not (0 <= value <= 1 if all_ else 0 <= value < 1):
         most = "at most" if all_ else "less than"
         raise ValueError(f"{who}: {name} must be at least 0 and {most} 1, got {value}")
-    return float(value)
+    return value
 
 
 def checked_eps(who: str, eps: Any, name: str = "eps") -> float:
     eps = real(who, name, eps)
-    if not 0 <= eps < math.inf:  # compared: of a symbol of torch.compile math.isfinite makes no number
+    if not 0 <= eps < math.inf:  # compared, as above
         raise ValueError(f"{who}: {name} must be finite and not negative, got {eps}")
-    return float(eps)
+    return eps
 
 
 def alike(who: str, x: Any, weight: Any, bias: Any = None, v: Any = None, **others: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from tersor._arrays import Array, Weight, torch_module
 from tersor._reference import xp
-from tersor.norm._arguments import alike, checked_eps, checked_out
+from tersor.norm._arguments import alike, checked_eps, checked_out, share
 from tersor.norm._evo import _evonorm
 from tersor.norm.functional import _affine, _channels, _moved, _running
 
@@ -67,7 +67,8 @@ def evonorm(
     ------
     TypeError, ValueError
         If types or shapes do not fit, the groups do not divide the channels, v is missing or not of the variant, a variant s is
-        given running statistics, or nothing says the variance outside training.
+        given running statistics, nothing says the variance outside training, or ``momentum`` is no
+        part of 1.
 
     Notes
     -----
@@ -88,6 +89,7 @@ def evonorm(
         raise ValueError(f"{who}: variant must be one of {', '.join(_VARIANTS)}, got {variant!r}")
     c = _channels(who, x)
     eps = checked_eps(who, (1e-3 if variant == "b0" else 1e-5) if eps is None else eps)
+    momentum = share(who, "momentum", momentum)
     gated = variant in ("b0", "s0")
     if gated != (v is not None):
         raise ValueError(f"{who}: v is of 'b0' and 's0', got {'one' if v is not None else 'none'} for {variant!r}")

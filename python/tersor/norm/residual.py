@@ -8,7 +8,7 @@ from tersor._arrays import Array, Weight, dtype_name, ordinary
 from tersor._op import op
 from tersor._reference import dot, quiet, there
 from tersor._sample import Draw
-from tersor.norm._arguments import alike, checked_eps
+from tersor.norm._arguments import alike, checked_eps, finite
 
 _KINDS = ("rms", "layer")
 
@@ -154,7 +154,7 @@ def add_norm(
     Raises
     ------
     TypeError, ValueError
-        If types or shapes do not fit.
+        If types or shapes do not fit, or ``scale`` is not finite.
 
     Notes
     -----
@@ -169,9 +169,7 @@ def add_norm(
     >>> s.tolist(), y.round(4).tolist()
     ([[3.0, 4.0]], [[0.8485, 1.1314]])
     """
-    eps = checked_eps("add_norm", eps)
-    if isinstance(scale, bool) or not isinstance(scale, (int, float)):
-        raise TypeError(f"add_norm: scale must be a number, got {type(scale).__name__}")
+    eps, scale = checked_eps("add_norm", eps), finite("add_norm", "scale", scale)
     if kind not in _KINDS:
         raise ValueError(f"add_norm: kind must be 'rms' or 'layer', got {kind!r}")
     given = {"x": x, "residual": residual, "weight": weight, "bias": bias}
@@ -192,5 +190,5 @@ def add_norm(
     inner = inner_weight is not None
     keywords: dict[str, Any] = {} if out is None else {"out": out}
     arrays = (x, residual, weight, bias, inner_weight, inner_bias)
-    y, s = _add_norm(*arrays, kind == "layer", inner, eps, 1.0 * scale, **keywords)
+    y, s = _add_norm(*arrays, kind == "layer", inner, eps, scale, **keywords)
     return y, s

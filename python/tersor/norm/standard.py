@@ -101,7 +101,7 @@ def standardize(
     array([[-1.,  1.],
            [ 0.,  0.]])
     """
-    checked_eps("standardize", eps)
+    eps = checked_eps("standardize", eps)
     alike("standardize", x, weight, bias)
     if mode not in ("var", "rms", "abs", "crms"):
         raise ValueError(f"standardize: mode must be 'var', 'rms', 'abs' or 'crms', got {mode!r}")

@@ -202,6 +202,12 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
                 )
     if tuple(a.count.shape) != tuple(b.count.shape):
         raise ValueError(f"merge_moments: a is of shape {tuple(a.count.shape)}, b of {tuple(b.count.shape)}")
+    with quiet(a.count):
+        return _merged(a, b)
+
+
+def _merged(a: Moments, b: Moments) -> Moments:
+    """Of moments that fit; what is infinite is none of NumPy's business."""
     w = a.count + b.count
     safe = xp.where(w > 0, w, w * float("nan"))
     share = b.count / safe

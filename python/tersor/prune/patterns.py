@@ -95,7 +95,8 @@ def nm_mask(w: Array, n: int, m: int, *, axis: int = -1, score: Number | None = 
 
     Notes
     -----
-    One read and one write of a byte for each weight; each pair of a group is compared once, sixty-four groups side by side.
+    One read and one write of a byte for each weight; each pair of a group is compared once, those of sixty-four
+    weights side by side.
 
     Examples
     --------

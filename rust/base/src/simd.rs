@@ -7,8 +7,8 @@
 
 pub use fearless_simd::prelude::*;
 pub use fearless_simd::{
-    Level, SimdFloatElement, f32x16, f64x8, i8x64, i32x16, i64x8, mask32x16, mask64x8, u8x64, u16x16, u16x32, u32x16,
-    u64x8,
+    Level, SimdFloatElement, f32x16, f64x8, i8x64, i32x16, i64x8, mask8x64, mask32x16, mask64x8, u8x64, u16x16, u16x32,
+    u32x16, u64x8,
 };
 use std::sync::atomic::{AtomicU8, Ordering};
 

@@ -1,3 +1,5 @@
+mod groups;
+
 use super::*;
 use base::store::{Bf16, F16, Store};
 use base::{Dtype, Element, Tensor, pool, simd};

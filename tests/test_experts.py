@@ -271,3 +271,97 @@ def test_tokens_without_an_expert_have_gradients_of_zero():
     assert not y.any() and y.shape == x.shape
     for slope in torch.autograd.grad(y.sum(), (x, weights)):
         assert not slope.any()
+
+
+def graphed(layer, backend="aot_eager"):
+    torch._dynamo.reset()  # each case is a function of its own
+    return torch.compile(layer, fullgraph=True, dynamic=True, backend=backend)
+
+
+def both(layer, dtype, backend="aot_eager"):
+    """Results and gradients with and without a graph, of tokens of which one has no expert at its second place."""
+    found = []
+    trained = [p for p in layer.parameters() if p.requires_grad]
+    for call in (graphed(layer, backend), layer):
+        x, chosen, weight = given(dtype=dtype)
+        chosen = chosen.clone()
+        chosen[2, 1] = 4
+        x, weight = x.requires_grad_(), weight.requires_grad_()
+        y = call(x, chosen, weight)
+        found.append((y, *torch.autograd.grad(y.square().sum(), (x, weight, *trained), allow_unused=True)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "scheme", "options", "dtype"),
+    [
+        *((kind, "int4-g16", {}, torch.float32) for kind in KINDS),
+        ("gpt_oss", "int4-g16", {}, torch.bfloat16),
+        ("gpt_oss", "int8-row", {"activations": "int8"}, torch.float32),
+        ("mixtral", "int8-row", {"activations": "int8"}, torch.float64),
+        ("mixtral", "nf4-g16", {}, torch.float32),
+        ("gpt_oss", "nf4-g16-nested", {}, torch.float64),
+        ("muse_spark", "uint4-g16", {}, torch.float64),
+        ("mixtral", "uint4-g16", {"release": True}, torch.float32),
+    ],
+)
+def test_a_graph_holds_them_whole(kind, scheme, options, dtype):
+    layer = tnn.QuantExperts.from_float(experts(kind), scheme, **options).to(dtype)
+    exact = 1e-5 if kind in INEXACT else 1e-12
+    eps = {torch.float32: 1e-5, torch.float64: exact, torch.bfloat16: 0.03}[dtype]
+    for got, want in zip(*both(layer, dtype), strict=True):
+        want = torch.zeros_like(got) if want is None else want
+        assert got.dtype == want.dtype and got.shape == want.shape
+        assert (got - want).abs().max() <= eps * max(float(want.abs().max()), 1e-3)
+
+
+def test_compiled_by_inductor_for_any_number_of_tokens_and_under_autocast():
+    layer = tnn.QuantExperts.from_float(experts("mixtral"), "int4-g16")
+    for got, want in zip(*both(layer, torch.float32, "inductor"), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    call = graphed(layer)
+    for n in (11, 5, 0, 1):
+        torch.testing.assert_close(call(*given(n)), layer(*given(n)), rtol=1e-5, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        got, want = call(*given()), layer(*given())
+    assert got.dtype == want.dtype
+    torch.testing.assert_close(got, want, rtol=0.03, atol=0.03)
+    x, chosen, weight = given()
+    for wrong in (5, -1):
+        bad = chosen.clone()
+        bad[3, 1] = wrong
+        with pytest.raises(IndexError, match="QuantExperts: experts"):
+            call(x, bad, weight)
+    layer.load_state_dict(tnn.QuantExperts.from_float(experts("mixtral", 1), "int4-g16").state_dict())
+    torch.testing.assert_close(call(x, chosen, weight), layer(x, chosen, weight), rtol=1e-5, atol=1e-6)
+
+
+def test_the_operator_of_all_experts_is_what_torch_asks_of_one():
+    from tersor.nn import _grouped
+
+    layer = tnn.QuantExperts.from_float(experts("mixtral"), "int4-g16")
+    rows, chosen = torch.randn(6, 16, requires_grad=True), torch.tensor([0, 0, 1, 3, 3, 4])
+    up = list(layer.up)
+    for args in (
+        ([m.panels for m in up], [], [], [], "", [*map(int, up[0]._sizes)], False),
+        ([m.data for m in up], [m.scale for m in up], [], [], "int4-g16", [64, 16], False),
+    ):
+        torch.library.opcheck(_grouped.grouped, (rows, chosen, *args))
+    # of several schemes there is none: the graph breaks, and what comes out is the same
+    other = tnn.QuantExperts.from_float(experts("mixtral"), "int8-row")
+    mixed = tnn.QuantExperts([*layer.up[:2], *other.up[2:]], layer.down, layer.frame)
+    assert not _grouped.alike(mixed.up) and _grouped.alike(mixed.down)
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(mixed, backend="aot_eager")(*given()), mixed(*given()))
+
+
+def test_a_whole_mixture_compiles_as_far_as_its_dense_model():
+    model, ids = build("mixtral"), torch.arange(3, 30)[None]
+    torch._dynamo.reset()
+    tnn.convert(model, "int8-row")
+    with torch.no_grad():
+        want = model(ids)[0]
+        told = torch._dynamo.explain(model)(ids, use_cache=False)
+        got = torch.compile(model, backend="aot_eager")(ids, use_cache=False)[0]
+    assert not any("expert" in str(why.user_stack) for why in told.break_reasons)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)

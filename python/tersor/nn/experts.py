@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from tersor._arrays import dtype_name
 from tersor._routed import matrix, projections, unknown
+from tersor.nn._cast import accept, lowered
+from tersor.nn._grouped import alike, multiplied
 from tersor.nn._linear import check_hooks
 from tersor.nn._product import encoded_as, kept_scheme
 from tersor.nn.quant import QuantLinear
@@ -51,8 +53,9 @@ class QuantExperts(nn.Module):
 
     Notes
     -----
-    Rows of tokens are sorted by their expert; only experts that are chosen are multiplied, so a call under ``torch.compile``
-    breaks the graph there. Results of a token are weighted and added up in the order of its choice, in the type of the product
+    Rows of tokens are sorted by their expert; only experts that are chosen are multiplied. Under ``torch.compile`` the product
+    of all experts is one operator, opaque to the graph, which so stays whole; where experts are of several schemes the graph
+    breaks. Results of a token are weighted and added up in the order of its choice, in the type of the product
     of results and weights, as transformers' own batched forward has it. An index that is the number of experts chooses none.
     """
 
@@ -152,6 +155,8 @@ class QuantExperts(nn.Module):
         if not len(chosen) == len(hidden_states) * k == top_k_weights.numel():
             shapes = ", ".join(str(tuple(t.shape)) for t in (hidden_states, top_k_index, top_k_weights))
             raise ValueError(f"QuantExperts: tokens, their experts and weights do not go together: {shapes}")
+        if torch.compiler.is_compiling() and alike(self.up) and alike(self.down):
+            return self._in_one(hidden_states, chosen, top_k_weights, k)
         if len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) <= self.num_experts:
             least, most = int(chosen.min()), int(chosen.max())
             raise IndexError(f"QuantExperts: experts {least} to {most} are chosen, there are {self.num_experts}")
@@ -169,6 +174,23 @@ class QuantExperts(nn.Module):
         results = torch.cat(made) if made else hidden_states[:0]
         y = results.new_zeros(len(chosen), results.shape[1]).index_copy(0, order[:start], results)
         y = y * top_k_weights.reshape(-1, 1)
+        return y.reshape(len(hidden_states), k, y.shape[1]).sum(1).to(hidden_states.dtype)
+
+    def _in_one(self, hidden_states: Tensor, chosen: Tensor, weights: Tensor, k: int) -> Tensor:
+        """The same with an operator for all experts, in a graph, which cannot hold how many rows each has."""
+        frame: Any = self.frame
+        first: Any = self.up[0]
+        accept(first, hidden_states, first.in_features, like=first.bias)
+        order = torch.argsort(chosen, stable=True)
+        own = chosen[order]
+        x, _ = lowered(hidden_states, None)
+        middle = multiplied(self.up, x[order // k], own)
+        middle = frame._apply_gate(middle) if frame.has_gate else frame.act_fn(middle)
+        middle, _ = lowered(middle, None)
+        y = multiplied(self.down, middle, own)
+        y = frame.post_expert_norm(y) if getattr(frame, "has_post_expert_norm", False) else y
+        y = torch.where((own < self.num_experts)[:, None], y, 0)
+        y = torch.zeros_like(y).index_copy(0, order, y) * weights.reshape(-1, 1)
         return y.reshape(len(hidden_states), k, y.shape[1]).sum(1).to(hidden_states.dtype)
 
     def extra_repr(self) -> str:

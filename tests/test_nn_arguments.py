@@ -60,6 +60,28 @@ def test_most_layers_are_looked_at():
         (lambda: tnn.PoincareActivation("a"), TypeError, "PoincareActivation: fn must be callable, got str"),
         (lambda: tnn.PoincareAvgPool2d(()), ValueError, "PoincareAvgPool2d: kernel_size must be"),
         (lambda: tnn.PoincareAvgPool2d(0), ValueError, "PoincareAvgPool2d: kernel_size must be"),
+        (
+            lambda: tnn.PoincareLinear(2, 3, eps="a"),
+            ValueError,
+            "PoincareLinear: eps must be one of tight, compat, got 'a'",
+        ),
+        (lambda: tnn.PoincareConv2d(2, 3, 1, eps=1.0), ValueError, r"PoincareConv2d: eps must be in \[0, 1\), got 1"),
+        (lambda: tnn.PoincareMLR(2, 3, c=-1.0), ValueError, "PoincareMLR: c must be finite and not negative, got -1"),
+        (
+            lambda: tnn.LorentzLinear(2, 3, c=(1.0, 2.0)),
+            ValueError,
+            "LorentzLinear: a layer has one curvature, got several",
+        ),
+        (
+            lambda: tnn.QuantLinear.from_float(torch.nn.Linear(9, 3), "int4-g128"),
+            ValueError,
+            "QuantLinear.from_float: groups of 128 do not divide a last axis of 9",
+        ),
+        (
+            lambda: tnn.QuantEmbedding.from_float(torch.nn.Embedding(9, 3), "int4-g2"),
+            ValueError,
+            "QuantEmbedding.from_float: groups of 2 do not divide a last axis of 3",
+        ),
         (lambda: tnn.PoincareAvgPool2d(2, padding=None), TypeError, "PoincareAvgPool2d: padding must be"),
     ],
 )

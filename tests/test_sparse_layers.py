@@ -250,3 +250,19 @@ def test_places_that_are_written_to_in_place(layer):
     with torch.inference_mode():  # whose tensors do not count
         made, rows = tnn.SparseLinear(weight), torch.randn(2, 3)
         assert made.indices.is_inference() and torch.allclose(made(rows), rows @ (dense * mask).T)
+
+
+def test_places_that_somebody_wrote_nonsense_into_are_refused_by_who_was_called():
+    """Also where a derived structure meets them first: a transpose is none of the user's."""
+    linear = torch.nn.Linear(8, 4)
+    for change in ("indices", "indptr"):
+        for wrong in (-5, 10**6):
+            layer = tnn.SparseLinear.from_dense(linear)
+            dict(layer.named_buffers())[change][3] = wrong
+            for x in (torch.ones(1, 8), torch.ones(300, 8), torch.ones(3, 8, requires_grad=True)):
+                with pytest.raises(ValueError, match=r"^(linear|CSR): "):
+                    layer(x)
+    a = sparse.from_dense(torch.eye(4))
+    a._pattern.indices[1] = 77
+    with pytest.raises(ValueError, match=r"^CSR: indices\[1\] = 77 is outside 0\.\.4"):
+        _ = a.T

@@ -19,10 +19,12 @@ from tersor._op import Op
 active: Callable[[], bool] = torch._C._are_functorch_transforms_active
 
 
-def bare(x: Tensor) -> Tensor:
-    """A tensor without the levels of torch.func that it was made at, with which it would end."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(x):
-        x = torch._C._functorch.get_unwrapped(x)
+def bare(x: Any, batches: bool = True) -> Any:
+    """A tensor without the levels of torch.func that it was made at, with which it would end; or down to its batch, if that is
+    to stay."""
+    of = torch._C._functorch
+    while of.is_functorch_wrapped_tensor(x) and (batches or not of.is_batchedtensor(x)):
+        x = of.get_unwrapped(x)
     return x
 
 

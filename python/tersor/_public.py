@@ -287,7 +287,7 @@ class Door:
         if "negative dimension" in text:
             return ValueError(f"{who}: sizes must not be negative, got {text.rpartition(': ')[2]}")
         found = _INNER.match(text)
-        if found and found[1] != who and found[1] in KNOWN | _MODELS | _MADE:
+        if found and found[1] != who.partition(".")[0] and found[1] in KNOWN | _MODELS | _MADE:
             return type(e)(f"{who}{text[found.end(1) :]}")
         return e
 
@@ -386,6 +386,9 @@ def open_layers(module: ModuleType) -> None:
                 continue
             if not hasattr(init, "__wrapped__"):
                 base.__init__ = _looked_at(Door(base.__name__, init, rows=False), init)  # type: ignore[misc]
+                for name, way in [*vars(base).items()]:
+                    if isinstance(way, classmethod) and not name.startswith("_"):
+                        setattr(base, name, classmethod(_another(Door(name, way.__func__, rows=False), way.__func__)))
         _MADE.add(kind.__name__)
 
 
@@ -403,6 +406,24 @@ def _looked_at(door: Door, init: Callable[..., None]) -> Callable[..., None]:
             raise told from None
 
     return __init__
+
+
+def _another(door: Door, way: Callable[..., Any]) -> Callable[..., Any]:
+    """Another way to make a class, looked at as its constructor is."""
+
+    @named(way)
+    def make(cls: type, *args: Any, **kwargs: Any) -> Any:
+        who = f"{cls.__name__}.{door.name}"
+        door.plain(who, (cls, *args), kwargs)
+        try:
+            return way(cls, *args, **kwargs)
+        except (TypeError, ValueError, OverflowError, RuntimeError) as e:
+            told = door.unmade(who, e, (cls, *args), kwargs)
+            if told is e:
+                raise
+            raise told from None
+
+    return make
 
 
 def opened(home: str) -> Callable[[F], F]:

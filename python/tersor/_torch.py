@@ -46,6 +46,7 @@ def register() -> None:
         raw = _func.raw(op)
         torch.library.register_vmap(f"{NAMESPACE}::{op.symbol}", _func.rule(op, raw), lib=LIBRARY)
         ENTRIES[op.key], WHOLE[op.key] = public(op)
+        raw: Any = _func.raw(op)
         raw._op = _asked.spoken(op, raw._op)  # last: plain calls translate themselves
 
 

@@ -40,6 +40,11 @@ def speaking(who: str) -> Iterator[None]:
             SPEAKER.name = ""
 
 
+def speaker(usual: str) -> str:
+    """Who speaks of what goes wrong within: the function that was called, or who usually does."""
+    return usual if in_trace() else SPEAKER.name or usual
+
+
 def tensor_of(x: np.ndarray) -> Any:
     """A tensor on the memory of x: never handed out, as who has it can write there."""
     import torch

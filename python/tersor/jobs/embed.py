@@ -229,8 +229,9 @@ def _column(path: Path, name: str, column: np.ndarray) -> np.ndarray:
     if bad := next((type(v).__name__ for v in column.tolist() if not isinstance(v, (str, bytes))), None):
         raise FormatError(f"{path}: nodes of column {name} must be integers or strings, without gaps, got {bad}")
     words = [v.encode() if isinstance(v, str) else v for v in column.tolist()]
-    if bad := next((v for v in words if b"\n" in v or b"\0" in v), None):  # names are lines of a file
-        raise FormatError(f"{path}: names of column {name} must be without line breaks and zeros, got {bad!r}")
+    if any(b"\n" in v or b"\0" in v for v in words):  # names are lines of a file
+        odd = next(v for v in words if b"\n" in v or b"\0" in v)
+        raise FormatError(f"{path}: names of column {name} must be without line breaks and zeros, got {odd!r}")
     return np.array(words) if words else np.zeros(0, "S1")
 
 

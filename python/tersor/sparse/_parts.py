@@ -14,7 +14,23 @@ from tersor.sparse._structure import summed
 Array = Any
 
 
-class Parts(SparseMatrix):
+class Placed:
+    """What has a pattern shows its places."""
+
+    __slots__ = ()
+
+    _pattern: Pattern
+
+    @property
+    def indices(self) -> Array:
+        return given_out(self._pattern.indices)
+
+    @property
+    def indptr(self) -> Array:
+        return given_out(self._pattern.indptr)
+
+
+class Parts(Placed, SparseMatrix):
     """What every part of a `CSR` stands on."""
 
     __slots__ = ()
@@ -29,14 +45,6 @@ class Parts(SparseMatrix):
     @property
     def data(self) -> Array:
         return self._data if is_tensor(self._data) else given_out(self._data)
-
-    @property
-    def indices(self) -> Array:
-        return given_out(self._pattern.indices)
-
-    @property
-    def indptr(self) -> Array:
-        return given_out(self._pattern.indptr)
 
     @property
     def perm(self) -> Array:

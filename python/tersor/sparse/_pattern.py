@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._values import lasting
+from tersor._values import called, lasting, speaker
 from tersor.sparse._operators import csr_lanes, csr_transpose
 
 Array = Any
@@ -64,10 +64,12 @@ class Pattern:
         if done is None:
             indices, indptr, cols = self.indices, self.indptr, self.shape[1]
             if isinstance(indices, np.ndarray) or indices.device.type in ("cpu", "meta"):
-                rows, offsets, perm = csr_transpose(indices, indptr, cols)
+                rows, offsets, perm = called(speaker("CSR"), csr_transpose, indices, indptr, cols)
             else:
                 on = indices.device
-                rows, offsets, perm = (t.to(on) for t in csr_transpose(indices.cpu(), indptr.cpu(), cols))
+                rows, offsets, perm = (
+                    t.to(on) for t in called(speaker("CSR"), csr_transpose, indices.cpu(), indptr.cpu(), cols)
+                )
             done = perm, rows, offsets
             if isinstance(indices, np.ndarray) or lasting(indices, perm):
                 self._transposed = done
@@ -117,7 +119,7 @@ class Pattern:
         """The columns as products with a few vectors read them, and the order of the rows; of patterns on the CPU."""
         done = self._lanes
         if done is None:
-            done = csr_lanes(self.indices, self.indptr, self.shape[1])
+            done = called(speaker("CSR"), csr_lanes, self.indices, self.indptr, self.shape[1])
             if isinstance(self.indices, np.ndarray) or lasting(self.indices, done[0]):
                 self._lanes = done
         return done

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from tersor._func import bare
+
 _OF_FUNC = torch._C._functorch
 _FAKE = torch._C._TorchDispatchModeKey.FAKE
 
@@ -22,7 +24,7 @@ def hidden(x: Any, whole: bool = False) -> str | None:
     """Where a tensor is whose numbers cannot be read, with its gradient if the whole of it is meant; None if they can."""
     if torch.compiler.is_compiling() or type(x).__name__ == "FakeTensor":
         return "in a trace"
-    x = x if whole else bare(x)
+    x = x if whole else bare(x, batches=False)
     if _OF_FUNC.is_functorch_wrapped_tensor(x):
         return "inside a transform of torch.func"
     if torch._C._get_dispatch_mode(_FAKE) is not None:
@@ -33,7 +35,7 @@ def hidden(x: Any, whole: bool = False) -> str | None:
 def read(who: str, name: str, x: Any) -> Any:
     """The numbers of a tensor of places as NumPy reads them, which must not write; the same for all of a batch."""
     where = hidden(x)
-    x = bare(x)
+    x = bare(x, batches=False)
     if where is not None:
         raise TypeError(
             f"{who}: {name} must have values that can be read, got a tensor {where}; make the matrix before, and give it its "
@@ -57,11 +59,4 @@ def nowhere(w: Any, mask: Any) -> str | None:
 
 def batched(x: Any) -> bool:
     """Whether a tensor is a batch of torch.func.vmap, under whatever else it is wrapped in."""
-    return bool(_OF_FUNC.is_batchedtensor(bare(x)))
-
-
-def bare(x: Any) -> Any:
-    """A tensor without what the gradients of torch.func wrap it in."""
-    while _OF_FUNC.is_functorch_wrapped_tensor(x) and not _OF_FUNC.is_batchedtensor(x):
-        x = _OF_FUNC.get_unwrapped(x)
-    return x
+    return bool(_OF_FUNC.is_batchedtensor(bare(x, batches=False)))

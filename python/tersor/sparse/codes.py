@@ -14,7 +14,7 @@ from tersor._matrix import SparseMatrix
 from tersor._values import called, check_dense, check_values, tensor_of, watched
 from tersor.sparse._csr import CSR
 from tersor.sparse._operators import _linear8
-from tersor.sparse._parts import given_out
+from tersor.sparse._parts import Placed, given_out
 from tersor.sparse._pattern import Pattern
 from tersor.sparse._structure import widened
 from tersor.sparse.lanes import LONGEST, few, plain_values, product
@@ -23,7 +23,7 @@ from tersor.sparse.product import fitting
 Array = Any
 
 
-class Int8CSR:
+class Int8CSR(Placed):
     r"""A sparse matrix whose values are codes in one byte, :math:`A_{ik} = s_i q_{ik}`: a weight pruned and quantized.
 
     Parameters
@@ -147,14 +147,6 @@ class Int8CSR:
     @property
     def scale(self) -> Array:
         return given_out(self._scale)
-
-    @property
-    def indices(self) -> Array:
-        return given_out(self._pattern.indices)
-
-    @property
-    def indptr(self) -> Array:
-        return given_out(self._pattern.indptr)
 
     @property
     def shape(self) -> tuple[int, int]:

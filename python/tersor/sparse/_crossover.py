@@ -85,7 +85,7 @@ def _measured(outs: int, ins: int, rows: int, dtype: str, threads: int) -> Costs
         dense, *shares = _fastest(
             [
                 lambda: torch.nn.functional.linear(x, w, bias),
-                *(lambda v=v, p=p: straight(v, p, x, rows, bias) for v, p in zip(values, patterns, strict=True)),
+                *(lambda v=v, p=p: straight(v, p, x, bias) for v, p in zip(values, patterns, strict=True)),
             ]
         )
     whole = outs / some

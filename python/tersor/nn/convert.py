@@ -37,10 +37,14 @@ OF_OURS = (QuantExperts, QuantLinear, QuantConv2d, SparseLinear, SparseInt8Linea
 DENSE = "dense"
 #: layers of few weights, and the share of zeros from which on those are exchanged that are too small to be measured
 SPARSE, ENOUGH = "sparse", 0.7
+#: those whose weights are codes too
+SPARSE_CODED = "sparse-int8"
 #: weights of a layer under which that share is not measured
 SMALL = 1 << 16
 #: torch's norms
 NORM = "norm"
+#: what is no scheme of codes alone
+OTHERS = (SPARSE, SPARSE_CODED, NORM)
 
 
 @dataclass(frozen=True)
@@ -86,11 +90,12 @@ def convert(
     scheme : str, or a mapping of names to Encoded
         "int8-row", "int4-g128", "nf4" or another of `tersor.quant.encode`; or "sparse", which makes a `SparseLinear` of each
         linear layer, and a `SparseConv1x1` of each 1×1 convolution, that was pruned so far that this is faster (see
-        ``rows``); or "dense", which brings torch's own layers back, with the weights that these and `QuantLinear` and
-        `QuantConv2d` hold; or "norm", which makes each of torch's norms, but those of instances that track statistics,
-        tersor's of its name, with the same parameters and buffers, and which "dense" turns back too; or the codes of the
-        weights by name, as `tersor.convert.load_encoded` reads them from a file: a name is that of a layer, or one ends with
-        the other and with no other's, so that a head or a prefix more on either side does not matter.
+        ``rows``); or "sparse-int8", which makes a `SparseInt8Linear` of each such linear layer; or "dense", which brings
+        torch's own layers back, with the weights that these and `QuantLinear` and `QuantConv2d` hold; or "norm", which makes
+        each of torch's norms, but those of instances that track statistics, tersor's of its name, with the same parameters
+        and buffers, and which "dense" turns back too; or the codes of the weights by name, as
+        `tersor.convert.load_encoded` reads them from a file: a name is that of a layer, or one ends with the other and with
+        no other's, so that a head or a prefix more on either side does not matter.
     activations : "float" or "int8"
     release : bool
         See `QuantLinear` on both. Convolutions keep their codes; with int8 activations those in groups (depthwise) are left.
@@ -155,17 +160,18 @@ def convert(
     if isinstance(model, (*CODED, *OF_OURS)) and not isinstance(model, QuantExperts):
         coded = next((new.__name__ for old, new in CODED.items() if isinstance(model, old)), "QuantLinear")
         few = "SparseConv1x1.from_float" if isinstance(model, (nn.Conv2d, SparseConv1x1)) else "SparseLinear.from_dense"
-        way = few if scheme == SPARSE else f"{coded}.from_float"
+        few = "SparseInt8Linear.from_dense" if scheme == SPARSE_CODED else few
+        way = few if scheme in (SPARSE, SPARSE_CODED) else f"{coded}.from_float"
         raise TypeError(f"convert: model is a {type(model).__name__} itself; use {way}, or put it in a module")
     if isinstance(model, QuantExperts) or refused(model) is None:
         way = "its dense()" if isinstance(model, QuantExperts) else "QuantExperts.from_float"
         raise TypeError(f"convert: model is a {type(model).__name__} itself; use {way}, or put it in a module")
     if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
         raise ValueError(f"convert: rows must be a positive integer, got {rows!r}")
-    if scheme in (SPARSE, NORM) and activations != "float":
-        what = "sparse layer" if scheme == SPARSE else "norm"
+    if scheme in OTHERS and activations != "float":
+        what = "norm" if scheme == NORM else "sparse layer"
         raise ValueError(f"convert: a {what} takes activations as they come, got activations={activations!r}")
-    if not back and scheme not in (SPARSE, NORM):
+    if not back and scheme not in OTHERS:
         how = kept_scheme("convert", scheme)
         if activations not in ("float", "int8"):
             raise ValueError(f"convert: activations must be 'float' or 'int8', got {activations!r}")
@@ -177,7 +183,7 @@ def convert(
         names.setdefault(id(module), []).append(name)
     found = {name: m for name, m in model.named_modules() if isinstance(m, kind) or (not back and transposed(m))}
     stacks: dict[str, nn.Module] = {}
-    if not back and scheme not in (SPARSE, NORM):
+    if not back and scheme not in OTHERS:
         stacks = {name: m for name, m in model.named_modules() if _experts(name, m) and refused(m) is None}
         found |= stacks
     if back:  # what is within experts comes back with them
@@ -219,10 +225,8 @@ def convert(
                     made[name] = exchanged(module)
                 elif back:
                     made[name] = _dense(module)
-                elif scheme == SPARSE:
-                    few = (SparseConv1x1.from_float if isinstance(module, nn.Conv2d) else SparseLinear.from_dense)(
-                        module
-                    )
+                elif scheme in (SPARSE, SPARSE_CODED):
+                    few = _few(module, scheme)
                     zeros = 1 - few.data.numel() / max(math.prod(few._shape), 1)
                     if not patterns.include and zeros < (enough := _enough(few, rows)):
                         left[name] = f"{zeros:.0%} of its weight are 0, a sparse layer pays from {enough:.0%} on"
@@ -286,12 +290,21 @@ def _row(module: Any) -> int:
     return int(shape[0]) if transposed(module) else math.prod(shape[1:])
 
 
-def _enough(layer: SparseLinear | SparseConv1x1, rows: int) -> float:
-    """The share of zeros from which on a sparse layer pays."""
+def _few(module: nn.Module, scheme: str) -> SparseLinear | SparseConv1x1 | SparseInt8Linear:
+    """The sparse layer of a dense one."""
+    if scheme == SPARSE:
+        return SparseConv1x1.from_float(module) if isinstance(module, nn.Conv2d) else SparseLinear.from_dense(module)
+    if isinstance(module, nn.Conv2d):
+        raise TypeError("convert: there is no sparse convolution of codes")
+    return SparseInt8Linear.from_dense(module)
+
+
+def _enough(layer: SparseLinear | SparseConv1x1 | SparseInt8Linear, rows: int) -> float:
+    """The share of zeros from which on a sparse layer pays; codes are taken to cost what float32 does."""
     size = math.prod(layer._shape)
     if size < SMALL or layer.data.device.type != "cpu" or layer.data.numel() <= SURE * size:
         return ENOUGH
-    return crossover(layer._shape, rows, layer.data.dtype)
+    return crossover(layer._shape, rows, layer.data.dtype if layer.data.is_floating_point() else torch.float32)
 
 
 def _paired(

@@ -24,7 +24,7 @@ class Chosen(Asked):
     """A linear layer of a sparse weight that may have a dense one beside it."""
 
     plan = "auto"  # of layers pickled by earlier versions too
-    _made: tuple[Tensor, Tensor, int, int, bool, Any, bytes] | None = None
+    _made: tuple[Tensor, Tensor, int, int, bool, Any, Any] | None = None
 
     def _known(self) -> None:
         if self.plan not in PLANS:
@@ -60,17 +60,24 @@ class Chosen(Asked):
             dense, of, version, place, every, some, seen = made
             # where the values are is asked before they are read: memory that was given up is not
             if data.data_ptr() == place and of is data:
-                alike = every or (data._version == version and data.grad is None)
-                if alike and some.tobytes() == seen:
+                if every:
+                    alike = some.tobytes() == seen
+                else:
+                    alike = data._version == version and data.grad is None and some == seen
+                if alike:
                     return dense
         # a fused optimizer steps without a new version, and through bfloat16 may move few values: all are looked at then;
         # bits, since no NaN is itself
         values = np.from_dlpack(data.detach().view(BITS[data.itemsize]))
         every = data.grad is not None or values.nbytes <= WHOLE
-        some = values if every else values[:: -(-len(values) // SEEN)]
+        if every:
+            some, seen = values, values.tobytes()
+        else:  # a view of memory is compared sooner than an array
+            values = values[:: -(-len(values) // SEEN)]
+            some, seen = memoryview(values), memoryview(values.copy())
         with torch.no_grad():
             dense = self._matrix(data).to_dense()
-        self._made = dense, data, data._version, data.data_ptr(), every, some, some.tobytes()
+        self._made = dense, data, data._version, data.data_ptr(), every, some, seen
         return dense
 
     def _product(self, data: Tensor, scale: Any, places: Pattern, x: Tensor, bias: Tensor | None) -> Tensor:

@@ -16,6 +16,8 @@ from tersor.sparse._straight import straight
 PLANS = ("auto", "sparse", "dense")
 #: bytes of values up to which a kept weight is known by all of them, and how many values it is known by if there are more
 WHOLE, SEEN = 1 << 12, 64
+#: how much longer a dense product may take than a sparse one, whose call has more around it, and still be taken
+LONGER = 1.05
 #: the integers that have the bits of values
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -47,7 +49,7 @@ class Chosen(Asked):
             size = self.in_features * self.out_features
             if FLOOR <= size <= MOST or (size > MOST and data.shape[0] > SURE * size):
                 cost = costs(self._shape, 1 << bucket, data.dtype)
-                found = "dense" if cost.dense < cost.sparse(data.shape[0] / size) else "sparse"
+                found = "dense" if cost.dense < LONGER * cost.sparse(data.shape[0] / size) else "sparse"
             else:
                 found = "dense" if size < FLOOR else "sparse"
             chosen[1 << bucket] = found

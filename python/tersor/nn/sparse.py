@@ -50,8 +50,9 @@ class SparseLinear(Chosen):
     "auto" measures both products once per shape and number of rows in a process (`tersor.sparse.crossover` reports it), on the
     CPU, where no gradient is recorded and nothing is traced, for layers of 2¹² weights or more; of more than 2²¹ only where
     more than an eighth of them is stored, for else the sparse one is the faster. Of layers of fewer weights, whose products are
-    a call and little else, the dense one is taken there, and everywhere else the sparse one. A dense product spreads NaN and
-    infinities to every output, and its bits depend on the number of rows.
+    a call and little else, the dense one is taken there, and everywhere else the sparse one; of products that differ by less
+    than a twentieth the dense one. A dense product spreads NaN and infinities to every output, and its bits depend on the
+    number of rows.
 
     For dense products without a gradient the dense weight is made once and kept, beside the sparse one: as much memory as the
     layer that was pruned took. It is made again when values change, and given up where a gradient is recorded, the layer is

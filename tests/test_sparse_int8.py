@@ -193,6 +193,90 @@ def test_a_layer_keeps_scales_and_refuses_other_values():
     torch.testing.assert_close(model(x), layer(x))
 
 
+def test_the_short_way_has_the_same_bits_and_follows_what_changes():
+    linear, mask = torch.nn.Linear(70, 90), torch.rand(90, 70) < 0.3
+    layer = tnn.SparseInt8Linear.from_dense(linear, mask)
+    bare = tnn.SparseInt8Linear(sparse.Int8CSR.of(sparse.from_dense(linear.weight.detach(), mask)))
+
+    def long(module, x):
+        weight = sparse.Int8CSR(module.data, module.scale, module.indices, module.indptr, (90, 70))
+        return weight.linear(x, bias=module.bias)
+
+    x = torch.randn(20, 70)
+    with torch.no_grad():
+        for rows in (x, x[:16], x[:3], x[0], x[:0], x.reshape(4, 5, 70), x.T.contiguous().T):
+            for _ in range(2):
+                assert torch.equal(layer(rows), long(layer, rows)) and "_ready" in vars(layer)
+        for kind in (torch.float64, torch.bfloat16, torch.float16, torch.float32):
+            assert torch.equal(bare(x.to(kind)), long(bare, x.to(kind)))
+            assert torch.equal(layer.to(kind)(x.to(kind)), long(layer, x.to(kind)))
+        layer.data.data.mul_(-1)
+        assert torch.equal(layer(x[0]), long(layer, x[0]))
+        layer.scale.mul_(2)
+        assert torch.equal(layer(x[0]), long(layer, x[0]))
+        layer.scale = layer.scale * 2
+        assert torch.equal(layer(x[0]), long(layer, x[0]))
+        first = layer.indptr[1]
+        layer.indices[:first] = torch.arange(first, dtype=layer.indices.dtype)
+        assert torch.equal(layer(x[0]), long(layer, x[0]))
+        swapped = torch.func.functional_call(layer, {"scale": torch.zeros(90)}, x[0])
+        assert torch.equal(swapped, layer.bias) and torch.equal(layer(x[0]), long(layer, x[0]))
+        with torch.autocast("cpu"):
+            assert layer(x).dtype == torch.bfloat16
+        for wrong in (x.double(), x[:, :5], x.to_sparse(), torch.ones(70, dtype=torch.int32)):
+            with pytest.raises((TypeError, ValueError), match="SparseInt8Linear"):
+                layer(wrong)
+    assert (
+        layer(x).requires_grad and "_ready" not in vars(copy.deepcopy(layer)) and "_ready" not in layer.__getstate__()
+    )
+    with torch.inference_mode():
+        born = copy.deepcopy(layer)
+        assert torch.equal(born(x), layer(x))
+        born.indices.copy_(born.indices.flip(0).sort().values)  # which does not count
+        assert "_ready" not in vars(born)
+
+
+def test_convert_makes_layers_of_codes():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(40, 50), torch.nn.ReLU(), torch.nn.Linear(50, 30, bias=False), torch.nn.Linear(30, 3)
+    )
+    model.append(torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1)))
+    with torch.no_grad():
+        for i in (0, 2):
+            model[i].weight *= torch.rand(model[i].weight.shape) < 0.2
+    body = model[:4]
+    x, want, first = torch.randn(5, 40), None, model[0].weight.detach().clone()
+    want = body(x)
+    twin = copy.deepcopy(model)
+    done = tnn.convert(model, "sparse-int8")
+    assert done.converted == ("0", "2") and all(isinstance(model[i], tnn.SparseInt8Linear) for i in (0, 2))
+    assert (
+        done.left["3"].endswith("a sparse layer pays from 70% on")
+        and "no sparse convolution of codes" in done.left["4.0"]
+    )
+    assert model[2].bias is None
+    weight = sparse.Int8CSR.of(sparse.from_dense(first))
+    assert torch.equal(model[0].data, weight.codes) and torch.equal(model[0].scale, weight.scale)
+    torch.testing.assert_close(model[:4](x), want, rtol=0.05, atol=0.05)
+    state = io.BytesIO()
+    torch.save(model.state_dict(), state)
+    state.seek(0)
+    with torch.no_grad():
+        twin[0].weight *= torch.rand(50, 40) < 0.5  # other places, whose number is another
+    tnn.convert(twin, "sparse-int8")
+    twin.load_state_dict(torch.load(state))
+    assert torch.equal(twin[:4](x), model[:4](x))
+    assert tnn.convert(model, "dense").converted == ("0", "2") and torch.equal(
+        model[0].weight, weight.dequantize().to_dense()
+    )
+    assert tnn.convert(model, "sparse-int8", include=["3"]).converted == ("3",)
+    with pytest.raises(ValueError, match="a sparse layer takes activations as they come, got activations='int8'"):
+        tnn.convert(model, "sparse-int8", activations="int8")
+    with pytest.raises(TypeError, match=r"itself; use SparseInt8Linear\.from_dense"):
+        tnn.convert(torch.nn.Linear(2, 2), "sparse-int8")
+
+
 @pytest.mark.parametrize("assign", [False, True])
 def test_a_state_of_other_numbers_is_an_error(assign):
     layer = tnn.SparseInt8Linear.from_dense(torch.nn.Linear(8, 6), torch.eye(6, 8, dtype=torch.bool))

@@ -116,6 +116,85 @@ def test_a_kept_weight_is_that_of_the_values_at_hand(monkeypatch):
     assert "_made" not in vars(layer)
 
 
+def test_a_kept_weight_is_known_by_bits(monkeypatch):
+    from tersor.nn import _plan as module
+
+    layer = tnn.SparseLinear.from_dense(torch.nn.Linear(40, 50), torch.rand(50, 40) < 0.4, plan="dense").requires_grad_(
+        False
+    )
+    assert 64 < layer.data.numel() <= 1024
+    x = torch.randn(3, 40)
+
+    def same():
+        return torch.equal(layer(x), F.linear(x, layer.to_dense(), layer.bias))
+
+    assert same()
+    for i in range(0, layer.data.numel(), 13):  # one value each time, which no version tells of
+        layer.data.data[i] += 1
+        assert same()
+    layer.data.data[3] = 0.0
+    layer(x)
+    layer.data.data[3] = -0.0
+    layer(x)
+    assert vars(layer)["_made"][0].flatten().signbit().sum() == layer.to_dense().signbit().sum()
+    layer.data.data[5] = math.nan
+    layer(x)
+    kept = vars(layer)["_made"][0]
+    layer(x)
+    assert vars(layer)["_made"][0] is kept and kept.isnan().sum() == 1
+    for kind in (torch.float64, torch.bfloat16, torch.float16):
+        layer.to(kind)(x.to(kind))
+        kept = vars(layer)["_made"][0]
+        layer(x.to(kind))
+        assert vars(layer)["_made"][0] is kept and kept.dtype == kind
+    monkeypatch.setattr(module, "WHOLE", 0)  # as a larger layer: some values, evenly spread, and the first of them
+    layer.float().eval()(x)
+    assert len(vars(layer)["_made"][-1]) <= 4 * module.SEEN
+    layer.data.data[0] = 5.0
+    layer(x)
+    assert (vars(layer)["_made"][0] == 5).any()
+
+
+def test_small_layers_are_dense_and_what_changes_is_asked_again():
+    mask = torch.rand(6, 8) < 0.5
+    layer, other = (tnn.SparseLinear.from_dense(torch.nn.Linear(8, 6), mask) for _ in range(2))
+    x = torch.randn(2, 3, 8)
+    with torch.no_grad():
+
+        def same(y):
+            return torch.equal(layer(y), F.linear(y, layer.to_dense(), layer.bias))
+
+        for _ in range(2):
+            assert same(x) and same(x[0]) and same(x[0, 0]) and same(x[:0])
+        assert layer.plans == {8: "dense", 4: "dense", 1: "dense"} and "_ready" in vars(layer)
+        layer.indices.copy_(layer.indices.flip(0).sort().values)  # in place
+        layer.bias = other.bias
+        assert same(x)
+        layer.data = other.data
+        layer.indices = other.indices
+        layer.indptr = other.indptr
+        assert same(x) and torch.equal(layer(x), other(x))
+        given = torch.func.functional_call(layer, {"bias": torch.zeros(6)}, x)
+        torch.testing.assert_close(given, F.linear(x, layer.to_dense()))
+        layer.bias = None
+        assert torch.equal(layer(x), F.linear(x, layer.to_dense()))
+        layer.plan = "sparse"
+        x[0, 0, 0] = math.nan
+        assert layer(x).isnan().sum() == (layer.to_dense()[:, 0] != 0).sum()
+        for wrong in (x.double(), x[..., :5], x.to_sparse(), torch.ones(8, dtype=torch.int32), torch.tensor(1.0)):
+            with pytest.raises((TypeError, ValueError), match="SparseLinear"):
+                layer(wrong)
+        layer.plan = "dense"
+        with torch.autocast("cpu"):
+            assert layer(x).dtype == torch.bfloat16
+    assert "_ready" not in vars(copy.deepcopy(layer)) and "_ready" not in layer.__getstate__()
+    assert layer(x).requires_grad and not layer.requires_grad_(False)(x).requires_grad
+    assert layer(x.requires_grad_()).requires_grad
+    del layer.data
+    with pytest.raises(AttributeError, match="data"):
+        layer(x)
+
+
 def test_a_kept_weight_follows_fused_optimizers():
     layer = tnn.SparseLinear.from_dense(torch.nn.Linear(80, 70), torch.rand(70, 80) < 0.4, plan="dense")
     x = torch.randn(4, 80)

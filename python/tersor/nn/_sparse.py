@@ -59,7 +59,7 @@ class SparseWeight(nn.Module):
         # not in a state, a file or a copy: made anew from the buffers
         self.__dict__["_kept"] = Pattern(self.indices, self.indptr, self._shape)
         self.__dict__["_written"] = _writes(self.indices), _writes(self.indptr)
-        for derived in ("_chosen", "_made"):
+        for derived in ("_chosen", "_made", "_ready"):
             self.__dict__.pop(derived, None)
 
     def _follow(self) -> None:
@@ -140,7 +140,7 @@ class SparseWeight(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        for derived in ("_kept", "_written", "_chosen", "_made"):
+        for derived in ("_kept", "_written", "_chosen", "_made", "_ready"):
             state.pop(derived, None)
         return state
 

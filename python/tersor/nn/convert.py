@@ -17,7 +17,7 @@ from tersor.checkpoint._patterns import Patterns
 from tersor.nn._back import dense
 from tersor.nn._codings import Codings
 from tersor.nn._experts import codes_of_experts
-from tersor.nn._few import fewer
+from tersor.nn._few import FEWER, SPARSE_CODED, fewer
 from tersor.nn._found import CODED, of_experts, others_of, paired, tensors, why_left
 from tersor.nn.experts import QuantExperts, refused
 from tersor.nn.norm import OURS, THEIRS, exchanged
@@ -31,10 +31,10 @@ from tersor.quant import Encoded
 OF_OURS = (QuantExperts, QuantLinear, QuantConv2d, SparseLinear, SparseInt8Linear, SparseConv1x1)
 #: what brings layers back
 DENSE = "dense"
-#: what makes sparse ones
-SPARSE = "sparse"
 #: torch's norms
 NORM = "norm"
+#: what is no scheme of codes alone
+OTHERS = (*FEWER, NORM)
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,12 @@ def convert(
     scheme : str, or a mapping of names to Encoded
         "int8-row", "int4-g128", "nf4" or another of `tersor.quant.encode`; or "sparse", which makes a `SparseLinear` of each
         linear layer, and a `SparseConv1x1` of each 1×1 convolution, that was pruned so far that this is faster (see
-        ``rows``); or "dense", which brings torch's own layers back, with the weights that these and `QuantLinear` and
-        `QuantConv2d` hold; or "norm", which makes each of torch's norms, but those of instances that track statistics,
-        tersor's of its name, with the same parameters and buffers, and which "dense" turns back too; or the codes of the
-        weights by name, as `tersor.convert.load_encoded` reads them from a file: a name is that of a layer, or one ends with
-        the other and with no other's, so that a head or a prefix more on either side does not matter.
+        ``rows``); or "sparse-int8", which makes a `SparseInt8Linear` of each such linear layer; or "dense", which brings
+        torch's own layers back, with the weights that these and `QuantLinear` and `QuantConv2d` hold; or "norm", which makes
+        each of torch's norms, but those of instances that track statistics, tersor's of its name, with the same parameters
+        and buffers, and which "dense" turns back too; or the codes of the weights by name, as
+        `tersor.convert.load_encoded` reads them from a file: a name is that of a layer, or one ends with the other and with
+        no other's, so that a head or a prefix more on either side does not matter.
     activations : "float" or "int8"
     release : bool
         See `QuantLinear` on both. Convolutions keep their codes; with int8 activations those in groups (depthwise) are left.
@@ -153,19 +154,20 @@ def convert(
     if isinstance(model, (*CODED, *OF_OURS)) and not isinstance(model, QuantExperts):
         coded = next((new.__name__ for old, new in CODED.items() if isinstance(model, old)), "QuantLinear")
         few = "SparseConv1x1.from_float" if isinstance(model, (nn.Conv2d, SparseConv1x1)) else "SparseLinear.from_dense"
-        way = few if scheme == SPARSE else f"{coded}.from_float"
+        few = "SparseInt8Linear.from_dense" if scheme == SPARSE_CODED else few
+        way = few if scheme in FEWER else f"{coded}.from_float"
         raise TypeError(f"convert: model is a {type(model).__name__} itself; use {way}, or put it in a module")
     if isinstance(model, QuantExperts) or refused(model) is None:
         way = "its dense()" if isinstance(model, QuantExperts) else "QuantExperts.from_float"
         raise TypeError(f"convert: model is a {type(model).__name__} itself; use {way}, or put it in a module")
     if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
         raise ValueError(f"convert: rows must be a positive integer, got {rows!r}")
-    if scheme in (SPARSE, NORM) and activations != "float":
-        what = "sparse layer" if scheme == SPARSE else "norm"
+    if scheme in OTHERS and activations != "float":
+        what = "norm" if scheme == NORM else "sparse layer"
         raise ValueError(f"convert: a {what} takes activations as they come, got activations={activations!r}")
     fallback = flag("convert: fallback", fallback)
     coding = None
-    if not back and scheme not in (SPARSE, NORM):
+    if not back and scheme not in OTHERS:
         coding = Codings(scheme, schemes, activations, release, fallback)
     if schemes and (coding is None or codes is not None):
         what = "codes have their own" if codes is not None else f"{scheme!r} is none"
@@ -213,8 +215,8 @@ def convert(
                     made[name] = exchanged(module)
                 elif back:
                     made[name] = dense(module)
-                elif scheme == SPARSE:
-                    few, zeros, enough = fewer(module, rows)
+                elif scheme in FEWER:
+                    few, zeros, enough = fewer(module, scheme, rows)
                     if not patterns.include and zeros < enough:
                         left[name] = f"{zeros:.0%} of its weight are 0, a sparse layer pays from {enough:.0%} on"
                         continue

@@ -49,14 +49,17 @@ class SparseLinear(Chosen):
 
     "auto" measures both products once per shape and number of rows in a process (`tersor.sparse.crossover` reports it), on the
     CPU, where no gradient is recorded and nothing is traced, for layers of 2¹² weights or more; of more than 2²¹ only where
-    more than an eighth of them is stored. Everywhere else the product is the sparse one. A dense product spreads NaN and
-    infinities to every output, and its bits depend on the number of rows.
+    more than an eighth of them is stored, for else the sparse one is the faster. Of layers of fewer weights, whose products are
+    a call and little else, the dense one is taken there, and everywhere else the sparse one; of products that differ by less
+    than a twentieth the dense one. A dense product spreads NaN and infinities to every output, and its bits depend on the
+    number of rows.
 
     For dense products without a gradient the dense weight is made once and kept, beside the sparse one: as much memory as the
     layer that was pruned took. It is made again when values change, and given up where a gradient is recorded, the layer is
-    moved or loaded, and by ``train()`` and ``eval()``. Of a write through ``layer.data.data``, which no version tells of, it is
-    seen that some of `SEEN` values, evenly spread, have changed: after writing a few, call ``eval()``. While ``layer.data``
-    has a gradient all values are compared: steps of fused optimizers have no version either.
+    moved or loaded, and by ``train()`` and ``eval()``. A write through ``layer.data.data`` has no version: at each call the
+    bits of all values are compared where these are 4 KiB or less, and of more than that 64, evenly spread (all of them would
+    cost one row more than a twentieth of its product): after writing a few of these, call ``eval()``. While ``layer.data``
+    has a gradient all values are compared, however many: steps of fused optimizers have no version either.
     """
 
     def __init__(self, weight: sparse.CSR, bias: Tensor | None = None, *, plan: str = "auto") -> None:
@@ -100,9 +103,9 @@ class SparseLinear(Chosen):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        self._known()
         if (y := self._straight(x)) is not None:
             return y
+        self._known()
         if (node := as_node(self, x)) is not None:
             return node
         accept(self, x, self.in_features, like=self.data)

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 
 from tersor import sparse
 from tersor._arrays import dtype_name
+from tersor.nn._asked import Asked
 from tersor.nn._cast import accept, as_node, lowered
 from tersor.nn._linear import parts_of
-from tersor.nn._sparse import LinearWeight
+from tersor.sparse._pattern import Pattern
+from tersor.sparse._straight import straight_coded
 from tersor.sparse.codes import Int8CSR, coded, decoded
 
 
-class SparseInt8Linear(LinearWeight):
+class SparseInt8Linear(Asked):
     r"""A linear layer with a sparse weight of int8 codes and a scale for each row, :math:`y = xQ^\top\mathrm{diag}(s) + b`.
 
     Parameters
@@ -41,6 +43,7 @@ class SparseInt8Linear(LinearWeight):
     """
 
     scale: Tensor
+    _coded = True
 
     def __init__(self, weight: Int8CSR, bias: Tensor | None = None) -> None:
         nn.Module.__init__(self)
@@ -98,13 +101,18 @@ class SparseInt8Linear(LinearWeight):
             self.scale = scale.to(self.scale.device)
         return self
 
+    def _product(self, data: Tensor, scale: Any, places: Pattern, x: Tensor, bias: Tensor | None) -> Tensor:
+        return straight_coded(data, scale, places, x, bias)
+
     def forward(self, x: Tensor) -> Tensor:
+        if (y := self._straight(x)) is not None:
+            return y
         if (node := as_node(self, x)) is not None:
             return node
         accept(self, x, self.in_features, like=self.bias)
         x, bias = lowered(x, self.bias)
-        y: Tensor = coded("SparseInt8Linear", self.data, self.scale, self._places(self.data), x, bias)
-        return y
+        z: Tensor = coded("SparseInt8Linear", self.data, self.scale, self._places(self.data), x, bias)
+        return z
 
     def extra_repr(self) -> str:
         kept = self.data.numel() / max(self.out_features * self.in_features, 1)

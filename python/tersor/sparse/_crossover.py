@@ -48,14 +48,13 @@ class Costs:
 
 
 def _matrix(outs: int, ins: int, share: float) -> Pattern:
-    """About as many columns in every row, drawn one from each of as many parts."""
+    """Places drawn at random: rows of unequal length, as pruning leaves them, which take longer than equal ones."""
     import torch
 
-    each = max(round(ins * share), 1)
-    drawn = np.random.default_rng(0).random((outs, each), np.float32)
-    columns = ((np.arange(each) + drawn) * (ins / each)).astype(np.int32).clip(0, ins - 1)
-    offsets = torch.arange(0, outs * each + 1, each, dtype=torch.int32)
-    return Pattern(torch.from_numpy(columns.ravel()), offsets, (outs, ins))
+    rows, columns = np.nonzero(np.random.default_rng(0).random((outs, ins), np.float32) < share)
+    offsets = np.append(0, np.cumsum(np.bincount(rows, minlength=outs)))
+    indices, indptr = (torch.from_numpy(a.astype(np.int32)) for a in (columns, offsets))
+    return Pattern(indices, indptr, (outs, ins))
 
 
 def _fastest(calls: Sequence[Callable[[], Any]]) -> list[float]:
@@ -85,7 +84,7 @@ def _measured(outs: int, ins: int, rows: int, dtype: str, threads: int) -> Costs
         dense, *shares = _fastest(
             [
                 lambda: torch.nn.functional.linear(x, w, bias),
-                *(lambda v=v, p=p: straight(v, p, x, rows, bias) for v, p in zip(values, patterns, strict=True)),
+                *(lambda v=v, p=p: straight(v, p, x, bias) for v, p in zip(values, patterns, strict=True)),
             ]
         )
     whole = outs / some

@@ -6,15 +6,34 @@ from torch import Tensor
 
 from tersor import _torch
 from tersor.sparse._pattern import Pattern
-from tersor.sparse.lanes import FEW, LONGEST
+from tersor.sparse.lanes import LONGEST, few
 
 
-def straight(data: Tensor, pattern: Pattern, x: Tensor, rows: int, bias: Tensor | None) -> Tensor:
-    """x Aᵀ + bias for so many rows x, of tensors on the CPU that no gradient is recorded of and that nothing traces."""
+def _brief(pattern: Pattern, x: Tensor) -> bool:
+    """Whether lanes are taken."""
+    return few(x) and max(pattern.shape[1], pattern.indices.shape[0]) <= LONGEST
+
+
+def straight(data: Tensor, pattern: Pattern, x: Tensor, bias: Tensor | None) -> Tensor:
+    """x Aᵀ + bias for rows x, of tensors on the CPU that no gradient is recorded of and that nothing traces."""
     nothing = _torch._ABSENT
     bias = nothing if bias is None else bias
-    if rows * max(x.itemsize, 4) <= FEW and max(pattern.shape[1], data.shape[0]) <= LONGEST:
-        y: Tensor = _torch.WHOLE["sparse.spmv"]((data, *pattern.lanes(), pattern.indptr, x, bias, 0))
-        return y
-    y = _torch.WHOLE["sparse.linear"]((data, pattern.indices, pattern.indptr, x, bias, nothing, nothing, nothing, 0))
+    y: Tensor
+    if _brief(pattern, x):
+        y = _torch.WHOLE["sparse.spmv"]((data, *pattern.lanes(), pattern.indptr, x, bias, 0))
+    else:
+        y = _torch.WHOLE["sparse.linear"](
+            (data, pattern.indices, pattern.indptr, x, bias, nothing, nothing, nothing, 0)
+        )
+    return y
+
+
+def straight_coded(codes: Tensor, scale: Tensor, pattern: Pattern, x: Tensor, bias: Tensor | None) -> Tensor:
+    """x (diag(scale) Q)ᵀ + bias, of such tensors."""
+    nothing = _torch._ABSENT
+    bias = nothing if bias is None else bias
+    lanes = pattern.lanes() if _brief(pattern, x) else (nothing, nothing)
+    y: Tensor = _torch.WHOLE["sparse.linear8"](
+        (x, codes, scale, pattern.indices, pattern.indptr, *lanes, bias, nothing, nothing, nothing)
+    )
     return y

@@ -273,6 +273,16 @@ def test_tokens_without_an_expert_have_gradients_of_zero():
         assert not slope.any()
 
 
+def test_experts_one_below_the_other_are_named():
+    """DBRX has those of a layer in matrices [experts · rows, columns], which no module of linear layers is."""
+    mod = pytest.importorskip("transformers.models.dbrx.modeling_dbrx")
+    config = SimpleNamespace(hidden_size=16, ffn_hidden_size=32, moe_num_experts=4, ffn_act_fn={"name": "silu"})
+    model = torch.nn.Sequential(mod.DbrxExperts(config), torch.nn.Linear(16, 16))
+    made = tnn.convert(model, "int8-row")
+    said = "forward of DbrxExpertGLU reads in a way of its own"
+    assert made.converted == ("1",) and said in made.left["0.mlp"]
+
+
 def graphed(layer, backend="aot_eager"):
     torch._dynamo.reset()  # each case is a function of its own
     return torch.compile(layer, fullgraph=True, dynamic=True, backend=backend)

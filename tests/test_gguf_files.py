@@ -117,6 +117,15 @@ def test_blocks_without_a_decoder_name_the_package(tmp_path, monkeypatch):
         ({}, {"k": 1e300}, ValueError, "float32 does not hold"),
         ({}, {"k": [1.0, -1e300]}, ValueError, "float32 does not hold"),
         ({}, {"general.alignment": 3}, ValueError, "power of two"),
+        ({"": np.ones(3, np.float32)}, {}, ValueError, "the name of a tensor must have letters and no NUL, got ''"),
+        (
+            {"a\0b": np.ones(3, np.float32)},
+            {},
+            ValueError,
+            "the name of a tensor must have letters and no NUL, got 'a.+b'",
+        ),
+        ({}, {"": 1}, ValueError, "a key of metadata must have letters and no NUL"),
+        ({}, {"a\0b": 1}, ValueError, "a key of metadata must have letters and no NUL"),
         ({"blk." + "ä" * 30: np.ones(3, np.float32)}, {}, ValueError, "'blk.ä+' has 64 bytes; readers take 63 at most"),
     ],
 )

@@ -144,6 +144,33 @@ def test_transposed_experts_are_left_and_said(kind):
     assert set(made.left.values()) == {"transposed experts, whose scales would go along the outputs"}
 
 
+def test_experts_with_a_forward_of_their_own_are_left_and_said():
+    """DBRX has those of a layer one below the other, in matrices that are called by other names than weight."""
+    from types import SimpleNamespace
+
+    dbrx = pytest.importorskip("transformers.models.dbrx.modeling_dbrx")
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            config = SimpleNamespace(hidden_size=16, ffn_hidden_size=32, moe_num_experts=4, ffn_act_fn={"name": "silu"})
+            self.first, self.experts = nn.Linear(16, 16), dbrx.DbrxExperts(config)
+
+        def forward(self, x):
+            return self.first(x)
+
+    made = quant.calibrate(Model(), [tokens(50)], "int4-g16-gptq", experts=True)
+    assert list(made.layers) == ["first"] and set(made.left) == {f"experts.mlp.{k}" for k in ("w1", "v1", "w2")}
+    assert all("DbrxExpertGLU reads in a way of its own" in why for why in made.left.values())
+
+
+def test_a_module_of_experts_alone_is_calibrated():
+    model = made_of("mixtral")
+    x, chosen, weight = tokens(90), torch.arange(180).reshape(90, 2) % 4, torch.ones(90, 2)
+    made = quant.calibrate(model, [(x, chosen, weight)], "int4-g16-gptq", experts=True)
+    assert list(made.layers) == ["gate_up_proj", "down_proj"] and not made.rounded
+
+
 def test_what_is_no_experts_is_refused_and_an_error_changes_nothing():
     model = Mixture()
     for wrong, error in ((["experts.other"], TypeError), ("experts", TypeError), (2.5, TypeError)):

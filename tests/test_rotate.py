@@ -267,6 +267,52 @@ def test_what_norms_multiply_with_is_told_of_weights_around_one_too(plus, dtype)
     assert (after - before).norm() < 0.01 * before.norm()
 
 
+class _Groups(nn.Module):
+    """A norm over each half of what blocks add to: a turn of the whole changes 3 % of what it gives."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.weight = nn.Parameter(1 + 0.04 * torch.randn(n))
+
+    def forward(self, x):
+        h = x.float().reshape(*x.shape[:-1], 2, -1)
+        h = h * torch.rsqrt(h.square().mean(-1, keepdim=True) + 1e-6)
+        return (h.reshape(x.shape) * self.weight.float()).to(x.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_norms_of_groups_are_not_turned_in_sixteen_bits_either(dtype):
+    torch.manual_seed(0)
+    model, ids = _Reader(1024, 0), torch.randint(0, 50, (2, 8))
+    model.norm, model.last = _Groups(1024), _Groups(1024)
+    model.register_buffer("unused", torch.ones(3))
+    model = model.to(dtype)
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    made = quant.calibrate(model, [ids], "int8-row-gptq", rotate=True)
+    assert not made.rotated and "something else than norms" in made.unrotated["up"]
+    coded = {f"{name}.weight" for name in made.layers}
+    assert {k: v.dtype for k, v in model.state_dict().items()} == {k: v.dtype for k, v in state.items()}
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items() if k not in coded)
+
+
+def test_a_model_that_runs_in_its_own_type_alone_is_turned_as_far_as_that_shows():
+    class Own(_Norm):
+        def forward(self, x):
+            if x.dtype != torch.bfloat16:
+                raise TypeError("bfloat16 alone")
+            return super().forward(x)
+
+    torch.manual_seed(0)
+    model, ids = _Reader(64, 0), torch.randint(0, 50, (2, 8))
+    model.norm, model.last = Own(64, 0), Own(64, 0)
+    model = model.bfloat16()
+    with torch.no_grad():
+        want = model(ids).float()
+        made = quant.calibrate(model, [ids], "int8-row-gptq", rotate=True)
+        assert (model(ids).float() - want).norm() < 0.02 * want.norm()
+    assert set(made.rotated.values()) == {"stream"} and all(p.dtype == torch.bfloat16 for p in model.parameters())
+
+
 def test_what_the_first_batch_does_not_reach_is_not_turned_away():
     class Norm(nn.Module):
         def __init__(self):

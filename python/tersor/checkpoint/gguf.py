@@ -163,6 +163,14 @@ class GGUF(Reader):
         return self.octets(e).reshape(*e.shape[:-1], e.shape[-1] // kind.elements * kind.bytes)
 
 
+def _called(what: str, name: Any, errors: str = "strict") -> bytes:
+    """A name, which readers end at a NUL and do not find if it has no letters."""
+    octets = _text(what, name, errors)
+    if not name or "\0" in name:
+        raise ValueError(f"write_gguf: {what} must have letters and no NUL, got {name!r}")
+    return octets
+
+
 def _text(what: str, text: Any, errors: str = "strict") -> bytes:
     if not isinstance(text, str):
         raise TypeError(f"write_gguf: {what} must be a string, got {type(text).__name__}")
@@ -234,7 +242,7 @@ class GGUFWriter:
             kind = TYPES[dtype]
             if name in names:
                 raise ValueError(f"write_gguf: tensor name {name!r} is taken")
-            octets = _text("the name of a tensor", name)
+            octets = _called("the name of a tensor", name)
             if len(octets) > U64.size + NAME:
                 raise ValueError(
                     f"write_gguf: the name of tensor {name!r} has {len(octets) - U64.size} bytes; readers take {NAME} at most"
@@ -252,7 +260,7 @@ class GGUFWriter:
         head = [MAGIC, U32.pack(VERSIONS[-1]), U64.pack(len(parts)), U64.pack(len(values))]
         for key, value in values.items():
             number, octets = _typed(key, value)
-            head += [_text("a key of metadata", key, "surrogateescape"), U32.pack(number), octets]
+            head += [_called("a key of metadata", key, "surrogateescape"), U32.pack(number), octets]
         self._head = b"".join(head + parts)
         self._alignment, self._written = alignment, 0
 

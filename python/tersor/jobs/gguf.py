@@ -151,8 +151,8 @@ def write_gguf(path: StrPath, tensors: Mapping[str, Any], metadata: Mapping[str,
     TypeError
         If a tensor or a value is of a type that GGUF does not have.
     ValueError
-        If path ends otherwise, a name is longer, an `Encoded` is of another scheme, a shape has none or more than four axes, a
-        list has several types, a number is beyond its type, or a tensor is on meta.
+        If path ends otherwise, a name is longer, or it or a key is empty or has a NUL, an `Encoded` is of another scheme, a
+        shape has none or more than four axes, a list has several types, a number is beyond its type, or a tensor is on meta.
     OSError
         If the file cannot be written.
 

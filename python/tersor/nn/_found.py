@@ -26,8 +26,9 @@ def tensors(name: str, module: nn.Module | None) -> list[str]:
 
 
 def of_experts(name: str, module: nn.Module) -> bool:
-    """Whether a module of others holds the weights of experts side by side."""
-    stacked = any(p is not None and p.ndim == 3 for p in module._parameters.values())
+    """Whether a module of others holds the weights of experts side by side, or, as DBRX, one below the other."""
+    own = module._parameters.items()
+    stacked = any(p is not None and (p.ndim == 3 or (p.ndim == 2 and k != "weight")) for k, p in own)
     return stacked and "expert" in f"{name} {type(module).__name__}".lower()
 
 

@@ -54,13 +54,17 @@ class Mixtures:
             for p in inner.parameters(recurse=False):
                 owners[id(p)] = owners.get(id(p), 0) + 1
         for name, inner in module.named_modules():
-            stacks = {f"{name}.{k}": p for k, p in inner._parameters.items() if p is not None and p.ndim == 3}
+            why = unknown(inner)
+            stacks = {
+                _tensor(name, k): p
+                for k, p in inner._parameters.items()
+                # of DBRX one below the other
+                if p is not None and (p.ndim == 3 or (why and p.ndim == 2 and k != "weight"))
+            }
             asked = stacks if wanted is True else {k: p for k, p in stacks.items() if k in named_}
             if not asked or ("expert" not in f"{name} {type(inner).__name__}".lower() and not named_):
                 continue
-            why = unknown(inner) or (
-                inner.is_transposed and "transposed experts, whose scales would go along the outputs"
-            )
+            why = why or (inner.is_transposed and "transposed experts, whose scales would go along the outputs")
             for k, p in asked.items():
                 rows = p.shape[-1]
                 kind = recipes.of_tensor(k).how
@@ -99,7 +103,7 @@ class Mixtures:
         many, _, k = matrix(experts, up).shape
         size = 8 * (k**2 + matrix(experts, down).shape[2] ** 2)
         step = max(1, MOST // size)
-        found: dict[str, list[GPTQ]] = {f"{of}.{name}": [] for name in (up, down) if f"{of}.{name}" in self.kinds}
+        found: dict[str, list[GPTQ]] = {_tensor(of, name): [] for name in (up, down) if _tensor(of, name) in self.kinds}
         few: dict[str, list[int]] = {name: [] for name in found}
         for name in found:
             parameter = experts._parameters[name.rpartition(".")[2]]
@@ -109,7 +113,7 @@ class Mixtures:
             seen = routed(self._who, walk, block, of, experts, some, counts)
             for i in some:
                 for name, at in ((up, 0), (down, 1)):
-                    if (tensor := f"{of}.{name}") not in found:
+                    if (tensor := _tensor(of, name)) not in found:
                         continue
                     weight = matrix(experts, name)[i]
                     width = weight.shape[1]
@@ -141,6 +145,10 @@ class Mixtures:
                 raise named(who, error) from None
         own = scales and (lambda _, rows: scales(tensor, rows))
         return WAYS[solver](who, SimpleNamespace(weight=weight), h, self.kinds[tensor], own, options)
+
+
+def _tensor(module: str, name: str) -> str:
+    return f"{module}.{name}" if module else name
 
 
 def _stacked(some: Sequence[GPTQ]) -> GPTQ:

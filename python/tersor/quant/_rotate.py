@@ -9,15 +9,18 @@ values gives may be turned head by head, since attention mixes tokens and no num
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 
-from tersor._layers import linear, matrix, sizes, transposed
+from tersor._layers import linear, matrix, sizes
+from tersor.quant import _turns
 from tersor.quant._fold import same
 from tersor.quant._sensitivity import results
-from tersor.quant.hadamard import drawn, hadamard, order
+from tersor.quant._wide import differs
+from tersor.quant.hadamard import order
 
 #: linear layers before one that are tried, the last called first
 _TRIED = 3
@@ -55,32 +58,6 @@ class _Seen:
         finally:
             for hook in hooks:
                 hook.remove()
-
-
-def _turned(w: torch.Tensor, size: int, axis: int, signs: bool = True) -> torch.Tensor:
-    """A weight whose numbers along an axis are turned, so many at a time."""
-    s = torch.from_numpy(drawn(size)) if signs else None
-    rows = w.detach().double().cpu().movedim(axis, -1)
-    turned = hadamard(rows.reshape(*rows.shape[:-1], -1, size), signs=s).reshape(rows.shape)
-    return turned.movedim(-1, axis).to(w)
-
-
-def _shuffled(w: torch.Tensor, size: int, axis: int) -> torch.Tensor:
-    """The same of a rotation that no type rounds: numbers in the other order, half of them with the other sign."""
-    s = torch.from_numpy(drawn(size)).to(w)
-    rows = w.detach().movedim(axis, -1)
-    turned = (rows.reshape(*rows.shape[:-1], -1, size).flip(-1) * s).reshape(rows.shape)
-    return turned.movedim(-1, axis)
-
-
-def _signed(w: torch.Tensor, size: int, axis: int) -> torch.Tensor:
-    """The same of signs alone, with which sums stay those of the same numbers in the same order."""
-    return (w.detach().movedim(axis, -1) * torch.from_numpy(drawn(size)).to(w)).movedim(-1, axis)
-
-
-def _laid(layer: Any, weight: torch.Tensor) -> torch.Tensor:
-    """A weight [out, in] as the layer's parameter lies."""
-    return weight.t() if transposed(layer) else weight
 
 
 class Rotations:
@@ -127,6 +104,13 @@ class Rotations:
         with self._with(new):
             return same(self._now, self._given(), True)
 
+    def _stays(self, turns: Callable[[], Mapping[Any, Any]]) -> bool:
+        """Whether the module, as it now is, gives the same with these parameters, which are not kept."""
+        with torch.no_grad():
+            want = self._given()
+        with self._with(turns()):
+            return same(want, self._given())
+
     def _try(self, new: Mapping[Any, Any]) -> bool:
         """Whether the module gives the same with these parameters, which it then keeps."""
         with self._with(new) as saved:
@@ -163,7 +147,10 @@ class Rotations:
         if not self._exact(self._stream_of(n, reads, tables, writes, None)):
             return why
         for plus in (0.0, 1.0):  # some norms multiply with their weight and one more
-            if self._multiplies(reads, plus) and self._try(self._stream_of(n, reads, tables, writes, plus)):
+            turns = partial(self._stream_of, n, reads, tables, writes, plus)
+            if not self._multiplies(reads, plus) or differs(self.walk, partial(self._stays, turns)):
+                continue
+            if self._try(turns()):
                 turned = {*reads, *writes}
                 self.rotated |= {k: "stream" for k, layer in self.layers.items() if layer in turned}
                 return "nothing of what it reads or gives is turned"
@@ -190,18 +177,18 @@ class Rotations:
     ) -> dict[Any, Any]:
         """What blocks add to turned, and norms in what reads them; or, without a word of ``plus``, with other signs."""
         new: dict[Any, Any] = {}
-        turn = _signed if plus is None else _turned
+        turn = _turns.signed if plus is None else _turns.turned
         for layer, norm in reads.items():
             if plus is None:
-                new[layer.weight] = _laid(layer, turn(matrix(layer), n, 1))
+                new[layer.weight] = _turns.laid(layer, turn(matrix(layer), n, 1))
                 continue
             folded = matrix(layer).detach().double() * (norm.weight.detach().double() + plus)
-            new[layer.weight] = _laid(layer, turn(folded, n, 1))
+            new[layer.weight] = _turns.laid(layer, turn(folded, n, 1))
             new[norm.weight] = torch.full_like(norm.weight, 1 - plus)
         for table in tables:
             new[table.weight] = turn(table.weight, n, 1)
         for layer in writes:
-            new[layer.weight] = _laid(layer, turn(matrix(layer), n, 0))
+            new[layer.weight] = _turns.laid(layer, turn(matrix(layer), n, 0))
             if layer.bias is not None:
                 new[layer.bias] = turn(layer.bias, n, 0)
         return new
@@ -214,14 +201,14 @@ class Rotations:
             if len(self._owners[values.weight]) > 1 or values.weight is layer.weight:
                 continue
             for size in self._sizes(layer, values):
-                found = self._exact(self._heads_of(layer, values, size, _shuffled))
-                if found and self._try(self._heads_of(layer, values, size, _turned)):
+                found = self._exact(self._heads_of(layer, values, size, _turns.shuffled))
+                if found and self._try(self._heads_of(layer, values, size, _turns.turned)):
                     return size
         return None
 
     def _heads_of(self, layer: Any, values: Any, size: int, turn: Any) -> dict[Any, Any]:
-        new = {values.weight: _laid(values, turn(matrix(values), size, 0))}
-        new[layer.weight] = _laid(layer, turn(matrix(layer), size, 1))
+        new = {values.weight: _turns.laid(values, turn(matrix(values), size, 0))}
+        new[layer.weight] = _turns.laid(layer, turn(matrix(layer), size, 1))
         if values.bias is not None:
             new[values.bias] = turn(values.bias, size, 0)
         return new

@@ -317,7 +317,7 @@ class Door:
             shapes = ", ".join(f"{k} {tuple(x.shape)}" for k, x in given if hasattr(x, "shape"))
             return ValueError(f"{self.name}: shapes do not go together: {shapes}")
         if isinstance(e, (TypeError, ValueError)) and type(e) in _PLAIN:
-            return type(e)(f"{self.name}: {text}")
+            return type(e)(f"{self.name}: {text.removeprefix(f'{self.name}() ')}")  # of arguments Python speaks so
         return e
 
 

@@ -43,6 +43,8 @@ def _told(door: Door, who: str, e: Exception, args: tuple[Any, ...], kwargs: Map
         for k, v in (*zip(door.names, args, strict=False), *kwargs.items()):
             if isinstance(v, int) and v.bit_length() > 63:
                 return out_of_range(who, k, v)
+    if "DefaultCPUAllocator" in text:
+        return MemoryError(f"{who}: {text.partition('memory: ')[2] or text}")
     if "negative dimension" in text:
         return ValueError(f"{who}: sizes must not be negative, got {text.rpartition(': ')[2]}")
     found = INNER.match(text)

@@ -27,11 +27,11 @@ def open_layers(module: ModuleType) -> None:
                 continue
             if not hasattr(init, "__wrapped__"):
                 door = Door(base.__name__, init, rows=False)
-                base.__init__ = _looked_at(door, init, lambda it: type(it).__name__)  # type: ignore[misc]
+                base.__init__ = _looked_at(door, init)  # type: ignore[misc]
                 for name, way in [*vars(base).items()]:
                     if isinstance(way, classmethod) and not name.startswith("_"):
                         f = way.__func__
-                        made = _looked_at(Door(name, f, rows=False), f, lambda it, name=name: f"{it.__name__}.{name}")
+                        made = _looked_at(Door(name, f, rows=False), f, name)
                         setattr(base, name, classmethod(made))
         _MADE.add(kind.__name__)
 
@@ -53,12 +53,12 @@ def _told(door: Door, who: str, e: Exception, args: tuple[Any, ...], kwargs: Map
     return e
 
 
-def _looked_at(door: Door, way: Callable[..., Any], said: Callable[[Any], str]) -> Callable[..., Any]:
-    """A constructor, or another way to make a class, in the name that is `said` of what it is called on."""
+def _looked_at(door: Door, way: Callable[..., Any], name: str = "") -> Callable[..., Any]:
+    """A constructor, or by its name another way to make a class; it speaks for the class that it is called on."""
 
     @named(way)
     def make(it: Any, *args: Any, **kwargs: Any) -> Any:
-        who = said(it)
+        who = f"{it.__name__}.{name}" if name else type(it).__name__
         door.plain(who, (it, *args), kwargs)
         try:
             return way(it, *args, **kwargs)

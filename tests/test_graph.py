@@ -357,6 +357,7 @@ def test_a_matrix_remembers_the_order_of_its_edges():
             r"'w' of the edge \(0, 1\) must be a number, got None",
         ),
         (lambda: graph.propagate(A, X, -1), ValueError, "K must not be negative, got -1"),
+        (lambda: graph.propagate(np.eye(3), X, 1), TypeError, "A is an array of float64, edges are integers"),
         (lambda: graph.propagate(A, X, 1.5), TypeError, "K must be an integer"),
         (lambda: graph.propagate(A, X[:5], 1), ValueError, r"\(5, 5\).*12 nodes"),
         (lambda: graph.propagate(A, X.astype("f4"), 1), TypeError, "X is float32, the matrix is float64"),

@@ -115,7 +115,7 @@ def misshapen(x):
 def check(name, e, *arguments):
     text = str(e)
     assert isinstance(e, (TypeError, ValueError)), f"{type(e).__name__}: {text}"
-    assert text.startswith((f"{name}: ", f"{name}() ")), text
+    assert text.startswith(f"{name}: ") and f"{name}()" not in text, text
     assert len(text) < 400 and "\n" not in text and "Zd" not in text and "element type" not in text, text
     assert not INTERNAL.search(text.removeprefix(name)), text
     if isinstance(e, TypeError):
@@ -584,3 +584,17 @@ def test_a_number_of_numpy_is_a_number():
         tersor.optim.RiemannianSGD([torch.nn.Parameter(x)], c=kind(2))
     with pytest.raises(ValueError, match="tangent_add: curvature"):
         tersor.nn.tangent_add(x, x, -1.0)
+
+
+def test_arguments_that_there_are_not_are_named_once():
+    norm = MODULES["norm"]
+    for call, said in (
+        (
+            lambda: norm.layer_norm(np.ones((2, 3))),
+            "layer_norm: missing 1 required positional argument: 'normalized_shape'",
+        ),
+        (lambda: quant.quantize(np.ones(2), 0.1, bits=4), "quantize: got an unexpected keyword argument 'bits'"),
+        (lambda: MODULES["hyperbolic"].dist(np.ones(2), np.ones(2), k=-1.0), "dist: argument k is unknown"),
+    ):
+        with pytest.raises(TypeError, match=f"^{re.escape(said)}$"):
+            call()

@@ -3,12 +3,13 @@ was."""
 
 import inspect
 import math
+from types import SimpleNamespace
 
 import pytest
 import test_layers
 import torch
+from tersor import _arrays, optim
 from tersor import nn as tnn
-from tersor import optim
 from tersor._public import SCALARS
 
 #: those that are made as torch's own are left to torch
@@ -82,12 +83,28 @@ def test_most_layers_are_looked_at():
             ValueError,
             "QuantEmbedding.from_float: groups of 2 do not divide a last axis of 3",
         ),
+        (lambda: tnn.PoincareLinear(1 << 30, 1 << 20), MemoryError, "PoincareLinear: you tried to allocate"),
         (lambda: tnn.PoincareAvgPool2d(2, padding=None), TypeError, "PoincareAvgPool2d: padding must be"),
     ],
 )
 def test_what_no_layer_is_made_of(make, error, said):
     with pytest.raises(error, match=f"^{said}"):
         make()
+
+
+def test_what_takes_more_than_there_is_takes_nothing(monkeypatch):
+    def room(size):
+        assert size >= 24 * 10**9
+        raise MemoryError
+
+    monkeypatch.setattr(_arrays, "_core", SimpleNamespace(room=room))
+    with pytest.raises(MemoryError, match=r"^Subspace: d = 1000000000 takes 24000000000 bytes"):
+        tnn.Subspace(torch.nn.Linear(2, 3), 10**9)
+
+
+def test_rows_that_there_are_not_are_named():
+    with pytest.raises(IndexError, match=r"^HEmbedding: rows -1 to 12 are asked for, there are 10$"):
+        tnn.HEmbedding(10, 3)(torch.tensor([1, 12, -1]))
 
 
 #: how each class is made, beside those that `test_layers` makes

@@ -81,8 +81,8 @@ SCALARS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 #: who may stand before a message that is made inside
-_INNER = re.compile(r"(\w+): ")
-_MODELS = {"lorentz", "project", "prune"}
+INNER = re.compile(r"(\w+): ")
+MODELS = {"lorentz", "project", "prune"}
 #: what NumPy and torch say where shapes do not fit
 _SHAPES = re.compile(
     "must match|broadcast|multiplied|core dimension|not aligned|doesn't match|inconsistent|expanded size"
@@ -93,10 +93,6 @@ _PLAIN = (TypeError, ValueError, RuntimeError, NotImplementedError, MemoryError,
 #: what dynamo says where an operator refuses stand-ins of tensors
 _MEANT = re.compile(r"^Dynamo failed to run FX node with fake tensors: .*: got (\w+Error)\((['\"])(.*)\2\)$", re.DOTALL)
 _RAISED: dict[str, type[Exception]] = {k.__name__: k for k in _PLAIN[:-1]}
-
-
-#: the classes whose making is looked at
-_MADE: set[str] = set()
 
 
 def _words(names: tuple[str, ...]) -> str:
@@ -277,20 +273,6 @@ class Door:
             raise TypeError(f"{self.name}: {k} must be {_words(TYPES[kind])}, got {name}{hint}")
         check_order(self.name, k, x)
 
-    def unmade(self, who: str, e: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Exception:
-        """The error of a constructor: of what it is made of it says nothing, of sizes that torch refuses which they are."""
-        text = str(e)
-        if isinstance(e, OverflowError) or "verflow" in text:
-            for k, v in (*zip(self.names, args, strict=False), *kwargs.items()):
-                if isinstance(v, int) and v.bit_length() > 63:
-                    return out_of_range(who, k, v)
-        if "negative dimension" in text:
-            return ValueError(f"{who}: sizes must not be negative, got {text.rpartition(': ')[2]}")
-        found = _INNER.match(text)
-        if found and found[1] != who.partition(".")[0] and found[1] in KNOWN | _MODELS | _MADE:
-            return type(e)(f"{who}{text[found.end(1) :]}")
-        return e
-
     def told(
         self, e: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any], again: Callable[[], Any] | None = None
     ) -> Exception:
@@ -315,12 +297,12 @@ class Door:
             for k, v in (*zip(self.names, args, strict=False), *kwargs.items()):
                 if isinstance(v, int) and v.bit_length() > 63:
                     return out_of_range(self.name, k, v)
-        found = _INNER.match(text)
+        found = INNER.match(text)
         if found and found[1] == self.name:
             return e
         if (
             found
-            and (found[1] in KNOWN | _MODELS or found[1] in {op.name for op in OPS.values()})
+            and (found[1] in KNOWN | MODELS or found[1] in {op.name for op in OPS.values()})
             and isinstance(e, _PLAIN)
         ):
             return type(e)(f"{self.name}{text[found.end(1) :]}")
@@ -335,7 +317,7 @@ class Door:
             shapes = ", ".join(f"{k} {tuple(x.shape)}" for k, x in given if hasattr(x, "shape"))
             return ValueError(f"{self.name}: shapes do not go together: {shapes}")
         if isinstance(e, (TypeError, ValueError)) and type(e) in _PLAIN:
-            return type(e)(f"{self.name}: {text}")
+            return type(e)(f"{self.name}: {text.removeprefix(f'{self.name}() ')}")  # of arguments Python speaks so
         return e
 
 
@@ -374,56 +356,6 @@ def _opened(door: Door, f: Callable[..., Any], home: str) -> Callable[..., Any]:
     call.__module__ = home  # where it is found again, by pickle too
     call.door = door  # type: ignore[attr-defined]
     return call
-
-
-def open_layers(module: ModuleType) -> None:
-    """Makes the classes that a module offers look at what they are made of, as functions do, in the name of the class that is
-    made; those that begin as torch's own stay so."""
-    for kind in filter(inspect.isclass, map(vars(module).get, module.__all__)):
-        for base in kind.__mro__:
-            init = vars(base).get("__init__")
-            if init is None or not base.__module__.startswith(f"{module.__name__}."):
-                continue
-            if not hasattr(init, "__wrapped__"):
-                base.__init__ = _looked_at(Door(base.__name__, init, rows=False), init)  # type: ignore[misc]
-                for name, way in [*vars(base).items()]:
-                    if isinstance(way, classmethod) and not name.startswith("_"):
-                        setattr(base, name, classmethod(_another(Door(name, way.__func__, rows=False), way.__func__)))
-        _MADE.add(kind.__name__)
-
-
-def _looked_at(door: Door, init: Callable[..., None]) -> Callable[..., None]:
-    @named(init)
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        who = type(self).__name__
-        door.plain(who, (self, *args), kwargs)
-        try:
-            init(self, *args, **kwargs)
-        except (TypeError, ValueError, OverflowError, RuntimeError) as e:
-            told = door.unmade(who, e, (self, *args), kwargs)
-            if told is e:
-                raise
-            raise told from None
-
-    return __init__
-
-
-def _another(door: Door, way: Callable[..., Any]) -> Callable[..., Any]:
-    """Another way to make a class, looked at as its constructor is."""
-
-    @named(way)
-    def make(cls: type, *args: Any, **kwargs: Any) -> Any:
-        who = f"{cls.__name__}.{door.name}"
-        door.plain(who, (cls, *args), kwargs)
-        try:
-            return way(cls, *args, **kwargs)
-        except (TypeError, ValueError, OverflowError, RuntimeError) as e:
-            told = door.unmade(who, e, (cls, *args), kwargs)
-            if told is e:
-                raise
-            raise told from None
-
-    return make
 
 
 def opened(home: str) -> Callable[[F], F]:

@@ -43,10 +43,9 @@ def register() -> None:
         if op.symbol not in native:
             LIBRARY.impl(op.symbol, body(op, op.kernel), "CPU")
     for op in fresh:
-        raw = _func.raw(op)
+        raw: Any = _func.raw(op)
         torch.library.register_vmap(f"{NAMESPACE}::{op.symbol}", _func.rule(op, raw), lib=LIBRARY)
         ENTRIES[op.key], WHOLE[op.key] = public(op)
-        raw: Any = _func.raw(op)
         raw._op = _asked.spoken(op, raw._op)  # last: plain calls translate themselves
 
 

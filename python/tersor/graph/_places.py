@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tersor._arrays import INTEGERS, check_order, dtype_name, integer, is_tensor, ordinary
+from tersor._arrays import FLOATS, INTEGERS, check_order, dtype_name, integer, is_tensor, ordinary
 from tersor._host import held
 from tersor._matrix import SparseMatrix
 
@@ -148,6 +148,11 @@ def _of_edges(who: str, graph: Any, n: int | None, weights: Array, flow: str) ->
         raise TypeError(
             f"{who}: A must be a CSR, a sparse matrix of SciPy or torch, a networkx graph, edges [2, m], or (indptr, indices, "
             f"edge ids), got {type(graph).__name__}"
+        )
+    kind = dtype_name(graph.dtype)
+    if kind in (*FLOATS, "bool"):
+        raise TypeError(
+            f"{who}: A is an array of {kind}, edges are integers [2, m]; sparse.from_dense makes a matrix of one"
         )
     edges = held(who, "A", graph, INTEGERS)
     if edges.ndim != 2 or edges.shape[0] != 2:

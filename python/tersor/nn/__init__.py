@@ -6,7 +6,7 @@ with ``ball=True``, points of the ball.
 
 import sys as _sys
 
-from tersor import _public
+from tersor import _made
 from tersor.nn._narrow import take_inputs, take_outputs
 from tersor.nn.activation import PoincareActivation, PoincareReLU
 from tersor.nn.attention import PoincareAttention, attention
@@ -136,4 +136,4 @@ __all__ = [
     "tangent_add",
 ]
 
-_public.open_layers(_sys.modules[__name__])
+_made.open_layers(_sys.modules[__name__])

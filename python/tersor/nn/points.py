@@ -134,7 +134,13 @@ class HEmbedding(nn.Module):
         if not isinstance(x, Tensor) or x.dtype not in (torch.int64, torch.int32):
             got = x.dtype if isinstance(x, Tensor) else type(x).__name__
             raise TypeError(f"HEmbedding: the input must be a tensor of int64 or int32, got {got}")
-        return nn.functional.embedding(x, self.weight, self.padding_idx, sparse=self.sparse)
+        try:
+            return nn.functional.embedding(x, self.weight, self.padding_idx, sparse=self.sparse)
+        except IndexError:
+            low, high = int(x.min()), int(x.max())
+            raise IndexError(
+                f"HEmbedding: rows {low} to {high} are asked for, there are {self.num_embeddings}"
+            ) from None
 
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
         """Distances of points [..., d], rows of the table or others of its space."""

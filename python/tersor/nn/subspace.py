@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from tersor._arrays import fits
 from tersor.project import Projection
 
 _KINDS = ("gaussian", "sparse", "fastfood")
@@ -98,6 +99,8 @@ class Subspace(nn.Module):
         self.projections = [
             Projection(d, n, kind, seed=seed, stream=i, **own, **_density(kind, n)) for i, n in enumerate(whole)
         ]
+        # v, and the lengths of as many columns: as they are, and as they are summed
+        fits(f"Subspace: d = {d}", 24 * self.projections[0].d)
         self.kind, self.layout = kind, layout
         device = next(iter(parameters.values())).device
         self.module = module.requires_grad_(False)

@@ -221,7 +221,7 @@ def test_a_dense_product_is_one_of_inference_tensors_too():
 
 
 def test_convert_asks_what_pays(monkeypatch):
-    module = sys.modules["tersor.nn.convert"]
+    module = sys.modules["tersor.nn._few"]
     monkeypatch.setattr(module, "crossover", lambda shape, n, dtype: 0.4 if n == 64 else 0.9)
     model = torch.nn.Sequential(torch.nn.Linear(256, 256))
     with torch.no_grad():

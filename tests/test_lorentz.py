@@ -141,6 +141,27 @@ def test_gradients_of_distances_far_out(c, one):
     assert abs(real(got[2].item()) - want) <= 1e-12 * size
 
 
+@pytest.mark.parametrize("c", CURVATURES)
+def test_gradients_of_pairs_of_unlike_lengths(c):
+    """What is left of the longer row beside the shorter one keeps its digits, whichever is the longer."""
+    rng = np.random.default_rng(3)
+    radii = np.repeat([(12, 2), (18, 6), (19, 10), (15, 0.5), (3, 1), (2, 12), (9, 19), (8, 8.7)], 12, 0).astype(float)
+    u, v = (n / np.linalg.norm(n, axis=-1, keepdims=True) for n in rng.standard_normal((2, len(radii), 3)))
+    x, y = u * np.sinh(radii[:, :1]) / np.sqrt(c), v * np.sinh(radii[:, 1:]) / np.sqrt(c)
+    leaves = [torch.tensor(w, requires_grad=True) for w in (x, y)]
+    got = torch.autograd.grad(lorentz.dist(*leaves, c).sum(), leaves)
+    a, b, k = real(x), real(y), real(c)
+    f = sqrt(k) / sinh(sqrt(k) * true_dist(a, b, k)[:, None])
+    ta, tb = tau(a, k), tau(b, k)
+    for mine, want, parts in zip(
+        got,
+        (f * (tb / ta * a - b), f * (ta / tb * b - a)),
+        (f * (tb / ta * norm(a) + norm(b)), f * (ta / tb * norm(b) + norm(a))),
+        strict=True,
+    ):
+        assert (norm(real(mine.numpy()) - want) <= 8 * EPS["float64"] * parts).all()
+
+
 def test_distances_along_an_axis():
     """Neighbours that nothing is across: of float32 to the largest there are."""
     for dtype, radii in (("float32", 89), ("float64", 60)):

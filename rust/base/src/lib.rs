@@ -8,6 +8,7 @@ pub mod dd;
 pub mod lane;
 pub mod math;
 mod memory;
+pub mod mix;
 pub mod near;
 pub mod pool;
 pub mod random;

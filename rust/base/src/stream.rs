@@ -5,6 +5,7 @@
 //! written, and pushes everything else out; written past the caches it costs a third less traffic.
 
 use crate::Tensor;
+use crate::simd::{Simd, portable};
 
 /// Outputs of so many bytes are beyond the caches.
 pub const LARGE: usize = 8 << 20;
@@ -23,6 +24,37 @@ pub fn line(t: &Tensor, from: usize, n: usize) -> usize {
     let size = t.dtype().size();
     let past = (t.as_ptr() as usize + (from + n) * size) % 64;
     n.saturating_sub(past / size)
+}
+
+/// Whether there are stores of whole vectors that go past the caches.
+pub const fn passes<S: Simd>() -> bool {
+    cfg!(target_arch = "x86_64") && !portable::<S>()
+}
+
+/// Writes the lines that `from` is to `to`, past the caches; the caller owes a [`fence`].
+///
+/// # Safety
+/// `to` has as many bytes that belong to the caller, and begins a line; the level [`passes`].
+#[inline(always)]
+pub unsafe fn lines<S: Simd, T: Copy>(s: S, from: &[T], to: *mut T) {
+    debug_assert!((to as usize).is_multiple_of(64) && size_of_val(from).is_multiple_of(64));
+    #[cfg(target_arch = "x86_64")]
+    for at in (0..size_of_val(from)).step_by(64) {
+        use std::arch::x86_64::*;
+        let (from, to) = (from.as_ptr().cast::<u8>().wrapping_add(at), to.cast::<u8>().wrapping_add(at));
+        // SAFETY: a line of both, and the level says that the instructions exist.
+        unsafe {
+            if s.level().as_avx512().is_some() {
+                _mm512_stream_si512(to.cast(), _mm512_loadu_si512(from.cast()));
+            } else {
+                for at in [0, 32] {
+                    _mm256_stream_si256(to.add(at).cast(), _mm256_loadu_si256(from.add(at).cast()));
+                }
+            }
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (s, from, to);
 }
 
 /// Copies `from` to `to`, past the caches where the machine can; the caller owes a [`fence`].

@@ -21,6 +21,8 @@ use std::marker::PhantomData;
 pub const BLOCK: usize = 32 * 1024;
 /// Elements converted at a time.
 pub const CHUNK: usize = 2048;
+/// Elements that go past the caches at a time: while they leave, the next ones come in.
+const PAST: usize = 1024;
 
 /// What happens to a part of the arrays: `X` float and `B` byte arrays in, `Y` float and `C` byte arrays out, and
 /// something gathered per block. All arrays have the same number of elements; `at` is the first one of the part.
@@ -141,9 +143,9 @@ where
     fn block(&self, start: usize, len: usize) -> Result<P::Gather> {
         let (p, mut gather) = (self.p, self.p.start(start, len)?);
         if self.past {
-            let mut ys = [[T::Real::ZERO; CHUNK]; Y];
-            for at in (start..start + len).step_by(CHUNK) {
-                let n = CHUNK.min(start + len - at);
+            let mut ys = [[T::Real::ZERO; PAST]; Y];
+            for at in (start..start + len).step_by(PAST) {
+                let n = PAST.min(start + len - at);
                 // SAFETY: as below.
                 let (x, b, c) = unsafe {
                     (self.x.map(|t| t.read(at, n)), self.b.map(|t| t.read(at, n)), self.c.map(|t| t.write(at, n)))

@@ -2,7 +2,7 @@
 //! combination; a backward is the same walk. The one rule: an operator says those three things, and dtype, broadcasting,
 //! tiles, tails, threads, reductions and the edge of a part of space are said here once.
 //!
-//! Every lane is f64. Products of f32 (and smaller) data add up in f64; products of f64 data in compensated form (Dot2),
+//! Every lane is f64, but for combinations that f32 makes as well ([`RowOp::single`]). Products of f32 (and smaller) data add up in f64; products of f64 data in compensated form (Dot2),
 //! and their scalar functions run on double-doubles, so that 1 - c|x|² keeps its digits at any radius.
 
 mod aside;

@@ -135,7 +135,11 @@ outlined! {
 
     /// log(1 + x).
     pub fn log1p<S: Simd>(s: S, x: f64x8<S>) -> f64x8<S> {
-        let u = x + 1.0;
+        log1p_of(s, x + 1.0, x)
+    }
+
+    /// log(1 + x), where 1 + x is known, better than by x if it is below 1/2.
+    pub fn log1p_of<S: Simd>(s: S, u: f64x8<S>, x: f64x8<S>) -> f64x8<S> {
         let (k, e, m) = split(u);
         let f = e.simd_eq(1023).select(x, m - 1.0);
         or_special(s, u, log_parts(s, k, f)).copysign(x)

@@ -25,6 +25,8 @@ pub struct Plan<'a, K> {
     pub summed_rows: [bool; MOST],
     summed: [bool; MOST],
     pub aside: Option<Aside<K>>,
+    /// Outputs go past the caches as they are made: their rows are whole lines.
+    pub past: bool,
     ground: &'a dyn Ground,
     /// rows nearer to the edge than this may have been rounded over it
     pub edge: f64,
@@ -37,6 +39,16 @@ pub struct Block<'a, K> {
     pub sum_rows: &'a mut [f64],
     sum: &'a mut [f64],
     space: &'a mut [K],
+}
+
+/// Whether whole lines go past the caches at the level in force.
+struct Passes;
+impl Kernel for Passes {
+    type Output = bool;
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> bool {
+        const { stream::passes::<S>() }
+    }
 }
 
 fn flags(t: &[Tensor], f: impl Fn(&Tensor) -> bool) -> [bool; MOST] {
@@ -65,13 +77,25 @@ fn blocks<K: Wide>(call: &Call, ground: &dyn Ground, each: &(dyn Fn(Block<K>) + 
     let block = (BLOCK / d.max(1)).clamp(1, BLOCK).next_multiple_of(TILE);
     let blocks = rows.div_ceil(block);
     let pad = d.next_multiple_of(STEP);
+    let aside = K::aside(dtype, call.large());
+    let summed_rows = flags(y, |y| y.rows().0 != rows);
+    let lines = |y: &Tensor| y.dtype() == K::DTYPE && (y.as_ptr() as usize).is_multiple_of(64);
+    let past = dtype == K::DTYPE
+        && call.large()
+        && (d * size_of::<K>()).is_multiple_of(64)
+        && d.is_multiple_of(STEP)
+        && !summed_rows.contains(&true)
+        && x.iter().all(|x| x.dtype() == dtype)
+        && y.iter().all(lines)
+        && dispatch(Passes);
     let plan = Plan {
         d,
         tile: (NEAR / (d * x.len() * size_of::<K>()).max(1) / 8 * 8).clamp(8, TILE),
         one: flags(x, |x| x.rows().0 == 1),
-        summed_rows: flags(y, |y| y.rows().0 != rows),
+        summed_rows,
         summed: flags(n, |n| n.len() != rows),
-        aside: K::aside(dtype, call.large()),
+        aside: aside.filter(|_| !past),
+        past,
         ground,
         edge: ground.edge(dtype),
     };

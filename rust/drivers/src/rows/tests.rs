@@ -2,16 +2,18 @@
 
 use super::*;
 use crate::row;
+use base::mix::{Pair, mixed};
 use base::simd::*;
 use base::store::{Bf16, F16, Store};
 use base::{Dtype, Error};
 
-/// y = <a, b> a + 2b, n = <a, b> c: a product, a combination and a number.
+/// y = <a, b> a + 2b, n = <a, b> c: a product, a combination, of f32 rows as their product is, and a number.
 struct Probe;
 row! { Probe(a, b; c) -> (y; n)
     dots(ab) { ab.dot(a, b); }
-    solve(self) { ([ab.get()], [ab.get() * c]) }
-    combine(w) { [a.mul_add(w, b + b)] }
+    solve(self, s) { ([ab.get(), f64x8::splat(s, 1.0)], [ab.get() * c]) }
+    combine(w, one) { [a.mul_add(w, b + b)] }
+    single { ab.simd_ge(0.0) } |w, one| { [mixed(a, w, Pair::sum(b, b), one)] }
 }
 
 fn tensor<'a, T: Store>(x: &'a [T], shape: &[usize]) -> Tensor<'a> {
@@ -66,11 +68,13 @@ fn all_tails_types_and_levels() {
 /// Outputs beyond the caches take another way to memory; any place in a line may be their first.
 #[test]
 fn large_outputs_at_every_offset() {
-    for (d, first) in [(3, 1), (64, 0), (64, 5), (1000, 3)] {
+    for (d, first) in [(3, 1), (64, 0), (64, 5), (64, 16), (1000, 3)] {
         let rows = call::LARGE / 4 / d + 1;
         let (a, b, c) = (whole::<f32>(rows * d, 1), whole::<f32>(rows * d, 3), whole::<f32>(1, 2));
-        let (y, n) = (vec![9f32; rows * d + first], vec![0f32; rows]);
-        let out = &y[first..];
+        let (y, n) = (vec![9f32; rows * d + first + 16], vec![0f32; rows]);
+        // from the first line on, and so many elements after it
+        let first = first + y.as_ptr().align_offset(64);
+        let out = &y[first..first + rows * d];
         let t = [
             tensor(&a, &[rows, d]),
             tensor(&b, &[rows, d]),

@@ -8,6 +8,7 @@ use super::sums::{Acc, Dot2, Sums, totals};
 use super::walk::{Outs, Rows, combine, lay_frame, products, strip};
 use super::{Solved, TILE};
 use base::dd::{Dd, Num};
+use base::mix;
 use base::simd::*;
 use base::store::STEP;
 
@@ -44,6 +45,8 @@ struct Found<OP: RowOp> {
     weights: Of<OP::Weights, [f64; TILE]>,
     numbers: Of<OP::Numbers, [f64; TILE]>,
     gap: [f64; TILE],
+    /// 1 where the combination may be made in f32
+    single: [f64; TILE],
 }
 
 impl<OP: RowOp, A: Acc<S>, S: Simd> Room<OP, A, S> {
@@ -61,7 +64,12 @@ impl<OP: RowOp, A: Acc<S>, S: Simd> Room<OP, A, S> {
 impl<OP: RowOp> Found<OP> {
     #[inline(always)]
     fn new() -> Self {
-        Found { weights: OP::Weights::fill([0.0; TILE]), numbers: OP::Numbers::fill([0.0; TILE]), gap: [0.0; TILE] }
+        Found {
+            weights: OP::Weights::fill([0.0; TILE]),
+            numbers: OP::Numbers::fill([0.0; TILE]),
+            gap: [0.0; TILE],
+            single: [0.0; TILE],
+        }
     }
 }
 
@@ -91,6 +99,9 @@ fn tile<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
         // SAFETY: as above.
         near |= unsafe { again::<OP, S, K>(s, op, &rows, n, &room.sums, &room.given, plan.edge, &mut room.found) };
     }
+    if OP::SINGLE && !A::TWICE && !const { portable::<S>() } {
+        ordinary::<OP, S>(s, n, &room.sums, &mut room.found);
+    }
     // SAFETY: rows start..start + n belong to this block.
     unsafe { block.found(s, start, n, OP::Numbers::of(&room.found.numbers)) };
     if OP::Outputs::N == 0 {
@@ -101,7 +112,7 @@ fn tile<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
     for (o, place) in OP::Outputs::of_mut(&mut y).iter_mut().enumerate() {
         *place = block.output(o, start);
     }
-    let outs = Outs::<OP, K> { weights: &room.found.weights, y };
+    let outs = Outs::<OP, K> { weights: &room.found.weights, single: &room.found.single, past: plan.past, y };
     let mut written = OP::Outputs::fill(0);
     let written = OP::Outputs::of_mut(&mut written);
     // the rows that steps are made of: all where outputs are sums over them; what is set aside leaves the buffer while the
@@ -163,6 +174,22 @@ fn solve<OP: RowOp, S: Simd, M: Num<S>>(
             near
         },
     )
+}
+
+/// Says which of rows `0..n` may be combined in f32.
+#[inline(always)]
+fn ordinary<OP: RowOp, S: Simd>(s: S, n: usize, sums: &Of<OP::Products, Sums>, found: &mut Found<OP>) {
+    for g in (0..n).step_by(8) {
+        let mut p = OP::Products::fill(f64x8::splat(s, 0.0));
+        for (p, [hi, _]) in OP::Products::of_mut(&mut p).iter_mut().zip(OP::Products::of(sums)) {
+            *p = f64x8::from_slice(s, &hi[g..g + 8]);
+        }
+        let mut fits = OP::ordinary(s, p);
+        for w in OP::Weights::of(&found.weights) {
+            fits &= mix::fits(f64x8::from_slice(s, &w[g..g + 8]));
+        }
+        fits.select(f64x8::splat(s, 1.0), f64x8::splat(s, 0.0)).store_slice(&mut found.single[g..g + 8]);
+    }
 }
 
 /// Solves again, from sums in twice the precision, those of rows `0..n` whose plain sums are in doubt. Whether one lies

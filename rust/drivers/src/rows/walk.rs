@@ -6,9 +6,10 @@ use super::TILE;
 use super::functor::{Count, Of, RowOp};
 use super::kind::Wide;
 use super::sums::Acc;
+use base::mix::Pair;
 use base::simd::*;
 use base::store::STEP;
-use base::{fetch, outlined};
+use base::{fetch, outlined, stream};
 use std::ops::Range;
 
 /// The inputs of a tile: for each, where its first row lies and how far the next one is.
@@ -23,6 +24,10 @@ pub struct Rows<OP: RowOp, K: Wide> {
 /// What is made of them: by which weights, and where.
 pub struct Outs<'a, OP: RowOp, K: Wide> {
     pub weights: &'a Of<OP::Weights, [f64; TILE]>,
+    /// 1 for rows that may be combined in f32
+    pub single: &'a [f64; TILE],
+    /// Rows are whole lines and go past the caches.
+    pub past: bool,
     pub y: Of<OP::Outputs, *mut K>,
 }
 
@@ -97,6 +102,11 @@ pub unsafe fn combine<OP: RowOp, S: Simd, K: Wide>(s: S, rows: &Rows<OP, K>, ran
             let (&Rows { d, next, .. }, y) = (rows, outs.y);
             let tail = d % STEP;
             for r in range {
+                if const { singly::<OP, S, K>() } && outs.single[r] != 0.0 {
+                    // SAFETY: promised by the caller.
+                    unsafe { single(s, rows, r, outs) };
+                    continue;
+                }
                 let (x, w) = (rows.at(r), outs.weights(s, r));
                 for i in (0..d - tail).step_by(STEP) {
                     // SAFETY: promised by the caller; a step is read before it is written.
@@ -105,8 +115,8 @@ pub unsafe fn combine<OP: RowOp, S: Simd, K: Wide>(s: S, rows: &Rows<OP, K>, ran
                     let (a, b) = (mixed::<S, OP>(s, a, &w), mixed::<S, OP>(s, b, &w));
                     for (o, y) in OP::Outputs::of(&y).iter().enumerate() {
                         let v = [OP::Outputs::of(&a)[o], OP::Outputs::of(&b)[o]];
-                        // SAFETY: promised by the caller; no reference to a row outlives its step.
-                        K::store16(s, v, unsafe { std::slice::from_raw_parts_mut(y.add(r * d + i), STEP) });
+                        // SAFETY: promised by the caller.
+                        unsafe { whole(s, outs.past, y.add(r * d + i), |y| K::store16(s, v, y)) };
                     }
                 }
                 if tail > 0 {
@@ -124,6 +134,65 @@ pub unsafe fn combine<OP: RowOp, S: Simd, K: Wide>(s: S, rows: &Rows<OP, K>, ran
             }
         },
     );
+}
+
+/// Whether rows of K are combined in f32 where they may.
+const fn singly<OP: RowOp, S: Simd, K: Wide>() -> bool {
+    OP::SINGLE && size_of::<K>() == size_of::<f32>() && !portable::<S>()
+}
+
+/// Writes the combination of row `r`, made in f32.
+///
+/// # Safety
+/// As for [`combine`].
+#[inline(always)]
+unsafe fn single<OP: RowOp, S: Simd, K: Wide>(s: S, rows: &Rows<OP, K>, r: usize, outs: &Outs<OP, K>) {
+    let (&Rows { d, next, .. }, x) = (rows, rows.at(r));
+    let mut w = OP::Weights::fill(Pair::splat(s, 0.0));
+    for (w, all) in OP::Weights::of_mut(&mut w).iter_mut().zip(OP::Weights::of(outs.weights)) {
+        *w = Pair::splat(s, all[r]);
+    }
+    let mut i = 0;
+    while i < d {
+        let step = STEP.min(d - i);
+        let mut v = OP::Vectors::fill(f32x16::splat(s, 0.0));
+        for (v, x) in OP::Vectors::of_mut(&mut v).iter_mut().zip(OP::Vectors::of(&x)) {
+            // SAFETY: promised by the caller; a step is read before it is written.
+            let part = unsafe { std::slice::from_raw_parts(x.add(i), step) };
+            *v = if step == STEP { K::load16_f32(s, part) } else { K::load_tail_f32(s, part) };
+        }
+        ahead::<OP, K>(&x, Rows::<OP, K>::LATE, i + next);
+        let v = OP::single(v, w);
+        for (v, y) in OP::Outputs::of(&v).iter().zip(OP::Outputs::of(&outs.y)) {
+            // SAFETY: promised by the caller; no reference to a row outlives its step.
+            unsafe {
+                let to = y.add(r * d + i);
+                if step == STEP {
+                    whole(s, outs.past, to, |y| K::store16_f32(s, *v, y));
+                } else {
+                    K::store_tail_f32(s, *v, std::slice::from_raw_parts_mut(to, step));
+                }
+            }
+        }
+        i += STEP;
+    }
+}
+
+/// Writes a whole step, as `store` does.
+///
+/// # Safety
+/// The elements at `to` belong to the caller, and are lines if they go past the caches.
+#[inline(always)]
+unsafe fn whole<S: Simd, K: Wide>(s: S, past: bool, to: *mut K, store: impl Fn(&mut [K])) {
+    if const { stream::passes::<S>() } && past {
+        let mut line = [K::default(); STEP];
+        store(&mut line);
+        // SAFETY: promised by the caller.
+        unsafe { stream::lines(s, &line, to) };
+    } else {
+        // SAFETY: promised by the caller; no reference to a row outlives its step.
+        store(unsafe { std::slice::from_raw_parts_mut(to, STEP) });
+    }
 }
 
 /// Writes step `i` of the combinations of rows `range`, which may be a part of one: where an output is the sum over rows,

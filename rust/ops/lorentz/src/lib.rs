@@ -110,7 +110,8 @@ ball! { Dist(x, y; c) -> (; d)
     doubt { chord([xx, yy, q, xd, yd], c)[3].simd_lt(q * FEW) }
 }
 
-/// With f = g/√(Q(1 + u)), u = cQ/4, k = cp/(τ_x + τ_y): dx = f(Δ − k/τ_x x), dy = f(k/τ_y y − Δ), 0 at Q = 0;
+/// With f = g/√(Q(1 + u)), u = cQ/4, k = cp/(τ_x + τ_y): dx = f(Δ − k/τ_x x), dy = f(k/τ_y y − Δ), 0 at Q = 0; of rows
+/// of unlike lengths, where these cancel, dx = f(τ_y/τ_x x − y), dy = f(τ_x/τ_y y − x);
 /// dc = g√Q (S'(u) Q/4) − f/2 (p/(τ_x + τ_y))²/(τ_x τ_y); 0 for rows that are left
 struct DistBwd(Left);
 ball! { DistBwd(x, y; g, c) -> (dx, dy; dc)
@@ -132,11 +133,18 @@ ball! { DistBwd(x, y; g, c) -> (dx, dy; dc)
         let e = left.select(zero, p / (tx + ty));
         let (tx, ty) = (left.select(zero + 1.0, tx), left.select(zero + 1.0, ty));
         let slope = arsinh_root_d(u, arsinh_root(u));
-        ([f, f * (c * e / tx), f * (c * e / ty)], [g * q.sqrt() * slope * q * 0.25 - f * e * e / (tx * ty) * 0.5])
+        let unlike = tx.simd_gt(ty + ty) | ty.simd_gt(tx + tx);
+        let weights = [
+            unlike.select(zero, f),
+            unlike.select(f, zero),
+            f * unlike.select(ty / tx, -(c * e / tx)),
+            f * unlike.select(tx / ty, c * e / ty),
+        ];
+        (weights, [g * q.sqrt() * slope * q * 0.25 - f * e * e / (tx * ty) * 0.5])
     }
-    combine(f, a, b) {
+    combine(f, h, a, b) {
         let chord = (x - y) * f;
-        [chord - x * a, y.mul_add(b, -chord)]
+        [x.mul_add(a, chord - y * h), y.mul_add(b, -x.mul_add(h, chord))]
     }
     doubt { chord([xx, yy, q, xd, yd], c)[3].simd_lt(q * FEW) }
 }

@@ -8,6 +8,9 @@ use base::simd::*;
 use drivers::ball;
 use drivers::rows::Met;
 
+/// 2⁻⁶⁰
+const SMALL: f64 = 1.0 / (1u64 << 60) as f64;
+
 /// x as the ideal point p̂ sees it: k = √c, n = 2(k|x|² − ⟨x, p̂⟩), u = kn/α, v = |p̂ − kx|² = α(1 + u), which near p̂ is
 /// (α/(1 + k|x|))² + 2k|x|(1 − cos), log v/α, and B.
 struct Level<S: Simd> {
@@ -27,20 +30,23 @@ impl<S: Simd> Level<S> {
         let (zero, one) = (f64x8::splat(s, 0.0), f64x8::splat(s, 1.0));
         let (root, alpha, toward) = (N::of(c).root(), gap(c, xx), px / pp.root());
         let (k, n) = (root.get(), (root * xx - toward).get() * 2.0);
-        let u = k * n / alpha;
+        let per = one / alpha;
+        let u = k * n * per;
         let near = u.simd_lt(-0.5);
-        let r = (N::of(c) * xx).root().get();
-        let side = alpha / (r + 1.0);
-        let turn = (N::of(one) - toward / xx.root()).get().max(zero);
-        let v = near.select(side.mul_add(side, (r + r) * turn), k.mul_add(n, alpha));
-        let (far, plain) = if N::SINGLE {
-            (math::single::log(s, v / alpha), math::single::log1p(s, u))
+        let mut v = k.mul_add(n, alpha);
+        if near.any_true() {
+            let r = (N::of(c) * xx).root().get();
+            let side = alpha / (r + 1.0);
+            let turn = (N::of(one) - toward / xx.root()).get().max(zero);
+            v = near.select(side.mul_add(side, (r + r) * turn), v);
+        }
+        let log = if N::SINGLE {
+            math::single::log1p_of(s, near.select(v * per, u + 1.0), u)
         } else {
-            (math::log(s, v / alpha), math::log1p(s, u))
+            near.select(math::log(s, v * per), math::log1p(s, u))
         };
-        let log = near.select(far, plain);
-        // over k; where u is nothing its logarithm is u
-        let b = near.select(far / k, n / alpha * u.simd_eq(0.0).select(one, plain / u));
+        // of a small number its logarithm is it, and over k more than that
+        let b = u.abs().simd_lt(SMALL).select(n * per, log / k);
         Level { k, alpha, n, u, v, log, b }
     }
 }

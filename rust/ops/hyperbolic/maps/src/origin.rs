@@ -1,5 +1,6 @@
 //! Maps between the ball and its tangent space at 0. The one rule: a row is scaled, never turned.
 
+use base::mix::scaled;
 use base::roots::*;
 use base::simd::*;
 use base::{Dtype, Result, Tensor};
@@ -19,6 +20,7 @@ ball! { ExpMap0(x; c) -> (y;) within(self) { self.0 }
         ([beyond.select(one, t)], [], beyond.select(zero, h))
     }
     combine(t) { [x * t] }
+    single |t| { [scaled(x, t)] }
 }
 
 /// [`ExpMap0`] of rows of any length: the squares of some of float64 are no numbers.
@@ -89,6 +91,7 @@ ball! { LogMap0(x; c) -> (y;)
         ([a], [])
     }
     combine(a) { [x * a] }
+    single |a| { [scaled(x, a)] }
 }
 
 /// dx = A g + 2cA'<g,x> x; dc = A'|x|²<g,x>

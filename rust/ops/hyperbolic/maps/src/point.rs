@@ -1,5 +1,6 @@
 //! Distances and maps at a point of the ball. The one rule: two points meet as y - x and |y - x|², never as <x, y>.
 
+use base::math;
 use base::roots::*;
 use base::simd::*;
 use drivers::ball;
@@ -10,10 +11,17 @@ use drivers::rows::Met;
 pub struct Dist(pub Met);
 ball! { Dist(x, y; c) -> (; d)
     dots(xx, yy, q) { xx.dot(x, x); yy.dot(y, y); q.square_sum(x, -y); }
-    solve(self) {
+    solve(self, s) {
         self.0.see(xx + yy);
         let m = q.get() / (gap(c, xx) * gap(c, yy));
-        let d = (m.sqrt() + m.sqrt()) * arsinh_over::<S, N>(c * m)[0];
+        // so small a curvature changes no digit of an f32, whose largest numbers are not near the edge
+        let d = if N::SINGLE && c.simd_ge(1e-100).all_true() {
+            // 2 arsinh √u = log(1 + 2(u + √(u(1 + u))))
+            let u = c * m;
+            math::single::log1p(s, (u + (u * (u + 1.0)).sqrt()) * 2.0) / c.sqrt()
+        } else {
+            (m.sqrt() + m.sqrt()) * arsinh_over::<S, N>(c * m)[0]
+        };
         ([], [m.simd_eq(f64::INFINITY).select(m, d)]) // on the edge, where the factor is 0
     }
 }

@@ -1,6 +1,7 @@
 //! The conformal factor lambda = 2/alpha and what it scales. The one rule: alpha is known to all its digits before anything
 //! is divided by it.
 
+use base::mix::scaled;
 use base::roots::*;
 use base::simd::*;
 use base::{Dtype, Tensor};
@@ -126,6 +127,7 @@ ball! { Scaled<F: Scale>(x, v; c) -> (w;)
     dots(xx) { xx.dot(x, x); }
     solve(self) { ([F::of(gap(c, xx))[0]], []) }
     combine(f) { [v * f] }
+    single |f| { [scaled(v, f)] }
 }
 
 /// dv = f g; dx = -2c f'<g,v> x; dc = -f'|x|²<g,v>

@@ -79,12 +79,6 @@ pub trait RowOp: Sync {
     fn combine<S: Simd>(x: Of<Self::Vectors, f64x8<S>>, w: Of<Self::Weights, f64x8<S>>) -> Of<Self::Outputs, f64x8<S>>;
     /// There is a [`single`](RowOp::single): for a combination of which no part is much longer than the result.
     const SINGLE: bool = false;
-    /// Of such an operator: the rows of f32 data whose sums of two elements are numbers of f32.
-    #[inline(always)]
-    fn ordinary<S: Simd>(s: S, _: Of<Self::Products, f64x8<S>>) -> mask64x8<S> {
-        let zero = f64x8::splat(s, 0.0);
-        zero.simd_eq(zero)
-    }
     /// The combination in f32.
     #[inline(always)]
     fn single<S: Simd>(x: Of<Self::Vectors, f32x16<S>>, _: Of<Self::Weights, Pair<S>>) -> Of<Self::Outputs, f32x16<S>> {
@@ -137,7 +131,7 @@ macro_rules! count {
 /// ```
 ///
 /// `solve(self, s)` asks for the level too; its type is S, that of the products N. Without vectors out there is no
-/// `combine`, and `single` is the same in f32, where the products are as said. `doubt`, of products, row numbers and weights, says where plain sums of f32 data cancelled too far.
+/// `combine`, and `single` is the same in f32. `doubt`, of products, row numbers and weights, says where plain sums of f32 data cancelled too far.
 #[macro_export]
 macro_rules! row {
     (@ground { $($ground:tt)* } $kind:ident [$($op:tt)+] [$($generic:tt)*]
@@ -145,7 +139,7 @@ macro_rules! row {
         dots($($p:ident),*) $dots:block
         solve($self:ident $(, $s:ident)?) $solve:block
         $(combine($($w:ident),*) $combine:block)?
-        $(single $({ $ordinary:expr })? |$($v:ident),*| $single:block)?
+        $(single |$($v:ident),*| $single:block)?
         $(doubt $doubt:block)?
     ) => {
         #[allow(unused_variables)]
@@ -180,7 +174,7 @@ macro_rules! row {
                 $crate::row!(@combine $($combine)?)
             }
             $crate::row! { @doubt [$($p)*] [$($c)*] [$($($w)*)?] $($doubt)? }
-            $crate::row! { @single [$($x)*] [$($p)*] [$($($v)*)?] [$($($ordinary)?)?] $($single)? }
+            $crate::row! { @single [$($x)*] [$($($v)*)?] $($single)? }
         }
     };
     (@doubt $p:tt $c:tt $w:tt) => {};
@@ -194,25 +188,14 @@ macro_rules! row {
             [$($w),*]: $crate::rows::Of<Self::Weights, $crate::base::simd::f64x8<S>>,
         ) -> $crate::base::simd::mask64x8<S> $doubt
     };
-    (@single $x:tt $p:tt $v:tt $ordinary:tt) => {};
-    (@single [$($x:ident)*] $p:tt [$($v:ident)*] [$($ordinary:expr)?] $single:block) => {
+    (@single $x:tt $v:tt) => {};
+    (@single [$($x:ident)*] [$($v:ident)*] $single:block) => {
         const SINGLE: bool = true;
-        $crate::row! { @ordinary $p $($ordinary)? }
         #[inline(always)]
         fn single<S: $crate::base::simd::Simd>(
             [$($x),*]: $crate::rows::Of<Self::Vectors, $crate::base::simd::f32x16<S>>,
             [$($v),*]: $crate::rows::Of<Self::Weights, $crate::base::mix::Pair<S>>,
         ) -> $crate::rows::Of<Self::Outputs, $crate::base::simd::f32x16<S>> $single
-    };
-    (@ordinary $p:tt) => {};
-    (@ordinary [$($p:ident)*] $ordinary:expr) => {
-        #[inline(always)]
-        fn ordinary<S: $crate::base::simd::Simd>(
-            _: S,
-            [$($p),*]: $crate::rows::Of<Self::Products, $crate::base::simd::f64x8<S>>,
-        ) -> $crate::base::simd::mask64x8<S> {
-            $ordinary
-        }
     };
     (@solved bound $level:ident $solve:block) => {{
         let (weights, numbers, gap) = $solve;

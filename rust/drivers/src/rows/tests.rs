@@ -2,18 +2,16 @@
 
 use super::*;
 use crate::row;
-use base::mix::{Pair, mixed};
 use base::simd::*;
 use base::store::{Bf16, F16, Store};
 use base::{Dtype, Error};
 
-/// y = <a, b> a + 2b, n = <a, b> c: a product, a combination, of f32 rows as their product is, and a number.
+/// y = <a, b> a + 2b, n = <a, b> c: a product, a combination and a number.
 struct Probe;
 row! { Probe(a, b; c) -> (y; n)
     dots(ab) { ab.dot(a, b); }
-    solve(self, s) { ([ab.get(), f64x8::splat(s, 1.0)], [ab.get() * c]) }
-    combine(w, one) { [a.mul_add(w, b + b)] }
-    single { ab.simd_ge(0.0) } |w, one| { [mixed(a, w, Pair::sum(b, b), one)] }
+    solve(self) { ([ab.get()], [ab.get() * c]) }
+    combine(w) { [a.mul_add(w, b + b)] }
 }
 
 fn tensor<'a, T: Store>(x: &'a [T], shape: &[usize]) -> Tensor<'a> {

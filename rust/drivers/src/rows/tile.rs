@@ -100,7 +100,7 @@ fn tile<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
         near |= unsafe { again::<OP, S, K>(s, op, &rows, n, &room.sums, &room.given, plan.edge, &mut room.found) };
     }
     if OP::SINGLE && !A::TWICE && !const { portable::<S>() } {
-        ordinary::<OP, S>(s, n, &room.sums, &mut room.found);
+        singly::<OP, S>(s, n, &mut room.found);
     }
     // SAFETY: rows start..start + n belong to this block.
     unsafe { block.found(s, start, n, OP::Numbers::of(&room.found.numbers)) };
@@ -176,19 +176,16 @@ fn solve<OP: RowOp, S: Simd, M: Num<S>>(
     )
 }
 
-/// Says which of rows `0..n` may be combined in f32.
+/// Says which of rows `0..n` may be combined in f32: those whose weights such pairs serve.
 #[inline(always)]
-fn ordinary<OP: RowOp, S: Simd>(s: S, n: usize, sums: &Of<OP::Products, Sums>, found: &mut Found<OP>) {
+fn singly<OP: RowOp, S: Simd>(s: S, n: usize, found: &mut Found<OP>) {
     for g in (0..n).step_by(8) {
-        let mut p = OP::Products::fill(f64x8::splat(s, 0.0));
-        for (p, [hi, _]) in OP::Products::of_mut(&mut p).iter_mut().zip(OP::Products::of(sums)) {
-            *p = f64x8::from_slice(s, &hi[g..g + 8]);
-        }
-        let mut fits = OP::ordinary(s, p);
+        let zero = f64x8::splat(s, 0.0);
+        let mut fits = zero.simd_eq(zero);
         for w in OP::Weights::of(&found.weights) {
             fits &= mix::fits(f64x8::from_slice(s, &w[g..g + 8]));
         }
-        fits.select(f64x8::splat(s, 1.0), f64x8::splat(s, 0.0)).store_slice(&mut found.single[g..g + 8]);
+        fits.select(f64x8::splat(s, 1.0), zero).store_slice(&mut found.single[g..g + 8]);
     }
 }
 

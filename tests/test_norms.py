@@ -99,7 +99,7 @@ def test_gradients_of_all_that_may_be_said(mode, labelled, weighted):
 
 
 def test_every_digit_at_any_ratio_of_mean_to_deviation():
-    for mean in (0.0, 3.9, 4.1, 1e2, 1e5, 3e6):  # plain sums tell both where a mean is no more than four deviations
+    for mean in (0.0, 1e2, 1e5, 3e6):
         x = (R.standard_normal((8, 300)) + mean).astype(np.float32)
         y, stats = norm.standardize(x, dim=-1, eps=0.0, return_stats=True)
         exact = [[fractions.Fraction(float(v)) for v in row] for row in x]
@@ -753,3 +753,18 @@ def test_few_labels_are_what_each_is_by_itself(by, groups):
             spoiled, *given, dim=(0, 2, 3), labels=labels, num_segments=groups, eps=0.1, segment_affine=by == "segment"
         )
         assert torch.equal(z[~at], y.detach()[~at]) and z[at].isnan().all()
+
+
+@pytest.mark.parametrize("n", [2, 31, 33, 300, 5000])
+def test_plain_sums_tell_as_much_as_differences(n):
+    """On both sides of a mean of four deviations, up to which squares are summed as they are."""
+    draws = np.random.default_rng(n)
+    for mean in (0.5, 3.0, 3.9, 4.1, 6.0):
+        x = (draws.standard_normal((6, n)) + mean).astype(np.float32)
+        y, stats = norm.standardize(x, dim=-1, eps=0.0, return_stats=True)
+        wide = x.astype(np.longdouble)
+        var = ((wide - wide.mean(-1, keepdims=True)) ** 2).mean(-1)
+        np.testing.assert_allclose(stats.mean, wide.mean(-1).astype(float), rtol=1e-14)
+        np.testing.assert_allclose(stats.var, var.astype(float), rtol=1e-12)
+        want = ((wide - wide.mean(-1, keepdims=True)) / np.sqrt(var)[:, None]).astype(float)
+        assert ulps(y, want, "float32").max() <= 1

@@ -1,5 +1,5 @@
-//! Moments of neighbours: weight, mean and squares about it. The one rule: numbers are taken from one of their own, so that equal
-//! ones have exactly their value for a mean and no spread, whatever their size.
+//! Moments of neighbours: weight, mean and squares about it. The one rule: numbers whose mean is large beside their spread are
+//! taken from one of their own, so that equal ones have exactly their value for a mean and no spread, whatever their size.
 
 pub use super::moment::Moment;
 use super::places::{Ids, Labels, Places, Reduction, Weight};

@@ -24,7 +24,8 @@ const NEAR: usize = 1 << 20;
 /// Elements of whole segments that are read again from the nearest cache.
 const NEAREST: usize = 1 << 12;
 /// Elements of a block of whole segments.
-const BLOCK: usize = 1 << 14;
+pub const BLOCK: usize = 1 << 14;
+
 /// To which segment each element of an array belongs, and what it weighs; the element is in segment label · kept + k.
 pub struct Places<const K: usize> {
     pub walk: Walk<K>,
@@ -207,6 +208,11 @@ impl<const K: usize> Places<K> {
     /// Where the weight of a piece lies, and the step along it.
     pub fn weight_place(&self, p: &Piece<K>) -> (usize, usize) {
         (p.of[WEIGHT], self.walk.step[WEIGHT])
+    }
+
+    /// Pieces of a segment, where it is one run of the array, all of which weighs the same, and near when it is met again.
+    pub fn together(&self) -> Option<usize> {
+        self.whole().filter(|_| self.weights.is_empty())
     }
 
     /// Pieces of a segment, where a block is of whole segments: they lie together and are near when they are read again.

@@ -1,5 +1,5 @@
-//! Sums of neighbours about a number of their own, in vectors. The one rule: equal numbers add nothing, and neither do those of
-//! other labels.
+//! Sums of neighbours, as they are or about a number of their own, in vectors. The one rule: equal numbers add nothing to a
+//! spread, and neither do those of other labels.
 
 use super::moment::Moment;
 use super::places::Labels;
@@ -26,6 +26,41 @@ fn sums<S: Simd, T: Store>(s: S, x: &[T], p: f64) -> [f64; 2] {
         }
     }
     [hsum(acc[0][0] + acc[1][0]) + rest[0], hsum(acc[0][1] + acc[1][1]) + rest[1]]
+}
+
+/// The most that the square of a mean may be of a variance which is found of sums of numbers as they are.
+const BESIDE: f64 = 16.0;
+
+/// Σx and Σx² of float32 and smaller numbers, whose squares float64 holds exactly: one sum has two chains of each half, since a
+/// sum waits for the one before it.
+#[inline(always)]
+fn plain<S: Simd, T: Store>(s: S, x: &[T]) -> [f64; 2] {
+    let zero = f64x8::splat(s, 0.0);
+    let mut acc = [[zero; 2]; 4];
+    let (pairs, rest) = x.as_chunks::<{ 2 * STEP }>();
+    for x in pairs {
+        let ([a, b], [c, d]) = (T::load16(s, &x[..STEP]), T::load16(s, &x[STEP..]));
+        let v = [a, b, c, d];
+        for k in 0..4 {
+            acc[k] = [acc[k][0] + v[k], v[k].mul_add(v[k], acc[k][1])];
+        }
+    }
+    let (whole, end) = rest.as_chunks::<STEP>();
+    if let [x] = whole {
+        let v = T::load16(s, x);
+        for k in 0..2 {
+            acc[k] = [acc[k][0] + v[k], v[k].mul_add(v[k], acc[k][1])];
+        }
+    }
+    if !end.is_empty() {
+        let v = T::load_tail(s, end);
+        for k in 0..2 {
+            acc[2 + k] = [acc[2 + k][0] + v[k], v[k].mul_add(v[k], acc[2 + k][1])];
+        }
+    }
+    let sum = (acc[0][0] + acc[2][0]) + (acc[1][0] + acc[3][0]);
+    let squares = (acc[0][1] + acc[2][1]) + (acc[1][1] + acc[3][1]);
+    [hsum(sum), hsum(squares)]
 }
 
 /// How many neighbours have a label, and the sums of their x − p and of its square, in lanes.
@@ -62,10 +97,20 @@ pub(super) fn sums_of<S: Simd, T: Store>(s: S, labels: &Labels, label: usize, x:
     [hsum(a + b), hsum(acc[0][0] + acc[1][0]), hsum(acc[0][1] + acc[1][1])]
 }
 
-/// The moments of neighbours: in one sweep about the first of them, which for float64 a second one about their mean sharpens.
+/// The moments of neighbours: of plain sums where their mean is not large beside their deviation, else in one sweep about the
+/// first of them, which for float64 a second one about their mean sharpens.
 #[inline(always)]
 pub fn moments<S: Simd, T: Store>(s: S, x: &[T]) -> Moment {
     let (p, w) = (x[0].to_f64(), x.len() as f64);
+    if size_of::<T>() < 8 {
+        let [s1, s2] = plain(s, x);
+        let mean = s1 / w;
+        let m2 = s2 - s1 * mean;
+        // equal numbers are not among these, nor what is not finite
+        if BESIDE * m2 >= s1 * mean {
+            return Moment { w, mean, m2 };
+        }
+    }
     let [s1, s2] = sums(s, x, p);
     let mut found = Moment::about(p, w, s1, s2);
     if !found.mean.is_finite() {
@@ -94,14 +139,17 @@ pub fn moments_of<S: Simd, T: Store>(s: S, x: &[T]) -> Moment {
 /// Σx², lanes of which are summed in twice the precision of float64 where the numbers are such.
 #[inline(always)]
 pub fn squares<S: Simd, T: Store>(s: S, x: &[T]) -> f64 {
+    if size_of::<T>() < 8 {
+        return plain(s, x)[1];
+    }
     let zero = f64x8::splat(s, 0.0);
     let mut acc = [[zero; 2]; 2];
     let (whole, end) = x.as_chunks::<STEP>();
     for x in whole {
-        square::<S, T>(s, T::load16(s, x), &mut acc);
+        square::<S>(s, T::load16(s, x), &mut acc);
     }
     if !end.is_empty() {
-        square::<S, T>(s, T::load_tail(s, end), &mut acc);
+        square::<S>(s, T::load_tail(s, end), &mut acc);
     }
     let (sum, rest) = two_sum(acc[0][0], acc[1][0]);
     let (sum, rest) = (hsum(sum), hsum(rest + (acc[0][1] + acc[1][1])));
@@ -110,14 +158,10 @@ pub fn squares<S: Simd, T: Store>(s: S, x: &[T]) -> f64 {
 }
 
 #[inline(always)]
-fn square<S: Simd, T: Store>(s: S, v: [f64x8<S>; 2], acc: &mut [[f64x8<S>; 2]; 2]) {
+fn square<S: Simd>(s: S, v: [f64x8<S>; 2], acc: &mut [[f64x8<S>; 2]; 2]) {
     for k in 0..2 {
-        if size_of::<T>() == 8 {
-            let (p, e) = two_prod(s, v[k], v[k]);
-            let (sum, r) = two_sum(acc[k][0], p);
-            acc[k] = [sum, acc[k][1] + (e + r)];
-        } else {
-            acc[k][0] = v[k].mul_add(v[k], acc[k][0]);
-        }
+        let (p, e) = two_prod(s, v[k], v[k]);
+        let (sum, r) = two_sum(acc[k][0], p);
+        acc[k] = [sum, acc[k][1] + (e + r)];
     }
 }

@@ -6,19 +6,23 @@ use base::{Error, Result, Scalar, Tensor, by_number, try_vec};
 use drivers::blocks;
 use drivers::select::order::{Ranked, inversions, sort};
 
-/// The keys of column `j`, with their places.
-fn column(name: &str, x: &Tensor, j: usize) -> Result<Vec<(u64, u32)>> {
+/// Items of the keys of column `j` and of their places.
+fn column<I: Clone + Default>(name: &str, x: &Tensor, j: usize, item: impl Fn(u64, u32) -> I) -> Result<Vec<I>> {
     by_number!(x, T => {
         let (x, wide) = (x.slice::<T>()?, x.shape()[1]);
-        let mut out = try_vec(x.len() / wide, (0, 0))?;
-        for (i, (to, x)) in out.iter_mut().zip(x.iter().skip(j).step_by(wide)).enumerate() {
-            let Some(rank) = x.rank() else {
-                return Err(Error::Value(format!("{name} holds NaN, which has no rank")));
-            };
-            *to = (rank, i as u32);
+        let (mut out, mut none) = (try_vec(x.len() / wide, I::default())?, false);
+        for (i, (to, row)) in out.iter_mut().zip(x.chunks_exact(wide)).enumerate() {
+            let rank = row[j].rank();
+            none |= rank.is_none();
+            *to = item(rank.unwrap_or(0), i as u32);
         }
-        Ok(out)
+        if none { Err(Error::Value(format!("{name} holds NaN, which has no rank"))) } else { Ok(out) }
     })
+}
+
+/// A key with its place.
+fn placed(rank: u64, place: u32) -> (u64, u32) {
+    (rank, place)
 }
 
 /// Calls `f` with the bounds of runs of equal keys.
@@ -54,7 +58,7 @@ fn each(t: &[Tensor], one: impl Fn(usize, usize) -> Result<f64> + Sync) -> Resul
 pub fn kendall(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     let variant = s[0].int();
     each(t, |n, j| {
-        let (x, mut y) = (column("preds", &t[0], j)?, column("target", &t[1], j)?);
+        let (x, mut y) = (column("preds", &t[0], j, |rank, _| rank)?, column("target", &t[1], j, placed)?);
         if n < 2 {
             return Ok(f64::NAN);
         }
@@ -66,7 +70,7 @@ pub fn kendall(t: &[Tensor], s: &[Scalar]) -> Result<()> {
             |v| v.0,
             |from, to| {
                 for (b, (_, i)) in both[from..to].iter_mut().zip(&y[from..to]) {
-                    *b = (x[*i as usize].0, different[1] as u32);
+                    *b = (x[*i as usize], different[1] as u32);
                 }
                 different[1] += 1;
                 tied[1] += pairs(to - from);
@@ -126,7 +130,7 @@ fn dot(a: &[i64], b: &[i64]) -> i128 {
 /// preds, target; ρ.
 pub fn spearman(t: &[Tensor], _: &[Scalar]) -> Result<()> {
     each(t, |n, j| {
-        let (x, y) = (column("preds", &t[0], j)?, column("target", &t[1], j)?);
+        let (x, y) = (column("preds", &t[0], j, placed)?, column("target", &t[1], j, placed)?);
         if n < 2 {
             return Ok(f64::NAN);
         }

@@ -1,11 +1,20 @@
 //! What a tile is made of, in vectors. The one rule: whether anything is to be refused comes with what was read, and where it is is
 //! asked afterwards.
 
+use base::ahead::fetch;
 use base::simd::*;
 use base::store::{STEP, Store};
 
 /// What is looked at together.
 pub const TILE: usize = 512;
+
+/// Asks for what lies `n` further, where the next tile is read from: it begins where no machine expects it.
+#[inline(always)]
+fn next<T>(x: &[T], n: usize) {
+    for line in x.chunks((64 / size_of::<T>()).max(1)) {
+        fetch(line.as_ptr().wrapping_add(n));
+    }
+}
 
 /// Targets as they are, and whether one of them is no class.
 pub struct Targets<'a, I> {
@@ -19,10 +28,13 @@ impl<I: Copy + Into<i64>> Kernel for Targets<'_, I> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> bool {
         let mut off = 0i64;
-        for (y, v) in self.y.iter_mut().zip(self.from) {
-            *y = (*v).into();
-            // what is below 0, and what is not below the number of classes, have a sign
-            off |= *y | (self.classes - 1).wrapping_sub(*y);
+        for (y, from) in self.y.chunks_mut(STEP).zip(self.from.chunks(STEP)) {
+            next(from, self.from.len());
+            for (y, v) in y.iter_mut().zip(from) {
+                *y = (*v).into();
+                // what is below 0, and what is not below the number of classes, have a sign
+                off |= *y | (self.classes - 1).wrapping_sub(*y);
+            }
         }
         off < 0
     }
@@ -49,7 +61,9 @@ impl Kernel for Hits<'_> {
 #[inline(always)]
 fn widen<S: Simd, T: Store>(s: S, x: &[T], p: &mut [f64]) -> bool {
     let mut off = 0u64;
+    let n = x.len();
     for (x, p) in x.chunks(STEP).zip(p.chunks_mut(STEP)) {
+        next(x, n);
         if x.len() == STEP {
             let [a, b] = T::load16(s, x);
             p[..8].copy_from_slice(a.as_slice());

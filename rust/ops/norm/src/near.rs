@@ -56,6 +56,37 @@ pub fn map<S: Simd, X: Store, T: Store>(s: S, [mu, r]: [f64; 2], x: &[X], gamma:
     }
 }
 
+/// [`map`] as a function of its own.
+#[inline(never)]
+pub fn mapped<S: Simd, X: Store, T: Store>(s: S, unit: [f64; 2], x: &[X], gamma: &[f64], beta: &[f64], y: &mut [T]) {
+    s.vectorize(
+        #[inline(always)]
+        || map(s, unit, x, gamma, beta, y),
+    );
+}
+
+/// y = γ r x
+#[inline(never)]
+pub fn weighed<S: Simd, T: Store>(s: S, r: f64, x: &[T], gamma: &[f64], y: &mut [T]) {
+    s.vectorize(
+        #[inline(always)]
+        || {
+            let (r, n) = (f64x8::splat(s, r), x.len());
+            let (gamma, y, whole) = (&gamma[..n], &mut y[..n], n - n % STEP);
+            let (y, end) = y.split_at_mut(whole);
+            let steps = x.as_chunks::<STEP>().0.iter().zip(gamma.as_chunks::<STEP>().0);
+            for ((x, gamma), y) in steps.zip(y.as_chunks_mut::<STEP>().0) {
+                let ([a, b], [c, d]) = (T::load16(s, x), f64::load16(s, gamma));
+                T::store16(s, [a * r * c, b * r * d], y);
+            }
+            if whole < n {
+                let ([a, b], [c, d]) = (T::load_tail(s, &x[whole..]), f64::load_tail(s, &gamma[whole..]));
+                T::store_tail(s, [a * r * c, b * r * d], end);
+            }
+        },
+    );
+}
+
 /// Σg and Σg(x − μ)
 #[inline(always)]
 pub fn along<S: Simd, T: Store>(s: S, mu: f64, g: &[T], x: &[T]) -> [f64; 2] {

@@ -14,7 +14,7 @@ use drivers::blocks::{self, BLOCK};
 use drivers::segments::places::{self, Out};
 use drivers::segments::walk::Piece;
 use std::ops::Range;
-use steps::{Far, Kind, added, rounded, sum};
+use steps::{Far, Kind, Weights, added, rounded, sum};
 
 /// The bits of `needs`: of dx, of dr, and of the first of dγ, dβ, dγᵢ and dβᵢ.
 const DX: i64 = 1;
@@ -42,6 +42,8 @@ struct Norms {
     inner: bool,
     /// cγ, cβ, γᵢ, βᵢ
     affine: [Vec<f64>; 4],
+    /// Whether β and βᵢ are given.
+    shifted: [bool; 2],
 }
 
 impl Norms {
@@ -50,10 +52,13 @@ impl Norms {
         let [w, b, iw, ib] = [0, 1, 2, 3].map(|i| &given[i]);
         let affine =
             [affine(w, d, scale, 1.0)?, affine(b, d, scale, 0.0)?, affine(iw, d, 1.0, 1.0)?, affine(ib, d, 1.0, 0.0)?];
-        Ok(Norms { kind, inner, affine })
+        let shifted = [b, ib].map(|t| t.shape() != [0]);
+        Ok(Norms { kind, inner, affine, shifted })
     }
-    fn of(&self, at: usize) -> [&[f64]; 2] {
-        [&self.affine[at], &self.affine[at + 1]]
+    /// γ and β of the norm of the sum (0) or of the one within (1).
+    fn of(&self, which: usize) -> Weights<'_> {
+        let [gamma, beta] = [0, 1].map(|i| &self.affine[2 * which + i][..]);
+        Weights { gamma, beta, plain: !self.kind.layer && !self.shifted[which] }
     }
 }
 
@@ -75,11 +80,10 @@ impl<T: Store> Kernel for Forward<'_, T> {
         let rows = x.chunks_exact(d).zip(residual.chunks_exact(d));
         for ((x, residual), (y, s)) in rows.zip(y.chunks_exact_mut(d).zip(s.chunks_exact_mut(d))) {
             if norms.inner {
-                let [gamma, beta] = norms.of(2);
                 let unit = kind.unit(simd, x, &mut far)?;
                 match &far.0 {
-                    None => added(simd, unit, x, [gamma, beta], residual, s),
-                    Some((row, _)) => added(simd, unit, row, [gamma, beta], residual, s),
+                    None => added(simd, unit, x, norms.of(1), residual, s),
+                    Some((row, _)) => added(simd, unit, row, norms.of(1), residual, s),
                 }
             } else {
                 sum(simd, x, residual, s);

@@ -65,7 +65,8 @@ impl Rule {
     pub fn unit(&self, i: usize, m: Moment) -> [f64; 2] {
         let Moment { w, mean, m2 } = m;
         let e = self.power(i);
-        let (length, square) = (|v: f64| scaled(v, -e), |v: f64| scaled(scaled(v, -e), -e));
+        let length = |v: f64| if e == 0 { v } else { scaled(v, -e) };
+        let square = |v: f64| length(length(v));
         let over = |v: f64, w: f64| if w > 0.0 { v / w } else { f64::NAN };
         let (mut mu, mut v) = match self.mode {
             Mode::Var => (mean, over(m2, w - self.correction)),

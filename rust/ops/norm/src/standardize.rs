@@ -8,25 +8,26 @@ use crate::affine::{Affine, K, both, load, store};
 use crate::far::far;
 use crate::near::{self, Line};
 use crate::rule::Rule;
+use crate::runs;
 use base::near::scaled;
 use base::simd::*;
 use base::store::Store;
 use base::{Dtype, Result, Scalar, Tensor, by_float, try_vec};
-use drivers::segments::moments::{self, Moments};
+use drivers::segments::moments::{self, Moment, Moments};
 use drivers::segments::places::{self, FEW, Ids, Out, Places, Reduction};
 use drivers::segments::walk::lanes;
 use std::ops::Range;
 
-struct Forward<'a, T> {
-    places: &'a Places<K>,
-    rule: Rule,
-    x: &'a [T],
-    y: Out<'a, T>,
-    gamma: Affine,
-    beta: Affine,
+pub struct Forward<'a, T> {
+    pub places: &'a Places<K>,
+    pub rule: Rule,
+    pub x: &'a [T],
+    pub y: Out<'a, T>,
+    pub gamma: Affine,
+    pub beta: Affine,
 }
 
-struct Table {
+pub struct Table {
     first: usize,
     moments: Moments,
     units: Vec<[f64; 2]>,
@@ -135,8 +136,8 @@ impl<T: Store> Reduction<K> for Forward<'_, T> {
     }
 }
 
-/// The tables of a forward of x.
-fn run<T: Store>(places: &Places<K>, rule: Rule, x: &[T], t: &[Tensor], segmented: bool) -> Result<Vec<Table>> {
+/// A forward of x, and the moments of its segments.
+fn run<T: Store>(places: &Places<K>, rule: Rule, x: &[T], t: &[Tensor], segmented: bool) -> Result<Vec<Moment>> {
     let r = Forward {
         places,
         rule,
@@ -145,7 +146,13 @@ fn run<T: Store>(places: &Places<K>, rule: Rule, x: &[T], t: &[Tensor], segmente
         gamma: Affine::new(places, &t[1], 0, segmented, 1.0)?,
         beta: Affine::new(places, &t[2], 1, segmented, 0.0)?,
     };
-    places::reduce(places, &r)
+    if let (Some(per), false) = (places.together(), r.rule.given()) {
+        return runs::each(&r, per);
+    }
+    let mut all = try_vec(places.len, Moment::default())?;
+    let tables = places::reduce(places, &r)?;
+    all.iter_mut().zip(tables.iter().flat_map(|t| &t.moments.found)).for_each(|(to, m)| *to = *m);
+    Ok(all)
 }
 
 /// x, γ, β, labels, weights, μ₀, v₀; y, W, mean, variance.
@@ -156,8 +163,8 @@ pub fn forward(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     for (name, t) in ["count", "mean", "var"].iter().zip(&t[8..11]) {
         t.expect(name, places.len)?;
     }
-    let tables = by_float!(t[0], T => run(&places, rule()?, t[0].slice::<T>()?, t, segmented))?;
-    let found = |tables: &[Table]| moments::write(tables.iter().flat_map(|t| &t.moments.found), [&t[8], &t[9], &t[10]]);
+    let all = by_float!(t[0], T => run(&places, rule()?, t[0].slice::<T>()?, t, segmented))?;
+    let found = |all: &[Moment]| moments::write(all.iter(), [&t[8], &t[9], &t[10]]);
     let mut rule = rule()?;
     if rule.given() {
         t[8].slice_mut::<f64>()?.fill(0.0);
@@ -166,7 +173,7 @@ pub fn forward(t: &[Tensor], s: &[Scalar]) -> Result<()> {
         return Ok(());
     }
     if t[0].dtype() == Dtype::F64
-        && let Some(far) = far(&places, &rule, t[0].slice()?, tables.iter().flat_map(|t| &t.moments.found).copied())?
+        && let Some(far) = far(&places, &rule, t[0].slice()?, all.iter().copied())?
     {
         rule.by.clone_from(&far.by);
         found(&run(&places, rule, &far.x, t, segmented)?)?;
@@ -176,7 +183,7 @@ pub fn forward(t: &[Tensor], s: &[Scalar]) -> Result<()> {
         }
         return Ok(());
     }
-    found(&tables)
+    found(&all)
 }
 
 /// The segments of `x`, with γ and β beside it or of a number for each of them.

@@ -1,13 +1,12 @@
 //! The steps of a row that is added to and normalised. The one rule: each is a function of its own: in one of all of them not
 //! everything would be inlined, and what is not has no instructions of the level.
 
-use crate::affine::{both, load, store};
+use crate::affine::both;
 use crate::near::{self, Line};
 use base::near::{near, times};
 use base::simd::*;
 use base::store::{STEP, Store};
 use base::{Result, try_vec};
-use drivers::segments::walk::lanes;
 use drivers::segments::{moments_of, squares};
 
 /// What a norm divides by.
@@ -15,6 +14,14 @@ use drivers::segments::{moments_of, squares};
 pub struct Kind {
     pub layer: bool,
     pub eps: f64,
+}
+
+/// γ and β, and whether neither a mean is taken away nor a β added.
+#[derive(Clone, Copy)]
+pub struct Weights<'a> {
+    pub gamma: &'a [f64],
+    pub beta: &'a [f64],
+    pub plain: bool,
 }
 
 /// A row of float64 over 2^by, if its squares are no numbers.
@@ -58,14 +65,15 @@ impl Kind {
         self,
         s: S,
         x: &[T],
-        [gamma, beta]: [&[f64]; 2],
+        Weights { gamma, beta, plain }: Weights,
         y: &mut [T],
         far: &mut Far,
     ) -> Result<()> {
         let unit = self.unit(s, x, far)?;
         match &far.0 {
-            None => map(s, unit, x, gamma, beta, y),
-            Some((row, _)) => map(s, unit, row, gamma, beta, y),
+            None if plain => near::weighed(s, unit[1], x, gamma, y),
+            None => near::mapped(s, unit, x, gamma, beta, y),
+            Some((row, _)) => near::mapped(s, unit, row, gamma, beta, y),
         }
         Ok(())
     }
@@ -110,15 +118,6 @@ impl Kind {
     }
 }
 
-/// y = (x − μ) r γ + β
-#[inline(never)]
-fn map<S: Simd, X: Store, T: Store>(s: S, unit: [f64; 2], x: &[X], gamma: &[f64], beta: &[f64], y: &mut [T]) {
-    s.vectorize(
-        #[inline(always)]
-        || near::map(s, unit, x, gamma, beta, y),
-    );
-}
-
 /// The row over a power of two, if that helps.
 #[inline(never)]
 fn less<T: Store>(x: &[T]) -> Result<Option<(Vec<f64>, i32)>> {
@@ -133,7 +132,7 @@ pub fn added<S: Simd, X: Store, T: Store>(
     s: S,
     [mu, rho]: [f64; 2],
     x: &[X],
-    [gamma, beta]: [&[f64]; 2],
+    Weights { gamma, beta, plain }: Weights,
     residual: &[T],
     out: &mut [T],
 ) {
@@ -141,19 +140,38 @@ pub fn added<S: Simd, X: Store, T: Store>(
         #[inline(always)]
         || {
             let (mu, rho, n) = (f64x8::splat(s, mu), f64x8::splat(s, rho), out.len());
-            lanes(
-                n,
-                #[inline(always)]
-                |at, m| {
-                    let (x, r) = (load(s, &x[..n], at, m), load(s, &residual[..n], at, m));
-                    let (g, b) = (load(s, &gamma[..n], at, m), load(s, &beta[..n], at, m));
-                    let sum = both(
-                        #[inline(always)]
-                        |k| ((x[k] - mu) * rho).mul_add(g[k], b[k]) + r[k],
-                    );
-                    store(s, sum, out, at, m);
-                },
-            );
+            let (x, residual, gamma, beta) = (&x[..n], &residual[..n], &gamma[..n], &beta[..n]);
+            let whole = n - n % STEP;
+            let steps = x.as_chunks::<STEP>().0.iter().zip(residual.as_chunks::<STEP>().0);
+            let affine = gamma.as_chunks::<STEP>().0.iter().zip(beta.as_chunks::<STEP>().0);
+            let outs = out.as_chunks_mut::<STEP>().0;
+            if plain {
+                for (((x, r), (g, _)), out) in steps.zip(affine).zip(outs) {
+                    let ([a, b], [c, d], [g, h]) = (X::load16(s, x), T::load16(s, r), f64::load16(s, g));
+                    T::store16(s, [(a * rho).mul_add(g, c), (b * rho).mul_add(h, d)], out);
+                }
+            } else {
+                for (((x, r), (g, b)), out) in steps.zip(affine).zip(outs) {
+                    let ([x, y], [r, q]) = (X::load16(s, x), T::load16(s, r));
+                    let ([g, h], [b, c]) = (f64::load16(s, g), f64::load16(s, b));
+                    let sum = [((x - mu) * rho).mul_add(g, b) + r, ((y - mu) * rho).mul_add(h, c) + q];
+                    T::store16(s, sum, out);
+                }
+            }
+            if whole < n {
+                let (x, r) = (X::load_tail(s, &x[whole..]), T::load_tail(s, &residual[whole..]));
+                let (g, b) = (f64::load_tail(s, &gamma[whole..]), f64::load_tail(s, &beta[whole..]));
+                let sum = both(
+                    #[inline(always)]
+                    |k| {
+                        if plain {
+                            return (x[k] * rho).mul_add(g[k], r[k]);
+                        }
+                        ((x[k] - mu) * rho).mul_add(g[k], b[k]) + r[k]
+                    },
+                );
+                T::store_tail(s, sum, &mut out[whole..]);
+            }
         },
     );
 }

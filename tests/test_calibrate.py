@@ -59,6 +59,19 @@ def test_less_is_lost_than_by_rounding_and_the_weights_are_the_codes(scheme, nea
     assert loss(module, net(), x[200:]) < 0.75 * loss(rounded(net(), nearest), net(), x[200:])
 
 
+def test_fewer_rows_than_inputs_are_said(capsys):
+    """Errors that make up for one another on a few rows do not on others."""
+    from tersor.cli._said import scarce
+
+    made = quant.calibrate(net(), [seen(50), seen(20, 2)], "int4-g32-gptq")
+    assert made.scarce == {"2": (70, 96)} and list(made.layers) == ["0", "2", "4"]
+    assert not quant.calibrate(net(), [seen(96)], "int4-g32-gptq").scarce
+    assert not quant.calibrate(net(), [seen(50)], "int4-g32-awq").scarce
+    scarce(made.scarce)
+    said = " ".join(capsys.readouterr().out.split())
+    assert said == "may lose more than rounded to the nearest, 70 rows of calibration for 96 inputs: 1 (2)"
+
+
 def test_a_block_is_solved_with_what_the_ones_before_give_in_their_codes():
     module, x = net(), seen()
     made = quant.calibrate(module, [x], "int4-row-gptq")

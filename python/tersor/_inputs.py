@@ -169,6 +169,10 @@ class Inputs:
             return None
         return "all inputs are 0" if self._rows[name] else "no rows"
 
+    def rows(self, name: str) -> int:
+        """How many rows a layer was given that count."""
+        return self._rows[name]
+
     def source(self, name: str) -> tuple[int, ...]:
         """The same for layers that were given the same tensors throughout (q, k, v of an attention): their sums are equal."""
         return tuple(self._given[name])

@@ -31,6 +31,12 @@ def rounded(reasons: Mapping[str, str]) -> None:
     _by_reason("rounded to the nearest", reasons)
 
 
+def scarce(sizes: Mapping[str, tuple[int, int]]) -> None:
+    """Says which weights were given too few rows for what calibration makes of them."""
+    reasons = {name: f"{rows} rows of calibration for {inputs} inputs" for name, (rows, inputs) in sizes.items()}
+    _by_reason("may lose more than rounded to the nearest", reasons)
+
+
 def unscaled(reasons: Mapping[str, str]) -> None:
     """Says which layers have inputs that are not scaled, and why."""
     _by_reason("inputs not scaled", reasons)

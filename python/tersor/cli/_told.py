@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tersor.cli._console import console, several, shown, size, table
-from tersor.cli._said import budgets, chosen, decoded, dense, left, rounded, smaller, turned, unscaled
+from tersor.cli._said import budgets, chosen, decoded, dense, left, rounded, scarce, smaller, turned, unscaled
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,6 +46,7 @@ def told(made: Summary, how: Scheme, source: Path, dry_run: bool) -> None:
     smaller(made.choice.smaller)
     dense(made.choice.dense)
     rounded(made.rounded)
+    scarce(made.scarce)
     unscaled(made.unscaled)
     turned(made.rotated, made.unrotated)
     decoded(made.decoded)

@@ -49,7 +49,8 @@ class Summary:
     floats with scales, and were decoded as they were read. ``rotated`` says with what the weights were turned that were,
     ``unrotated`` why others were not. ``choice.smaller`` has the groups of what those of the scheme do not divide. ``layers``
     says of each tensor of two axes or more what becomes of it. ``curve`` has the bits a weight and the loss that other budgets
-    come to, ``chosen`` this one's, of the weights that calibration reached.
+    come to, ``chosen`` this one's, of the weights that calibration reached. ``scarce`` has the rows and inputs of weights that
+    calibration gave fewer rows than they have inputs (GPTQ may then lose more than rounding does).
     """
 
     choice: Choice
@@ -68,6 +69,7 @@ class Summary:
     layers: Mapping[str, Layer] = field(default_factory=dict)
     curve: tuple[tuple[float, float], ...] = ()
     chosen: tuple[float, float] | None = None
+    scarce: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class Laid:

@@ -29,7 +29,8 @@ class Solved:
     chosen; ``unread`` says
     of a folder why transformers does not read it back to the same model, or None. ``changed`` has the tensors without codes
     that took scales or were turned, ``unscaled`` why inputs of others have none, ``rotated`` and ``unrotated`` what was turned;
-    ``curve`` and ``chosen`` the bits a weight and the loss of other budgets and of this one.
+    ``curve`` and ``chosen`` the bits a weight and the loss of other budgets and of this one; ``scarce`` the rows and inputs of
+    those that were given fewer rows than they have inputs.
     """
 
     codes: Codes = field(default_factory=dict)
@@ -42,6 +43,7 @@ class Solved:
     unrotated: dict[str, str] = field(default_factory=dict)
     curve: tuple[tuple[float, float], ...] = ()
     chosen: tuple[float, float] | None = None
+    scarce: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def solve(
@@ -153,6 +155,7 @@ def solve(
         codes, steps = stored(target, found.codes, found.scale)
         solved.codes[name] = compressed.pack(codes, width), compressed.stored(steps, names[name][0])
         solved.widths[name] = width
+    solved.scarce = {modules[target]: sizes for target, sizes in made.scarce.items()}
     solved.unscaled = {modules[target]: why for target, why in made.unscaled.items()}
     solved.rotated = {modules[target]: how for target, how in made.rotated.items()}
     solved.unrotated = {modules[target]: why for target, why in made.unrotated.items()}

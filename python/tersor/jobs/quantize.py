@@ -230,6 +230,7 @@ def quantize_safetensors(
             layers,
             solved.curve,
             solved.chosen,
+            solved.scarce,
         )
 
 

@@ -32,6 +32,8 @@ class Calibrated(NamedTuple):
     chosen : the bits a weight and the loss of the choice that was made
     schemes : of the codes of layers that were given one of their own
     rounded : of tensors of experts the numbers of those that were rounded to the nearest, being given too few rows
+    scarce : of other layers with "-gptq" that were given fewer rows than they have inputs, both numbers: what makes up for
+        errors on so few of them may lose more on others than numbers rounded to the nearest do
     """
 
     layers: dict[str, GPTQ]
@@ -47,6 +49,7 @@ class Calibrated(NamedTuple):
     chosen: tuple[float, float] | None = None
     schemes: Mapping[str, str] = {}
     rounded: Mapping[str, tuple[int, ...]] = {}
+    scarce: Mapping[str, tuple[int, int]] = {}
 
     def encoded(self, name: str) -> Encoded:
         """The weight of a layer as `decode` and `tersor.nn.QuantLinear` take it."""

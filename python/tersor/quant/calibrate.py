@@ -173,6 +173,7 @@ def calibrate(
     folded: dict[str, str] = {}
     unscaled: dict[str, str] = {}
     rounded: dict[str, tuple[int, ...]] = {}
+    scarce: dict[str, tuple[int, int]] = {}
     done, total = 0, len(chosen) + len(mixtures.kinds)
     with changing(module) as before:
         walk, experts_of = _walked(Walk, module, batches, chosen, mixtures)
@@ -195,7 +196,9 @@ def calibrate(
                 else:
                     before.append((layer.weight, layer.weight.detach().clone()))
                     own = replace(kinds[k], bits=bits_of[k]) if among else kinds[k]
-                    how = recipes.of(k).solver
+                    how, given, inputs = recipes.of(k).solver, seen.rows(k), sizes(layer)[1]
+                    if how == "gptq" and given < inputs:
+                        scarce[k] = given, inputs
                     of = scales and (functools.partial(scales, bits=own.bits) if among else scales)
                     made[k] = WAYS[how](k, layer, hessians(k, layer, how == "gptq"), own, of, options)
                     numbers = dequantize(made[k].codes, made[k].scale, made[k].zero_point, dtype=layer.weight.dtype)
@@ -229,6 +232,7 @@ def calibrate(
         chosen_at,
         recipes.others({k: f"{k}.weight" if k in chosen else k for k in made}),
         rounded,
+        scarce,
     )
 
 

@@ -4,6 +4,7 @@ mod affine;
 mod backward;
 mod evo;
 mod far;
+mod forward;
 mod near;
 mod residual;
 mod rule;

@@ -1,8 +1,8 @@
 //! Segments that are runs of the array: each is met while it is in the nearest caches, its moments first. The one rule: what is
 //! read twice is read from there, and a run costs no table.
 
+use crate::forward::Forward;
 use crate::near::{self, Line};
-use crate::standardize::Forward;
 use base::simd::*;
 use base::store::Store;
 use base::{Result, try_vec};

@@ -6,6 +6,7 @@
 
 use crate::affine::{Affine, K, both, load, store};
 use crate::far::far;
+use crate::forward::Forward;
 use crate::near::{self, Line};
 use crate::rule::Rule;
 use crate::runs;
@@ -17,15 +18,6 @@ use drivers::segments::moments::{self, Moment, Moments};
 use drivers::segments::places::{self, FEW, Ids, Out, Places, Reduction};
 use drivers::segments::walk::lanes;
 use std::ops::Range;
-
-pub struct Forward<'a, T> {
-    pub places: &'a Places<K>,
-    pub rule: Rule,
-    pub x: &'a [T],
-    pub y: Out<'a, T>,
-    pub gamma: Affine,
-    pub beta: Affine,
-}
 
 pub struct Table {
     first: usize,

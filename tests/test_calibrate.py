@@ -59,6 +59,12 @@ def test_less_is_lost_than_by_rounding_and_the_weights_are_the_codes(scheme, nea
     assert loss(module, net(), x[200:]) < 0.75 * loss(rounded(net(), nearest), net(), x[200:])
 
 
+def test_what_was_done_is_shown_in_short():
+    module = nn.Sequential(net(), nn.Linear(10, 4))
+    made = quant.calibrate(module, [seen(100)], "int4-g32-gptq")
+    assert repr(made) == "3 layers in int4-g32, 1 left:\n  1: rows of 10 do not divide into groups of 32"
+
+
 def test_fewer_rows_than_inputs_are_said(capsys):
     """Errors that make up for one another on a few rows do not on others."""
     from tersor.cli._said import scarce

@@ -30,6 +30,10 @@ class Calibrated(NamedTuple):
     masks: dict[str, Any]
     left: dict[str, str]
 
+    def __repr__(self) -> str:
+        said = f"{len(self.masks)} layers pruned, {len(self.left)} left"
+        return "\n  ".join([said + ":" * bool(self.left), *(f"{name}: {why}" for name, why in self.left.items())])
+
 
 def calibrate(
     module: Any,

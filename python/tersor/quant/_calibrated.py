@@ -51,6 +51,10 @@ class Calibrated(NamedTuple):
     rounded: Mapping[str, tuple[int, ...]] = {}
     scarce: Mapping[str, tuple[int, int]] = {}
 
+    def __repr__(self) -> str:
+        said = f"{len(self.layers)} layers in {self.scheme}, {len(self.left)} left"
+        return "\n  ".join([said + ":" * bool(self.left), *(f"{name}: {why}" for name, why in self.left.items())])
+
     def encoded(self, name: str) -> Encoded:
         """The weight of a layer as `decode` and `tersor.nn.QuantLinear` take it."""
         scheme, found = self.schemes.get(name, self.scheme), self.layers[name]

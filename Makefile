@@ -24,7 +24,7 @@ demo: $(VENV)/.demo | rust ## the main job on a real model, from nothing: two ta
 	@$(BUILD) release
 	@$(PY) examples/demo.py
 
-test: $(VENV)/.test | rust ## what CI runs: lint, Rust, Python, GPU kernels in the interpreter (< 30 min on two cores)
+test: $(VENV)/.test | rust ## what CI runs: lint, Rust, Python, GPU kernels in the interpreter (some 40 min on two cores)
 	@$(MAKE) --no-print-directory lint cargo-test PROFILE=ci
 	@$(BUILD) checked
 	@$(MAKE) --no-print-directory pytest PROFILE=ci SELECT="not full"

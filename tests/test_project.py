@@ -439,6 +439,22 @@ def test_fwht(n):
     np.testing.assert_allclose(fwht(fwht(x, norm="ortho"), norm="ortho"), x, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("n", [2, 12, 16, 1024, 1 << 13, 1 << 17, 12 << 13])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_fwht_ortho_overflows_only_where_the_result_does(n, dtype):
+    most = float(np.finfo(dtype).max)
+    x = np.random.default_rng(n).choice([-1.0, 1.0], (3, n)).astype(dtype)
+    x[0] = 1
+    want = fwht(x, norm="ortho")
+    scale = np.array([0.9 * most / math.sqrt(n), 1, min(0.9 * most / np.abs(want[2]).max(), most)], dtype)[:, None]
+    large = x * scale
+    y = fwht(large, norm="ortho")
+    np.testing.assert_allclose(y / scale, want, rtol=0, atol=1e-5 * math.sqrt(n))
+    # a row does not see the others
+    np.testing.assert_array_equal(y[1], want[1])
+    assert fwht(large, norm="ortho", out=large) is large and np.array_equal(large, y)
+
+
 def test_fwht_axes_and_out():
     x = numbers(6, 16, 12)
     for axis in (1, -2):

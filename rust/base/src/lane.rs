@@ -80,6 +80,12 @@ pub fn store<S: Simd, L: Lane>(v: L::V<S>, y: &mut [L]) {
     v.store_slice(&mut y[..L::LANES]);
 }
 
+/// The same memory by its other name, where the type to store in is the one to compute in.
+pub fn same<T: Stored>(x: &mut [T]) -> Option<&mut [T::Lane]> {
+    // SAFETY: `SAME` says that T and T::Lane are one type.
+    T::SAME.then(|| unsafe { std::slice::from_raw_parts_mut(x.as_mut_ptr().cast(), x.len()) })
+}
+
 /// Converts an array into the type to compute in.
 #[inline(always)]
 pub fn read<S: Simd, T: Stored>(s: S, x: &[T], y: &mut [T::Lane]) {

@@ -22,7 +22,7 @@ pub mod vector;
 pub mod wide;
 
 pub use ahead::fetch;
-pub use memory::{room, try_vec};
+pub use memory::{huge, room, try_vec};
 
 use std::marker::PhantomData;
 use store::Store;

@@ -201,18 +201,41 @@ impl Permutation {
         y
     }
 
-    /// `at` of x, x + 1, … round by round, for domains of at most 2^32.
+    /// `at` of x, x + 1, …, for domains of at most 2^32.
     #[inline(always)]
     pub fn fill<S: Simd>(&self, _: S, x: u32, out: &mut [u32]) {
-        for (i, v) in out.iter_mut().enumerate() {
-            *v = x.wrapping_add(i as u32);
-        }
-        for (odd, add) in self.rounds {
-            for v in &mut *out {
-                *v = v.wrapping_mul(odd as u32).wrapping_add(add as u32) & self.mask as u32;
-                *v ^= *v >> self.shift;
+        /// As many at a time as the registers hold through all rounds.
+        const SIDE: usize = 4 * LANES;
+        // a function: a closure that is called twice may stay a call, which has the instructions of the lowest level
+        #[inline(always)]
+        fn all(x: u32, out: &mut [u32; SIDE], up: u32, shift: u32, mask: u32, rounds: &[(u32, u32)]) {
+            for (i, v) in out.iter_mut().enumerate() {
+                *v = x.wrapping_add(i as u32) << up;
+            }
+            for &(odd, add) in rounds {
+                for v in &mut *out {
+                    let y = v.wrapping_mul(odd).wrapping_add(add);
+                    *v = y ^ (y >> shift & mask);
+                }
+            }
+            for v in out {
+                *v >>= up;
             }
         }
+        // The numbers are kept in the upper bits of a word, where what passes 2^m is lost by itself.
+        let up = 32 - self.mask.count_ones().min(32);
+        if up == 32 {
+            return out.fill(0);
+        }
+        let (mask, shift) = ((self.mask as u32) << up, self.shift);
+        let rounds = self.rounds.map(|(odd, add)| (odd as u32, (add as u32) << up));
+        let (whole, rest) = out.as_chunks_mut();
+        for (n, out) in whole.iter_mut().enumerate() {
+            all(x.wrapping_add((n * SIDE) as u32), out, up, shift, mask, &rounds);
+        }
+        let mut last = [0; SIDE];
+        all(x.wrapping_add((whole.len() * SIDE) as u32), &mut last, up, shift, mask, &rounds);
+        rest.copy_from_slice(&last[..rest.len()]);
     }
 
     /// `back` of y, y + 1, …, as `fill`.
@@ -404,7 +427,21 @@ mod tests {
 
     #[test]
     fn permutations_are_bijections() {
+        struct Filled<'a>(&'a Permutation, u32, &'a mut [u32]);
+        impl Kernel for Filled<'_> {
+            type Output = ();
+            #[inline(always)]
+            fn run<S: Simd>(self, s: S) {
+                self.0.fill(s, self.1, self.2);
+            }
+        }
         let src = Source::new(1, tag::SRHT, 0);
+        for m in [0, 1, 2, 7, 12, 17, 27, 31, 32] {
+            let (p, first) = (src.permutation(1, m), if m > 12 { 12345 } else { 0 });
+            let mut at = vec![0; 1000.min(1 << m)];
+            dispatch(Filled(&p, first, &mut at));
+            assert!(at.iter().zip(u64::from(first)..).all(|(&at, x)| u64::from(at) == p.at(x)), "m = {m}");
+        }
         for m in 0..=12 {
             let p = src.permutation(1, m);
             let mut seen = vec![false; 1 << m];

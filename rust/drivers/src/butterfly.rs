@@ -6,28 +6,37 @@
 //!
 //! A row goes through walks: pieces that stay in the first caches, then levels across pieces on narrow strips, then H_K.
 
-use base::lane::{self, Lane, Stored};
+use crate::blocks;
+use base::lane::{Lane, Stored, same};
 use base::pool::{self, Shared};
 use base::simd::*;
 use base::store::{Bf16, F16};
-use base::stream;
-use base::{Dtype, Error, Result, Tensor, try_vec};
-use beside::Beside;
-use std::ops::Range;
+use base::{Dtype, Error, Result, Tensor, stream, try_vec};
+use finish::Times;
+use lines::Lines;
+pub use long::Fill;
+use long::Given;
+pub use made::{LEAST, made};
+use rows::{Peak, Read, Rows, Write};
 
+mod aside;
 mod beside;
+mod finish;
+mod lanes;
 mod levels;
+mod lines;
+mod long;
+mod made;
 pub mod paley;
+mod rows;
+mod strip;
 #[cfg(test)]
 mod tests;
 
-/// The longest power of two that is transformed while it stays in the first caches.
-const PIECE: usize = 1 << 13;
-/// Index bits that one walk over strips takes, and elements across a strip.
-const STRIP_BITS: u32 = 8;
-const STRIP: usize = 64;
-/// Elements that a thread takes at a time.
-const UNIT: usize = 4 * PIECE;
+/// Elements of rows that a thread takes at a time; longer rows are cut.
+const UNIT: usize = 1 << 16;
+/// Rows up to this length leave room in the caches for the one before and the one after.
+const NEAR: usize = 1 << 14;
 
 /// K and m of n = K·2^m, if there is a transform of that size.
 pub fn split(n: usize) -> Option<(usize, u32)> {
@@ -77,29 +86,8 @@ pub fn row<L: Lane>(x: &mut [L], scale: f64) -> Result<()> {
     Plan { n, k, m, scale }.walk(&Shared(row.0), &row, n)
 }
 
-/// One walk over a row: some levels of the transform for all its elements, in tasks that touch disjoint parts.
 #[derive(Clone, Copy)]
-enum Walk {
-    /// All levels inside consecutive pieces of this length.
-    Pieces(usize),
-    /// `bits` levels across rows that lie `stride` apart.
-    Strips { bits: u32, stride: usize },
-    /// H_K across K rows that lie `stride` apart.
-    Mix { k: usize, stride: usize },
-}
-
-impl Walk {
-    fn tasks(self, n: usize) -> usize {
-        match self {
-            Walk::Pieces(size) => n / size,
-            Walk::Strips { bits, .. } => n / (STRIP << bits),
-            Walk::Mix { stride, .. } => stride.div_ceil(STRIP),
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Plan {
+pub struct Plan {
     n: usize,
     k: usize,
     m: u32,
@@ -107,25 +95,6 @@ struct Plan {
 }
 
 impl Plan {
-    /// The walks over a row, in order; with the last one the factor that it applies.
-    fn walks(self) -> impl Iterator<Item = (Walk, f64)> {
-        let Plan { k, m, scale, .. } = self;
-        let inner = m.min(PIECE.trailing_zeros());
-        let strips = (inner..m).step_by(STRIP_BITS as usize);
-        let last = strips.len() + usize::from(k > 1);
-        std::iter::once(Walk::Pieces(1 << inner))
-            .chain(strips.map(move |b| Walk::Strips { bits: STRIP_BITS.min(m - b), stride: 1 << b }))
-            .chain((k > 1).then_some(Walk::Mix { k, stride: 1 << m }))
-            .enumerate()
-            .map(move |(i, walk)| (walk, if i == last { scale } else { 1.0 }))
-    }
-
-    /// Elements set aside for a strip.
-    fn strip(self) -> usize {
-        let bits = self.m.saturating_sub(PIECE.trailing_zeros());
-        if bits == 0 { 0 } else { STRIP << bits.min(STRIP_BITS) }
-    }
-
     fn run<T: Stored>(self, x: &Tensor, y: &Tensor) -> Result<()> {
         x.slice::<T>()?;
         let out = Shared(y.slice_mut::<T>()?.as_mut_ptr());
@@ -134,9 +103,10 @@ impl Plan {
 
     /// Of `len` numbers from `src` to `out`, which is the same memory or apart from it.
     fn walk<T: Stored>(self, src: &Shared<T>, out: &Shared<T>, len: usize) -> Result<()> {
-        if self.n <= UNIT || !T::SAME {
-            let unit = self.n * (UNIT / self.n).max(1);
-            let stream = T::SAME && src.0 != out.0 && len * size_of::<T>() >= stream::LARGE;
+        if self.n <= UNIT {
+            let stream = T::SAME && src.0 != out.0 && self.n <= NEAR && len * size_of::<T>() >= stream::LARGE;
+            // the first rows of a unit have none that go out beside them
+            let unit = self.n * (if stream { 4 * UNIT } else { UNIT } / self.n).max(1);
             return all(pool::map(len.div_ceil(unit), len, |b| {
                 let (at, len) = (b * unit, unit.min(len - b * unit));
                 // SAFETY: units do not overlap; `src` is `out` or lies apart, by the contract of an operator.
@@ -146,153 +116,57 @@ impl Plan {
                 done
             })?);
         }
-        // long rows: each walk is cut among the threads
-        let rows = len / self.n;
-        for (walk, scale) in self.walks() {
-            let tasks = walk.tasks(self.n);
-            let group = (UNIT * tasks).div_ceil(self.n);
-            let groups = tasks.div_ceil(group);
-            all(pool::map(rows * groups, len, |b| {
-                let first = b % groups * group;
-                // SAFETY: the start of a row.
-                let (x, y) = unsafe {
-                    let at = b / groups * self.n;
-                    (src.at(at).cast::<T::Lane>().cast_const(), out.at(at).cast())
-                };
-                dispatch(Tasks { plan: self, walk, scale, which: first..tasks.min(first + group), x, y })
-            })?)?;
+        let mut wide = try_vec(if T::SAME { 0 } else { self.n }, T::Lane::of(0.0))?;
+        for at in (0..len).step_by(self.n) {
+            // SAFETY: a row of each, which are one or apart.
+            let (x, y) = unsafe { (std::slice::from_raw_parts(src.at(at).cast_const(), self.n), out.part(at, self.n)) };
+            if T::SAME {
+                self.long(x.as_ptr().cast(), same(y).unwrap_or_default())?;
+            } else {
+                blocks::fill(&mut wide, 1, 1, |first, a| {
+                    dispatch(Read { x: &x[first..first + a.len()], a });
+                    Ok(())
+                })?;
+                self.long(wide.as_ptr(), &mut wide)?;
+                blocks::fill(y, 1, 1, |first, y| {
+                    dispatch(Write { a: &wide[first..first + y.len()], y });
+                    Ok(())
+                })?;
+            }
         }
         Ok(())
+    }
+
+    /// One row that does not fit into the caches.
+    fn long<L: Lane>(self, x: *const L, y: &mut [L]) -> Result<()> {
+        let shared = Shared(x.cast_mut());
+        let peaks = if self.scale == 1.0 {
+            Vec::new()
+        } else {
+            blocks::map(self.n, UNIT, self.n, |part| {
+                // SAFETY: a part of the row.
+                Ok(dispatch(Peak(unsafe {
+                    std::slice::from_raw_parts(shared.at(part.start).cast_const(), part.len())
+                })))
+            })?
+        };
+        let (factor, scale) = self.quiet(peaks.into_iter().fold(L::of(0.0), |a, b| if b > a { b } else { a }));
+        let fill = Given { x, factor };
+        long::run(Plan { scale, ..self }, Lines::whole(y.as_mut_ptr(), 0), &fill, || Times(L::of(scale)))
+    }
+
+    /// A power of two to begin with and a factor to end with, so that no sum overflows where the result does not.
+    fn quiet<L: Lane>(self, peak: L) -> (L, f64) {
+        let bits = self.n.next_power_of_two().trailing_zeros() as i32;
+        let most = if L::LANES == 16 { f32::MAX.into() } else { f64::MAX };
+        if self.scale == 1.0 || peak.to_f64() <= most * 2f64.powi(-bits) {
+            (L::of(1.0), self.scale)
+        } else {
+            (L::of(2f64.powi(-bits)), self.scale * 2f64.powi(bits))
+        }
     }
 }
 
 fn all(results: Vec<Result<()>>) -> Result<()> {
     results.into_iter().collect()
-}
-
-/// All walks over some rows.
-struct Rows<'a, T> {
-    plan: Plan,
-    /// As long as `y`, and either the same memory or apart from it.
-    x: *const T,
-    y: &'a mut [T],
-    /// Written past the caches; then `x` is apart.
-    stream: bool,
-}
-
-impl<T: Stored> Kernel for Rows<'_, T> {
-    type Output = Result<()>;
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> Result<()> {
-        let n = self.plan.n;
-        // as many rows at a time as a piece has room for; where results go past the caches, two groups take turns, and one
-        // goes out while the other is transformed
-        let group = n * (if self.stream { PIECE / 2 } else { PIECE } / n).max(1);
-        let aside = if self.stream { 2 * group } else { usize::from(!T::SAME) * group };
-        let mut scratch = try_vec(aside, T::Lane::of(0.0))?;
-        let (scratch, other) = scratch.split_at_mut(aside.min(group));
-        let (mut scratch, mut other) = (scratch, other);
-        let mut strip = try_vec(self.plan.strip(), T::Lane::of(0.0))?;
-        let mut before: &mut [T] = &mut [];
-        for (g, y) in self.y.chunks_mut(group).enumerate() {
-            let len = y.len();
-            // SAFETY: as many elements as `y` has in all.
-            let x = unsafe { self.x.add(g * group) };
-            let next = x.wrapping_add(len);
-            let mut beside = Beside::nothing();
-            let (x, rows) = if !T::SAME {
-                // SAFETY: `len` elements are left.
-                lane::read(s, unsafe { std::slice::from_raw_parts(x, len) }, &mut scratch[..len]);
-                (scratch.as_ptr(), &mut scratch[..len])
-            } else if self.stream {
-                beside = Beside::new(next.cast(), group, &other[..before.len()], same(before));
-                (x.cast(), &mut scratch[..len])
-            } else {
-                (x.cast(), same(&mut *y))
-            };
-            for (walk, scale) in self.plan.walks() {
-                if let Walk::Pieces(size) = walk {
-                    // SAFETY: `x` has as many elements, which are these or apart from them.
-                    unsafe { levels::pieces(s, x, rows, size, T::Lane::of(scale), &mut beside) };
-                    continue;
-                }
-                for row in rows.chunks_exact_mut(n) {
-                    for t in 0..walk.tasks(n) {
-                        // SAFETY: the row is ours alone.
-                        unsafe { step(s, walk, scale, t, x, row.as_mut_ptr(), &mut strip) };
-                    }
-                }
-            }
-            beside.finish();
-            before = &mut [];
-            if !T::SAME {
-                lane::write(s, &scratch[..len], y);
-            } else if self.stream {
-                before = y;
-                std::mem::swap(&mut scratch, &mut other);
-            }
-        }
-        stream::copy(&other[..before.len()], same(before));
-        Ok(())
-    }
-}
-
-/// The same memory by its other name; nothing where the types differ.
-fn same<T: Stored>(x: &mut [T]) -> &mut [T::Lane] {
-    if !T::SAME {
-        return &mut [];
-    }
-    // SAFETY: `SAME` says that T and T::Lane are one type.
-    unsafe { std::slice::from_raw_parts_mut(x.as_mut_ptr().cast(), x.len()) }
-}
-
-/// Some tasks of one walk over one long row.
-struct Tasks<L> {
-    plan: Plan,
-    walk: Walk,
-    scale: f64,
-    which: Range<usize>,
-    /// Where the first walk reads the row.
-    x: *const L,
-    y: *mut L,
-}
-
-impl<L: Lane> Kernel for Tasks<L> {
-    type Output = Result<()>;
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> Result<()> {
-        let mut strip = try_vec(self.plan.strip(), L::of(0.0))?;
-        for t in self.which {
-            // SAFETY: tasks touch disjoint parts of the row, and each is taken once.
-            unsafe { step(s, self.walk, self.scale, t, self.x, self.y, &mut strip) };
-        }
-        Ok(())
-    }
-}
-
-/// Task `t` of a walk.
-///
-/// # Safety
-/// `x` and `row` point to whole rows, the same or apart, and nobody else touches the task's part of `row`.
-#[inline(always)]
-unsafe fn step<S: Simd, L: Lane>(s: S, walk: Walk, scale: f64, t: usize, x: *const L, row: *mut L, strip: &mut [L]) {
-    let scale = L::of(scale);
-    // SAFETY: the offsets stay in the row, whose length is a multiple of what a walk takes.
-    unsafe {
-        match walk {
-            Walk::Pieces(size) => {
-                let piece = std::slice::from_raw_parts_mut(row.add(t * size), size);
-                levels::pieces(s, x.add(t * size), piece, size, scale, &mut Beside::nothing());
-            }
-            Walk::Strips { bits, stride } => {
-                let across = stride / STRIP;
-                let at = (t / across) * (stride << bits) + t % across * STRIP;
-                levels::strip(s, row.add(at), bits, stride, strip, scale);
-            }
-            Walk::Mix { k, stride } => {
-                let at = t * STRIP;
-                levels::mix(s, row.add(at), k, stride, STRIP.min(stride - at), scale);
-            }
-        }
-    }
 }

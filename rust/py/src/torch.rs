@@ -200,7 +200,7 @@ impl Torch {
             return Err(Error::Memory(bytes));
         }
         if bytes >= LARGE && !shape.contains(&0) {
-            huge_pages(self.tensor(out, true)?.as_ptr(), bytes);
+            base::huge(self.tensor(out, true)?.as_ptr(), bytes);
         }
         Ok(out)
     }
@@ -227,23 +227,8 @@ impl Torch {
     }
 }
 
-/// A huge page.
-const PAGE: usize = 2 << 20;
 /// Fresh results from this size on are worth asking for huge pages.
-const LARGE: usize = 2 * PAGE;
-
-/// Asks for 2 MiB pages under a large fresh result: page faults of 4 KiB cost four copies of it.
-fn huge_pages(data: *mut u8, bytes: usize) {
-    let start = (data as usize).next_multiple_of(PAGE);
-    let end = (data as usize + bytes) / PAGE * PAGE;
-    #[cfg(target_os = "linux")]
-    if end > start {
-        // SAFETY: advice about pages that lie wholly inside one live allocation; it changes no content.
-        unsafe { libc::madvise(start as *mut c_void, end - start, libc::MADV_HUGEPAGE) };
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = (start, end);
-}
+const LARGE: usize = 4 << 20;
 
 /// Owned handles that are deleted whatever happens.
 struct Handles<'a>(&'a Torch, Vec<Handle>);

@@ -1,129 +1,226 @@
-//! Levels of the transform on memory in cache. The one rule: a level reads two elements and writes their sum and their
+//! Levels of the transform on rows of memory. The one rule: a level reads two elements and writes their sum and their
 //! difference, lower index first.
 //!
-//! A pair of vectors is transformed over its own index bits by taking even and odd lanes, adding and subtracting: after
-//! as many turns as the pair has index bits every lane is back in its place (Pease's constant geometry). The bits above
-//! go by butterflies across up to sixteen vectors, as many as the registers hold.
+//! A step takes as many levels as the registers hold vectors. Between steps across rows the numbers lie aside, in cache and
+//! without the stride of the rows, which is a power of two and would push them out of it.
 
 use super::beside::Beside;
-use super::{STRIP, paley};
-use base::lane::{Lane, load, store};
+use super::finish::{Finish, Kept};
+use super::lanes::{inside, packed};
+use super::lines::Lines;
+use base::lane::{Lane, load};
 use base::simd::*;
 
-/// Vectors that a butterfly across vectors takes: what the registers hold.
+/// Bits of the vectors that a step across vectors takes: what the registers hold.
 #[inline(always)]
-fn radix<S: Simd>() -> usize {
-    if S::f32s::N >= 16 { 16 } else { 4 }
+const fn most<S: Simd>() -> u32 {
+    if S::f32s::N >= 16 { 4 } else { 2 }
 }
 
-/// All levels inside consecutive pieces of `size`, a power of two: from an array of whole pieces into `y`. Memory's other
-/// work goes on `beside`.
+/// All levels of consecutive rows of `size`, a power of two, from `x` into `y`, which may be one. Memory's other work goes on
+/// `beside`.
 ///
 /// # Safety
-/// `x` points to `y.len()` elements, the very memory of `y` or apart from it.
+/// Both are `len` elements, which are whole rows.
 #[inline(always)]
-pub unsafe fn pieces<S: Simd, L: Lane>(s: S, x: *const L, y: &mut [L], size: usize, scale: L, beside: &mut Beside<L>) {
-    let pair = 2 * L::LANES;
-    if size >= pair {
-        for (i, piece) in y.chunks_exact_mut(size).enumerate() {
-            // SAFETY: `x` has as many pieces.
-            let done = unsafe {
-                let x = x.add(i * size);
-                if radix::<S>() == 16 {
-                    head::<S, L, 16>(s, x, piece, beside)
-                } else {
-                    head::<S, L, 4>(s, x, piece, beside)
-                }
-            };
-            across(s, piece, done, beside);
+pub unsafe fn pieces<S: Simd, L: Lane>(
+    s: S,
+    x: *const L,
+    y: *mut L,
+    len: usize,
+    size: usize,
+    f: impl Finish<L>,
+    beside: &mut Beside<L>,
+) {
+    // SAFETY: as promised, offsets stay inside.
+    unsafe {
+        if size >= 2 * L::LANES {
+            for at in (0..len).step_by(size) {
+                piece(s, x.add(at), y.add(at), size, f, beside);
+            }
+        } else {
+            // copying memory onto itself is allowed
+            std::ptr::copy(x, y, len);
+            let y = std::slice::from_raw_parts_mut(y, len);
+            if size > 1 {
+                packed(s, y, size);
+            }
+            for y in y {
+                *y = f.one(*y);
+            }
         }
-    } else {
-        // SAFETY: promised by the caller; copying memory onto itself is allowed.
-        unsafe { std::ptr::copy(x, y.as_mut_ptr(), y.len()) };
-        if size > 1 {
-            packed(s, y, size);
-        }
-    }
-    if scale != L::of(1.0) {
-        for y in y {
-            *y *= scale;
-        }
     }
 }
 
-/// Pieces shorter than a pair of vectors, one pair after the other.
-#[inline(always)]
-fn packed<S: Simd, L: Lane>(s: S, x: &mut [L], size: usize) {
-    let pair = 2 * L::LANES;
-    let mut chunks = x.chunks_exact_mut(pair);
-    for chunk in chunks.by_ref() {
-        short(s, chunk, size);
-    }
-    let rest = chunks.into_remainder();
-    let mut whole = [L::of(0.0); 32];
-    whole[..rest.len()].copy_from_slice(rest);
-    short(s, &mut whole[..pair], size);
-    rest.copy_from_slice(&whole[..rest.len()]);
-}
-
-/// The levels inside a pair of vectors whose index bits are `bits` of all its bits; the other turns only rotate.
-#[inline(always)]
-fn turns<S: Simd, L: Lane>(a: L::V<S>, b: L::V<S>, bits: u32) -> (L::V<S>, L::V<S>) {
-    let (mut a, mut b) = (a, b);
-    for turn in 0..(2 * L::LANES).trailing_zeros() {
-        let (even, odd) = a.deinterleave(b);
-        (a, b) = if turn < bits { (even + odd, even - odd) } else { (even, odd) };
-    }
-    (a, b)
-}
-
-#[inline(always)]
-fn short<S: Simd, L: Lane>(s: S, x: &mut [L], size: usize) {
-    let (a, b) = (load::<S, L>(s, x), load::<S, L>(s, &x[L::LANES..]));
-    let (a, b) = turns::<S, L>(a, b, size.trailing_zeros());
-    store::<S, L>(a, x);
-    store::<S, L>(b, &mut x[L::LANES..]);
-}
-
-/// The first levels of a piece, R vectors at a time or as many as it has. Returns the stride of the next level.
+/// All levels of one row of at least two vectors.
 ///
 /// # Safety
 /// As [`pieces`].
 #[inline(always)]
-unsafe fn head<S: Simd, L: Lane, const R: usize>(s: S, x: *const L, y: &mut [L], beside: &mut Beside<L>) -> usize {
+pub unsafe fn piece<S: Simd, L: Lane>(
+    s: S,
+    x: *const L,
+    y: *mut L,
+    size: usize,
+    f: impl Finish<L>,
+    beside: &mut Beside<L>,
+) {
+    let vectors = size / L::LANES;
+    let head = most::<S>().min(vectors.trailing_zeros());
+    let width = L::LANES << head;
+    let bits = (vectors >> head).trailing_zeros();
     // SAFETY: as promised.
     unsafe {
-        match y.len() / L::LANES {
-            2 => group::<S, L, 2>(s, x, y, beside),
-            4 => group::<S, L, 4>(s, x, y, beside),
-            8 if R == 16 => group::<S, L, 8>(s, x, y, beside),
-            _ => group::<S, L, R>(s, x, y, beside),
+        if bits == 0 {
+            return first(s, x, y, size, head, f, beside);
+        }
+        first(s, x, y, size, head, Kept, beside);
+        let y = Lines::whole(y, width);
+        across(s, y, y, y, bits, width, f, beside);
+    }
+}
+
+/// The levels of `bits` bits of the row index, on `width` elements of each row, a multiple of the lanes.
+///
+/// # Safety
+/// The rows of `from` and `to` are such memory, and so are those of `aside` where there is more than one step.
+#[inline(always)]
+pub unsafe fn across<S: Simd, L: Lane>(
+    s: S,
+    from: Lines<L>,
+    aside: Lines<L>,
+    to: Lines<L>,
+    bits: u32,
+    width: usize,
+    f: impl Finish<L>,
+    beside: &mut Beside<L>,
+) {
+    let steps = bits.div_ceil(most::<S>()).max(1);
+    let (rows, mut from, mut done) = (1 << bits, from, 0);
+    // SAFETY: as promised.
+    unsafe {
+        for left in (1..=steps).rev() {
+            let now = (bits - done).div_ceil(left);
+            if left > 1 {
+                step(s, &from, &aside, rows, done, now, width, Kept, beside);
+            } else {
+                step(s, &from, &to, rows, done, now, width, f, beside);
+            }
+            (from, done) = (aside, done + now);
         }
     }
 }
 
-/// # Safety
-/// As [`pieces`].
 #[inline(always)]
-unsafe fn group<S: Simd, L: Lane, const R: usize>(s: S, x: *const L, y: &mut [L], beside: &mut Beside<L>) -> usize {
-    let many = R * L::LANES;
-    for (i, y) in y.chunks_exact_mut(many).enumerate() {
+unsafe fn step<S: Simd, L: Lane>(
+    s: S,
+    from: &Lines<L>,
+    to: &Lines<L>,
+    rows: usize,
+    done: u32,
+    bits: u32,
+    width: usize,
+    f: impl Finish<L>,
+    beside: &mut Beside<L>,
+) {
+    // SAFETY: as promised.
+    unsafe {
+        match bits {
+            0 => level::<S, L, 1>(s, from, to, rows, 1 << done, width, f, beside),
+            1 => level::<S, L, 2>(s, from, to, rows, 1 << done, width, f, beside),
+            2 => level::<S, L, 4>(s, from, to, rows, 1 << done, width, f, beside),
+            3 if const { most::<S>() > 2 } => level::<S, L, 8>(s, from, to, rows, 1 << done, width, f, beside),
+            _ if const { most::<S>() > 2 } => level::<S, L, 16>(s, from, to, rows, 1 << done, width, f, beside),
+            _ => unreachable!("a step takes as many levels as the registers hold"),
+        }
+    }
+}
+
+/// R rows `h` apart at a time.
+#[inline(always)]
+unsafe fn level<S: Simd, L: Lane, const R: usize>(
+    s: S,
+    from: &Lines<L>,
+    to: &Lines<L>,
+    rows: usize,
+    h: usize,
+    width: usize,
+    f: impl Finish<L>,
+    beside: &mut Beside<L>,
+) {
+    for high in (0..rows).step_by(R * h) {
+        for low in high..high + h {
+            let from: [*const L; R] = std::array::from_fn(
+                #[inline(always)]
+                |r| from.row(low + r * h).cast_const(),
+            );
+            let to: [*mut L; R] = std::array::from_fn(
+                #[inline(always)]
+                |r| to.row(low + r * h),
+            );
+            for at in (0..width).step_by(L::LANES) {
+                let mut v = [L::V::<S>::splat(s, L::of(0.0)); R];
+                for r in 0..R {
+                    // SAFETY: promised by the caller.
+                    v[r] = load::<S, L>(s, unsafe { std::slice::from_raw_parts(from[r].add(at), L::LANES) });
+                }
+                butterflies::<S, L, R>(&mut v, 0);
+                for r in 0..R {
+                    // SAFETY: promised by the caller.
+                    f.put(s, v[r], unsafe { std::slice::from_raw_parts_mut(to[r].add(at), L::LANES) });
+                }
+                beside.step(R * L::LANES);
+            }
+        }
+    }
+}
+
+/// The levels inside 2^head vectors, and so on to the end of the row.
+#[inline(always)]
+unsafe fn first<S: Simd, L: Lane>(
+    s: S,
+    x: *const L,
+    y: *mut L,
+    size: usize,
+    head: u32,
+    f: impl Finish<L>,
+    beside: &mut Beside<L>,
+) {
+    // SAFETY: as promised.
+    unsafe {
+        match head {
+            1 => group::<S, L, 2>(s, x, y, size, f, beside),
+            2 => group::<S, L, 4>(s, x, y, size, f, beside),
+            3 if const { most::<S>() > 2 } => group::<S, L, 8>(s, x, y, size, f, beside),
+            _ if const { most::<S>() > 2 } => group::<S, L, 16>(s, x, y, size, f, beside),
+            _ => unreachable!("a step takes as many levels as the registers hold"),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn group<S: Simd, L: Lane, const R: usize>(
+    s: S,
+    x: *const L,
+    y: *mut L,
+    size: usize,
+    f: impl Finish<L>,
+    beside: &mut Beside<L>,
+) {
+    for at in (0..size).step_by(R * L::LANES) {
         let mut v = [L::V::<S>::splat(s, L::of(0.0)); R];
         for r in 0..R {
-            // SAFETY: `x` is as long as all of `y`; where they are one, these elements are read before any is written.
-            let x = unsafe { std::slice::from_raw_parts(x.add(i * many + r * L::LANES), L::LANES) };
-            v[r] = load::<S, L>(s, x);
+            // SAFETY: `x` has `size` elements; where it is `y`, these are read before any is written.
+            v[r] = load::<S, L>(s, unsafe { std::slice::from_raw_parts(x.add(at + r * L::LANES), L::LANES) });
         }
-        for r in (0..R).step_by(2) {
-            (v[r], v[r + 1]) = turns::<S, L>(v[r], v[r + 1], u32::MAX);
-        }
-        butterflies::<S, L, R>(&mut v, 1);
+        let done = inside::<S, L, R>(&mut v);
+        butterflies::<S, L, R>(&mut v, done);
         for r in 0..R {
-            store::<S, L>(v[r], &mut y[r * L::LANES..]);
+            // SAFETY: as many elements.
+            f.put(s, v[r], unsafe { std::slice::from_raw_parts_mut(y.add(at + r * L::LANES), L::LANES) });
         }
-        beside.step(many);
+        beside.step(R * L::LANES);
     }
-    many
 }
 
 /// The levels of the vector index from bit `from` on.
@@ -136,106 +233,5 @@ fn butterflies<S: Simd, L: Lane, const R: usize>(v: &mut [L::V<S>; R], from: u32
                 (v[i], v[j]) = (v[i] + v[j], v[i] - v[j]);
             }
         }
-    }
-}
-
-/// The levels of strides `stride`, 2·stride, … of an array; `stride` is a multiple of the lanes.
-#[inline(always)]
-fn across<S: Simd, L: Lane>(s: S, x: &mut [L], mut stride: usize, beside: &mut Beside<L>) {
-    while stride < x.len() {
-        let left = x.len() / stride;
-        let most = radix::<S>().min(left);
-        // 32 and 64 go as 4·8 and 8·8: two even walks
-        stride *= match if left == 32 {
-            4
-        } else if left == 64 {
-            8
-        } else {
-            most
-        }
-        .min(most)
-        {
-            2 => level::<S, L, 2>(s, x, stride, beside),
-            4 => level::<S, L, 4>(s, x, stride, beside),
-            8 => level::<S, L, 8>(s, x, stride, beside),
-            _ => level::<S, L, 16>(s, x, stride, beside),
-        };
-    }
-}
-
-#[inline(always)]
-fn level<S: Simd, L: Lane, const R: usize>(s: S, x: &mut [L], stride: usize, beside: &mut Beside<L>) -> usize {
-    for x in x.chunks_exact_mut(R * stride) {
-        for at in (0..stride).step_by(L::LANES) {
-            let mut v = [L::V::<S>::splat(s, L::of(0.0)); R];
-            for r in 0..R {
-                v[r] = load::<S, L>(s, &x[r * stride + at..]);
-            }
-            butterflies::<S, L, R>(&mut v, 0);
-            for r in 0..R {
-                store::<S, L>(v[r], &mut x[r * stride + at..]);
-            }
-            beside.step(R * L::LANES);
-        }
-    }
-    R
-}
-
-/// `bits` levels across rows `stride` apart, on STRIP elements of each. They are copied aside first: with a stride that is
-/// a power of two the rows would push each other out of the cache.
-///
-/// # Safety
-/// STRIP elements at every `row + i·stride`, i < 2^bits, are ours alone; `aside` holds 2^bits·STRIP.
-#[inline(always)]
-pub unsafe fn strip<S: Simd, L: Lane>(s: S, row: *mut L, bits: u32, stride: usize, aside: &mut [L], scale: L) {
-    let aside = &mut aside[..STRIP << bits];
-    for (i, y) in aside.chunks_exact_mut(STRIP).enumerate() {
-        // SAFETY: promised by the caller.
-        y.copy_from_slice(unsafe { std::slice::from_raw_parts(row.add(i * stride), STRIP) });
-    }
-    across(s, aside, STRIP, &mut Beside::nothing());
-    for (i, y) in aside.chunks_exact(STRIP).enumerate() {
-        // SAFETY: promised by the caller.
-        let x = unsafe { std::slice::from_raw_parts_mut(row.add(i * stride), STRIP) };
-        for (x, &y) in x.iter_mut().zip(y) {
-            *x = y * scale;
-        }
-    }
-}
-
-/// H_K across K rows `stride` apart, on `width` elements of each.
-///
-/// # Safety
-/// `width` elements at every `row + i·stride`, i < k, are ours alone.
-#[inline(always)]
-pub unsafe fn mix<S: Simd, L: Lane>(s: S, row: *mut L, k: usize, stride: usize, width: usize, scale: L) {
-    let signs = paley::signs(k);
-    let mut v = [L::V::<S>::splat(s, L::of(0.0)); paley::MOST];
-    let mut at = 0;
-    while at < width {
-        let lanes = L::LANES.min(width - at);
-        for (c, v) in v[..k].iter_mut().enumerate() {
-            // SAFETY: promised by the caller.
-            let x = unsafe { std::slice::from_raw_parts(row.add(c * stride + at), lanes) };
-            *v = if lanes == L::LANES {
-                load::<S, L>(s, x)
-            } else {
-                let mut whole = [L::of(0.0); 16];
-                whole[..lanes].copy_from_slice(x);
-                load::<S, L>(s, &whole)
-            };
-        }
-        for (r, signs) in signs.chunks_exact(k).enumerate() {
-            let mut sum = v[0] * L::of(signs[0].into());
-            for c in 1..k {
-                // a product with ±1 is exact: fused or not, the same bits
-                sum = v[c].mul_add(L::V::<S>::splat(s, L::of(signs[c].into())), sum);
-            }
-            let sum = sum * scale;
-            // SAFETY: promised by the caller.
-            let y = unsafe { std::slice::from_raw_parts_mut(row.add(r * stride + at), lanes) };
-            y.copy_from_slice(&sum.as_slice()[..lanes]);
-        }
-        at += lanes;
     }
 }

@@ -4,8 +4,11 @@
 //! C = [0 1ᵀ; 1 (χ(a − b))] is a symmetric conference matrix and H = C ⊗ [1 1; 1 −1] + I ⊗ [1 −1; −1 −1] a symmetric Hadamard
 //! matrix of order 2(q + 1). Here q = 5, 9 = 3² (GF(9) = GF(3)[i], i² = −1; a + bi at index a + 3b) and 13.
 
+use base::lane::{Lane, load};
+use base::simd::*;
+
 /// The largest order.
-pub const MOST: usize = 28;
+const MOST: usize = 28;
 
 static H12: [i8; 144] = table(5);
 static H20: [i8; 400] = table(9);
@@ -59,6 +62,43 @@ const fn character(q: usize, a: usize, b: usize) -> i8 {
         x += 1;
     }
     -1
+}
+
+/// H_K across K rows `stride` apart, on `width` elements of each.
+///
+/// # Safety
+/// `width` elements at every `row + i·stride`, i < k, are ours alone.
+#[inline(always)]
+pub unsafe fn mix<S: Simd, L: Lane>(s: S, row: *mut L, k: usize, stride: usize, width: usize, scale: L) {
+    let table = signs(k);
+    let mut v = [L::V::<S>::splat(s, L::of(0.0)); MOST];
+    let mut at = 0;
+    while at < width {
+        let lanes = L::LANES.min(width - at);
+        for (c, v) in v[..k].iter_mut().enumerate() {
+            // SAFETY: promised by the caller.
+            let x = unsafe { std::slice::from_raw_parts(row.add(c * stride + at), lanes) };
+            *v = if lanes == L::LANES {
+                load::<S, L>(s, x)
+            } else {
+                let mut whole = [L::of(0.0); 16];
+                whole[..lanes].copy_from_slice(x);
+                load::<S, L>(s, &whole)
+            };
+        }
+        for (r, signs) in table.chunks_exact(k).enumerate() {
+            let mut sum = v[0] * L::of(signs[0].into());
+            for c in 1..k {
+                // a product with ±1 is exact: fused or not, the same bits
+                sum = v[c].mul_add(L::V::<S>::splat(s, L::of(signs[c].into())), sum);
+            }
+            let sum = sum * scale;
+            // SAFETY: promised by the caller.
+            let y = unsafe { std::slice::from_raw_parts_mut(row.add(r * stride + at), lanes) };
+            y.copy_from_slice(&sum.as_slice()[..lanes]);
+        }
+        at += lanes;
+    }
 }
 
 #[cfg(test)]

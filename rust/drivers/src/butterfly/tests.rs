@@ -2,6 +2,8 @@ use super::*;
 use base::simd;
 use base::store::Store;
 
+const PIECE: usize = 1 << 13;
+
 /// The transform by its definition, one level after the other, in the same order as the rule says.
 fn reference<L: Lane>(x: &[L], n: usize, scale: f64) -> Vec<L> {
     let (k, m) = split(n).unwrap();
@@ -91,6 +93,8 @@ fn large_results_past_the_caches_are_the_same() {
     let n = 1024;
     check::<f32>(n, base::stream::LARGE / 4 / n + 3);
     check::<f64>(20, base::stream::LARGE / 8 / 20 + 3);
+    check::<f32>(1 << 14, base::stream::LARGE / 4 / (1 << 14) + 3);
+    check::<f64>(12 << 11, base::stream::LARGE / 8 / (12 << 11) + 3);
 }
 
 #[test]
@@ -135,4 +139,60 @@ fn what_is_refused() {
     // SAFETY: no elements.
     let empty = unsafe { Tensor::new(none.as_mut_ptr().cast(), &[0, 8], Dtype::F32, true).unwrap() };
     assert!(fwht(&empty, &empty, false).is_ok());
+}
+
+struct Counted<L>(Vec<L>);
+impl<L: Lane> Fill<L> for Counted<L> {
+    fn piece<S: Simd>(&self, _: S, first: usize, aside: &mut [L]) -> *const L {
+        aside.copy_from_slice(&self.0[first..first + aside.len()]);
+        aside.as_ptr()
+    }
+}
+
+#[test]
+fn a_row_that_is_made_has_the_bits_of_one_that_was_there() {
+    fn check<L: Lane>(m: u32) {
+        let n = 1 << m;
+        let x = Counted(numbers::<L>(n, 3));
+        let whole: Vec<L> = reference(&x.0, n, 1.0).into_iter().map(|v| L::of(v.to_f64() * 0.3)).collect();
+        for (first, len) in
+            [(0, n), (0, n - 1), (0, n / 2 + 77), (0, 5), (1, n - 1), (n / 3, n / 2), (n - 1, 1), (9, 0)]
+        {
+            for shift in [0, 1, 4] {
+                let mut y = vec![L::default(); len + shift];
+                made(m, first, &mut y[shift..], &x, || 0.3).unwrap();
+                assert!(y[shift..] == whole[first..first + len], "2^{m}, {len} from {first} on, {shift} from a line");
+            }
+        }
+    }
+    for level in simd::available() {
+        simd::force(Some(level));
+        for m in [LEAST, 15, 17] {
+            check::<f32>(m);
+            check::<f64>(m);
+        }
+    }
+    simd::force(None);
+    check::<f32>(23);
+    assert!(made(12, 0, &mut [0f32], &Counted(vec![0.0; 1 << 12]), || 1.0).is_err());
+}
+
+#[test]
+fn sums_overflow_only_where_the_result_does() {
+    fn check<L: Lane>(n: usize, large: f64) {
+        let mut x = vec![L::of(large); 3 * n];
+        x[n..2 * n].fill(L::of(1.0));
+        let mut y = x.clone();
+        apply(&mut y, None, n, true).unwrap();
+        let want =
+            reference(&x.iter().map(|&v| L::of(v.to_f64() / n as f64)).collect::<Vec<L>>(), n, (n as f64).sqrt());
+        for (i, (y, w)) in y.iter().zip(&want).enumerate() {
+            let (y, w) = (y.to_f64(), w.to_f64());
+            assert!((y - w).abs() <= 1e-5 * w.abs().max(1e-30), "{i}: {y} and {w}");
+        }
+    }
+    for n in [2, 16, 12, 1024, 1 << 14, 1 << 17] {
+        check::<f64>(n, 0.9 * f64::MAX / (n as f64).sqrt());
+        check::<f32>(n, 0.9 * f64::from(f32::MAX) / (n as f64).sqrt());
+    }
 }

@@ -131,6 +131,12 @@ impl Matrix {
             dispatch(Line { matrix: self, term, first, out: line });
         }
     }
+
+    /// Numbers of one column, inside a kernel.
+    #[inline(always)]
+    pub fn along<S: Simd>(&self, s: S, term: usize, first: usize, out: &mut [f32]) {
+        Line { matrix: self, term, first, out }.run(s);
+    }
 }
 
 struct Block<'a, L> {
@@ -211,8 +217,20 @@ impl Kernel for Line<'_> {
             match m.kind {
                 Kind::Gaussian => {
                     let normals = gauss(&words);
-                    for (i, e) in (skip..).zip(&mut *now) {
-                        *e = normals[i & 3][i >> 2];
+                    if now.len() == all as usize {
+                        in_order(s, &normals, now);
+                    } else {
+                        for (i, e) in (skip..).zip(&mut *now) {
+                            *e = normals[i & 3][i >> 2];
+                        }
+                    }
+                }
+                Kind::Rademacher if now.len() == all as usize => {
+                    for (i, e) in now.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+                        let word = words[i & 3][i >> 2];
+                        for (bit, e) in e.iter_mut().enumerate() {
+                            *e = f32::from_bits(1f32.to_bits() | (word >> bit) << 31);
+                        }
                     }
                 }
                 Kind::Rademacher => {
@@ -249,4 +267,15 @@ fn gauss(words: &[Words; 4]) -> [[f32; LANES]; 4] {
         }
     }
     out
+}
+
+/// Sixteen blocks of four normals one after the other.
+#[inline(always)]
+fn in_order<S: Simd>(s: S, of: &[[f32; LANES]; 4], out: &mut [f32]) {
+    let [a, b, c, d] = std::array::from_fn(|r| f32x16::from_slice(s, &of[r]));
+    let ((ac, ac1), (bd, bd1)) = (a.interleave(c), b.interleave(d));
+    let ((o0, o1), (o2, o3)) = (ac.interleave(bd), ac1.interleave(bd1));
+    for (out, o) in out.chunks_exact_mut(LANES).zip([o0, o1, o2, o3]) {
+        o.store_slice(out);
+    }
 }

@@ -17,17 +17,16 @@ use base::simd::*;
 use base::store::Store;
 use base::{Error, Result, Scalar, try_vec};
 use drivers::{blocks, butterfly};
-use pieces::{Places, Squares, Times, put, take};
-use std::sync::atomic::{AtomicU64, Ordering};
+use pieces::{Places, Times, put, take};
 
+mod draw;
+mod fastfood;
 mod pieces;
 
 /// Numbers that are drawn at a time.
 const CHUNK: usize = 2048;
 /// Transforms up to this length go side by side; a longer one is cut among the threads.
 const SHORT: usize = 1 << 14;
-/// Ends of columns that are added up together.
-const ENDS: usize = 16;
 
 #[derive(Clone, Copy)]
 enum Form {
@@ -98,13 +97,19 @@ impl Transform {
         self.matrix.column(kind).line(a as usize, first, out);
     }
 
+    /// Whether the row is made where its transform needs it, and needs no room of its own.
+    fn blockwise(&self) -> bool {
+        matches!(self.form, Form::Fastfood(..)) && !self.matrix.adjoint && self.len() > SHORT
+    }
+
     fn room<L: Lane>(&self) -> Result<Room<L>> {
         let other = match self.form {
             Form::Fastfood(inner, _) => 1 << inner,
             Form::Spinner(_) if self.matrix.adjoint => self.len(),
             _ => 0,
         };
-        Ok(Room { whole: try_vec(self.len(), L::of(0.0))?, other: try_vec(other, L::of(0.0))? })
+        let whole = if self.blockwise() { 0 } else { self.len() };
+        Ok(Room { whole: try_vec(whole, L::of(0.0))?, other: try_vec(other, L::of(0.0))? })
     }
 
     /// y = P x, or Pᵀ x for the adjoint, row by row.
@@ -210,74 +215,6 @@ impl Transform {
             done += many;
         }
         take(&sum[self.matrix.col as usize..], self.matrix.scale, y)
-    }
-
-    /// H G Π H B x / √ΣG².
-    fn expand<T: Stored>(&self, kind: Kind, x: &[T], y: &mut [T], room: &mut Room<T::Lane>) -> Result<()> {
-        let (a, v) = (&mut room.whole, &mut room.other);
-        put(x, self.matrix.col as usize, v)?;
-        self.signs(0, v)?;
-        butterfly::row(v, 1.0)?;
-        let (v, places) = (&*v, self.places());
-        let norm = self.gauss(kind, a, |first, g, a| {
-            let mut at = [0; CHUNK];
-            let at = &mut at[..a.len()];
-            dispatch(Places { of: &places, back: false, first, out: at });
-            for ((a, g), &at) in a.iter_mut().zip(g).zip(&*at) {
-                *a = T::Lane::of(v[at as usize & (v.len() - 1)].to_f64() * f64::from(*g));
-            }
-        })?;
-        butterfly::row(a, 1.0)?;
-        take(&a[self.matrix.row as usize..], self.matrix.scale / norm, y)
-    }
-
-    /// B H Πᵀ G H x / √ΣG²: what Π sends to one place modulo the short length is added up from the first on.
-    fn contract<T: Stored>(&self, kind: Kind, x: &[T], y: &mut [T], room: &mut Room<T::Lane>) -> Result<()> {
-        let (a, z) = (&mut room.whole, &mut room.other);
-        put(x, self.matrix.row as usize, a)?;
-        butterfly::row(a, 1.0)?;
-        let norm = self.gauss(kind, a, |_, g, a| {
-            for (a, g) in a.iter_mut().zip(g) {
-                *a = T::Lane::of(a.to_f64() * f64::from(*g));
-            }
-        })?;
-        let (a, places, short) = (&*a, self.places(), z.len());
-        let each = ENDS.min(short);
-        let sums = blocks::map(short, each, self.len(), |ends| {
-            let (mut sums, mut at) = ([0.0; ENDS], [0; ENDS]);
-            for from in (0..self.len()).step_by(short) {
-                dispatch(Places { of: &places, back: true, first: from + ends.start, out: &mut at[..each] });
-                for (sum, &at) in sums.iter_mut().zip(&at[..each]) {
-                    *sum += a[at as usize].to_f64();
-                }
-            }
-            Ok(sums)
-        })?;
-        for (z, sums) in z.chunks_mut(each).zip(&sums) {
-            for (z, &sum) in z.iter_mut().zip(sums) {
-                *z = T::Lane::of(sum);
-            }
-        }
-        butterfly::row(z, 1.0)?;
-        self.signs(0, z)?;
-        take(&z[self.matrix.col as usize..], self.matrix.scale / norm, y)
-    }
-
-    /// `f` of every chunk of the row, with where it begins and its numbers of G; gives √ΣG², the blocks added in their order.
-    fn gauss<L: Lane>(&self, kind: Kind, a: &mut [L], f: impl Fn(usize, &[f32], &mut [L]) + Sync) -> Result<f64> {
-        let sums: Vec<AtomicU64> = (0..a.len().div_ceil(blocks::BLOCK)).map(|_| AtomicU64::new(0)).collect();
-        blocks::fill(a, 1, 4, |first, part| {
-            let (mut g, mut sum) = ([0.0; CHUNK], 0.0);
-            for (n, a) in part.chunks_mut(CHUNK).enumerate() {
-                let (from, g) = (first + n * CHUNK, &mut g[..a.len()]);
-                self.line(2, kind, from, g);
-                sum += dispatch(Squares(g));
-                f(from, g, a);
-            }
-            sums[first / blocks::BLOCK].store(f64::to_bits(sum), Ordering::Relaxed);
-            Ok(())
-        })?;
-        Ok(sums.iter().map(|s| f64::from_bits(s.load(Ordering::Relaxed))).sum::<f64>().sqrt())
     }
 
     /// The row times the signs of a column of words.

@@ -38,6 +38,22 @@ def _place(order, s, start, i, count, inner, mask, LISTED: tl.constexpr):
 
 
 @triton.jit
+def _step(order, s, start, at, high, count, inner, LISTED: tl.constexpr, D: tl.constexpr):
+    """Which of the next D elements of a piece there are, and where."""
+    i = at + tl.arange(0, D).to(tl.int64)
+    mask = i < high
+    return mask, _place(order, s, start, i, count, inner, mask, LISTED)
+
+
+@triton.jit
+def _weight(weight, place, mask, WEIGHTED: tl.constexpr):
+    if WEIGHTED:
+        return tl.load(weight + place, mask, 0.0).to(tl.float64)
+    else:
+        return tl.where(mask, 1.0, 0.0).to(tl.float64)
+
+
+@triton.jit
 def _moments(
     x,
     weight,
@@ -60,12 +76,8 @@ def _moments(
     total = tl.zeros([D], tl.float64)
     mass = tl.zeros([D], tl.float64)
     for at in range(low, high, D):
-        i = at + tl.arange(0, D).to(tl.int64)
-        mask = i < high
-        place = _place(order, s, start, i, count, inner, mask, LISTED)
-        w = tl.where(mask, 1.0, 0.0).to(tl.float64)
-        if WEIGHTED:
-            w = tl.load(weight + place, mask, 0.0).to(tl.float64)
+        mask, place = _step(order, s, start, at, high, count, inner, LISTED, D)
+        w = _weight(weight, place, mask, WEIGHTED)
         v = tl.load(x + place, mask, 0.0).to(tl.float64)
         total += tl.where(mask, w * (v - first), 0)
         mass += w
@@ -75,12 +87,8 @@ def _moments(
     squares = tl.zeros([D], tl.float64)
     rest = tl.zeros([D], tl.float64)
     for at in range(low, high, D):
-        i = at + tl.arange(0, D).to(tl.int64)
-        mask = i < high
-        place = _place(order, s, start, i, count, inner, mask, LISTED)
-        w = tl.where(mask, 1.0, 0.0).to(tl.float64)
-        if WEIGHTED:
-            w = tl.load(weight + place, mask, 0.0).to(tl.float64)
+        mask, place = _step(order, s, start, at, high, count, inner, LISTED, D)
+        w = _weight(weight, place, mask, WEIGHTED)
         u = tl.where(mask, tl.load(x + place, mask, 0.0).to(tl.float64) - m, 0)
         squares += w * u * u
         rest += w * u
@@ -158,9 +166,7 @@ def _sums(
     if PAIRED:
         mean = tl.load(means + s)
     for at in range(low, high, D):
-        i = at + tl.arange(0, D).to(tl.int64)
-        mask = i < high
-        place = _place(order, s, start, i, count, inner, mask, LISTED)
+        mask, place = _step(order, s, start, at, high, count, inner, LISTED, D)
         v = tl.load(x + place, mask, 0.0).to(tl.float64) * scale
         if WEIGHTED:
             v = tl.where(mask, v * tl.load(weight + place, mask, 0.0).to(tl.float64), 0)
@@ -244,9 +250,7 @@ def _extreme(
     where = tl.full([], -1, tl.int64)
     lost = tl.full([], 0, tl.int1)
     for at in range(low, high, D):
-        i = at + tl.arange(0, D).to(tl.int64)
-        mask = i < high
-        place = _place(order, s, start, i, count, inner, mask, LISTED)
+        mask, place = _step(order, s, start, at, high, count, inner, LISTED, D)
         v = _wide(tl.load(x + place, mask, 0))
         nan = mask & (v != v)
         v = tl.where(mask & (v == v), v, end)
@@ -306,17 +310,13 @@ def _exponents(
     low, high = _piece(starts, s, p, pieces)
     top = tl.zeros([], tl.float64) - float("inf")
     for at in range(low, high, D):
-        i = at + tl.arange(0, D).to(tl.int64)
-        mask = i < high
-        place = _place(order, s, start, i, count, inner, mask, LISTED)
+        mask, place = _step(order, s, start, at, high, count, inner, LISTED, D)
         v = tl.load(x + place, mask, 0.0).to(tl.float64)
         top = tl.maximum(top, tl.max(tl.where(mask & (v == v), v, -float("inf")), 0))
     still = tl.where(tl.abs(top) < float("inf"), top, 0)
     total = tl.zeros([D], tl.float64)
     for at in range(low, high, D):
-        i = at + tl.arange(0, D).to(tl.int64)
-        mask = i < high
-        place = _place(order, s, start, i, count, inner, mask, LISTED)
+        mask, place = _step(order, s, start, at, high, count, inner, LISTED, D)
         v = tl.load(x + place, mask, 0.0).to(tl.float64)
         total += tl.where(mask, tl.exp(v - still), 0)
     at = found + s * pieces + p

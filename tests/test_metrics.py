@@ -236,7 +236,7 @@ def test_calibration_is_traced(options, kind):
     traced = torch.compile(lambda p, y: metrics.calibration_curve(p, y, **options), backend="aot_eager", fullgraph=True)
     for got, wanted in zip(traced(p, y), metrics.calibration_curve(p, y, **options), strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-14, atol=1e-16, equal_nan=True)
-    with pytest.raises(RuntimeError, match="probs must lie within 0 and 1"):
+    with pytest.raises(ValueError, match="probs must lie within 0 and 1"):
         traced(2 * p, y)
 
 
@@ -311,7 +311,7 @@ def test_ranks_are_traced():
         assert (
             traced(x, y).tolist() == f(x, y).tolist() and traced(x[:, 0], y[:, 0]).item() == f(x[:, 0], y[:, 0]).item()
         )
-        with pytest.raises(RuntimeError, match="preds holds NaN"):
+        with pytest.raises(ValueError, match="preds holds NaN"):
             traced(x * math.nan, y)
 
 

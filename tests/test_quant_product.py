@@ -332,7 +332,7 @@ def test_layers_without_outputs_or_inputs_keep_their_codes(scheme):
         layer = tnn.QuantLinear.from_float(nn.Linear(inputs, outs), scheme, release=True)
         assert layer(torch.ones(2, inputs)).shape == (2, outs)
         assert layer.state_dict()["data"].shape == copy.deepcopy(layer).encoded.data.shape == layer.data.shape
-    with pytest.raises(TypeError, match="QuantLinear: release must be True or False, got str"):
+    with pytest.raises(TypeError, match=r"QuantLinear.from_float: release must be True or False, got str"):
         tnn.QuantLinear.from_float(nn.Linear(64, 8), scheme, release="no")
 
 

@@ -211,6 +211,25 @@ def test_a_kept_weight_follows_fused_optimizers():
         assert vars(layer)["_made"][0] is kept  # as long as nothing is written
 
 
+@pytest.mark.parametrize("seen_before", [False, True])
+def test_a_kept_weight_follows_compiled_graphs_that_are_trained(seen_before):
+    layer = tnn.SparseLinear.from_dense(torch.nn.Linear(80, 70), torch.rand(70, 80) < 0.4, plan="dense")
+    optimizer, x = torch.optim.SGD([layer.data], 0.1, fused=True), torch.randn(4, 80)
+    graph = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    row = int(torch.searchsorted(layer.indptr, torch.ones_like(layer.indptr[:1]), right=True)) - 1
+    one = torch.nn.functional.one_hot(layer.indices[1:2].long(), 80).float()  # what meets a value that no sample holds
+    with torch.no_grad():
+        if seen_before:
+            layer(x)
+        for _ in range(3):
+            with torch.enable_grad():
+                graph(one)[0, row].backward()
+            assert layer.data.grad.count_nonzero() == 1
+            optimizer.step()
+            optimizer.zero_grad()
+            torch.testing.assert_close(layer(x), torch.nn.functional.linear(x, layer.to_dense(), layer.bias))
+
+
 def test_a_dense_product_is_one_of_inference_tensors_too():
     with torch.inference_mode():
         layer = tnn.SparseLinear.from_dense(torch.nn.Linear(8, 6), torch.eye(6, 8, dtype=torch.bool), plan="dense")

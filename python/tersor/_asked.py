@@ -8,6 +8,7 @@ several functions were traced that have it, all are named.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tersor._values import KNOWN, SPEAKER
 
 #: the files whose frames bear the names of public functions
 _DOORS = tuple(str(Path(__file__).with_name(f"{name}.py")) for name in ("_op", "_public"))
+_HERE = f"{Path(__file__).parent}/"
 #: the functions in whose traces an operator stood, by its key
 ASKED: dict[str, set[str]] = {}
 
@@ -36,6 +38,19 @@ def noted(key: str) -> bool:
     return True
 
 
+def _within_graph() -> bool:
+    """Whether who calls is the code of a graph: it stands nearer than any of ours."""
+    frame = sys._getframe(2)  # past who asks, which is called by torch's registry
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith(_HERE):
+            return False
+        if "<eval_with_key>" in name or "_inductor" in name:
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return True
+
+
 def spoken(op: Op, call: Callable[..., Any]) -> Callable[..., Any]:
     """The operator as graphs call it."""
 
@@ -46,7 +61,8 @@ def spoken(op: Op, call: Callable[..., Any]) -> Callable[..., Any]:
         except (TypeError, ValueError, MemoryError, RuntimeError) as e:
             meant = (_core.translate(str(e)) if "[tersor:" in str(e) else None) or e
             own, text = f"{op.name}: ", str(meant)
-            names = () if SPEAKER.name else sorted(ASKED.get(op.key, ()))  # a function at work tells its name itself
+            # a function at work tells its name itself
+            names = sorted(ASKED.get(op.key, ())) if not SPEAKER.name and _within_graph() else ()
             if names and text.startswith(own):
                 raise type(meant)(f"{' or '.join(names)}: {text.removeprefix(own)}") from None
             if meant is e:

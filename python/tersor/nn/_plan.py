@@ -86,7 +86,11 @@ class Chosen(Asked):
         return straight(data, places, x, bias)
 
     def _forget(self) -> None:
-        self.__dict__.pop("_made", None)
+        if not torch.compiler.is_dynamo_compiling():
+            self.__dict__.pop("_made", None)
+        # a graph does at each call what is assigned as it is traced, and takes away only what was there then
+        elif torch.is_grad_enabled() and not torch.compiler.is_exporting():
+            self._made = None
 
     def train(self, mode: bool = True) -> Chosen:
         self._forget()

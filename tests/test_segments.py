@@ -297,6 +297,20 @@ def test_moments_that_are_none_are_named() -> None:
         reduce.segment_reduce(np.ones(2), labels=np.zeros(2, np.int64), num_segments=-3)
 
 
+def test_offsets_of_compiled_graphs_are_refused_by_name():
+    graph = torch.compile(
+        lambda x, offsets: reduce.segment_reduce(x, dim=0, offsets=offsets), fullgraph=True, backend="aot_eager"
+    )
+    x = torch.arange(8.0).reshape(4, 2)
+    for runs in ([0, 0, 1, 4], [0, 4, 4, 4], [0, 1, 2, 4]):
+        for kind in (torch.int32, torch.int64):
+            offsets = torch.tensor(runs, dtype=kind)
+            assert torch.equal(graph(x, offsets), reduce.segment_reduce(x, dim=0, offsets=offsets))
+    for runs in ([0, 5, 4, 4], [0, 1, 2, 3], [0, 1, 2, 5], [1, 2, 3, 4], [0, 3, 2, 4], [0, -1, 2, 4], [-2, 1, 2, 4]):
+        with pytest.raises(ValueError, match="segment_reduce: "):
+            graph(x, torch.tensor(runs))
+
+
 def test_labels_without_memory_need_their_number() -> None:
     x = torch.ones(4, 2, device="meta")
     offsets, labels = torch.zeros(3, dtype=torch.int64, device="meta"), torch.zeros(4, dtype=torch.int64, device="meta")

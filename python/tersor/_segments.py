@@ -151,9 +151,14 @@ def _runs(who: str, x: Array, dims: tuple[int, ...], offsets: Array) -> Array:
     if isinstance(offsets, np.ndarray):
         labels = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     else:
-        torch = torch_module()
-        every = torch.arange(offsets.shape[0] - 1, device=offsets.device)
-        labels = torch.repeat_interleave(every, offsets.diff(), output_size=n)
+        torch, groups = torch_module(), offsets.shape[0] - 1
+        if traced:  # nothing is looked at here: what is wrong with offsets becomes a label that the operator refuses
+            places, ends = torch.arange(n, dtype=offsets.dtype, device=offsets.device), offsets[1:]
+            fine = (offsets[0] == 0) & (offsets[-1] == n) & (offsets[:-1] <= ends).all()
+            labels = torch.where(fine, torch.searchsorted(ends.contiguous(), places, right=True), groups)
+        else:
+            every = torch.arange(groups, device=offsets.device)
+            labels = torch.repeat_interleave(every, offsets.diff(), output_size=n)
     return labels.reshape((-1 if n else 0, *(1,) * (x.ndim - 1 - dims[0])))
 
 

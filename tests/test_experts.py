@@ -258,6 +258,12 @@ def test_tokens_experts_and_weights_go_together():
             layer(*wrong)
     with pytest.raises(TypeError, match=r"^QuantExperts: top_k_index must be of integers, got float32"):
         layer(x, chosen.float(), weights)
+    with pytest.raises(
+        ValueError, match=r"^QuantExperts: the last axis of the input must have \d+ elements, got shape \(6, 5\)"
+    ):
+        layer(x[:, :5], chosen, weights)
+    with pytest.raises(TypeError, match=r"^QuantExperts: the input must be a torch tensor, got ndarray"):
+        layer(x.numpy(), chosen, weights)
     with pytest.raises(TypeError, match=r"^QuantExperts: up must be QuantLinear layers, got Linear"):
         tnn.QuantExperts([torch.nn.Linear(2, 2)], layer.down, layer.frame)
     with pytest.raises(TypeError, match=r"^QuantExperts: frame must be a module of experts, got str"):

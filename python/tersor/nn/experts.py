@@ -149,6 +149,7 @@ class QuantExperts(nn.Module):
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         frame: Any = self.frame
+        accept(self, hidden_states, self.up[0].in_features)
         chosen, k = top_k_index.reshape(-1), top_k_index.shape[-1]
         if chosen.is_floating_point() or chosen.dtype == torch.bool:
             raise TypeError(f"QuantExperts: top_k_index must be of integers, got {dtype_name(chosen.dtype)}")

@@ -33,7 +33,7 @@ def _made(module: nn.Module, scheme: str) -> Few:
     if scheme == SPARSE:
         return SparseConv1x1.from_float(module) if isinstance(module, nn.Conv2d) else SparseLinear.from_dense(module)
     if isinstance(module, nn.Conv2d):
-        raise TypeError("convert: there is no sparse convolution of codes")
+        raise TypeError("there is no sparse convolution of codes")
     return SparseInt8Linear.from_dense(module)
 
 

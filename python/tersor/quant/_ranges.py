@@ -100,17 +100,16 @@ def _row_threshold(x: Array, codes: int = 256, symmetric: bool = True, saturate:
             float
         )
         levels = max(int(np.rint(codes * (0.5 if symmetric else 1 / (1 + min(low, high) / most)))), 1)
-        loss = np.full(bins + 1, np.inf)
+        loss, places = np.full(bins + 1, np.inf), np.flatnonzero(h)
         for i in range(levels, bins + 1):
-            p, kept = h[:i].copy(), h[:i]
-            some = kept > 0
-            if not some.any():
+            some = places[places < i]
+            if not some.size:
                 continue
-            p[np.flatnonzero(some)[-1]] += h[i:].sum()
-            group = np.repeat(np.arange(levels), np.diff(np.arange(levels + 1) * i // levels))
-            share = np.bincount(group, kept, levels) / np.maximum(np.bincount(group, some, levels), 1)
-            q = share[group][some] / kept.sum()
-            p = p[some] / h.sum()
+            p, kept = h[some], h[some]
+            p[-1] += h[i:].sum()
+            group = np.searchsorted(np.arange(levels + 1) * i // levels, some, "right") - 1
+            share = np.bincount(group, kept, levels) / np.maximum(np.bincount(group, minlength=levels), 1)
+            q, p = share[group] / kept.sum(), p / h.sum()
             loss[i] = float((p * np.log(p / q)).sum())
         made[number] = most * (np.flatnonzero(loss <= loss.min() + 1e-9)[-1] / bins)
     return made.reshape(*x.shape[:-1], 1).astype(kind)

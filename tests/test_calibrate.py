@@ -66,7 +66,7 @@ def test_what_was_done_is_shown_in_short():
 
 
 def test_fewer_rows_than_inputs_are_said(capsys):
-    """Errors that make up for one another on a few rows do not on others."""
+    """Of some directions they say nothing, and errors that make up for one another on them may not on others."""
     from tersor.cli._said import scarce
 
     made = quant.calibrate(net(), [seen(50), seen(20, 2)], "int4-g32-gptq")
@@ -75,7 +75,7 @@ def test_fewer_rows_than_inputs_are_said(capsys):
     assert not quant.calibrate(net(), [seen(50)], "int4-g32-awq").scarce
     scarce(made.scarce)
     said = " ".join(capsys.readouterr().out.split())
-    assert said == "may lose more than rounded to the nearest, 70 rows of calibration for 96 inputs: 1 (2)"
+    assert said == "few rows of calibration, 70 for 96 inputs: 1 (2)"
 
 
 def test_a_block_is_solved_with_what_the_ones_before_give_in_their_codes():

@@ -32,9 +32,9 @@ def rounded(reasons: Mapping[str, str]) -> None:
 
 
 def scarce(sizes: Mapping[str, tuple[int, int]]) -> None:
-    """Says which weights were given too few rows for what calibration makes of them."""
-    reasons = {name: f"{rows} rows of calibration for {inputs} inputs" for name, (rows, inputs) in sizes.items()}
-    _by_reason("may lose more than rounded to the nearest", reasons)
+    """Says which weights were given fewer rows than they have inputs: more texts would do better."""
+    reasons = {name: f"{rows} for {inputs} inputs" for name, (rows, inputs) in sizes.items()}
+    _by_reason("few rows of calibration", reasons)
 
 
 def unscaled(reasons: Mapping[str, str]) -> None:

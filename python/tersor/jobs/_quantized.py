@@ -50,7 +50,7 @@ class Summary:
     ``unrotated`` why others were not. ``choice.smaller`` has the groups of what those of the scheme do not divide. ``layers``
     says of each tensor of two axes or more what becomes of it. ``curve`` has the bits a weight and the loss that other budgets
     come to, ``chosen`` this one's, of the weights that calibration reached. ``scarce`` has the rows and inputs of weights that
-    calibration gave fewer rows than they have inputs (GPTQ may then lose more than rounding does).
+    calibration gave fewer rows than they have inputs.
     """
 
     choice: Choice

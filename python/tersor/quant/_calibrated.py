@@ -32,8 +32,8 @@ class Calibrated(NamedTuple):
     chosen : the bits a weight and the loss of the choice that was made
     schemes : of the codes of layers that were given one of their own
     rounded : of tensors of experts the numbers of those that were rounded to the nearest, being given too few rows
-    scarce : of other layers with "-gptq" that were given fewer rows than they have inputs, both numbers: what makes up for
-        errors on so few of them may lose more on others than numbers rounded to the nearest do
+    scarce : of other layers with "-gptq" that were given fewer rows than they have inputs, both numbers: of some directions
+        these say nothing, and on unlike rows the codes may lose more than numbers rounded to the nearest do
     """
 
     layers: dict[str, GPTQ]

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -28,3 +29,9 @@ def sizes(layer: Any) -> tuple[int, int]:
     """Outputs and inputs of a linear layer."""
     n, k = matrix(layer).shape
     return int(n), int(k)
+
+
+def in_short(done: str, left: Mapping[str, str], smaller: Mapping[str, str] | None = None) -> str:
+    """What was done with the layers of a model, how many were left, and a line for each that has something to say."""
+    rest = "".join(f"\n  {name}: {why}" for name, why in (*left.items(), *(smaller or {}).items()))
+    return f"{done}, {len(left)} left{':' if rest else ''}{rest}"

@@ -84,6 +84,35 @@ def _decoded(i: int, parts: Sequence[list[Tensor]], scheme: str, shape: Sequence
     return weight
 
 
+def _dealt(
+    x: Tensor,
+    chosen: Tensor,
+    parts: Sequence[list[Tensor]],
+    scheme: str,
+    sizes: Sequence[int],
+    integers: bool,
+    *,
+    back: bool,
+) -> Tensor:
+    """The product of each expert's rows with its weight, or, back, of what comes in for them."""
+
+    def one(i: int, rows: Tensor) -> Tensor:
+        if scheme:
+            weight = _decoded(i, parts, scheme, sizes, rows)
+            return rows @ (weight if back else weight.T)
+        panels, tables, *_ = parts
+        table = tables[i] if tables else _torch._ABSENT
+        given = (rows.contiguous(), panels[i], _torch._ABSENT, table, *sizes[:4], bool(sizes[4]), integers)
+        y: Tensor = (
+            torch.ops.tersor.quant_packed_linear_bwd(*given, 1)[0]
+            if back
+            else torch.ops.tersor.quant_packed_linear(*given)
+        )
+        return y
+
+    return _each(x, chosen, len(parts[0]), sizes[1 if back else 0], one)
+
+
 @torch.library.custom_op("tersor_nn::grouped", mutates_args=())
 def grouped(
     x: Tensor,
@@ -98,16 +127,7 @@ def grouped(
 ) -> Tensor:
     """Rows [n, in] times the weights of their experts: panels and tables of ``sizes``, or codes of a scheme and their parts."""
 
-    def one(i: int, rows: Tensor) -> Tensor:
-        if scheme:
-            return rows @ _decoded(i, (first, second, third, fourth), scheme, sizes, rows).T
-        table = second[i] if second else _torch._ABSENT
-        y: Tensor = torch.ops.tersor.quant_packed_linear(
-            rows.contiguous(), first[i], _torch._ABSENT, table, *sizes[:4], bool(sizes[4]), integers
-        )
-        return y
-
-    return _each(x, chosen, len(first), sizes[0], one)
+    return _dealt(x, chosen, (first, second, third, fourth), scheme, sizes, integers, back=False)
 
 
 @torch.library.custom_op("tersor_nn::grouped_bwd", mutates_args=())
@@ -124,16 +144,7 @@ def grouped_bwd(
 ) -> Tensor:
     """The gradient of the rows."""
 
-    def one(i: int, rows: Tensor) -> Tensor:
-        if scheme:
-            return rows @ _decoded(i, (first, second, third, fourth), scheme, sizes, rows)
-        table = second[i] if second else _torch._ABSENT
-        dx: Tensor = torch.ops.tersor.quant_packed_linear_bwd(
-            rows.contiguous(), first[i], _torch._ABSENT, table, *sizes[:4], bool(sizes[4]), integers, 1
-        )[0]
-        return dx
-
-    return _each(g, chosen, len(first), sizes[1], one)
+    return _dealt(g, chosen, (first, second, third, fourth), scheme, sizes, integers, back=True)
 
 
 @grouped.register_fake

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from tersor._arrays import flag
-from tersor._layers import transposed
+from tersor._layers import in_short, transposed
 from tersor.checkpoint._patterns import Patterns
 from tersor.nn._back import dense
 from tersor.nn._codings import Codings
@@ -53,8 +53,7 @@ class Conversion:
     smaller: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        rest = "".join(f"\n  {name}: {why}" for name, why in (*self.left.items(), *self.smaller.items()))
-        return f"{len(self.converted)} layers converted, {len(self.left)} left{':' if rest else ''}{rest}"
+        return in_short(f"{len(self.converted)} layers converted", self.left, self.smaller)
 
 
 def convert(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from tersor._arrays import torch_module
+from tersor._layers import in_short
 from tersor._values import one_of, readable
 from tersor.prune._operators import _apply_mask
 from tersor.prune._rank import share
@@ -31,8 +32,7 @@ class Calibrated(NamedTuple):
     left: dict[str, str]
 
     def __repr__(self) -> str:
-        said = f"{len(self.masks)} layers pruned, {len(self.left)} left"
-        return "\n  ".join([said + ":" * bool(self.left), *(f"{name}: {why}" for name, why in self.left.items())])
+        return in_short(f"{len(self.masks)} layers pruned", self.left)
 
 
 def calibrate(

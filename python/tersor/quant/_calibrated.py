@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from tersor._arrays import dtype_name
+from tersor._layers import in_short
 from tersor.quant._encoded import Encoded, fitted
 from tersor.quant._encoded import scheme as find_scheme
 from tersor.quant.gptq import GPTQ
@@ -52,8 +53,7 @@ class Calibrated(NamedTuple):
     scarce: Mapping[str, tuple[int, int]] = {}
 
     def __repr__(self) -> str:
-        said = f"{len(self.layers)} layers in {self.scheme}, {len(self.left)} left"
-        return "\n  ".join([said + ":" * bool(self.left), *(f"{name}: {why}" for name, why in self.left.items())])
+        return in_short(f"{len(self.layers)} layers in {self.scheme}", self.left)
 
     def encoded(self, name: str) -> Encoded:
         """The weight of a layer as `decode` and `tersor.nn.QuantLinear` take it."""

@@ -7,22 +7,22 @@ import math
 import torch
 
 from tersor._reference import there
+from tersor._segments import shape_of
 from tersor.triton import _segments
 from tersor.triton._runs import runs, weights
 
 
 def table(x, p, kept, groups, by_segment, absent):
     """A number for each segment of what scales or shifts, None where it is another within one."""
-    sizes = [n if kept >> i & 1 else 1 for i, n in enumerate(x.shape)]
-    count = math.prod(sizes) * (-groups or 1)
+    labels, *sizes = shape_of(x, kept, groups or -1)
     if not there(p):
-        return torch.full((count,), absent, dtype=torch.float64, device=x.device)
+        return torch.full((labels * math.prod(sizes),), absent, dtype=torch.float64, device=x.device)
     if by_segment:
         return p.double().reshape(-1)
     own = (1,) * (x.ndim - p.ndim) + tuple(p.shape)
     if any(n not in (1, m) for n, m in zip(own, sizes, strict=True)):
         return None
-    return p.double().reshape(own).expand(-groups or 1, *sizes).reshape(-1)
+    return p.double().reshape(own).expand(labels, *sizes).reshape(-1)
 
 
 def far(x, *stats):
@@ -117,5 +117,4 @@ def _of(found, x, p, kept, groups, by_segment):
     """The sums of segments in the shape of a scale or shift."""
     if by_segment:
         return found.reshape(p.shape)
-    sizes = [n if kept >> i & 1 else 1 for i, n in enumerate(x.shape)]
-    return found.reshape(-groups or 1, *sizes).sum(0).sum_to_size(p.shape)
+    return found.reshape(shape_of(x, kept, groups or -1)).sum(0).sum_to_size(p.shape)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from tersor._reference import there
-from tersor._segments import ids
+from tersor._segments import ids, shape_of
 
 #: the most pieces of a segment, and how many elements make one worth while
 PIECES, PIECE = 64, 4096
@@ -33,12 +33,11 @@ class Runs(NamedTuple):
 
 def runs(x: Any, labels: Any, kept: int, groups: int) -> Runs:
     """The runs of `x` by the axes that are kept and by labels."""
-    count, n = math.prod(s for i, s in enumerate(x.shape) if kept >> i & 1), x.numel()
+    count, n = math.prod(shape_of(x, kept, groups)), x.numel()
     inner = _inner(kept, x.shape)
     if there(labels) or inner is None:
         if there(labels):
             _inside(labels, -groups)
-            count *= -groups
         own = ids(x, labels, kept, groups)[0].reshape(-1)
         found, order = torch.sort(own, stable=True)
         starts = torch.searchsorted(found, torch.arange(count + 1, device=x.device))

@@ -20,11 +20,12 @@ JOINED = 128
 
 
 @triton.jit
-def _piece(starts, s, p, pieces):
-    """The first and last place of a piece of a run."""
+def _piece(starts, pieces):
+    """Which run and piece of it a program takes, where the run begins, and the first and last place of the piece."""
+    s, p = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     start = tl.load(starts + s)
     n = tl.load(starts + s + 1) - start
-    return start + n * p // pieces, start + n * (p + 1) // pieces
+    return s, p, start, start + n * p // pieces, start + n * (p + 1) // pieces
 
 
 @triton.jit
@@ -67,9 +68,7 @@ def _moments(
     WEIGHTED: tl.constexpr,
     D: tl.constexpr,
 ):
-    s, p = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
-    start = tl.load(starts + s)
-    low, high = _piece(starts, s, p, pieces)
+    s, p, start, low, high = _piece(starts, pieces)
     head = _place(order, s, start, low, count, inner, low < high, LISTED)
     first = tl.load(x + head, low < high, 0.0).to(tl.float64)
     first = tl.where(tl.abs(first) < float("inf"), first, 0)
@@ -156,9 +155,7 @@ def _sums(
     PAIRED: tl.constexpr,
     D: tl.constexpr,
 ):
-    s, p = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
-    start = tl.load(starts + s)
-    low, high = _piece(starts, s, p, pieces)
+    s, p, start, low, high = _piece(starts, pieces)
     total = tl.zeros([D], tl.float64)
     error = tl.zeros([D], tl.float64)
     along = tl.zeros([D], tl.float64)
@@ -242,9 +239,7 @@ def _extreme(
     LISTED: tl.constexpr,
     D: tl.constexpr,
 ):
-    s, p = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
-    start = tl.load(starts + s)
-    low, high = _piece(starts, s, p, pieces)
+    s, p, start, low, high = _piece(starts, pieces)
     end = _wide(tl.load(none))
     top = end
     where = tl.full([], -1, tl.int64)
@@ -305,9 +300,7 @@ def _exponents(
     LISTED: tl.constexpr,
     D: tl.constexpr,
 ):
-    s, p = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
-    start = tl.load(starts + s)
-    low, high = _piece(starts, s, p, pieces)
+    s, p, start, low, high = _piece(starts, pieces)
     top = tl.zeros([], tl.float64) - float("inf")
     for at in range(low, high, D):
         mask, place = _step(order, s, start, at, high, count, inner, LISTED, D)
@@ -359,9 +352,7 @@ def _whole(
     LISTED: tl.constexpr,
     D: tl.constexpr,
 ):
-    s, p = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
-    start = tl.load(starts + s)
-    low, high = _piece(starts, s, p, pieces)
+    s, p, start, low, high = _piece(starts, pieces)
     total = tl.zeros([D], tl.int64)
     for at in range(low, high, D):
         i = at + tl.arange(0, D).to(tl.int64)

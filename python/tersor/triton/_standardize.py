@@ -4,7 +4,6 @@ the row itself, in float64; other segments go by their tables, and what has neit
 
 import math
 
-import torch
 import triton
 import triton.language as tl
 
@@ -216,7 +215,7 @@ def standardize(*args):
 
 def standardize_bwd(*args):
     """GPU kernel of `standardize_bwd`: inputs, outputs, scalars. Scales and shifts get theirs by torch's own sums."""
-    g, _, gmean, gvar, x, weight, bias, *others, _, mean, var = args[:14]
+    g, _, gmean, gvar, x, weight, bias, *others, count, mean, var = args[:14]
     dx, dweight, dbias, _, kept, groups, mode, eps, correction, _, by_segment, needs = args[14:]
     how = _as_rows(x, (weight, bias), others, kept, groups, by_segment)
     if how is None:
@@ -228,25 +227,12 @@ def standardize_bwd(*args):
         _launch(_backward, x, axes, *given, **constants)
     shape = (*x.shape[:axes], *(1,) * (x.ndim - axes))
     if needs & 2 and _given(weight):
-        z = x.double() - (mean.reshape(shape) if mode in (0, 3) else 0)
-        z *= _scale(x.numel() // math.prod(shape), mean, var, mode, eps, correction).reshape(shape)
+        mu, r = (v.reshape(shape) for v in _by_segments.unit(count, mean, var, mode, eps, correction, 0.0, ()))
+        z = (x.double() - mu) * r
         dweight.copy_(_gathered(g * z, shape, weight, by_segment))
     if needs & 4 and _given(bias):
         dbias.copy_(_gathered(g.double(), shape, bias, by_segment))
     return None
-
-
-def _scale(d, mean, var, mode, eps, correction):
-    """r, as the kernels take it."""
-    if mode == 3:
-        return torch.ones_like(mean)
-    if mode == 0:
-        v = var * (d / (d - correction) if d > correction else math.nan)
-    else:
-        v = var + mean * mean
-    if mode == 2:
-        v = (d * v + (d * mean) ** 2) / (d + 1)
-    return (v + eps).rsqrt()
 
 
 def _gathered(v, shape, p, by_segment):

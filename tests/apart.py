@@ -2,6 +2,9 @@
 of its own, and its name stands here once."""
 
 APART = {
+    "foreach.ema",
+    "foreach.lincomb",
+    "foreach.norms",
     "metrics.binned_mutual_information",
     "metrics.calibration_curve",
     "metrics.calibration_error",

@@ -31,6 +31,7 @@ ROOT = Path(__file__).parent.parent
                 "embeddings",
                 "pruning",
                 "norms",
+                "foreach",
                 "sparse",
                 "projections",
             )
@@ -43,7 +44,7 @@ def test_examples_run(page):
     exec(compile("\n".join(blocks), page, "exec"), {"__name__": page})
 
 
-@pytest.mark.parametrize("family", ["norm", "reduce", "metrics", "nn"])
+@pytest.mark.parametrize("family", ["foreach", "norm", "reduce", "metrics", "nn"])
 def test_examples_of_docstrings_run(family):
     """By the public names, as who copies one has it: with its own imports."""
     module = importlib.import_module(f"tersor.{family}")

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from tersor._lists import flat
 from tersor._op import OPS
 from tersor._sample import Draw
 
@@ -35,7 +36,7 @@ def test_no_leak_in_ten_thousand_calls(name):
         for _ in range(200):
             body()
         gc.collect()
-        arrays = [x for x in inputs if isinstance(x, np.ndarray)]  # numbers and None are everybody's
+        arrays = [x for x in flat(inputs) if isinstance(x, np.ndarray)]  # numbers and None are everybody's
         counts = [sys.getrefcount(x) for x in arrays]
         fds, grown = len(os.listdir("/proc/self/fd")), [2048]
         while grown[-1] > 1024 and len(grown) < 4:  # KiB; a leak comes every time, an arena of Python's allocator once

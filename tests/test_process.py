@@ -245,8 +245,10 @@ def test_no_integer_takes_all_memory():
     import resource, time
     import numpy as np, torch, tersor
     from tersor import _func
+    from tersor._lists import each
     from tersor._op import OPS
     from tersor._sample import Draw
+    from tersor._values import tensor_of
     resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
     took = 0
     for op in OPS.values():
@@ -255,7 +257,7 @@ def test_no_integer_takes_all_memory():
             continue
         inputs, scalars = op.sample(Draw(3, "float32", (4,), 8))
         given = [torch.empty(0) if x is None else x for x in inputs]
-        xs = [torch.from_numpy(x) if isinstance(x, np.ndarray) else torch.as_tensor(x) for x in given]
+        xs = [each(lambda v: tensor_of(v) if isinstance(v, np.ndarray) else torch.as_tensor(v), x) for x in given]
         rest = [scalars.get(k, op.defaults.get(k)) for k in op.scalars]
         for i in at:
             for huge in (2**31, 2**34, 2**40, 2**62, 2**63 - 1, -(2**63), -1):

@@ -16,6 +16,7 @@ if hasattr(_os, "register_at_fork"):
 from tersor import (
     _public,
     embed,
+    foreach,
     graph,
     hyperbolic,
     lorentz,
@@ -51,6 +52,7 @@ __all__ = [
     "InternalError",
     "__version__",
     "embed",
+    "foreach",
     "get_num_threads",
     "graph",
     "hyperbolic",

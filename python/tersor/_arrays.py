@@ -16,6 +16,7 @@ from tersor import _core
 
 #: what a parameter of a public function is: floats, or one of these (`tersor._public` reads the annotations)
 Array = Any
+Arrays = Sequence[Any]
 Number = Any
 Weight = Any
 Level = Any

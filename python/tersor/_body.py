@@ -13,8 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tersor import _memory
+from tersor._lists import each, flat, named
 from tersor._op import Op
 from tersor.triton import ABSENT, PLAIN
 
@@ -22,9 +24,10 @@ KINDS = {"float": "float", "int": "int", "bool": "bool", "needs": "int"}
 
 
 def schema(op: Op) -> str:
-    arrays = [f"Tensor {k}" for k in op.inputs]
+    kind = {k: "Tensor[]" if k in op.lists else "Tensor" for k in (*op.inputs, *op.outputs)}
+    arrays = [f"{kind[k]} {k}" for k in op.inputs]
     scalars = [f"{KINDS[kind]} {k}" for k, kind in zip(op.signature.scalars, op.signature.kinds, strict=True)]
-    results = ", ".join("Tensor" for _ in op.outputs)
+    results = ", ".join(kind[k] for k in op.outputs)
     return f"{op.symbol}({', '.join(arrays + scalars)}) -> " + (results if len(op.outputs) == 1 else f"({results})")
 
 
@@ -34,11 +37,14 @@ def body(op: Op, kernel: Callable[..., None] | None) -> Callable[..., Any]:
 
     def run(*args: Any) -> Any:
         if kernel is not None:
-            for k, x in zip(op.inputs, args, strict=False):
+            for k, x in named(op.inputs, args):
                 if (why := _memory.short(x)) is not None:
                     raise TypeError(f"{op.name}: {k} is {why}")
-        xs = [x if x.is_contiguous() else x.contiguous() for x in args[:n]]
-        ys = [room(xs[0], shape, dtype) for shape, dtype in op.signature.made(xs, args[n:])]
+        xs = [each(Tensor.contiguous, x) for x in args[:n]]
+        ys: list[Any] = []
+        for w in op.signature.made(xs, args[n:]):
+            like = flat(xs)[0]
+            ys.append([room(like, *own) for own in w] if isinstance(w, list) else room(like, *w))
         if kernel is not None:
             kernel(*xs, *ys, *args[n:])
         return ys[0] if len(ys) == 1 else tuple(ys)
@@ -59,7 +65,7 @@ def launch(op: Op, *args: Any) -> None:
         if why != PLAIN:
             raise NotImplementedError(f"{op.name}: no GPU kernel ({why}); move the tensors to the CPU")
         launcher = functools.partial(plain, op)
-    with torch.cuda.device_of(args[0]):
+    with torch.cuda.device_of(next(x for x in flat(args) if isinstance(x, Tensor))):
         launcher(*args)
 
 
@@ -67,9 +73,9 @@ def plain(op: Op, *args: Any) -> None:
     """The reference in torch, on the device where the tensors are."""
     n = op.n
     ys = args[n : n + len(op.outputs)]
-    xs = [x.double() if x.is_floating_point() else x for x in args[:n]]
+    xs = [each(lambda v: v.double() if v.is_floating_point() else v, x) for x in args[:n]]
     with torch.no_grad():
         made = op.reference(*xs, *args[n + len(ys) :])
-    for y, made_y in zip(ys, made if isinstance(made, tuple) else (made,), strict=True):
+    for y, made_y in zip(flat(ys), flat(made if isinstance(made, tuple) else (made,)), strict=True):
         if y.numel():
             y.copy_(made_y.sum_to_size(y.shape))

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tersor import _core
+from tersor import _core, _lists
 from tersor._arrays import (
     FLOATS,
     an_axis,
@@ -99,6 +99,7 @@ class Op:
         self.outputs = self.signature.outputs
         self.rules = self.signature.rules
         self.shown = self.signature.shown
+        self.lists = self.signature.lists
         self.leading = self.signature.leading if options.leading is None else options.leading
         every = inspect.signature(reference).parameters
         # keyword-only parameters say which axis the rows lie along: not the kernel's business, see `along`
@@ -272,6 +273,8 @@ class Op:
         return out
 
     def numpy(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.lists:
+            return _lists.numpy(self, args, kwargs)
         out = None
         if "out" in kwargs:  # what was given stays as it is, for errors to look at
             kwargs = dict(kwargs)
@@ -360,7 +363,7 @@ class Op:
 def _load_torch(spec: Op, *args: Any) -> Any:
     """The torch path before first use: imports it, if the argument is a tensor at all."""
     first = args[0][0] if args[0] else None
-    if not any(t.__module__.partition(".")[0] == "torch" for t in type(first).__mro__):
+    if not spec.lists and not any(t.__module__.partition(".")[0] == "torch" for t in type(first).__mro__):
         raise spec.no_array(first)
     from tersor import _torch  # which makes known what is declared: an import is run even where calls are traced
 
@@ -379,6 +382,15 @@ def op(**options: Any) -> Callable[[Callable[..., R]], Callable[..., R]]:
         spec = Op(reference, Options(**options))
         OPS[spec.key] = spec
         fast, axis = spec.fast, spec.axis
+        if spec.lists:
+
+            @named(reference)
+            def over_lists(*args: Any, **kwargs: Any) -> R:
+                made: R = _lists.call(spec, args, kwargs)
+                return made
+
+            over_lists.op = spec  # type: ignore[attr-defined]
+            return over_lists
 
         @named(reference)
         def call(*args: Any, **kwargs: Any) -> R:

@@ -144,3 +144,40 @@ class Quantized:
         if "data" in self.kinds:
             scalars["last"] = draw.d
         return [made[k]() for k in self.kinds], scalars
+
+
+class Lists:
+    """Lists for operators over them, all of the same shapes and types: none or many entries, 0-d, empty, of one element, with
+    tails, one of three blocks; of one type, or of several.
+
+    Parameters
+    ----------
+    batch : the first axis of every entry, where they have one in common
+    """
+
+    #: the sizes that entries have: a few numbers, and what blocks of a walk leave
+    SIZES = (1, 2, 7, 15, 16, 17, 33, 130, 2047, 2049)
+
+    def __init__(self, draw: Draw, batch: int | None = None) -> None:
+        self.draw = draw
+        rng, lead = draw.rng, () if batch is None else (batch,)
+        n = int(rng.integers(0, 41)) if draw.seed % 5 else (0, 1, 2, 12)[draw.seed // 5 % 4]
+        self.shapes: list[tuple[int, ...]] = []
+        for i in range(n):
+            size = int(rng.choice(self.SIZES))
+            own = [(size,), (), (0,), (size, 3), (2, 1, size)][int(rng.choice(5, p=[0.6, 0.1, 0.1, 0.1, 0.1]))]
+            if i == n // 2 and draw.seed % 7 == 0:
+                own = (3 * 32768 + 5,)
+            self.shapes.append((*lead, *own))
+        kinds = ["float64", "float32", "float16", "bfloat16"]
+        self.types = [draw.dtype if draw.seed % 3 else str(rng.choice(kinds)) for _ in self.shapes]
+        #: whether sizes differ so much between entries that nothing but a norm of order 2 is the same in every order of sums
+        self.graded = draw.seed % 11 == 0
+
+    def normal(self) -> list[np.ndarray]:
+        """Gaussian entries of the draw's scale."""
+        rng, scale = self.draw.rng, self.draw.scale
+        return [
+            np.asarray(rng.standard_normal(shape) * scale).astype(numpy_type(kind))
+            for shape, kind in zip(self.shapes, self.types, strict=True)
+        ]

@@ -36,6 +36,7 @@ class Signature:
     leads : how the leading axes of each are called: not at all, ``..`` where they broadcast, or by a name where they are alike
     cores : the last axes of each, as pairs of a letter and what is added to it; None for any shape
     optional : the inputs that may be absent; wider: those that may be float32 beside 16-bit data
+    lists : the inputs and the results that are lists of arrays
     outputs : names of the results; shown: how many of them who calls is given, the others are kept for the backward
     rules : what the shape of each is: the place of the input it is like, "rows", "lead", or "sizes" of another kind
     leading : of inputs that go their own way along leading axes, all alike, how many last axes belong together
@@ -49,6 +50,7 @@ class Signature:
         self.leads = tuple(lead for *_, lead, _ in kernel.inputs)
         self.cores: tuple[Any, ...] = tuple(core for *_, core in kernel.inputs)
         self.wider = frozenset(kernel.wider)
+        self.lists = frozenset(kernel.lists)
         self.outputs = tuple(name for name, *_ in kernel.outputs)
         self.scalars = tuple(name for name, _ in kernel.scalars)
         self.kinds = tuple(kind for _, kind in kernel.scalars)
@@ -130,12 +132,15 @@ class Signature:
         """Whether result `i` is left empty, since nobody needs it."""
         return bool(self._made[i][2] and self.needs is not None and not scalars[self.needs] >> i & 1)
 
-    def made(self, xs: Sequence[Any], scalars: Sequence[Any]) -> list[tuple[tuple[Any, ...], Any]]:
-        """Shape and dtype of each result; dtype is that of an input or a name."""
+    def made(self, xs: Sequence[Any], scalars: Sequence[Any]) -> list[Any]:
+        """Shape and dtype of each result, of a list those of its entries; dtype is that of an input or a name."""
         known = self.sizes(xs)
         known |= zip(self.scalars, scalars, strict=True)
-        out: list[tuple[tuple[Any, ...], Any]] = []
+        out: list[Any] = []
         for i, (shape, dtype, _) in enumerate(self._made):
+            if self.outputs[i] in self.lists:  # of each entry
+                out.append([] if self.unneeded(i, scalars) else [(tuple(x.shape), x.dtype) for x in xs[shape]])
+                continue
             kind = _dtype(dtype, xs, known)
             if self.unneeded(i, scalars):
                 out.append(((0,), kind))

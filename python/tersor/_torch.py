@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _disable_current_modes
 
-from tersor import _asked, _autocast, _core, _dtensor, _func, _memory
+from tersor import _asked, _autocast, _core, _dtensor, _func, _memory, _torch_lists
 from tersor._arrays import OUT_GRAPH, dtype_name, into
 from tersor._body import body, launch, room, schema
 from tersor._graph import node
@@ -44,8 +44,9 @@ def register() -> None:
             LIBRARY.impl(op.symbol, body(op, op.kernel), "CPU")
     for op in fresh:
         raw: Any = _func.raw(op)
-        torch.library.register_vmap(f"{NAMESPACE}::{op.symbol}", _func.rule(op, raw), lib=LIBRARY)
-        ENTRIES[op.key], WHOLE[op.key] = public(op)
+        rule, entry = (_torch_lists.rule, _torch_lists.public) if op.lists else (_func.rule, public)
+        torch.library.register_vmap(f"{NAMESPACE}::{op.symbol}", rule(op, raw), lib=LIBRARY)
+        ENTRIES[op.key], WHOLE[op.key] = entry(op)
         raw._op = _asked.spoken(op, raw._op)  # last: plain calls translate themselves
 
 

@@ -25,7 +25,8 @@ growth         32   as rounding, of stream 1 (rounding has stream 0)
 =============  ===  =========================================================================
 
 The first eight are the kinds of `tersor.project.Projection`, then come the rows of `tersor.embed.hash_ids`, stochastic rounding
-in `tersor.quant`, and what grows in `tersor.prune.set_update`.
+in `tersor.quant`, and what grows in `tersor.prune.set_update`. `tersor.foreach.ema` rounds too: a is the place in the list, b
+the element, the stream the step.
 """
 
 from __future__ import annotations

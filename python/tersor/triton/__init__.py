@@ -29,6 +29,12 @@ COMPOSED = frozenset(
 
 #: operators without a launcher here, and why
 ABSENT = {
+    "foreach.ema": PLAIN,
+    "foreach.ema_stochastic": "each target that is rounded draws its words on the CPU",
+    "foreach.lincomb": PLAIN,
+    "foreach.lincomb_bwd": PLAIN,
+    "foreach.norms": PLAIN,
+    "foreach.norms_bwd": PLAIN,
     "graph.edge_attention": PLAIN,
     "graph.edge_attention_bwd": PLAIN,
     "graph.hamming": PLAIN,

@@ -8,6 +8,7 @@ pub mod feedback;
 pub mod flat;
 pub mod index;
 pub mod knapsack;
+pub mod lists;
 pub mod packed;
 pub mod pairs;
 pub mod rows;

@@ -35,6 +35,7 @@ impl Operator {
 static ALL: LazyLock<Vec<Operator>> = LazyLock::new(|| {
     // one line a crate: its family, which may have several
     let tables = [
+        ("foreach", foreach::TABLES),
         ("graph", graph::TABLES),
         ("hyperbolic", hyperbolic_maps::TABLES),
         ("hyperbolic", hyperbolic_means::TABLES),

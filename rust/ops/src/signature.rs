@@ -6,6 +6,8 @@
 //! * `x[.., d]`: rows, whose leading axes broadcast, and one row may stand for all; `c[.., 1]`: a number, or one a row;
 //! * `x[b.., n, d]`: leading axes that are alike wherever they are called b; as a size, b is their product;
 //! * `x[*]`: any shape; `bias[m]?`: may be absent, which is an array of shape [0]; `indptr[m + 1]`: one more than m;
+//! * `xs*[*]`: a list of arrays of any shape; `ys*[xs]`: a list like it, entry by entry; kernels find the entries one after
+//!   another among the arrays, and behind the scalars the length of every list, in the order of the signature;
 //! * `y[x]`: shape and type of input x; `y[.., 2 * d]`: sizes made of letters and scalars with + - * / & == < ? : ,
 //!   a division rounds down;
 //! * `w[.., d]: x | float32`: of the type of x, as all rows are, or float32 beside 16-bit ones;
@@ -53,6 +55,8 @@ pub struct Input {
     /// The last axes: a letter or none, and what is added to it. Nothing is said of an array of any shape.
     pub core: Option<Vec<(Option<usize>, usize)>>,
     pub optional: bool,
+    /// A list.
+    pub many: bool,
     /// May be f32 beside 16-bit data.
     pub wider: bool,
 }
@@ -62,6 +66,8 @@ pub struct Output {
     pub name: &'static str,
     pub shape: Shape,
     pub dtype: Type,
+    /// A list, as the input is that it is like.
+    pub many: bool,
     /// Left empty unless `needs` has its bit.
     pub needed: bool,
     /// Kept for the backward, and not shown.
@@ -178,6 +184,11 @@ impl Signature {
         self.inputs.iter().take_while(|p| p.is_row()).count()
     }
 
+    /// Whether lists are among its arrays.
+    pub fn lists(&self) -> bool {
+        self.inputs.iter().any(|p| p.many)
+    }
+
     /// How many results who calls is given: those that are saved follow.
     pub fn shown(&self) -> usize {
         self.outputs.iter().take_while(|o| !o.saved).count()
@@ -268,7 +279,7 @@ impl Signature {
     }
 
     /// Whether result `i` is wanted, by the scalar that says so.
-    fn needs(&self, scalars: &[Scalar], i: usize) -> bool {
+    pub fn needs(&self, scalars: &[Scalar], i: usize) -> bool {
         let at = self.scalars.iter().position(|s| s.1 == Kind::Needs);
         at.is_none_or(|k| scalars[k].int() >> i & 1 != 0)
     }

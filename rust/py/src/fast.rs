@@ -46,7 +46,7 @@ impl Fast {
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let (op, sig) = (self.op, &self.op.signature);
         let (n, results) = (sig.inputs.len(), sig.outputs.len());
-        if args.len() > n + sig.scalars.len() {
+        if args.len() > n + sig.scalars.len() || sig.lists() {
             return Ok(None);
         }
         // a tuple that is asked for what it has not raises an error first

@@ -1,6 +1,7 @@
 //! The extension module `tersor._core`: the table of operators as callables. It does not change when an operator is added.
 
 mod fast;
+mod lists;
 mod tensor;
 mod torch;
 
@@ -10,7 +11,7 @@ use ops::signature::{Lead, Shape, Size, Type};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyTuple};
+use pyo3::types::{PyList, PySequence, PyTuple};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
@@ -112,6 +113,13 @@ impl PyOp {
     fn wider(&self) -> Vec<&str> {
         self.0.signature.inputs.iter().filter(|p| p.wider).map(|p| p.name).collect()
     }
+    /// The inputs and the results that are lists.
+    #[getter]
+    fn lists(&self) -> Vec<&str> {
+        let sig = &self.0.signature;
+        let inputs = sig.inputs.iter().filter(|p| p.many).map(|p| p.name);
+        inputs.chain(sig.outputs.iter().filter(|o| o.many).map(|o| o.name)).collect()
+    }
     /// Of each input: its name, whether it may be absent, the name of its leading axes ("", ".." or a letter), and its last
     /// axes as pairs of a letter (or None) and what is added to it; None for any shape.
     #[getter]
@@ -171,12 +179,28 @@ impl PyOp {
             )));
         }
         let mut views = Vec::with_capacity(arrays);
+        let mut lengths = Vec::new();
         for i in 0..arrays {
             let a = args.get_borrowed_item(i)?;
-            views.push(tensor::view(&a, i >= n).map_err(|e| {
-                let name = if i < n { sig.inputs[i].name } else { sig.outputs[i - n].name };
-                rename(py, &e, &format!("{}: argument {name}: ", op.name()))
-            })?);
+            let (name, many) = match sig.inputs.get(i) {
+                Some(p) => (p.name, p.many),
+                None => (sig.outputs[i - n].name, sig.outputs[i - n].many),
+            };
+            let before = views.len();
+            if many {
+                for (k, a) in a.cast::<PySequence>()?.try_iter()?.enumerate() {
+                    views.push(
+                        tensor::view(&a?, i >= n)
+                            .map_err(|e| rename(py, &e, &format!("{}: argument {name}[{k}]: ", op.name())))?,
+                    );
+                }
+            } else {
+                let named = |e| rename(py, &e, &format!("{}: argument {name}: ", op.name()));
+                views.push(tensor::view(&a, i >= n).map_err(named)?);
+            }
+            if sig.lists() {
+                lengths.push(views.len() - before);
+            }
         }
         let mut scalars = Vec::with_capacity(sig.scalars.len());
         for (i, (name, kind)) in sig.scalars.iter().enumerate() {
@@ -191,7 +215,13 @@ impl PyOp {
         let tensors =
             views.iter().map(tensor::View::tensor).collect::<Result<Vec<_>, _>>().map_err(|e| error(op.name(), e))?;
         guarded(op.name(), || {
-            overlap(op, &tensors)?;
+            if sig.lists() {
+                let spans = lists::Spans::of(lengths);
+                spans.overlap(op, &tensors)?;
+                scalars.extend(spans.counts(op));
+            } else {
+                overlap(op, &tensors)?;
+            }
             let context = pool::Context { runner: None, threads: 0, poll: Some(poll) };
             py.detach(|| pool::with(context, || (op.run)(&tensors, &scalars)))
         })

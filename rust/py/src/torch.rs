@@ -6,6 +6,7 @@
 //! nothing that owns memory may be alive in this frame by then. Its text starts with [`MARK`], by which the Python side
 //! finds the right exception again.
 
+use crate::lists::{self, Spans};
 use crate::{error, poll};
 use base::pool::{self, Context};
 use base::{Dtype, Error, Kind, MAX_DIMS, Scalar, Tensor};
@@ -71,6 +72,11 @@ symbols! {
     aoti_torch_dtype_uint16: fn() -> i32;
     aoti_torch_dtype_uint8: fn() -> i32;
     aoti_torch_dtype_bool: fn() -> i32;
+    torch_list_size: fn(Handle, *mut usize) -> c_int;
+    torch_list_get_item: fn(Handle, usize, *mut u64) -> c_int;
+    torch_new_list_reserve_size: fn(usize, *mut Handle) -> c_int;
+    torch_list_push_back: fn(Handle, u64) -> c_int;
+    torch_delete_list: fn(Handle) -> c_int;
     torch_parallel_for: fn(i64, i64, i64, Body, *mut c_void) -> c_int;
     torch_get_num_threads: fn(*mut u32) -> c_int;
 }
@@ -221,6 +227,35 @@ impl Torch {
         Ok(Some(copy))
     }
 
+    /// The words of a list, which is given back to torch; its entries are whoever calls' own now.
+    fn unpack(&self, list: Handle, into: &mut Vec<Handle>) -> usize {
+        let mut n = 0;
+        // SAFETY: an owned list; places below its size are read, and it is deleted once.
+        unsafe {
+            (self.api.torch_list_size)(list, &raw mut n);
+            for i in 0..n {
+                let mut word = 0;
+                (self.api.torch_list_get_item)(list, i, &raw mut word);
+                into.push(word as Handle);
+            }
+            (self.api.torch_delete_list)(list);
+        }
+        n
+    }
+
+    /// A list of owned handles, which it owns from now on.
+    fn pack(&self, handles: &[Handle]) -> Handle {
+        let mut list = std::ptr::null_mut();
+        // SAFETY: a fresh list, filled to the size that was asked for.
+        unsafe {
+            (self.api.torch_new_list_reserve_size)(handles.len(), &raw mut list);
+            for &h in handles {
+                (self.api.torch_list_push_back)(list, h as u64);
+            }
+        }
+        list
+    }
+
     fn delete(&self, handle: Handle) {
         // SAFETY: an owned handle, deleted once.
         unsafe { (self.api.aoti_torch_delete_tensor_object)(handle) };
@@ -243,9 +278,19 @@ impl Drop for Handles<'_> {
 fn call(torch: &Torch, op: &'static Operator, stack: &mut [u64]) -> Result<(), Error> {
     let sig = &op.signature;
     let n = sig.inputs.len();
-    let mut owned = Handles(torch, stack[..n].iter().map(|&w| w as Handle).collect());
-    let mut tensors = Vec::with_capacity(n + sig.outputs.len());
-    for i in 0..n {
+    let mut owned = Handles(torch, Vec::with_capacity(n));
+    let mut lengths = Vec::new();
+    for (p, &word) in sig.inputs.iter().zip(&*stack) {
+        if p.many {
+            lengths.push(torch.unpack(word as Handle, &mut owned.1));
+        } else {
+            owned.1.push(word as Handle);
+            lengths.push(1);
+        }
+    }
+    let all = owned.1.len();
+    let mut tensors = Vec::with_capacity(all + sig.outputs.len());
+    for i in 0..all {
         let t = torch.tensor(owned.1[i], false)?;
         torch.held(owned.1[i], &t)?;
         tensors.push(match torch.dense(owned.1[i], &t)? {
@@ -267,22 +312,46 @@ fn call(torch: &Torch, op: &'static Operator, stack: &mut [u64]) -> Result<(), E
     }
     let scalars = &scalars[..sig.scalars.len()];
     let mut results = Handles(torch, Vec::with_capacity(sig.outputs.len()));
-    let sizes = sig.bind(&tensors)?;
+    let spans = sig.lists().then(|| Spans::of(lengths.iter().copied()));
+    let heads = spans.as_ref().map(|spans| spans.heads(&tensors));
+    let sizes = sig.bind(heads.as_deref().unwrap_or(&tensors))?;
     for i in 0..sig.outputs.len() {
-        let wanted = sig.output(i, &sizes, &tensors[..n], scalars)?;
-        results.1.push(torch.empty(wanted.shape(), wanted.dtype)?);
+        let before = results.1.len();
+        match &spans {
+            Some(spans) if sig.outputs[i].many => {
+                for k in lists::like(op, i, spans, scalars) {
+                    results.1.push(torch.empty(tensors[k].shape(), tensors[k].dtype())?);
+                }
+            }
+            _ => {
+                let wanted = sig.output(i, &sizes, heads.as_deref().unwrap_or(&tensors), scalars)?;
+                results.1.push(torch.empty(wanted.shape(), wanted.dtype)?);
+            }
+        }
+        lengths.push(results.1.len() - before);
     }
     for &out in &results.1 {
         tensors.push(torch.tensor(out, true)?);
     }
+    let behind: Vec<Scalar>;
+    let scalars = if sig.lists() {
+        behind = scalars.iter().copied().chain(Spans::of(lengths.iter().copied()).counts(op)).collect();
+        &behind[..]
+    } else {
+        scalars
+    };
     let mut threads = 1;
     // SAFETY: writes one number.
     unsafe { (torch.api.torch_get_num_threads)(&raw mut threads) };
     let runner = if FORKED.load(Ordering::Relaxed) { None } else { Some(parallel as pool::Runner) };
     let context = Context { runner, threads: threads as usize, poll: Some(poll) };
     pool::with(context, || (op.run)(&tensors, scalars))?;
-    for (slot, h) in stack.iter_mut().zip(std::mem::take(&mut results.1)) {
-        *slot = h as u64;
+    let made = std::mem::take(&mut results.1);
+    let mut rest = &made[..];
+    for ((slot, out), &n) in stack.iter_mut().zip(&sig.outputs).zip(&lengths[n..]) {
+        let (own, after) = rest.split_at(n);
+        *slot = if out.many { torch.pack(own) } else { own[0] } as u64;
+        rest = after;
     }
     Ok(())
 }

@@ -99,6 +99,7 @@ impl Parser {
     fn inputs(&mut self) -> Parsed<()> {
         while !self.end() && !self.take(";") {
             let name = self.name()?;
+            let many = self.take("*");
             self.need("[")?;
             let (lead, core) = if self.take("*") {
                 (Lead::None, None)
@@ -111,6 +112,9 @@ impl Parser {
                 (lead, Some(core))
             };
             self.need("]")?;
+            if many && core.is_some() {
+                return Err("a list is of any shapes, `[*]`".to_owned());
+            }
             let optional = self.take("?");
             let wider = self.take(":");
             if wider {
@@ -119,7 +123,7 @@ impl Parser {
                     return Err("`: <a row before it> | float32` is all that is said of an input's type".to_owned());
                 }
             }
-            self.sig.inputs.push(Input { name, lead, core, optional, wider });
+            self.sig.inputs.push(Input { name, lead, core, optional, many, wider });
             self.take(",");
         }
         while !self.end() {
@@ -165,15 +169,19 @@ impl Parser {
         while !self.end() {
             let saved = self.take("(");
             let name = self.name()?;
+            let many = self.take("*");
             self.need("[")?;
             let (shape, dtype) = self.shape()?;
             self.need("]")?;
+            if many != matches!(shape, Shape::Like(k) if self.sig.inputs[k].many) {
+                return Err("a list is like a list".to_owned());
+            }
             let needed = self.take("?");
             let dtype = if self.take(":") { self.dtype()? } else { dtype };
             if saved {
                 self.need(")")?;
             }
-            self.sig.outputs.push(Output { name, shape, dtype, needed, saved });
+            self.sig.outputs.push(Output { name, shape, dtype, many, needed, saved });
             self.take(",");
         }
         Ok(())

@@ -26,6 +26,17 @@ fn rows_broadcast_to_the_widest() {
 }
 
 #[test]
+fn lists_are_like_lists() {
+    let sig = Signature::parse("op", "xs * [*], c[n]; k: int", "ys * [xs]?, d[n]: float64").unwrap();
+    assert!(sig.lists() && sig.inputs[0].many && !sig.inputs[1].many && sig.outputs[0].many && !sig.outputs[1].many);
+    for (inputs, outputs) in
+        [("xs*[n]", "ys*[xs]"), ("xs*[*], c[n]", "ys*[c]"), ("xs*[*]", "y[xs]"), ("xs*[*]", "y*[3]")]
+    {
+        assert!(Signature::parse("op", inputs, outputs).is_err());
+    }
+}
+
+#[test]
 fn one_row_for_none_is_none() {
     let sig = ("x[.., d], w[.., d]?", "y[.., d], dw[w]");
     for w in [&[5][..], &[0, 5], &[0]] {

@@ -163,6 +163,10 @@ CASES = {
     "metrics.loss_barrier": (metrics.loss_barrier, (X,)),
     "metrics.norm_grad": (lambda a, g: metrics.norm_grad(a, g, "conv3"), (some(2, 3, 4, 5), some(2, 2, 4, 5))),
     "metrics.residual_contribution": (lambda u, r: metrics.residual_contribution(u, r)[0], (X, Y)),
+    "loss.cross_entropy": (
+        lambda x, w: O.cross_entropy(x, LABELS[:3], weight=w, label_smoothing=0.1, gamma=1.5),
+        (X, V[0].exp()),
+    ),
     "loss.info_nce": (lambda x, y: O.info_nce(x, y, temperature=0.5, symmetric=True), (X, Y)),
     "norm.rms_norm": (lambda x, w: norm.rms_norm(x, 4, w), (X, V[0])),
     "norm.add_norm": (lambda x, r, w: norm.add_norm(x, r, w)[0], (X, Y, V[0])),
@@ -428,7 +432,7 @@ WIDER = {
         "rms_norm",
         "standardize",
     )
-} | {("norm.weight_standardize", 0)}
+} | {("norm.weight_standardize", 0), ("loss.cross_entropy", 0)}
 #: functions of several float tensors or matrices
 MIXED = {name: case for name, case in CASES.items() if len(case[1]) > 1} | {
     "hyperbolic.segment_midpoint": (lambda w, x: H.segment_midpoint(MATRIX.with_data(w), x), (MATRIX.data, X)),

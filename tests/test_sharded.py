@@ -625,6 +625,7 @@ REFUSED = {
     "lorentz.mlr": "its case shards the hyperplanes, with which no rows go",
     "lorentz.segment_midpoint": "takes plain tensors",
     "lorentz.weighted_midpoint_bmm": "a mean over the rows",
+    "loss.cross_entropy": "its labels are plain",
     "loss.info_nce": "all pairs",
     "metrics.cka": "all pairs",
     "metrics.loss_barrier": "takes plain tensors",

@@ -1,9 +1,10 @@
-//! The driver of row operators: inner products per row, then scalar functions on eight rows at once, then a linear
-//! combination; a backward is the same walk. The one rule: an operator says those three things, and dtype, broadcasting,
-//! tiles, tails, threads, reductions and the edge of a part of space are said here once.
+//! The driver of row operators: inner products per row, or sums over functions of its elements and its largest, then scalar
+//! functions on eight rows at once, then a linear combination; a backward is the same walk. The one rule: an operator says
+//! those three things, and dtype, broadcasting, tiles, tails, threads, reductions and the edge of a part of space are said
+//! here once.
 //!
-//! Every lane is f64, but for combinations that f32 makes as well ([`RowOp::single`]). Products of f32 (and smaller) data add up in f64; products of f64 data in compensated form (Dot2),
-//! and their scalar functions run on double-doubles, so that 1 - c|x|² keeps its digits at any radius.
+//! Every lane is f64, but for combinations that f32 makes as well ([`RowOp::single`]). Products of f32 (and smaller) data add
+//! up in f64; products of f64 data in compensated form (Dot2), and their scalar functions run on double-doubles, so that 1 - c|x|² keeps its digits at any radius.
 
 mod aside;
 mod ball;
@@ -11,6 +12,7 @@ mod block;
 mod call;
 mod functor;
 mod kind;
+mod peak;
 mod scaled;
 mod sums;
 mod table;
@@ -44,7 +46,17 @@ const BLOCK: usize = 16 * 1024;
 /// A vector input of one row serves all rows, and an output of one row, where there are more, is the sum over them
 /// (the gradient of such an input); the same for row numbers.
 pub fn run<OP: RowOp>(op: &OP, t: &[Tensor]) -> Result<()> {
-    let call = Call::new(t, [OP::Vectors::N, OP::Given::N, OP::Outputs::N, OP::Numbers::N])?;
+    marked(op, t, &[])
+}
+
+/// The place of a mark that there is not.
+pub const NONE: usize = usize::MAX;
+
+/// As [`run`], of an operator whose rows have a mark each: the element `at` of the row. A row whose place is none of its own
+/// ([`NONE`]) is left out: its numbers and its rows of outputs are 0, and sums over rows are those of the others.
+pub fn marked<OP: RowOp>(op: &OP, t: &[Tensor], at: &[usize]) -> Result<()> {
+    let counts = [OP::Vectors::N, OP::Given::N, OP::Outputs::N, OP::Numbers::N, OP::Marks::N];
+    let call = Call::new(t, counts, at)?;
     let ground = op.ground();
     ground.check(call.c)?;
     // 16-bit rows are widened to f32 tile by tile

@@ -18,16 +18,18 @@ pub struct Call<'a> {
     /// vectors and row numbers out
     pub y: &'a [Tensor<'a>],
     pub n: &'a [Tensor<'a>],
+    /// where the mark of each row is
+    pub at: &'a [usize],
 }
 
 impl<'a> Call<'a> {
-    /// Of so many arrays of each kind.
-    pub fn new(t: &'a [Tensor<'a>], [v, c, o, r]: [usize; 4]) -> Result<Self> {
+    /// Of so many arrays of each kind, and marks if there are any.
+    pub fn new(t: &'a [Tensor<'a>], [v, c, o, r, m]: [usize; 5], at: &'a [usize]) -> Result<Self> {
         if t.len() < v + c + o + r {
             return Err(Error::Type("wrong number of arrays".into()));
         }
         let ((x, t), (y, n)) = (t.split_at(v), t[v + c..].split_at(o));
-        let call = Call { rows: 0, d: 0, x, c: &t[..c], y, n: &n[..r] };
+        let call = Call { rows: 0, d: 0, x, c: &t[..c], y, n: &n[..r], at };
         let dtype = call.x[0].dtype();
         if !dtype.is_float() {
             return Err(Error::Type(format!("a float type is needed, got {}", dtype.name())));
@@ -50,6 +52,9 @@ impl<'a> Call<'a> {
             } else if n != 1 && n != rows {
                 return Err(Error::Value(format!("{rows} rows and {n} rows do not go together")));
             }
+        }
+        if at.len() != m * rows {
+            return Err(Error::Value(format!("{} marks for {rows} rows", at.len())));
         }
         for c in call.c {
             if !c.dtype().is_float() {

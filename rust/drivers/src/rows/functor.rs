@@ -36,11 +36,12 @@ impl<const K: usize> Count for N<K> {
 /// As many T as C counts.
 pub type Of<C, T> = <C as Count>::Of<T>;
 
-/// What the scalar functions of a row give: weights of the combination, numbers to write, and, where rows have a
-/// [`Ground`], how far inside it the row lies.
+/// What the scalar functions of a row give: weights of the combination, numbers to write, what its mark becomes, and, where
+/// rows have a [`Ground`], how far inside it the row lies.
 pub struct Solved<OP: RowOp + ?Sized, S: Simd> {
     pub weights: Of<OP::Weights, f64x8<S>>,
     pub numbers: Of<OP::Numbers, f64x8<S>>,
+    pub marks: Of<OP::Marks, f64x8<S>>,
     pub gap: f64x8<S>,
 }
 
@@ -48,6 +49,11 @@ pub struct Solved<OP: RowOp + ?Sized, S: Simd> {
 pub trait RowOp: Sync {
     type Vectors: Count;
     type Given: Count;
+    /// Largest values of a row, which its products are functions of.
+    type Peaks: Count;
+    /// One where each row has an element that [`solve`](RowOp::solve) reads, in the first vector, and writes, in the first
+    /// output; a row without one ([`NONE`](super::NONE)) is left out: zeros.
+    type Marks: Count;
     type Products: Count;
     type Weights: Count;
     type Outputs: Count;
@@ -58,12 +64,20 @@ pub trait RowOp: Sync {
     fn ground(&self) -> impl Ground {
         Anywhere
     }
-    fn dots<S: Simd, A: Acc<S>>(x: Of<Self::Vectors, f64x8<S>>, sums: &mut Of<Self::Products, A>);
+    /// What is largest where a peak is. Where there are peaks, the first vector is -inf past its end, the others are 0.
+    fn peaks<S: Simd>(x: Of<Self::Vectors, f64x8<S>>) -> Of<Self::Peaks, f64x8<S>>;
+    fn dots<S: Simd, A: Acc<S>>(
+        x: Of<Self::Vectors, f64x8<S>>,
+        tops: Of<Self::Peaks, f64x8<S>>,
+        sums: &mut Of<Self::Products, A>,
+    );
     fn solve<S: Simd, N: Num<S>>(
         &self,
         s: S,
         p: Of<Self::Products, N>,
         given: Of<Self::Given, f64x8<S>>,
+        tops: Of<Self::Peaks, f64x8<S>>,
+        marks: Of<Self::Marks, f64x8<S>>,
     ) -> Solved<Self, S>;
     /// Of an operator that is `WIDE`: the rows whose plain sums cancelled more than f32 results bear.
     #[inline(always)]
@@ -76,7 +90,12 @@ pub trait RowOp: Sync {
         let zero = f64x8::splat(s, 0.0);
         zero.simd_lt(zero)
     }
-    fn combine<S: Simd>(x: Of<Self::Vectors, f64x8<S>>, w: Of<Self::Weights, f64x8<S>>) -> Of<Self::Outputs, f64x8<S>>;
+    /// `narrow`: functions to f32's accuracy serve these rows.
+    fn combine<S: Simd>(
+        narrow: bool,
+        x: Of<Self::Vectors, f64x8<S>>,
+        w: Of<Self::Weights, f64x8<S>>,
+    ) -> Of<Self::Outputs, f64x8<S>>;
     /// There is a [`single`](RowOp::single): for a combination of which no part is much longer than the result.
     const SINGLE: bool = false;
     /// The combination in f32.
@@ -130,15 +149,22 @@ macro_rules! count {
 /// }
 /// ```
 ///
-/// `solve(self, s)` asks for the level too; its type is S, that of the products N. Without vectors out there is no
+/// `peak(top) { [x] }` before `dots` finds the largest value in each row of what it says, which `dots` and `solve` then know:
+/// e^(x − top) is at most 1. `mark(at)` before it reads an element of each row of the first vector for `solve`, which says in
+/// a third list what it becomes in the first output (see [`marked`](crate::rows::marked)). `combine[narrow](…)` asks whether
+/// functions to f32's accuracy serve.
+///
+/// `solve(self, s)` asks for the level too; its type is S, that of the products N, and A, in `dots`, that of sums. Without vectors out there is no
 /// `combine`, and `single` is the same in f32. `doubt`, of products, row numbers and weights, says where plain sums of f32 data cancelled too far.
 #[macro_export]
 macro_rules! row {
     (@ground { $($ground:tt)* } $kind:ident [$($op:tt)+] [$($generic:tt)*]
         ($($x:ident),+; $($c:ident),*) ($($y:ident),*; $($n:ident),*)
+        $(mark($at:ident))?
+        $(peak($($top:ident),+) $peak:block)?
         dots($($p:ident),*) $dots:block
         solve($self:ident $(, $s:ident)?) $solve:block
-        $(combine($($w:ident),*) $combine:block)?
+        $(combine $([$narrow:ident])? ($($w:ident),*) $combine:block)?
         $(single |$($v:ident),*| $single:block)?
         $(doubt $doubt:block)?
     ) => {
@@ -146,14 +172,23 @@ macro_rules! row {
         impl<$($generic)*> $crate::rows::RowOp for $($op)+ {
             type Vectors = $crate::count!($($x)+);
             type Given = $crate::count!($($c)*);
+            type Peaks = $crate::count!($($($top)+)?);
+            type Marks = $crate::count!($($at)?);
             type Products = $crate::count!($($p)*);
             type Weights = $crate::count!($($($w)*)?);
             type Outputs = $crate::count!($($y)*);
             type Numbers = $crate::count!($($n)*);
             $($ground)*
             #[inline(always)]
+            fn peaks<S: $crate::base::simd::Simd>(
+                [$($x),+]: $crate::rows::Of<Self::Vectors, $crate::base::simd::f64x8<S>>,
+            ) -> $crate::rows::Of<Self::Peaks, $crate::base::simd::f64x8<S>> {
+                $crate::row!(@combine $($peak)?)
+            }
+            #[inline(always)]
             fn dots<S: $crate::base::simd::Simd, A: $crate::rows::Acc<S>>(
                 [$($x),+]: $crate::rows::Of<Self::Vectors, $crate::base::simd::f64x8<S>>,
+                [$($($top),+)?]: $crate::rows::Of<Self::Peaks, $crate::base::simd::f64x8<S>>,
                 [$($p),*]: &mut $crate::rows::Of<Self::Products, A>,
             ) $dots
             #[inline(always)]
@@ -162,15 +197,19 @@ macro_rules! row {
                 level: S,
                 [$($p),*]: $crate::rows::Of<Self::Products, N>,
                 [$($c),*]: $crate::rows::Of<Self::Given, $crate::base::simd::f64x8<S>>,
+                [$($($top),+)?]: $crate::rows::Of<Self::Peaks, $crate::base::simd::f64x8<S>>,
+                [$($at)?]: $crate::rows::Of<Self::Marks, $crate::base::simd::f64x8<S>>,
             ) -> $crate::rows::Solved<Self, S> {
                 $(let $s = level;)?
-                $crate::row!(@solved $kind level $solve)
+                $crate::row!(@solved $kind [$($at)?] level $solve)
             }
             #[inline(always)]
             fn combine<S: $crate::base::simd::Simd>(
+                narrow: bool,
                 [$($x),+]: $crate::rows::Of<Self::Vectors, $crate::base::simd::f64x8<S>>,
                 [$($($w),*)?]: $crate::rows::Of<Self::Weights, $crate::base::simd::f64x8<S>>,
             ) -> $crate::rows::Of<Self::Outputs, $crate::base::simd::f64x8<S>> {
+                $($(let $narrow = narrow;)?)?
                 $crate::row!(@combine $($combine)?)
             }
             $crate::row! { @doubt [$($p)*] [$($c)*] [$($($w)*)?] $($doubt)? }
@@ -197,13 +236,17 @@ macro_rules! row {
             [$($v),*]: $crate::rows::Of<Self::Weights, $crate::base::mix::Pair<S>>,
         ) -> $crate::rows::Of<Self::Outputs, $crate::base::simd::f32x16<S>> $single
     };
-    (@solved bound $level:ident $solve:block) => {{
+    (@solved bound [] $level:ident $solve:block) => {{
         let (weights, numbers, gap) = $solve;
-        $crate::rows::Solved { weights, numbers, gap }
+        $crate::rows::Solved { weights, numbers, marks: [], gap }
     }};
-    (@solved free $level:ident $solve:block) => {{
+    (@solved free [] $level:ident $solve:block) => {{
         let (weights, numbers) = $solve;
-        $crate::rows::Solved { weights, numbers, gap: $crate::base::simd::f64x8::splat($level, 1.0) }
+        $crate::rows::Solved { weights, numbers, marks: [], gap: $crate::base::simd::f64x8::splat($level, 1.0) }
+    }};
+    (@solved free [$at:ident] $level:ident $solve:block) => {{
+        let (weights, numbers, marks) = $solve;
+        $crate::rows::Solved { weights, numbers, marks, gap: $crate::base::simd::f64x8::splat($level, 1.0) }
     }};
     (@combine) => { [] };
     (@combine $combine:block) => { $combine };

@@ -14,6 +14,17 @@ row! { Probe(a, b; c) -> (y; n)
     combine(w) { [a.mul_add(w, b + b)] }
 }
 
+/// y = x − b top, at the mark n c; n = Σ b (x − top), m = x at the mark, z = Σ over rows of x c: a peak before the sums, and a
+/// mark. b is 0 past its end, where x is -inf.
+struct Peaked;
+row! { Peaked(x, b; c) -> (y, z; n, m)
+    mark(at)
+    peak(top) { [x] }
+    dots(below) { below.dot(b, b.simd_eq(0.0).select(b, x - top)); }
+    solve(self) { ([top, c], [below.get(), at], [below.get() * c]) }
+    combine(top, c) { [x - b * top, x * c] }
+}
+
 fn tensor<'a, T: Store>(x: &'a [T], shape: &[usize]) -> Tensor<'a> {
     // SAFETY: a slice of that many elements; tests write through it only where they own it mutably.
     unsafe { Tensor::new(x.as_ptr().cast_mut().cast(), shape, T::DTYPE, true).unwrap() }
@@ -140,4 +151,74 @@ fn the_edge() {
             assert!((norm - (1.0 - 1e-5)).abs() < 1e-15);
         }
     }
+}
+
+fn check_peaks<T: Store>(rows: usize, d: usize) {
+    // all below 0, so that a peak is not what lies past the end
+    let x: Vec<T> = whole::<T>(rows * d, 1).iter().map(|v| T::from_f64(v.to_f64() - 7.0)).collect();
+    let (b, c) = (whole::<T>(d, 3), whole::<T>(rows, 2));
+    // some rows have no mark
+    let at: Vec<usize> = (0..rows).map(|r| if r % 5 == 3 { NONE } else { r * 11 % d }).collect();
+    for summed in [false, true] {
+        let (y, z) = (vec![T::from_f64(9.0); rows * d], vec![T::from_f64(9.0); if summed { d } else { rows * d }]);
+        let (n, m) = (vec![T::from_f64(9.0); rows], vec![9f64; rows]);
+        let shape = [if summed { 1 } else { rows }, d];
+        let t = [
+            tensor(&x, &[rows, d]),
+            tensor(&b, &[1, d]),
+            tensor(&c, &[rows]),
+            tensor(&y, &[rows, d]),
+            tensor(&z, &shape),
+            tensor(&n, &[rows]),
+            tensor(&m, &[rows]),
+        ];
+        marked(&Peaked, &t, &at).unwrap();
+        let mut total = vec![0.0; d];
+        for r in 0..rows {
+            let (row, c) = (&x[r * d..][..d], c[r].to_f64());
+            let top = row.iter().fold(f64::NEG_INFINITY, |a, v| a.max(v.to_f64()));
+            let below: f64 = row.iter().zip(&b).map(|(x, b)| b.to_f64() * (x.to_f64() - top)).sum();
+            let out = at[r] == NONE;
+            assert_eq!(
+                n[r].to_f64(),
+                if out { 0.0 } else { T::from_f64(below).to_f64() },
+                "row {r} of {rows}, d = {d}"
+            );
+            assert_eq!(m[r], if out { 0.0 } else { row[at[r]].to_f64() });
+            for i in 0..d {
+                let (x, b) = (row[i].to_f64(), b[i].to_f64());
+                let want = if out { 0.0 } else { [x - b * top, below * c][usize::from(i == at[r])] };
+                assert_eq!(y[r * d + i].to_f64(), T::from_f64(want).to_f64(), "{i} of row {r} of {rows}, d = {d}");
+                let part = if out { 0.0 } else { x * c };
+                total[i] += part;
+                if !summed || rows == 1 {
+                    assert_eq!(z[r * d + i].to_f64(), part);
+                }
+            }
+        }
+        if summed {
+            assert!(z.iter().zip(&total).all(|(z, t)| z.to_f64() == T::from_f64(*t).to_f64()));
+        }
+    }
+}
+
+#[test]
+fn peaks_and_marks_of_all_tails_types_and_levels() {
+    for level in available() {
+        force(Some(level));
+        for d in (1..=67).chain([128, 131]) {
+            for rows in [1, 7, 33] {
+                check_peaks::<f64>(rows, d);
+                check_peaks::<f32>(rows, d);
+            }
+            check_peaks::<F16>(33, d.min(8));
+            check_peaks::<Bf16>(33, d.min(8));
+        }
+        check_peaks::<f32>(call::LARGE / 4 / 67 + 1, 67);
+        check_peaks::<f32>(call::LARGE / 4 / 64 + 1, 64);
+    }
+    force(None);
+    let x = [1f32; 4];
+    let t = [4, 4, 1, 4, 4, 1, 1].map(|n| tensor(&x[..n], if n == 1 { &[] } else { &[1, 4] }));
+    assert!(matches!(run(&Peaked, &t), Err(Error::Value(_))));
 }

@@ -4,9 +4,10 @@
 use super::block::Block;
 use super::functor::{Count, N, Of, RowOp};
 use super::kind::Wide;
+use super::peak;
 use super::sums::{Acc, Dot2, Sums, totals};
 use super::walk::{Outs, Rows, combine, lay_frame, products, strip};
-use super::{Solved, TILE};
+use super::{NEAR, Solved, TILE};
 use base::dd::{Dd, Num};
 use base::mix;
 use base::simd::*;
@@ -22,7 +23,7 @@ impl<OP: RowOp, K: Wide> Kernel for Tiles<'_, OP, K> {
         let Tiles(op, mut block) = self;
         let (range, most) = (block.range.clone(), block.plan.tile);
         let mut room = Room::<OP, K::Acc<S>, S>::new();
-        block.given(true, 0, TILE, OP::Given::of_mut(&mut room.given));
+        block.given(true, 0, TILE, OP::Given::of_mut(&mut room.known.given));
         for at in range.clone().step_by(most) {
             tile::<OP, S, K, K::Acc<S>>(s, op, &mut block, at, most.min(range.end - at), &mut room);
         }
@@ -35,8 +36,16 @@ impl<OP: RowOp, K: Wide> Kernel for Tiles<'_, OP, K> {
 struct Room<OP: RowOp, A: Acc<S>, S: Simd> {
     lanes: Of<OP::Products, A::Lanes>,
     sums: Of<OP::Products, Sums>,
-    given: Of<OP::Given, [f64; TILE]>,
+    known: Known<OP>,
     found: Found<OP>,
+}
+
+/// What is known of each row besides its sums.
+#[repr(align(64))]
+struct Known<OP: RowOp> {
+    given: Of<OP::Given, [f64; TILE]>,
+    tops: Of<OP::Peaks, [f64; TILE]>,
+    marks: Of<OP::Marks, [f64; TILE]>,
 }
 
 /// What [`RowOp::solve`] found for each row.
@@ -44,6 +53,7 @@ struct Room<OP: RowOp, A: Acc<S>, S: Simd> {
 struct Found<OP: RowOp> {
     weights: Of<OP::Weights, [f64; TILE]>,
     numbers: Of<OP::Numbers, [f64; TILE]>,
+    marks: Of<OP::Marks, [f64; TILE]>,
     gap: [f64; TILE],
     /// 1 where the combination may be made in f32
     single: [f64; TILE],
@@ -55,7 +65,11 @@ impl<OP: RowOp, A: Acc<S>, S: Simd> Room<OP, A, S> {
         Room {
             lanes: OP::Products::fill(A::EMPTY),
             sums: OP::Products::fill([[0.0; TILE]; 2]),
-            given: OP::Given::fill([0.0; TILE]),
+            known: Known {
+                given: OP::Given::fill([0.0; TILE]),
+                tops: OP::Peaks::fill([0.0; TILE]),
+                marks: OP::Marks::fill([0.0; TILE]),
+            },
             found: Found::new(),
         }
     }
@@ -67,6 +81,7 @@ impl<OP: RowOp> Found<OP> {
         Found {
             weights: OP::Weights::fill([0.0; TILE]),
             numbers: OP::Numbers::fill([0.0; TILE]),
+            marks: OP::Marks::fill([0.0; TILE]),
             gap: [0.0; TILE],
             single: [0.0; TILE],
         }
@@ -87,20 +102,32 @@ fn tile<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
     for (v, place) in OP::Vectors::of_mut(&mut x).iter_mut().enumerate() {
         *place = block.input(v, start, n);
     }
-    let rows = Rows::<OP, K> { x, d: plan.d, next: plan.tile * plan.d };
-    // SAFETY: `input` gave places with n rows of d elements (or one row with stride 0), and n <= plan.tile <= TILE.
-    unsafe { products::<OP, S, K, A>(s, &rows, n, &mut room.lanes) };
-    block.given(false, start, n, OP::Given::of_mut(&mut room.given));
+    // rows with a peak are walked twice, one after the other: what comes next is the next one where they are long
+    let long = OP::Peaks::N > 0 && plan.d * size_of::<K>() > NEAR;
+    let rows = Rows::<OP, K> { x, d: plan.d, next: if long { plan.d } else { plan.tile * plan.d } };
+    if OP::Products::N > 0 {
+        // SAFETY: `input` gave places with n rows of d elements (or one row with stride 0), and n <= plan.tile <= TILE.
+        unsafe { products::<OP, S, K, A>(s, &rows, n, &mut room.known.tops, &mut room.lanes) };
+    }
+    let at = if OP::Marks::N > 0 { &block.call.at[start..start + n] } else { &[] };
+    if OP::Marks::N > 0 {
+        // SAFETY: as above.
+        unsafe { peak::read(&rows, at, &mut room.known.marks) };
+    }
+    block.given(false, start, n, OP::Given::of_mut(&mut room.known.given));
     // apart from what follows, which is one long chain: the fewer instructions wait in it, the more of the next rows'
     // are begun meanwhile
     totals::<S, A>(s, OP::Products::of(&room.lanes), n, OP::Products::of_mut(&mut room.sums));
-    let mut near = solve::<OP, S, A::Num>(s, op, n, &room.sums, &room.given, plan.edge, &mut room.found);
+    let mut near = solve::<OP, S, A::Num>(s, op, n, &room.sums, &room.known, plan.edge, &mut room.found);
     if OP::WIDE && !A::TWICE {
         // SAFETY: as above.
-        near |= unsafe { again::<OP, S, K>(s, op, &rows, n, &room.sums, &room.given, plan.edge, &mut room.found) };
+        near |= unsafe { again::<OP, S, K>(s, op, &rows, n, &room.sums, &room.known, plan.edge, &mut room.found) };
     }
     if OP::SINGLE && !A::TWICE && !const { portable::<S>() } {
         singly::<OP, S>(s, n, &mut room.found);
+    }
+    if OP::Marks::N > 0 {
+        peak::left_out::<OP>(plan.d, at, &mut room.found.numbers);
     }
     // SAFETY: rows start..start + n belong to this block.
     unsafe { block.found(s, start, n, OP::Numbers::of(&room.found.numbers)) };
@@ -112,7 +139,14 @@ fn tile<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
     for (o, place) in OP::Outputs::of_mut(&mut y).iter_mut().enumerate() {
         *place = block.output(o, start);
     }
-    let outs = Outs::<OP, K> { weights: &room.found.weights, single: &room.found.single, past: plan.past, y };
+    let outs = Outs::<OP, K> {
+        weights: &room.found.weights,
+        single: &room.found.single,
+        past: plan.past,
+        at,
+        marks: &room.found.marks,
+        y,
+    };
     let mut written = OP::Outputs::fill(0);
     let written = OP::Outputs::of_mut(&mut written);
     // the rows that steps are made of: all where outputs are sums over them; what is set aside leaves the buffer while the
@@ -140,7 +174,7 @@ fn tile<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
     }
     for (o, written) in written.iter().enumerate().filter(|(o, _)| !plan.summed_rows[*o]) {
         let near = (near && o == 0).then_some(&room.found.gap);
-        block.rest(o, start, n, *written, near.zip(OP::Given::of(&room.given).last()));
+        block.rest(o, start, n, *written, near.zip(OP::Given::of(&room.known.given).last()));
     }
 }
 
@@ -151,7 +185,7 @@ fn solve<OP: RowOp, S: Simd, M: Num<S>>(
     op: &OP,
     n: usize,
     sums: &Of<OP::Products, Sums>,
-    given: &Of<OP::Given, [f64; TILE]>,
+    known: &Known<OP>,
     edge: f64,
     found: &mut Found<OP>,
 ) -> bool {
@@ -165,9 +199,16 @@ fn solve<OP: RowOp, S: Simd, M: Num<S>>(
                 for (p, [hi, lo]) in OP::Products::of_mut(&mut p).iter_mut().zip(OP::Products::of(sums)) {
                     *p = M::pair(f64x8::from_slice(s, &hi[g..g + 8]), f64x8::from_slice(s, &lo[g..g + 8]));
                 }
-                let Solved { weights, numbers, gap } = op.solve(s, p, eight::<OP::Given, S>(s, given, g));
+                let Solved { weights, numbers, marks, gap } = op.solve(
+                    s,
+                    p,
+                    eight::<OP::Given, S>(s, &known.given, g),
+                    eight::<OP::Peaks, S>(s, &known.tops, g),
+                    eight::<OP::Marks, S>(s, &known.marks, g),
+                );
                 keep::<OP::Weights, S>(&weights, &mut found.weights, g);
                 keep::<OP::Numbers, S>(&numbers, &mut found.numbers, g);
+                keep::<OP::Marks, S>(&marks, &mut found.marks, g);
                 gap.store_slice(&mut found.gap[g..g + 8]);
                 near |= gap.simd_lt(edge).any_true();
             }
@@ -201,7 +242,7 @@ unsafe fn again<OP: RowOp, S: Simd, K: Wide>(
     rows: &Rows<OP, K>,
     n: usize,
     sums: &Of<OP::Products, Sums>,
-    given: &Of<OP::Given, [f64; TILE]>,
+    known: &Known<OP>,
     edge: f64,
     found: &mut Found<OP>,
 ) -> bool {
@@ -215,26 +256,34 @@ unsafe fn again<OP: RowOp, S: Simd, K: Wide>(
                     *p = f64x8::from_slice(s, &hi[g..g + 8]);
                 }
                 let weights = eight::<OP::Weights, S>(s, &found.weights, g);
-                let doubt = OP::doubt(s, p, eight::<OP::Given, S>(s, given, g), weights);
+                let doubt = OP::doubt(s, p, eight::<OP::Given, S>(s, &known.given, g), weights);
                 if !doubt.any_true() {
                     continue;
                 }
                 let few = (n - g).min(8);
                 let mut room = Room::<OP, Dot2<S>, S>::new();
-                for (some, all) in OP::Given::of_mut(&mut room.given).iter_mut().zip(OP::Given::of(given)) {
-                    some[..8].copy_from_slice(&all[g..g + 8]);
-                }
+                few_of::<OP::Given>(&mut room.known.given, &known.given, g);
+                few_of::<OP::Marks>(&mut room.known.marks, &known.marks, g);
                 // SAFETY: promised by the caller, of the rows from g on.
-                unsafe { products::<OP, S, K, Dot2<S>>(s, &rows.skip(g), few, &mut room.lanes) };
+                unsafe { products::<OP, S, K, Dot2<S>>(s, &rows.skip(g), few, &mut room.known.tops, &mut room.lanes) };
                 totals::<S, Dot2<S>>(s, OP::Products::of(&room.lanes), few, OP::Products::of_mut(&mut room.sums));
-                near |= solve::<OP, S, Dd<S>>(s, op, few, &room.sums, &room.given, edge, &mut room.found);
+                near |= solve::<OP, S, Dd<S>>(s, op, few, &room.sums, &room.known, edge, &mut room.found);
                 mix::<OP::Weights, S>(s, doubt, &room.found.weights, &mut found.weights, g);
                 mix::<OP::Numbers, S>(s, doubt, &room.found.numbers, &mut found.numbers, g);
+                mix::<OP::Marks, S>(s, doubt, &room.found.marks, &mut found.marks, g);
                 mix::<N<1>, S>(s, doubt, &[room.found.gap], std::array::from_mut(&mut found.gap), g);
             }
             near
         },
     )
+}
+
+/// Leaves numbers of rows `g..g + 8` in the first eight places.
+#[inline(always)]
+fn few_of<C: Count>(some: &mut Of<C, [f64; TILE]>, all: &Of<C, [f64; TILE]>, g: usize) {
+    for (some, all) in C::of_mut(some).iter_mut().zip(C::of(all)) {
+        some[..8].copy_from_slice(&all[g..g + 8]);
+    }
 }
 
 /// Numbers of rows `g..g + 8`.

@@ -5,6 +5,7 @@
 use super::TILE;
 use super::functor::{Count, Of, RowOp};
 use super::kind::Wide;
+use super::peak::{end, peaks};
 use super::sums::Acc;
 use base::mix::Pair;
 use base::simd::*;
@@ -28,6 +29,9 @@ pub struct Outs<'a, OP: RowOp, K: Wide> {
     pub single: &'a [f64; TILE],
     /// Rows are whole lines and go past the caches.
     pub past: bool,
+    /// Where the mark of each row is, and what it becomes.
+    pub at: &'a [usize],
+    pub marks: &'a Of<OP::Marks, [f64; TILE]>,
     pub y: Of<OP::Outputs, *mut K>,
 }
 
@@ -40,7 +44,7 @@ pub fn lay_frame() {
     std::hint::black_box(&mut Line(0).0);
 }
 
-/// Leaves the inner products of rows `0..n` in `lanes`.
+/// Leaves the peaks of rows `0..n` in `tops`, if they have any, and their inner products in `lanes`.
 ///
 /// # Safety
 /// Each input has `n` rows of `d` elements, `n` at most TILE.
@@ -49,6 +53,7 @@ pub unsafe fn products<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
     s: S,
     rows: &Rows<OP, K>,
     n: usize,
+    tops: &mut Of<OP::Peaks, [f64; TILE]>,
     lanes: &mut Of<OP::Products, A::Lanes>,
 ) {
     s.vectorize(
@@ -62,24 +67,33 @@ pub unsafe fn products<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
             let tail = d - whole;
             for r in 0..n {
                 let x = rows.at(r);
+                // SAFETY: promised by the caller.
+                let top = unsafe { peaks::<OP, S, K>(s, &x, if OP::Peaks::N > 0 { d } else { 0 }) };
+                for (tops, top) in OP::Peaks::of_mut(tops).iter_mut().zip(OP::Peaks::of(&top)) {
+                    tops[r] = top[0];
+                }
                 let mut sums = [OP::Products::fill(A::zero(s)); 2];
                 for i in (0..whole).step_by(STEP) {
                     // SAFETY: promised by the caller.
                     let [a, b] = unsafe { load::<OP, S, K>(s, &x, i, STEP) };
                     ahead::<OP, K>(&x, Rows::<OP, K>::EARLY, i + next);
-                    dots::<S, OP, A>(s, a, &mut sums[0]);
-                    dots::<S, OP, A>(s, b, &mut sums[1]);
+                    dots::<S, OP, A>(s, a, top, &mut sums[0]);
+                    dots::<S, OP, A>(s, b, top, &mut sums[1]);
                 }
                 if tail > 0 {
                     // SAFETY: promised by the caller.
-                    let [a, b] = unsafe { load::<OP, S, K>(s, &x, whole, tail) };
+                    let mut halves = unsafe { load::<OP, S, K>(s, &x, whole, tail) };
                     ahead::<OP, K>(&x, Rows::<OP, K>::EARLY, whole + next);
-                    dots::<S, OP, A>(s, a, &mut sums[0]);
+                    if OP::Peaks::N > 0 {
+                        end::<OP::Vectors, S>(s, &mut halves, tail);
+                    }
+                    let [a, b] = halves;
+                    dots::<S, OP, A>(s, a, top, &mut sums[0]);
                     if tail > STEP / 2 {
                         if short {
                             sums[1] = sums[0];
                         }
-                        dots::<S, OP, A>(s, b, &mut sums[1]);
+                        dots::<S, OP, A>(s, b, top, &mut sums[1]);
                     }
                 }
                 let [first, second] = [OP::Products::of(&sums[0]), OP::Products::of(&sums[1])];
@@ -102,6 +116,10 @@ pub unsafe fn combine<OP: RowOp, S: Simd, K: Wide>(s: S, rows: &Rows<OP, K>, ran
             let (&Rows { d, next, .. }, y) = (rows, outs.y);
             let tail = d % STEP;
             for r in range {
+                // SAFETY: promised by the caller.
+                if OP::Marks::N > 0 && outs.at[r] >= d && unsafe { outs.leave_out(r, d) } {
+                    continue;
+                }
                 if const { singly::<OP, S, K>() } && outs.single[r] != 0.0 {
                     // SAFETY: promised by the caller.
                     unsafe { single(s, rows, r, outs) };
@@ -112,7 +130,7 @@ pub unsafe fn combine<OP: RowOp, S: Simd, K: Wide>(s: S, rows: &Rows<OP, K>, ran
                     // SAFETY: promised by the caller; a step is read before it is written.
                     let [a, b] = unsafe { load::<OP, S, K>(s, &x, i, STEP) };
                     ahead::<OP, K>(&x, Rows::<OP, K>::LATE, i + next);
-                    let (a, b) = (mixed::<S, OP>(s, a, &w), mixed::<S, OP>(s, b, &w));
+                    let (a, b) = (mixed::<S, OP>(s, narrow::<K>(), a, &w), mixed::<S, OP>(s, narrow::<K>(), b, &w));
                     for (o, y) in OP::Outputs::of(&y).iter().enumerate() {
                         let v = [OP::Outputs::of(&a)[o], OP::Outputs::of(&b)[o]];
                         // SAFETY: promised by the caller.
@@ -124,16 +142,25 @@ pub unsafe fn combine<OP: RowOp, S: Simd, K: Wide>(s: S, rows: &Rows<OP, K>, ran
                     // SAFETY: as above.
                     let [a, b] = unsafe { load::<OP, S, K>(s, &x, i, tail) };
                     ahead::<OP, K>(&x, Rows::<OP, K>::LATE, i + next);
-                    let (a, b) = (mixed::<S, OP>(s, a, &w), mixed::<S, OP>(s, b, &w));
+                    let (a, b) = (mixed::<S, OP>(s, narrow::<K>(), a, &w), mixed::<S, OP>(s, narrow::<K>(), b, &w));
                     for (o, y) in OP::Outputs::of(&y).iter().enumerate() {
                         let v = [OP::Outputs::of(&a)[o], OP::Outputs::of(&b)[o]];
                         // SAFETY: as above.
                         K::store_tail(s, v, unsafe { std::slice::from_raw_parts_mut(y.add(r * d + i), tail) });
                     }
                 }
+                if OP::Marks::N > 0 {
+                    // SAFETY: as above.
+                    unsafe { outs.mark(r, d) };
+                }
             }
         },
     );
+}
+
+/// Whether functions to f32's accuracy serve rows of K.
+const fn narrow<K>() -> bool {
+    size_of::<K>() == size_of::<f32>()
 }
 
 /// Whether rows of K are combined in f32 where they may.
@@ -221,14 +248,23 @@ pub unsafe fn strip<OP: RowOp, S: Simd, K: Wide>(
                 // SAFETY: promised by the caller; a step is read before it is written.
                 let halves = unsafe { load::<OP, S, K>(s, &x, i, step) };
                 ahead::<OP, K>(&x, Rows::<OP, K>::LATE, i + next);
+                let out = OP::Marks::N > 0 && outs.at[r] >= d;
                 // how many halves there are is not known before, so that the formula is compiled once
                 let mut v = [OP::Outputs::fill(f64x8::splat(s, 0.0)); 2];
                 for (v, x) in v.iter_mut().zip(halves).take(step.div_ceil(STEP / 2)) {
-                    *v = mixed::<S, OP>(s, x, &w);
+                    *v = mixed::<S, OP>(s, narrow::<K>(), x, &w);
                 }
                 let mut at = i;
                 for (o, y) in OP::Outputs::of(&y).iter().enumerate() {
                     let v = [OP::Outputs::of(&v[0])[o], OP::Outputs::of(&v[1])[o]];
+                    if out {
+                        at += if summed[o] { d.next_multiple_of(STEP) } else { 0 };
+                        if !summed[o] {
+                            // SAFETY: as below.
+                            unsafe { std::slice::from_raw_parts_mut(y.add(r * d + i), step) }.fill(K::default());
+                        }
+                        continue;
+                    }
                     if summed[o] {
                         let sum = &mut sums[at..][..STEP];
                         (f64x8::from_slice(s, &sum[..8]) + v[0]).store_slice(&mut sum[..8]);
@@ -239,14 +275,24 @@ pub unsafe fn strip<OP: RowOp, S: Simd, K: Wide>(
                         store::<S, K>(s, v, unsafe { std::slice::from_raw_parts_mut(y.add(r * d + i), step) });
                     }
                 }
+                if OP::Marks::N > 0 && !summed[0] && (i..i + step).contains(&outs.at[r]) {
+                    // SAFETY: as above.
+                    unsafe { outs.mark(r, d) };
+                }
             }
         },
     );
 }
 
 impl<OP: RowOp, K: Wide> Rows<OP, K> {
-    /// How many of the inputs the first walk fetches; the second fetches the others.
-    const EARLY: Range<usize> = 0..if OP::Outputs::N == 0 { OP::Vectors::N } else { OP::Vectors::N / 2 };
+    /// How many of the inputs the first walk, if there is one, fetches; the second fetches the others.
+    const EARLY: Range<usize> = 0..if OP::Outputs::N == 0 {
+        OP::Vectors::N
+    } else if OP::Products::N == 0 {
+        0
+    } else {
+        OP::Vectors::N / 2
+    };
     const LATE: Range<usize> = Self::EARLY.end..OP::Vectors::N;
 
     /// The rows from `r` on.
@@ -261,7 +307,7 @@ impl<OP: RowOp, K: Wide> Rows<OP, K> {
 
     /// Where row `r` of each input starts.
     #[inline(always)]
-    fn at(&self, r: usize) -> Of<OP::Vectors, *const K> {
+    pub fn at(&self, r: usize) -> Of<OP::Vectors, *const K> {
         let mut rows = OP::Vectors::fill(std::ptr::null());
         for (row, x) in OP::Vectors::of_mut(&mut rows).iter_mut().zip(OP::Vectors::of(&self.x)) {
             *row = x.0.wrapping_add(r * x.1);
@@ -273,12 +319,18 @@ impl<OP: RowOp, K: Wide> Rows<OP, K> {
 impl<OP: RowOp, K: Wide> Outs<'_, OP, K> {
     #[inline(always)]
     fn weights<S: Simd>(&self, s: S, r: usize) -> Of<OP::Weights, f64x8<S>> {
-        let mut w = OP::Weights::fill(f64x8::splat(s, 0.0));
-        for (w, all) in OP::Weights::of_mut(&mut w).iter_mut().zip(OP::Weights::of(self.weights)) {
-            *w = f64x8::splat(s, all[r]);
-        }
-        w
+        splat::<OP::Weights, S>(s, self.weights, r)
     }
+}
+
+/// The numbers of row `r`, each in all lanes.
+#[inline(always)]
+fn splat<C: Count, S: Simd>(s: S, from: &Of<C, [f64; TILE]>, r: usize) -> Of<C, f64x8<S>> {
+    let mut v = C::fill(f64x8::splat(s, 0.0));
+    for (v, all) in C::of_mut(&mut v).iter_mut().zip(C::of(from)) {
+        *v = f64x8::splat(s, all[r]);
+    }
+    v
 }
 
 /// Fetches step `i` of some of the rows, wherever that is.
@@ -298,7 +350,7 @@ fn ahead<OP: RowOp, K: Wide>(x: &Of<OP::Vectors, *const K>, some: Range<usize>, 
 /// # Safety
 /// Each row has `i + step` elements at least.
 #[inline(always)]
-unsafe fn load<OP: RowOp, S: Simd, K: Wide>(
+pub unsafe fn load<OP: RowOp, S: Simd, K: Wide>(
     s: S,
     x: &Of<OP::Vectors, *const K>,
     i: usize,
@@ -316,8 +368,10 @@ unsafe fn load<OP: RowOp, S: Simd, K: Wide>(
 }
 
 outlined! {
-    fn dots<S: Simd, OP: RowOp, A: Acc<S>>(s: S, x: Of<OP::Vectors, f64x8<S>>, sums: &mut Of<OP::Products, A>) {
-        OP::dots(x, sums);
+    fn dots<S: Simd, OP: RowOp, A: Acc<S>>(
+        s: S, x: Of<OP::Vectors, f64x8<S>>, tops: Of<OP::Peaks, f64x8<S>>, sums: &mut Of<OP::Products, A>
+    ) {
+        OP::dots(x, tops, sums);
     }
 
     /// Keeps the sums of row `r`, which are in two parts unless it is short: then in the second if that has any.
@@ -335,9 +389,9 @@ outlined! {
     }
 
     fn mixed<S: Simd, OP: RowOp>(
-        s: S, x: Of<OP::Vectors, f64x8<S>>, w: &Of<OP::Weights, f64x8<S>>
+        s: S, narrow: bool, x: Of<OP::Vectors, f64x8<S>>, w: &Of<OP::Weights, f64x8<S>>
     ) -> Of<OP::Outputs, f64x8<S>> {
-        OP::combine(x, *w)
+        OP::combine(narrow, x, *w)
     }
 
     fn tail<S: Simd, K: Wide>(s: S, x: &[K]) -> [f64x8<S>; 2] {

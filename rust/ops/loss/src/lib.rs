@@ -5,6 +5,8 @@
 //! log(1 + e^{t_i}). With q_i = g_i σ(t_i) a pair sends G_ij = q_i e^{u_ij − L_i}, and −q_i where j = i: dx = Σ G y/τ and
 //! dy = Σ G x/τ for s = ⟨x, y⟩; for the cosine of x̂ and ŷ those of G ŷ across x̂, over |x|. dτ = −Σ G u/τ.
 
+mod entropy;
+
 use base::near;
 use base::pool::Shared;
 use base::simd::*;
@@ -23,6 +25,13 @@ pub static OPS: &[Op] = ops! {
     info_nce_bwd(g[b.., n], x[b.., n, d], y[b.., m, d], temperature[]; cosine: bool, needs: needs)
         -> (dx[x]?, dy[y]?, dtemperature[temperature]?)
         = |t, s| near(t, s[0].bool(), 1, 4, |t| by_float!(t[1], T => backward::<T>(t, s)));
+    cross_entropy(logits[b.., c], target[b..], weight[c]?: logits | float32; ignore_index: int, label_smoothing, gamma)
+        -> (loss[b..]: compute, (top[b..]: float64), (more[b..]: float64), (rest[b..]: float64), (below[b..]: float64))
+        = entropy::forward;
+    cross_entropy_bwd(g[b..], logits[b.., c], target[b..], weight[c]?: logits | float32, top[b..], more[b..], rest[b..],
+            below[b..]; ignore_index: int, label_smoothing, gamma, needs: needs)
+        -> (dlogits[logits]?, dweight[weight]?)
+        = entropy::backward;
 };
 
 /// The bits of `needs`: which gradients are wanted.

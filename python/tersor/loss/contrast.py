@@ -14,8 +14,7 @@ import numpy as np
 from tersor._arrays import Number, axes
 from tersor._op import op
 from tersor._sample import Draw
-
-__all__ = ["info_nce"]
+from tersor.loss._reduced import checked_reduction, checked_word
 
 Array = Any
 
@@ -166,12 +165,8 @@ def info_nce(
         raise ValueError(f"info_nce: temperature must be a number or an array of 0 axes, got shape {shape}")
     if isinstance(temperature, (int, float)) and not 0 < temperature < math.inf:
         raise ValueError(f"info_nce: temperature must be finite and positive, got {temperature}")
-    for name, word, words in (
-        ("metric", metric, ("cosine", "dot")),
-        ("reduction", reduction, ("mean", "sum", "none")),
-    ):
-        if word not in words:
-            raise ValueError(f"info_nce: {name} must be one of {list(words)}, got {word!r}")
+    checked_word("info_nce", "metric", metric, ("cosine", "dot"))
+    checked_reduction("info_nce", reduction)
     n, m = _shape(x, y)[-1], y.shape[-2]
     if n > m or (symmetric and n != m):
         need = "as many rows as" if symmetric else "at most as many rows as"

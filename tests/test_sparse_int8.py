@@ -236,6 +236,16 @@ def test_the_short_way_has_the_same_bits_and_follows_what_changes():
         assert "_ready" not in vars(born)
 
 
+def test_a_layer_of_float64_shows_the_weight_that_it_multiplies_with():
+    layer = tnn.SparseInt8Linear.from_dense(torch.nn.Linear(40, 30).double(), torch.rand(30, 40) > 0.5)
+    want = torch.zeros(30, 40, dtype=torch.float64)
+    rows = np.repeat(np.arange(30), np.diff(layer.indptr))
+    want[rows, layer.indices.long()] = layer.scale.double()[rows] * layer.data.double()
+    assert torch.equal(layer.weight, want) and not torch.equal(want, want.float().double())
+    half = layer.bfloat16()
+    assert torch.equal(half.weight, want.float().bfloat16())
+
+
 def test_convert_makes_layers_of_codes():
     torch.manual_seed(0)
     model = torch.nn.Sequential(

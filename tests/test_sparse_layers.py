@@ -345,9 +345,43 @@ def test_places_that_are_written_to_in_place(layer):
         want = w.sum(0).reshape(1, 3, *[1] * (x.ndim - 2)).expand(x.shape)
         assert torch.equal(w, s.pattern.to_dense()) and torch.allclose(x.grad, want)
     assert torch.equal(w.nonzero(), torch.tensor([[1, 0], [1, 1], [1, 2]]))
-    with torch.inference_mode():  # whose tensors do not count
+    with torch.inference_mode():  # whose tensors do not count what is written into them
         made, rows = tnn.SparseLinear(weight), torch.randn(2, 3)
-        assert made.indices.is_inference() and torch.allclose(made(rows), rows @ (dense * mask).T)
+        for plan in ("auto", "sparse", "dense"):
+            for values in ([0, 1, 2], [1, 2, 0], [0, 1, 2]):
+                made.indices.copy_(torch.tensor(values))
+                made.plan, want = plan, torch.zeros(3, 3)
+                want[[0, 1, 2], values] = made.data
+                assert torch.allclose(made(rows), rows @ want.T) and torch.equal(made.to_dense(), want)
+        kept = copy.deepcopy(made).state_dict(), made.to("cpu")
+        made.load_state_dict(kept[0], assign=True)
+        made.indices.fill_(2)
+        assert torch.allclose(made(rows), rows[:, 2:] @ made.data[None])
+
+
+@pytest.mark.parametrize("layer", [tnn.SparseLinear, tnn.SparseConv1x1, tnn.SparseInt8Linear], ids=lambda c: c.__name__)
+@pytest.mark.parametrize("rows", [1, 20, 300])
+def test_values_elsewhere_or_too_few_are_refused_by_the_layer(layer, rows):
+    linear = torch.nn.Linear(80, 64) if layer is not tnn.SparseConv1x1 else torch.nn.Conv2d(80, 64, 1)
+    mask, x = torch.rand(64, 80) > 0.9, torch.randn(rows, 80)
+    x = x[..., None, None] if layer is tnn.SparseConv1x1 else x
+    make = layer.from_float if layer is tnn.SparseConv1x1 else layer.from_dense
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            made = make(linear, mask)
+            with pytest.raises(ValueError, match=f"^{layer.__name__}: the input is on meta, the weight on "):
+                made(x.to("meta"))
+            made(x)
+            made.data.data = made.data.data[:-1]
+            with pytest.raises(ValueError, match=f"^{layer.__name__}: data has shape"):
+                made(x)
+            made = make(linear, mask)
+            made(x)
+            made.bias.data = made.bias.data[:-1]
+            with pytest.raises(ValueError, match=f"^{layer.__name__}: bias must have shape"):
+                made(x)
+            with pytest.raises(ValueError, match=f"^{layer.__name__}: the input is on cpu, the weight on "):
+                make(linear, mask).to("meta")(x)
 
 
 def test_places_that_somebody_wrote_nonsense_into_are_refused_by_who_was_called():

@@ -128,6 +128,12 @@ def lasting(*tensors: Any) -> bool:
     return all([type(t) in plain and not wrapped(t) for t in tensors])  # a generator would be half of the call
 
 
+def plain_values(*given: Any) -> bool:
+    """Whether these are values on the CPU, of which no gradient is recorded and no trace is made."""
+    tensors = [t for t in given if t is not None]
+    return lasting(*tensors) and not watched(*tensors) and all([t.is_cpu for t in tensors])
+
+
 def check_alike(who: str, **arrays: Any) -> None:
     """Either all tensors are distributed or none is, or a TypeError; what is None passes."""
     given = {k: is_distributed(x) for k, x in arrays.items() if x is not None}

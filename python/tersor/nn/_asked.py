@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 from tersor._op import AXES
 from tersor.nn._sparse import LinearWeight
 from tersor.sparse._pattern import Pattern
+from tersor.sparse._straight import brief, seen_by_others
 
 FLOATS = frozenset((torch.float64, torch.float32, torch.float16, torch.bfloat16))
 #: shapes of x of which is kept how they are multiplied
@@ -21,7 +21,6 @@ SHAPES = 256
 _STRIDED, _recording, _linear = torch.strided, torch.is_grad_enabled, torch.nn.functional.linear
 _compiling = torch.compiler.is_dynamo_compiling
 _tracing, _casts = torch._C._is_tracing, torch._C._is_any_autocast_enabled
-_transforms, _modes = torch._C._are_functorch_transforms_active, torch._C._len_torch_dispatch_stack
 
 
 #: What a product reads beside x, as it was found to be: the type of x, the plan, values, scales, bias, places, and how often
@@ -47,7 +46,9 @@ class Asked(LinearWeight):
         """The dense weight of values at hand, where products are dense."""
         raise NotImplementedError
 
-    def _product(self, data: Tensor, scale: Any, places: Pattern, x: Tensor, bias: Tensor | None) -> Tensor:
+    def _product(
+        self, data: Tensor, scale: Any, places: Pattern, x: Tensor, bias: Tensor | None, lanes: bool
+    ) -> Tensor:
         """The sparse product, of which nothing is asked."""
         raise NotImplementedError
 
@@ -78,15 +79,18 @@ class Asked(LinearWeight):
                     way = ways[x.shape]
                     if way == "dense":  # one like any other to what else may watch, and x of another type an error
                         return _linear(x, self._dense(data), bias)
-                    if x.dtype is dtype and not _watched():
-                        return self._product(data, scale, kept, x, bias)
-            except (KeyError, RuntimeError):  # a part was taken away, a shape is new, and a nested tensor has none
+                    if x.dtype is dtype and not seen_by_others():
+                        return self._product(data, scale, kept, x, bias, way == "lanes")
+            # a part was taken away or cut short, a shape is new, and a nested tensor has none
+            except (KeyError, RuntimeError, ValueError):
                 pass
         found = self._found(x)
         if found is None:
             return None
         (_, _, data, scale, bias, kept, *_), way = found
-        return _linear(x, self._dense(data), bias) if way == "dense" else self._product(data, scale, kept, x, bias)
+        if way == "dense":
+            return _linear(x, self._dense(data), bias)
+        return self._product(data, scale, kept, x, bias, way == "lanes")
 
     def _found(self, x: Tensor) -> tuple[Parts, str] | None:
         """The parts and which product it is, asked in full: all that `accept`, `lowered` and the entries of operators ask."""
@@ -108,11 +112,13 @@ class Asked(LinearWeight):
             or not 0 < x.ndim <= AXES
             or x.shape[-1] != self.in_features
             or buffers.get("indices") is not kept.indices
+            or data.shape != kept.indices.shape
             or buffers.get("indptr") is not kept.indptr
             or not (bias is None or (type(bias) is nn.Parameter and bias.is_cpu and bias.dtype is x.dtype))
+            or not (bias is None or bias.shape == (self.out_features,))
             or _tracing()
             or _casts()
-            or _watched()
+            or seen_by_others()
             or (_recording() and _recorded(x, data, bias))
         ):
             return None
@@ -120,6 +126,8 @@ class Asked(LinearWeight):
         way = self._which(rows, data)
         if way is None:
             return None
+        if way == "sparse" and brief(kept, x):
+            way = "lanes"
         ready = self._ready
         alike = ready is not None and ready[2] is data and ready[0] is x.dtype and ready[1] == self.plan
         ways = ready[-1] if ready is not None and alike and len(ready[-1]) < SHAPES else {}
@@ -130,11 +138,6 @@ class Asked(LinearWeight):
         if not (data.is_inference() or kept.indices.is_inference() or kept.indptr.is_inference()):
             self._ready = parts  # of the others no write can be told
         return parts, way
-
-
-def _watched() -> bool:
-    """Whether a product is seen by more than who calls."""
-    return bool(forward_ad._current_level >= 0 or _transforms() or _modes())
 
 
 def _recorded(x: Tensor, data: Tensor, bias: Tensor | None) -> bool:

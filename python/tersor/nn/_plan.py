@@ -26,7 +26,7 @@ class Chosen(Asked):
     """A linear layer of a sparse weight that may have a dense one beside it."""
 
     plan = "auto"  # of layers pickled by earlier versions too
-    _made: tuple[Tensor, Tensor, int, int, bool, Any, Any] | None = None
+    _made: tuple[Tensor, Tensor, int, int, int, bool, Any, Any] | None = None
 
     def _known(self) -> None:
         if self.plan not in PLANS:
@@ -59,14 +59,14 @@ class Chosen(Asked):
         """The dense weight of values at hand, made once."""
         made = self._made
         if made is not None:
-            dense, of, version, place, every, some, seen = made
+            dense, of, count, version, place, every, some, seen = made
             # where the values are is asked before they are read: memory that was given up is not
             if data.data_ptr() == place and of is data:
                 if every:
                     alike = some.tobytes() == seen
                 else:
                     alike = data._version == version and data.grad is None and some == seen
-                if alike:
+                if alike and data.numel() == count:
                     return dense
         # a fused optimizer steps without a new version, and through bfloat16 may move few values: all are looked at then;
         # bits, since no NaN is itself
@@ -79,11 +79,13 @@ class Chosen(Asked):
             some, seen = memoryview(values), memoryview(values.copy())
         with torch.no_grad():
             dense = self._matrix(data).to_dense()
-        self._made = dense, data, data._version, data.data_ptr(), every, some, seen
+        self._made = dense, data, data.numel(), data._version, data.data_ptr(), every, some, seen
         return dense
 
-    def _product(self, data: Tensor, scale: Any, places: Pattern, x: Tensor, bias: Tensor | None) -> Tensor:
-        return straight(data, places, x, bias)
+    def _product(
+        self, data: Tensor, scale: Any, places: Pattern, x: Tensor, bias: Tensor | None, lanes: bool
+    ) -> Tensor:
+        return straight(data, places, x, bias, lanes)
 
     def _forget(self) -> None:
         if not torch.compiler.is_dynamo_compiling():

@@ -56,6 +56,10 @@ class SparseWeight(nn.Module):
 
     def _know(self) -> None:
         """Keeps what is derived from the structure (the transpose that gradients want) as long as that is the same."""
+        for name in ("indices", "indptr"):
+            if (t := getattr(self, name)).is_inference():  # of which no write can be told
+                with torch.inference_mode(False):
+                    self._buffers[name] = t.clone()
         # not in a state, a file or a copy: made anew from the buffers
         self.__dict__["_kept"] = Pattern(self.indices, self.indptr, self._shape)
         self.__dict__["_written"] = _writes(self.indices), _writes(self.indptr)
@@ -92,6 +96,18 @@ class SparseWeight(nn.Module):
         if self.indices is not kept.indices or self.indptr is not kept.indptr:
             kept = Pattern(self.indices, self.indptr, kept.shape)
         return kept
+
+    def _fits(self, x: Tensor) -> None:
+        """Refuses values that are elsewhere than x, or not as many as their places, and a bias of another size."""
+        who, data, outs = type(self).__name__.removeprefix("FSDP"), self.data, self._shape[0]
+        if data.device != x.device:
+            raise ValueError(f"{who}: the input is on {x.device}, the weight on {data.device}")
+        if data.shape != self.indices.shape:
+            raise ValueError(
+                f"{who}: data has shape {tuple(data.shape)}, indices {tuple(self.indices.shape)}; loading a state changes both"
+            )
+        if self.bias is not None and self.bias.shape != (outs,):
+            raise ValueError(f"{who}: bias must have shape ({outs},), got {tuple(self.bias.shape)}")
 
     def _matrix(self, data: Tensor) -> sparse.CSR:
         return sparse.CSR._of(data, self._places(data))
@@ -169,7 +185,7 @@ class LinearWeight(SparseWeight):
 
 
 def _writes(t: Tensor) -> int:
-    """How often a tensor was written to; those of inference mode do not count."""
+    """How often a tensor was written to; those of inference mode do not count, and are not kept."""
     return 0 if t.is_inference() else t._version
 
 

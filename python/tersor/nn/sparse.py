@@ -56,10 +56,13 @@ class SparseLinear(Chosen):
 
     For dense products without a gradient the dense weight is made once and kept, beside the sparse one: as much memory as the
     layer that was pruned took. It is made again when values change, and given up where a gradient is recorded, the layer is
-    moved or loaded, and by ``train()`` and ``eval()``. A write through ``layer.data.data`` has no version: at each call the
-    bits of all values are compared where these are 4 KiB or less, and of more than that 64, evenly spread (all of them would
-    cost one row more than a twentieth of its product): after writing a few of these, call ``eval()``. While ``layer.data``
-    has a gradient all values are compared, however many: steps of fused optimizers have no version either.
+    moved or loaded, and by ``train()`` and ``eval()``. Seen is every write in place (under ``no_grad``, by an optimizer, by
+    ``load_state_dict``), and every other parameter in the place of ``data``. A write through ``layer.data.data`` has no
+    version: it is seen where the values are 4 KiB or less, whose bits are compared at each call, and where it changes one of
+    64 values, evenly spread, of more than that (comparing all would cost one row more than a twentieth of its product). Who
+    writes only a few values so calls ``eval()`` or ``train()`` afterwards; products of plan "sparse" read the values as they
+    are. While ``layer.data`` has a gradient all values are compared, however many: steps of fused optimizers have no version
+    either.
     """
 
     def __init__(self, weight: sparse.CSR, bias: Tensor | None = None, *, plan: str = "auto") -> None:
@@ -109,6 +112,7 @@ class SparseLinear(Chosen):
         if (node := as_node(self, x)) is not None:
             return node
         accept(self, x, self.in_features, like=self.data)
+        self._fits(x)
         x, data, bias = lowered(x, self.data, self.bias)
         self._forget()
         if self.plan == "dense":
@@ -173,6 +177,7 @@ class SparseConv1x1(SparseWeight):
                 f"SparseConv1x1: the input must be [B, {self.in_channels}, ...] or [{self.in_channels}, H, W], "
                 f"got shape {tuple(x.shape)}"
             )
+        self._fits(x)
         x, data, bias = lowered(x, self.data, self.bias)
         y: Tensor = convolved(data, self._places(data), x, bias, self.act)
         return y

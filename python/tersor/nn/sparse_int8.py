@@ -91,8 +91,9 @@ class SparseInt8Linear(Asked):
 
     def _matrix(self, data: Tensor) -> sparse.CSR:
         places = self._places(data)
-        values = decoded(data, self.scale, places)
-        return sparse.CSR._of(values if self.bias is None else values.to(self.bias.dtype), places)
+        return sparse.CSR._of(
+            decoded(data, self.scale, places, torch.float32 if self.bias is None else self.bias.dtype), places
+        )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SparseInt8Linear:
         scale = self.scale
@@ -101,8 +102,10 @@ class SparseInt8Linear(Asked):
             self.scale = scale.to(self.scale.device)
         return self
 
-    def _product(self, data: Tensor, scale: Any, places: Pattern, x: Tensor, bias: Tensor | None) -> Tensor:
-        return straight_coded(data, scale, places, x, bias)
+    def _product(
+        self, data: Tensor, scale: Any, places: Pattern, x: Tensor, bias: Tensor | None, lanes: bool
+    ) -> Tensor:
+        return straight_coded(data, scale, places, x, bias, lanes)
 
     def forward(self, x: Tensor) -> Tensor:
         if (y := self._straight(x)) is not None:
@@ -110,6 +113,7 @@ class SparseInt8Linear(Asked):
         if (node := as_node(self, x)) is not None:
             return node
         accept(self, x, self.in_features, like=self.bias)
+        self._fits(x)
         x, bias = lowered(x, self.bias)
         z: Tensor = coded("SparseInt8Linear", self.data, self.scale, self._places(self.data), x, bias)
         return z

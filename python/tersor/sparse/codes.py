@@ -11,13 +11,13 @@ import numpy as np
 from tersor._acts import act_number, applied
 from tersor._arrays import dtype_name, is_tensor
 from tersor._matrix import SparseMatrix
-from tersor._values import called, check_dense, check_values, tensor_of, watched
+from tersor._values import called, check_dense, check_values, plain_values, tensor_of, watched
 from tersor.sparse._csr import CSR
 from tersor.sparse._operators import _linear8
 from tersor.sparse._parts import Placed, given_out
 from tersor.sparse._pattern import Pattern
 from tersor.sparse._structure import widened
-from tersor.sparse.lanes import LONGEST, few, plain_values, product
+from tersor.sparse.lanes import LONGEST, few, product
 from tersor.sparse.product import fitting
 
 Array = Any
@@ -210,17 +210,22 @@ class Int8CSR(Placed):
         return f"Int8CSR({rows}×{cols}, {self.nnz} entries, {where})"
 
 
-def decoded(codes: Array, scale: Array, pattern: Pattern) -> Array:
-    """The values s·q, rounded to float32."""
+def decoded(codes: Array, scale: Array, pattern: Pattern, dtype: Any = None) -> Array:
+    """The values s·q, rounded to float32, or to a type of torch: whole in float64."""
     steps = scale[pattern.rows()]
-    values: Array = steps * (codes.float() if is_tensor(codes) else codes.astype(np.float32))
-    return values
+    if not is_tensor(codes):
+        values: Array = steps * codes.astype(np.float32)
+        return values
+    if str(dtype) == "torch.float64":
+        return steps.to(dtype) * codes
+    values = steps * codes.float()
+    return values if dtype is None else values.to(dtype)
 
 
 def coded(who: str, codes: Array, scale: Array, pattern: Pattern, x: Array, bias: Array) -> Array:
     """x (diag(scale) Q)ᵀ + bias for rows x [..., K] and codes Q."""
     if is_tensor(x) and x.device.type != "cpu":
-        return product(decoded(codes, scale, pattern).to(x.dtype), pattern, x, bias)
+        return product(decoded(codes, scale, pattern, x.dtype), pattern, x, bias)
     brief = (not is_tensor(x) or plain_values(x, codes, bias)) and few(x)
     lanes = pattern.lanes() if brief and max(pattern.shape[1], codes.shape[0]) <= LONGEST else (None, None)
     transposed = pattern.transposed() if watched(x) else (None, None, None)

@@ -8,7 +8,7 @@ from typing import Any
 from tersor._acts import act_number
 from tersor._arrays import is_tensor
 from tersor._matrix import SparseMatrix
-from tersor._values import lasting, watched
+from tersor._values import plain_values, watched
 from tersor.sparse._operators import _linear, _spmv
 from tersor.sparse._pattern import Pattern
 from tersor.sparse.product import affine_operands
@@ -33,12 +33,6 @@ def product(data: Array, pattern: Pattern, x: Array, bias: Array, act: int = 0) 
 
 def few(x: Array) -> bool:
     return math.prod(x.shape[:-1]) * max(x.dtype.itemsize, 4) <= FEW
-
-
-def plain_values(*given: Any) -> bool:
-    """Whether these are values on the CPU, of which no gradient is recorded and no trace is made: in lanes none is."""
-    tensors = [t for t in given if t is not None]
-    return lasting(*tensors) and not watched(*tensors) and all([t.is_cpu for t in tensors])
 
 
 def spmv(a: SparseMatrix, x: Array, *, bias: Array = None) -> Array:

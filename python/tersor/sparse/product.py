@@ -7,7 +7,8 @@ from typing import Any
 
 from tersor._arrays import is_tensor
 from tersor._matrix import SparseMatrix
-from tersor._values import check_dense, check_values, watched
+from tersor._op import AXES
+from tersor._values import check_dense, check_values, plain_values, watched
 from tersor.sparse._operators import _spmm
 
 Array = Any
@@ -100,6 +101,13 @@ def spmm(a: SparseMatrix, x: Array, *, bias: Array = None, act: str | None = Non
     vector = x.ndim == 1
     if vector:
         x = x[:, None]
+    if out is None and is_tensor(x) and plain_values(data, x, bias):
+        from tersor.sparse._straight import seen_by_others, straight_panels
+
+        alike = x.dtype is data.dtype and (bias is None or bias.dtype is x.dtype)
+        if alike and x.ndim <= AXES and not seen_by_others():
+            y = straight_panels(data, p, x, bias, lo, hi)
+            return y[:, 0] if vector else y
     transposed = p.transposed() if watched(x) else (None, None, None)
     args = (data, p.indices, p.indptr, x, bias, *transposed, lo, hi)
     if out is None:

@@ -31,7 +31,7 @@ Parts = tuple[
 ]
 
 
-class Asked(LinearWeight):
+class Straight(LinearWeight):
     """A linear layer that keeps what it was found to be."""
 
     plan = "sparse"

@@ -3,6 +3,7 @@ gives, and what is not one of its common forwards stays dense and is named."""
 
 import copy
 import pickle
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -218,7 +219,7 @@ def test_patterns_groups_and_what_is_refused():
     assert made.left["experts"] == "excluded" and not made.converted
     assert tnn.convert(model, "int8-row", include=["other"]).left["experts"] == "not included"
     made = tnn.convert(model, "int4-g32")
-    assert made.left["experts"].endswith("groups of 32 do not divide a last axis of 16")
+    assert made.left["experts"] == "groups of 32 do not divide a last axis of 16"
     made = tnn.convert(model, "int4-g32", fallback=True)
     assert made.converted == ("experts",) and made.smaller == {"experts.gate_up_proj": "int4-g16"}
     assert "looked at for zeros" in tnn.convert(torch.nn.Sequential(experts("mixtral")), "sparse").left["0"]
@@ -329,6 +330,25 @@ def test_a_graph_holds_them_whole(kind, scheme, options, dtype):
         want = torch.zeros_like(got) if want is None else want
         assert got.dtype == want.dtype and got.shape == want.shape
         assert (got - want).abs().max() <= eps * max(float(want.abs().max()), 1e-3)
+
+
+def test_a_graph_refuses_as_a_plain_call():
+    layer = tnn.QuantExperts.from_float(experts("mixtral"), "int4-g16")
+    x, chosen, weight = given()
+    for bad in (
+        (x[:, :-1], chosen, weight),
+        (x, chosen[:-1], weight),
+        (x, chosen, weight[:, :1]),
+        (x, chosen.float(), weight),
+        (x.int(), chosen, weight),
+        (x, torch.full_like(chosen, 5), weight),
+        (x, torch.full_like(chosen, -1), weight),
+    ):
+        with pytest.raises((TypeError, ValueError, IndexError)) as plain:
+            layer(*bad)
+        with pytest.raises(Exception, match=re.escape(str(plain.value))) as graph:
+            graphed(layer)(*bad)
+        assert type(plain.value).__name__ in f"{type(graph.value).__name__} {graph.value}"
 
 
 def test_compiled_by_inductor_for_any_number_of_tokens_and_under_autocast():

@@ -207,6 +207,18 @@ def test_an_operator_has_a_gpu_kernel_or_a_reason():
     assert {op.key for op in OPS.values() if op.family not in kernels or op.key in made} - without == COMPOSED
 
 
+def test_torch_knows_the_library_by_one_door():
+    """What a graph names stands in one library, registered from declarations or by `_library.opaque`."""
+    made = re.compile(r"custom_op|triton_op|library\.Library\(|LIBRARY\.define|register_autograd")
+    found = {(name, word) for name, path in MODULES.items() for word in made.findall(path.read_text())}
+    assert found == {
+        ("tersor._library", "library.Library("),
+        ("tersor._library", "LIBRARY.define"),
+        ("tersor._library", "register_autograd"),
+        ("tersor._torch", "LIBRARY.define"),
+    }
+
+
 def test_the_package_brings_no_library_but_numpy():
     """Who has arrays alone does not wait for torch; what wants a library imports it when it is called."""
     code = "import sys, tersor; print(*sorted({'torch', 'triton', 'scipy', 'transformers', 'networkx'} & set(sys.modules)))"

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import tersor.nn
 import tersor.optim
+import test_layers
 import test_public_torch as good
 import torch
-from tersor import _asked, _core, project, prune, quant, sparse
+from tersor import _callers, _core, project, prune, quant, sparse
 from tersor._op import OPS
 from tersor._public import families
 
@@ -219,18 +220,89 @@ def test_what_a_graph_refuses_at_work_is_told_as_without(key):
     f, *xs = at_work()[key]
     with pytest.raises(ValueError, match=f"^{key.split()[0]}: ") as info:
         f(*xs)
-    _asked.ASKED.clear()
+    _callers.ASKED.clear()
     assert in_a_graph(f, *xs) == ("ValueError", str(info.value))
+
+
+#: of which a trace asks no types: they are one operator
+ONE = sorted(k for k in good.CASES if hasattr(PUBLIC[k], "op"))
+
+
+@pytest.mark.parametrize("kind", [torch.complex64, torch.int32])
+@pytest.mark.parametrize("key", ONE)
+def test_types_are_refused_in_a_graph_as_without(key, kind):
+    f, (x, *others) = good.CASES[key]
+    try:
+        f(x.to(kind), *others)
+    except TypeError as e:
+        _callers.ASKED.clear()
+        assert in_a_graph(f, x.to(kind), *others) == ("TypeError", str(e))
+
+
+#: what is made of its input by the test itself
+NOT_ASKED = {"CoordinateModulation", "CoordinateModulation of features"}
+
+
+@pytest.mark.parametrize("name", sorted(set(test_layers.LAYERS) - NOT_ASKED))
+def test_layers_refuse_in_a_graph_as_without(name):
+    make, shape = test_layers.LAYERS[name]
+    layer = make()
+    for bad in (shape[-1:], (*shape[:-1], shape[-1] + 3), (shape[0], shape[1] + 2, *shape[2:])):
+        try:
+            layer(torch.ones(bad))
+        except (TypeError, ValueError) as e:
+            kind = "TypeError" if isinstance(e, TypeError) else "ValueError"  # a trace knows of no AxisError
+            assert in_a_graph(layer, torch.ones(bad)) == (kind, str(e))
+
+
+@pytest.mark.parametrize(
+    "key", ["hyperbolic.expmap0", "hyperbolic.cdist", "norm.rms_norm", "prune.topk_rows", "quant.fake_quantize"]
+)
+def test_a_derivative_of_a_derivative_in_a_graph_is_refused_by_name(key):
+    """torch would make it 0, that of a derivative by samples too."""
+    f, (x, *others) = good.CASES[key]
+
+    def loss(x):
+        return (f(x, *others) ** 2).sum()
+
+    grad, vmap = torch.func.grad, torch.func.vmap
+    for inner in (lambda x: grad(loss)(x).sum(), lambda x: vmap(loss)(x[None]).sum()):
+        kind, text = in_a_graph(grad(inner), x)
+        assert kind == "NotImplementedError" and text.startswith(f"{key.partition('.')[2]}: torch.compile takes one")
+    torch._dynamo.reset()
+    once = torch.compile(grad(loss), fullgraph=True, backend="aot_eager")(x)
+    torch.testing.assert_close(once, grad(loss)(x), rtol=1e-12, atol=1e-12)
+
+
+def outputs_of(y):
+    return [v for v in (y if isinstance(y, tuple) else (y,)) if isinstance(v, (np.ndarray, torch.Tensor))]
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("key", sorted(k for k in CALLS if "fns" not in CALLS[k]))
+def test_an_output_of_strides_is_refused_as_out(key, library):
+    f, name = PUBLIC[key], key.partition(".")[2]
+    if "out" not in inspect.signature(f).parameters and not hasattr(f, "op"):
+        return
+    given = {k: of_numpy(v) if library == "numpy" else v for k, v in CALLS[key].items()}
+    given |= {"fn": np.tanh} if "fn" in given and library == "numpy" else {}
+    y = f(**given)
+    outs = [(v if library == "numpy" else v.numpy()).repeat(2, -1)[..., ::2] for v in outputs_of(y) if v.ndim]
+    if not outs or len(outs) != len(outputs_of(y)) or any(v.size < 2 for v in outs):
+        return
+    outs = outs if library == "numpy" else [torch.from_numpy(v) for v in outs]
+    with pytest.raises(ValueError, match=rf"^{name}: out( for \w+)? must be C-contiguous and writable$"):
+        f(**given, out=tuple(outs) if isinstance(y, tuple) else outs[0])
 
 
 def test_an_operator_of_several_functions_names_them_all():
     graph, other = (lambda x: quant.encode(x, "int8-row").data), (lambda x: quant.choose_qparams(x)[0])
-    _asked.ASKED.clear()
+    _callers.ASKED.clear()
     torch._dynamo.reset()
     traced = torch.compile(other, fullgraph=True, backend="aot_eager")
     traced(good.X)
-    key = next(iter(_asked.ASKED))
-    _asked.ASKED[key].add("calibrate")
+    key = next(iter(_callers.ASKED))
+    _callers.ASKED[key].add("calibrate")
     with pytest.raises(ValueError, match=r"^calibrate or choose_qparams: x holds non-finite"):
         traced(good.X * float("nan"))
     with pytest.raises(ValueError, match=r"^encode: x holds non-finite"):  # without a graph nothing is confused

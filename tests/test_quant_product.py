@@ -373,7 +373,7 @@ def test_a_model_of_nf4():
     x = torch.randn(4, 128)
     want = model(x)
     done = tnn.convert(model, "nf4")
-    assert done.converted == ("0", "2") and "groups of 64 do not divide a last axis of 100" in done.left["3"]
+    assert done.converted == ("0", "2") and done.left["3"].startswith("groups of 64 do not divide a last axis of 100")
     y = model(x)
     assert torch.nn.functional.cosine_similarity(y, want).min() > 0.98
     tnn.convert(model, "dense")
@@ -688,7 +688,7 @@ def test_a_layer_bends_its_results_and_its_gradient(activation, scheme):
     torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="aot_eager")(x), want)
     torch.testing.assert_close(copy.deepcopy(layer).to(torch.float64)(x.double()).float(), want)
     assert layer.to("meta")(x.to("meta")).shape == (5, 21)
-    assert "an activation of its own" in tnn.convert(nn.Sequential(layer), "dense").left["0"]
+    assert tnn.convert(nn.Sequential(layer), "dense").left["0"].startswith("it has an activation of its own, ")
     conv = nn.Conv2d(8, 5, 3)
     image = torch.randn(1, 8, 6, 6)
     for kind in ("float", "int8")[: 1 if scheme == "nf4" else 2]:

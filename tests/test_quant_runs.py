@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from safetensors.numpy import save_file as save
+from stops import Stopped, stopped_after
 from tersor import convert, prune
 from tersor.checkpoint import Model
 from tersor.checkpoint._atomic import SUFFIX
 from tersor.cli import commands
 from tersor.jobs import _journal
 from test_folder import contents, model
-from test_prune import Stopped, stopped_after
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links and locks")
 

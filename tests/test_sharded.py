@@ -527,7 +527,7 @@ def masks_are_refused_by_shards():
 @check()
 def metrics_are_those_of_all_processes():
     """States are merged in the order of ranks: every process has the bytes of one that saw all, also where one saw nothing."""
-    from test_metrics import PARTS, fed, parts_of, same
+    from test_metrics_parts import PARTS, fed, parts_of, same
 
     for key in PARTS.args[1]:
         kind, options, data, _ = parts_of()[key]

@@ -215,6 +215,12 @@ def fits(what: str, bytes_: int) -> None:
         raise MemoryError(f"{what} takes {bytes_} bytes, more than there are") from None
 
 
+def check_writable(who: str, name: str, y: Any) -> None:
+    """Refuses an output that no kernel writes into as it is."""
+    if not (y.flags.c_contiguous and y.flags.writeable if isinstance(y, np.ndarray) else y.is_contiguous()):
+        raise ValueError(f"{who}: {name} must be C-contiguous and writable")
+
+
 def into(name: str, outs: Sequence[Array], made: Sequence[Array]) -> None:
     """Copies results into ``out=``: only then is it known that nothing in the data was wrong, and an error changes nothing."""
     for y, new in zip(outs, made, strict=True):
@@ -225,8 +231,7 @@ def into(name: str, outs: Sequence[Array], made: Sequence[Array]) -> None:
             raise TypeError(f"{name}: out must be {dtype_name(new.dtype)}, got {dtype_name(y.dtype)}")
         if tuple(y.shape) != tuple(new.shape):
             raise ValueError(f"{name}: out must have shape {tuple(new.shape)}, got {tuple(y.shape)}")
-        if not (y.flags.c_contiguous and y.flags.writeable if numpy else y.is_contiguous()):
-            raise ValueError(f"{name}: out must be C-contiguous and writable")
+        check_writable(name, "out", y)
         if not numpy and new.requires_grad:
             raise RuntimeError(f"{name}: {OUT_GRAPH}")
     for y, new in zip(outs, made, strict=True):

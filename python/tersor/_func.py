@@ -19,6 +19,14 @@ from tersor._op import Op
 active: Callable[[], bool] = torch._C._are_functorch_transforms_active
 
 
+@torch._dynamo.assume_constant_result
+def nested() -> bool:
+    """Whether the transform at work is within one that differentiates. Runs where a call is traced: what a graph has of a node
+    there torch takes for a constant."""
+    levels = torch._C._functorch.get_interpreter_stack() or ()
+    return any(level.key() == torch._C._functorch.TransformType.Grad for level in levels[:-1])
+
+
 def bare(x: Any, batches: bool = True) -> Any:
     """A tensor without the levels of torch.func that it was made at, with which it would end; or down to its batch, if that is
     to stay."""

@@ -21,6 +21,7 @@ from tersor._arrays import (
     as_words,
     axes,
     check_order,
+    check_writable,
     dtype_name,
     empty,
     flag,
@@ -330,18 +331,23 @@ class Op:
             return out
         return back[0] if len(back) == 1 else tuple(back)
 
+    def given(self, k: str) -> str:
+        """What the output for result `k` is called: of several each by its name."""
+        return "out" if self.shown == 1 else f"out for {k}"
+
     def check_out(self, ys: list[Any], wanted: list[Any], kind: Any, name_of: Callable[[Any], str]) -> None:
         if len(ys) != self.shown:
             raise ValueError(f"{self.name}: out has {len(ys)} arrays, {self.shown} are needed")
         for k, y, (shape, dtype) in zip(self.outputs, ys, wanted, strict=False):
             if not isinstance(y, kind):
-                raise TypeError(f"{self.name}: out for {k} must be {kind.__name__}, got {type(y).__name__}")
-            ordinary(self.name, f": out for {k}", y)
-            check_order(self.name, f"out for {k}", y)
+                raise TypeError(f"{self.name}: {self.given(k)} must be {kind.__name__}, got {type(y).__name__}")
+            ordinary(self.name, f": {self.given(k)}", y)
+            check_order(self.name, self.given(k), y)
             if name_of(y) != dtype_name(dtype):
-                raise TypeError(f"{self.name}: out for {k} must be {dtype_name(dtype)}, got {name_of(y)}")
+                raise TypeError(f"{self.name}: {self.given(k)} must be {dtype_name(dtype)}, got {name_of(y)}")
             if tuple(y.shape) != tuple(shape):
-                raise ValueError(f"{self.name}: out for {k} must have shape {tuple(shape)}, got {tuple(y.shape)}")
+                raise ValueError(f"{self.name}: {self.given(k)} must have shape {tuple(shape)}, got {tuple(y.shape)}")
+            check_writable(self.name, self.given(k), y)
 
     def no_array(self, first: Any) -> TypeError:
         """What to raise for a first argument that is neither of NumPy nor of torch."""

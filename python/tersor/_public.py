@@ -225,6 +225,12 @@ class Door:
             return unlike or _unlike(first[1], matrix)
         return unlike
 
+    def types(self, args: tuple[Any, ...]) -> None:
+        """Refuses arrays of wrong types."""
+        for at, k, kind, _ in self.arrays:
+            if kind in TYPES and at < len(args):
+                self._typed(k, kind, args[at])
+
     def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments with sparse matrices of other libraries and layouts made our own, and masks of bits masks."""
         for at, k in (*self.matrices, *self.kept):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tersor._arrays import INTEGERS, an_axis, check_order, dtype_name, integer, is_tensor, ordinary, torch_module
+from tersor._offsets import run_labels
 from tersor._reference import there
 
 Array = Any
@@ -141,24 +142,12 @@ def _runs(who: str, x: Array, dims: tuple[int, ...], offsets: Array) -> Array:
     if len(dims) != 1 or offsets.ndim != 1 or offsets.shape[0] < 2:
         raise ValueError(f"{who}: offsets are S + 1 numbers along one dim, got shape {tuple(offsets.shape)} for {dims}")
     n = x.shape[dims[0]]
-    traced = is_tensor(offsets) and (offsets.is_meta or torch_module().compiler.is_compiling())
-    if not traced:
-        first, last = int(offsets[0]), int(offsets[-1])
-        if first != 0 or last != n or bool((offsets[1:] < offsets[:-1]).any()):
-            raise ValueError(
-                f"{who}: offsets must rise from 0 to {n} without falling, got {first} to {last} of {offsets.shape[0]}"
-            )
-    if isinstance(offsets, np.ndarray):
-        labels = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    if is_tensor(offsets) and (offsets.is_meta or torch_module().compiler.is_compiling()):
+        from tersor._offsets_in_graphs import traced_labels
+
+        labels = traced_labels(offsets, n, who)
     else:
-        torch, groups = torch_module(), offsets.shape[0] - 1
-        if traced:  # nothing is looked at here: what is wrong with offsets becomes a label that the operator refuses
-            places, ends = torch.arange(n, dtype=offsets.dtype, device=offsets.device), offsets[1:]
-            fine = (offsets[0] == 0) & (offsets[-1] == n) & (offsets[:-1] <= ends).all()
-            labels = torch.where(fine, torch.searchsorted(ends.contiguous(), places, right=True), groups)
-        else:
-            every = torch.arange(groups, device=offsets.device)
-            labels = torch.repeat_interleave(every, offsets.diff(), output_size=n)
+        labels = run_labels(who, offsets, n)
     return labels.reshape((-1 if n else 0, *(1,) * (x.ndim - 1 - dims[0])))
 
 

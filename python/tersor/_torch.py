@@ -17,14 +17,14 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _disable_current_modes
 
-from tersor import _asked, _autocast, _core, _dtensor, _func, _memory, _torch_lists
+import tersor._offsets_in_graphs  # noqa: F401  what graphs name is known as soon as operators are
+from tersor import _autocast, _callers, _core, _dtensor, _func, _memory, _torch_lists
 from tersor._arrays import OUT_GRAPH, dtype_name, into
 from tersor._body import body, launch, room, schema
 from tersor._graph import node
+from tersor._library import LIBRARY, NAMESPACE
 from tersor._op import AXES, OPS, Op
 
-NAMESPACE = "tersor"
-LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 #: the entries of the operators that torch knows
 ENTRIES: dict[str, Callable[..., Any]] = {}
 #: the same of all arguments as the kernel takes them, for whoever has asked of them what the entries ask
@@ -47,7 +47,7 @@ def register() -> None:
         rule, entry = (_torch_lists.rule, _torch_lists.public) if op.lists else (_func.rule, public)
         torch.library.register_vmap(f"{NAMESPACE}::{op.symbol}", rule(op, raw), lib=LIBRARY)
         ENTRIES[op.key], WHOLE[op.key] = entry(op)
-        raw._op = _asked.spoken(op, raw._op)  # last: plain calls translate themselves
+        raw._op = _callers.spoken(op, raw._op)  # last: plain calls translate themselves
 
 
 def entry(op: Op) -> Callable[..., Any]:
@@ -269,8 +269,13 @@ def public(op: Op) -> tuple[Callable[..., Any], Callable[[tuple[Any, ...]], Any]
             raise
 
     def traced(whole: tuple[Any, ...]) -> Any:
-        _asked.noted(op.key)
+        _callers.noted(op.key)
         if recording():
+            if derived and _func.nested():
+                raise NotImplementedError(
+                    f"{op.name}: torch.compile takes one transform of torch.func, of two it makes the derivative 0; "
+                    "leave one of them outside"
+                )
             for x in whole[:n]:
                 if x.requires_grad:
                     return function(*_apart(whole, n))
@@ -281,6 +286,7 @@ def public(op: Op) -> tuple[Callable[..., Any], Callable[[tuple[Any, ...]], Any]
 
     dispatch = every if op.shown == len(op.outputs) else seen
     function, transformed = node(op, raw, every_of)
+    derived = function is not raw
     return call, dispatch
 
 
@@ -321,28 +327,26 @@ def _into(op: Op, call: Callable[..., Any], xs: list[torch.Tensor], scalars: lis
         for k, y in zip(op.outputs, ys, strict=False):
             why = _memory.kind(y) or _memory.gone(y) if isinstance(y, torch.Tensor) else None
             if why is not None:
-                raise TypeError(f"{op.name}: out for {k} is {why}")
+                raise TypeError(f"{op.name}: {op.given(k)} is {why}")
         made = call((*xs, *scalars))
         news = list(made) if isinstance(made, tuple) else [made]
         for k, y, new in zip(op.outputs, ys, news, strict=False):
             if not isinstance(y, torch.Tensor):
                 continue
             if y.device != new.device:
-                raise ValueError(f"{op.name}: out for {k} is on {y.device}, {op.inputs[0]} on {new.device}")
+                raise ValueError(f"{op.name}: {op.given(k)} is on {y.device}, {op.inputs[0]} on {new.device}")
             for special in (FakeTensor, _dtensor.kind()):
                 if isinstance(y, special) != isinstance(new, special):
                     raise TypeError(
-                        f"{op.name}: out for {k} is a {type(y).__name__}, the result a {type(new).__name__}"
+                        f"{op.name}: {op.given(k)} is a {type(y).__name__}, the result a {type(new).__name__}"
                     )
         into(op.name, ys, news)
         return out
     wanted = op.signature.made(xs, scalars)
     op.check_out(ys, wanted, torch.Tensor, lambda y: dtype_name(y.dtype))
     for k, y in zip(op.outputs, ys, strict=False):
-        if not y.is_contiguous():
-            raise ValueError(f"{op.name}: out for {k} must be contiguous")
         if y.device != xs[0].device:
-            raise ValueError(f"{op.name}: out for {k} is on {y.device}, {op.inputs[0]} on {xs[0].device}")
+            raise ValueError(f"{op.name}: {op.given(k)} is on {y.device}, {op.inputs[0]} on {xs[0].device}")
     run = op.kernel if xs[0].device.type == "cpu" else functools.partial(launch, op)
     kept = [room(xs[0], *w) for w in wanted[op.shown :]]
     run(*[x.detach().contiguous() for x in xs], *[y.detach() for y in ys], *kept, *scalars)

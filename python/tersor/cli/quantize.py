@@ -145,7 +145,7 @@ def quantize(
     """
     from tersor.checkpoint import Model
     from tersor.jobs import compressed
-    from tersor.jobs._asked import Asked
+    from tersor.jobs._schemes import Schemes
     from tersor.jobs.quantize import quantize_safetensors
     from tersor.jobs.running import read_texts
     from tersor.quant._recipes import widths_of
@@ -174,7 +174,7 @@ def quantize(
         )
         raise click.UsageError(f"--scheme {scheme} {what}")
     try:
-        asked = Asked.of(how, schemes)
+        asked = Schemes.of(how, schemes)
     except ValueError as error:
         raise click.BadParameter(str(error).removeprefix("schemes: "), param_hint="--scheme-for") from None
     name = asked.name

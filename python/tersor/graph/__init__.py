@@ -8,19 +8,12 @@ stay.
 
 from tersor.graph.adjacency import adjacency, normalized_adjacency
 from tersor.graph.attention import edge_attention
+from tersor.graph.codes import Codes, hamming_knn, pack_bits, unique_codes
+from tersor.graph.dimension import id_mle, id_twonn
 from tersor.graph.fastrp import fastrp
+from tersor.graph.hypergraph import hypergraph_propagate, metapath
 from tersor.graph.laplacian import Encoding, laplacian_pe
-from tersor.graph.nearest import (
-    Codes,
-    Neighbors,
-    hamming_knn,
-    id_mle,
-    id_twonn,
-    knn,
-    knn_edges,
-    pack_bits,
-    unique_codes,
-)
+from tersor.graph.nearest import Neighbors, knn, knn_edges
 from tersor.graph.neighbors import (
     NeighborIds,
     cn_pool,
@@ -30,7 +23,7 @@ from tersor.graph.neighbors import (
     edge_jaccard,
     ncnc_weights,
 )
-from tersor.graph.propagate import hypergraph_propagate, metapath, propagate
+from tersor.graph.propagate import propagate
 
 __all__ = [
     "Codes",

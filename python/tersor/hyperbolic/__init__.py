@@ -14,16 +14,7 @@ through the formula of the first, by torch's own operations, at their speed. Not
 from tersor.hyperbolic import _normal as _normal  # declares the operators of batch normalisation
 from tersor.hyperbolic._said import SAID
 from tersor.hyperbolic.checks import check_points, is_point
-from tersor.hyperbolic.composed import (
-    antipode,
-    dist2,
-    inv_sproj,
-    mobius_fn_apply,
-    mobius_fn_apply_chain,
-    mobius_matvec,
-    mobiusify,
-    sproj,
-)
+from tersor.hyperbolic.composed import dist2
 from tersor.hyperbolic.cones import entailment_loss, exterior_angle, half_aperture
 from tersor.hyperbolic.conformal import (
     egrad2rgrad,
@@ -36,6 +27,7 @@ from tersor.hyperbolic.conformal import (
 )
 from tersor.hyperbolic.delta import delta_hyperbolicity
 from tersor.hyperbolic.frechet import frechet_mean, frechet_variance
+from tersor.hyperbolic.functions import mobius_fn_apply, mobius_fn_apply_chain, mobius_matvec, mobiusify
 from tersor.hyperbolic.geodesics import geodesic, geodesic_unit
 from tersor.hyperbolic.horo import busemann
 from tersor.hyperbolic.linear import poincare_fc, poincare_fc_tangent, poincare_mlr
@@ -48,6 +40,7 @@ from tersor.hyperbolic.point import dist, expmap, logmap
 from tersor.hyperbolic.principal import horo_pca, tangent_pca
 from tersor.hyperbolic.projected import horo_project, tangent_project
 from tersor.hyperbolic.segments import segment_midpoint, window_midpoint
+from tersor.hyperbolic.sphere import antipode, inv_sproj, sproj
 from tersor.hyperbolic.transport import gyration, parallel_transport
 
 #: what docstrings repeat; and every function here is about rows

@@ -8,15 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tersor._library import opaque
 from tersor._values import check_weights
 from tersor.hyperbolic._newton import aligned, descend, hessian, part, pieces, pull, solve, unit_of
-
-_LIBRARY = torch.library.Library("tersor", "FRAGMENT")
-# Newton's method looks at its data: to what traces it is one operation, and so is its gradient
-_LIBRARY.define("hyperbolic_frechet_descend(Tensor x, Tensor w, Tensor c, float tol, int max_iter) -> Tensor")
-_LIBRARY.define(
-    "hyperbolic_frechet_descend_bwd(Tensor g, Tensor x, Tensor w, Tensor c, Tensor at) -> (Tensor, Tensor, Tensor)"
-)
 
 
 def _gradient(g: Tensor, x: Tensor, w: Tensor, c: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -32,14 +26,12 @@ def _gradient(g: Tensor, x: Tensor, w: Tensor, c: Tensor, at: Tensor) -> tuple[T
     return found
 
 
-@torch.library.impl(_LIBRARY, "hyperbolic_frechet_descend", "CompositeExplicitAutograd")
 def _descend(x: Tensor, w: Tensor, c: Tensor, tol: float, max_iter: int) -> Tensor:
     check_weights("frechet_mean", w)  # which a graph that was compiled does not ask
     at: Tensor = descend(x, w, c, tol, max_iter)
     return at.clone()
 
 
-@torch.library.impl(_LIBRARY, "hyperbolic_frechet_descend_bwd", "CompositeExplicitAutograd")
 def _descend_bwd(g: Tensor, x: Tensor, w: Tensor, c: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     unit = unit_of(x)
     shape, x, c, mean = c.shape, x / unit, aligned(c * unit * unit, w.ndim), at / unit
@@ -57,14 +49,17 @@ def _descend_bwd(g: Tensor, x: Tensor, w: Tensor, c: Tensor, at: Tensor) -> tupl
     return dx.contiguous(), dw.contiguous(), dc.reshape(shape)
 
 
-@torch.library.register_fake("tersor::hyperbolic_frechet_descend", lib=_LIBRARY)
-def _(x: Tensor, w: Tensor, c: Tensor, tol: float, max_iter: int) -> Tensor:
-    return x.new_empty((*w.shape[:-1], x.shape[-1]))
-
-
-@torch.library.register_fake("tersor::hyperbolic_frechet_descend_bwd", lib=_LIBRARY)
-def _(g: Tensor, x: Tensor, w: Tensor, c: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return x.new_empty(x.shape), w.new_empty(w.shape), c.new_empty(c.shape)
+# Newton's method looks at its data: to what traces it is one operation, and so is its gradient
+_solved = opaque(
+    "hyperbolic_frechet_descend(Tensor x, Tensor w, Tensor c, float tol, int max_iter) -> Tensor",
+    lambda x, w, c, tol, max_iter: x.new_empty((*w.shape[:-1], x.shape[-1])),
+    CompositeExplicitAutograd=_descend,
+)
+_solved_bwd = opaque(
+    "hyperbolic_frechet_descend_bwd(Tensor g, Tensor x, Tensor w, Tensor c, Tensor at) -> (Tensor, Tensor, Tensor)",
+    lambda g, x, w, c, at: (x.new_empty(x.shape), w.new_empty(w.shape), c.new_empty(c.shape)),
+    CompositeExplicitAutograd=_descend_bwd,
+)
 
 
 class Mean(torch.autograd.Function):
@@ -75,7 +70,7 @@ class Mean(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, w: Tensor, c: Tensor, tol: float, max_iter: int, still: bool) -> Tensor:
-        at: Tensor = torch.ops.tersor.hyperbolic_frechet_descend(x, w, c, tol, max_iter)
+        at: Tensor = _solved(x, w, c, tol, max_iter)
         return at
 
     @staticmethod
@@ -92,7 +87,7 @@ class Mean(torch.autograd.Function):
         if graph:
             ds = _gradient(g, x, w, c, at)
         else:
-            ds = torch.ops.tersor.hyperbolic_frechet_descend_bwd(g, x, w, c, at)
+            ds = _solved_bwd(g, x, w, c, at)
         return (*[d if need else None for d, need in zip(ds, ctx.needs_input_grad, strict=False)], None, None, None)
 
     @staticmethod

@@ -8,13 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tersor._library import opaque
 from tersor.hyperbolic._spans import spans, windows
 
-_LIBRARY = torch.library.Library("tersor", "FRAGMENT")
-_LIBRARY.define("hyperbolic_windows(int[] shape, int[] kernel, int[] stride, int[] pad) -> (Tensor, Tensor)")
 
-
-@torch.library.impl(_LIBRARY, "hyperbolic_windows", "CompositeExplicitAutograd")
 def _places(
     shape: Sequence[int], kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
@@ -22,8 +19,9 @@ def _places(
     return torch.from_numpy(indices.copy()), torch.from_numpy(indptr.copy())
 
 
-@torch.library.register_fake("tersor::hyperbolic_windows", lib=_LIBRARY)
-def _(shape: Sequence[int], kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int]) -> tuple[Tensor, Tensor]:
+def _sizes(
+    shape: Sequence[int], kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int]
+) -> tuple[Tensor, Tensor]:
     b, h, w = shape
     ys, xs = spans(h, kernel[0], stride[0], pad[0]), spans(w, kernel[1], stride[1], pad[1])
     entries = sum(top - low for low, top in ys) * sum(top - low for low, top in xs)
@@ -33,9 +31,16 @@ def _(shape: Sequence[int], kernel: Sequence[int], stride: Sequence[int], pad: S
     )
 
 
+_windows = opaque(
+    "hyperbolic_windows(int[] shape, int[] kernel, int[] stride, int[] pad) -> (Tensor, Tensor)",
+    _sizes,
+    CompositeExplicitAutograd=_places,
+)
+
+
 def places(
     shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], pad: tuple[int, int], like: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The places of `windows` on the device of a tensor."""
-    indices, indptr = torch.ops.tersor.hyperbolic_windows(shape, kernel, stride, pad)
+    indices, indptr = _windows(shape, kernel, stride, pad)
     return indices.to(like.device), indptr.to(like.device)

@@ -24,7 +24,6 @@ from tersor.jobs.choice import Choice
 from tersor.quant import pack
 
 Step = Callable[[int], None]
-Schemes = Mapping[str, compressed.Scheme]
 
 
 class Layer(NamedTuple):
@@ -75,7 +74,7 @@ class Summary:
 class Laid:
     """A file that is still to be written: its tensors, each with the one of the source that it is made of."""
 
-    def __init__(self, reader: Reader, scheme: str, schemes: Schemes, chosen: Choice) -> None:
+    def __init__(self, reader: Reader, scheme: str, schemes: Mapping[str, compressed.Scheme], chosen: Choice) -> None:
         self.reader, self.schemes = reader, schemes
         self.parts: list[tuple[str, str, Sequence[int], Entry]] = []
         for e in reader.entries.values():

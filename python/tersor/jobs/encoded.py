@@ -13,7 +13,8 @@ import numpy as np
 from tersor._op import FormatError
 from tersor.checkpoint._format import Entry
 from tersor.jobs import gptq_awq, stacks
-from tersor.jobs.restore import BESIDE, Get, Known, layout, of, quantized, unpacked
+from tersor.jobs.declared import BESIDE, Known, layout, of
+from tersor.jobs.restore import Get, quantized, unpacked
 from tersor.quant import Encoded
 from tersor.quant._unblocked import of_codes
 

@@ -19,11 +19,11 @@ from tersor.checkpoint._small import SMALL, table
 from tersor.checkpoint.model import Output
 from tersor.checkpoint.reader import CHUNK
 from tersor.checkpoint.writer import header, write_json
-from tersor.jobs import restore
+from tersor.jobs import declared, restore
 
 _TYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 #: what stands beside a weight and belongs to its codes, those of activations among it
-_BESIDE = (*restore.BESIDE, "input_scale", "output_scale", "input_zero_point", "output_zero_point")
+_BESIDE = (*declared.BESIDE, "input_scale", "output_scale", "input_zero_point", "output_zero_point")
 
 
 class _Weight(NamedTuple):
@@ -124,14 +124,14 @@ class Dense(Model):
         # without a word of how, scales might be of anything: `evidence` refuses them
         if not said or stems or words or not coded or any(names[f"{s}weight"].dtype not in SMALL for s in coded):
             return
-        restore.check(said, names)
-        known, lengths = restore.known(said), cache(lambda: restore.file_lengths(names, coded))
+        declared.check(said, names)
+        known, lengths = declared.known(said), cache(lambda: restore.file_lengths(names, coded))
 
         def get(name: str) -> np.ndarray:
             return where[name].array(name)
 
         def tiles(stem: str) -> Callable[[], tuple[np.ndarray, int, int]]:
-            group = restore.of(stem.removesuffix("."), known)
+            group = declared.of(stem.removesuffix("."), known)
             return lambda: restore.tiles(stem, names, get, names[f"{stem}weight"].shape, group, lengths)
 
         for stem in sorted(coded):

@@ -19,7 +19,7 @@ from tersor.checkpoint import Model
 from tersor.checkpoint._format import Misuse, StrPath, located
 from tersor.checkpoint._quantized import settings
 from tersor.checkpoint.gguf import is_gguf
-from tersor.jobs import compressed, encoded, gguf, gguf_names, restore, stacks
+from tersor.jobs import compressed, declared, encoded, gguf, gguf_names, stacks
 from tersor.quant import Encoded
 
 T = TypeVar("T")
@@ -151,8 +151,8 @@ def _read(
         entries = {e.name: e for _, e in model.tensors()}
         said = settings(model) or {}
         try:
-            restore.check(said, entries)
-            known = restore.known(said) or schemes_of(model)
+            declared.check(said, entries)
+            known = declared.known(said) or schemes_of(model)
             if not transposed and (names := turned(model)):
                 if transposed is None:
                     raise FormatError(
@@ -166,7 +166,7 @@ def _read(
             raise FormatError(f"{os.fspath(path)}: {error}") from None
 
 
-def schemes_of(model: Model) -> list[restore.Known]:
+def schemes_of(model: Model) -> list[declared.Known]:
     """What its files say they were written with."""
     said = {(reader.metadata or {}).get("tersor.scheme") for reader in model.readers.values()}
     schemes = [compressed.Scheme.parse(scheme) for scheme in sorted(filter(None, said))]
@@ -179,6 +179,6 @@ def schemes_of(model: Model) -> list[restore.Known]:
                 raise FormatError(f"{compressed.OWN} says {scheme!r:.80} of {name}, which is no scheme") from None
     # how many share a scale follows from the scales, of each weight for itself
     return [
-        *(restore.Known(bits=scheme.bits or None) for scheme in schemes),
-        *(restore.Known(tuple(names), bits) for bits, names in sorted(own.items())),
+        *(declared.Known(bits=scheme.bits or None) for scheme in schemes),
+        *(declared.Known(tuple(names), bits) for bits, names in sorted(own.items())),
     ]

@@ -17,9 +17,9 @@ from tersor.checkpoint._modules import tree
 from tersor.checkpoint._quantized import evidence
 from tersor.checkpoint.writer import write_json
 from tersor.jobs import calibrate, compressed, running
-from tersor.jobs._asked import Asked
 from tersor.jobs._journal import Journal
 from tersor.jobs._quantized import Laid, Step, Summary, becomes, not_read
+from tersor.jobs._schemes import Schemes
 from tersor.jobs.choice import called, choose, configuration
 from tersor.jobs.floats8 import Dense
 from tersor.quant._arguments import one_of
@@ -126,14 +126,14 @@ def quantize_safetensors(
             ("resume", resume),
         )
     )
-    asked = Asked.of(compressed.Scheme.parse(scheme), schemes)
+    asked = Schemes.of(compressed.Scheme.parse(scheme), schemes)
     how = asked.scheme
     asked.check(
         bits=bits, budget=budget, rotate=rotate, smooth=smooth, texts=calibration is not None, resume=resume, dst=dst
     )
     if method is not None:
         one_of("quantize_safetensors", "method", method, ("minmax", "mse"))
-        asked = Asked.of(how, schemes, method)
+        asked = Schemes.of(how, schemes, method)
         how = asked.scheme
     with Dense(src) as model:
         config = model.config

@@ -22,7 +22,7 @@ from tersor.checkpoint._parts import is_table
 from tersor.checkpoint._quantized import settings
 from tersor.checkpoint.gguf import GGUFWriter, is_gguf
 from tersor.checkpoint.writer import write_json
-from tersor.jobs import encoded, gguf, restore
+from tersor.jobs import declared, encoded, gguf
 from tersor.jobs.containers import CONTAINERS, Codes, Container, Grain, Part, block
 from tersor.jobs.load import schemes_of, turned
 from tersor.jobs.quantize import Progress
@@ -104,8 +104,8 @@ def repack(src: StrPath, dst: StrPath, to: str, *, progress: Progress | None = N
         entries = {e.name: e for _, e in model.tensors()}
         said = settings(model) or {}
         try:
-            restore.check(said, entries)
-            known = restore.known(said) or schemes_of(model)
+            declared.check(said, entries)
+            known = declared.known(said) or schemes_of(model)
             if names := turned(model):
                 raise FormatError(f"{min(names)} is transposed (Conv1D), with codes along its outputs")
             if filters := [

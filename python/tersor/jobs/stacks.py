@@ -13,8 +13,9 @@ import numpy as np
 
 from tersor._op import FormatError
 from tersor.checkpoint._format import Entry
-from tersor.jobs import restore
-from tersor.jobs.restore import Get, Known, Lengths
+from tersor.jobs import declared, restore
+from tersor.jobs.declared import Known
+from tersor.jobs.restore import Get, Lengths
 from tersor.quant import Encoded
 
 #: what stands beside the words of a weight
@@ -89,7 +90,7 @@ def every(names: Mapping[str, Entry], get: Get, groups: list[Known]) -> Iterator
     experts = bases(names)
     beside = {base + part for base in experts for part in BESIDE}
     for base in sorted(experts):
-        yield base, dense(base, names, get, restore.of(module(base), groups))
+        yield base, dense(base, names, get, declared.of(module(base), groups))
     yield from restore.dense({name: e for name, e in names.items() if name not in beside}, get, groups)
 
 

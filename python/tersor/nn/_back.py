@@ -19,11 +19,9 @@ def dense(layer: Any) -> nn.Module:
         return layer.dense()
     bias = layer.bias
     if getattr(layer, "activation", None):
-        raise ValueError(
-            f"convert: it has an activation of its own, {layer.activation}, which a dense layer would lack"
-        )
+        raise ValueError(f"it has an activation of its own, {layer.activation}, which a dense layer would lack")
     if getattr(layer, "act", None):
-        raise ValueError(f"convert: it has an activation of its own, {layer.act}, which a dense layer would lack")
+        raise ValueError(f"it has an activation of its own, {layer.act}, which a dense layer would lack")
     if isinstance(layer, (SparseLinear, SparseConv1x1)):
         weight, grad = layer.to_dense(), layer.data.requires_grad
     elif isinstance(layer, SparseInt8Linear):

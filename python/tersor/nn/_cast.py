@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from tersor._arrays import FLOATS, dtype_name, whole
+from tersor._arrays import FLOATS, dtype_name, sizes, whole
 from tersor._autocast import autocast_type, off, to
 from tersor._values import check_alike
 
@@ -55,10 +55,10 @@ def as_node(layer: nn.Module, x: Any) -> Any:
     return x.tracer.create_proxy("call_module", name, (x,), {})
 
 
-def positive(layer: Any, **sizes: Any) -> None:
+def positive(layer: Any, **given: Any) -> None:
     """Refuses sizes that no layer has."""
     who = type(layer).__name__
-    for name, value in sizes.items():
+    for name, value in given.items():
         if whole(f"{who}: {name}", value) < 1:
             raise ValueError(f"{who}: {name} must be positive, got {value}")
 
@@ -67,7 +67,7 @@ def check_images(layer: Any, x: Tensor) -> None:
     """Raises unless x is an image of the layer's channels, or several."""
     if x.ndim not in (3, 4) or x.shape[-3] != layer.in_channels:
         name, n = type(layer).__name__, layer.in_channels
-        raise ValueError(f"{name}: images [B, {n}, H, W] or [{n}, H, W] are needed, got shape {tuple(x.shape)}")
+        raise ValueError(f"{name}: images [B, {n}, H, W] or [{n}, H, W] are needed, got shape {sizes(x.shape)}")
 
 
 def accept(layer: nn.Module, x: Any, size: int | None = None, dim: int = -1, like: Tensor | None = None) -> None:
@@ -84,7 +84,7 @@ def accept(layer: nn.Module, x: Any, size: int | None = None, dim: int = -1, lik
             check_alike(who, input=x, parameters=p)
     if size is not None and (x.ndim <= max(dim, 0) or x.shape[dim] != size):
         axis = "the last axis" if dim == -1 else f"axis {dim}"
-        raise ValueError(f"{who}: {axis} of the input must have {size} elements, got shape {tuple(x.shape)}")
+        raise ValueError(f"{who}: {axis} of the input must have {size} elements, got shape {sizes(x.shape)}")
     if (
         like is not None
         and like.dtype != x.dtype

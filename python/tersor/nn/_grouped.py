@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tersor import _torch, quant
 from tersor._arrays import dtype_name
+from tersor._library import opaque
 from tersor.nn._product import _rounded
 from tersor.quant import Encoded
 
@@ -113,50 +114,6 @@ def _dealt(
     return _each(x, chosen, len(parts[0]), sizes[1 if back else 0], one)
 
 
-@torch.library.custom_op("tersor_nn::grouped", mutates_args=())
-def grouped(
-    x: Tensor,
-    chosen: Tensor,
-    first: list[Tensor],
-    second: list[Tensor],
-    third: list[Tensor],
-    fourth: list[Tensor],
-    scheme: str,
-    sizes: list[int],
-    integers: bool,
-) -> Tensor:
-    """Rows [n, in] times the weights of their experts: panels and tables of ``sizes``, or codes of a scheme and their parts."""
-
-    return _dealt(x, chosen, (first, second, third, fourth), scheme, sizes, integers, back=False)
-
-
-@torch.library.custom_op("tersor_nn::grouped_bwd", mutates_args=())
-def grouped_bwd(
-    g: Tensor,
-    chosen: Tensor,
-    first: list[Tensor],
-    second: list[Tensor],
-    third: list[Tensor],
-    fourth: list[Tensor],
-    scheme: str,
-    sizes: list[int],
-    integers: bool,
-) -> Tensor:
-    """The gradient of the rows."""
-
-    return _dealt(g, chosen, (first, second, third, fourth), scheme, sizes, integers, back=True)
-
-
-@grouped.register_fake
-def _(x: Tensor, chosen: Tensor, *parts: Any) -> Tensor:
-    return x.new_empty(x.shape[0], parts[5][0])
-
-
-@grouped_bwd.register_fake
-def _(g: Tensor, chosen: Tensor, *parts: Any) -> Tensor:
-    return g.new_empty(g.shape[0], parts[5][1])
-
-
 def _keep(ctx: Any, inputs: Any, output: Tensor) -> None:
     _, chosen, *parts, scheme, sizes, integers = inputs
     ctx.save_for_backward(chosen, *(t for some in parts for t in some))
@@ -173,4 +130,19 @@ def _slopes(ctx: Any, g: Tensor) -> tuple[Any, ...]:
     return dx, None, *([None] * n for n in ctx.lengths), None, None, None
 
 
-grouped.register_autograd(_slopes, setup_context=_keep)
+#: panels and tables of ``sizes``, or codes of a scheme and their parts
+_WEIGHTS = "Tensor[] first, Tensor[] second, Tensor[] third, Tensor[] fourth, str scheme, SymInt[] sizes, bool integers"
+#: rows [n, in] times the weights of their experts
+grouped = opaque(
+    f"experts(Tensor x, Tensor chosen, {_WEIGHTS}) -> Tensor",
+    lambda x, chosen, *weights: x.new_empty(x.shape[0], weights[5][0]),
+    _slopes,
+    _keep,
+    CompositeExplicitAutograd=lambda x, chosen, *weights: _dealt(x, chosen, weights[:4], *weights[4:], back=False),
+)
+#: the gradient of the rows
+grouped_bwd = opaque(
+    f"experts_bwd(Tensor g, Tensor chosen, {_WEIGHTS}) -> Tensor",
+    lambda g, chosen, *weights: g.new_empty(g.shape[0], weights[5][1]),
+    CompositeExplicitAutograd=lambda g, chosen, *weights: _dealt(g, chosen, weights[:4], *weights[4:], back=True),
+)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tersor.nn._asked import Asked
+from tersor.nn._straight import Straight
 from tersor.sparse._crossover import FLOOR, MOST, SURE, costs
 from tersor.sparse._pattern import Pattern
 from tersor.sparse._straight import straight
@@ -22,7 +22,7 @@ LONGER = 1.05
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-class Chosen(Asked):
+class Chosen(Straight):
     """A linear layer of a sparse weight that may have a dense one beside it."""
 
     plan = "auto"  # of layers pickled by earlier versions too

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor import hyperbolic
+from tersor._arrays import sizes
 from tersor.hyperbolic._words import margin
 from tersor.nn._cast import accept, autocast_type, exactly, positive
 from tersor.nn.beta import beta_concat, beta_split
@@ -105,6 +106,9 @@ class Attention(nn.Module):
         value = key if value is None else value
         for x in (query, key, value):
             accept(self, x, self.embed_dim, like=self.log_scale)
+            if x.ndim < 2:
+                who = type(self).__name__
+                raise ValueError(f"{who}: the input must be [..., N, {self.embed_dim}], got shape {sizes(x.shape)}")
         c, scale = self.curvature(), self.log_scale.exp()[:, None, None]
         q, k, v = (self._heads(y, c) for y in (self.q(query), self.k(key), self.v(value)))
         y: Tensor = self.out(self._joined(self._attend(q, k, v, c, scale, mask), c))

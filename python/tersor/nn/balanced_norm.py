@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor import norm
-from tersor._arrays import Labels, dtype_name
+from tersor._arrays import Labels, dtype_name, sizes
 from tersor._values import at_hand
 from tersor.nn._cast import positive
 from tersor.nn.batch_norms import Told
@@ -101,7 +101,7 @@ class AdaB2N(Told):
             got = dtype_name(task.dtype) if isinstance(task, Tensor) else type(task).__name__
             raise TypeError(f"{who}: task must be a tensor of int64 or int32 in training, got {got}")
         if tuple(task.shape) != (x.shape[0],):
-            raise ValueError(f"{who}: task must have shape {(x.shape[0],)}, got {tuple(task.shape)}")
+            raise ValueError(f"{who}: task must have shape {sizes(x.shape[:1])}, got {sizes(task.shape)}")
         if at_hand(task) and len(task) and not 0 <= int(task.min()) <= int(task.max()) < self.num_tasks:
             raise ValueError(
                 f"{who}: task must lie within 0 and {self.num_tasks - 1}, got {task.min()} to {task.max()}"
@@ -119,7 +119,7 @@ class AdaB2N(Told):
 
     def _balanced(self, x: Tensor, task: Labels) -> Tensor:
         if x[:, 0].numel() < 2:
-            raise ValueError(f"AdaB2N: one element has no variance, got shape {tuple(x.shape)}")
+            raise ValueError(f"AdaB2N: one element has no variance, got shape {sizes(x.shape)}")
         ones = (1,) * (x.ndim - 2)
         weights = self._weights(x, task).reshape(-1, 1, *ones)
         affine = (None if p is None else p.reshape(-1, *ones) for p in (self.weight, self.bias))

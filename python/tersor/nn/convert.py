@@ -4,6 +4,7 @@ layers back.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,8 @@ OF_OURS = (QuantExperts, QuantLinear, QuantConv2d, SparseLinear, SparseInt8Linea
 DENSE = "dense"
 #: torch's norms
 NORM = "norm"
+#: who says within what is wrong with a layer: its entry has the reason alone
+_SPEAKER = re.compile(r"^(convert|[A-Z]\w+(\.\w+)?): ")
 #: what is no scheme of codes alone
 OTHERS = (*FEWER, NORM)
 
@@ -229,7 +232,7 @@ def convert(
                     )
                 continue
             except (TypeError, ValueError) as error:
-                why = str(error)
+                why = _SPEAKER.sub("", str(error))
         left[name] = why
     if coding:
         coding.check({name: names[id(found[name])] for name in made}, model, left)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tersor._arrays import dtype_name
+from tersor._arrays import dtype_name, sizes
 from tersor._routed import matrix, projections, unknown
 from tersor.nn._cast import accept, lowered
 from tersor.nn._grouped import alike, multiplied
@@ -154,7 +154,7 @@ class QuantExperts(nn.Module):
         if chosen.is_floating_point() or chosen.dtype == torch.bool:
             raise TypeError(f"QuantExperts: top_k_index must be of integers, got {dtype_name(chosen.dtype)}")
         if not len(chosen) == len(hidden_states) * k == top_k_weights.numel():
-            shapes = ", ".join(str(tuple(t.shape)) for t in (hidden_states, top_k_index, top_k_weights))
+            shapes = ", ".join(str(sizes(t.shape)) for t in (hidden_states, top_k_index, top_k_weights))
             raise ValueError(f"QuantExperts: tokens, their experts and weights do not go together: {shapes}")
         if torch.compiler.is_compiling() and alike(self.up) and alike(self.down):
             return self._in_one(hidden_states, chosen, top_k_weights, k)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor import norm, reduce
+from tersor._arrays import sizes
 from tersor.nn._cast import exactly, positive
 from tersor.nn.norm import ends
 from tersor.nn.prep_bn import into
@@ -107,7 +108,7 @@ class FrozenLayerNorm(nn.LayerNorm):
         """Which constant each row along the axis before has."""
         n = x.ndim - len(self.normalized_shape)
         if not n and self.positions > 1:
-            raise ValueError(f"FrozenLayerNorm: there is no axis of positions in shape {tuple(x.shape)}")
+            raise ValueError(f"FrozenLayerNorm: there is no axis of positions in shape {sizes(x.shape)}")
         length = x.shape[n - 1] if n and self.positions > 1 else 1
         return torch.arange(length, device=x.device).clamp_max(self.positions - 1)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tersor import norm
+from tersor._arrays import sizes
 from tersor._segments import Moments
 from tersor.nn.batch_norms import Told
 from tersor.nn.norm import as_it_is, taken
@@ -77,7 +78,7 @@ class IBNorm(Told):
         """Both by the label of each sample and channel."""
         (n, c), h = x.shape[:2], self.half
         if x[0, 0].numel() == 1 and (h or n == 1):
-            raise ValueError(f"IBNorm: one element has no variance, got shape {tuple(x.shape)}")
+            raise ValueError(f"IBNorm: one element has no variance, got shape {sizes(x.shape)}")
         sample, channel = (torch.arange(m, device=x.device) for m in (n, c))
         labels = torch.where(channel < h, sample[:, None] * h + channel, n * h + channel - h)
         ones = (1,) * (x.ndim - 2)

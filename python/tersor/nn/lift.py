@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tersor._arrays import is_tensor
+from tersor._arrays import is_tensor, sizes
 from tersor._values import check_values
 from tersor.project import Projection
 
@@ -45,7 +45,7 @@ class RandomLift(nn.Module):
             raise TypeError(f"{who}: x must be a torch tensor, got {type(x).__name__}")
         check_values(who, "x", x)
         if not x.ndim or x.shape[-1] != d:
-            raise ValueError(f"{who}: the last axis of x must be {d}, got shape {tuple(x.shape)}")
+            raise ValueError(f"{who}: the last axis of x must be {d}, got shape {sizes(x.shape)}")
         y: Tensor = self.projection(x)
         return y
 

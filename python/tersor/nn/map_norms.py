@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
 from tersor import norm
-from tersor._arrays import Labels, flag
+from tersor._arrays import Labels, flag, sizes
 from tersor.nn._cast import accept, exactly, positive
 from tersor.nn.norm import as_it_is, taken
 from tersor.norm._arguments import checked_eps
@@ -154,7 +154,7 @@ class CoordinateModulation(nn.Module):
         accept(self, at, len(self.size), -1, self.weight)
         if at.shape[:-1] != x.shape[:-1]:
             raise ValueError(
-                f"CoordinateModulation: a coordinate for each place is needed, got {tuple(at.shape)} for x {tuple(x.shape)}"
+                f"CoordinateModulation: a coordinate for each place is needed, got {sizes(at.shape)} for x {sizes(x.shape)}"
             )
         return exactly(self._modulated, x, at, self.weight, self.bias)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor import norm
+from tersor._arrays import sizes
 from tersor._autocast import autocast_type, off
 from tersor.nn._cast import accept, exactly
 
@@ -41,7 +42,7 @@ def ends(layer: Any, x: Any) -> None:
     shape = layer.normalized_shape
     if tuple(x.shape[-len(shape) :]) != tuple(shape):
         who = type(layer).__name__
-        raise ValueError(f"{who}: the input must end in {tuple(shape)}, got shape {tuple(x.shape)}")
+        raise ValueError(f"{who}: the input must end in {tuple(shape)}, got shape {sizes(x.shape)}")
 
 
 def as_it_is(function: Callable[..., Any], x: Tensor, *args: Any, **options: Any) -> Any:
@@ -82,7 +83,7 @@ class Batch(nn.modules.batchnorm._BatchNorm):
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim < 2:
-            raise ValueError(f"{type(self).__name__}: the input must be [N, C, ...], got shape {tuple(input.shape)}")
+            raise ValueError(f"{type(self).__name__}: the input must be [N, C, ...], got shape {sizes(input.shape)}")
 
     @property
     def _counts(self) -> bool:
@@ -137,9 +138,9 @@ class _Instance(nn.modules.instancenorm._InstanceNorm):
             return super().forward(input)
         batch = input if input.ndim > self._get_no_batch_dim() else input[None]
         if self.training and batch.shape[2:].numel() == 1:
-            raise ValueError(f"{type(self).__name__}: one element has no variance, got shape {tuple(input.shape)}")
+            raise ValueError(f"{type(self).__name__}: one element has no variance, got shape {sizes(input.shape)}")
         if batch.shape[1] != self.num_features:
-            raise ValueError(f"{type(self).__name__}: {self.num_features} channels are taken, got {tuple(input.shape)}")
+            raise ValueError(f"{type(self).__name__}: {self.num_features} channels are taken, got {sizes(input.shape)}")
         return exactly(norm.instance_norm, batch, self.weight, self.bias, self.eps).reshape(input.shape)
 
 

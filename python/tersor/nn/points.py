@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor import hyperbolic, lorentz
-from tersor._arrays import whole
+from tersor._arrays import sizes, whole
 from tersor._values import one_of
 from tersor.nn._cast import positive
 from tersor.nn.curvature import Curvature, curvature
@@ -159,7 +159,7 @@ class HEmbedding(nn.Module):
         Of equal distances the lowest index comes first. On the hyperboloid all distances are made first.
         """
         if not isinstance(x, Tensor) or x.ndim != 1:
-            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            got = sizes(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"HEmbedding: nearest takes indices [N], got {got}")
         if not 0 <= whole("HEmbedding: k", k) < self.num_embeddings:
             raise ValueError(f"HEmbedding: k must be between 0 and {self.num_embeddings - 1} other rows, got {k}")

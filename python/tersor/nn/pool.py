@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from tersor import hyperbolic
+from tersor._arrays import sizes
 from tersor.hyperbolic._words import margin
 from tersor.nn._cast import accept, exactly
 from tersor.nn.conv import Pair, pair
@@ -50,7 +51,7 @@ class PoincareAvgPool2d(nn.Module):
         accept(self, x)
         if x.ndim not in (3, 4):
             raise ValueError(
-                f"PoincareAvgPool2d: images [B, C, H, W] or [C, H, W] are needed, got shape {tuple(x.shape)}"
+                f"PoincareAvgPool2d: images [B, C, H, W] or [C, H, W] are needed, got shape {sizes(x.shape)}"
             )
         if x.ndim == 3:
             return self.forward(x[None])[0]

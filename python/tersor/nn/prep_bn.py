@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor import norm
-from tersor._arrays import whole
+from tersor._arrays import sizes, whole
 from tersor.nn._cast import exactly
 from tersor.nn.batch_norms import Told
 from tersor.nn.norm import ends
@@ -123,7 +123,7 @@ class PRepBN(Told):
     def _mixed(self, x: Tensor, weight: Tensor, bias: Tensor, alpha: Tensor) -> Tensor:
         rows, part = x.reshape(-1, self.num_features), self.share
         if self.training and len(rows) == 1:
-            raise ValueError(f"PRepBN: one row has no variance, got shape {tuple(x.shape)}")
+            raise ValueError(f"PRepBN: one row has no variance, got shape {sizes(x.shape)}")
         layer = norm.layer_norm(rows, self.num_features, weight, bias, self.eps)
         rate = self._factor() if len(rows) else 0.0
         running = (self.running_mean, self.running_var)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tersor._arrays import whole
+from tersor._arrays import sizes, whole
 from tersor._reference import root
 from tersor._values import one_of
 from tersor.nn.curvature import curvature
@@ -78,7 +78,7 @@ class ProductSpace(nn.Module):
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
         """The points of the factors, as views of the rows."""
         if not isinstance(x, Tensor) or not x.ndim or x.shape[-1] != sum(self.dims):
-            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            got = sizes(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"ProductSpace: rows of {sum(self.dims)} coordinates are needed, got {got}")
         return x.split(self.dims, -1)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor import hyperbolic
-from tersor._arrays import axes, dtype_name
+from tersor._arrays import an_axis, axes, dtype_name, sizes
 from tersor._values import check_curvature, number
 from tersor.hyperbolic._planes import square_norm
 from tersor.hyperbolic._smooth import arsinh_root, cosh_root, sinh_root
@@ -52,9 +52,10 @@ def tangent_add(u: Tensor, v: Tensor, c: Any = 1.0, *, dim: int = -1) -> Tensor:
             f"tangent_add: v is {dtype_name(v.dtype)}, u is {dtype_name(u.dtype)}; tersor does not convert silently"
         )
     if u.shape != v.shape:
-        raise ValueError(f"tangent_add: {tuple(u.shape)} {u.dtype} and {tuple(v.shape)} {v.dtype} do not go together")
+        raise ValueError(f"tangent_add: {sizes(u.shape)} {u.dtype} and {sizes(v.shape)} {v.dtype} do not go together")
     if axes(check_curvature("tangent_add", c)):
-        raise ValueError(f"tangent_add: c must be a number or a tensor of 0 axes, got shape {tuple(c.shape)}")
+        raise ValueError(f"tangent_add: c must be a number or a tensor of 0 axes, got shape {sizes(c.shape)}")
+    an_axis("tangent_add: dim", dim, u.ndim)
     c = (
         c
         if isinstance(c, Tensor)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor import norm
+from tersor._arrays import sizes
 from tersor.nn._cast import accept, exactly, positive
 from tersor.nn.norm import ends, taken
 from tersor.norm._arguments import checked_eps
@@ -122,7 +123,7 @@ class TimeDependentNorm(nn.Module):
         accept(self, t)
         if x.ndim == len(self.normalized_shape) or tuple(t.shape) != tuple(x.shape[:1]):
             raise ValueError(
-                f"TimeDependentNorm: one time for each sample is needed, got t {tuple(t.shape)} for x {tuple(x.shape)}"
+                f"TimeDependentNorm: one time for each sample is needed, got t {sizes(t.shape)} for x {sizes(x.shape)}"
             )
         return exactly(self._normalised, x, t, self.weight, self.bias, self.time_weight, self.time_bias)
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from tersor import sparse
 from tersor._acts import act_number
+from tersor._arrays import sizes
 from tersor.nn._cast import accept, as_node, lowered
 from tersor.nn._linear import conv_parts, parts_of
 from tersor.nn._plan import Chosen
@@ -175,7 +176,7 @@ class SparseConv1x1(SparseWeight):
         if x.ndim < 3 or x.shape[-3 if x.ndim == 3 else 1] != self.in_channels:
             raise ValueError(
                 f"SparseConv1x1: the input must be [B, {self.in_channels}, ...] or [{self.in_channels}, H, W], "
-                f"got shape {tuple(x.shape)}"
+                f"got shape {sizes(x.shape)}"
             )
         self._fits(x)
         x, data, bias = lowered(x, self.data, self.bias)

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from tersor import sparse
 from tersor._arrays import dtype_name
-from tersor.nn._asked import Asked
 from tersor.nn._cast import accept, as_node, lowered
 from tersor.nn._linear import parts_of
+from tersor.nn._straight import Straight
 from tersor.sparse._pattern import Pattern
 from tersor.sparse._straight import straight_coded
 from tersor.sparse.codes import Int8CSR, coded, decoded
 
 
-class SparseInt8Linear(Asked):
+class SparseInt8Linear(Straight):
     r"""A linear layer with a sparse weight of int8 codes and a scale for each row, :math:`y = xQ^\top\mathrm{diag}(s) + b`.
 
     Parameters

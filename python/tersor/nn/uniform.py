@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
-from tersor._arrays import whole
+from tersor._arrays import sizes, whole
 from tersor._reference import arsinh_root, dot, root, sinh_root
 from tersor._values import one_of
 from tersor.nn.curvature import check_given
@@ -167,7 +167,7 @@ class UniformDisk(Distribution):
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise TypeError(f"UniformDisk: value must be a tensor of floats, got {type(value).__name__}")
         if value.ndim < 1 or value.shape[-1] != d:
-            raise ValueError(f"UniformDisk: points of {d} coordinates are needed, got shape {tuple(value.shape)}")
+            raise ValueError(f"UniformDisk: points of {d} coordinates are needed, got shape {sizes(value.shape)}")
         if self._validate_args:
             self._validate_sample(value)
         sphere = math.log(2) + d / 2 * math.log(math.pi) - math.lgamma(d / 2)

@@ -13,6 +13,7 @@ from torch.distributions import Distribution, constraints
 from torch.distributions.utils import _standard_normal
 
 from tersor import _memory
+from tersor._arrays import sizes
 from tersor._reference import dot, sinh_root
 from tersor._values import one_of
 from tersor.nn.curvature import check_given
@@ -78,7 +79,7 @@ class WrappedNormal(Distribution):
         self, loc: Tensor, scale: float | Tensor = 1.0, c: Any = 1.0, *, model: str = "ball", validate_args: Any = None
     ) -> None:
         if not isinstance(loc, Tensor) or not loc.is_floating_point() or not loc.ndim:
-            got = f"{loc.dtype} of shape {tuple(loc.shape)}" if isinstance(loc, Tensor) else type(loc).__name__
+            got = f"{loc.dtype} of shape {sizes(loc.shape)}" if isinstance(loc, Tensor) else type(loc).__name__
             raise TypeError(f"WrappedNormal: loc must be a tensor of floats [..., d], got {got}")
         one_of("WrappedNormal: model", model, MODELS)
         check_given("WrappedNormal", c, rows=True, value=validate_args is not False)

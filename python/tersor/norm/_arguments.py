@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, dtype_name, is_tensor
+from tersor._arrays import FLOATS, check_writable, dtype_name
 from tersor._values import number
 
 
@@ -71,5 +71,4 @@ def checked_out(who: str, x: Any, out: Any) -> None:
     """Raises unless `out` is a place for an array of the shape of `x` whose axes may be seen as others."""
     if tuple(out.shape) != tuple(x.shape):
         raise ValueError(f"{who}: out must have shape {tuple(x.shape)}, got {tuple(out.shape)}")
-    if not (out.is_contiguous() if is_tensor(out) else out.flags.c_contiguous):
-        raise ValueError(f"{who}: out must be C-contiguous")
+    check_writable(who, "out", out)

@@ -16,7 +16,8 @@ from tersor.quant.affine import dequantize, quantize
 from tersor.quant.allocate import Allocation, bit_allocate
 from tersor.quant.awq import Scaled, awq_search, smooth_scales
 from tersor.quant.calibrate import Calibrated, calibrate
-from tersor.quant.codebook import Codebook, Groups, codebook_assign, codebook_ema, kmeans, kmeans_1d
+from tersor.quant.clusters import Groups, kmeans, kmeans_1d
+from tersor.quant.codebook import Codebook, codebook_assign, codebook_ema
 from tersor.quant.encode import decode, encode
 from tersor.quant.fake import fake_quantize
 from tersor.quant.fixed import fixed_point, pow2_scale, push_down, push_up

@@ -51,6 +51,16 @@ def _within_graph() -> bool:
     return True
 
 
+def _of_wrong_type(op: Op, args: tuple[Any, ...]) -> TypeError | None:
+    """What a plain call says of its arrays: of what is one operator, a trace does not ask the types."""
+    try:
+        if op.door is not None:
+            op.door.types(args)
+    except TypeError as e:
+        return e
+    return None
+
+
 def spoken(op: Op, call: Callable[..., Any]) -> Callable[..., Any]:
     """The operator as graphs call it."""
 
@@ -63,6 +73,8 @@ def spoken(op: Op, call: Callable[..., Any]) -> Callable[..., Any]:
             own, text = f"{op.name}: ", str(meant)
             # a function at work tells its name itself
             names = sorted(ASKED.get(op.key, ())) if not SPEAKER.name and _within_graph() else ()
+            if names and (typed := _of_wrong_type(op, args)):
+                meant, text = typed, str(typed)
             if names and text.startswith(own):
                 raise type(meant)(f"{' or '.join(names)}: {text.removeprefix(own)}") from None
             if meant is e:

@@ -14,7 +14,7 @@ from tersor.jobs.compressed import Scheme
 
 
 @dataclass(frozen=True)
-class Asked:
+class Schemes:
     """The scheme of most weights, those that patterns give to others, and how the codes of all that are calibrated are found
     ("": none is)."""
 
@@ -25,7 +25,7 @@ class Asked:
     @classmethod
     def of(
         cls, scheme: Scheme, schemes: Mapping[str, str] | None, method: str | None = None, who: str = "schemes"
-    ) -> Asked:
+    ) -> Schemes:
         """Schemes by patterns beside the one of all others; ``method`` is that of every one of them, if it is given.
 
         Raises

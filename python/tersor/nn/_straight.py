@@ -30,7 +30,7 @@ Parts = tuple[
 ]
 
 
-class Asked(LinearWeight):
+class Straight(LinearWeight):
     """A linear layer that keeps what it was found to be."""
 
     plan = "sparse"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from tersor import _asked, _core, _dtensor, _func, _memory
+from tersor import _callers, _core, _dtensor, _func, _memory
 from tersor._arrays import OUT_GRAPH, into
 from tersor._body import launch
 from tersor._graph import _Once
@@ -72,7 +72,7 @@ def public(op: Op) -> tuple[Callable[..., Any], Callable[[tuple[Any, ...]], Any]
         if not any(lens != 0 for lens in _results(places, lengths(whole[:n]))):  # torch finds no device in nothing
             return op.seen([[] for _ in op.outputs])
         if torch.compiler.is_compiling():
-            _asked.noted(op.key)
+            _callers.noted(op.key)
         try:
             if torch.is_grad_enabled() and any(x.requires_grad for x in xs):
                 return op.seen(function(whole))

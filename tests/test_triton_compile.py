@@ -115,7 +115,7 @@ def test_norms_of_rows_compile(mode, compiled):
 @pytest.mark.parametrize("labelled", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_segments_compile(dtype, labelled, weighted, compiled):
-    from tersor.triton import _segments
+    from tersor.triton import _segments, _send
     from tersor.triton._runs import runs
 
     x = torch.randn(4, 3, 5).to(getattr(torch, dtype))
@@ -125,5 +125,5 @@ def test_segments_compile(dtype, labelled, weighted, compiled):
     _segments.sums(r, x, w)
     _segments.sums(r, x, None, x, stats)
     for form in range(4):
-        _segments.send(r, x, x.clone(), form, (stats,) * 4, w, x)
+        _send.send(r, x, x.clone(), form, (stats,) * 4, w, x)
     assert len(compiled) >= 10 and all("cubin" in kernel.asm for kernel in compiled)

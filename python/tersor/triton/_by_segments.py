@@ -8,7 +8,7 @@ import torch
 
 from tersor._reference import there
 from tersor._segments import shape_of
-from tersor.triton import _segments
+from tersor.triton import _segments, _send
 from tersor.triton._runs import runs, weights
 
 
@@ -66,7 +66,7 @@ def forward(x, weight, bias, labels, sample_weight, *rest):
         if far(x, stats[2]):
             return False
     mu, scale = unit(*stats, mode, eps, correction, alpha, given)
-    _segments.send(r, x, y, _segments.STRICT, (mu, beta, gamma * scale, mu))
+    _send.send(r, x, y, _send.STRICT, (mu, beta, gamma * scale, mu))
     for out, s in zip((count, mean, var), stats, strict=True):
         out.copy_(s.reshape(out.shape))
     return True
@@ -97,7 +97,7 @@ def backward(g, _, gmean, gvar, x, weight, bias, labels, sample_weight, *rest):
         over = torch.where(some, n, 1.0)
         b = torch.where(some, b + gmean.double().reshape(-1) / over, 0.0)
         c = torch.where(some, c + 2 * gvar.double().reshape(-1) / over, 0.0)
-        _segments.send(r, x, dx, _segments.BESIDE, (gamma * scale, b, c, m), w, g)
+        _send.send(r, x, dx, _send.BESIDE, (gamma * scale, b, c, m), w, g)
     return True
 
 

@@ -1,11 +1,11 @@
-"""GPU kernels of reductions over segments. The rule: the same segments as in Rust, found in `_runs`, walked in `_segments`."""
+"""GPU kernels of reductions over segments. The rule: the same segments as in Rust, found in `_runs`, walked in `_pieces`."""
 
 import torch
 
 from tersor._body import plain
 from tersor._op import OPS
 from tersor._reference import there
-from tersor.triton import _segments
+from tersor.triton import _peaks, _segments, _send
 from tersor.triton._runs import runs, weights
 
 
@@ -25,7 +25,7 @@ def segment_moments_bwd(gcount, gmean, gvar, x, labels, weight, count, mean, var
     if needs & 1:
         b, c = (v.double().reshape(-1) / count.reshape(-1) for v in (gmean, 2 * gvar))
         tables = (b, b, c, mean.reshape(-1))
-        _segments.send(runs(x, labels, kept, groups), x, dx, _segments.SLOPE, tables, weights(x, weight, "weight"))
+        _send.send(runs(x, labels, kept, groups), x, dx, _send.SLOPE, tables, weights(x, weight, "weight"))
 
 
 def segment_sum(x, labels, weight, y, kept, groups):
@@ -41,25 +41,25 @@ def segment_sum_bwd(g, x, labels, weight, dx, dweight, kept, groups, needs):
         return
     if needs & 1:
         b = g.double().reshape(-1)
-        _segments.send(
-            runs(x, labels, kept, groups), x, dx, _segments.SLOPE, (b, b, 0 * b, 0 * b), weights(x, weight, "weight")
+        _send.send(
+            runs(x, labels, kept, groups), x, dx, _send.SLOPE, (b, b, 0 * b, 0 * b), weights(x, weight, "weight")
         )
 
 
 def segment_extreme(x, labels, y, at, kept, groups, largest):
     """GPU kernel of `segment_extreme`."""
-    _segments.extreme(runs(x, labels, kept, groups), x, largest, y, at)
+    _peaks.extreme(runs(x, labels, kept, groups), x, largest, y, at)
 
 
 def segment_logsumexp(x, labels, y, total, kept, groups):
     """GPU kernel of `segment_logsumexp`."""
-    _segments.logsumexp(runs(x, labels, kept, groups), x, y, total)
+    _peaks.logsumexp(runs(x, labels, kept, groups), x, y, total)
 
 
 def segment_logsumexp_bwd(g, x, labels, total, dx, kept, groups):
     """GPU kernel of `segment_logsumexp_bwd`."""
     b = g.double().reshape(-1)
-    _segments.send(runs(x, labels, kept, groups), x, dx, _segments.EXPONENT, (b, b, b, total.reshape(-1)))
+    _send.send(runs(x, labels, kept, groups), x, dx, _send.EXPONENT, (b, b, b, total.reshape(-1)))
 
 
 def segment_whole(x, labels, y, kept, groups, kind):

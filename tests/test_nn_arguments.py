@@ -10,7 +10,7 @@ import test_layers
 import torch
 from tersor import _arrays, optim
 from tersor import nn as tnn
-from tersor._public import SCALARS
+from tersor._door import SCALARS
 
 #: those that are made as torch's own are left to torch
 LAYERS = [

@@ -14,7 +14,7 @@ import numpy as np
 
 from tersor import _core
 
-#: what a parameter of a public function is: floats, or one of these (`tersor._public` reads the annotations)
+#: what a parameter of a public function is: floats, or one of these (`tersor._door` reads the annotations)
 Array = Any
 Arrays = Sequence[Any]
 Number = Any

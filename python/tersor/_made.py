@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
+from tersor._door import INNER, MODELS, Door
 from tersor._named import named
-from tersor._public import INNER, MODELS, Door
 from tersor._values import KNOWN, out_of_range
 
 #: the classes whose making is looked at

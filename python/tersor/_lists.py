@@ -6,12 +6,25 @@ What is a list is said by the signature (`xs*[*]`); kernels get a list where the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, as_words, check_order, dtype_name, empty, is_tensor, native, ordinary, sizes
+from tersor._arrays import (
+    FLOATS,
+    as_words,
+    check_order,
+    dtype_name,
+    empty,
+    in_trace,
+    is_distributed,
+    is_tensor,
+    native,
+    ordinary,
+    sizes,
+    torch_module,
+)
 
 
 def flat(arrays: Sequence[Any]) -> list[Any]:
@@ -34,28 +47,66 @@ def named(names: Sequence[str], arrays: Sequence[Any]) -> Iterator[tuple[str, An
             yield name, a
 
 
+#: NumPy's own float types, as most entries have them
+_NATIVE = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16))
+
+
+class Checked(list[Any]):
+    """A list whose entries were looked at."""
+
+
 def entries(who: str, name: str, xs: Any, like: Any = None) -> list[Any]:
     """A list of arrays of float types, all of one library (that of `like`, where one is given) and on one device."""
+    if type(xs) is Checked:
+        return xs
     if not isinstance(xs, (list, tuple)):
         raise TypeError(f"{who}: {name} must be a list of arrays, got {type(xs).__name__}")
+    if like is None and xs:
+        like = xs[0]
+    tracing = in_trace()
+    usual = _refuse if tracing else _usual(like)
     for i, x in enumerate(xs):
-        numpy = isinstance(x, np.ndarray)
-        if not numpy and not is_tensor(x):
-            must = "a NumPy array or a torch tensor"
-            raise TypeError(f"{who}: {name}[{i}] must be {must}, got {type(x).__name__}")
-        ordinary(who, f": {name}[{i}]", x)
-        check_order(who, f"{name}[{i}]", x)
-        if dtype_name(x.dtype) not in FLOATS:
-            must = "float64, float32, float16 or bfloat16"
-            raise TypeError(f"{who}: {name}[{i}] must be {must}, got {dtype_name(x.dtype)}")
-        if like is None:
-            like = x
-        elif isinstance(like, np.ndarray) != numpy:
-            kind = "NumPy array" if isinstance(like, np.ndarray) else "torch tensor"
-            raise TypeError(f"{who}: {name}[{i}] must be a {kind} like the others, got {type(x).__name__}")
-        elif not numpy and x.device != like.device:
-            raise ValueError(f"{who}: {name}[{i}] is on {x.device}, others are on {like.device}")
-    return list(xs)
+        if not usual(x):
+            _entry(who, f"{name}[{i}]", x, like)
+    return list(xs) if tracing else Checked(xs)
+
+
+def _refuse(x: Any) -> bool:
+    return False
+
+
+def _usual(like: Any) -> Callable[[Any], bool]:
+    """Whether an array is what most are beside `like`: of a thousand small ones, what is asked of each is the call."""
+    if type(like) is np.ndarray:
+        return lambda x: type(x) is np.ndarray and x.dtype in _NATIVE
+    if not is_tensor(like):
+        return _refuse
+    torch = torch_module()
+    kinds, strided, device = (torch.Tensor, torch.nn.Parameter), torch.strided, like.device
+    floats = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+    return lambda x: (
+        type(x) in kinds and x.dtype in floats and x.layout is strided and x.device == device and not x.is_nested
+    )
+
+
+def _entry(who: str, name: str, x: Any, like: Any) -> None:
+    """Refuses an array that may not stand in a list beside `like`."""
+    numpy = isinstance(x, np.ndarray)
+    if not numpy and not is_tensor(x):
+        raise TypeError(f"{who}: {name} must be a NumPy array or a torch tensor, got {type(x).__name__}")
+    if is_distributed(x):
+        raise TypeError(f"{who}: {name} is a DTensor; lists take plain tensors, .to_local() gives its part")
+    ordinary(who, f": {name}", x)
+    check_order(who, name, x)
+    if dtype_name(x.dtype) not in FLOATS:
+        raise TypeError(f"{who}: {name} must be float64, float32, float16 or bfloat16, got {dtype_name(x.dtype)}")
+    if x is like:
+        return
+    if isinstance(like, np.ndarray) != numpy:
+        kind = "NumPy array" if isinstance(like, np.ndarray) else "torch tensor"
+        raise TypeError(f"{who}: {name} must be a {kind} like the others, got {type(x).__name__}")
+    if not numpy and x.device != like.device:
+        raise ValueError(f"{who}: {name} is on {x.device}, others are on {like.device}")
 
 
 def alike(who: str, first: tuple[str, Sequence[Any]], other: tuple[str, Sequence[Any]], wider: bool = False) -> None:
@@ -102,11 +153,9 @@ def numpy(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     kwargs = dict(kwargs)
     out = kwargs.pop("out", None)
     xs, scalars = op.bind(args, kwargs)
+    first = next((x for x in flat(xs) if isinstance(x, np.ndarray)), None)
     for i, (k, x) in enumerate(zip(op.inputs, xs, strict=True)):
-        xs[i] = entries(op.name, k, x) if k in op.lists else op._array(k, x)
-    for name, x in named(op.inputs, xs):
-        if not isinstance(x, np.ndarray):
-            raise TypeError(f"{op.name}: {name} must be a NumPy array like the others, got {type(x).__name__}")
+        xs[i] = entries(op.name, k, x, first) if k in op.lists else op._array(k, x)
     wanted = op.signature.made(xs, scalars)
     if out is None:
         ys = [each(lambda w: empty(op.name, *w), w) if isinstance(w, list) else empty(op.name, *w) for w in wanted]

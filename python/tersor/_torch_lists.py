@@ -45,18 +45,16 @@ def public(op: Op) -> tuple[Callable[..., Any], Callable[[tuple[Any, ...]], Any]
         kwargs = dict(kwargs)
         out = kwargs.pop("out", None)
         xs, scalars = op.bind(args, kwargs)
-        for i, k in enumerate(op.inputs):
-            if k in op.lists:
-                xs[i] = entries(op.name, k, xs[i])
         whole = flat(xs)
-        first = next((x for x in whole if isinstance(x, Tensor)), None)
-        for name, x in named(op.inputs, xs):
-            if not isinstance(x, Tensor):
-                raise TypeError(f"{op.name}: {name} must be a tensor like the others, got {type(x).__name__}")
-            if x.device != first.device:  # type: ignore[union-attr]
-                raise ValueError(f"{op.name}: {name} is on {x.device}, others are on {first.device}")  # type: ignore[union-attr]
-            if _dtensor.distributed(x):
-                raise TypeError(f"{op.name}: {name} is a DTensor; lists take plain tensors, .to_local() gives its part")
+        first: Any = next((x for x in whole if isinstance(x, Tensor)), None)
+        for i, k in enumerate(op.inputs):
+            x = xs[i]
+            if k in op.lists:
+                xs[i] = entries(op.name, k, x, first)
+            elif not isinstance(x, Tensor) or _dtensor.distributed(x):
+                raise TypeError(f"{op.name}: {k} must be a plain tensor like the others, got {type(x).__name__}")
+            elif x.device != first.device:
+                raise ValueError(f"{op.name}: {k} is on {x.device}, others are on {first.device}")
         if forward_ad._current_level >= 0:
             raise NotImplementedError(f"{op.name}: forward-mode differentiation is not supported")
         if out is None:

@@ -42,7 +42,7 @@ def norms_model() -> Case:
         "the norm of 103 tensors, 25 M f32",
         {
             "tersor": lambda: foreach.norms(xs, groups="all"),
-            "torch": lambda: torch.stack(torch._foreach_norm(xs)).norm(),  # type: ignore[call-overload]
+            "torch": lambda: torch.stack(torch._foreach_norm(xs)).norm(),
         },
         traffic=_bytes(xs),
         targets=[Target("tersor", ("torch",), 1.15)],

@@ -86,7 +86,7 @@ def lincomb(coefficients: Any, *lists: Arrays, out: Arrays | None = None) -> Arr
         alike("lincomb", ("lists[0]", xs[0]), (f"lists[{k}]", xs[k]))
     n = len(xs[0])
     c = _coefficients(coefficients, n, len(xs), xs[0][0] if n else None)
-    others = [x for more in xs[1:] for x in more]
+    others = type(xs[0])(x for more in xs[1:] for x in more)
     if n == 0:
         return _nothing("lincomb", out)
     made: Arrays = called("lincomb", _lincomb, xs[0], others, c, **({} if out is None else {"out": out}))

@@ -105,12 +105,12 @@ def norms(xs: Arrays, ord: float = 2, *, groups: Any = "each", samples: bool = F
     if samples:
         for i, x in enumerate(xs):
             if not x.ndim or x.shape[0] != xs[0].shape[0]:
-                own, first = sizes(x.shape), sizes(xs[0].shape)
-                raise ValueError(f"norms: xs[{i}] must have the samples of xs[0], of shape {first}, got shape {own}")
+                its, first = sizes(x.shape), sizes(xs[0].shape)
+                raise ValueError(f"norms: xs[{i}] must have the samples of xs[0], of shape {first}, got shape {its}")
         batch = xs[0].shape[0] if xs else 0
     if not isinstance(groups, str) or groups == "all":
         kept = once(xs, ids)
-        xs, ids = [xs[i] for i in kept], [ids[i] for i in kept]
+        xs, ids = type(xs)(xs[i] for i in kept), [ids[i] for i in kept]
     if order != 2 and any(is_tensor(x) and x.requires_grad for x in xs):
         import torch
 

@@ -47,7 +47,7 @@ def _rows(x: Array, batch: int) -> Array:
 @op(sample=_norm_sample(), exempt=("xs",))
 def _norms(xs: Arrays, ids: Array, groups: int, batch: int, samples: bool, ord: float) -> Array:
     """The norm of every group of entries, of every sample apart."""
-    zero = 0.0 if isinstance(ids, np.ndarray) else ids.new_zeros(()).double()
+    zero: Any = 0.0 if isinstance(ids, np.ndarray) else ids.new_zeros(()).double()
     made = []
     of = ids.tolist()
     for group in range(groups):
@@ -70,7 +70,7 @@ def _norms(xs: Arrays, ids: Array, groups: int, batch: int, samples: bool, ord: 
         made.append([norm[b] for b in range(batch)])
     if isinstance(ids, np.ndarray):
         return np.asarray(made, np.float64).reshape(groups, batch)
-    flat = [n.double() for row in made for n in row]
+    flat: list[Any] = [n.double() for row in made for n in row]
     return xp.stack(flat).reshape(groups, batch) if flat else ids.new_zeros((groups, batch)).double()
 
 

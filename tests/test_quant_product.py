@@ -116,17 +116,35 @@ def test_int8_matmul_at_the_ends_of_the_range():
 
 @pytest.mark.parametrize("activations", ["float", "int8"])
 def test_a_row_does_not_depend_on_the_rows_beside_it(activations):
-    for scheme in ("int8-row", "int4-g128"):
-        _, _, packed = weight(scheme, 50, 256)
-        x = rows(96, 256).numpy()
+    # of a few panels, and of so many that tasks have more than four of them; of more rows than weights are decoded for at once
+    for scheme, outs, inputs in (
+        ("int8-row", 50, 256),
+        ("int4-g128", 50, 256),
+        ("int8-row", 700, 40),
+        ("int4-g8", 700, 40),
+    ):
+        _, _, packed = weight(scheme, outs, inputs)
+        x = rows(200, inputs).numpy()
         whole = quant.packed_linear(x, packed, activations=activations)
         few = quant.packed_linear(x[:8], packed, activations=activations)
-        for n in (1, 2, 3, 5, 13, 40):
+        for n in (1, 2, 3, 5, 13, 40, 96):
             # tiles of AMX, which nine rows or more are summed in, round elsewhere than chains
             want = few if n < 9 else whole
             assert np.array_equal(quant.packed_linear(x[:n], packed, activations=activations), want[:n])
         if activations == "int8" or not tersor._core.tiles():
             assert np.array_equal(few, whole[:8])
+
+
+def test_many_rows_of_float32_are_multiplied_with_the_codes():
+    level = tersor._core.level()[0]
+    if tersor._core.tiles() or level not in ("avx2", "avx512"):
+        pytest.skip("tiles sum other rows in another way, and without vectors many rows are torch's")
+    torch.manual_seed(0)
+    layer, x = tnn.QuantLinear.from_float(nn.Linear(64, 50), "int8-row"), torch.randn(150, 64)
+    with torch.no_grad():
+        assert torch.equal(layer(x), torch.cat([layer(row[None]) for row in x]))
+    # what a gradient is recorded of is torch's own product with the weight that the codes stand for
+    assert torch.equal(layer(x.requires_grad_()), nn.functional.linear(x, layer.weight, layer.bias))
 
 
 def test_what_is_not_finite_stays_in_its_row():

@@ -33,8 +33,10 @@ P = TypeVar("P", bound="Product")
 _PACKED = (torch.float32, torch.float16, torch.bfloat16)
 #: tensors with memory of their own, unlike those of a trace, say
 _OWN = (Tensor, nn.Parameter)
-#: float rows from which, without tiles of AMX, a product with the decoded weight takes less time, decoding included
+#: float rows from which, without tiles of AMX, torch's own product with the decoded weight may take less time, decoding
+#: included: of 16-bit floats, where a gradient is recorded, and without vectors; float32 stays with the codes
 MANY = 96
+_VECTORS = ("avx2", "avx512")
 #: per thread, the memory that weights are decoded into where no gradient has to find them later
 _SCRATCH = threading.local()
 
@@ -196,7 +198,7 @@ class Product(Coded):
 
     def _laid_out(self, x: Tensor, numbers: int | None = None) -> Tensor | None:
         """The panels, if x is to be multiplied with them, or so many numbers that are made of it."""
-        if x.dtype not in _PACKED or x.device.type != "cpu" or torch._C._are_functorch_transforms_active():
+        if x.dtype not in _PACKED or not x.is_cpu or torch._C._are_functorch_transforms_active():
             return None
         if not torch.compiler.is_compiling():
             if type(x) not in _OWN or type(self._buffers["data"]) not in _OWN:
@@ -206,7 +208,7 @@ class Product(Coded):
                     return None
                 self.repack()
             many = (x.numel() if numbers is None else numbers) > MANY * self.shape[1]
-            if self.activations == "float" and many and not _core.tiles():
+            if many and self.activations == "float" and not _core.tiles() and not (numbers is None and _summed(x)):
                 return None
         return self._buffers["panels"]
 
@@ -232,6 +234,12 @@ class Product(Coded):
             self.register_buffer("panels", None, persistent=False)
             self.activations = "float"
         self.repack()  # those of another version may lie in another way
+
+
+def _summed(x: Tensor) -> bool:
+    """Whether the kernels of packed codes sum many rows of x no slower than torch sums those of a dense weight."""
+    taken = x.dtype == torch.float32 and not (torch.is_grad_enabled() and x.requires_grad)
+    return taken and _core.level()[0] in _VECTORS
 
 
 def kept_scheme(who: str, scheme: str) -> Scheme:
@@ -275,7 +283,7 @@ def _mark(t: Tensor | None) -> tuple[int, int, int] | None:
     """Which memory a tensor is and how often it was written, as far as a tensor can notice."""
     if t is None:
         return None
-    return id(t), 0 if t.device.type == "meta" else t.data_ptr(), 0 if t.is_inference() else t._version
+    return id(t), 0 if t.is_meta else t.data_ptr(), 0 if t.is_inference() else t._version
 
 
 def _plain(*xs: Tensor) -> bool:

@@ -53,11 +53,12 @@ class QuantLinear(Product):
 
     On a CPU rows of float32, float16 and bfloat16 are multiplied with the codes as `panels` hold them
     (`tersor.quant.packed_linear`), which takes the memory of the codes once more unless they are given up. Elsewhere the
-    weight is decoded, in the dtype of x, and multiplied by torch's own product: for more than `MANY` rows of floats where the
-    processor has no AMX, on a GPU, for float64, of dynamic8, and under the transforms of ``torch.func`` (of which those in
-    forward mode are refused). There, without a gradient to record, all layers of a thread decode into the same memory. What
-    reads `weight` by itself, as torch's own attention does, decodes it at every call. `repack` says when codes were
-    overwritten behind a tensor's back; codes that were given up can only be exchanged by ``load_state_dict``.
+    weight is decoded, in the dtype of x, and multiplied by torch's own product: for more than `MANY` rows of 16-bit floats, or
+    of those whose gradient is recorded, where the processor has no AMX, on a GPU, for float64, of dynamic8, and under the
+    transforms of ``torch.func`` (of which those in forward mode are refused). There, without a gradient to record, all layers
+    of a thread decode into the same memory. What reads `weight` by itself, as torch's own attention does, decodes it at every
+    call. `repack` says when codes were overwritten behind a tensor's back; codes that were given up can only be exchanged by
+    ``load_state_dict``.
     """
 
     def __init__(
@@ -180,7 +181,9 @@ class QuantLinear(Product):
         ):
             return None
         panels = self._laid_out(x)
-        bias = self.bias
+        bias: Tensor | None = self._parameters.get("bias")  # not by the way of attributes that a module does not have
+        if bias is None:
+            bias = self.bias  # none, or one that a parametrization makes
         if panels is None or (bias is not None and not (type(bias) in _OWN and bias.is_cpu and bias.dtype == x.dtype)):
             return None
         table = self.table

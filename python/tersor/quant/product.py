@@ -85,7 +85,7 @@ def packed_linear(
     codes, before the scale, is over 3e38: it is infinite then. With int8 activations the sums of groups are exact. What
     is not finite goes the way of IEEE; with int8 activations such a row is NaN throughout. Each output is summed in one fixed
     order: the same bits for any number of threads, and for any other rows beside it, except that float rows are summed in
-    tiles of AMX where there are nine or more and the processor has it. O(rows · in · out), one read of the codes for up to 96
+    tiles of AMX where there are nine or more and the processor has it. O(rows · in · out), one read of the codes for up to 192
     rows.
     """
     name = "packed_linear"

@@ -235,6 +235,10 @@ pub unsafe fn decode<L: Lanes, const D: u8, const Z: usize>(
         for step in 0..len / STEP {
             for z in 0..Z {
                 let at = (from / STEP + step) * step_bytes::<D>();
+                // the next run, which is read after all tiles have met this one
+                for line in 0..step_bytes::<D>() / 64 {
+                    base::fetch(codes[z].wrapping_add(at + len / STEP * step_bytes::<D>() + 64 * line));
+                }
                 let v = decoded::<L, D>(codes[z].add(at), less[z], known);
                 for (i, v) in v.into_iter().enumerate() {
                     v.store(out.add(((step * STEP + i) * Z + z) * LANES));
@@ -281,8 +285,8 @@ pub unsafe fn tile<L: Lanes, const R: usize, const Z: usize>(
     }
 }
 
-/// Adds to `y[row][z · 16 + lane]` what R rows of codes `x[input / 4][row]`, four bytes a word, give with Z panels: integer sums
-/// of groups, scaled. `totals[group][row]` are the sums of a row's codes in a group. With `whole` the sums stay integers, as y is.
+/// `y[row · stride + z · 16 + lane]` of R rows of codes `x[input / 4][row]`, four bytes a word, times Z panels: integer sums of
+/// groups, scaled. `totals[group][row]` are the sums of a row's codes in a group. With `whole` the sums stay integers, as y is.
 #[inline(always)]
 pub unsafe fn integers<L: Lanes, const EIGHT: bool, const R: usize, const Z: usize>(
     w: &Weights,
@@ -291,18 +295,27 @@ pub unsafe fn integers<L: Lanes, const EIGHT: bool, const R: usize, const Z: usi
     totals: *const i32,
     whole: bool,
     y: *mut f32,
+    stride: usize,
 ) {
     // SAFETY: the caller has what the names say.
     unsafe {
         let steps = w.layout.filled() / STEP;
+        let middle = i32::from(w.layout.middle());
         let mut x = x;
         for g in 0..w.layout.groups() {
             let group = w.group::<Z>(panel, g);
-            let (zeros, mut codes) = (group.zeros::<L>(), group.codes());
+            let mut codes = group.codes();
             let mut run = [[L::same(0); Z]; R];
-            for r in 0..R {
-                for z in 0..Z {
-                    run[r][z] = L::negated_product(zeros[z], *totals.add(g * R + r));
+            if w.layout.affine {
+                let zeros = group.zeros::<L>();
+                for r in 0..R {
+                    for z in 0..Z {
+                        run[r][z] = L::negated_product(zeros[z], *totals.add(g * R + r));
+                    }
+                }
+            } else {
+                for r in 0..R {
+                    run[r] = [L::same((*totals.add(g * R + r)).wrapping_mul(-middle)); Z];
                 }
             }
             for _ in 0..steps {
@@ -331,11 +344,13 @@ pub unsafe fn integers<L: Lanes, const EIGHT: bool, const R: usize, const Z: usi
             let scale = group.scales::<L>();
             for r in 0..R {
                 for z in 0..Z {
-                    let y = y.add((r * Z + z) * LANES);
+                    let y = y.add(r * stride + z * LANES);
                     if whole {
-                        L::store_words(L::add(L::words(y.cast()), run[r][z]), y.cast());
+                        let before = if g == 0 { L::same(0) } else { L::words(y.cast()) };
+                        L::store_words(L::add(before, run[r][z]), y.cast());
                     } else {
-                        L::floats(run[r][z]).fused(scale[z], L::load(y)).store(y);
+                        let before = if g == 0 { L::splat(0.0) } else { L::load(y) };
+                        L::floats(run[r][z]).fused(scale[z], before).store(y);
                     }
                 }
             }

@@ -11,7 +11,7 @@ use super::product::{self, Path, Tiles};
 use super::take::{Block, Take};
 use crate::flat::{Compute, Real};
 use base::pool::{self, Shared};
-use base::simd::{Kernel, Simd, SimdFloat, dispatch};
+use base::simd::{Kernel, Simd, SimdFloat, dispatch, f32x16};
 use base::store::{STEP, Store};
 use base::{Result, try_vec};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -151,13 +151,24 @@ fn coded<A: Compute>(
     let (mut codes, mut scales) = (Coded::new(w, rows)?, try_vec(rows, A::Real::ZERO)?);
     let (to, at) = (Shared(codes.codes.as_mut_ptr()), Shared(scales.as_mut_ptr()));
     pool::map(rows.div_ceil(TOGETHER), x.len(), |some| {
-        let (mut wide, mut own) = (try_vec(inputs, A::Real::ZERO)?, try_vec(inputs, 0u8)?);
+        let mut wide = try_vec(if A::SAME { 0 } else { inputs }, A::Real::ZERO)?;
+        let mut own = try_vec(if inputs == width { 0 } else { inputs }, 0u8)?;
         for r in some * TOGETHER..rows.min((some + 1) * TOGETHER) {
-            A::widen(&x[r * inputs..][..inputs], &mut wide);
+            let x = &x[r * inputs..][..inputs];
+            let x = if A::SAME {
+                // SAFETY: the same type by the promise of `SAME`.
+                unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), inputs) }
+            } else {
+                A::widen(x, &mut wide);
+                &wide
+            };
             // SAFETY: each row has its own place in both.
-            unsafe {
-                *at.at(r) = code(&wide, &mut own);
-                filled(w, &own, to.part(r * codes.stride, width), |from, to| to.copy_from_slice(from));
+            let (scale, to) = unsafe { (&mut *at.at(r), to.part(r * codes.stride, width)) };
+            if inputs == width {
+                *scale = code(x, to);
+            } else {
+                *scale = code(x, &mut own);
+                filled(w, &own, to, |from, to| to.copy_from_slice(from));
             }
         }
         Ok(())
@@ -281,36 +292,66 @@ impl<A: Compute> Kernel for Finish<'_, A> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Finish { block, scales, bias, after, y, outs } = self;
-        let bias = if bias.is_empty() { bias } else { &bias[block.outs.clone()] };
-        for (row, sums) in block.rows() {
-            let scale = scales.map_or(1.0, |scales| scales[row]);
-            let at = row * outs + block.outs.start;
-            for (i, v) in sums.chunks(STEP).enumerate() {
-                let whole = v.len() == STEP;
-                let (at, n) = (at + i * STEP, v.len());
-                let v = if whole { f32::load16_f32(s, v) } else { f32::load_tail_f32(s, v) };
-                let v = if bias.is_empty() {
-                    v * scale
-                } else {
-                    let b = &bias[i * STEP..][..n];
-                    v.mul_add(scale, if whole { f32::load16_f32(s, b) } else { f32::load_tail_f32(s, b) })
-                };
-                let v = after.single(s, v);
-                match y {
-                    Places::Floats(y) => {
-                        // SAFETY: each place of y is handed over once.
-                        let y = unsafe { y.part(at, n) };
-                        if whole { A::store16_f32(s, v, y) } else { A::store_tail_f32(s, v, y) }
-                    }
-                    Places::Codes(y, code, finite) => {
-                        let mut own = [0f32; STEP];
-                        f32::store16_f32(s, v, &mut own);
-                        // SAFETY: as above.
-                        if !code(&own.map(A::Real::from_f32)[..n], unsafe { y.part(at, n) }) {
-                            finite.store(false, Relaxed);
-                        }
-                    }
+        let bias = if self.bias.is_empty() { self.bias } else { &self.bias[self.block.outs.clone()] };
+        for (row, sums) in self.block.rows() {
+            let scale = self.scales.map_or(1.0, |scales| scales[row]);
+            let at = row * self.outs + self.block.outs.start;
+            let (sixteens, rest) = sums.as_chunks::<STEP>();
+            if let (After::Nothing, Places::Floats(y)) = (self.after, self.y) {
+                // SAFETY: each place of y is handed over once.
+                scaled(s, sixteens, scale, bias, unsafe { y.part(at, sixteens.len() * STEP) });
+            } else {
+                for (i, v) in sixteens.iter().enumerate() {
+                    let v = f32::load16_f32(s, v);
+                    let v = if bias.is_empty() {
+                        v * scale
+                    } else {
+                        v.mul_add(scale, f32::load16_f32(s, &bias[i * STEP..][..STEP]))
+                    };
+                    self.write::<S, true>(s, v, at + i * STEP, STEP);
+                }
+            }
+            if !rest.is_empty() {
+                let (first, n, v) = (sums.len() - rest.len(), rest.len(), f32::load_tail_f32(s, rest));
+                let v =
+                    if bias.is_empty() { v * scale } else { v.mul_add(scale, f32::load_tail_f32(s, &bias[first..])) };
+                self.write::<S, false>(s, v, at + first, n);
+            }
+        }
+    }
+}
+/// Sums that are only scaled and given their bias: in the loop over most of what there is nothing else is asked.
+#[inline(always)]
+fn scaled<S: Simd, A: Store>(s: S, sums: &[[f32; STEP]], scale: f32, bias: &[f32], y: &mut [A]) {
+    let y = y.as_chunks_mut::<STEP>().0;
+    if bias.is_empty() {
+        for (v, y) in sums.iter().zip(y) {
+            A::store16_f32(s, f32::load16_f32(s, v) * scale, y);
+        }
+    } else {
+        for ((v, b), y) in sums.iter().zip(bias.as_chunks::<STEP>().0).zip(y) {
+            A::store16_f32(s, f32::load16_f32(s, v).mul_add(scale, f32::load16_f32(s, b)), y);
+        }
+    }
+}
+
+impl<A: Compute> Finish<'_, A> {
+    /// Sixteen results from one on, or `n` where there are no more.
+    #[inline(always)]
+    fn write<S: Simd, const WHOLE: bool>(&self, s: S, v: f32x16<S>, at: usize, n: usize) {
+        let v = self.after.single(s, v);
+        match self.y {
+            Places::Floats(y) => {
+                // SAFETY: each place of y is handed over once.
+                let y = unsafe { y.part(at, n) };
+                if WHOLE { A::store16_f32(s, v, y) } else { A::store_tail_f32(s, v, y) }
+            }
+            Places::Codes(y, code, finite) => {
+                let mut own = [0f32; STEP];
+                f32::store16_f32(s, v, &mut own);
+                // SAFETY: as above.
+                if !code(&own.map(A::Real::from_f32)[..n], unsafe { y.part(at, n) }) {
+                    finite.store(false, Relaxed);
                 }
             }
         }

@@ -21,9 +21,22 @@ use std::arch::x86_64::__m512;
 /// Panels in a task.
 pub const PANELS: usize = 4;
 /// Tiles of rows that decoded weights are used for before the next are decoded, and the most panels and rows these are.
-const TILES: usize = 8;
+const TILES: usize = 16;
 const BESIDE: usize = 2;
 const ROWS: usize = 12;
+
+/// Sums of a row and the panels that are given away together.
+const STRIDE: usize = PANELS * LANES;
+
+/// Zeros in memory that held nothing.
+#[inline(always)]
+fn zeros(y: &mut [MaybeUninit<f32>]) -> &mut [f32] {
+    for y in &mut *y {
+        y.write(0.0);
+    }
+    // SAFETY: every number was written.
+    unsafe { std::slice::from_raw_parts_mut(y.as_mut_ptr().cast(), y.len()) }
+}
 
 /// Which kernels run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -162,8 +175,8 @@ struct Task<'a> {
 }
 
 impl Task<'_> {
-    fn give(&self, rows: Range<usize>, panel: usize, z: usize, y: &[f32]) {
-        (self.take)(Block::new(self.w, rows, panel, z, y));
+    fn give(&self, rows: Range<usize>, panels: Range<usize>, y: &[f32], stride: usize) {
+        (self.take)(Block::new(self.w, rows, panels, y, stride));
     }
 }
 
@@ -197,7 +210,7 @@ impl Floats<'_> {
                 Decode::Small => kernel::few::<L, { Decode::Small as u8 }, R, Z>(w, panel, x, y),
             }
         }
-        self.task.give(0..R, panel, Z, &y[..R * Z * LANES]);
+        self.task.give(0..R, panel..panel + Z, &y[..R * Z * LANES], Z * LANES);
     }
 
     #[inline(always)]
@@ -207,15 +220,18 @@ impl Floats<'_> {
         // not zeros first: that would take as long as short products do
         let mut weights = [const { MaybeUninit::<f32>::uninit() }; RUN * BESIDE * LANES];
         let weights = weights.as_mut_ptr().cast::<f32>();
-        let mut y = [0.0; TILES * ROWS * BESIDE * LANES];
+        let mut y = [const { MaybeUninit::<f32>::uninit() }; TILES * ROWS * BESIDE * LANES];
         for first in (0..tiles.tiles).step_by(TILES) {
             let block = first..(first + TILES).min(tiles.tiles);
             let rows = tiles.bound(block.start)..tiles.bound(block.end);
-            let y = &mut y[..rows.len() * Z * LANES];
-            y.fill(0.0);
+            let y = zeros(&mut y[..rows.len() * Z * LANES]);
+            if width == 0 {
+                self.task.give(rows.clone(), panel..panel + Z, y, Z * LANES);
+            }
             for g in 0..w.layout.groups() {
                 for from in (0..filled).step_by(RUN) {
                     let len = RUN.min(filled - from);
+                    let complete = g + 1 == w.layout.groups() && from + len == filled;
                     // SAFETY: a run of a group; `weights` holds a run of Z panels.
                     let scale = unsafe {
                         match self.decode {
@@ -236,16 +252,18 @@ impl Floats<'_> {
                     for tile in block.clone() {
                         let (at, n) = (tiles.bound(tile), tiles.bound(tile + 1) - tiles.bound(tile));
                         let x = self.x[at * width + (g * filled + from) * n..].as_ptr();
-                        let y = y[(at - rows.start) * Z * LANES..].as_mut_ptr();
+                        let y = &mut y[(at - rows.start) * Z * LANES..][..n * Z * LANES];
                         // SAFETY: n rows of x, and of y, lie there.
                         unsafe {
-                            by_rows!(L, n, R => kernel::tile::<L, R, Z>(weights, len, x, scale, y);
+                            by_rows!(L, n, R => kernel::tile::<L, R, Z>(weights, len, x, scale, y.as_mut_ptr());
                                 1 2 3 4 5 6 7 8 9 10 11 12);
+                        }
+                        if complete {
+                            self.task.give(at..at + n, panel..panel + Z, y, Z * LANES);
                         }
                     }
                 }
             }
-            self.task.give(rows, panel, Z, y);
         }
     }
 }
@@ -292,70 +310,75 @@ struct Integers<'a, const EIGHT: bool> {
 }
 
 impl<const EIGHT: bool> Integers<'_, EIGHT> {
+    /// A tile of rows times Z panels: y as [`kernel::integers`] has it.
     #[inline(always)]
-    unsafe fn tiles<L: Lanes, const Z: usize>(&self, panel: usize) {
+    unsafe fn tile<L: Lanes, const Z: usize>(&self, tile: usize, panel: usize, y: *mut f32, stride: usize) {
         let (w, tiles) = (self.task.w, self.task.tiles);
-        let (words, groups) = (w.layout.width() / 4, w.layout.groups());
-        for tile in 0..tiles.tiles {
-            let rows = tiles.bound(tile)..tiles.bound(tile + 1);
-            let mut y = [0.0; ROWS * PANELS * LANES];
-            let (x, totals) = (self.x[rows.start * words..].as_ptr(), self.totals[rows.start * groups..].as_ptr());
-            // SAFETY: so many rows lie in this tile; the panels are there.
-            unsafe {
-                by_rows!(L, rows.len(), R =>
-                    kernel::integers::<L, EIGHT, R, Z>(w, panel, x, totals, self.whole, y.as_mut_ptr());
-                    1 2 3 4 5 6 7 8 9 10 11 12);
-            }
-            self.task.give(rows, panel, Z, &y);
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn one<L: Lanes>(&self, panel: usize) {
-        let mut y = [0.0; PANELS * LANES];
-        // SAFETY: one row, four panels.
+        let (from, rows) = (tiles.bound(tile), tiles.bound(tile + 1) - tiles.bound(tile));
+        let x = self.x[from * (w.layout.width() / 4)..].as_ptr();
+        let totals = self.totals[from * w.layout.groups()..].as_ptr();
+        // SAFETY: so many rows lie in this tile; the caller has the panels and their places in y.
         unsafe {
-            kernel::integers::<L, EIGHT, 1, 4>(
-                self.task.w,
-                panel,
-                self.x.as_ptr(),
-                self.totals.as_ptr(),
-                self.whole,
-                y.as_mut_ptr(),
-            );
+            by_rows!(L, rows, R =>
+                kernel::integers::<L, EIGHT, R, Z>(w, panel, x, totals, self.whole, y, stride);
+                1 2 3 4 5 6 7 8 9 10 11 12);
         }
-        self.task.give(0..1, panel, 4, &y);
     }
 }
 
 impl<const EIGHT: bool> Job for Integers<'_, EIGHT> {
+    /// A tile of rows is given all panels of the task before the next: what becomes of its sums lies beside each other.
     #[inline(always)]
     unsafe fn run<L: Lanes>(&self) {
-        let Range { start: mut panel, end } = self.task.panels;
-        // SAFETY: the caller has the instruction set of L; panels below `end` are there.
-        unsafe {
-            while panel < end {
-                let left = end - panel;
-                if L::PANELS == 2 && self.task.tiles.rows == 1 && left >= 4 {
-                    self.one::<L>(panel);
-                    panel += 4;
-                } else if L::PANELS == 2 && left >= 2 {
-                    self.tiles::<L, 2>(panel);
-                    panel += 2;
-                } else {
-                    self.tiles::<L, 1>(panel);
-                    panel += 1;
+        let Task { w, tiles, ref panels, .. } = self.task;
+        let mut y = [const { MaybeUninit::<f32>::uninit() }; ROWS * STRIDE];
+        // the longest tile is the first one
+        let y = zeros(&mut y[..tiles.bound(1) * STRIDE]);
+        for tile in 0..tiles.tiles {
+            let rows = tiles.bound(tile)..tiles.bound(tile + 1);
+            for first in panels.clone().step_by(PANELS) {
+                let (mut panel, end) = (first, panels.end.min(first + PANELS));
+                // SAFETY: the caller has the instruction set of L; panels below `end` are there, and y holds PANELS of a tile.
+                unsafe {
+                    if L::PANELS == 2 && tiles.rows == 1 && end - first == PANELS {
+                        kernel::integers::<L, EIGHT, 1, PANELS>(
+                            w,
+                            first,
+                            self.x.as_ptr(),
+                            self.totals.as_ptr(),
+                            self.whole,
+                            y.as_mut_ptr(),
+                            STRIDE,
+                        );
+                        panel = end;
+                    }
+                    while panel < end {
+                        let y = y.as_mut_ptr().add((panel - first) * LANES);
+                        if L::PANELS == 2 && end - panel >= 2 {
+                            self.tile::<L, 2>(tile, panel, y, STRIDE);
+                            panel += 2;
+                        } else {
+                            self.tile::<L, 1>(tile, panel, y, STRIDE);
+                            panel += 1;
+                        }
+                    }
                 }
+                self.task.give(rows.clone(), first..end, y, STRIDE);
             }
         }
     }
 }
 
+/// Bytes of the weights of a task, which stay near while one tile of rows after the other meets them, and the fewest tasks.
+const NEAR: usize = 1 << 18;
+const TASKS: usize = 8;
+
 fn each(w: &Weights, tiles: &Tiles, task: impl Fn(Range<usize>) + Sync) -> Result<()> {
     let panels = w.layout.panels();
     let work = tiles.rows.saturating_mul(w.layout.outs).saturating_mul(w.layout.inputs);
+    let many = (NEAR / w.layout.panel_bytes().max(1)).min(panels / TASKS).next_multiple_of(PANELS).max(PANELS);
     // a multiply-add takes a small part of what work is counted in
-    pool::run(panels.div_ceil(PANELS), work / 8, |i| task(i * PANELS..((i + 1) * PANELS).min(panels)))
+    pool::run(panels.div_ceil(many), work / 8, |i| task(i * many..((i + 1) * many).min(panels)))
 }
 
 /// `Σ x w` of every row and output; `x` as [`Tiles::lay`] put it together, [`Layout::width`](super::Layout::width) a row.

@@ -13,10 +13,10 @@ pub struct Block<'a> {
 }
 
 impl<'a> Block<'a> {
-    /// The sums of some rows of z panels from one on, of which the last may have fewer outputs than lanes.
-    pub fn new(w: &Weights, rows: Range<usize>, panel: usize, z: usize, sums: &'a [f32]) -> Block<'a> {
-        let outs = panel * LANES..((panel + z) * LANES).min(w.layout.outs);
-        Block { rows, outs, sums, stride: z * LANES }
+    /// The sums of some rows of some panels, of which the last may have fewer outputs than lanes.
+    pub fn new(w: &Weights, rows: Range<usize>, panels: Range<usize>, sums: &'a [f32], stride: usize) -> Block<'a> {
+        let outs = panels.start * LANES..(panels.end * LANES).min(w.layout.outs);
+        Block { rows, outs, sums, stride }
     }
 
     /// Row by row.

@@ -63,7 +63,7 @@ pub unsafe fn product<U: Unit>(unit: U, w: &Weights, panels: Range<usize>, take:
                 unsafe { rows(unit, w, panels.clone(), block.clone(), run, &mut force, &mut rooms, room, y) };
             }
         }
-        take(Block::new(w, block, panels.start, z, y));
+        take(Block::new(w, block, panels.clone(), y, z * LANES));
     }
     Ok(())
 }

@@ -455,6 +455,24 @@ def test_fwht_ortho_overflows_only_where_the_result_does(n, dtype):
     assert fwht(large, norm="ortho", out=large) is large and np.array_equal(large, y)
 
 
+@pytest.mark.parametrize("n", [4, 12, 16, 1024, 1 << 13, 1 << 15, 1 << 17, 12 << 13])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_fwht_is_infinite_where_it_overflows_and_a_number_elsewhere(n, dtype):
+    most = float(np.finfo(dtype).max)
+    x = np.zeros((3, n), dtype)
+    # sums on the way that cancel: of the halves n/2 terms, which are too large, and of both nothing
+    x[0] = most / 4 * np.where(np.arange(n) < n // 2, 1, -1)
+    x[1] = np.random.default_rng(n).standard_normal(n)
+    x[2] = most
+    want = fwht(x / n)
+    y = fwht(x)
+    assert not np.isnan(y).any() and np.array_equal(y[1], fwht(x[1]))
+    over = np.abs(want.astype(np.float64)) > most / n * (1 + 1e-5)
+    assert np.array_equal(np.isinf(y)[[0, 2]], over[[0, 2]]) and over[[0, 2]].any()
+    np.testing.assert_allclose((y / n)[~over], want[~over], rtol=1e-5, atol=most / n * 1e-5)
+    assert fwht(x, out=x) is x and np.array_equal(x, y)
+
+
 def test_fwht_axes_and_out():
     x = numbers(6, 16, 12)
     for axis in (1, -2):

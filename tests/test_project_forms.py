@@ -227,6 +227,45 @@ def test_description(make):
     assert set(KINDS) - set(TRANSFORMS) == {"gaussian", "rademacher", "sparse", "countsketch", "osnap"}
 
 
+# --- range ---
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("d", "k"), [(5, 3), (100, 90), (100, 1000), (1000, 300), (20_000, 300), (9, 40_000)])
+@pytest.mark.parametrize("adjoint", [False, True])
+def test_transforms_overflow_only_where_the_result_does(dtype, d, k, adjoint):
+    """Sums on the way are larger than what comes of them, by up to N: a row of large numbers is scaled, and no other row."""
+    most = float(np.finfo(dtype).max)
+    for kind, own in MAKES:
+        if kind not in TRANSFORMS or (kind == "srht" and k > d):
+            continue
+        p = Projection(d, k, kind, seed=4, **own)
+        apply = p.adjoint if adjoint else p
+        x = np.random.default_rng(1).uniform(-1, 1, (4, k if adjoint else d)).astype(dtype)
+        want = apply(x)
+        # rows of which no result overflows, of ordinary numbers, of which some do, and of which none is there
+        size = np.array([0.99 * most / max(1, np.abs(want[0]).max()), 1, most, 1], dtype)[:, None]
+        large = x * size
+        large[3, 0] = np.nan
+        y = apply(large)
+        np.testing.assert_allclose(y[0] / size[0], want[0], rtol=0, atol=2e-5 * np.abs(want).max(), err_msg=kind)
+        assert y[1].tobytes() == want[1].tobytes(), kind
+        assert not np.isnan(y[2]).any(), kind
+        sure = np.abs(np.abs(want[2].astype(np.float64)) - 1) > 1e-4
+        assert np.array_equal(np.isinf(y[2])[sure], (np.abs(want[2]) > 1)[sure]), kind
+        assert np.isnan(y[3]).all() or kind != "srht", kind
+
+
+@pytest.mark.parametrize(("kind", "own"), [m for m in MAKES if m[0] in TRANSFORMS])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_transforms_of_the_least_numbers(kind, own, dtype):
+    p = Projection(64, 64, kind, seed=2, **own)
+    x = np.random.default_rng(1).integers(-50, 50, (3, 64)).astype(dtype)
+    tiny = dtype(np.finfo(dtype).tiny)
+    np.testing.assert_allclose(p(x * tiny) / tiny, p(x), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(p.adjoint(x * tiny) / tiny, p.adjoint(x), rtol=1e-5, atol=1e-5)
+
+
 # --- other arrays ---
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,26 @@ def _phases(x: Array, k: int, seed: int) -> Array:
     return angles.to(x.device, x.dtype) if is_tensor(x) else angles.astype(x.dtype)
 
 
+def _many(k: int) -> int:
+    """Rows of k numbers that go together: what the second cache holds beside what is made of them."""
+    return max(16, (1 << 16) // k)
+
+
+def _parts(y: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows of y, many at a time."""
+    many = _many(y.shape[1])
+    return (y[first : first + many] for first in range(0, len(y), many))
+
+
+def _fourier() -> Any:
+    """SciPy's transforms, which take several rows in one vector, or NumPy's, row by row, where there is no SciPy."""
+    try:
+        from scipy import fft
+    except ImportError:
+        return np.fft
+    return fft
+
+
 def rff(x: Array, k: int, gamma: float = 1.0, kind: str = "gaussian", *, seed: int = 0) -> Array:
     r"""Random Fourier features: :math:`\mathbb E\langle z(x), z(y)\rangle = e^{-\gamma\|x-y\|^2}`.
 
@@ -94,8 +115,17 @@ def rff(x: Array, k: int, gamma: float = 1.0, kind: str = "gaussian", *, seed: i
     p = Projection(d, k, kinds[kind], seed=seed, stream=_MATRIX)
     # an angle of 16 bits has lost the turn it is in
     wide = x if x.dtype.itemsize > 2 else x.float() if is_tensor(x) else x.astype(np.float32)
-    y = p(wide) * math.sqrt(2 * gamma * p.k) + _phases(wide, p.k, p.seed)
-    return rounded((y.cos() if is_tensor(x) else np.cos(y)) * math.sqrt(2 / p.k), x)
+    y, size, length = p(wide), math.sqrt(2 * gamma * p.k), math.sqrt(2 / p.k)
+    if is_tensor(x):
+        return rounded((y * size + _phases(wide, p.k, p.seed)).cos() * length, x)
+    # in place, some rows at a time: what is done to a number is done while it is near
+    phases, rows = _phases(wide, p.k, p.seed), y.reshape(-1, p.k)
+    for part in _parts(rows):
+        part *= size
+        part += phases
+        np.cos(part, out=part)
+        part *= length
+    return rounded(y, x)
 
 
 def arccos_features(x: Array, k: int, order: int = 1, *, seed: int = 0) -> Array:
@@ -183,14 +213,25 @@ def tensorsketch(x: Array, k: int, degree: int = 2, gamma: float = 1.0, coef0: f
     if dtype_name(x.dtype) not in ("float64", "float32"):
         raise TypeError(f"tensorsketch: x must be float64 or float32, got {dtype_name(x.dtype)}")
     k = whole("tensorsketch: k", k)
-    fft: Any = torch_module().fft if is_tensor(x) else np.fft
-    total: Any = 1.0
-    for stream in range(degree):
-        # the constant is one more column, of which the sketch is one entry of its own
-        p = Projection(d + 1, k, "countsketch", seed=seed, stream=stream)
-        s = p.cols(0, d)(x) * math.sqrt(gamma)
-        if coef0:
-            one = p.cols(d, d + 1).materialise(x.dtype)[:, 0] * math.sqrt(coef0)
-            s = s + (one.to(x.device) if is_tensor(x) else one)
-        total = fft.rfft(s) * total
-    return fft.irfft(total, n=k)
+    # the constant is one more column, of which the sketch is one entry of its own
+    sketches = [Projection(d + 1, k, "countsketch", seed=seed, stream=stream) for stream in range(degree)]
+
+    def convolved(x: Array, fft: Any) -> Array:
+        total: Any = None
+        for p in sketches:
+            s = p.cols(0, d)(x) * math.sqrt(gamma)
+            if coef0:
+                one = p.cols(d, d + 1).materialise(x.dtype)[:, 0] * math.sqrt(coef0)
+                s = s + (one.to(x.device) if is_tensor(x) else one)
+            s = fft.rfft(s)
+            total = s if total is None else total * s
+        return fft.irfft(total, n=k)
+
+    if is_tensor(x):
+        return convolved(x, torch_module().fft)
+    fft, y = _fourier(), np.empty((*x.shape[:-1], k), x.dtype)
+    many = _many(k)
+    rows = x.reshape(-1, d)
+    for first, part in zip(range(0, len(rows), many), _parts(y.reshape(-1, k)), strict=True):
+        part[:] = convolved(rows[first : first + many], fft)
+    return y

@@ -79,9 +79,9 @@ def fwht(x: Array, axis: int = -1, norm: str | None = None, out: Array = None) -
     Notes
     -----
     n log₂ n additions per row; rows that fit in the first caches cost one read and one write of memory, longer ones two of
-    each. The sums are taken in the same order whatever the blocking; with "ortho" none overflows on the CPU where the result
-    does not. The 16-bit types are transformed in float32 and rounded once. Fino, Algazi,
-    "Unified matrix treatment of the fast Walsh-Hadamard transform" (1976); Paley, "On orthogonal matrices" (1933).
+    each. The sums are taken in the same order whatever the blocking; none overflows on the CPU where the result does not. The
+    16-bit types are transformed in float32 and rounded once. Fino, Algazi, "Unified matrix treatment of the fast
+    Walsh-Hadamard transform" (1976); Paley, "On orthogonal matrices" (1933).
     """
     if norm not in (None, "ortho"):
         raise ValueError(f"fwht: norm must be None or 'ortho', got {norm!r}")

@@ -4,7 +4,7 @@
 //! y = (H_K ⊗ H₂ ⊗ … ⊗ H₂) x with H₂ = [1 1; 1 −1] and K one of 1, 12, 20, 28 (see `paley`); divided by √n where asked.
 //! All these matrices are symmetric, so the transform is its own adjoint and, divided by √n, its own inverse.
 //!
-//! A row goes through walks: pieces that stay in the first caches, then levels across pieces on narrow strips, then H_K.
+//! A row goes through walks: pieces that stay in the first caches, then levels across pieces, a few at a time, then H_K.
 
 use crate::blocks;
 use base::lane::{Lane, Stored, same};
@@ -12,12 +12,12 @@ use base::pool::{self, Shared};
 use base::simd::*;
 use base::store::{Bf16, F16};
 use base::{Dtype, Error, Result, Tensor, stream, try_vec};
-use finish::Times;
 use lines::Lines;
 pub use long::Fill;
 use long::Given;
 pub use made::{LEAST, made};
-use rows::{Peak, Read, Rows, Write};
+use rows::{Read, Rows, Write};
+pub use work::peak;
 
 mod aside;
 mod beside;
@@ -29,9 +29,9 @@ mod long;
 mod made;
 pub mod paley;
 mod rows;
-mod strip;
 #[cfg(test)]
 mod tests;
+mod work;
 
 /// Elements of rows that a thread takes at a time; longer rows are cut.
 const UNIT: usize = 1 << 16;
@@ -66,7 +66,7 @@ pub fn fwht(x: &Tensor, y: &Tensor, ortho: bool) -> Result<()> {
         )));
     };
     let scale = if ortho { 1.0 / (n as f64).sqrt() } else { 1.0 };
-    let plan = Plan { n, k, m, scale };
+    let plan = Plan { n, k, m, scale, growth: n.next_power_of_two().trailing_zeros() as i32 };
     match x.dtype() {
         Dtype::F32 => plan.run::<f32>(x, y),
         Dtype::F64 => plan.run::<f64>(x, y),
@@ -76,14 +76,24 @@ pub fn fwht(x: &Tensor, y: &Tensor, ortho: bool) -> Result<()> {
     }
 }
 
-/// x = scale·H x in place, of one row of a length that there is.
+/// x = scale·H x in place, of one row of a length that there is: the caller sees to it that no sum overflows (see [`quiet`]).
 pub fn row<L: Lane>(x: &mut [L], scale: f64) -> Result<()> {
     let n = x.len();
     let Some((k, m)) = split(n) else {
         return Err(Error::Value(format!("there is no Walsh-Hadamard transform of length {n}")));
     };
+    let plan = Plan { n, k, m, scale, growth: 0 };
+    if n <= UNIT {
+        return Rows { plan, x: x.as_ptr(), y: x, stream: false }.run();
+    }
     let row = Shared(x.as_mut_ptr());
-    Plan { n, k, m, scale }.walk(&Shared(row.0), &row, n)
+    plan.walk(&Shared(row.0), &row, n)
+}
+
+/// A power of two to begin with and one to end with, so that numbers up to `peak` that grow by no more than 2^`bits` stay finite.
+pub fn quiet<L: Lane>(peak: f64, bits: i32) -> (f64, f64) {
+    let most = if L::LANES == 16 { f32::MAX.into() } else { f64::MAX };
+    if bits <= 0 || peak <= most * 2f64.powi(-bits) { (1.0, 1.0) } else { (2f64.powi(-bits), 2f64.powi(bits)) }
 }
 
 #[derive(Clone, Copy)]
@@ -92,6 +102,8 @@ pub struct Plan {
     k: usize,
     m: u32,
     scale: f64,
+    /// By how many bits numbers may grow on the way, where somebody has to look at them first.
+    growth: i32,
 }
 
 impl Plan {
@@ -111,7 +123,7 @@ impl Plan {
                 let (at, len) = (b * unit, unit.min(len - b * unit));
                 // SAFETY: units do not overlap; `src` is `out` or lies apart, by the contract of an operator.
                 let (x, y) = unsafe { (src.at(at).cast_const(), out.part(at, len)) };
-                let done = dispatch(Rows { plan: self, x, y, stream });
+                let done = Rows { plan: self, x, y, stream }.run();
                 stream::fence();
                 done
             })?);
@@ -140,30 +152,26 @@ impl Plan {
     /// One row that does not fit into the caches.
     fn long<L: Lane>(self, x: *const L, y: &mut [L]) -> Result<()> {
         let shared = Shared(x.cast_mut());
-        let peaks = if self.scale == 1.0 {
-            Vec::new()
-        } else {
-            blocks::map(self.n, UNIT, self.n, |part| {
-                // SAFETY: a part of the row.
-                Ok(dispatch(Peak(unsafe {
-                    std::slice::from_raw_parts(shared.at(part.start).cast_const(), part.len())
-                })))
-            })?
-        };
-        let (factor, scale) = self.quiet(peaks.into_iter().fold(L::of(0.0), |a, b| if b > a { b } else { a }));
+        let peaks = blocks::map(if self.growth == 0 { 0 } else { self.n }, UNIT, self.n, |part| {
+            // SAFETY: a part of the row.
+            Ok(peak(unsafe { std::slice::from_raw_parts(shared.at(part.start).cast_const(), part.len()) }))
+        })?;
+        // a NaN stays one
+        let (factor, scale) = self.quiet(peaks.into_iter().fold(0.0, |a, b| if b <= a { a } else { b }));
         let fill = Given { x, factor };
-        long::run(Plan { scale, ..self }, Lines::whole(y.as_mut_ptr(), 0), &fill, || Times(L::of(scale)))
+        let plan = Plan { scale, ..self };
+        long::run(plan, Lines::whole(y.as_mut_ptr(), 0), &fill, || L::of(scale).to_f64(), false)
+    }
+
+    /// Whether no sum of a row with such numbers overflows.
+    fn fits<L: Lane>(self, peak: impl FnOnce() -> f64) -> bool {
+        self.growth == 0 || quiet::<L>(peak(), self.growth).0 == 1.0
     }
 
     /// A power of two to begin with and a factor to end with, so that no sum overflows where the result does not.
-    fn quiet<L: Lane>(self, peak: L) -> (L, f64) {
-        let bits = self.n.next_power_of_two().trailing_zeros() as i32;
-        let most = if L::LANES == 16 { f32::MAX.into() } else { f64::MAX };
-        if self.scale == 1.0 || peak.to_f64() <= most * 2f64.powi(-bits) {
-            (L::of(1.0), self.scale)
-        } else {
-            (L::of(2f64.powi(-bits)), self.scale * 2f64.powi(bits))
-        }
+    fn quiet<L: Lane>(self, peak: f64) -> (L, f64) {
+        let (down, up) = quiet::<L>(peak, self.growth);
+        (L::of(down), self.scale * up)
     }
 }
 

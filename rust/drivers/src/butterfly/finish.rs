@@ -1,90 +1,55 @@
-//! What is done to the numbers of a last level as they are written. The one rule: it is one rounding of each number.
+//! What is done to the numbers of a last level before they are written. The one rule: it is one factor and one rounding.
 
-use base::lane::{Lane, store};
+use base::lane::{Lane, load, store};
 use base::simd::*;
 
-pub trait Finish<L: Lane>: Copy + Send + Sync {
-    fn one(self, v: L) -> L;
-    fn put<S: Simd>(self, s: S, v: L::V<S>, y: &mut [L]);
+/// A factor, told once for a whole piece: a type of its own for every kind of it would be every level compiled again.
+#[derive(Clone, Copy)]
+pub struct Finish {
+    factor: f64,
+    wide: bool,
 }
 
-/// Nothing.
-#[derive(Clone, Copy)]
-pub struct Kept;
-impl<L: Lane> Finish<L> for Kept {
-    #[inline(always)]
-    fn one(self, v: L) -> L {
-        v
-    }
-    #[inline(always)]
-    fn put<S: Simd>(self, _: S, v: L::V<S>, y: &mut [L]) {
-        store::<S, L>(v, y);
-    }
-}
+impl Finish {
+    /// Nothing: a product with 1, which the units that multiply take beside what those that add have to do.
+    pub const NONE: Finish = Finish { factor: 1.0, wide: false };
 
-/// A factor of the type that is computed in.
-#[derive(Clone, Copy)]
-pub struct Times<L>(pub L);
-impl<L: Lane> Finish<L> for Times<L> {
-    #[inline(always)]
-    fn one(self, v: L) -> L {
-        v * self.0
+    /// A factor of the type that is computed in.
+    pub fn times(factor: f64) -> Self {
+        Finish { factor, wide: false }
     }
-    #[inline(always)]
-    fn put<S: Simd>(self, _: S, v: L::V<S>, y: &mut [L]) {
-        store::<S, L>(v * self.0, y);
-    }
-}
 
-/// A float64 factor: the product is rounded once.
-#[derive(Clone, Copy)]
-pub struct Scaled(pub f64);
-impl<L: Lane> Finish<L> for Scaled {
-    #[inline(always)]
-    fn one(self, v: L) -> L {
-        L::of(v.to_f64() * self.0)
+    /// A float64 factor: the product is rounded once.
+    pub fn rounded(factor: f64) -> Self {
+        Finish { factor, wide: true }
     }
+
+    /// The same where no product is of float64, so that nothing is compiled for it.
     #[inline(always)]
-    fn put<S: Simd>(self, s: S, v: L::V<S>, y: &mut [L]) {
-        if L::LANES == 16 {
+    pub fn narrow(self) -> Self {
+        Finish { factor: self.factor, wide: false }
+    }
+
+    #[inline(always)]
+    pub fn one<L: Lane>(self, v: L) -> L {
+        if self.wide { L::of(v.to_f64() * self.factor) } else { v * L::of(self.factor) }
+    }
+
+    #[inline(always)]
+    pub fn all<S: Simd, L: Lane, const R: usize>(self, s: S, v: &mut [L::V<S>; R]) {
+        if self.wide && L::LANES == 16 {
             let mut line = [L::of(0.0); 16];
-            store::<S, L>(v, &mut line);
-            L::store16(
-                s,
-                L::load16(s, &line).map(
-                    #[inline(always)]
-                    |v| v * self.0,
-                ),
-                y,
-            );
-        } else {
-            store::<S, L>(v * L::of(self.0), y);
-        }
-    }
-}
-
-/// The same, if so written past the caches where a line begins; the caller owes a fence.
-#[derive(Clone, Copy)]
-pub struct Past<F>(pub F, pub bool);
-impl<L: Lane, F: Finish<L>> Finish<L> for Past<F> {
-    #[inline(always)]
-    fn one(self, v: L) -> L {
-        self.0.one(v)
-    }
-    #[inline(always)]
-    fn put<S: Simd>(self, s: S, v: L::V<S>, y: &mut [L]) {
-        #[cfg(target_arch = "x86_64")]
-        if const { S::f32s::N == 16 } && self.1 && (y.as_ptr() as usize).is_multiple_of(64) {
-            let mut line = [L::of(0.0); 16];
-            let line = &mut line[..L::LANES];
-            self.0.put(s, v, line);
-            // SAFETY: a line of 64 bytes, on a machine with AVX-512; the caller fences before others look.
-            unsafe {
-                use std::arch::x86_64::*;
-                _mm512_stream_si512(y.as_mut_ptr().cast(), _mm512_loadu_si512(line.as_ptr().cast()));
+            for r in 0..R {
+                store::<S, L>(v[r], &mut line);
+                let [a, b] = L::load16(s, &line);
+                L::store16(s, [a * self.factor, b * self.factor], &mut line);
+                v[r] = load::<S, L>(s, &line);
             }
-            return;
+        } else {
+            let factor = L::of(self.factor);
+            for r in 0..R {
+                v[r] *= factor;
+            }
         }
-        self.0.put(s, v, y);
     }
 }

@@ -5,10 +5,10 @@
 //! without the stride of the rows, which is a power of two and would push them out of it.
 
 use super::beside::Beside;
-use super::finish::{Finish, Kept};
-use super::lanes::{inside, packed};
+use super::finish::Finish;
+use super::lanes::inside;
 use super::lines::Lines;
-use base::lane::{Lane, load};
+use base::lane::{Lane, load, store};
 use base::simd::*;
 
 /// Bits of the vectors that a step across vectors takes: what the registers hold.
@@ -17,97 +17,59 @@ const fn most<S: Simd>() -> u32 {
     if S::f32s::N >= 16 { 4 } else { 2 }
 }
 
-/// All levels of consecutive rows of `size`, a power of two, from `x` into `y`, which may be one. Memory's other work goes on
-/// `beside`.
+/// All levels of one row of at least two vectors, which lies in `room` between the steps: that may be `x`, or `y`.
 ///
 /// # Safety
-/// Both are `len` elements, which are whole rows.
-#[inline(always)]
-pub unsafe fn pieces<S: Simd, L: Lane>(
-    s: S,
-    x: *const L,
-    y: *mut L,
-    len: usize,
-    size: usize,
-    f: impl Finish<L>,
-    beside: &mut Beside<L>,
-) {
-    // SAFETY: as promised, offsets stay inside.
-    unsafe {
-        if size >= 2 * L::LANES {
-            for at in (0..len).step_by(size) {
-                piece(s, x.add(at), y.add(at), size, f, beside);
-            }
-        } else {
-            // copying memory onto itself is allowed
-            std::ptr::copy(x, y, len);
-            let y = std::slice::from_raw_parts_mut(y, len);
-            if size > 1 {
-                packed(s, y, size);
-            }
-            for y in y {
-                *y = f.one(*y);
-            }
-        }
-    }
-}
-
-/// All levels of one row of at least two vectors.
-///
-/// # Safety
-/// As [`pieces`].
+/// Each is `size` numbers.
 #[inline(always)]
 pub unsafe fn piece<S: Simd, L: Lane>(
     s: S,
     x: *const L,
+    room: *mut L,
     y: *mut L,
     size: usize,
-    f: impl Finish<L>,
-    beside: &mut Beside<L>,
+    f: Finish,
+    beside: &mut Beside,
 ) {
     let vectors = size / L::LANES;
     let head = most::<S>().min(vectors.trailing_zeros());
     let width = L::LANES << head;
     let bits = (vectors >> head).trailing_zeros();
+    let (to, now) = if bits == 0 { (y, f) } else { (room, Finish::NONE) };
     // SAFETY: as promised.
     unsafe {
-        if bits == 0 {
-            return first(s, x, y, size, head, f, beside);
+        first(s, x, to, size, head, now, beside);
+        if bits > 0 {
+            let room = Lines::whole(room, width);
+            across(s, room, Lines::whole(y, width), bits, width, f, beside);
         }
-        first(s, x, y, size, head, Kept, beside);
-        let y = Lines::whole(y, width);
-        across(s, y, y, y, bits, width, f, beside);
     }
 }
 
-/// The levels of `bits` bits of the row index, on `width` elements of each row, a multiple of the lanes.
+/// The levels of `bits` bits of the row index, on `width` numbers of each row, a multiple of the lanes. Between steps the
+/// numbers lie where they came from.
 ///
 /// # Safety
-/// The rows of `from` and `to` are such memory, and so are those of `aside` where there is more than one step.
+/// The rows of `from` and `to` are such memory.
 #[inline(always)]
 pub unsafe fn across<S: Simd, L: Lane>(
     s: S,
     from: Lines<L>,
-    aside: Lines<L>,
     to: Lines<L>,
     bits: u32,
     width: usize,
-    f: impl Finish<L>,
-    beside: &mut Beside<L>,
+    f: Finish,
+    beside: &mut Beside,
 ) {
-    let steps = bits.div_ceil(most::<S>()).max(1);
-    let (rows, mut from, mut done) = (1 << bits, from, 0);
-    // SAFETY: as promised.
-    unsafe {
-        for left in (1..=steps).rev() {
-            let now = (bits - done).div_ceil(left);
-            if left > 1 {
-                step(s, &from, &aside, rows, done, now, width, Kept, beside);
-            } else {
-                step(s, &from, &to, rows, done, now, width, f, beside);
-            }
-            (from, done) = (aside, done + now);
-        }
+    let steps = bits.div_ceil(most::<S>());
+    let mut done = 0;
+    for left in (1..=steps).rev() {
+        let now = (bits - done).div_ceil(left);
+        // one call for all steps: it is compiled into its place
+        let (to, f) = if left > 1 { (&from, Finish::NONE) } else { (&to, f) };
+        // SAFETY: as promised.
+        unsafe { step(s, &from, to, 1 << bits, done, now, width, f, beside) };
+        done += now;
     }
 }
 
@@ -120,13 +82,12 @@ unsafe fn step<S: Simd, L: Lane>(
     done: u32,
     bits: u32,
     width: usize,
-    f: impl Finish<L>,
-    beside: &mut Beside<L>,
+    f: Finish,
+    beside: &mut Beside,
 ) {
     // SAFETY: as promised.
     unsafe {
         match bits {
-            0 => level::<S, L, 1>(s, from, to, rows, 1 << done, width, f, beside),
             1 => level::<S, L, 2>(s, from, to, rows, 1 << done, width, f, beside),
             2 => level::<S, L, 4>(s, from, to, rows, 1 << done, width, f, beside),
             3 if const { most::<S>() > 2 } => level::<S, L, 8>(s, from, to, rows, 1 << done, width, f, beside),
@@ -145,8 +106,8 @@ unsafe fn level<S: Simd, L: Lane, const R: usize>(
     rows: usize,
     h: usize,
     width: usize,
-    f: impl Finish<L>,
-    beside: &mut Beside<L>,
+    f: Finish,
+    beside: &mut Beside,
 ) {
     for high in (0..rows).step_by(R * h) {
         for low in high..high + h {
@@ -165,11 +126,12 @@ unsafe fn level<S: Simd, L: Lane, const R: usize>(
                     v[r] = load::<S, L>(s, unsafe { std::slice::from_raw_parts(from[r].add(at), L::LANES) });
                 }
                 butterflies::<S, L, R>(&mut v, 0);
+                f.all::<S, L, R>(s, &mut v);
                 for r in 0..R {
                     // SAFETY: promised by the caller.
-                    f.put(s, v[r], unsafe { std::slice::from_raw_parts_mut(to[r].add(at), L::LANES) });
+                    store::<S, L>(v[r], unsafe { std::slice::from_raw_parts_mut(to[r].add(at), L::LANES) });
                 }
-                beside.step(R * L::LANES);
+                beside.step(R * 64);
             }
         }
     }
@@ -183,8 +145,8 @@ unsafe fn first<S: Simd, L: Lane>(
     y: *mut L,
     size: usize,
     head: u32,
-    f: impl Finish<L>,
-    beside: &mut Beside<L>,
+    f: Finish,
+    beside: &mut Beside,
 ) {
     // SAFETY: as promised.
     unsafe {
@@ -204,8 +166,8 @@ unsafe fn group<S: Simd, L: Lane, const R: usize>(
     x: *const L,
     y: *mut L,
     size: usize,
-    f: impl Finish<L>,
-    beside: &mut Beside<L>,
+    f: Finish,
+    beside: &mut Beside,
 ) {
     for at in (0..size).step_by(R * L::LANES) {
         let mut v = [L::V::<S>::splat(s, L::of(0.0)); R];
@@ -215,11 +177,12 @@ unsafe fn group<S: Simd, L: Lane, const R: usize>(
         }
         let done = inside::<S, L, R>(&mut v);
         butterflies::<S, L, R>(&mut v, done);
+        f.all::<S, L, R>(s, &mut v);
         for r in 0..R {
             // SAFETY: as many elements.
-            f.put(s, v[r], unsafe { std::slice::from_raw_parts_mut(y.add(at + r * L::LANES), L::LANES) });
+            store::<S, L>(v[r], unsafe { std::slice::from_raw_parts_mut(y.add(at + r * L::LANES), L::LANES) });
         }
-        beside.step(R * L::LANES);
+        beside.step(R * 64);
     }
 }
 

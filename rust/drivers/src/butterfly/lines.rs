@@ -19,6 +19,10 @@ impl<L> Lines<L> {
         let (low, high) = (self.low.wrapping_add(at), self.high.wrapping_add(at));
         Lines { low, high, split: self.split.saturating_sub(at), stride }
     }
+    /// The same memory of numbers by another name.
+    pub fn cast<M>(self) -> Lines<M> {
+        Lines { low: self.low.cast(), high: self.high.cast(), split: self.split, stride: self.stride }
+    }
     /// The same rows from a column on.
     #[inline(always)]
     pub fn right(self, column: usize) -> Self {

@@ -143,7 +143,7 @@ fn what_is_refused() {
 
 struct Counted<L>(Vec<L>);
 impl<L: Lane> Fill<L> for Counted<L> {
-    fn piece<S: Simd>(&self, _: S, first: usize, aside: &mut [L]) -> *const L {
+    fn piece(&self, first: usize, aside: &mut [L]) -> *const L {
         aside.copy_from_slice(&self.0[first..first + aside.len()]);
         aside.as_ptr()
     }

@@ -15,7 +15,7 @@ use base::{Result, try_vec};
 
 /// Terms in a run, and in a panel.
 const RUN: usize = 24;
-const PANEL: usize = 10 * RUN;
+const PANEL: usize = 22 * RUN;
 /// Results in a panel.
 const WIDTH: usize = 128;
 /// Rows that share a panel.

@@ -1,11 +1,13 @@
 //! Sketches: every column has c entries ±1/√c, one in each of c equal parts of the rows (Charikar, Chen and Farach-Colton 2002;
-//! Nelson and Nguyen 2013; c = 1 is the count sketch). The one rule: a number of the result adds up in the order of its terms.
+//! Nelson and Nguyen 2013; c = 1 is the count sketch). The one rule: a number of the result adds up blocks of 2048 terms, in a block
+//! the added terms, then the subtracted, ascending; one of the adjoint adds up its terms in their order.
 //!
 //! Nonzero r of column j is in row r·k/c + ⌊w₂ᵣ·(k/c)/2^32⌋ and has the sign of the top bit of w₂ᵣ₊₁, w the words of column j.
-//! Where they are is drawn once per call. Sixteen rows of x go together: a nonzero is one vector read and one addition for all.
+//! Where they are is drawn once per call, and put in the order of the results. Sixteen rows of x go together: a nonzero is one
+//! vector read and one addition for all, and a sum stays in registers as long as a block has terms for it.
 
 use super::matrix::{Kind, Matrix};
-use super::sparse::{BLOCK, fill, finish};
+use super::sparse::{BLOCK, Runs, fill, finish};
 use super::sum::{STATE, Sum, TILE};
 use base::lane::{Lane, Stored, load};
 use base::random::tag;
@@ -83,16 +85,31 @@ impl Sketch {
         Ok(table)
     }
 
+    /// The nonzeros of each block of terms in the order of their results.
+    fn runs(&self) -> Result<Vec<Runs>> {
+        let terms = self.matrix.cols;
+        blocks::map(terms, BLOCK, terms.saturating_mul(8 * self.c), |block| {
+            let most = block.len() * self.c;
+            let mut found = Vec::new();
+            found.try_reserve_exact(most).map_err(|_| Error::Memory(8 * most))?;
+            for (term, column) in block.clone().enumerate() {
+                self.each(column, |row, sign| found.push((row as u32, sign < 0.0, term as u16)));
+            }
+            Runs::new(block.len(), found)
+        })
+    }
+
     /// y = S x, or Sᵀ x for the adjoint, row by row.
     pub fn apply<T: Stored<Lane: Sum>>(&self, x: &[T], y: &mut [T]) -> Result<()> {
-        let (outputs, terms, table) = (self.matrix.outputs(), self.matrix.terms(), self.table()?);
+        let (outputs, terms) = (self.matrix.outputs(), self.matrix.terms());
+        let (table, runs) = if self.matrix.adjoint { (self.table()?, Vec::new()) } else { (Vec::new(), self.runs()?) };
         let cost = (terms * self.c / outputs).max(1);
         // rows in tiles, then those that are left
         let (tiles, rest) = y.split_at_mut(y.len() / (TILE * outputs) * (TILE * outputs));
         let walk = |first: usize, y: &mut [T], rows: usize| {
             let x = &x[first * terms..];
             let tiles = x.chunks(rows * terms).zip(y.chunks_exact_mut(rows * outputs));
-            dispatch(Walk { sketch: self, table: &table, tiles })
+            dispatch(Walk { sketch: self, table: &table, runs: &runs, tiles })
         };
         blocks::fill(tiles, TILE * outputs, cost, |first, y| walk(first * TILE, y, TILE))?;
         let (done, left) = (tiles.len() / outputs, rest.len() / outputs);
@@ -103,7 +120,10 @@ impl Sketch {
 /// Some tiles of up to sixteen rows.
 struct Walk<'a, I> {
     sketch: &'a Sketch,
+    /// Of the adjoint.
     table: &'a [u32],
+    /// Of the sketch.
+    runs: &'a [Runs],
     tiles: I,
 }
 
@@ -113,41 +133,34 @@ impl<'a, T: Stored<Lane: Sum>, I: Iterator<Item = (&'a [T], &'a mut [T])>> Kerne
     fn run<S: Simd>(self, s: S) -> Result<()> {
         let Sketch { matrix, c, .. } = *self.sketch;
         let (outputs, terms) = (matrix.outputs(), matrix.terms());
-        let lanes = T::Lane::LANES;
         // the numbers of state for one result of sixteen rows
-        let state = STATE * TILE / lanes;
+        let state = STATE * TILE / T::Lane::LANES;
         let held = if matrix.adjoint { terms } else { BLOCK.min(terms) };
         let mut tile = try_vec(held.next_multiple_of(TILE) * TILE, T::Lane::of(0.0))?;
         let mut sums = try_vec(if matrix.adjoint { STEP.min(outputs) } else { outputs } * state, 0.0)?;
         for (x, y) in self.tiles {
-            if matrix.adjoint {
-                for from in (0..terms).step_by(BLOCK) {
-                    fill(s, x, terms, from, &mut tile[from * TILE..]);
+            // where the adjoint is taken all blocks are held at once
+            sums.fill(0.0);
+            for (block, from) in (0..terms).step_by(BLOCK).enumerate() {
+                fill(s, x, terms, from, &mut tile[if matrix.adjoint { from * TILE } else { 0 }..]);
+                if let Some(runs) = self.runs.get(block) {
+                    runs.add(s, &tile, &mut sums, state);
                 }
-                for at in (0..outputs).step_by(STEP) {
-                    let sums = &mut sums[..STEP.min(outputs - at) * state];
-                    sums.fill(0.0);
-                    for (places, sums) in self.table[at * c..].chunks_exact(c).zip(sums.chunks_exact_mut(state)) {
-                        for &place in places.iter().filter(|&&p| p != OUTSIDE) {
-                            add::<S, T::Lane>(s, &tile[(place & !MINUS) as usize * TILE..], place & MINUS != 0, sums);
-                        }
-                    }
-                    finish(s, sums, matrix.scale, y, outputs, at);
-                }
+            }
+            if !matrix.adjoint {
+                finish(s, &sums, matrix.scale, y, outputs, 0);
                 continue;
             }
-            sums.fill(0.0);
-            for from in (0..terms).step_by(BLOCK) {
-                fill(s, x, terms, from, &mut tile);
-                let here = self.table[from * c..].chunks_exact(c).take(BLOCK);
-                for (places, term) in here.zip(tile.chunks_exact(TILE)) {
+            for at in (0..outputs).step_by(STEP) {
+                let sums = &mut sums[..STEP.min(outputs - at) * state];
+                sums.fill(0.0);
+                for (places, sums) in self.table[at * c..].chunks_exact(c).zip(sums.chunks_exact_mut(state)) {
                     for &place in places.iter().filter(|&&p| p != OUTSIDE) {
-                        let sums = &mut sums[(place & !MINUS) as usize * state..][..state];
-                        add::<S, T::Lane>(s, term, place & MINUS != 0, sums);
+                        add::<S, T::Lane>(s, &tile[(place & !MINUS) as usize * TILE..], place & MINUS != 0, sums);
                     }
                 }
+                finish(s, sums, matrix.scale, y, outputs, at);
             }
-            finish(s, &sums, matrix.scale, y, outputs, 0);
         }
         Ok(())
     }

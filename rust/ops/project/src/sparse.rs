@@ -274,8 +274,7 @@ impl<T: Stored<Lane: Sum>> Kernel for Walk<'_, T> {
                         let lists = &p.lists[(done / p.chunk + i) * p.blocks + block];
                         for (o, sums) in sums.chunks_exact_mut(state).enumerate() {
                             let (plus, minus) = lists.of(o);
-                            // SAFETY: the indices are of terms of this block, and the tile holds all of them.
-                            unsafe { T::Lane::gather(s, &tile, plus, minus, sums) };
+                            add_up(s, &tile, plus, minus, sums);
                         }
                     }
                 }
@@ -283,6 +282,56 @@ impl<T: Stored<Lane: Sum>> Kernel for Walk<'_, T> {
             }
         }
         Ok(())
+    }
+}
+
+/// Adds terms of a block to the sums of a result, and takes others from them.
+#[inline(always)]
+fn add_up<S: Simd, L: Sum>(s: S, tile: &[L], plus: &[u16], minus: &[u16], sums: &mut [f64]) {
+    // SAFETY: lists and runs are made here alone, of terms of the block that the tile holds.
+    unsafe { L::gather(s, tile, plus, minus, sums) };
+}
+
+/// The nonzero entries of a block of terms by their results, where most results have few or none.
+pub struct Runs {
+    /// How many terms the block has.
+    terms: usize,
+    /// A result, and the ends of its added terms and of its subtracted ones in `index`.
+    ends: Vec<(u32, u32, u32)>,
+    index: Vec<u16>,
+}
+
+impl Runs {
+    /// From (result, subtracted, term of the block), in any order.
+    pub fn new(terms: usize, mut found: Vec<(u32, bool, u16)>) -> Result<Self> {
+        found.sort_unstable();
+        let (mut ends, mut index) = (Vec::new(), try_vec(found.len(), 0)?);
+        let most = found.chunk_by(|a, b| a.0 == b.0).count();
+        ends.try_reserve_exact(most).map_err(|_| Error::Memory(12 * most))?;
+        let mut at = 0;
+        for run in found.chunk_by(|a, b| a.0 == b.0) {
+            for (index, &(_, _, term)) in index[at..].iter_mut().zip(run) {
+                assert!(usize::from(term) < terms, "a term of another block");
+                *index = term;
+            }
+            let plus = run.partition_point(|r| !r.1);
+            ends.push((run[0].0, (at + plus) as u32, (at + run.len()) as u32));
+            at += run.len();
+        }
+        Ok(Runs { terms, ends, index })
+    }
+
+    /// Adds the block in the tile to the sums of all results, `state` numbers each.
+    #[inline(always)]
+    pub fn add<S: Simd, L: Sum>(&self, s: S, tile: &[L], sums: &mut [f64], state: usize) {
+        assert!(self.terms * TILE <= tile.len());
+        let mut from = 0;
+        for &(result, plus, minus) in &self.ends {
+            let (plus, minus) = (plus as usize, minus as usize);
+            let sums = &mut sums[result as usize * state..][..state];
+            add_up(s, tile, &self.index[from..plus], &self.index[plus..minus], sums);
+            from = minus;
+        }
     }
 }
 

@@ -17,10 +17,12 @@ use base::simd::*;
 use base::store::Store;
 use base::{Error, Result, Scalar, try_vec};
 use drivers::{blocks, butterfly};
-use pieces::{Places, Times, put, take};
+use once::Once;
+use pieces::{Take, parts, put, take};
 
 mod draw;
 mod fastfood;
+mod once;
 mod pieces;
 
 /// Numbers that are drawn at a time.
@@ -92,11 +94,6 @@ impl Transform {
     fn places(&self) -> Permutation {
         self.source().permutation(1, self.m)
     }
-    /// Numbers of one column of words, from `first` on.
-    fn line(&self, a: u64, kind: Kind, first: usize, out: &mut [f32]) {
-        self.matrix.column(kind).line(a as usize, first, out);
-    }
-
     /// Whether the row is made where its transform needs it, and needs no room of its own.
     fn blockwise(&self) -> bool {
         matches!(self.form, Form::Fastfood(..)) && !self.matrix.adjoint && self.len() > SHORT
@@ -112,68 +109,89 @@ impl Transform {
         Ok(Room { whole: try_vec(whole, L::of(0.0))?, other: try_vec(other, L::of(0.0))? })
     }
 
+    /// By how many bits numbers may grow on the way to a result.
+    fn growth(&self) -> i32 {
+        let adjoint = self.matrix.adjoint;
+        let bits = match self.form {
+            Form::Srht => self.m,
+            // all turns but one are divided by √N, after their sums; the adjoint adds up blocks
+            Form::Spinner(turns) => {
+                let blocks = if adjoint { (self.matrix.rows >> self.m) + 2 } else { 1 };
+                (self.m * (turns as u32 + 1)).div_ceil(2) + blocks.next_power_of_two().trailing_zeros() + 1
+            }
+            // a normal is below 2^3
+            Form::Fastfood(inner, _) => self.m + 3 + if adjoint { self.m } else { inner },
+        };
+        bits as i32
+    }
+
+    /// Divides a row of numbers so large that sums of them could overflow by a power of two, which it returns.
+    fn quiet<L: Lane>(&self, a: &mut [L]) -> Result<f64> {
+        let (down, up) = butterfly::quiet::<L>(butterfly::peak(a), self.growth());
+        if up > 1.0 {
+            parts(a, |_, a| a.iter_mut().for_each(|a| *a *= L::of(down)))?;
+        }
+        Ok(up)
+    }
+
     /// y = P x, or Pᵀ x for the adjoint, row by row.
     pub fn apply<T: Stored>(&self, x: &[T], y: &mut [T]) -> Result<()> {
-        let (outputs, terms) = (self.matrix.outputs(), self.matrix.terms());
+        let (outputs, terms, once) = (self.matrix.outputs(), self.matrix.terms(), self.once()?);
         if self.len() <= SHORT {
             return blocks::fill(y, outputs, (self.len() / outputs).max(1), |first, y| {
                 let mut room = self.room()?;
                 let x = x[first * terms..].chunks_exact(terms);
-                x.zip(y.chunks_exact_mut(outputs)).try_for_each(|(x, y)| self.row(x, y, &mut room))
+                x.zip(y.chunks_exact_mut(outputs)).try_for_each(|(x, y)| self.row(&once, x, y, &mut room))
             });
         }
         let mut room = self.room()?;
-        x.chunks_exact(terms).zip(y.chunks_exact_mut(outputs)).try_for_each(|(x, y)| self.row(x, y, &mut room))
+        let mut rows = x.chunks_exact(terms).zip(y.chunks_exact_mut(outputs));
+        rows.try_for_each(|(x, y)| self.row(&once, x, y, &mut room))
     }
 
-    fn row<T: Stored>(&self, x: &[T], y: &mut [T], room: &mut Room<T::Lane>) -> Result<()> {
+    fn row<T: Stored>(&self, once: &Once, x: &[T], y: &mut [T], room: &mut Room<T::Lane>) -> Result<()> {
         match (self.form, self.matrix.adjoint) {
-            (Form::Srht, false) => self.sample(x, y, &mut room.whole),
-            (Form::Srht, true) => self.spread(x, y, &mut room.whole),
-            (Form::Spinner(turns), false) => self.spin(turns, x, y, &mut room.whole),
-            (Form::Spinner(turns), true) => self.unspin(turns, x, y, room),
-            (Form::Fastfood(_, kind), false) => self.expand(kind, x, y, room),
-            (Form::Fastfood(_, kind), true) => self.contract(kind, x, y, room),
+            (Form::Srht, false) => self.sample(once, x, y, &mut room.whole),
+            (Form::Srht, true) => self.spread(once, x, y, &mut room.whole),
+            (Form::Spinner(turns), false) => self.spin(once, turns, x, y, &mut room.whole),
+            (Form::Spinner(turns), true) => self.unspin(once, turns, x, y, room),
+            (Form::Fastfood(_, kind), false) => self.expand(once, kind, x, y, room),
+            (Form::Fastfood(_, kind), true) => self.contract(once, kind, x, y, room),
         }
     }
 
     /// R H D x.
-    fn sample<T: Stored>(&self, x: &[T], y: &mut [T], a: &mut [T::Lane]) -> Result<()> {
-        let (row, col, places) = (self.matrix.row as usize, self.matrix.col as usize, self.places());
-        put(x, col, a)?;
-        self.signs(0, a)?;
+    fn sample<T: Stored>(&self, once: &Once, x: &[T], y: &mut [T], a: &mut [T::Lane]) -> Result<()> {
+        put(x, self.matrix.col as usize, a)?;
+        let scale = self.quiet(a)? * self.matrix.scale;
+        self.signs(once, 0, a)?;
         butterfly::row(a, 1.0)?;
-        blocks::fill(y, 1, 1, |first, y| {
-            for (i, y) in y.iter_mut().enumerate() {
-                let at = places.at((row + first + i) as u64) as usize;
-                *y = T::from_f64(a[at].to_f64() * self.matrix.scale);
+        let a = &*a;
+        parts(y, |first, y| {
+            let mut some = [T::Lane::of(0.0); 256];
+            for (y, places) in y.chunks_mut(some.len()).zip(once.places[first..].chunks(some.len())) {
+                for (v, &at) in some.iter_mut().zip(places) {
+                    *v = a[at as usize];
+                }
+                dispatch(Take { a: &some, scale, y });
             }
-            Ok(())
         })
     }
 
     /// D H Rᵀ x.
-    fn spread<T: Stored>(&self, x: &[T], y: &mut [T], a: &mut [T::Lane]) -> Result<()> {
-        let (row, col, places) = (self.matrix.row as usize, self.matrix.col as usize, self.places());
-        blocks::fill(a, 1, 1, |first, a| {
-            let mut back = [0; CHUNK];
-            for (n, a) in a.chunks_mut(CHUNK).enumerate() {
-                let back = &mut back[..a.len()];
-                dispatch(Places { of: &places, back: true, first: first + n * CHUNK, out: back });
-                for (a, &at) in a.iter_mut().zip(&*back) {
-                    let v = x.get((at as usize).wrapping_sub(row));
-                    *a = v.map_or(T::Lane::of(0.0), |v| T::Lane::of(v.to_f64()));
-                }
-            }
-            Ok(())
-        })?;
+    fn spread<T: Stored>(&self, once: &Once, x: &[T], y: &mut [T], a: &mut [T::Lane]) -> Result<()> {
+        a.fill(T::Lane::of(0.0));
+        for (v, &at) in x.iter().zip(&once.places) {
+            a[at as usize] = T::Lane::of(v.to_f64());
+        }
+        let scale = self.quiet(a)? * self.matrix.scale;
         butterfly::row(a, 1.0)?;
-        self.signs(0, a)?;
-        take(&a[col..], self.matrix.scale, y)
+        self.signs(once, 0, a)?;
+        take(&a[self.matrix.col as usize..], scale, y)
     }
 
     /// For every block H Dₜ … H D₀ x, all but the last transform divided by √N.
-    fn spin<T: Stored>(&self, turns: u64, x: &[T], y: &mut [T], a: &mut [T::Lane]) -> Result<()> {
+    fn spin<T: Stored>(&self, once: &Once, turns: u64, x: &[T], y: &mut [T], a: &mut [T::Lane]) -> Result<()> {
         let (row, root) = (self.matrix.row as usize, 1.0 / (self.len() as f64).sqrt());
         let mut done = 0;
         while done < y.len() {
@@ -181,52 +199,49 @@ impl Transform {
             let y = &mut y[done..];
             let many = y.len().min(self.len() - from);
             put(x, self.matrix.col as usize, a)?;
+            let scale = self.quiet(a)? * self.matrix.scale;
             for t in 0..turns {
-                self.signs(3 * block as u64 + t, a)?;
+                self.signs(once, 3 * block as u64 + t, a)?;
                 butterfly::row(a, if t + 1 == turns { 1.0 } else { root })?;
             }
-            take(&a[from..], self.matrix.scale, &mut y[..many])?;
+            take(&a[from..], scale, &mut y[..many])?;
             done += many;
         }
         Ok(())
     }
 
     /// The sum over the blocks of D₀ H … Dₜ H x.
-    fn unspin<T: Stored>(&self, turns: u64, x: &[T], y: &mut [T], room: &mut Room<T::Lane>) -> Result<()> {
+    fn unspin<T: Stored>(&self, once: &Once, turns: u64, x: &[T], y: &mut [T], room: &mut Room<T::Lane>) -> Result<()> {
         let (row, root) = (self.matrix.row as usize, 1.0 / (self.len() as f64).sqrt());
         let (a, sum) = (&mut room.whole, &mut room.other);
         sum.fill(T::Lane::of(0.0));
-        let mut done = 0;
+        // one power of two for all blocks, which are added up
+        let (mut peak, mut done) = (0f64, 0);
+        for part in x.chunks(a.len()) {
+            put(part, 0, a)?;
+            let most = butterfly::peak(a);
+            peak = if most <= peak { peak } else { most };
+        }
+        let (down, up) = butterfly::quiet::<T::Lane>(peak, self.growth());
         while done < x.len() {
             let (block, from) = ((row + done) / self.len(), (row + done) % self.len());
             let many = (x.len() - done).min(self.len() - from);
             put(&x[done..done + many], from, a)?;
+            if up > 1.0 {
+                parts(a, |_, a| a.iter_mut().for_each(|a| *a *= T::Lane::of(down)))?;
+            }
             for t in (0..turns).rev() {
                 butterfly::row(a, if t + 1 == turns { 1.0 } else { root })?;
-                self.signs(3 * block as u64 + t, a)?;
+                self.signs(once, 3 * block as u64 + t, a)?;
             }
             let a = &*a;
-            blocks::fill(sum, 1, 1, |first, sum| {
+            parts(sum, |first, sum| {
                 for (sum, a) in sum.iter_mut().zip(&a[first..]) {
                     *sum = T::Lane::of(sum.to_f64() + a.to_f64());
                 }
-                Ok(())
             })?;
             done += many;
         }
-        take(&sum[self.matrix.col as usize..], self.matrix.scale, y)
-    }
-
-    /// The row times the signs of a column of words.
-    fn signs<L: Lane>(&self, a: u64, x: &mut [L]) -> Result<()> {
-        blocks::fill(x, 1, 1, |first, x| {
-            let mut signs = [0.0; CHUNK];
-            for (n, x) in x.chunks_mut(CHUNK).enumerate() {
-                let signs = &mut signs[..x.len()];
-                self.line(a, Kind::Rademacher, first + n * CHUNK, signs);
-                dispatch(Times { x, signs });
-            }
-            Ok(())
-        })
+        take(&sum[self.matrix.col as usize..], self.matrix.scale * up, y)
     }
 }

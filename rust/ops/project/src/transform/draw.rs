@@ -64,9 +64,8 @@ impl<'a, L: Lane> Draw<'a, L> {
 }
 
 impl<L: Lane> butterfly::Fill<L> for Draw<'_, L> {
-    #[inline(always)]
-    fn piece<S: Simd>(&self, s: S, first: usize, aside: &mut [L]) -> *const L {
-        self.fill(s, first, aside);
+    fn piece(&self, first: usize, aside: &mut [L]) -> *const L {
+        dispatch(Drawn { of: self, first, out: aside });
         aside.as_ptr()
     }
 }

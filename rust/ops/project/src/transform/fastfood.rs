@@ -1,6 +1,7 @@
 //! Fastfood: H G Π H B and its transpose. The one rule: a long row is drawn piece by piece where its transform begins.
 
-use super::draw::{Draw, Drawn};
+use super::draw::Draw;
+use super::once::Once;
 use super::pieces::{Places, put, take};
 use super::{CHUNK, Kind, Room, Transform};
 use base::lane::{Lane, Stored, same};
@@ -14,33 +15,49 @@ const ENDS: usize = 16;
 
 impl Transform {
     /// H G Π H B x / √ΣG².
-    pub(super) fn expand<T: Stored>(&self, kind: Kind, x: &[T], y: &mut [T], room: &mut Room<T::Lane>) -> Result<()> {
+    pub(super) fn expand<T: Stored>(
+        &self,
+        once: &Once,
+        kind: Kind,
+        x: &[T],
+        y: &mut [T],
+        room: &mut Room<T::Lane>,
+    ) -> Result<()> {
         let (a, v) = (&mut room.whole, &mut room.other);
         put(x, self.matrix.col as usize, v)?;
-        self.signs(0, v)?;
+        let (first, scale) = (self.matrix.row as usize, self.quiet(v)? * self.matrix.scale);
+        self.signs(once, 0, v)?;
         butterfly::row(v, 1.0)?;
-        let draw = Draw::new(self.matrix.column(kind), v, self.places(), self.len())?;
-        let (first, scale) = (self.matrix.row as usize, self.matrix.scale);
-        if self.blockwise() {
-            if let Some(y) = same(&mut *y) {
-                return butterfly::made(self.m, first, y, &draw, || scale / draw.norm());
+        if !once.places.is_empty() {
+            let within = v.len() - 1;
+            for (a, &at) in a.iter_mut().zip(&once.places) {
+                *a = v[at as usize & within];
             }
-            let mut wide = try_vec(y.len(), T::Lane::of(0.0))?;
-            butterfly::made(self.m, first, &mut wide, &draw, || 1.0)?;
-            return take(&wide, scale / draw.norm(), y);
+            dispatch(Weigh { a, g: &once.g });
+            butterfly::row(a, 1.0)?;
+            return take(&a[first..], scale / once.norm, y);
         }
-        blocks::fill(a, 1, 4, |first, out| {
-            dispatch(Drawn { of: &draw, first, out });
-            Ok(())
-        })?;
-        butterfly::row(a, 1.0)?;
-        take(&a[first..], scale / draw.norm(), y)
+        let draw = Draw::new(self.matrix.column(kind), v, self.places(), self.len())?;
+        if let Some(y) = same(&mut *y) {
+            return butterfly::made(self.m, first, y, &draw, || scale / draw.norm());
+        }
+        let mut wide = try_vec(y.len(), T::Lane::of(0.0))?;
+        butterfly::made(self.m, first, &mut wide, &draw, || 1.0)?;
+        take(&wide, scale / draw.norm(), y)
     }
 
     /// B H Πᵀ G H x / √ΣG²: what Π sends to one place modulo the short length is added up from the first on.
-    pub(super) fn contract<T: Stored>(&self, kind: Kind, x: &[T], y: &mut [T], room: &mut Room<T::Lane>) -> Result<()> {
+    pub(super) fn contract<T: Stored>(
+        &self,
+        once: &Once,
+        kind: Kind,
+        x: &[T],
+        y: &mut [T],
+        room: &mut Room<T::Lane>,
+    ) -> Result<()> {
         let (a, z) = (&mut room.whole, &mut room.other);
         put(x, self.matrix.row as usize, a)?;
+        let scale = self.quiet(a)? * self.matrix.scale;
         butterfly::row(a, 1.0)?;
         let draw = Draw::<T::Lane>::new(self.matrix.column(kind), &[], self.places(), self.len())?;
         blocks::fill(a, 1, 4, |first, part| {
@@ -72,7 +89,22 @@ impl Transform {
             }
         }
         butterfly::row(z, 1.0)?;
-        self.signs(0, z)?;
-        take(&z[self.matrix.col as usize..], self.matrix.scale / draw.norm(), y)
+        self.signs(once, 0, z)?;
+        take(&z[self.matrix.col as usize..], scale / draw.norm(), y)
+    }
+}
+
+/// Numbers times those of G.
+struct Weigh<'a, L> {
+    a: &'a mut [L],
+    g: &'a [f32],
+}
+impl<L: Lane> Kernel for Weigh<'_, L> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for (a, &g) in self.a.iter_mut().zip(self.g) {
+            *a *= L::of(g.into());
+        }
     }
 }

@@ -93,7 +93,12 @@ fn tile<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
     block.given(false, start, n, OP::Given::of_mut(&mut room.given));
     // apart from what follows, which is one long chain: the fewer instructions wait in it, the more of the next rows'
     // are begun meanwhile
-    totals::<S, A>(s, OP::Products::of(&room.lanes), n, OP::Products::of_mut(&mut room.sums));
+    let sums = OP::Products::N - usize::from(OP::CLOSER);
+    totals::<S, A>(s, &OP::Products::of(&room.lanes)[..sums], n, OP::Products::of_mut(&mut room.sums));
+    if OP::CLOSER && size_of::<K>() == size_of::<f64>() {
+        // SAFETY: as above, and K is f64.
+        unsafe { closer::<OP, S, K>(s, &rows, n, &mut room.sums, &room.given) };
+    }
     let mut near = solve::<OP, S, A::Num>(s, op, n, &room.sums, &room.given, plan.edge, &mut room.found);
     if OP::WIDE && !A::TWICE {
         // SAFETY: as above.
@@ -235,6 +240,46 @@ unsafe fn again<OP: RowOp, S: Simd, K: Wide>(
             near
         },
     )
+}
+
+/// Makes the last product of those of rows `0..n` that are near, and 0 of the others.
+///
+/// # Safety
+/// As for [`products`]; K is f64.
+#[inline(never)]
+unsafe fn closer<OP: RowOp, S: Simd, K: Wide>(
+    s: S,
+    rows: &Rows<OP, K>,
+    n: usize,
+    sums: &mut Of<OP::Products, Sums>,
+    given: &Of<OP::Given, [f64; TILE]>,
+) {
+    s.vectorize(
+        #[inline(always)]
+        move || {
+            let last = OP::Products::N - 1;
+            OP::Products::of_mut(sums)[last] = [[0.0; TILE]; 2];
+            for g in (0..n).step_by(8) {
+                let mut p = OP::Products::fill(f64x8::splat(s, 0.0));
+                for (p, [hi, _]) in OP::Products::of_mut(&mut p).iter_mut().zip(OP::Products::of(sums)) {
+                    *p = f64x8::from_slice(s, &hi[g..g + 8]);
+                }
+                let near = OP::near(s, p, eight::<OP::Given, S>(s, given, g));
+                if !near.any_true() {
+                    continue;
+                }
+                let near = near.select(f64x8::splat(s, 1.0), f64x8::splat(s, 0.0));
+                for r in (g..n.min(g + 8)).filter(|r| near[r - g] != 0.0) {
+                    let mut own = OP::Given::fill(0.0);
+                    for (own, given) in OP::Given::of_mut(&mut own).iter_mut().zip(OP::Given::of(given)) {
+                        *own = given[r];
+                    }
+                    // SAFETY: promised by the caller.
+                    OP::Products::of_mut(sums)[last][0][r] = OP::closer(s, unsafe { rows.whole(r) }, own);
+                }
+            }
+        },
+    );
 }
 
 /// Numbers of rows `g..g + 8`.

@@ -64,6 +64,39 @@ def test_busemann(dtype, c, model):
     assert (np.abs(near) <= MODELS[model].dist(x, y, c) * (1 + 1e-5) + 1e-5).all()
 
 
+@curved
+def test_busemann_next_to_an_ideal_point(c):
+    """As far out as float64 has points, straight before p or beside it: value and gradients keep their digits."""
+    rng = np.random.default_rng(2)
+    gaps, turns = (1e-6, 1e-9, 1e-11, 1e-13, 1e-14, 1e-15), (0.0, 1e-16, 1e-14, 1e-12, 1e-8)
+    gap, turn = (v.reshape(-1, 1) for v in np.meshgrid(gaps, turns))
+    for d, long in ((2, 1.0), (19, 1e-3), (40, 7.0)):
+        p, q = (v / np.linalg.norm(v, axis=-1, keepdims=True) for v in rng.standard_normal((2, len(gap), d)))
+        x = p + turn * q
+        x *= (1 - gap / 2) / np.linalg.norm(x, axis=-1, keepdims=True) / np.sqrt(c)
+        p *= long
+        kept = np.array([bool(h.is_point(row, c)) for row in x])
+        x, p = x[kept], p[kept]
+        assert len(x) > 20
+        k, px, pp = sqrt(real(c)), real(x), real(p)
+        q = pp / norm(pp)
+        way, alpha = q - k * px, 1 - real(c) * dot(px, px)
+        v = dot(way, way)
+        want = log(v / alpha)[:, 0] / k
+        at = [torch.tensor(a, requires_grad=True) for a in (x, p, np.full((len(x), 1), c))]
+        got = h.busemann(*at)
+        assert (abs(real(got.detach().numpy()) - want) <= 4 * EPS["float64"] * abs(want)).all()
+        dx, dp, dc = (g.numpy() for g in torch.autograd.grad(got.sum(), at))
+        t, xx, c_ = dot(px, q), dot(px, px), real(c)
+        wants = (
+            (dx, 2 * (k * px / alpha - way / v)),
+            (dp, -2 / (v * norm(pp)) * (px - t * q)),
+            (dc, ((xx - t / k) / v + xx / alpha) / k - want[:, None] / (2 * c_)),
+        )
+        for g, w in wants:
+            assert (norm(real(g) - w) <= 64 * EPS["float64"] * norm(w)).all()
+
+
 @types
 @curved
 @models

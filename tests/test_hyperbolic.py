@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tersor.hyperbolic as h
 from exact import asinh, atanh, dot, norm, ratio, real, sqrt, tanh, ulp
+from tersor._arrays import numpy_type
 from tersor._op import OPS
 from tersor.testing import EPS, LEAST
 
@@ -653,3 +654,20 @@ def test_the_edge_is_infinitely_far(dtype):
     x, y = (torch.tensor(v, dtype=getattr(torch, dtype)) for v in ([[1.0, 0.0]], [[0.5, 0.25], [0.0, -1.0]]))
     for d in (h.dist(x, y), h.dist(y, x), h.cdist(x, y), h.dist2(x, y), h.dist0(x), h.knn(x, y, 2)[0]):
         assert d.isinf().all() and (d > 0).all()
+
+
+@pytest.mark.parametrize("dtype", EPS)
+def test_infinite_coordinates_give_the_same_in_every_type(dtype):
+    """A vector that is scaled stays infinite where it is; a tangent or point that is has no direction, and its row is NaN."""
+    t = np.dtype(numpy_type(dtype))
+    for bad in (np.inf, -np.inf):
+        v = np.full((3, 35), 0.11).astype(t)
+        x = (v * 0.7).astype(t)
+        v[1, 17] = bad
+        for f in (h.parallel_transport0, h.parallel_transport0back, h.egrad2rgrad):
+            got, plain = (np.asarray(f(x, w, 0.3), np.float64) for w in (v, np.where(np.isinf(v), t.type(0.11), v)))
+            assert got[1, 17] == bad
+            assert (np.delete(got.ravel(), 35 + 17) == np.delete(plain.ravel(), 35 + 17)).all()
+        for f in (h.expmap0, h.logmap0, h.project):
+            assert np.isnan(np.asarray(f(v, 1.0), np.float64)).any(1).tolist() == [False, True, False]
+            assert np.isnan(np.asarray(f(v, 1.0), np.float64)[1]).all()

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import itertools
 import pkgutil
 
 import numpy as np
@@ -95,6 +96,33 @@ def test_outside_the_ball_is_nowhere(op, dtype):
             lost = [np.isnan(wide(y)[2]) for y in found]
             assert any(map(np.any, lost)) if op.name.endswith("_bwd") else all(map(np.all, lost))
             assert all(np.isfinite(np.delete(wide(y), 2, 0)).all() for y in found)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("op", ROWS, ids=names)
+def test_rows_with_no_number_are_none(op, dtype):
+    """What a NaN or an infinite coordinate makes NaN in the reference is NaN in every type, to the last coordinate."""
+    if dtype not in dtypes(op):
+        pytest.skip(f"not for {dtype}")
+    args = inputs(op, Draw(1, dtype, (5,), 20))
+    rows = [
+        i for i, x in enumerate(args) if isinstance(x, np.ndarray) and x.shape == (5, 20) and dtype_name(x.dtype) in EPS
+    ]
+    for i, bad in itertools.product(rows, (np.nan, np.inf, -np.inf)):
+        if op.inputs[i] == "g" and np.isinf(bad):
+            continue  # where infinities meet, and cancel, each form of a gradient has its own
+        odd = [x.copy() if isinstance(x, np.ndarray) else x for x in args]
+        odd[i][2, 3] = bad
+        with np.errstate(all="ignore"):
+            want = several(op.reference(*(odd if op.options.native else map(wide, odd))))
+        try:
+            got = run(op, odd)
+        except ValueError as e:
+            assert "non-finite" in str(e)
+            continue
+        for name, g, w in zip(op.outputs, got, want[: op.shown], strict=False):
+            if dtype_name(g.dtype) in EPS:
+                assert np.isnan(wide(g))[np.isnan(w)].all(), (op.inputs[i], bad, name)
 
 
 def neighbours(op, args, want):

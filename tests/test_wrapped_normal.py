@@ -99,7 +99,7 @@ def test_as_torch_has_distributions():
     before = torch.distributions.Distribution._validate_args
     torch.distributions.Distribution.set_default_validate_args(False)  # what torch.compile does
     try:
-        with pytest.raises(ValueError, match="WrappedNormal: scale"):
+        with pytest.raises(ValueError, match=r"WrappedNormal: scale must be positive, got 0\.0"):
             nn.WrappedNormal(torch.zeros(2), torch.tensor([0.5, 0.0]))
         nn.WrappedNormal(torch.zeros(2), -1.0, validate_args=False)
     finally:

@@ -192,12 +192,11 @@ def check_curvature(who: str, c: Any) -> Any:
 
 def check_weights(who: str, weights: Any) -> None:
     """Refuses negative weights, where they can be looked at: the sum of points is no point then, nor is a mean the only one."""
-    if is_tensor(weights):
-        fine = not at_hand(weights) or not bool((weights.detach() < 0).any())
-    else:
-        fine = not bool(np.any(weights < 0))
-    if not fine:
-        raise ValueError(f"{who}: weights must not be negative")
+    if is_tensor(weights) and not at_hand(weights):
+        return
+    w = weights.detach() if is_tensor(weights) else weights
+    if bool((w < 0).any()):
+        raise ValueError(f"{who}: weights must not be negative, got {w[w < 0].min().item()}")
 
 
 def at_hand(c: Any) -> bool:

@@ -52,7 +52,8 @@ def _arguments(who: str, x: Array, weights: Array | None, c: Any) -> tuple[Array
         return points, zeros + 1 / x.shape[-2], c
     check_weights(who, weights)
     w = even(wide(weights), (-1,)) + zeros
-    return points, w / w.sum(axis=-1, keepdims=True), c
+    # by no negative sum: of weights that all are negative a graph could not tell any more
+    return points, w / abs(w.sum(axis=-1, keepdims=True)), c
 
 
 def _squares(points: Array, c: Any, at: Array) -> Array:

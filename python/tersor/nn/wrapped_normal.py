@@ -90,7 +90,7 @@ class WrappedNormal(Distribution):
         # also where torch asks nothing by default any more, as after a model was compiled
         seen = validate_args is not False and not torch.compiler.is_compiling() and _memory.lack(scale) is None
         if seen and not bool((scale > 0).all()):
-            raise ValueError("WrappedNormal: scale must be positive")
+            raise ValueError(f"WrappedNormal: scale must be positive, got {scale[~(scale > 0)][0].item()}")
         shape = torch.broadcast_shapes(loc.shape, scale.shape)
         self.loc, self.scale = loc.expand(shape), scale.expand(shape)
         super().__init__(shape[:-1], shape[-1:], validate_args=validate_args)

@@ -164,8 +164,8 @@ outlined! {
         let r = a.hi.sqrt();
         let (p, e) = two_prod(s, r, r);
         let rest = ((a.hi - p) - e + a.lo) / (r + r);
-        let zero = f64x8::splat(s, 0.0);
-        fast_two_sum(r, r.simd_gt(zero).select(rest, zero))
+        // of 0 there is no rest, nor of what is infinite
+        fast_two_sum(r, (rest - rest).simd_eq(0.0).select(rest, f64x8::splat(s, 0.0)))
     }
 
     fn add<S: Simd>(s: S, a: Dd<S>, o: Dd<S>) -> Dd<S> {

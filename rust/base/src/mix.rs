@@ -33,8 +33,9 @@ impl<S: Simd> Pair<S> {
     }
 }
 
-/// a·w
+/// a·w; what is infinite stays so, where the two parts of a weight would pull it both ways.
 #[inline(always)]
 pub fn scaled<S: Simd>(a: f32x16<S>, w: Pair<S>) -> f32x16<S> {
-    a.mul_add(w.hi, a * w.lo)
+    let lo = a.abs().simd_lt(f32::INFINITY).select(a * w.lo, w.lo);
+    a.mul_add(w.hi, lo)
 }

@@ -11,10 +11,10 @@ const NEAR: f64 = 0.06;
 /// A few roundings of a number near 1.
 pub const SLACK: f64 = 1.0 / (1u64 << 48) as f64;
 
-/// f(√z)/√z with its limit 1 at z = 0.
+/// f(√z)/√z with its limit 1 at z = 0 alone: of NaN it is NaN.
 #[inline(always)]
 pub fn over_root<S: Simd>(f: f64x8<S>, root: f64x8<S>) -> f64x8<S> {
-    root.simd_gt(0.0).select(f / root, f64x8::splat(f.witness(), 1.0))
+    root.simd_eq(0.0).select(f64x8::splat(f.witness(), 1.0), f / root)
 }
 
 /// T'(z) = (1 - T - zT²)/(2z), T = tanh √z / √z, from T and 1/z
@@ -105,9 +105,10 @@ pub fn tanh_over<S: Simd, N: Num<S>>(s: f64x8<S>) -> [f64x8<S>; 3] {
     }
     let one = f64x8::splat(s.witness(), 1.0);
     // tanh = e/(e + 2), sech² = 4(e + 1)/(e + 2)²
-    let e = math::single::expm1(s.witness(), (s + s).min(340.0));
+    let double = s + s;
+    let e = math::single::expm1(s.witness(), double.simd_gt(340.0).select(one * 340.0, double)); // NaN stays
     let (per, part) = (1.0 / s, 1.0 / (e + 2.0));
-    let t = s.simd_gt(0.0).select(per * e * part, one);
+    let t = s.simd_eq(0.0).select(one, per * e * part);
     [t, tanh_slope(s * s, t, per * per), (e + 1.0) * 4.0 * (part * part)]
 }
 
@@ -121,7 +122,7 @@ pub fn artanh_over<S: Simd, N: Num<S>>(root: f64x8<S>, rest: f64x8<S>) -> [f64x8
     }
     let (one, per) = (1.0 / rest, 1.0 / root);
     let log = math::single::log1p(root.witness(), double * one);
-    let a = root.simd_gt(0.0).select(per * 0.5 * log, f64x8::splat(root.witness(), 1.0));
+    let a = root.simd_eq(0.0).select(f64x8::splat(root.witness(), 1.0), per * 0.5 * log);
     [a, artanh_slope(z, one, a, per * per)]
 }
 
@@ -134,12 +135,12 @@ pub fn arsinh_over<S: Simd, N: Num<S>>(u: f64x8<S>) -> [f64x8<S>; 3] {
         return [s, arsinh_root_d(u, s), 1.0 / whole];
     }
     let (root, one) = (u.sqrt(), f64x8::splat(u.witness(), 1.0));
-    let (some, both) = (root.simd_gt(0.0), root * whole);
+    let (none, both) = (root.simd_eq(0.0), root * whole);
     let inverse = 1.0 / both;
-    let (part, per) = (some.select(inverse * root, one), inverse * whole);
+    let (part, per) = (none.select(one, inverse * root), inverse * whole);
     // 2 arsinh √u = log(1 + 2(u + √(u(1 + u))))
     let log = math::single::log1p(u.witness(), (u + both) * 2.0);
-    let s = some.select(log * per * 0.5, one);
+    let s = none.select(one, log * per * 0.5);
     [s, arsinh_slope(u, part, s, per * per), part]
 }
 

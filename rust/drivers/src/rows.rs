@@ -36,8 +36,10 @@ use tile::Tiles;
 
 /// Rows whose numbers are solved together, at most.
 const TILE: usize = 32;
-/// Bytes of input in a tile: it is read twice, and the next one comes in beside it.
-const NEAR: usize = 16 * 1024;
+/// Bytes of input in a tile that is read once, and in one that is read twice: between the two walks it stays in the nearest
+/// cache, which the next tile, its sums and lines on their way out want as well. Half of that cache was too much.
+const ONCE: usize = 16 * 1024;
+const TWICE: usize = 4 * 1024;
 /// Elements per block: the unit of threads and of deterministic sums.
 const BLOCK: usize = 16 * 1024;
 

@@ -101,12 +101,19 @@ fn guard(dtype: Dtype) -> f64 {
     if dtype == Dtype::F64 { 0.0 } else { 2f64.powi(-48) }
 }
 
-/// Pulls a row that was rounded onto the edge, or past the margin, back inside.
+/// Pulls a row that was rounded onto the edge, or past the margin, back inside. What is infinite, or no number, has no
+/// direction: all of its row is NaN.
 #[cold]
 pub fn inside<T: Store>(row: &mut [T], c: f64, margin: Margin) {
+    if c == 0.0 {
+        return;
+    }
+    if !row.iter().all(|v| v.to_f64().is_finite()) {
+        return row.fill(T::from_f64(f64::NAN));
+    }
     let m = margin.value(T::DTYPE);
     let mut square = dispatch(Square(row));
-    if !(square.0.max(c * square.0) < 1e290) && row.iter().all(|v| v.to_f64().is_finite()) {
+    if !(square.0.max(c * square.0) < 1e290) {
         // squares that overflow say nothing of the direction
         let top = row.iter().fold(0.0f64, |top, v| top.max(v.to_f64().abs()));
         for v in row.iter_mut() {
@@ -122,7 +129,7 @@ pub fn inside<T: Store>(row: &mut [T], c: f64, margin: Margin) {
         let norm = (c * (hi + lo)).sqrt();
         let limit = if m > 0.0 { 1.0 - m } else { 1.0 - 0.5 * f64::from(k) * eps(T::DTYPE) };
         let fine = if m > 0.0 { norm <= limit * (1.0 + eps(T::DTYPE)) } else { gap > guard(T::DTYPE) };
-        if fine || !norm.is_finite() {
+        if fine {
             return;
         }
         for v in row.iter_mut() {

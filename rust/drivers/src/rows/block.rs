@@ -5,7 +5,7 @@ use super::aside::Aside;
 use super::call::{Call, numbers, put};
 use super::functor::Ground;
 use super::kind::Wide;
-use super::{BLOCK, NEAR, TILE};
+use super::{BLOCK, ONCE, TILE, TWICE};
 use base::pool::{self, Shared};
 use base::simd::*;
 use base::store::STEP;
@@ -90,7 +90,7 @@ fn blocks<K: Wide>(call: &Call, ground: &dyn Ground, each: &(dyn Fn(Block<K>) + 
         && dispatch(Passes);
     let plan = Plan {
         d,
-        tile: (NEAR / (d * x.len() * size_of::<K>()).max(1) / 8 * 8).clamp(8, TILE),
+        tile: (if y.is_empty() { ONCE } else { TWICE } / (d * x.len() * size_of::<K>()).max(1) / 8 * 8).clamp(8, TILE),
         one: flags(x, |x| x.rows().0 == 1),
         summed_rows,
         summed: flags(n, |n| n.len() != rows),

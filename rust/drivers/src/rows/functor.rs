@@ -90,6 +90,18 @@ pub trait RowOp: Sync {
         let zero = f64x8::splat(s, 0.0);
         zero.simd_lt(zero)
     }
+    /// The last product is no sum but what [`closer`](RowOp::closer) makes of rows of f64 data that are [`near`](RowOp::near),
+    /// and 0 of all others: for what twice f64's precision does not tell.
+    const CLOSER: bool = false;
+    #[inline(always)]
+    fn near<S: Simd>(s: S, _: Of<Self::Products, f64x8<S>>, _: Of<Self::Given, f64x8<S>>) -> mask64x8<S> {
+        let zero = f64x8::splat(s, 0.0);
+        zero.simd_lt(zero)
+    }
+    #[inline(always)]
+    fn closer<S: Simd>(_: S, _: Of<Self::Vectors, &[f64]>, _: Of<Self::Given, f64>) -> f64 {
+        0.0
+    }
     /// `narrow`: functions to f32's accuracy serve these rows.
     fn combine<S: Simd>(
         narrow: bool,
@@ -155,7 +167,8 @@ macro_rules! count {
 /// functions to f32's accuracy serve.
 ///
 /// `solve(self, s)` asks for the level too; its type is S, that of the products N, and A, in `dots`, that of sums. Without vectors out there is no
-/// `combine`, and `single` is the same in f32. `doubt`, of products, row numbers and weights, says where plain sums of f32 data cancelled too far.
+/// `combine`, and `single` is the same in f32. `doubt`, of products, row numbers and weights, says where plain sums of f32 data cancelled too far;
+/// `near`, of products and row numbers, which rows of f64 data are told the last product by `closer(s)`, of whole vectors.
 #[macro_export]
 macro_rules! row {
     (@ground { $($ground:tt)* } $kind:ident [$($op:tt)+] [$($generic:tt)*]
@@ -167,6 +180,7 @@ macro_rules! row {
         $(combine $([$narrow:ident])? ($($w:ident),*) $combine:block)?
         $(single |$($v:ident),*| $single:block)?
         $(doubt $doubt:block)?
+        $(near $near:block closer($level:ident) $closer:block)?
     ) => {
         #[allow(unused_variables)]
         impl<$($generic)*> $crate::rows::RowOp for $($op)+ {
@@ -213,6 +227,7 @@ macro_rules! row {
                 $crate::row!(@combine $($combine)?)
             }
             $crate::row! { @doubt [$($p)*] [$($c)*] [$($($w)*)?] $($doubt)? }
+            $crate::row! { @closer [$($x)*] [$($p)*] [$($c)*] $($near $level $closer)? }
             $crate::row! { @single [$($x)*] [$($($v)*)?] $($single)? }
         }
     };
@@ -226,6 +241,22 @@ macro_rules! row {
             [$($c),*]: $crate::rows::Of<Self::Given, $crate::base::simd::f64x8<S>>,
             [$($w),*]: $crate::rows::Of<Self::Weights, $crate::base::simd::f64x8<S>>,
         ) -> $crate::base::simd::mask64x8<S> $doubt
+    };
+    (@closer $x:tt $p:tt $c:tt) => {};
+    (@closer [$($x:ident)*] [$($p:ident)*] [$($c:ident)*] $near:block $level:ident $closer:block) => {
+        const CLOSER: bool = true;
+        #[inline(always)]
+        fn near<S: $crate::base::simd::Simd>(
+            _: S,
+            [$($p),*]: $crate::rows::Of<Self::Products, $crate::base::simd::f64x8<S>>,
+            [$($c),*]: $crate::rows::Of<Self::Given, $crate::base::simd::f64x8<S>>,
+        ) -> $crate::base::simd::mask64x8<S> $near
+        #[inline(always)]
+        fn closer<S: $crate::base::simd::Simd>(
+            $level: S,
+            [$($x),*]: $crate::rows::Of<Self::Vectors, &[f64]>,
+            [$($c),*]: $crate::rows::Of<Self::Given, f64>,
+        ) -> f64 $closer
     };
     (@single $x:tt $v:tt) => {};
     (@single [$($x:ident)*] [$($v:ident)*] $single:block) => {

@@ -7,7 +7,7 @@ use super::kind::Wide;
 use super::peak;
 use super::sums::{Acc, Dot2, Sums, totals};
 use super::walk::{Outs, Rows, combine, lay_frame, products, strip};
-use super::{NEAR, Solved, TILE};
+use super::{ONCE, Solved, TILE};
 use base::dd::{Dd, Num};
 use base::mix;
 use base::simd::*;
@@ -103,7 +103,7 @@ fn tile<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
         *place = block.input(v, start, n);
     }
     // rows with a peak are walked twice, one after the other: what comes next is the next one where they are long
-    let long = OP::Peaks::N > 0 && plan.d * size_of::<K>() > NEAR;
+    let long = OP::Peaks::N > 0 && plan.d * size_of::<K>() > ONCE;
     let rows = Rows::<OP, K> { x, d: plan.d, next: if long { plan.d } else { plan.tile * plan.d } };
     if OP::Products::N > 0 {
         // SAFETY: `input` gave places with n rows of d elements (or one row with stride 0), and n <= plan.tile <= TILE.
@@ -117,7 +117,12 @@ fn tile<OP: RowOp, S: Simd, K: Wide, A: Acc<S>>(
     block.given(false, start, n, OP::Given::of_mut(&mut room.known.given));
     // apart from what follows, which is one long chain: the fewer instructions wait in it, the more of the next rows'
     // are begun meanwhile
-    totals::<S, A>(s, OP::Products::of(&room.lanes), n, OP::Products::of_mut(&mut room.sums));
+    let sums = OP::Products::N - usize::from(OP::CLOSER);
+    totals::<S, A>(s, &OP::Products::of(&room.lanes)[..sums], n, OP::Products::of_mut(&mut room.sums));
+    if OP::CLOSER && size_of::<K>() == size_of::<f64>() {
+        // SAFETY: as above, and K is f64.
+        unsafe { closer::<OP, S, K>(s, &rows, n, &mut room.sums, &room.known.given) };
+    }
     let mut near = solve::<OP, S, A::Num>(s, op, n, &room.sums, &room.known, plan.edge, &mut room.found);
     if OP::WIDE && !A::TWICE {
         // SAFETY: as above.
@@ -284,6 +289,46 @@ fn few_of<C: Count>(some: &mut Of<C, [f64; TILE]>, all: &Of<C, [f64; TILE]>, g: 
     for (some, all) in C::of_mut(some).iter_mut().zip(C::of(all)) {
         some[..8].copy_from_slice(&all[g..g + 8]);
     }
+}
+
+/// Makes the last product of those of rows `0..n` that are near, and 0 of the others.
+///
+/// # Safety
+/// As for [`products`]; K is f64.
+#[inline(never)]
+unsafe fn closer<OP: RowOp, S: Simd, K: Wide>(
+    s: S,
+    rows: &Rows<OP, K>,
+    n: usize,
+    sums: &mut Of<OP::Products, Sums>,
+    given: &Of<OP::Given, [f64; TILE]>,
+) {
+    s.vectorize(
+        #[inline(always)]
+        move || {
+            let last = OP::Products::N - 1;
+            OP::Products::of_mut(sums)[last] = [[0.0; TILE]; 2];
+            for g in (0..n).step_by(8) {
+                let mut p = OP::Products::fill(f64x8::splat(s, 0.0));
+                for (p, [hi, _]) in OP::Products::of_mut(&mut p).iter_mut().zip(OP::Products::of(sums)) {
+                    *p = f64x8::from_slice(s, &hi[g..g + 8]);
+                }
+                let near = OP::near(s, p, eight::<OP::Given, S>(s, given, g));
+                if !near.any_true() {
+                    continue;
+                }
+                let near = near.select(f64x8::splat(s, 1.0), f64x8::splat(s, 0.0));
+                for r in (g..n.min(g + 8)).filter(|r| near[r - g] != 0.0) {
+                    let mut own = OP::Given::fill(0.0);
+                    for (own, given) in OP::Given::of_mut(&mut own).iter_mut().zip(OP::Given::of(given)) {
+                        *own = given[r];
+                    }
+                    // SAFETY: promised by the caller.
+                    OP::Products::of_mut(sums)[last][0][r] = OP::closer(s, unsafe { rows.whole(r) }, own);
+                }
+            }
+        },
+    );
 }
 
 /// Numbers of rows `g..g + 8`.

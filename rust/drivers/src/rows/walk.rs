@@ -305,6 +305,20 @@ impl<OP: RowOp, K: Wide> Rows<OP, K> {
         Rows { x, ..*self }
     }
 
+    /// Row `r` of each input.
+    ///
+    /// # Safety
+    /// K is f64, and there is such a row.
+    #[inline(always)]
+    pub unsafe fn whole<'a>(&self, r: usize) -> Of<OP::Vectors, &'a [f64]> {
+        let mut rows = OP::Vectors::fill::<&[f64]>(&[]);
+        for (row, x) in OP::Vectors::of_mut(&mut rows).iter_mut().zip(OP::Vectors::of(&self.at(r))) {
+            // SAFETY: promised by the caller.
+            *row = unsafe { std::slice::from_raw_parts(x.cast(), self.d) };
+        }
+        rows
+    }
+
     /// Where row `r` of each input starts.
     #[inline(always)]
     pub fn at(&self, r: usize) -> Of<OP::Vectors, *const K> {

@@ -61,7 +61,9 @@ impl Edge {
 ball! { ProjectBwd(g, x; c) -> (dx; dc)
     dots(xx, gx) { xx.dot(x, x); gx.dot(g, x); }
     solve(self, s) {
-        let root = (N::of(c) * xx).root().get();
+        // squares that are beyond all numbers are none in twice the precision
+        let far = xx.get().simd_eq(f64::INFINITY) & c.simd_gt(0.0);
+        let root = far.select(xx.get(), (N::of(c) * xx).root().get());
         let rest = gap(c, xx);
         let rest = rest.simd_eq(rest).select(rest, -root);
         let out = root.simd_gt(self.0.limit) | rest.simd_le(0.0);

@@ -75,6 +75,10 @@ def test_strange_numbers():
     np.testing.assert_array_equal(prune.nm_mask(nan, 3, 4, nan="prune"), [[False, True, True, True]])
     with pytest.raises(ValueError, match="nm_mask: non-finite values in score"):
         prune.nm_mask(np.ones((1, 4)), 1, 4, score=np.array([[-np.inf, 0, 0, 0]]))
+    traced = torch.compile(lambda w, score: prune.nm_mask(w, 2, 4, score=score), fullgraph=True, backend="aot_eager")
+    for name, parts in (("w", (torch.tensor(nan), None)), ("score", (torch.ones(1, 4), torch.tensor(nan)))):
+        with pytest.raises(ValueError, match=rf"nm_mask: non-finite values in {name}$"):
+            traced(*parts)
     assert prune.nm_mask(np.zeros((0, 4)), 2, 4).shape == (0, 4)
     assert prune.nm_mask(np.zeros((4, 0)), 2, 4).shape == (4, 0)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tersor._op import AXES
 from tersor.nn._sparse import LinearWeight
 from tersor.sparse._pattern import Pattern
-from tersor.sparse._straight import brief, seen_by_others
+from tersor.sparse._straight import seen_by_others
 
 FLOATS = frozenset((torch.float64, torch.float32, torch.float16, torch.bfloat16))
 #: shapes of x of which is kept how they are multiplied
@@ -126,7 +126,7 @@ class Straight(LinearWeight):
         way = self._which(rows, data)
         if way is None:
             return None
-        if way == "sparse" and brief(kept, x):
+        if way == "sparse" and kept.brief(x):
             way = "lanes"
         ready = self._ready
         alike = ready is not None and ready[2] is data and ready[0] is x.dtype and ready[1] == self.plan

@@ -118,12 +118,7 @@ def nm_mask(w: Array, n: int, m: int, *, axis: int = -1, score: Number | None = 
     turn = np.moveaxis if isinstance(x, np.ndarray) else type(x).movedim
     x = x if last else _contiguous(turn(x, axis, -1))
     order = FORMATS.index(dtype_name(x.dtype)), score is not None, NAN[one_of("nan", nan, tuple(NAN))]
-    try:
-        mask = _nm_mask(x, n, m, *order)
-    except ValueError as e:
-        if "non-finite" not in str(e):
-            raise
-        raise ValueError(f"nm_mask: non-finite values in {'w' if score is None else 'score'}") from None
+    mask = _nm_mask(x, n, m, *order)
     return mask if last else _contiguous(turn(mask, -1, axis))
 
 

@@ -73,7 +73,7 @@ def _fastest(calls: Sequence[Callable[[], Any]]) -> list[float]:
 def _measured(outs: int, ins: int, rows: int, dtype: str, threads: int) -> Costs:
     import torch
 
-    from tersor.sparse._straight import brief, straight
+    from tersor.sparse._straight import straight
 
     some = min(outs, max(MOST // ins, 1))  # the others cost as much each
     kind = getattr(torch, dtype)
@@ -84,7 +84,7 @@ def _measured(outs: int, ins: int, rows: int, dtype: str, threads: int) -> Costs
         dense, *shares = _fastest(
             [
                 lambda: torch.nn.functional.linear(x, w, bias),
-                *(lambda v=v, p=p: straight(v, p, x, bias, brief(p, x)) for v, p in zip(values, patterns, strict=True)),
+                *(lambda v=v, p=p: straight(v, p, x, bias, p.brief(x)) for v, p in zip(values, patterns, strict=True)),
             ]
         )
     whole = outs / some

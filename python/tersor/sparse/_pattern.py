@@ -6,6 +6,7 @@ What two threads may make at once is a function of the structure and is set in o
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,11 @@ from tersor._values import called, lasting, speaker
 from tersor.sparse._operators import csr_lanes, csr_transpose
 
 Array = Any
+
+#: beyond these, offsets do not fit the places of lanes
+LONGEST = 2**31 - 1
+#: bytes of as many numbers as there are rows, up to which lanes are faster than panels
+FEW = 64
 
 
 class Pattern:
@@ -123,6 +129,11 @@ class Pattern:
             if isinstance(self.indices, np.ndarray) or lasting(self.indices, done[0]):
                 self._lanes = done
         return done
+
+    def brief(self, x: Array) -> bool:
+        """Whether a product with rows x takes lanes."""
+        few = math.prod(x.shape[:-1]) * max(x.dtype.itemsize, 4) <= FEW
+        return few and max(self.shape[1], self.indices.shape[0]) <= LONGEST
 
     def rows(self) -> Any:
         """The row of each entry."""

@@ -8,7 +8,6 @@ from torch.autograd import forward_ad
 
 from tersor import _torch
 from tersor.sparse._pattern import Pattern
-from tersor.sparse.lanes import LONGEST, few
 
 # names of torch, found once: a look-up costs as much as what is asked here
 _transforms, _modes = torch._C._are_functorch_transforms_active, torch._C._len_torch_dispatch_stack
@@ -17,11 +16,6 @@ _transforms, _modes = torch._C._are_functorch_transforms_active, torch._C._len_t
 def seen_by_others() -> bool:
     """Whether a product is seen by more than who calls."""
     return bool(forward_ad._current_level >= 0 or _transforms() or _modes())
-
-
-def brief(pattern: Pattern, x: Tensor) -> bool:
-    """Whether lanes are taken."""
-    return few(x) and max(pattern.shape[1], pattern.indices.shape[0]) <= LONGEST
 
 
 def straight(data: Tensor, pattern: Pattern, x: Tensor, bias: Tensor | None, lanes: bool) -> Tensor:

@@ -17,7 +17,7 @@ from tersor.sparse._operators import _linear8
 from tersor.sparse._parts import Placed, given_out
 from tersor.sparse._pattern import Pattern
 from tersor.sparse._structure import widened
-from tersor.sparse.lanes import LONGEST, few, product
+from tersor.sparse.lanes import product
 from tersor.sparse.product import fitting
 
 Array = Any
@@ -226,8 +226,8 @@ def coded(who: str, codes: Array, scale: Array, pattern: Pattern, x: Array, bias
     """x (diag(scale) Q)ᵀ + bias for rows x [..., K] and codes Q."""
     if is_tensor(x) and x.device.type != "cpu":
         return product(decoded(codes, scale, pattern, x.dtype), pattern, x, bias)
-    brief = (not is_tensor(x) or plain_values(x, codes, bias)) and few(x)
-    lanes = pattern.lanes() if brief and max(pattern.shape[1], codes.shape[0]) <= LONGEST else (None, None)
+    brief = (not is_tensor(x) or plain_values(x, codes, bias)) and pattern.brief(x)
+    lanes = pattern.lanes() if brief else (None, None)
     transposed = pattern.transposed() if watched(x) else (None, None, None)
     y: Array = called(who, _linear8, x, codes, scale, pattern.indices, pattern.indptr, *lanes, bias, *transposed)
     return y

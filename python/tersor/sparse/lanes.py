@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from tersor._acts import act_number
@@ -15,24 +14,15 @@ from tersor.sparse.product import affine_operands
 
 Array = Any
 
-#: beyond these, offsets do not fit the instructions that gather
-LONGEST = 2**31 - 1
-#: bytes of as many numbers as there are rows, up to which lanes are faster than panels
-FEW = 64
-
 
 def product(data: Array, pattern: Pattern, x: Array, bias: Array, act: int = 0) -> Array:
     """act(x Aᵀ + bias) for rows x [..., K]."""
     # what is plain first: sizes of a trace are not to be asked
     plain = not is_tensor(x) or plain_values(data, x, bias)
-    if plain and few(x) and max(pattern.shape[1], data.shape[0]) <= LONGEST:
+    if plain and pattern.brief(x):
         return _spmv(data, *pattern.lanes(), pattern.indptr, x, bias, act)
     transposed = pattern.transposed() if watched(x) else (None, None, None)
     return _linear(data, pattern.indices, pattern.indptr, x, bias, *transposed, act)
-
-
-def few(x: Array) -> bool:
-    return math.prod(x.shape[:-1]) * max(x.dtype.itemsize, 4) <= FEW
 
 
 def spmv(a: SparseMatrix, x: Array, *, bias: Array = None) -> Array:

@@ -265,7 +265,7 @@ def nm_mask(x, mask, n, m, format, signed, nan):
     if not 1 <= m <= 16 or not 0 <= n <= m or x.shape[-1] % m:
         raise ValueError(f"nm_mask: {n} of {m} of rows of {x.shape[-1]}")
     if nan == 0 and not torch.isfinite(x).all():
-        raise ValueError("nm_mask: non-finite values in x")
+        raise ValueError(f"nm_mask: non-finite values in {'score' if signed else 'w'}")
     data, words = _constants(x, format, nan)
     if x.numel():
         groups, wide = x.numel() // m, triton.next_power_of_2(m)

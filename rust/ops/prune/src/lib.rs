@@ -35,7 +35,11 @@ pub static OPS: &[Op] = ops! {
     nm_mask(x[b.., d]; n: int, m: int, format: int, signed: bool, nan: int) -> (mask[x]: bool) = |t, s| {
         let order = Order::new(s[2].int(), s[3].bool(), s[4].int())?;
         let [n, m] = [s[0], s[1]].map(|v| usize::try_from(v.int()).unwrap_or(usize::MAX));
-        select::nm_mask(&t[0], order, [n, m], select::bools_mut(&t[1])?)
+        let name = if s[3].bool() { "score" } else { "w" };
+        select::nm_mask(&t[0], order, [n, m], select::bools_mut(&t[1])?).map_err(|e| match e {
+            Error::Value(text) => Error::Value(text.replace("values in x", &format!("values in {name}"))),
+            e => e,
+        })
     };
     group_sums(x[a, n, b], g[a, n, b]) -> (sums[n, 3]: float64) = |t, _| saliency::group_sums(t);
     assignment(cost[b.., n, m]) -> (columns[b.., n]: int64) = assign::assignment;

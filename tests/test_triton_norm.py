@@ -16,6 +16,7 @@ pytest.importorskip("triton")
 from tersor import _body  # noqa: E402
 from tersor._op import OPS  # noqa: E402
 from tersor.triton import _standardize  # noqa: E402
+from tersor.triton import norm as kernels  # noqa: E402
 
 pytestmark = pytest.mark.triton
 NONE = torch.empty(0)
@@ -60,7 +61,7 @@ def called(name, tensors, scalars, monkeypatch):
     op.kernel(*tensors, *want, *scalars)
     with monkeypatch.context() as m:
         m.setattr(_standardize, "plain", None)
-        getattr(_standardize, name)(*tensors, *made, *scalars)
+        getattr(kernels, name)(*tensors, *made, *scalars)
     return want, made
 
 
@@ -169,3 +170,27 @@ def test_segments_by_tables(case, mode, dtype, monkeypatch):
             tensors = [g, *sent, x, *affine, *rest, *stats]
             want, got = called("standardize_bwd", tensors, [*scalars, needs], monkeypatch)
             close(got[:3], want[:3], dtype, 16.0)
+
+
+@pytest.mark.parametrize("e", [600, 1000, -600, -1000])
+@pytest.mark.parametrize("shape", [(6,), (4, 6), (0,)])
+def test_root_mean_squares_of_rows_beyond_float64(shape, e, monkeypatch):
+    """Forward and back, with those that are near beside them, with no number at all, and within `add_norm`."""
+    x, g = some(4, 6), some(4, 6)
+    x[1] *= 2.0**e
+    x[3, 2] = np.inf
+    w = some(*shape)
+    for eps in (0.0, 1e-6, 1e280):
+        want, got = called("rms_norm", [x, w], [eps], monkeypatch)
+        close(got, want, "float64", 4.0)
+        rows = [v[:3] if v.shape == x.shape else v for v in (g, x, w)]
+        for needs in (1, 2, 3):
+            # a small row of eps 0 sends what is large, and with others nothing
+            want, got = called("rms_norm_bwd", rows, [eps, needs], monkeypatch)
+            for a, b in zip(got, want, strict=True):
+                for one, other in zip(a, b, strict=True):
+                    scale = max(float(other.abs().max()), 5e-324)
+                    torch.testing.assert_close(one / scale, other / scale, rtol=1e-12, atol=1e-12)
+    none = [w if shape == (6,) else NONE.double(), *[NONE.double()] * 3]
+    want, got = called("add_norm", [x[:3], g[:3], *none], [False, True, 1e-6, 1.0], monkeypatch)
+    close(got, want, "float64", 8.0)

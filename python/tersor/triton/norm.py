@@ -1,9 +1,12 @@
 """GPU kernels of norms of rows. The rule: as in Rust, a weight that is absent is one of ones."""
 
+import math
+
 import torch
 import triton
 import triton.language as tl
 
+from tersor._reference import far, scaled
 from tersor.triton._dots import dot, get
 from tersor.triton._rows import launcher
 from tersor.triton._standardize import standardize as standardize
@@ -54,6 +57,10 @@ def _mean(dtype, d, eps, needs=0):
     return eps, 1 / max(d, 1)
 
 
+def _absent(p):
+    return tuple(p.shape) == (0,)
+
+
 def _weighted(launch):
     """With ones where the weight is absent, and room for gradients that nobody needs."""
 
@@ -66,12 +73,52 @@ def _weighted(launch):
     return run
 
 
-rms_norm = _weighted(launcher("norm", "rms_norm", _square, _scale, _scaled, constants=_mean, curved=False))
-rms_norm_bwd = _weighted(launcher("norm", "rms_norm_bwd", _slope, _scale_bwd, _turned, constants=_mean, curved=False))
+def _near(x, eps):
+    """Rows of float64 over powers of two, the powers and r, if the squares of any of them leave float64."""
+    if x.dtype != torch.float64 or not x.numel():
+        return None
+    size = x.square().mean(-1, keepdim=True) + eps
+    lost = ~((size >= 2.0**-960) & (size < math.inf))
+    if not bool(lost.any()):
+        return None
+    e = far(x.abs().amax(-1, keepdim=True)) * lost
+    rows = scaled(x, -e)
+    square = rows.square().mean(-1, keepdim=True)
+    return rows, e, 1 / (square + scaled(torch.full_like(square, eps), -2 * e)).sqrt()
 
 
-def _absent(p):
-    return tuple(p.shape) == (0,)
+def _ranged(launch):
+    """Without the kernel where squares leave float64."""
+
+    def run(x, weight, y, eps):
+        if (near := _near(x, eps)) is None:
+            launch(x, weight, y, eps)
+            return
+        rows, _, r = near
+        y.copy_(weight * (rows * r))
+
+    return run
+
+
+def _ranged_bwd(launch):
+    def run(g, x, weight, dx, dweight, eps, needs):
+        if (near := _near(x, eps)) is None:
+            launch(g, x, weight, dx, dweight, eps, needs)
+            return
+        rows, e, r = near
+        up, z = weight * g, rows * r
+        if needs & 1:
+            dx.copy_(scaled(r * (up - z * (up * z).mean(-1, keepdim=True)), -e))
+        if needs & 2:
+            dweight.copy_((g * z).sum_to_size(dweight.shape))
+
+    return run
+
+
+_forward = launcher("norm", "rms_norm", _square, _scale, _scaled, constants=_mean, curved=False)
+_backward = launcher("norm", "rms_norm_bwd", _slope, _scale_bwd, _turned, constants=_mean, curved=False)
+rms_norm = _weighted(_ranged(_forward))
+rms_norm_bwd = _weighted(_ranged_bwd(_backward))
 
 
 def _standard(x):

@@ -9,8 +9,11 @@ mod few;
 mod lanes;
 mod matmul;
 mod once;
+#[cfg(target_arch = "x86_64")]
+mod one;
 mod plan;
 mod product;
+mod row;
 mod rows;
 mod sampled;
 mod softmax;

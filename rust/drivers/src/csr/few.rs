@@ -4,7 +4,7 @@
 //! Four of sixteen rows have their sums in registers, for sixteen entries each. The vectors lie side by side, so that an entry
 //! reads what it needs of all at once: eight cost hardly more than one. The values of the next sixteen rows are fetched while
 //! these are multiplied. No instruction that gathers is used: where it is slow it is slower than single loads, and where it is
-//! fast hardly faster.
+//! fast hardly faster. One vector of f32 goes another way with AVX2, [`super::one`].
 
 use super::lanes::{ACROSS, Lanes, Lined, Place, STEPS, Value};
 use super::raced;
@@ -23,18 +23,18 @@ const AHEAD: usize = 4096;
 const TASK: usize = 1 << 15;
 
 /// Sixteen rows or fewer, the longest first.
-struct Chunk<'a, T, V, P> {
-    data: &'a [V],
+pub struct Chunk<'a, T, V, P> {
+    pub(super) data: &'a [V],
     /// Their columns, and whatever follows.
-    places: &'a [P],
+    pub(super) places: &'a [P],
     /// Where the values of each begin, and how many there are.
-    starts: [usize; ACROSS],
-    lengths: [usize; ACROSS],
+    pub(super) starts: [usize; ACROSS],
+    pub(super) lengths: [usize; ACROSS],
     /// Where those of the next sixteen begin.
-    next: [usize; ACROSS],
+    pub(super) next: [usize; ACROSS],
     /// `cols` numbers of each vector, side by side.
-    x: &'a [T],
-    cols: usize,
+    pub(super) x: &'a [T],
+    pub(super) cols: usize,
 }
 
 /// Adds the entries of a chunk to the sums of `R` vectors; false if a column was outside.
@@ -72,11 +72,18 @@ unsafe fn chunk<T: Float, V: Value<T>, P: Place, const R: usize>(
         }
         places = rest;
     }
-    if common > 0 && most > last {
-        return false;
-    }
+    (common == 0 || most <= last) && ended(c, places, sums)
+}
+
+/// Adds the entries that not all rows of a chunk have.
+#[inline(always)]
+pub(super) fn ended<T: Float, V: Value<T>, P: Place, const R: usize>(
+    c: &Chunk<T, V, P>,
+    places: &[P],
+    sums: &mut [[T; R]],
+) -> bool {
     let mut places = places.iter();
-    for t in common..c.lengths[0] {
+    for t in c.lengths[ACROSS - 1]..c.lengths[0] {
         for l in (0..ACROSS).take_while(|&l| t < c.lengths[l]) {
             let Some(k) = places.next().map(|p| p.column() as usize).filter(|&k| k < c.cols) else {
                 return false;
@@ -212,7 +219,11 @@ impl<V: Element, P: Place> Lined<'_, V, P> {
                     match isa.0 {
                         Set::Generic => chunk(&these, &mut sums),
                         #[cfg(target_arch = "x86_64")]
-                        Set::Avx2 | Set::Avx512 => avx2(&these, &mut sums),
+                        Set::Avx2 | Set::Avx512 => {
+                            // turning codes takes longer than it saves
+                            let one = if R == 1 && V::PLAIN { T::one(&these, sums.as_flattened_mut()) } else { None };
+                            one.unwrap_or_else(|| avx2(&these, &mut sums))
+                        }
                     }
                 };
                 if !done {

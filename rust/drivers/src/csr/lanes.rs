@@ -5,6 +5,7 @@
 //! first, of each the second, and so on, those that have ended left out (jagged diagonals), in two bytes where they are below
 //! 65536: few vectors are bound by what is read of A.
 
+use super::few::Chunk;
 use super::{Index, Pattern, raced};
 use base::store::Store;
 use base::vector::Float;
@@ -16,9 +17,16 @@ pub(super) const ACROSS: usize = 16;
 const WINDOW: usize = 1024;
 
 /// A column as it is stored: the bits of an unsigned number.
-pub trait Place: Element {
+pub trait Place: Element + Default {
     fn of(column: usize) -> Option<Self>;
     fn column(self) -> u32;
+    /// The one of the larger column.
+    fn larger(self, other: Self) -> Self;
+    /// Four columns, read at once.
+    ///
+    /// # Safety
+    /// There are four.
+    unsafe fn four(from: *const Self) -> [usize; 4];
 }
 impl Place for i16 {
     fn of(column: usize) -> Option<Self> {
@@ -27,6 +35,16 @@ impl Place for i16 {
     #[inline(always)]
     fn column(self) -> u32 {
         u32::from(self.cast_unsigned())
+    }
+    #[inline(always)]
+    fn larger(self, other: i16) -> i16 {
+        self.cast_unsigned().max(other.cast_unsigned()).cast_signed()
+    }
+    #[inline(always)]
+    unsafe fn four(from: *const i16) -> [usize; 4] {
+        // SAFETY: the caller's promise.
+        let all = u64::from_le(unsafe { from.cast::<u64>().read_unaligned() });
+        [all as u16 as usize, (all >> 16) as u16 as usize, (all >> 32) as u16 as usize, (all >> 48) as usize]
     }
 }
 impl Place for i32 {
@@ -37,6 +55,17 @@ impl Place for i32 {
     fn column(self) -> u32 {
         self.cast_unsigned()
     }
+    #[inline(always)]
+    fn larger(self, other: i32) -> i32 {
+        self.cast_unsigned().max(other.cast_unsigned()).cast_signed()
+    }
+    #[inline(always)]
+    unsafe fn four(from: *const i32) -> [usize; 4] {
+        // SAFETY: the caller's promise.
+        let [a, b] = unsafe { from.cast::<[u64; 2]>().read_unaligned() };
+        let (a, b) = (u64::from_le(a), u64::from_le(b));
+        [a as u32 as usize, (a >> 32) as usize, b as u32 as usize, (b >> 32) as usize]
+    }
 }
 
 /// Entries of each row that are multiplied before those of the next.
@@ -44,6 +73,8 @@ pub(super) const STEPS: usize = 16;
 
 /// A value as it is stored, for sums in T: itself, or a code of one byte.
 pub trait Value<T>: Element {
+    /// Whether it is itself.
+    const PLAIN: bool;
     fn wide(self) -> T;
 
     /// Where `steps` values are found from `from` on as numbers of T: there, or in the room.
@@ -53,6 +84,7 @@ pub trait Value<T>: Element {
     unsafe fn ready(from: *const Self, steps: usize, room: &mut [T; STEPS]) -> *const T;
 }
 impl<T: Lanes> Value<T> for T {
+    const PLAIN: bool = true;
     #[inline(always)]
     fn wide(self) -> T {
         self
@@ -63,6 +95,7 @@ impl<T: Lanes> Value<T> for T {
     }
 }
 impl Value<f32> for i8 {
+    const PLAIN: bool = false;
     #[inline(always)]
     fn wide(self) -> f32 {
         f32::from(self)
@@ -109,8 +142,25 @@ pub fn lanes<I: Index, P: Place>(a: &Pattern<I>, places: &mut [P], rows: &mut [I
 }
 
 /// The types that a product takes: all that there are sums in.
-pub trait Lanes: Float + Store {}
-impl<T: Float + Store> Lanes for T {}
+pub trait Lanes: Float + Store {
+    /// Adds the entries of a chunk to the sums of one vector, with AVX2, where that is not done as for several.
+    ///
+    /// # Safety
+    /// As `few::chunk`; the machine has AVX2 and FMA.
+    #[inline(always)]
+    unsafe fn one<V: Value<Self>, P: Place>(_: &Chunk<Self, V, P>, _: &mut [Self]) -> Option<bool> {
+        None
+    }
+}
+impl Lanes for f64 {}
+impl Lanes for f32 {
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn one<V: Value<f32>, P: Place>(c: &Chunk<f32, V, P>, sums: &mut [f32]) -> Option<bool> {
+        // SAFETY: the caller's promise.
+        sums.as_mut_array().map(|sums| unsafe { super::one::chunk(c, sums) })
+    }
+}
 
 /// A matrix with its columns in the order of this file, found whole.
 pub struct Lined<'a, T, P> {

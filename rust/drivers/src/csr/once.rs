@@ -1,16 +1,19 @@
 //! Sparse times dense where rows of x are read once, if at all: the few activations of a token. The one rule: rows are read from
-//! end to end, as the memory likes it, some side by side; their sums go to the first cache and back between them.
+//! end to end, as the memory likes it, four side by side, and the four after them are asked for meanwhile; their sums stay in the
+//! first cache.
 
 use super::plan::Plan;
-use super::spmm::{Panel, Real, Start};
+use super::row::{ABREAST, Row};
+use super::spmm::Real;
 use super::{Index, Pattern, raced};
 use base::Result;
 use base::pool::{self, Shared};
+use base::vector::clamped;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Rows of x that are read side by side, and panels of one task.
-const ABREAST: usize = 8;
-const ALONG: usize = 16;
+/// Bytes of sums of one task: half a first cache, and the least that are worth one.
+const MOST: usize = 16 * 1024;
+const LEAST: usize = 2 * 1024;
 
 /// As [`super::spmm`], of a matrix with fewer entries than columns, but one or more a row.
 pub(super) fn product<T: Real, I: Index>(
@@ -24,44 +27,40 @@ pub(super) fn product<T: Real, I: Index>(
     y: &mut [T],
 ) -> Result<()> {
     let (rows, cols, n) = (a.rows(), a.cols(), plan.n);
-    let (bands, runs) = (plan.panels.div_ceil(ALONG), a.parts(plan.parts));
+    let wide = n.div_ceil(pool::threads()).next_multiple_of(64).clamp(LEAST / size_of::<T>(), MOST / size_of::<T>());
+    let (bands, runs) = (n.div_ceil(wide), a.parts(plan.parts));
     let (out, changed) = (Shared(y.as_mut_ptr()), AtomicBool::new(false));
     let work = (a.entries() + rows).saturating_mul(n).saturating_mul(batch);
     pool::run(batch * bands * plan.parts, work, |task| {
         let (run, at) = (runs(task % plan.parts), task / plan.parts);
         let (band, b) = (at % bands, at / bands);
+        let columns = band * wide..n.min((band + 1) * wide);
         let x = &x[b * cols * n..][..cols * n];
+        // SAFETY: an element of the indices.
+        let column = |e: usize| unsafe { I::read(&raw const a.indices[e]) };
         for i in run {
-            let (first, end) = (a.ptr[i], a.ptr[i + 1]);
-            for from in (first..end.max(first + 1)).step_by(ABREAST) {
-                let to = end.min(from + ABREAST);
-                for columns in (band * ALONG..plan.panels.min((band + 1) * ALONG)).map(|p| plan.columns(p)) {
-                    let p = Panel {
-                        data,
-                        indices: a.indices,
-                        from: &[from],
-                        to: &[to],
-                        first: 0,
-                        count: cols,
-                        x: x.as_ptr().wrapping_add(columns.start),
-                        ldx: n,
-                        // SAFETY: row i of y number b, at a column below n.
-                        y: unsafe { out.at((b * rows + i) * n + columns.start) },
-                        ldy: n,
-                        width: columns.len(),
-                        start: match bias {
-                            _ if from > first => Start::Sum,
-                            Some(bias) => Start::Bias(&bias[i..=i]),
-                            None => Start::Zero,
-                        },
-                        clamp: clamp.filter(|_| to == end),
-                    };
-                    // SAFETY: x has `cols` rows of n; these columns of row i of y are this task's alone; offsets were checked by
-                    // `Pattern`, `to` is `end` at most and `from` below it but in a row without entries.
-                    if !unsafe { T::panel(plan.isa, &p) } {
+            // SAFETY: columns of row i of y number b, which are this task's alone.
+            let sums = unsafe { out.part((b * rows + i) * n + columns.start, columns.len()) };
+            sums.fill(bias.map_or(T::default(), |bias| bias[i]));
+            let end = a.ptr[i + 1];
+            for from in (a.ptr[i]..end).step_by(ABREAST) {
+                let (mut these, mut next) = ([(T::default(), &x[..0]); ABREAST], [std::ptr::null(); ABREAST]);
+                let some = ABREAST.min(end - from);
+                for (l, (this, next)) in these.iter_mut().zip(&mut next).take(some).enumerate() {
+                    let k = column(from + l);
+                    if k >= cols {
                         changed.store(true, Ordering::Relaxed);
                         return;
                     }
+                    *this = (data[from + l], &x[k * n..][columns.clone()]);
+                    // where there is none, or none any more, nothing is read
+                    *next = x.as_ptr().wrapping_add(column((from + l + ABREAST).min(end - 1)) * n + columns.start);
+                }
+                T::row(plan.isa, &Row { these: &these[..some], next }, sums);
+            }
+            if let Some([lo, hi]) = clamp {
+                for sum in sums {
+                    *sum = clamped(*sum, lo, hi);
                 }
             }
         }

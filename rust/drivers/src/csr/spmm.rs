@@ -5,6 +5,7 @@
 //! is read straight from the panel: the loads are the limit, which is why the panel should lie in the L2 cache. Indices
 //! are compared with the height of the panel as they are read; beside a handful of multiply-adds that costs nothing.
 
+use super::row::{self, Row};
 use crate::index::Index;
 use base::store::Store;
 use base::vector::{Float, Isa, Plain, Set, Vector};
@@ -52,6 +53,8 @@ pub trait Real: Float + Store {
     /// by nobody else, `from <= to <= data.len() == indices.len()` row by row, a bias has one number per row, and
     /// `1 <= width <=` lanes × vectors of `isa`.
     unsafe fn panel<I: Index>(isa: Isa, p: &Panel<Self, I>) -> bool;
+    /// Adds some rows to sums.
+    fn row(isa: Isa, r: &Row<Self>, sums: &mut [Self]);
 }
 
 /// A kernel's shape: `Z` vectors of columns, and `R` rows side by side, so that narrow sums do not wait for each other. The
@@ -244,6 +247,18 @@ macro_rules! real {
                         Set::Avx2 => avx2::<$v256, I>(p),
                         #[cfg(target_arch = "x86_64")]
                         Set::Avx512 => avx512::<$v512, I>(p),
+                    }
+                }
+            }
+            fn row(isa: Isa, r: &Row<Self>, sums: &mut [Self]) {
+                // SAFETY: as above.
+                unsafe {
+                    match isa.0 {
+                        Set::Generic => row::body::<Plain<$t, 8>>(r, sums),
+                        #[cfg(target_arch = "x86_64")]
+                        Set::Avx2 => row::avx2::<$v256>(r, sums),
+                        #[cfg(target_arch = "x86_64")]
+                        Set::Avx512 => row::avx512::<$v512>(r, sums),
                     }
                 }
             }

@@ -1,20 +1,21 @@
 //! Tables of bins of one width, all of them from one read. The one rule: a bin is decided by its edges, counts are whole numbers,
 //! and right minus confidence is one sum, of blocks in their order.
 
-use super::judged::{Bad, Source, Tile};
-use super::tiles::TILE;
+use super::judged::{Bad, Source};
+use super::tiles::{HIT, TILE, Term};
 use base::simd::*;
 use base::{Dtype, Error, Result, Scalar, Tensor, try_vec};
 use drivers::blocks;
 
 /// Numbers that are worth a block of their own.
 const BLOCK: usize = 1 << 16;
-/// Rows whose count and hits one float64 holds: hits count as so many.
+/// Rows whose count and hits one float64 holds.
 const SPAN: usize = 1 << 24;
-const HIT: f64 = (1u64 << 26) as f64;
-/// Copies of a table that neighbours are added to in turn, which are mostly in one bin: a sum waits for the one before.
-const COPIES: usize = 4;
+/// Copies of a small table that neighbours are added to in turn, which are mostly in one bin: a sum waits for the one before.
+const COPIES: usize = 8;
+/// Bins of a small table, which a byte tells apart: no bound is asked of it.
 const SMALL: usize = 1 << 8;
+type Small = [[Term; COPIES]; SMALL];
 
 /// Numbers of bins: of each, how many come before, and edges where a product does not tell bins.
 pub struct Sizes {
@@ -59,6 +60,8 @@ struct Find<'a> {
     p: &'a [f64],
     class: Option<&'a [u32]>,
     n: usize,
+    /// Bins of other numbers that come before.
+    before: usize,
     edges: Option<&'a Vec<f64>>,
     at: &'a mut [u32],
 }
@@ -67,7 +70,7 @@ impl Kernel for Find<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let Find { p, class, n, edges, at } = self;
+        let Find { p, class, n, before, edges, at } = self;
         let size = n as f64;
         // the last bits of a float64 of this size are a whole number
         let whole = (1u64 << 52) as f64;
@@ -95,29 +98,14 @@ impl Kernel for Find<'_> {
             }
         }
         if let Some(class) = class {
-            at.iter_mut().zip(class).for_each(|(at, class)| *at += class * n as u32);
+            for (at, class) in at.iter_mut().zip(class) {
+                *at += class * n as u32;
+            }
         }
-    }
-}
-
-/// Right minus confidence, and one with hits above, of the numbers of a tile.
-struct Terms {
-    gap: [f64; TILE],
-    both: [f64; TILE],
-}
-
-struct Make<'a>(&'a Tile, &'a mut Terms);
-impl Kernel for Make<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let Make(tile, to) = self;
-        let (p, hit) = (&tile.p[..tile.len], &tile.hit[..tile.len]);
-        for (gap, (hit, p)) in to.gap.iter_mut().zip(hit.iter().zip(p)) {
-            *gap = hit - p;
-        }
-        for (both, hit) in to.both.iter_mut().zip(hit) {
-            *both = 1.0 + hit * HIT;
+        if before > 0 {
+            for at in at {
+                *at += before as u32;
+            }
         }
     }
 }
@@ -140,24 +128,31 @@ pub fn tables(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     for (name, t) in ["count", "hits", "gap"].iter().zip(&t[3..]) {
         t.expect(name, width)?;
     }
-    let copies = if width <= SMALL { COPIES } else { 1 };
+    let small = width <= SMALL;
+    let copies = if small { COPIES } else { 1 };
     let all = n.saturating_mul(k);
     let parts = (all / BLOCK).min(all / (16 * width * copies).max(1)).clamp(1, 64);
     let found = blocks::map(n, n.div_ceil(parts), all, |part| {
-        let (mut table, mut own) = (try_vec(width * copies, [0.0f64; 2])?, try_vec(width, Bin::default())?);
-        let (mut at, mut terms, mut bad) =
-            ([0u32; TILE], Terms { gap: [0.0; TILE], both: [0.0; TILE] }, Bad::default());
+        let (mut table, mut own) =
+            (try_vec(if small { SMALL * COPIES } else { width }, [0.0; 2])?, try_vec(width, Bin::default())?);
+        let (mut at, mut bad) = ([0u32; TILE], Bad::default());
         for first in part.clone().step_by(SPAN) {
             let seen = source.each(first..part.end.min(first + SPAN), |tile| {
-                dispatch(Make(tile, &mut terms));
                 for (i, &(bins, before)) in sizes.each.iter().enumerate() {
                     let (at, class) = (&mut at[..tile.len], (rows > 1).then_some(&tile.class[..tile.len]));
-                    dispatch(Find { p: &tile.p[..tile.len], class, n: bins, edges: sizes.edges.get(i), at });
-                    let to = &mut table[before * rows * copies..];
-                    if copies == COPIES {
-                        add::<COPIES>(to, at, &terms);
-                    } else {
-                        add::<1>(to, at, &terms);
+                    dispatch(Find {
+                        p: &tile.p[..tile.len],
+                        class,
+                        n: bins,
+                        before: before * rows,
+                        edges: sizes.edges.get(i),
+                        at,
+                    });
+                    let terms = &tile.terms[..tile.len];
+                    let few = if small { table.as_chunks_mut().0.first_chunk_mut::<SMALL>() } else { None };
+                    match few {
+                        Some(few) => spread(few, at, terms),
+                        None => add(&mut table, at, terms),
                     }
                 }
             })?;
@@ -194,11 +189,23 @@ pub fn tables(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     Ok(())
 }
 
-/// Adds terms to their bins, neighbours to different copies.
-#[inline(always)]
-fn add<const C: usize>(table: &mut [[f64; 2]], at: &[u32], terms: &Terms) {
-    for (i, ((at, gap), both)) in at.iter().zip(&terms.gap).zip(&terms.both).enumerate() {
-        let bin = &mut table[*at as usize * C + i % C];
-        *bin = [bin[0] + gap, bin[1] + both];
+/// Adds terms to their bins.
+fn add(table: &mut [Term], at: &[u32], terms: &[Term]) {
+    for (at, term) in at.iter().zip(terms) {
+        let bin = &mut table[*at as usize];
+        *bin = [bin[0] + term[0], bin[1] + term[1]];
     }
+}
+
+/// The same, neighbours to different copies.
+fn spread(table: &mut Small, at: &[u32], terms: &[Term]) {
+    let mut each = |(copy, (at, term)): (usize, (&u32, &Term))| {
+        let bin = &mut table[usize::from(*at as u8)][copy];
+        *bin = [bin[0] + term[0], bin[1] + term[1]];
+    };
+    let ((at, end), (terms, last)) = (at.as_chunks::<COPIES>(), terms.as_chunks::<COPIES>());
+    for (at, terms) in at.iter().zip(terms) {
+        at.iter().zip(terms).enumerate().for_each(&mut each);
+    }
+    end.iter().zip(last).enumerate().for_each(each);
 }

@@ -1,7 +1,7 @@
 //! Confidences and whether they were right, as they are read. The one rule: what is refused is found in the same read, and the
 //! first of it is named, a probability before a target.
 
-use super::tiles::{Hits, Read, TILE, Targets, Top};
+use super::tiles::{Hits, Off, Read, TILE, Term, Top, term};
 use base::simd::dispatch;
 use base::store::Store;
 use base::{Dtype, Error, Result, Scalar, Tensor, by_float, try_vec};
@@ -20,11 +20,10 @@ pub enum Kind {
     Each,
 }
 
-/// Some confidences, whether they were right, and whose they are: of one class all, or of the classes in turn.
+/// Some confidences, what they add to a bin, and whose they are: of one class all, or of the classes in turn.
 pub struct Tile {
     pub p: [f64; TILE],
-    /// 1 or 0.
-    pub hit: [f64; TILE],
+    pub terms: [Term; TILE],
     /// Of each class by itself: which one.
     pub class: [u32; TILE],
     pub len: usize,
@@ -83,8 +82,8 @@ impl<'a> Source<'a> {
 
     fn walk<T: Store>(&self, rows: Range<usize>, f: &mut dyn FnMut(&Tile)) -> Result<Bad> {
         let (x, k) = (self.probs.slice::<T>()?, self.k);
-        let mut tile = Tile { p: [0.0; TILE], hit: [0.0; TILE], class: [0; TILE], len: 0, first: 0 };
-        let (mut y, mut bad) = ([0i64; TILE], Bad::default());
+        let mut tile = Tile { p: [0.0; TILE], terms: [[0.0; 2]; TILE], class: [0; TILE], len: 0, first: 0 };
+        let (mut room, mut bad) = ([0i64; TILE], Bad::default());
         if self.kind == Kind::Each && k <= TILE {
             tile.class.chunks_mut(k).flat_map(|row| row.iter_mut().zip(0..)).for_each(|(class, i)| *class = i);
         }
@@ -92,8 +91,9 @@ impl<'a> Source<'a> {
         for first in rows.clone().step_by(step) {
             let n = step.min(rows.end - first);
             let off = |y: &i64| *y < 0 || *y >= self.classes();
-            if self.targets(first, &mut y[..n])? && bad.target.is_none() {
-                bad.target = y[..n].iter().position(off).map(|i| first + i);
+            let y = self.targets(first, &mut room[..n])?;
+            if bad.target.is_none() && dispatch(Off { y, classes: self.classes() }) {
+                bad.target = y.iter().position(off).map(|i| first + i);
             }
             let whole = &x[first * k..(first + n) * k];
             let fine = match self.kind {
@@ -102,18 +102,18 @@ impl<'a> Source<'a> {
                     // whole rows, or parts of one
                     for (c, part) in whole.chunks(TILE).enumerate() {
                         (tile.len, tile.first) = (part.len(), first * k + c * TILE);
-                        fine &= dispatch(Read { x: part, p: &mut tile.p[..part.len()] });
-                        tile.hit[..part.len()].fill(0.0);
+                        let (p, terms) = (&mut tile.p[..part.len()], &mut tile.terms[..part.len()]);
+                        fine &= dispatch(Read { x: part, y: None, p, terms });
                         if k > TILE {
                             tile.class[..part.len()]
                                 .iter_mut()
                                 .zip(c * TILE..)
                                 .for_each(|(class, i)| *class = i as u32);
                         }
-                        for (row, y) in y[..n].iter().enumerate() {
+                        for (row, y) in y.iter().enumerate() {
                             let at = (row as i64 * k as i64 + y - (c * TILE) as i64) as usize;
                             if !off(y) && at < part.len() {
-                                tile.hit[at] = 1.0;
+                                tile.terms[at] = term(tile.p[at], true);
                             }
                         }
                         if fine {
@@ -124,14 +124,15 @@ impl<'a> Source<'a> {
                 }
                 Kind::Binary | Kind::Top => {
                     (tile.len, tile.first) = (n, first);
-                    let p = &mut tile.p[..n];
+                    let (p, terms) = (&mut tile.p[..n], &mut tile.terms[..n]);
                     let fine = if self.kind == Kind::Binary {
-                        tile.class[..n].fill(1);
-                        dispatch(Read { x: whole, p })
+                        dispatch(Read { x: whole, y: Some(y), p, terms })
                     } else {
-                        dispatch(Top { x: whole, p, class: &mut tile.class[..n] })
+                        let class = &mut tile.class[..n];
+                        let fine = dispatch(Top { x: whole, p, class });
+                        dispatch(Hits { p, y, class, terms });
+                        fine
                     };
-                    dispatch(Hits { y: &y[..n], class: &tile.class[..n], hit: &mut tile.hit[..n] });
                     if fine {
                         f(&tile);
                     }
@@ -146,19 +147,20 @@ impl<'a> Source<'a> {
         Ok(bad)
     }
 
-    /// Some targets, and whether one of them is no class.
-    fn targets(&self, first: usize, y: &mut [i64]) -> Result<bool> {
-        fn copy<I: Copy + Into<i64>>(from: &[I], first: usize, y: &mut [i64], classes: i64) -> bool {
-            dispatch(Targets { from: &from[first..first + y.len()], y, classes })
+    /// Some targets, where they lie or in the room that is given.
+    fn targets<'y>(&'y self, first: usize, room: &'y mut [i64]) -> Result<&'y [i64]> {
+        fn widen<'y, I: Copy + Into<i64>>(from: &[I], first: usize, room: &'y mut [i64]) -> &'y [i64] {
+            room.iter_mut().zip(&from[first..]).for_each(|(y, v)| *y = (*v).into());
+            room
         }
-        let (t, classes) = (self.target, self.classes());
+        let t = self.target;
         Ok(match t.dtype() {
-            Dtype::I64 => copy::<i64>(t.slice()?, first, y, classes),
-            Dtype::I32 => copy::<i32>(t.slice()?, first, y, classes),
-            Dtype::I16 => copy::<i16>(t.slice()?, first, y, classes),
-            Dtype::I8 => copy::<i8>(t.slice()?, first, y, classes),
-            Dtype::U8 => copy::<u8>(t.slice()?, first, y, classes),
-            Dtype::Bool => copy::<u8>(bools(t)?, first, y, classes),
+            Dtype::I64 => &t.slice()?[first..first + room.len()],
+            Dtype::I32 => widen::<i32>(t.slice()?, first, room),
+            Dtype::I16 => widen::<i16>(t.slice()?, first, room),
+            Dtype::I8 => widen::<i8>(t.slice()?, first, room),
+            Dtype::U8 => widen::<u8>(t.slice()?, first, room),
+            Dtype::Bool => widen::<u8>(bools(t)?, first, room),
             other => return Err(Error::Type(format!("target must be of integers or bool, got {}", other.name()))),
         })
     }
@@ -178,8 +180,8 @@ impl<'a> Source<'a> {
             return Err(Error::Value(format!("probs must lie within 0 and 1, got {v} at {at}")));
         }
         if let Some(i) = bad.target {
-            let mut y = [0];
-            self.targets(i, &mut y)?;
+            let mut room = [0];
+            let y = self.targets(i, &mut room)?;
             let last = self.classes() - 1;
             return Err(Error::Value(format!("target[{i}] is {}; classes lie within 0 and {last}", y[0])));
         }
@@ -205,7 +207,7 @@ pub fn write(t: &[Tensor], s: &[Scalar]) -> Result<()> {
                         Kind::Each => ((tile.first + i) / source.k, tile.class[i] as usize),
                         _ => (tile.first + i, 0),
                     };
-                    own[class * part.len() + row - part.start] = (T::from_f64(tile.p[i]), u8::from(tile.hit[i] > 0.0));
+                    own[class * part.len() + row - part.start] = (T::from_f64(tile.p[i]), u8::from(tile.terms[i][1] > 1.0));
                 }
             })?;
             Ok((part, bad, own))

@@ -16,10 +16,18 @@ pub struct Line {
     pub pull: f64,
 }
 
+impl Line {
+    /// at, by, plus and pull in vectors.
+    #[inline(always)]
+    pub fn of<S: Simd>(self, s: S) -> [f64x8<S>; 4] {
+        [f64x8::splat(s, self.at), f64x8::splat(s, self.by), f64x8::splat(s, self.plus), f64x8::splat(s, self.pull)]
+    }
+}
+
 /// y = (x − at) · by + plus
 #[inline(always)]
 pub fn line<S: Simd, T: Store>(s: S, of: Line, x: &[T], y: &mut [T]) {
-    let [at, by, plus] = [of.at, of.by, of.plus].map(|v| f64x8::splat(s, v));
+    let [at, by, plus, _] = of.of(s);
     let whole = x.len() - x.len() % STEP;
     let (y, end) = y[..x.len()].split_at_mut(whole);
     for (x, y) in x.as_chunks::<STEP>().0.iter().zip(y.as_chunks_mut::<STEP>().0) {
@@ -155,7 +163,7 @@ pub fn sent<S: Simd, G: Store, X: Store, T: Store>(
     x: &[X],
     dx: &mut [T],
 ) {
-    let [from, by, plus, pull] = [of.at, of.by, of.plus, of.pull].map(|v| f64x8::splat(s, v));
+    let [from, by, plus, pull] = of.of(s);
     let n = x.len();
     let whole = n - n % STEP;
     let chunks = g.as_chunks::<STEP>().0.iter().zip(x.as_chunks::<STEP>().0);

@@ -9,12 +9,12 @@ mod steps;
 
 use base::simd::*;
 use base::store::Store;
-use base::{Result, Scalar, Tensor, by_float, try_vec};
+use base::{Result, Scalar, Tensor, by_float, fetch, try_vec};
 use drivers::blocks::{self, BLOCK};
 use drivers::segments::places::{self, Out};
 use drivers::segments::walk::Piece;
 use std::ops::Range;
-use steps::{Far, Kind, Weights, added, rounded, sum};
+use steps::{Far, Kind, Weights, added, joined, sent, sum};
 
 /// The bits of `needs`: of dx, of dr, and of the first of dγ, dβ, dγᵢ and dβᵢ.
 const DX: i64 = 1;
@@ -119,6 +119,17 @@ pub fn forward(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     })
 }
 
+/// Bytes of rows that are asked for one ahead: of four arrays in turn, none is foreseen.
+const SHORT: usize = 4 << 10;
+
+/// Asks for the row after the first of `x`.
+#[inline(always)]
+fn ahead<T>(x: &[T], d: usize) {
+    for line in x[..d].chunks((64 / size_of::<T>()).max(1)) {
+        fetch(line.as_ptr().wrapping_add(d));
+    }
+}
+
 struct Backward<'a, T> {
     norms: &'a Norms,
     d: usize,
@@ -128,33 +139,61 @@ struct Backward<'a, T> {
     dr: &'a mut [T],
     /// dγ/c, dβ/c, dγᵢ and dβᵢ, empty where they are not wanted
     sums: &'a mut [Vec<f64>; 4],
-    room: [Vec<f64>; 2],
+    room: Vec<f64>,
 }
 
 impl<T: Store> Kernel for Backward<'_, T> {
     type Output = Result<()>;
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Result<()> {
-        let Backward { norms, d, given, dx, dr, sums: [dw, db, dwi, dbi], room: [mut one, mut two] } = self;
-        let (kind, mut far) = (norms.kind, Far::default());
+        let Backward { norms, d, given, dx, dr, sums: [dw, db, dwi, dbi], room: mut all } = self;
+        let (kind, [mut far, mut within]) = (norms.kind, [const { Far(None) }; 2]);
+        let inside = norms.inner && !(dx.is_empty() && dwi.is_empty() && dbi.is_empty());
         for (i, x) in given[2].chunks_exact(d).enumerate() {
             let at = i * d..(i + 1) * d;
             let [gy, gs, s] = [0, 1, 3].map(|k| &given[k][at.clone()]);
-            kind.pull(simd, (gy, s), &norms.affine[0], [dw, db], (&mut one, &mut far))?;
-            // in float64 for the norm within, rounded once for what is written
-            sum(simd, gs, &one, &mut two);
-            if !dr.is_empty() {
-                rounded(simd, &two, &mut dr[at.clone()]);
+            if d * size_of::<T>() <= SHORT {
+                for v in given {
+                    ahead(&v[at.start..], d);
+                }
             }
-            if norms.inner {
-                if !(dx.is_empty() && dwi.is_empty() && dbi.is_empty()) {
-                    kind.pull(simd, (&two[..], x), &norms.affine[2], [dwi, dbi], (&mut one, &mut far))?;
-                    if !dx.is_empty() {
-                        rounded(simd, &one, &mut dx[at]);
+            // both roots are waited for together
+            let unit = kind.unit(simd, s, &mut far)?;
+            let own = if inside { kind.unit(simd, x, &mut within)? } else { [0.0; 2] };
+            // without a norm within, what goes on is dx too
+            let [dx, dr] = [&mut *dx, &mut *dr].map(|v| if v.is_empty() { v } else { &mut v[at.clone()] });
+            let (first, second) = if norms.inner || !dr.is_empty() { (dr, dx) } else { (dx, dr) };
+            let (gamma, into) = (&norms.affine[0], [&mut dw[..], &mut db[..]]);
+            match &far.0 {
+                None => {
+                    let of = kind.pull(simd, unit, (gy, s, 0), gamma, into);
+                    joined(simd, of, gamma, (gy, s, gs), &mut all, first);
+                }
+                Some((s, by)) => {
+                    let of = kind.pull(simd, unit, (gy, s, *by), gamma, into);
+                    joined(simd, of, gamma, (gy, s, gs), &mut all, first);
+                }
+            }
+            if !norms.inner && !second.is_empty() {
+                second.copy_from_slice(first);
+            }
+            if !inside {
+                continue;
+            }
+            let (gamma, into) = (&norms.affine[2], [&mut dwi[..], &mut dbi[..]]);
+            match &within.0 {
+                None => {
+                    let of = kind.pull(simd, own, (&all[..], x, 0), gamma, into);
+                    if !second.is_empty() {
+                        sent(simd, of, gamma, &all, x, second);
                     }
                 }
-            } else if !dx.is_empty() {
-                rounded(simd, &two, &mut dx[at]);
+                Some((x, by)) => {
+                    let of = kind.pull(simd, own, (&all[..], x, *by), gamma, into);
+                    if !second.is_empty() {
+                        sent(simd, of, gamma, &all, x, second);
+                    }
+                }
             }
         }
         Ok(())
@@ -191,7 +230,7 @@ pub fn backward(t: &[Tensor], s: &[Scalar]) -> Result<()> {
             for (sum, wanted) in sums.iter_mut().zip(wanted) {
                 *sum = try_vec(if wanted { d } else { 0 }, 0.0)?;
             }
-            let room = [try_vec(d, 0.0)?, try_vec(d, 0.0)?];
+            let room = try_vec(d, 0.0)?;
             let given = given.map(|v| &v[at.clone()]);
             dispatch(Backward { norms: &norms, d, given, dx, dr, sums: &mut sums, room })?;
             Ok(sums)

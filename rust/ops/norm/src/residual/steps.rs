@@ -1,12 +1,13 @@
 //! The steps of a row that is added to and normalised. The one rule: each is a function of its own: in one of all of them not
 //! everything would be inlined, and what is not has no instructions of the level.
 
-use crate::affine::both;
+use crate::affine::{both, load, store};
 use crate::near::{self, Line};
-use base::near::{near, times};
+use base::near::{near, scaled, times};
 use base::simd::*;
 use base::store::{STEP, Store};
 use base::{Result, try_vec};
+use drivers::segments::walk::lanes;
 use drivers::segments::{moments_of, squares};
 
 /// What a norm divides by.
@@ -77,44 +78,28 @@ impl Kind {
         }
         Ok(())
     }
-    /// N(g, x); what γ and β are sent is added to `into`, as far as that is wanted.
-    #[inline(always)]
-    pub fn pull<S: Simd, G: Store, T: Store>(
-        self,
-        s: S,
-        (g, x): (&[G], &[T]),
-        gamma: &[f64],
-        into: [&mut [f64]; 2],
-        (dx, far): (&mut [f64], &mut Far),
-    ) -> Result<()> {
-        let unit = self.unit(s, x, far)?;
-        match &far.0 {
-            None => self.send(s, unit, (g, x), gamma, into, dx),
-            Some((row, by)) => {
-                self.send(s, unit, (g, row), gamma, into, dx);
-                times(dx, -by);
-            }
-        }
-        Ok(())
-    }
+    /// What N(g, x) is of the row x · 2^by, as a line of x; what γ and β are sent is added to `into`, as far as that is wanted.
     #[inline(never)]
-    fn send<S: Simd, G: Store, T: Store>(
+    pub fn pull<S: Simd, G: Store, X: Store>(
         self,
         s: S,
         [mu, r]: [f64; 2],
-        (g, x): (&[G], &[T]),
+        (g, x, by): (&[G], &[X], i32),
         gamma: &[f64],
         into: [&mut [f64]; 2],
-        dx: &mut [f64],
-    ) {
+    ) -> Line {
         s.vectorize(
             #[inline(always)]
             || {
                 let [sum, along] = near::pull(s, [mu, r], (g, x), gamma, into).map(|v| v / x.len() as f64);
                 let plus = if self.layer { -r * sum } else { 0.0 };
-                near::sent(s, Line { at: mu, by: -r * r * along, plus, pull: r }, Some(gamma), g, x, dx);
+                let of = Line { at: mu, by: -r * r * along, plus, pull: r };
+                if by == 0 {
+                    return of;
+                }
+                Line { at: mu, by: scaled(of.by, -by), plus: scaled(of.plus, -by), pull: scaled(of.pull, -by) }
             },
-        );
+        )
     }
 }
 
@@ -198,21 +183,48 @@ pub fn sum<S: Simd, A: Store, T: Store, O: Store>(s: S, a: &[A], b: &[T], out: &
     );
 }
 
-/// A row of float64 in the type of the result.
+/// What goes on along the stream: N(g, x), whose line is `of`, and what came along it. In float64 for the norm within, and rounded
+/// once for what is written of it, if anything is.
 #[inline(never)]
-pub fn rounded<S: Simd, T: Store>(s: S, from: &[f64], to: &mut [T]) {
+pub fn joined<S: Simd, X: Store, T: Store>(
+    s: S,
+    of: Line,
+    gamma: &[f64],
+    (g, x, stream): (&[T], &[X], &[T]),
+    all: &mut [f64],
+    out: &mut [T],
+) {
     s.vectorize(
         #[inline(always)]
         || {
-            let n = to.len();
-            let whole = n - n % STEP;
-            let (to, end) = to.split_at_mut(whole);
-            for (v, to) in from.as_chunks::<STEP>().0.iter().zip(to.as_chunks_mut::<STEP>().0) {
-                T::store16(s, f64::load16(s, v), to);
-            }
-            if whole < n {
-                T::store_tail(s, f64::load_tail(s, &from[whole..n]), end);
-            }
+            let [from, by, plus, pull] = of.of(s);
+            let n = all.len();
+            let (g, x, stream, gamma) = (&g[..n], &x[..n], &stream[..n], &gamma[..n]);
+            lanes(
+                n,
+                #[inline(always)]
+                |at, n| {
+                    let (g, x, r, a) =
+                        (load(s, g, at, n), load(s, x, at, n), load(s, stream, at, n), load(s, gamma, at, n));
+                    let v = both(
+                        #[inline(always)]
+                        |k| g[k].mul_add(a[k] * pull, (x[k] - from).mul_add(by, plus)) + r[k],
+                    );
+                    store(s, v, all, at, n);
+                    if !out.is_empty() {
+                        store(s, v, out, at, n);
+                    }
+                },
+            );
         },
+    );
+}
+
+/// N(g, x), whose line is `of`.
+#[inline(never)]
+pub fn sent<S: Simd, X: Store, T: Store>(s: S, of: Line, gamma: &[f64], g: &[f64], x: &[X], out: &mut [T]) {
+    s.vectorize(
+        #[inline(always)]
+        || near::sent(s, of, Some(gamma), g, x, out),
     );
 }

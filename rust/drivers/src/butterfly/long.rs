@@ -9,15 +9,13 @@ use super::aside::Aside;
 use super::beside::Beside;
 use super::finish::Finish;
 use super::lines::Lines;
-use super::work::{Across, Mix, Pieces, across, mix, pieces};
+use super::work::{Across, MOST, Mix, Pieces, across, mix, pieces};
 use super::{Plan, all};
 use base::Result;
 use base::lane::Lane;
 use base::pool;
 use std::ops::Range;
 
-/// Levels across rows that are taken in one pass: as many rows as the first cache has lines in a set.
-pub const MOST: u32 = 3;
 /// Bits of a block in the second cache.
 const BLOCK: u32 = 16;
 /// Bytes, as a power of two, that the last cache holds beside others'.

@@ -11,6 +11,8 @@ use base::lane::Lane;
 use base::simd::*;
 use std::ops::{BitAnd, Range};
 
+/// Levels across rows that are taken in one pass: as many rows as the first cache has lines in a set.
+pub const MOST: u32 = 3;
 /// Bytes of the rows of [`Across`] that go together: what the first cache holds where a step does not take all levels.
 const TOGETHER: usize = 2048;
 
@@ -29,7 +31,7 @@ pub struct Pieces<'a, 'b, L> {
     pub beside: &'a mut Beside<'b>,
 }
 
-/// The levels across 2^`bits` rows, in place; at most 2^[`MOST`](super::long::MOST) of them, of whole vectors.
+/// The levels across 2^`bits` rows, in place; at most 2^[`MOST`] of them, of whole vectors.
 pub struct Across<L> {
     pub rows: Lines<L>,
     pub bits: u32,
@@ -148,7 +150,7 @@ impl<L: Lane> Kernel for Across<L> {
         // vectors begin where a line of the cache does; what is before the first and after the last are one vector by themselves
         let lead = (rows.row(0).wrapping_add(columns.start) as usize).wrapping_neg() % 64 / size_of::<L>();
         let (mut at, end) = (columns.start + lead, columns.end - (lanes - lead) % lanes);
-        let mut edge = [L::of(0.0); 16 << super::long::MOST];
+        let mut edge = [L::of(0.0); 16 << MOST];
         let aside = Lines::whole(edge.as_mut_ptr(), lanes);
         let mut narrow = lead > 0;
         let ends = Ends { rows, aside, many: 1 << bits, parts: [(columns.start, 0, lead), (end, lead, lanes - lead)] };

@@ -4,7 +4,7 @@
 use super::TILE;
 use super::functor::{Count, Of, RowOp};
 use super::kind::Wide;
-use super::walk::{Outs, Rows, load};
+use super::place::{Outs, Rows, load};
 use base::simd::*;
 use base::store::STEP;
 
@@ -83,7 +83,7 @@ impl<OP: RowOp, K: Wide> Outs<'_, OP, K> {
     /// Writes the mark of row `r`.
     ///
     /// # Safety
-    /// As for [`combine`].
+    /// As for [`combine`](super::walk::combine).
     #[inline(always)]
     pub unsafe fn mark(&self, r: usize, d: usize) {
         if let (Some(mark), Some(y), true) =
@@ -97,7 +97,7 @@ impl<OP: RowOp, K: Wide> Outs<'_, OP, K> {
     /// Writes zeros for row `r`. True: a call in a condition.
     ///
     /// # Safety
-    /// As for [`combine`].
+    /// As for [`combine`](super::walk::combine).
     #[inline(always)]
     pub unsafe fn leave_out(&self, r: usize, d: usize) -> bool {
         for y in OP::Outputs::of(&self.y) {

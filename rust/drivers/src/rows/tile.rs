@@ -2,11 +2,13 @@
 //! own, and so is each step of an operator, which tiles take in turn.
 
 use super::block::Block;
+use super::closer::closer;
 use super::functor::{Count, N, Of, RowOp};
 use super::kind::Wide;
 use super::peak;
+use super::place::{Outs, Rows, eight};
 use super::sums::{Acc, Dot2, Sums, totals};
-use super::walk::{Outs, Rows, combine, lay_frame, products, strip};
+use super::walk::{combine, lay_frame, products, strip};
 use super::{ONCE, Solved, TILE};
 use base::dd::{Dd, Num};
 use base::mix;
@@ -289,56 +291,6 @@ fn few_of<C: Count>(some: &mut Of<C, [f64; TILE]>, all: &Of<C, [f64; TILE]>, g: 
     for (some, all) in C::of_mut(some).iter_mut().zip(C::of(all)) {
         some[..8].copy_from_slice(&all[g..g + 8]);
     }
-}
-
-/// Makes the last product of those of rows `0..n` that are near, and 0 of the others.
-///
-/// # Safety
-/// As for [`products`]; K is f64.
-#[inline(never)]
-unsafe fn closer<OP: RowOp, S: Simd, K: Wide>(
-    s: S,
-    rows: &Rows<OP, K>,
-    n: usize,
-    sums: &mut Of<OP::Products, Sums>,
-    given: &Of<OP::Given, [f64; TILE]>,
-) {
-    s.vectorize(
-        #[inline(always)]
-        move || {
-            let last = OP::Products::N - 1;
-            OP::Products::of_mut(sums)[last] = [[0.0; TILE]; 2];
-            for g in (0..n).step_by(8) {
-                let mut p = OP::Products::fill(f64x8::splat(s, 0.0));
-                for (p, [hi, _]) in OP::Products::of_mut(&mut p).iter_mut().zip(OP::Products::of(sums)) {
-                    *p = f64x8::from_slice(s, &hi[g..g + 8]);
-                }
-                let near = OP::near(s, p, eight::<OP::Given, S>(s, given, g));
-                if !near.any_true() {
-                    continue;
-                }
-                let near = near.select(f64x8::splat(s, 1.0), f64x8::splat(s, 0.0));
-                for r in (g..n.min(g + 8)).filter(|r| near[r - g] != 0.0) {
-                    let mut own = OP::Given::fill(0.0);
-                    for (own, given) in OP::Given::of_mut(&mut own).iter_mut().zip(OP::Given::of(given)) {
-                        *own = given[r];
-                    }
-                    // SAFETY: promised by the caller.
-                    OP::Products::of_mut(sums)[last][0][r] = OP::closer(s, unsafe { rows.whole(r) }, own);
-                }
-            }
-        },
-    );
-}
-
-/// Numbers of rows `g..g + 8`.
-#[inline(always)]
-fn eight<C: Count, S: Simd>(s: S, from: &Of<C, [f64; TILE]>, g: usize) -> Of<C, f64x8<S>> {
-    let mut v = C::fill(f64x8::splat(s, 0.0));
-    for (v, from) in C::of_mut(&mut v).iter_mut().zip(C::of(from)) {
-        *v = f64x8::from_slice(s, &from[g..g + 8]);
-    }
-    v
 }
 
 #[inline(always)]

@@ -152,9 +152,9 @@ def test_a_model_of_convolutions_is_converted_and_brought_back():
     assert torch.cosine_similarity(model(x), want).min() > 0.999
     # groups of scales that do not divide a filter are said
     assert tnn.convert(model, "int4-g16").left == {
-        "stem": "QuantConv2d.from_float: groups of 16 do not divide a last axis of 27",
-        "depth": "QuantConv2d.from_float: groups of 16 do not divide a last axis of 9",
-        "head": "QuantLinear.from_float: groups of 16 do not divide a last axis of 24",
+        "stem": "groups of 16 do not divide a last axis of 27",
+        "depth": "groups of 16 do not divide a last axis of 9",
+        "head": "groups of 16 do not divide a last axis of 24",
     }
     # and codes that are given go in by name
     codes = {"net.stem.weight": quant.encode(Net().stem.weight.detach().flatten(1).numpy(), "int8-row")}

@@ -75,8 +75,11 @@ fn room<T>(n: usize) -> Result<Vec<T>> {
 /// nothing is written), and something is gathered for the piece.
 pub trait Pass: Sync {
     type Gather: Default + Send;
-    fn chunk(&self, gather: &mut Self::Gather, at: Piece, lists: &Reader, y: &mut [f64]);
+    fn chunk(&self, gather: &mut Self::Gather, at: Piece, lists: &Reader, room: &mut Room, y: &mut [f64]);
 }
+
+/// What a pass reads into, of a task: nobody clears it for every chunk.
+pub type Room = [[f64; CHUNK]; 2];
 
 /// The lists of a walk, at one place.
 pub struct Reader<'a> {
@@ -124,13 +127,13 @@ pub fn walk<P: Pass>(p: &P, plan: &Plan, lists: &[&[Tensor]], ys: &[Tensor]) -> 
         return Err(Error::Value("a plan of other lists".into()));
     }
     let gathered = pool::map(plan.ends.len(), plan.work, |i| {
-        let (mut scratch, mut found) = ([0.0; CHUNK], Vec::new());
+        let (mut scratch, mut room, mut found) = ([0.0; CHUNK], [[0.0; CHUNK]; 2], Vec::new());
         for &piece in plan.task(i) {
             let mut gather = P::Gather::default();
             for at in (piece.at..piece.at + piece.len).step_by(CHUNK) {
                 let at = Piece { at, len: CHUNK.min(piece.at + piece.len - at), ..piece };
                 let y = &mut scratch[..if ys.is_empty() { 0 } else { at.len }];
-                p.chunk(&mut gather, at, &Reader { lists, at }, y);
+                p.chunk(&mut gather, at, &Reader { lists, at }, &mut room, y);
                 if let Some(t) = ys.get(at.entry) {
                     write(t, at, y);
                 }

@@ -33,7 +33,7 @@ fn every_element_stands_in_one_piece() {
 struct Twice;
 impl Pass for Twice {
     type Gather = f64;
-    fn chunk(&self, gather: &mut f64, at: Piece, lists: &Reader, y: &mut [f64]) {
+    fn chunk(&self, gather: &mut f64, at: Piece, lists: &Reader, _: &mut Room, y: &mut [f64]) {
         let mut x = [0.0; CHUNK];
         lists.read(0, &mut x[..at.len]);
         *gather += absolute(&x[..at.len]).get();

@@ -5,7 +5,7 @@ use crate::{alike, count};
 use base::random::{LANES, Source, tag};
 use base::simd::{Kernel, Simd, dispatch};
 use base::{Dtype, Error, Result, Scalar, Tensor, by_float, store::Store};
-use drivers::lists::{self, CHUNK, Pass, Piece, Plan, Reader, Sum};
+use drivers::lists::{self, Pass, Piece, Plan, Reader, Room, Sum};
 
 fn plan(xs: &[Tensor]) -> Result<Plan> {
     let lens: Vec<_> = xs.iter().map(Tensor::len).collect();
@@ -42,12 +42,11 @@ impl Kernel for Scaled<'_> {
 
 impl Pass for Combine<'_> {
     type Gather = ();
-    fn chunk(&self, (): &mut (), at: Piece, lists: &Reader, y: &mut [f64]) {
+    fn chunk(&self, (): &mut (), at: Piece, lists: &Reader, [x, _]: &mut Room, y: &mut [f64]) {
         let k = lists.count();
         let c = &self.c[at.entry * k..][..k];
         lists.read(0, y);
         dispatch(Scaled(y, c[0]));
-        let mut x = [0.0; CHUNK];
         for (j, &c) in c.iter().enumerate().skip(1) {
             lists.read(j, &mut x[..at.len]);
             dispatch(Term(y, c, &x[..at.len]));
@@ -93,8 +92,7 @@ pub fn lincomb(t: &[Tensor], s: &[Scalar]) -> Result<()> {
 struct Dots;
 impl Pass for Dots {
     type Gather = Vec<Sum>;
-    fn chunk(&self, sums: &mut Vec<Sum>, at: Piece, lists: &Reader, _: &mut [f64]) {
-        let (mut g, mut x) = ([0.0; CHUNK], [0.0; CHUNK]);
+    fn chunk(&self, sums: &mut Vec<Sum>, at: Piece, lists: &Reader, [g, x]: &mut Room, _: &mut [f64]) {
         sums.resize(lists.count() - 1, Sum::default());
         lists.read(0, &mut g[..at.len]);
         for (k, sum) in sums.iter_mut().enumerate() {
@@ -167,7 +165,7 @@ impl Kernel for Toward<'_> {
 
 impl Pass for Average {
     type Gather = ();
-    fn chunk(&self, (): &mut (), at: Piece, lists: &Reader, y: &mut [f64]) {
+    fn chunk(&self, (): &mut (), at: Piece, lists: &Reader, [x, _]: &mut Room, y: &mut [f64]) {
         if self.decay == 0.0 {
             return lists.read(1, y); // of a narrower type, so that there is nothing to round
         }
@@ -175,7 +173,6 @@ impl Pass for Average {
         if self.decay == 1.0 {
             return;
         }
-        let mut x = [0.0; CHUNK];
         lists.read(1, &mut x[..at.len]);
         dispatch(Toward(y, &x[..at.len], self.decay));
         let (digits, least) = match self.kinds[at.entry] {

@@ -5,7 +5,7 @@ use crate::count;
 use base::simd::{Kernel, Simd, dispatch};
 use base::{Error, Result, Scalar, Tensor, try_vec};
 use drivers::flat::Real;
-use drivers::lists::{self, CHUNK, Pass, Piece, Plan, Reader, Sum};
+use drivers::lists::{self, Pass, Piece, Plan, Reader, Room, Sum};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
@@ -58,7 +58,7 @@ impl<'a> Groups<'a> {
     }
 }
 
-/// The sum of a chunk's powers and the largest of it, NaN above infinity.
+/// The largest magnitude, NaN above infinity.
 struct Measure<'a>(&'a [f64]);
 impl Kernel for Measure<'_> {
     type Output = f64;
@@ -77,9 +77,8 @@ struct Powers<'a> {
 
 impl Pass for Powers<'_> {
     type Gather = (Sum, f64);
-    fn chunk(&self, (sum, top): &mut (Sum, f64), at: Piece, lists: &Reader, _: &mut [f64]) {
-        let mut whole = [0.0; CHUNK];
-        let x = &mut whole[..at.len];
+    fn chunk(&self, (sum, top): &mut (Sum, f64), at: Piece, lists: &Reader, [room, _]: &mut Room, _: &mut [f64]) {
+        let x = &mut room[..at.len];
         lists.read(0, x);
         if let Some(&e) = self.scale.get(self.groups.of(at)) {
             let (a, b) = (f64::power(-e / 2), f64::power(-e - -e / 2));
@@ -90,9 +89,8 @@ impl Pass for Powers<'_> {
         match self.order {
             Order::One => *sum = sum.and(lists::absolute(x)),
             Order::Two => *sum = sum.and(lists::dot(x, x)),
-            Order::Most => {}
+            Order::Most => *top = most(*top, dispatch(Measure(x))),
         }
-        *top = most(*top, dispatch(Measure(x)));
     }
 }
 
@@ -122,35 +120,33 @@ pub fn forward(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     let groups = usize::try_from(s[0].int()).map_err(|_| Error::Value("groups must not be negative".into()))?;
     let of = Groups::new(xs, ids, groups, &s[1], &s[2])?;
     norm.expect_shape("norm", &[groups, of.batch])?;
-    let out = norm.slice_mut::<f64>()?;
-    let mut all = try_vec(out.len(), (Sum::default(), 0.0))?;
-    let add = |all: &mut [(Sum, f64)], found: Vec<(Piece, (Sum, f64))>| {
-        for (piece, (sum, top)) in found {
-            let one = &mut all[of.of(piece)];
+    let out = groups * of.batch;
+    // of the groups that are wanted, the sum or the largest
+    let walk = |order, scale: &[i32], wanted: &[bool]| {
+        let mut all = try_vec(out, (Sum::default(), 0.0))?;
+        let plan = of.plan(xs, |row| wanted.is_empty() || wanted[of.row(row)])?;
+        for (piece, (sum, top)) in lists::walk(&Powers { order, groups: &of, scale }, &plan, &[xs], &[])? {
+            let one: &mut (Sum, f64) = &mut all[of.of(piece)];
             *one = (one.0.and(sum), most(one.1, top));
         }
+        Ok::<_, Error>(all)
     };
-    let pass = Powers { order, groups: &of, scale: &[] };
-    add(&mut all, lists::walk(&pass, &of.plan(xs, |_| true)?, &[xs], &[])?);
-    let lost =
-        |(sum, top): &(Sum, f64)| order == Order::Two && top.is_finite() && *top > 0.0 && !MIDDLE.contains(&sum.hi);
-    let far: Vec<bool> = all.iter().map(lost).collect();
+    let mut all = walk(order, &[], &[])?;
+    let lost = |sum: &Sum| order == Order::Two && !sum.hi.is_nan() && !MIDDLE.contains(&sum.hi);
+    let far: Vec<bool> = all.iter().map(|(sum, _)| lost(sum)).collect();
     let mut scale = Vec::new();
     if far.contains(&true) {
-        scale = all.iter().zip(&far).map(|(a, &far)| if far { exponent(a.1) } else { 0 }).collect();
-        for (one, _) in all.iter_mut().zip(&far).filter(|(_, far)| **far) {
-            one.0 = Sum::default();
-        }
-        let pass = Powers { order, groups: &of, scale: &scale };
-        let mut again = try_vec(out.len(), (Sum::default(), 0.0))?;
-        add(&mut again, lists::walk(&pass, &of.plan(xs, |row| far[of.row(row)])?, &[xs], &[])?);
-        for (one, (sum, _)) in all.iter_mut().zip(again).zip(&far).filter(|(_, far)| **far).map(|(both, _)| both) {
-            one.0 = sum;
+        let tops = walk(Order::Most, &[], &far)?;
+        let fine: Vec<bool> = tops.iter().map(|&(_, top)| top > 0.0 && top.is_finite()).collect();
+        scale = tops.iter().zip(&fine).map(|(a, &fine)| if fine { exponent(a.1) } else { 0 }).collect();
+        let again = walk(order, &scale, &fine)?;
+        for (i, one) in all.iter_mut().enumerate().filter(|(i, _)| far[*i]) {
+            one.0 = if fine[i] { again[i].0 } else { Sum { hi: tops[i].1, lo: 0.0 } };
         }
     }
+    let out = norm.slice_mut::<f64>()?;
     for (i, (n, (sum, top))) in out.iter_mut().zip(all).enumerate() {
         *n = match order {
-            _ if !top.is_finite() => top,
             Order::Most => top,
             Order::One => sum.get(),
             Order::Two => {
@@ -183,7 +179,7 @@ impl Kernel for Along<'_> {
 
 impl Pass for Slope<'_> {
     type Gather = ();
-    fn chunk(&self, (): &mut (), at: Piece, lists: &Reader, y: &mut [f64]) {
+    fn chunk(&self, (): &mut (), at: Piece, lists: &Reader, _: &mut Room, y: &mut [f64]) {
         let own = self.groups.of(at);
         if self.norm[own] == 0.0 {
             y.fill(0.0);

@@ -350,6 +350,7 @@ def _into(op: Op, call: Callable[..., Any], xs: list[torch.Tensor], scalars: lis
     run = op.kernel if xs[0].device.type == "cpu" else functools.partial(launch, op)
     kept = [room(xs[0], *w) for w in wanted[op.shown :]]
     run(*[x.detach().contiguous() for x in xs], *[y.detach() for y in ys], *kept, *scalars)
+    _memory.written(ys)
     return out
 
 

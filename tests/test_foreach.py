@@ -319,3 +319,74 @@ def test_compiled():
     with torch.no_grad():
         assert torch.equal(torch.compile(step, fullgraph=True, backend="aot_eager")(mine, ys), step(theirs, ys))
     assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+def test_a_write_is_counted():
+    from tersor import nn, norm, quant
+
+    w, x = torch.ones(3, requires_grad=True), torch.ones(3)
+    for write in (
+        lambda: foreach.lincomb([2], [x], out=[x]),
+        lambda: foreach.ema([x], [2 * x], 0.5, out=[x]),
+        lambda: norm.rms_norm(2 * x, 3, out=x),
+    ):
+        y = (w * x).sum()
+        write()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.backward()
+    layer = nn.QuantLinear(quant.encode(torch.randn(256, 256), "int4-g128"))
+    rows = torch.randn(33, 256)
+    before = layer(rows)
+    foreach.lincomb([2], [layer.scale], out=[layer.scale])
+    assert torch.allclose(layer(rows), 2 * before, rtol=1e-4, atol=1e-4)
+
+
+def test_numbers_are_coefficients_in_a_graph():
+    a, b = torch.randn(3), torch.randn(3)
+
+    def mean(a, b, t):
+        return foreach.lincomb([t, 1 - t], [a], [b])[0], foreach.lincomb([[0.1, 3], (1, 2)], [a, b], [b, a])[1]
+
+    compiled = torch.compile(mean, fullgraph=True, backend="aot_eager")
+    for t in (0.1, 0.2, 0.7):
+        assert all(map(torch.equal, compiled(a, b, t), mean(a, b, t)))
+
+
+@pytest.mark.parametrize(
+    "c",
+    [
+        np.array([1, 3.0, 2])[::-2],
+        np.array([2, 1], ml_dtypes.bfloat16),
+        np.array([2, 1], ">f8"),
+        [np.float32(2), np.array(1)],
+        (torch.tensor(2), 1.0),
+    ],
+    ids=["turned", "bfloat16", "swapped", "scalars", "tensors"],
+)
+def test_coefficients_of_all_kinds(c):
+    assert foreach.lincomb(c, [torch.ones(1)], [torch.ones(1)])[0] == 3.0
+    assert foreach.lincomb(c, [np.ones(1)], [np.ones(1)])[0] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("c", "error", "text"),
+    [
+        (np.ma.array([1.0, 2.0], mask=[0, 1]), TypeError, "coefficients must be a plain array"),
+        (torch.ones(2).to_sparse(), TypeError, "coefficients must be a dense tensor"),
+        (torch.ones(2, device="meta"), ValueError, "coefficients are on meta, lists on cpu"),
+        ([torch.tensor(1.0, requires_grad=True), 1.0], TypeError, "coefficients with a gradient must be one tensor"),
+        ([[1.0, 2.0], [1.0]], ValueError, r"rows of coefficients must be of one length, got \[2, 1\]"),
+        ([True, False], TypeError, "coefficients must be numbers, got bool"),
+        ([None, 1j], TypeError, "coefficients must be numbers, got NoneType"),
+    ],
+)
+def test_what_is_no_coefficient(c, error, text):
+    with pytest.raises(error, match=f"^lincomb: {text}"):
+        foreach.lincomb(c, [torch.ones(1)], [torch.ones(1)])
+
+
+def test_groups_and_samples_that_cannot_be():
+    with pytest.raises(ValueError, match=r"^norms: groups\[1\] must be less than 2\^62"):
+        foreach.norms([np.ones(1), np.ones(1)], groups=[0, 1 << 70])
+    with pytest.raises(ValueError, match=r"^norms: xs\[0\] must have a first axis, of samples, got shape \(\)"):
+        foreach.norms([np.array(1.0)], samples=True)

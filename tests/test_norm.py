@@ -171,3 +171,16 @@ def test_a_row_with_an_infinite_number(dtype):
         want[1, d // 2] = float("nan")
         torch.testing.assert_close(y, want, equal_nan=True, rtol=4 * EPS[dtype], atol=0)
         torch.testing.assert_close(norm.rms_norm(-x[:2], d), rms_norm(-x[:2], (d,)), equal_nan=True)
+
+
+def test_out_that_has_a_gradient_is_refused():
+    x, w = torch.randn(4), torch.ones(4, requires_grad=True)
+    made = 2 * w
+    for out in (w, made):  # what is written there has none, and who made it would go on with his own
+        with pytest.raises(RuntimeError, match=r"^rms_norm: out= does not support automatic differentiation"):
+            norm.rms_norm(x, 4, out=out)
+        with pytest.raises(RuntimeError, match=r"^add_norm: out= does not support automatic differentiation"):
+            norm.add_norm(x, x, torch.ones(4), out=(torch.empty(4), out))
+    assert torch.equal(w, torch.ones(4)) and torch.equal(made, 2 * w)
+    with torch.no_grad():
+        assert norm.rms_norm(x, 4, out=w) is w

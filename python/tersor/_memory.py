@@ -4,11 +4,13 @@ here first, and what no kernel can read is refused by name.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd.graph import increment_version
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 _wrapped = torch._C._functorch.is_functorch_wrapped_tensor
@@ -63,6 +65,12 @@ def gone(x: Tensor) -> str | None:
     """As `short`, of any tensor: those that are traced, transformed or made of others are not looked at."""
     plain = type(x) in (Tensor, torch.nn.Parameter) and x.device.type != "meta"
     return short(x) if plain and not torch.compiler.is_compiling() and not _wrapped(x) else None
+
+
+def written(ys: Sequence[Tensor]) -> None:
+    """Counts a write that torch did not see: who saved these tensors, or keeps what was made of them, asks for the count."""
+    for y in ys:
+        increment_version(y)
 
 
 @torch.compiler.disable(

@@ -159,7 +159,8 @@ def public(op: Op) -> tuple[Callable[..., Any], Callable[[tuple[Any, ...]], Any]
                 f"{op.name}: forward-mode differentiation is not supported; torch.func.jacrev twice is a Hessian"
             )
         if out is not None:
-            if torch.is_grad_enabled() and any(x.requires_grad for x in xs):
+            ys = out if isinstance(out, tuple) else (out,)
+            if torch.is_grad_enabled() and any(isinstance(x, torch.Tensor) and x.requires_grad for x in (*xs, *ys)):
                 raise RuntimeError(f"{op.name}: {OUT_GRAPH}")
             return _into(op, dispatch, xs, scalars, out)
         return dispatch((*xs, *scalars))
@@ -350,6 +351,7 @@ def _into(op: Op, call: Callable[..., Any], xs: list[torch.Tensor], scalars: lis
     run = op.kernel if xs[0].device.type == "cpu" else functools.partial(launch, op)
     kept = [room(xs[0], *w) for w in wanted[op.shown :]]
     run(*[x.detach().contiguous() for x in xs], *[y.detach() for y in ys], *kept, *scalars)
+    _memory.written(ys)
     return out
 
 

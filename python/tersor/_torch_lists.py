@@ -114,6 +114,7 @@ def _into(op: Op, every: Callable[..., Any], xs: list[Any], scalars: list[Any], 
     run = op.kernel if not arrays or arrays[0].device.type == "cpu" else functools.partial(launch, op)
     dense = [each(lambda v: v.detach().contiguous(), x) for x in xs]
     run(*dense, *[each(Tensor.detach, y) for y in ys], *scalars)
+    _memory.written(flat(ys))
 
 
 def _node(op: Op, raw: Callable[..., Any]) -> Callable[[tuple[Any, ...]], Any]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tersor._arrays import Arrays, is_number, is_tensor, sizes, torch_module, whole
+from tersor._arrays import Arrays, axes, in_trace, is_number, is_tensor, ordinary, sizes, torch_module, whole
 from tersor._lists import alike, entries
 from tersor._values import called
 from tersor.foreach._operators import _ema, _ema_stochastic, _lincomb
@@ -16,20 +16,41 @@ from tersor.foreach._operators import _ema, _ema_stochastic, _lincomb
 
 def _coefficients(c: Any, n: int, k: int, like: Any) -> Any:
     """Coefficients as float64 [n, k], of the library of the lists."""
-    if not hasattr(c, "shape"):
+    if isinstance(c, (list, tuple)):
+        c = _listed(c, is_tensor(like) and in_trace())
+    elif not hasattr(c, "shape"):
         c = np.asarray(c)
     if isinstance(c, np.ndarray) and c.dtype.kind not in "fiu" and c.dtype.name != "bfloat16":
         raise TypeError(f"lincomb: coefficients must be numbers, got {c.dtype}")
     if is_tensor(c) and (c.is_complex() or c.dtype == torch_module().bool):
         raise TypeError(f"lincomb: coefficients must be numbers, got {c.dtype}")
+    ordinary("lincomb", ": coefficients", c)
     if tuple(c.shape) not in ((k,), (n, k)):
         raise ValueError(f"lincomb: coefficients must have shape [{k}] or [{n}, {k}], got {sizes(c.shape)}")
-    if is_tensor(like):
-        c = c.to(device=like.device).double() if is_tensor(c) else torch_module().as_tensor(c).double().to(like.device)
-        return c.expand(n, k)
-    if is_tensor(c):
-        raise TypeError("lincomb: coefficients must be a NumPy array like the lists, got Tensor")
-    return np.broadcast_to(c.astype(np.float64), (n, k))
+    if not is_tensor(like):
+        if is_tensor(c):
+            raise TypeError("lincomb: coefficients must be a NumPy array like the lists, got Tensor")
+        return np.broadcast_to(c.astype(np.float64), (n, k))
+    if not is_tensor(c):  # torch takes neither all types nor all strides that NumPy has
+        c = torch_module().from_numpy(np.array(c, np.float64, order="C"))
+    elif c.is_meta and not like.is_meta:
+        raise ValueError(f"lincomb: coefficients are on {c.device}, lists on {like.device}")
+    return c.to(device=like.device).double().expand(n, k)
+
+
+def _listed(c: Any, traced: bool) -> Any:
+    """Coefficients that stand in a list, numbers or rows of them, as an array; a trace sees none of NumPy made in it."""
+    nested = any(isinstance(row, (list, tuple)) or not is_number(row) for row in c)
+    rows = [list(row) if isinstance(row, (list, tuple)) or axes(row) == 1 else [row] for row in c] if nested else [c]
+    for x in (x for row in rows for x in row):
+        if not is_number(x) or isinstance(x, (bool, np.bool_)):
+            raise TypeError(f"lincomb: coefficients must be numbers, got {type(x).__name__}")
+        if is_tensor(x) and x.requires_grad:
+            raise TypeError("lincomb: coefficients with a gradient must be one tensor; torch.stack makes one of a list")
+    if len({len(row) for row in rows}) > 1:
+        raise ValueError(f"lincomb: rows of coefficients must be of one length, got {[len(row) for row in rows]}")
+    values = rows if nested else c
+    return torch_module().tensor(values, dtype=torch_module().float64) if traced else np.array(values, np.float64)
 
 
 def lincomb(coefficients: Any, *lists: Arrays, out: Arrays | None = None) -> Arrays:

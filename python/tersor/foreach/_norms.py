@@ -29,6 +29,8 @@ def ids_of(who: str, n: int, groups: Any) -> tuple[list[int], int]:
     for i, own in enumerate(ids):
         if own < 0:
             raise ValueError(f"{who}: groups[{i}] must not be negative, got {own}")
+        if own >= 1 << 62:
+            raise ValueError(f"{who}: groups[{i}] must be less than 2^62, got {own}")
     return ids, max(ids, default=-1) + 1
 
 
@@ -104,7 +106,9 @@ def norms(xs: Arrays, ord: float = 2, *, groups: Any = "each", samples: bool = F
     batch = 1
     if samples:
         for i, x in enumerate(xs):
-            if not x.ndim or x.shape[0] != xs[0].shape[0]:
+            if not x.ndim:
+                raise ValueError(f"norms: xs[{i}] must have a first axis, of samples, got shape ()")
+            if x.shape[0] != xs[0].shape[0]:
                 its, first = sizes(x.shape), sizes(xs[0].shape)
                 raise ValueError(f"norms: xs[{i}] must have the samples of xs[0], of shape {first}, got shape {its}")
         batch = xs[0].shape[0] if xs else 0

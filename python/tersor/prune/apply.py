@@ -70,6 +70,5 @@ def prune_inplace(x: Array, mask: Array) -> None:
             torch.autograd.graph.increment_version(x)
         elif x.is_contiguous():
             _apply_mask(x.detach(), mask, out=x.detach())
-            torch.autograd.graph.increment_version(x)
         else:
             x.masked_fill_(~mask, 0)

@@ -18,7 +18,7 @@ def _unseen(offsets: Tensor, n: int, who: str) -> Tensor:
 
 #: labels [n] of offsets [S + 1], in the words of who was given them
 traced_labels = opaque(
-    "run_labels(Tensor offsets, SymInt n, str who) -> Tensor",
+    "reduce_run_labels(Tensor offsets, SymInt n, str who) -> Tensor",
     lambda offsets, n, who: offsets.new_empty(n, dtype=torch.int64),
     CPU=lambda offsets, n, who: run_labels(who, offsets, n),
     CUDA=_unseen,

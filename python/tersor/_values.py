@@ -196,7 +196,9 @@ def check_weights(who: str, weights: Any) -> None:
         return
     w = weights.detach() if is_tensor(weights) else weights
     if bool((w < 0).any()):
-        raise ValueError(f"{who}: weights must not be negative, got {w[w < 0].min().item()}")
+        # by its place, which is the same of weights that were spread and divided by their sum in a graph
+        at = int((w < 0).reshape(-1).nonzero()[0][0])
+        raise ValueError(f"{who}: weights must not be negative, weights[..., {at % w.shape[-1]}] is")
 
 
 def at_hand(c: Any) -> bool:

@@ -134,7 +134,7 @@ def _slopes(ctx: Any, g: Tensor) -> tuple[Any, ...]:
 _WEIGHTS = "Tensor[] first, Tensor[] second, Tensor[] third, Tensor[] fourth, str scheme, SymInt[] sizes, bool integers"
 #: rows [n, in] times the weights of their experts
 grouped = opaque(
-    f"experts(Tensor x, Tensor chosen, {_WEIGHTS}) -> Tensor",
+    f"quant_experts(Tensor x, Tensor chosen, {_WEIGHTS}) -> Tensor",
     lambda x, chosen, *weights: x.new_empty(x.shape[0], weights[5][0]),
     _slopes,
     _keep,
@@ -142,7 +142,7 @@ grouped = opaque(
 )
 #: the gradient of the rows
 grouped_bwd = opaque(
-    f"experts_bwd(Tensor g, Tensor chosen, {_WEIGHTS}) -> Tensor",
+    f"quant_experts_bwd(Tensor g, Tensor chosen, {_WEIGHTS}) -> Tensor",
     lambda g, chosen, *weights: g.new_empty(g.shape[0], weights[5][1]),
     CompositeExplicitAutograd=lambda g, chosen, *weights: _dealt(g, chosen, weights[:4], *weights[4:], back=True),
 )

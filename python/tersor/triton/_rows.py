@@ -113,6 +113,7 @@ def _walk(
             while (tries < 9) & (tl.max(near.to(tl.int32), 0) > 0):
                 top = tl.zeros([R], T)
                 total = (top, top)
+                some = near
                 for i in range(0, d, D):
                     mask = live[:, None] & (col + i < d)[None, :]
                     y = COMBINE(_load(xs, x_strides, row, col + i, mask, T), weights)[0] * shrink[:, None]
@@ -123,6 +124,9 @@ def _walk(
                     top = tl.maximum(top, tl.max(size, 1))
                     y = tl.where(size < tl.full([R, 1], huge, T), size, 0)
                     total = add(total, dot(y, y, True))
+                # what is infinite, or no number, has no direction: all of its row is NaN, but in flat space
+                lost = some & (near == 0) & (c != 0)
+                shrink = tl.where(lost, tl.full([R], float("nan"), T), shrink)
                 # squares that overflow say nothing of the length: such a row is scaled by its largest entry first
                 far = near & (top >= tl.full([R], huge, T))
                 norm = tl.sqrt(c * get(total))

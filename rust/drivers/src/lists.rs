@@ -79,7 +79,7 @@ pub trait Pass: Sync {
 }
 
 /// What a pass reads into, of a task: nobody clears it for every chunk.
-pub type Room = [[f64; CHUNK]; 2];
+pub struct Room(pub [f64; CHUNK], pub [f64; CHUNK]);
 
 /// The lists of a walk, at one place.
 pub struct Reader<'a> {
@@ -127,7 +127,8 @@ pub fn walk<P: Pass>(p: &P, plan: &Plan, lists: &[&[Tensor]], ys: &[Tensor]) -> 
         return Err(Error::Value("a plan of other lists".into()));
     }
     let gathered = pool::map(plan.ends.len(), plan.work, |i| {
-        let (mut scratch, mut room, mut found) = ([0.0; CHUNK], [[0.0; CHUNK]; 2], Vec::new());
+        let (mut scratch, mut found) = ([0.0; CHUNK], Vec::new());
+        let mut room = Room([0.0; CHUNK], [0.0; CHUNK]);
         for &piece in plan.task(i) {
             let mut gather = P::Gather::default();
             for at in (piece.at..piece.at + piece.len).step_by(CHUNK) {

@@ -158,7 +158,7 @@ impl Lanes for f32 {
     #[inline(always)]
     unsafe fn one<V: Value<f32>, P: Place>(c: &Chunk<f32, V, P>, sums: &mut [f32]) -> Option<bool> {
         // SAFETY: the caller's promise.
-        sums.as_mut_array().map(|sums| unsafe { super::one::chunk(c, sums) })
+        <&mut [f32; ACROSS]>::try_from(sums).ok().map(|sums| unsafe { super::one::chunk(c, sums) })
     }
 }
 

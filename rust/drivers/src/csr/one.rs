@@ -80,7 +80,7 @@ unsafe fn part<V: Value<f32>, P: Place>(
                 let mut room = [0.0; STEPS];
                 let from = V::ready(c.data.as_ptr().add(c.starts[l] + done), steps, &mut room);
                 *w = if steps == LANES { _mm256_loadu_ps(from) } else { _mm256_maskload_ps(from, mask) };
-                if done * size_of::<V>() % 64 == 0 {
+                if (done * size_of::<V>()).is_multiple_of(64) {
                     fetch(c.data.as_ptr().wrapping_add(c.next[l] + done));
                 }
             }

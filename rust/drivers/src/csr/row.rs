@@ -36,7 +36,7 @@ pub(super) unsafe fn body<V: Vector>(r: &Row<V::T>, sums: &mut [V::T]) {
     assert!(r.these.iter().all(|(_, x)| x.len() == sums.len()));
     // SAFETY: all have as many elements; the caller's promise.
     unsafe {
-        if let Some(these) = r.these.as_array::<ABREAST>() {
+        if let Ok(these) = <&[_; ABREAST]>::try_from(r.these) {
             some::<V, ABREAST>(these, r.next, sums);
         } else {
             for this in r.these {

@@ -220,6 +220,7 @@ impl Floats<'_> {
         // not zeros first: that would take as long as short products do
         let mut weights = [const { MaybeUninit::<f32>::uninit() }; RUN * BESIDE * LANES];
         let weights = weights.as_mut_ptr().cast::<f32>();
+        #[allow(clippy::large_stack_arrays, reason = "sums of some tiles, which stay in the second cache")]
         let mut y = [const { MaybeUninit::<f32>::uninit() }; TILES * ROWS * BESIDE * LANES];
         for first in (0..tiles.tiles).step_by(TILES) {
             let block = first..(first + TILES).min(tiles.tiles);

@@ -42,7 +42,7 @@ impl Kernel for Scaled<'_> {
 
 impl Pass for Combine<'_> {
     type Gather = ();
-    fn chunk(&self, (): &mut (), at: Piece, lists: &Reader, [x, _]: &mut Room, y: &mut [f64]) {
+    fn chunk(&self, (): &mut (), at: Piece, lists: &Reader, Room(x, _): &mut Room, y: &mut [f64]) {
         let k = lists.count();
         let c = &self.c[at.entry * k..][..k];
         lists.read(0, y);
@@ -92,7 +92,7 @@ pub fn lincomb(t: &[Tensor], s: &[Scalar]) -> Result<()> {
 struct Dots;
 impl Pass for Dots {
     type Gather = Vec<Sum>;
-    fn chunk(&self, sums: &mut Vec<Sum>, at: Piece, lists: &Reader, [g, x]: &mut Room, _: &mut [f64]) {
+    fn chunk(&self, sums: &mut Vec<Sum>, at: Piece, lists: &Reader, Room(g, x): &mut Room, _: &mut [f64]) {
         sums.resize(lists.count() - 1, Sum::default());
         lists.read(0, &mut g[..at.len]);
         for (k, sum) in sums.iter_mut().enumerate() {
@@ -165,7 +165,7 @@ impl Kernel for Toward<'_> {
 
 impl Pass for Average {
     type Gather = ();
-    fn chunk(&self, (): &mut (), at: Piece, lists: &Reader, [x, _]: &mut Room, y: &mut [f64]) {
+    fn chunk(&self, (): &mut (), at: Piece, lists: &Reader, Room(x, _): &mut Room, y: &mut [f64]) {
         if self.decay == 0.0 {
             return lists.read(1, y); // of a narrower type, so that there is nothing to round
         }

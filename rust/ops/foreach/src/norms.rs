@@ -77,7 +77,7 @@ struct Powers<'a> {
 
 impl Pass for Powers<'_> {
     type Gather = (Sum, f64);
-    fn chunk(&self, (sum, top): &mut (Sum, f64), at: Piece, lists: &Reader, [room, _]: &mut Room, _: &mut [f64]) {
+    fn chunk(&self, (sum, top): &mut (Sum, f64), at: Piece, lists: &Reader, Room(room, _): &mut Room, _: &mut [f64]) {
         let x = &mut room[..at.len];
         lists.read(0, x);
         if let Some(&e) = self.scale.get(self.groups.of(at)) {

@@ -215,6 +215,19 @@ def fits(what: str, bytes_: int) -> None:
         raise MemoryError(f"{what} takes {bytes_} bytes, more than there are") from None
 
 
+def check_result(who: str, name: str, y: Any, shape: Sequence[int], dtype: Any, kind: Any) -> None:
+    """Refuses an output that is not just what would be made, or that no kernel writes into as it is."""
+    if not isinstance(y, kind):
+        raise TypeError(f"{who}: {name} must be {kind.__name__}, got {type(y).__name__}")
+    ordinary(who, f": {name}", y)
+    check_order(who, name, y)
+    if dtype_name(y.dtype) != dtype_name(dtype):
+        raise TypeError(f"{who}: {name} must be {dtype_name(dtype)}, got {dtype_name(y.dtype)}")
+    if tuple(y.shape) != tuple(shape):
+        raise ValueError(f"{who}: {name} must have shape {sizes(shape)}, got {sizes(y.shape)}")
+    check_writable(who, name, y)
+
+
 def check_writable(who: str, name: str, y: Any) -> None:
     """Refuses an output that no kernel writes into as it is."""
     if not (y.flags.c_contiguous and y.flags.writeable if isinstance(y, np.ndarray) else y.is_contiguous()):

@@ -15,6 +15,7 @@ from tersor._arrays import (
     FLOATS,
     as_words,
     check_order,
+    check_result,
     dtype_name,
     empty,
     in_trace,
@@ -134,18 +135,7 @@ def check_out(op: Any, outs: Sequence[Any], wanted: Sequence[Any], kind: Any) ->
             raise ValueError(f"{op.name}: out has {len(out)} entries, {len(want)} are needed")
         pairs = zip(out, want, strict=True) if k in op.lists else ((out, want),)
         for i, (y, (shape, dtype)) in enumerate(pairs):
-            name = f"out[{i}]" if k in op.lists else "out"
-            if not isinstance(y, kind):
-                raise TypeError(f"{op.name}: {name} must be {kind.__name__}, got {type(y).__name__}")
-            ordinary(op.name, f": {name}", y)
-            check_order(op.name, name, y)
-            if dtype_name(y.dtype) != dtype_name(dtype):
-                raise TypeError(f"{op.name}: {name} must be {dtype_name(dtype)}, got {dtype_name(y.dtype)}")
-            if tuple(y.shape) != tuple(shape):
-                raise ValueError(f"{op.name}: {name} must have shape {sizes(shape)}, got {sizes(y.shape)}")
-            dense = y.flags.c_contiguous and y.flags.writeable if isinstance(y, np.ndarray) else y.is_contiguous()
-            if not dense:
-                raise ValueError(f"{op.name}: {name} must be C-contiguous and writable")
+            check_result(op.name, f"out[{i}]" if k in op.lists else "out", y, shape, dtype, kind)
 
 
 def numpy(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

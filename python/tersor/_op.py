@@ -20,9 +20,7 @@ from tersor._arrays import (
     an_axis,
     as_words,
     axes,
-    check_order,
-    check_writable,
-    dtype_name,
+    check_result,
     empty,
     flag,
     into,
@@ -298,7 +296,7 @@ class Op:
         ys: list[Any] = []
         if out is not None:
             ys = list(out) if isinstance(out, tuple) else [out]
-            self.check_out(ys, wanted, np.ndarray, lambda y: y.dtype.name)
+            self.check_out(ys, wanted, np.ndarray)
         ys += [empty(self.name, shape, dtype) for shape, dtype in wanted[len(ys) :]]
         self.kernel(*buffers, *[as_words(y) for y in ys], *scalars)
         return self.seen(ys)
@@ -335,19 +333,11 @@ class Op:
         """What the output for result `k` is called: of several each by its name."""
         return "out" if self.shown == 1 else f"out for {k}"
 
-    def check_out(self, ys: list[Any], wanted: list[Any], kind: Any, name_of: Callable[[Any], str]) -> None:
+    def check_out(self, ys: list[Any], wanted: list[Any], kind: Any) -> None:
         if len(ys) != self.shown:
             raise ValueError(f"{self.name}: out has {len(ys)} arrays, {self.shown} are needed")
         for k, y, (shape, dtype) in zip(self.outputs, ys, wanted, strict=False):
-            if not isinstance(y, kind):
-                raise TypeError(f"{self.name}: {self.given(k)} must be {kind.__name__}, got {type(y).__name__}")
-            ordinary(self.name, f": {self.given(k)}", y)
-            check_order(self.name, self.given(k), y)
-            if name_of(y) != dtype_name(dtype):
-                raise TypeError(f"{self.name}: {self.given(k)} must be {dtype_name(dtype)}, got {name_of(y)}")
-            if tuple(y.shape) != tuple(shape):
-                raise ValueError(f"{self.name}: {self.given(k)} must have shape {tuple(shape)}, got {tuple(y.shape)}")
-            check_writable(self.name, self.given(k), y)
+            check_result(self.name, self.given(k), y, shape, dtype, kind)
 
     def no_array(self, first: Any) -> TypeError:
         """What to raise for a first argument that is neither of NumPy nor of torch."""

@@ -21,7 +21,7 @@ pub mod tiles;
 pub mod vector;
 pub mod wide;
 
-pub use ahead::fetch;
+pub use ahead::{fetch, fetch_second};
 pub use memory::{huge, room, try_vec};
 
 use std::marker::PhantomData;

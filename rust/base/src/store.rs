@@ -10,9 +10,12 @@
 //! exact one, so rounding it to nearest is rounding once (Boldo and Melquiond, 2008). 13 bits fit in an f32 exactly down to
 //! 2^-137, and what is smaller rounds to zero in both formats (half of bf16's least number is 2^-134).
 
+mod convert;
+
 use crate::Element;
 use crate::simd::*;
 use crate::tail;
+pub use convert::convert;
 
 /// IEEE binary16.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

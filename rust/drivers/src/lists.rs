@@ -11,8 +11,7 @@ mod tests;
 
 pub use crate::flat::{BLOCK, CHUNK};
 use base::pool;
-use base::simd::{Kernel, Simd, dispatch};
-use base::store::{STEP, Store};
+use base::store::convert;
 use base::{Error, Result, Tensor, by_float};
 pub use sums::{Sum, absolute, dot};
 
@@ -98,7 +97,7 @@ impl Reader<'_> {
         let whole: Result<()> = by_float!(t, T => {
             // SAFETY: the walk has looked at lengths and types; who writes here is this thread, when the slice is gone.
             let part = unsafe { std::slice::from_raw_parts(t.as_ptr().cast::<T>().add(at.at), at.len) };
-            dispatch(Widen(part, x));
+            convert(part, x);
             Ok(())
         });
         debug_assert!(whole.is_ok());
@@ -151,40 +150,8 @@ fn write(t: &Tensor, at: Piece, y: &[f64]) {
         // SAFETY: within the array, whose length was looked at; pieces do not overlap, the border sees to it that outputs do
         // not either, and inputs that lie here are read by nobody now.
         let part = unsafe { std::slice::from_raw_parts_mut(t.as_ptr().cast::<T>().add(at.at), at.len) };
-        dispatch(Narrow(y, part));
+        convert(y, part);
         Ok(())
     });
     debug_assert!(whole.is_ok());
-}
-
-struct Widen<'a, A>(&'a [A], &'a mut [f64]);
-impl<A: Store> Kernel for Widen<'_, A> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Widen(x, y) = self;
-        let whole = x.len() / STEP * STEP;
-        for (x, y) in x.chunks_exact(STEP).zip(y.chunks_exact_mut(STEP)) {
-            f64::store16(s, A::load16(s, x), y);
-        }
-        for (x, y) in x[whole..].iter().zip(&mut y[whole..]) {
-            *y = x.to_f64();
-        }
-    }
-}
-
-struct Narrow<'a, A>(&'a [f64], &'a mut [A]);
-impl<A: Store> Kernel for Narrow<'_, A> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Narrow(x, y) = self;
-        let whole = x.len() / STEP * STEP;
-        for (x, y) in x.chunks_exact(STEP).zip(y.chunks_exact_mut(STEP)) {
-            A::store16(s, f64::load16(s, x), y);
-        }
-        for (x, y) in x[whole..].iter().zip(&mut y[whole..]) {
-            *y = A::from_f64(*x);
-        }
-    }
 }

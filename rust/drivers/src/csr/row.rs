@@ -1,6 +1,7 @@
 //! Some rows times a number each, added to a row of sums. The one rule: a sum is one chain of fused multiply-adds in the order of
 //! the rows, whatever is read side by side.
 
+use base::fetch_second;
 use base::vector::Vector;
 
 /// Rows that are read side by side.
@@ -61,7 +62,7 @@ unsafe fn some<V: Vector, const R: usize>(these: &[(V::T, &[V::T]); R], next: [*
             for i in 0..R {
                 sum = w[i].fused(V::load(these[i].1.as_ptr().add(j)), sum);
                 if R > 1 {
-                    later(next[i].wrapping_add(j));
+                    fetch_second(next[i].wrapping_add(j)); // the first cache holds the sums
                 }
             }
             sum.store(y.add(j));
@@ -75,17 +76,4 @@ unsafe fn some<V: Vector, const R: usize>(these: &[(V::T, &[V::T]); R], next: [*
             sum.store_masked(y.add(whole), mask);
         }
     }
-}
-
-/// Fetches the cache line of `p` into the second cache: the first holds the sums.
-#[inline(always)]
-fn later<T>(p: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: SSE is part of x86-64, and a prefetch of an address that cannot be read does nothing.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T1>(p.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = p;
 }

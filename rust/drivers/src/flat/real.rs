@@ -1,7 +1,6 @@
 //! What elements are computed in. The one rule: f64 in f64, the others in f32, so that functors are compiled for two types.
 
-use base::simd::{Kernel, Simd, dispatch};
-use base::store::{Bf16, F16, STEP, Store};
+use base::store::{Bf16, F16, Store, convert};
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 /// A type to compute in.
@@ -168,48 +167,16 @@ macro_rules! real {
 real!(f32, u32, i32, 12_582_912.0);
 real!(f64, u64, i64, 6_755_399_441_055_744.0);
 
-struct Widen<'a, A>(&'a [A], &'a mut [f32]);
-impl<A: Store> Kernel for Widen<'_, A> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Widen(x, y) = self;
-        let whole = x.len() / STEP * STEP;
-        for (x, y) in x.chunks_exact(STEP).zip(y.chunks_exact_mut(STEP)) {
-            f32::store16_f32(s, A::load16_f32(s, x), y);
-        }
-        for (x, y) in x[whole..].iter().zip(&mut y[whole..]) {
-            *y = x.to_f32();
-        }
-    }
-}
-
-struct Narrow<'a, A>(&'a [f32], &'a mut [A]);
-impl<A: Store> Kernel for Narrow<'_, A> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Narrow(x, y) = self;
-        let whole = x.len() / STEP * STEP;
-        for (x, y) in x.chunks_exact(STEP).zip(y.chunks_exact_mut(STEP)) {
-            A::store16_f32(s, f32::load16_f32(s, x), y);
-        }
-        for (x, y) in x[whole..].iter().zip(&mut y[whole..]) {
-            *y = A::from_f32(*x);
-        }
-    }
-}
-
 macro_rules! half { ($($t:ty, $most:expr;)*) => { $(
     impl Compute for $t {
         type Real = f32;
         const SAME: bool = false;
         const MOST: f32 = $most;
         fn widen(x: &[Self], y: &mut [f32]) {
-            dispatch(Widen(x, y));
+            convert(x, y);
         }
         fn narrow(x: &[f32], y: &mut [Self]) {
-            dispatch(Narrow(x, y));
+            convert(x, y);
         }
     }
 )* } }

@@ -1,6 +1,7 @@
 //! The one rule: every element once, and the same of an entry whatever stands beside it.
 
 use super::*;
+use base::store::Store;
 
 fn plan(lens: &[usize], per: usize) -> Plan {
     Plan::of(lens, per, |_| true).unwrap()

@@ -4,8 +4,7 @@
 //! 16-bit rows are widened to f32 tile by tile, and narrowed again. Outputs larger than the caches are made in a small
 //! buffer too and go past the caches from there: written in place, each line of them would be read first.
 
-use base::simd::*;
-use base::store::{Bf16, F16, STEP, Store};
+use base::store::{Bf16, F16, Store, convert};
 use base::stream;
 use base::{Dtype, Tensor};
 
@@ -24,8 +23,8 @@ pub struct Aside<K> {
 impl Aside<f32> {
     pub fn half(dtype: Dtype) -> Option<Self> {
         match dtype {
-            Dtype::F16 => Some(Aside { read: Some(widen::<F16>), write: narrow::<F16>, chunk: usize::MAX }),
-            Dtype::Bf16 => Some(Aside { read: Some(widen::<Bf16>), write: narrow::<Bf16>, chunk: usize::MAX }),
+            Dtype::F16 => Some(Aside { read: Some(widen::<F16>), write: round::<f32, F16>, chunk: usize::MAX }),
+            Dtype::Bf16 => Some(Aside { read: Some(widen::<Bf16>), write: round::<f32, Bf16>, chunk: usize::MAX }),
             _ => None,
         }
     }
@@ -36,9 +35,9 @@ impl Aside<f64> {
     pub fn rounded(dtype: Dtype) -> Option<Self> {
         let to = |write| Some(Aside { read: None, write, chunk: usize::MAX });
         match dtype {
-            Dtype::F32 => to(round::<f32>),
-            Dtype::F16 => to(round::<F16>),
-            Dtype::Bf16 => to(round::<Bf16>),
+            Dtype::F32 => to(round::<f64, f32>),
+            Dtype::F16 => to(round::<f64, F16>),
+            Dtype::Bf16 => to(round::<f64, Bf16>),
             _ => None,
         }
     }
@@ -51,55 +50,14 @@ impl<K: Store> Aside<K> {
     }
 }
 
-struct Widen<'a, T>(&'a [T], &'a mut [f32]);
-impl<T: Store> Kernel for Widen<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        for (wide, narrow) in self.1.iter_mut().zip(self.0) {
-            *wide = narrow.to_f32();
-        }
-    }
-}
-
-struct Narrow<'a, T>(&'a [f32], &'a mut [T]);
-impl<T: Store> Kernel for Narrow<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        for (narrow, wide) in self.1.iter_mut().zip(self.0) {
-            *narrow = T::from_f32(*wide);
-        }
-    }
-}
-
-struct Round<'a, T>(&'a [f64], &'a mut [T]);
-impl<T: Store> Kernel for Round<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        for (x, y) in self.0.chunks(STEP).zip(self.1.chunks_mut(STEP)) {
-            if x.len() == STEP {
-                T::store16(s, f64::load16(s, x), y);
-            } else {
-                T::store_tail(s, f64::load_tail(s, x), y);
-            }
-        }
-    }
-}
-
-fn round<T: Store>(space: &[f64], t: &Tensor, at: usize) {
-    dispatch(Round(space, rows::<T>(t, at, space.len())));
+fn round<K: Store, T: Store>(space: &[K], t: &Tensor, at: usize) {
+    convert(space, rows::<T>(t, at, space.len()));
 }
 
 fn widen<T: Store>(t: &Tensor, at: usize, space: &mut [f32]) {
     // SAFETY: the elements `at..at + space.len()` are those of a tile's rows, which exist (Call::new), of type T.
     let stored = unsafe { std::slice::from_raw_parts(t.as_ptr().cast::<T>().add(at), space.len()) };
-    dispatch(Widen(stored, space));
-}
-
-fn narrow<T: Store>(space: &[f32], t: &Tensor, at: usize) {
-    dispatch(Narrow(space, rows::<T>(t, at, space.len())));
+    convert(stored, space);
 }
 
 fn past<T: Store>(space: &[T], t: &Tensor, at: usize) {

@@ -37,6 +37,8 @@ static ALL: LazyLock<Vec<Operator>> = LazyLock::new(|| {
     let tables = [
         ("foreach", foreach::TABLES),
         ("graph", graph::TABLES),
+        ("hyperbolic", hyperbolic_distances::TABLES),
+        ("hyperbolic", hyperbolic_geodesics::TABLES),
         ("hyperbolic", hyperbolic_maps::TABLES),
         ("hyperbolic", hyperbolic_means::TABLES),
         ("hyperbolic", hyperbolic_pairwise::TABLES),

@@ -1,16 +1,12 @@
-//! What depends on the metric at a point of the Poincaré ball: its conformal factor, lengths and inner products, exponential
-//! maps, geodesics, transport; and the projection into the ball. The rule and the notation are those of the maps beside it.
+//! What depends on the metric at a point of the Poincaré ball: its conformal factor, lengths and inner products, transport; and
+//! the projection into the ball. The rule and the notation are those of the maps beside it.
 
 mod conformal;
-mod geodesic;
-mod step;
 mod transport;
 
 use base::Op;
 use conformal::*;
 use drivers::{row_ops, rows::Margin};
-use geodesic::*;
-use step::*;
 use transport::*;
 
 /// The tables of this part of the family.
@@ -25,15 +21,6 @@ pub static OPS: &[Op] = row_ops! {
     gyration(u[.., d], v[.., d], w[.., d], c[.., 1]) -> (y[.., d]) = |t, _s| Gyration;
     gyration_bwd(g[.., d], u[.., d], v[.., d], w[.., d], c[.., 1]) -> (du[u], dv[v], dw[w], dc[c])
         = |t, _s| GyrationBwd;
-    expmap(x[.., d], v[.., d], c[.., 1]; eps) -> (y[.., d]) = |t, s| ExpMap(Margin::of(s[0].float())?);
-    expmap_bwd(g[.., d], x[.., d], v[.., d], c[.., 1]) -> (dx[x], dv[v], dc[c]) = |t, _s| ExpMapBwd;
-    geodesic(x[.., d], y[.., d], t[.., 1], c[.., 1]; eps) -> (z[.., d]) = |t, s| Geodesic(Margin::of(s[0].float())?);
-    geodesic_bwd(g[.., d], x[.., d], y[.., d], t[.., 1], c[.., 1]) -> (dx[x], dy[y], dt[t], dc[c])
-        = |t, _s| GeodesicBwd;
-    geodesic_unit(x[.., d], v[.., d], t[.., 1], c[.., 1]; eps) -> (z[.., d])
-        = |t, s| GeodesicUnit(Margin::of(s[0].float())?);
-    geodesic_unit_bwd(g[.., d], x[.., d], v[.., d], t[.., 1], c[.., 1]) -> (dx[x], dv[v], dt[t], dc[c])
-        = |t, _s| GeodesicUnitBwd;
     parallel_transport(x[.., d], y[.., d], v[.., d], c[.., 1]) -> (w[.., d]) = |t, _s| Transport;
     parallel_transport_bwd(g[.., d], x[.., d], y[.., d], v[.., d], c[.., 1]) -> (dx[x], dy[y], dv[v], dc[c])
         = |t, _s| TransportBwd;

@@ -207,6 +207,11 @@ def test_an_operator_has_a_gpu_kernel_or_a_reason():
     assert {op.key for op in OPS.values() if op.family not in kernels or op.key in made} - without == COMPOSED
 
 
+def test_torch_has_room_for_a_hundred_operators_more():
+    (sixteens,) = re.findall(r"sixteens!\(([\d ]+)\)", (ROOT / "rust/py/src/torch.rs").read_text())
+    assert len(OPS) + 100 <= 16 * len(sixteens.split())
+
+
 def test_torch_knows_the_library_by_one_door():
     """What a graph names stands in one library, registered from declarations or by `_library.opaque`."""
     made = re.compile(r"custom_op|triton_op|library\.Library\(|LIBRARY\.define|register_autograd")

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from tersor import sparse
 from tersor.project import Projection, arccos_features, rff, ridge_path, tensorsketch
 
 torch = pytest.importorskip("torch")
@@ -70,6 +71,38 @@ def test_tensors(name):
     assert low.dtype == np.float32 and f(torch.from_numpy(x).float(), 8, seed=5, **given).dtype == torch.float32
     np.testing.assert_allclose(low, y.detach().numpy(), rtol=0, atol=1e-5 * (1 + np.abs(low).max()))
     assert f(x[:0], 8, **given).shape == (0, 8) and f(x[0], 8, seed=5, **given).shape == (8,)
+
+
+@pytest.mark.parametrize("name", sorted(KERNELS))
+def test_sparse_rows(name):
+    """Features of SciPy's matrices and of `CSR` are those of the dense rows."""
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    f, given, _ = KERNELS[name]
+    for dtype in (np.float64, np.float32):
+        x = numbers(9, 40, dtype=dtype) * (numbers(9, 40, seed=1) > 0.8)
+        want, near = f(x, 12, **given), 200 * np.finfo(dtype).eps
+        for layout in ("csr", "csc", "coo"):
+            y = f(scipy_sparse.csr_array(x).asformat(layout), 12, **given)
+            assert type(y) is np.ndarray and y.dtype == dtype and np.allclose(y, want, near, near)
+        assert np.allclose(f(sparse.from_dense(x), 12, **given), want, near, near)
+        y = f(sparse.from_dense(torch.from_numpy(x)), 12, **given)
+        assert y.dtype is torch.from_numpy(x).dtype and np.allclose(y, want, near, near)
+        assert f(scipy_sparse.csr_array((0, 40), dtype=dtype), 12, **given).shape == (0, 12)
+    half = sparse.from_dense(torch.from_numpy(x).half())
+    if f is tensorsketch:
+        with pytest.raises(TypeError, match="tensorsketch: x must be float64 or float32, got float16"):
+            f(half, 12, **given)
+    else:
+        assert np.allclose(f(half, 12, **given), f(half.to_dense(), 12, **given), 0.02, 0.02)
+    many = sparse.from_dense(numbers(5000, 3) * (numbers(5000, 3, seed=1) > 0))  # more than go together
+    assert np.allclose(f(many, 12, **given), f(many.to_dense(), 12, **given), 1e-12, 1e-12)
+    for bad, message in (
+        (scipy_sparse.csr_array(np.eye(3, dtype=np.int64)), "float"),
+        (scipy_sparse.csr_array(np.zeros((3, 0))), "last axis that is not empty"),
+        (torch.eye(3).to_sparse(), "x"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=f"^{f.__name__}: .*{message}"):
+            f(bad, 12, **given)
 
 
 def test_what_is_refused():

@@ -25,6 +25,8 @@ Values = Any
 Integers = Any
 Mask = Any
 Kept = Any
+#: floats, those of 8 bits among them, which are put in order and not computed with
+Ranked = Any
 Bits = Any
 Labels = Any
 Words = Any
@@ -33,6 +35,8 @@ Words = Any
 OUT_GRAPH = "out= does not support automatic differentiation; use torch.no_grad()"
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
+#: floats of 8 bits, of torch and of ml_dtypes, whose numbers are all float16's too
+BYTES = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz")
 INTEGERS = ("int8", "uint8", "int16", "int32", "int64")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import (
+    BYTES,
     FLOATS,
     INTEGERS,
     check_order,
@@ -34,6 +35,7 @@ from tersor._values import KNOWN, out_of_range
 #: the annotations that say what an array is made of
 TYPES: dict[str, tuple[str, ...]] = {
     "Array": FLOATS,
+    "Ranked": (*FLOATS, *BYTES),
     "Number": FLOATS,
     "Weight": FLOATS,  # of the type of the data or wider: the operator says
     "Level": (*FLOATS, *INTEGERS),
@@ -198,7 +200,7 @@ class Door:
                 continue
             if TYPES[kind] is not FLOATS or not _native_float(x):
                 self._typed(k, kind, x)
-            if self.rows and kind == "Array" and not x.ndim and k not in PER_ROW:
+            if self.rows and kind in ("Array", "Ranked") and not x.ndim and k not in PER_ROW:
                 raise ValueError(f"{self.name}: {k} needs a last axis, got a 0-d array")
             if first is None:
                 first = k, x

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import cast, dtype_name, is_tensor, torch_module, whole
+from tersor._matrix import SparseMatrix
 from tersor._reference import rounded
 from tersor._values import check_values, number
 from tersor.project._entries import extents
-from tersor.project.projection import Projection
+from tersor.project.projection import Projection, is_scipy
 
 Array = Any
 
@@ -22,13 +23,15 @@ Array = Any
 _MATRIX, _PHASES = 0, 1
 
 
-def _rows(who: str, x: Array) -> int:
-    """The length of the rows of x."""
-    check_values(who, "x", x)
-    shape = extents(who, x)
+def _rows(who: str, x: Any) -> tuple[int, Array]:
+    """The length of the rows of x, and an array of its library and type: x itself, or the values of a sparse matrix."""
+    sparse = isinstance(x, SparseMatrix) or is_scipy(x)
+    like = x._data if isinstance(x, SparseMatrix) else x.tocsr().data if sparse else x
+    check_values(who, "x", like)
+    shape = tuple(x.shape) if sparse else extents(who, x)
     if not shape or not shape[-1]:
         raise ValueError(f"{who}: x needs a last axis that is not empty, got shape {shape}")
-    return shape[-1]
+    return shape[-1], like
 
 
 def _positive(who: str, name: str, value: Any, *, least: float = math.ulp(0.0)) -> float:
@@ -72,7 +75,7 @@ def _fourier() -> Any:
     return fft
 
 
-def rff(x: Array, k: int, gamma: float = 1.0, kind: str = "gaussian", *, seed: int = 0) -> Array:
+def rff(x: Any, k: int, gamma: float = 1.0, kind: str = "gaussian", *, seed: int = 0) -> Array:
     r"""Random Fourier features: :math:`\mathbb E\langle z(x), z(y)\rangle = e^{-\gamma\|x-y\|^2}`.
 
     .. math:: z_i(x) = \sqrt{2/k}\,\cos(\sqrt{2\gamma}\, w_i\cdot x + b_i)
@@ -81,7 +84,7 @@ def rff(x: Array, k: int, gamma: float = 1.0, kind: str = "gaussian", *, seed: i
 
     Parameters
     ----------
-    x : array or tensor [..., d], float64, float32, float16 or bfloat16
+    x : array or tensor [..., d], float64, float32, float16 or bfloat16; SciPy sparse matrix or `CSR` [n, d]
     k : int
         How many features.
     gamma : float
@@ -94,7 +97,7 @@ def rff(x: Array, k: int, gamma: float = 1.0, kind: str = "gaussian", *, seed: i
 
     Returns
     -------
-    array or tensor [..., k], in the type of x
+    array or tensor [..., k], in the type of x, dense also where x is not
 
     Raises
     ------
@@ -108,27 +111,27 @@ def rff(x: Array, k: int, gamma: float = 1.0, kind: str = "gaussian", *, seed: i
     n·d·k operations for n rows ("gaussian"), n·k·log d ("orthogonal"). Rahimi, Recht, "Random features for large-scale kernel
     machines" (2007); Yu et al., "Orthogonal random features" (2016).
     """
-    d, gamma = _rows("rff", x), _positive("rff", "gamma", gamma)
+    (d, like), gamma = _rows("rff", x), _positive("rff", "gamma", gamma)
     kinds = {"gaussian": "gaussian", "orthogonal": "spinner"}
     if kind not in kinds:
         raise ValueError(f"rff: kind must be 'gaussian' or 'orthogonal', got {kind!r}")
     p = Projection(d, k, kinds[kind], seed=seed, stream=_MATRIX)
     # an angle of 16 bits has lost the turn it is in
-    wide = x if x.dtype.itemsize > 2 else x.float() if is_tensor(x) else x.astype(np.float32)
+    wide = x if like.dtype.itemsize > 2 else x.float() if is_tensor(x) else x.astype("float32")
     y, size, length = p(wide), math.sqrt(2 * gamma * p.k), math.sqrt(2 / p.k)
-    if is_tensor(x):
-        return rounded((y * size + _phases(wide, p.k, p.seed)).cos() * length, x)
+    if is_tensor(like):
+        return rounded((y * size + _phases(y, p.k, p.seed)).cos() * length, like)
     # in place, some rows at a time: what is done to a number is done while it is near
-    phases, rows = _phases(wide, p.k, p.seed), y.reshape(-1, p.k)
+    phases, rows = _phases(y, p.k, p.seed), y.reshape(-1, p.k)
     for part in _parts(rows):
         part *= size
         part += phases
         np.cos(part, out=part)
         part *= length
-    return rounded(y, x)
+    return rounded(y, like)
 
 
-def arccos_features(x: Array, k: int, order: int = 1, *, seed: int = 0) -> Array:
+def arccos_features(x: Any, k: int, order: int = 1, *, seed: int = 0) -> Array:
     r"""Features of the arc-cosine kernel: :math:`z_i(x) = \sqrt{2/k}\,\max(w_i\cdot x, 0)^p`, w normal.
 
     :math:`\mathbb E\langle z(x), z(y)\rangle = \frac1\pi\|x\|^p\|y\|^p J_p(\theta)` with θ the angle between x and y,
@@ -137,7 +140,7 @@ def arccos_features(x: Array, k: int, order: int = 1, *, seed: int = 0) -> Array
 
     Parameters
     ----------
-    x : array or tensor [..., d], float64, float32, float16 or bfloat16
+    x : array or tensor [..., d], float64, float32, float16 or bfloat16; SciPy sparse matrix or `CSR` [n, d]
     k : int
     order : 0, 1 or 2
         The power p: steps, ReLU, squared ReLU. A step has no gradient.
@@ -145,7 +148,7 @@ def arccos_features(x: Array, k: int, order: int = 1, *, seed: int = 0) -> Array
 
     Returns
     -------
-    array or tensor [..., k], in the type of x
+    array or tensor [..., k], in the type of x, dense also where x is not
 
     Raises
     ------
@@ -158,7 +161,7 @@ def arccos_features(x: Array, k: int, order: int = 1, *, seed: int = 0) -> Array
     -----
     n·d·k operations for n rows. Cho, Saul, "Kernel methods for deep learning" (2009).
     """
-    d, order = _rows("arccos_features", x), whole("arccos_features: order", order)
+    (d, like), order = _rows("arccos_features", x), whole("arccos_features: order", order)
     if order not in (0, 1, 2):
         raise ValueError(f"arccos_features: order must be 0, 1 or 2, got {order}")
     p = Projection(d, k, seed=seed, stream=_MATRIX)
@@ -166,12 +169,12 @@ def arccos_features(x: Array, k: int, order: int = 1, *, seed: int = 0) -> Array
     root = math.sqrt(2 / p.k) * math.sqrt(p.k) ** order
     y = p(x)
     if order == 0:
-        return rounded(cast(torch_module() if is_tensor(x) else np, y > 0, dtype_name(x.dtype)) * root, x)
-    y = y.relu() if is_tensor(x) else np.maximum(y, 0)
-    return rounded((y if order == 1 else y * y) * root, x)
+        return rounded(cast(torch_module() if is_tensor(y) else np, y > 0, dtype_name(y.dtype)) * root, like)
+    y = y.relu() if is_tensor(y) else np.maximum(y, 0)
+    return rounded((y if order == 1 else y * y) * root, like)
 
 
-def tensorsketch(x: Array, k: int, degree: int = 2, gamma: float = 1.0, coef0: float = 0.0, *, seed: int = 0) -> Array:
+def tensorsketch(x: Any, k: int, degree: int = 2, gamma: float = 1.0, coef0: float = 0.0, *, seed: int = 0) -> Array:
     r"""Features of the polynomial kernel: :math:`\mathbb E\langle z(x), z(y)\rangle = (\gamma\,x\cdot y + c_0)^p`.
 
     The p-fold tensor power of :math:`(\sqrt\gamma x, \sqrt{c_0})`, of which no entry is made, goes through a count sketch,
@@ -179,7 +182,7 @@ def tensorsketch(x: Array, k: int, degree: int = 2, gamma: float = 1.0, coef0: f
 
     Parameters
     ----------
-    x : array or tensor [..., d], float64 or float32
+    x : array or tensor [..., d], float64 or float32; SciPy sparse matrix or `CSR` [n, d]
     k : int
     degree : int
         The power p, in 1 .. 64.
@@ -191,7 +194,7 @@ def tensorsketch(x: Array, k: int, degree: int = 2, gamma: float = 1.0, coef0: f
 
     Returns
     -------
-    array or tensor [..., k], in the type of x
+    array or tensor [..., k], in the type of x, dense also where x is not
 
     Raises
     ------
@@ -205,33 +208,33 @@ def tensorsketch(x: Array, k: int, degree: int = 2, gamma: float = 1.0, coef0: f
     n·p·(d + k log k) operations for n rows. Pham, Pagh, "Fast and scalable polynomial kernels via explicit feature maps"
     (2013).
     """
-    d, degree = _rows("tensorsketch", x), whole("tensorsketch: degree", degree)
+    (d, like), degree = _rows("tensorsketch", x), whole("tensorsketch: degree", degree)
     gamma = _positive("tensorsketch", "gamma", gamma)
     coef0 = _positive("tensorsketch", "coef0", coef0, least=0)
     if not 1 <= degree <= 64:
         raise ValueError(f"tensorsketch: degree must be in 1..64, got {degree}")
-    if dtype_name(x.dtype) not in ("float64", "float32"):
-        raise TypeError(f"tensorsketch: x must be float64 or float32, got {dtype_name(x.dtype)}")
+    if dtype_name(like.dtype) not in ("float64", "float32"):
+        raise TypeError(f"tensorsketch: x must be float64 or float32, got {dtype_name(like.dtype)}")
     k = whole("tensorsketch: k", k)
     # the constant is one more column, of which the sketch is one entry of its own
     sketches = [Projection(d + 1, k, "countsketch", seed=seed, stream=stream) for stream in range(degree)]
 
-    def convolved(x: Array, fft: Any) -> Array:
+    def convolved(x: Any, fft: Any) -> Array:
         total: Any = None
         for p in sketches:
             s = p.cols(0, d)(x) * math.sqrt(gamma)
             if coef0:
-                one = p.cols(d, d + 1).materialise(x.dtype)[:, 0] * math.sqrt(coef0)
-                s = s + (one.to(x.device) if is_tensor(x) else one)
+                one = p.cols(d, d + 1).materialise(like.dtype)[:, 0] * math.sqrt(coef0)
+                s = s + (one.to(like.device) if is_tensor(like) else one)
             s = fft.rfft(s)
             total = s if total is None else total * s
         return fft.irfft(total, n=k)
 
-    if is_tensor(x):
+    if is_tensor(like):
         return convolved(x, torch_module().fft)
-    fft, y = _fourier(), np.empty((*x.shape[:-1], k), x.dtype)
+    fft, y = _fourier(), np.empty((*x.shape[:-1], k), like.dtype)
     many = _many(k)
-    rows = x.reshape(-1, d)
-    for first, part in zip(range(0, len(rows), many), _parts(y.reshape(-1, k)), strict=True):
+    rows = x.reshape(-1, d) if x is like else x.tocsr() if is_scipy(x) else x
+    for first, part in zip(range(0, rows.shape[0], many), _parts(y.reshape(-1, k)), strict=True):
         part[:] = convolved(rows[first : first + many], fft)
     return y

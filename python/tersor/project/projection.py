@@ -23,6 +23,11 @@ from tersor.random import TAGS
 Array = Any
 
 
+def is_scipy(x: Any) -> bool:
+    """Whether x is one of SciPy's sparse matrices, without importing SciPy."""
+    return type(x).__module__.partition(".")[0] == "scipy" and hasattr(x, "tocsr")
+
+
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Projection(Matrix):
     r"""A random :math:`k \times d` matrix P with :math:`\mathbb E\|Px\|^2 = \|x\|^2`, never stored.
@@ -216,7 +221,7 @@ class Projection(Matrix):
         last = self.shape[0 if adjoint else 1]
         if isinstance(x, SparseMatrix):
             return self._sparse(x, x._data, x._pattern.indices, x._pattern.indptr, last, adjoint)
-        if type(x).__module__.partition(".")[0] == "scipy" and hasattr(x, "tocsr"):
+        if is_scipy(x):
             if x.ndim != 2:
                 raise ValueError(f"project: a sparse x must have two axes, got shape {tuple(x.shape)}")
             x = x.tocsr()
@@ -248,7 +253,7 @@ class Projection(Matrix):
 
     def __matmul__(self, x: Array) -> Array:
         """The matrix times x: [d] to [k], [..., d, n] to [..., k, n]."""
-        if isinstance(x, SparseMatrix) or (hasattr(x, "tocsr") and type(x).__module__.partition(".")[0] == "scipy"):
+        if isinstance(x, SparseMatrix) or is_scipy(x):
             return turned(self(x.T))
         check_values("Projection @ x", "x", x)
         rows, cols = self.shape

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import dtype_name, is_tensor, ordinary
+from tersor._arrays import BYTES, dtype_name, is_tensor, ordinary
 from tersor._keys import FORMATS, Order
 from tersor._values import one_of
-from tersor.prune._bytes import BYTES, widened
+from tersor.prune._bytes import widened
 from tersor.prune._group import ALONE, Alone, Group
 from tersor.prune._rank import Plan, in_order, plan, search, share
 from tersor.prune._run import integer, order_of, ready

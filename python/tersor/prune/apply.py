@@ -6,19 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import Kept, is_distributed
-from tersor.prune._bytes import clear, is_bytes
+from tersor._arrays import Kept, Ranked, is_distributed
+from tersor.prune._bytes import clear, is_bytes, masked
 from tersor.prune._operators import _apply_mask
 
 Array = Any
 
 
-def apply_mask(x: Array, mask: Kept, *, out: Array = None) -> Array:
+def apply_mask(x: Ranked, mask: Kept, *, out: Array = None) -> Array:
     """The weights that a mask keeps, +0 elsewhere (whatever x is there, also NaN).
 
     Parameters
     ----------
-    x : array or tensor, float64, float32, float16 or bfloat16
+    x : array or tensor, float64, float32, float16, bfloat16 or float8 (as of `global_masks`)
     mask : bool array or tensor of the same shape, or its bits (`pack_mask`)
         True where x is kept.
     out : array or tensor
@@ -38,7 +38,7 @@ def apply_mask(x: Array, mask: Kept, *, out: Array = None) -> Array:
 
     Notes
     -----
-    One read and one write. The gradient is the gradient under the same mask.
+    One read and one write. The gradient is the gradient under the same mask; floats of 8 bits have none.
 
     Examples
     --------
@@ -49,7 +49,26 @@ def apply_mask(x: Array, mask: Kept, *, out: Array = None) -> Array:
     >>> prune.apply_mask(np.array([1.0, 2.0, 3.0]), np.array([0b101], np.uint8))
     array([1., 0., 3.])
     """
+    if hasattr(x, "dtype") and is_bytes(x) and not is_distributed(x):
+        y = masked("apply_mask", x, mask)
+        return y if out is None else _written(y, out)
     return _apply_mask(x, mask) if out is None else _apply_mask(x, mask, out=out)
+
+
+def _written(y: Array, out: Array) -> Array:
+    """Floats of 8 bits where they were asked for."""
+    if type(out) is not type(y) or out.dtype != y.dtype:
+        raise TypeError(f"apply_mask: out must be a {type(y).__name__} of {y.dtype}, got a {type(out).__name__}")
+    if tuple(out.shape) != tuple(y.shape):
+        raise ValueError(f"apply_mask: out has shape {tuple(out.shape)}, x {tuple(y.shape)}")
+    if isinstance(out, np.ndarray):
+        out.view(np.uint8)[...] = y.view(np.uint8)
+    else:
+        import torch
+
+        with torch.no_grad():
+            out.copy_(y)
+    return out
 
 
 def prune_inplace(x: Array, mask: Array) -> None:

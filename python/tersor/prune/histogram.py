@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, axes, flag, is_distributed
+from tersor._arrays import BYTES, FLOATS, axes, flag, is_distributed
 from tersor._keys import NAN, Order
 from tersor._values import float_name, one_of
+from tersor.prune._bytes import widened
 from tersor.prune._run import integer, order_of, ready, run
 
 Array = Any
@@ -25,7 +26,7 @@ class MagnitudeHistogram:
     Parameters
     ----------
     dtype : str, dtype, or several of them
-        Type of the data; of several, all are ranked by value.
+        Type of the data, floats of 8 bits among them; of several, all are ranked by value.
     k : int or sequence of int
         Ranks from 1; 0 has no threshold. Of several, all are found in the same reads.
     nan : "raise", "keep" or "prune"
@@ -109,7 +110,7 @@ class MagnitudeHistogram:
                 "MagnitudeHistogram.update: x is a DTensor; count what every process holds, x.to_local(), and add up counts"
             )
         try:
-            self.add(ready(x))
+            self.add(ready(widened(x)))
         except (TypeError, ValueError) as e:
             raise type(e)(f"MagnitudeHistogram.update: {e}") from None
 
@@ -198,6 +199,8 @@ class MagnitudeHistogram:
 
 def _name(who: str, dtype: Any) -> str:
     name = "an array" if hasattr(dtype, "shape") and axes(dtype) else float_name(dtype)
+    if name in BYTES:
+        return "float16"
     if name not in FLOATS:
         raise TypeError(f"{who}: dtype must be one or several floats ({', '.join(FLOATS)}), got {name}")
     return name

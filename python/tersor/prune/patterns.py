@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import Number, an_axis, dtype_name, is_tensor, whole
+from tersor._arrays import Number, Ranked, an_axis, dtype_name, is_tensor, whole
 from tersor._keys import FORMATS, NAN
 from tersor._op import op
 from tersor._reference import quiet, wide, xp
 from tersor._sample import Draw
 from tersor._values import one_of
+from tersor.prune._bytes import widened
 from tersor.prune._operators import _keys
 from tersor.prune.masks import global_masks
 
@@ -65,12 +66,12 @@ def _contiguous(x: Array) -> Array:
     return x.contiguous() if is_tensor(x) else np.ascontiguousarray(x)
 
 
-def nm_mask(w: Array, n: int, m: int, *, axis: int = -1, score: Number | None = None, nan: str = "raise") -> Array:
+def nm_mask(w: Ranked, n: int, m: int, *, axis: int = -1, score: Number | None = None, nan: str = "raise") -> Array:
     """The mask that keeps the n largest magnitudes of every m neighbours.
 
     Parameters
     ----------
-    w : array or tensor, float64, float32, float16 or bfloat16
+    w : array or tensor, float64, float32, float16, bfloat16 or float8 (as of `global_masks`)
         Of one axis or more.
     n, m : int
         How many are kept of how many: 2 and 4 for 2:4. From 0 to m, and from 1 to 16.
@@ -113,7 +114,7 @@ def nm_mask(w: Array, n: int, m: int, *, axis: int = -1, score: Number | None = 
     x = w if score is None else score
     if tuple(getattr(x, "shape", ())) != tuple(w.shape):
         raise ValueError(f"nm_mask: score has shape {tuple(getattr(x, 'shape', ()))}, w {tuple(w.shape)}")
-    x = x.detach() if is_tensor(x) else x
+    x = widened(x.detach() if is_tensor(x) else x)
     last = axis in (-1, w.ndim - 1)
     turn = np.moveaxis if isinstance(x, np.ndarray) else type(x).movedim
     x = x if last else _contiguous(turn(x, axis, -1))
@@ -131,7 +132,7 @@ def _powers(parts: Iterable[Array], norm: float) -> Array:
 
 
 def block_mask(
-    w: Array,
+    w: Ranked,
     sparsity: float | None = None,
     *,
     k: int | None = None,
@@ -142,7 +143,7 @@ def block_mask(
 
     Parameters
     ----------
-    w : array or tensor [..., R, C], float64, float32, float16 or bfloat16
+    w : array or tensor [..., R, C], float64, float32, float16, bfloat16 or float8 (as of `global_masks`)
         A matrix, or several, whose blocks are ranked together.
     sparsity : float between 0 and 1
         The share of blocks to prune; their number is rounded half to even. Either this or ``k``.
@@ -189,8 +190,7 @@ def block_norms(who: str, w: Array, block: Sequence[int], norm: float = 2, root:
         raise ValueError(f"{who}: blocks of {tuple(block)} do not divide w of shape {tuple(w.shape)}")
     if not norm > 0:
         raise ValueError(f"{who}: norm must be above 0, got {norm}")
-    if is_tensor(w):
-        w = w.detach()
+    w = widened(w.detach() if is_tensor(w) else w)
     *lead, rows, cols = w.shape
     a, b = block
     parts = w.reshape(*lead, rows // a, a, cols // b, b)

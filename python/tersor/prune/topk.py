@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import FLOATS, dtype_name
+from tersor._arrays import BYTES, FLOATS, Ranked, dtype_name
 from tersor._keys import NAN
 from tersor._op import op
 from tersor._sample import Draw
 from tersor._values import one_of
+from tersor.prune._bytes import taken, widened
 from tersor.prune._run import integer
 
 Array = Any
@@ -53,12 +54,12 @@ def _gather_rows_bwd(g: Array, x: Array, indices: Array) -> Array:
     return dx
 
 
-def topk_rows(x: Array, k: int, *, magnitude: bool = False, nan: str = "raise") -> tuple[Array, Array]:
+def topk_rows(x: Ranked, k: int, *, magnitude: bool = False, nan: str = "raise") -> tuple[Array, Array]:
     """The k largest entries of each row, in the order in which they stand there.
 
     Parameters
     ----------
-    x : array or tensor [..., n], float64, float32, float16 or bfloat16
+    x : array or tensor [..., n], float64, float32, float16, bfloat16 or float8 (as of `global_masks`)
     k : int
         From 0 to n.
     magnitude : bool
@@ -81,12 +82,13 @@ def topk_rows(x: Array, k: int, *, magnitude: bool = False, nan: str = "raise") 
 
     Notes
     -----
-    Radix selection, O(n) a row whatever k is. The gradient goes to the selected entries.
+    Radix selection, O(n) a row whatever k is. The gradient goes to the selected entries;
+    floats of 8 bits have none.
     """
     k = integer("k", k)
-    if not hasattr(x, "dtype") or dtype_name(x.dtype) not in FLOATS:
+    if not hasattr(x, "dtype") or dtype_name(x.dtype) not in (*FLOATS, *BYTES):
         raise TypeError(f"topk_rows: x must be a float array, got {dtype_name(getattr(x, 'dtype', type(x).__name__))}")
     if x.ndim and k > x.shape[-1]:
         raise ValueError(f"topk_rows: k must be between 0 and {x.shape[-1]}, got {k}")
-    indices = _topk_indices(x, k, bool(magnitude), NAN[one_of("nan", nan, tuple(NAN))])
-    return _gather_rows(x, indices), indices
+    indices = _topk_indices(widened(x), k, bool(magnitude), NAN[one_of("nan", nan, tuple(NAN))])
+    return (taken if dtype_name(x.dtype) in BYTES else _gather_rows)(x, indices), indices

@@ -153,13 +153,50 @@ def test_who_is_refused():
             lambda: q.linear(x, bias=torch.ones(4)),
         ),
         (ValueError, "linear: act must be None", lambda: q.linear(x, act="tanh")),
-        (TypeError, "spmm: a must be a CSR, got Int8CSR", lambda: sparse.spmm(q, x.T)),
+        (TypeError, "sddmm: pattern must be a CSR, got Int8CSR", lambda: sparse.sddmm(q, x, x)),
+        (TypeError, "spmm: an Int8CSR has no out=", lambda: sparse.spmm(q, x.T, out=np.zeros((4, 4), np.float32))),
+        (TypeError, "spmm: x must be float64, .* got int32", lambda: q @ x.T.astype(np.int32)),
+        (ValueError, r"spmm: x has shape \(3, 5\), the matrix 6 columns", lambda: q @ x[:, :5]),
         (TypeError, "weight must be an Int8CSR of tensors, got one of NumPy", lambda: tnn.SparseInt8Linear(q)),
         (TypeError, "weight must be an Int8CSR of tensors, got CSR", lambda: tnn.SparseInt8Linear(t.dequantize())),
         (ValueError, r"SparseInt8Linear: bias must have shape \(3,\)", lambda: tnn.SparseInt8Linear(t, torch.ones(2))),
     ]:
         with pytest.raises(error, match=said):
             call()
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16])
+def test_products_by_columns_are_those_of_the_values(kind):
+    q = sparse.Int8CSR.of(matrix(40, 70, 0.3))
+    w = q.scale[:, None].astype(np.float64) * dense(q)
+    x, b = rng.standard_normal((70, 9)).astype(kind), rng.standard_normal(40).astype(kind)
+
+    def near(got, want, sums):
+        assert got.dtype == kind
+        eps = np.finfo(np.float64 if kind is np.float64 else np.float32).eps
+        once = np.spacing(np.maximum(np.abs(want), np.abs(got)).astype(kind)).astype(np.float64)
+        assert (np.abs(got - want) <= 80 * eps * sums + 0.51 * once).all()
+
+    wide, more = x.astype(np.float64), b[:, None].astype(np.float64)
+    sums = np.abs(w) @ np.abs(wide) + np.abs(more)
+    near(q @ x, w @ wide, sums)
+    near(sparse.spmm(q, x, bias=b, act="relu"), np.maximum(w @ wide + more, 0), sums)
+    near(sparse.conv1x1(q, x.reshape(70, 3, 3), bias=b).reshape(40, 9), w @ wide + more, sums)
+    near(x[:40].T @ q, wide[:40].T @ w, np.abs(wide[:40].T) @ np.abs(w))
+    for act in (None, "silu"):
+        np.testing.assert_array_equal(sparse.linear(q, x.T, bias=b, act=act), q.linear(x.T, bias=b, act=act))
+    np.testing.assert_array_equal(sparse.spmv(q, x[:, 0]), q.linear(x[:, 0]))
+    t = torch.from_numpy(x)
+    assert torch.equal(q @ t, torch.from_numpy(q @ x)) and torch.equal(t[:40].T @ q, torch.from_numpy(x[:40].T @ q))
+
+
+def test_products_by_columns_have_gradients_and_graphs():
+    q = sparse.Int8CSR.of(sparse.from_dense(torch.from_numpy(matrix(4, 6, 0.5).to_dense())))
+    x = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: sparse.spmm(q, x, act="relu"), x)
+    assert torch.autograd.gradcheck(lambda x: x.T[:, :4] @ q, x)
+    run = torch.compile(lambda x: sparse.spmm(q, x) @ x.T, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(run(x), (q @ x) @ x.T)
 
 
 def test_a_layer_keeps_scales_and_refuses_other_values():

@@ -28,7 +28,7 @@ from tersor._arrays import (
     sizes,
 )
 from tersor._bits import is_packed, unpacked
-from tersor._matrix import matrix_of
+from tersor._matrix import SparseMatrix, matrix_of
 from tersor._op import OPS
 from tersor._values import KNOWN, out_of_range
 
@@ -81,7 +81,8 @@ _SHAPES = re.compile(
     "must match|broadcast|multiplied|core dimension|not aligned|doesn't match|inconsistent|expanded size"
 )
 #: what is no array, by the annotation that asks for it
-_A = {"SparseMatrix": "a CSR", "Encoded": "an Encoded"}
+_A = {"SparseMatrix": "a CSR", "SparseFactor": "a CSR", "Encoded": "an Encoded"}
+_MATRICES = ("SparseMatrix", "SparseFactor")
 _PLAIN = (TypeError, ValueError, RuntimeError, NotImplementedError, MemoryError, np.exceptions.AxisError)
 #: what dynamo says where an operator refuses stand-ins of tensors
 _MEANT = re.compile(r"^Dynamo failed to run FX node with fake tensors: .*: got (\w+Error)\((['\"])(.*)\2\)$", re.DOTALL)
@@ -151,7 +152,7 @@ class Door:
             at = i if p.kind is p.POSITIONAL_OR_KEYWORD else 1 << 30
             if kind in TYPES or kind in _A or kind == "out":
                 self.arrays.append((at, k, kind, p.default is None or said != str(p.annotation)))
-                if kind == "SparseMatrix":
+                if kind in _MATRICES:
                     self.matrices.append((at, k))
                 if kind == "Kept":
                     self.kept.append((at, k))
@@ -185,7 +186,7 @@ class Door:
             if kind in _A:
                 if not any(t.__name__ == kind for t in type(x).__mro__):
                     raise TypeError(f"{self.name}: {k} must be {_A[kind]}, got {type(x).__name__}")
-                if kind == "SparseMatrix" and k != "pattern":
+                if kind in _MATRICES and k != "pattern" and isinstance(x, SparseMatrix):
                     matrix = x
                 continue
             if not isinstance(x, np.ndarray) and not is_tensor(x):
@@ -254,7 +255,8 @@ class Door:
         given, named, kind = list(args), dict(kwargs), ""
         for at, k, of, _ in self.arrays:
             x = given[at] if at < len(given) else named.get(k)
-            if x is None or ((of != "SparseMatrix" or k == "pattern") and (of not in DATA or not x.ndim)):
+            typed = isinstance(x, SparseMatrix) and k != "pattern"
+            if x is None or (not typed and (of not in DATA or not x.ndim)):
                 continue
             kind = x.device.type if of in DATA else kind
             (x,) = _autocast.alike([x])

@@ -74,7 +74,26 @@ class Matrix:
         raise TypeError(f"{type(self).__name__}: not an array; to_dense() or materialise() makes one")
 
 
-class SparseMatrix(Matrix):
+class SparseFactor(Matrix):
+    """What stands on the left of sparse products: a `CSR`, or what multiplies by functions of its own."""
+
+    __slots__ = ()
+
+    def times(self, product: Callable[..., Any], x: Any, *, bias: Any = None, **kwargs: Any) -> Any:
+        """A product of this one by columns: ``product`` of its values, x and more."""
+        raise NotImplementedError
+
+    def linear(self, x: Any, *, bias: Any = None, act: str | None = None) -> Any:
+        """A product of this one by rows."""
+        raise NotImplementedError
+
+
+def is_factor(a: Any) -> bool:
+    """Whether a multiplies by functions of its own."""
+    return isinstance(a, SparseFactor) and not isinstance(a, SparseMatrix)
+
+
+class SparseMatrix(SparseFactor):
     """A `CSR` as other families see it: its values and its pattern, the places of them (``indices``, ``indptr``, ``shape``)."""
 
     __slots__ = ("_data", "_pattern")

@@ -14,7 +14,7 @@ from tersor._values import called, check_values, tensor_of
 from tersor.sparse._operators import csr_sort
 from tersor.sparse._parts import Parts
 from tersor.sparse._pattern import Pattern
-from tersor.sparse._structure import beside, counted, index_type, runs, summed, widened
+from tersor.sparse._structure import as_type, beside, counted, index_type, runs, summed, widened
 
 Array = Any
 
@@ -52,7 +52,7 @@ class Algebra(Parts):
         data = widened(a._data)
         for x in factors:
             data = data * widened(x)
-        return self._of(_as(data, a.dtype), p)
+        return self._of(as_type(data, a.dtype), p)
 
     def sum(self, axis: int | None = None) -> Array:
         """Sums of columns (axis 0), of rows (axis 1) or of everything (None), in float64, rounded once. Differentiable."""
@@ -64,7 +64,7 @@ class Algebra(Parts):
         if axis is None:
             return self.sum(1).sum() if not self.nnz else _one(self._data)
         wide = self._data.double() if is_tensor(self._data) else self._data.astype(np.float64)
-        return _as(summed(wide, starts), self.dtype)
+        return as_type(summed(wide, starts), self.dtype)
 
     def diagonal(self) -> Array:
         """The elements at (i, i), entries of equal place added. Differentiable."""
@@ -113,14 +113,14 @@ class Algebra(Parts):
         """Every value times a number. Products of matrices and with arrays are ``@``, with vectors along an axis `scale`."""
         if not isinstance(number, numbers.Real):
             return NotImplemented
-        return self._of(_as(widened(self._data) * float(number), self.dtype), self._pattern)
+        return self._of(as_type(widened(self._data) * float(number), self.dtype), self._pattern)
 
     __rmul__ = __mul__
 
     def __truediv__(self, number: Any) -> Any:
         if not isinstance(number, numbers.Real):
             return NotImplemented
-        return self._of(_as(widened(self._data) / float(number), self.dtype), self._pattern)
+        return self._of(as_type(widened(self._data) / float(number), self.dtype), self._pattern)
 
 
 def _one(data: Array) -> Array:
@@ -131,11 +131,7 @@ def _one(data: Array) -> Array:
     wide = data.double() if is_tensor(data) else data.astype(np.float64)
     parts = summed(wide, starts)
     total = summed(parts, np.array([0, len(parts)]))[0]
-    return _as(total, data.dtype)
-
-
-def _as(x: Array, dtype: Any) -> Array:
-    return x.to(dtype) if is_tensor(x) else x.astype(dtype, copy=False)
+    return as_type(total, data.dtype)
 
 
 def _joined(a: Pattern, b: Pattern) -> tuple[Pattern, np.ndarray]:

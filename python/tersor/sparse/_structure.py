@@ -91,6 +91,11 @@ def widened(x: Array) -> Array:
     return x.float() if is_tensor(x) else x.astype(np.float32)
 
 
+def as_type(x: Array, dtype: Any) -> Array:
+    """Values in another type, themselves if it is theirs."""
+    return x.to(dtype) if is_tensor(x) else x.astype(dtype, copy=False)
+
+
 def put_at(data: Any, shape: tuple[int, ...], places: tuple[Any, ...]) -> Any:
     """A tensor of zeros with values added at places, where no kernel of ours does it: 16 bits in float32, rounded once."""
     wide = widened(data)

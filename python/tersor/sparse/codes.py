@@ -3,27 +3,27 @@ by "int8-row", and places are those of the `CSR` it was made of."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tersor._acts import act_number, applied
 from tersor._arrays import dtype_name, is_tensor
-from tersor._matrix import SparseMatrix
+from tersor._matrix import SparseFactor, SparseMatrix
 from tersor._values import called, check_dense, check_values, plain_values, tensor_of, watched
 from tersor.sparse._csr import CSR
 from tersor.sparse._operators import _linear8
 from tersor.sparse._parts import Placed, given_out
 from tersor.sparse._pattern import Pattern
-from tersor.sparse._structure import widened
+from tersor.sparse._structure import as_type, widened
 from tersor.sparse.lanes import product
-from tersor.sparse.product import fitting
+from tersor.sparse.product import fitting, spmm
 
 Array = Any
 
 
-class Int8CSR(Placed):
+class Int8CSR(Placed, SparseFactor):
     r"""A sparse matrix whose values are codes in one byte, :math:`A_{ik} = s_i q_{ik}`: a weight pruned and quantized.
 
     Parameters
@@ -51,8 +51,9 @@ class Int8CSR(Placed):
 
     Notes
     -----
-    `linear` multiplies activations of every float type, with gradients to these and to the bias;
-    what changes or opens values takes `dequantize`. A product reads a quarter of the bytes that float32 values have.
+    `linear` multiplies activations of every float type, with gradients to these and to the bias, and reads a quarter of the
+    bytes that float32 values have. `spmm`, `conv1x1` and ``@`` make the codes values at every call, which many columns pay
+    for. What changes or opens values takes `dequantize`.
 
     Examples
     --------
@@ -184,21 +185,49 @@ class Int8CSR(Placed):
         ValueError
             If shapes do not match, or act is unknown.
         """
-        codes, scale, p, number = self._codes, self._scale, self._pattern, act_number("Int8CSR.linear", act)
-        for name, t in (("x", x), *([] if bias is None else [("bias", bias)])):
-            check_values("Int8CSR.linear", name, t)
-            if is_tensor(t) != is_tensor(x):
-                raise TypeError(f"Int8CSR.linear: {name} is a {type(t).__name__}, x is not")
-        if not is_tensor(x) and is_tensor(codes):
-            raise TypeError("Int8CSR.linear: x is a NumPy array, the matrix is made of tensors")
+        number = act_number("Int8CSR.linear", act)
+        codes, scale, p = self._beside("Int8CSR.linear", x, bias)
         fitting("Int8CSR.linear", p.shape, x, bias)
-        if is_tensor(x):
-            if is_tensor(codes) and codes.device != x.device:
-                raise ValueError(f"Int8CSR.linear: x is on {x.device}, the matrix on {codes.device}")
-            codes, scale = (t if is_tensor(t) else tensor_of(t).to(x.device) for t in (codes, scale))
-            p = p.tensors().to(x.device)
         y = coded("Int8CSR.linear", codes, scale, p, x, bias)
         return applied(act, y) if number else y
+
+    def times(
+        self, product: Callable[..., Array], x: Array, *, bias: Array = None, out: Array = None, **kwargs: Any
+    ) -> Array:
+        """``product`` of the values and x in float32 (float64 of float64), rounded once to the type of x."""
+        who = product.__name__
+        if out is not None:
+            raise TypeError(f"{who}: an Int8CSR has no out=")
+        codes, scale, p = self._beside(who, x, bias)
+        if bias is not None and bias.dtype != x.dtype:
+            raise TypeError(f"{who}: bias is {dtype_name(bias.dtype)}, x is {dtype_name(x.dtype)}")
+        wide = widened(x)
+        a = CSR._of(decoded(codes, scale, p, wide.dtype), p)
+        return as_type(product(a, wide, bias=None if bias is None else widened(bias), **kwargs), x.dtype)
+
+    def _beside(self, who: str, x: Array, bias: Array) -> tuple[Array, Array, Pattern]:
+        """Codes, scales and pattern in the library of x."""
+        codes, scale, p = self._codes, self._scale, self._pattern
+        for name, t in (("x", x), *([] if bias is None else [("bias", bias)])):
+            check_values(who, name, t)
+            if is_tensor(t) != is_tensor(x):
+                raise TypeError(f"{who}: {name} is a {type(t).__name__}, x is not")
+        if not is_tensor(x):
+            if is_tensor(codes):
+                raise TypeError(f"{who}: x is a NumPy array, the matrix is made of tensors")
+            return codes, scale, p
+        if is_tensor(codes) and codes.device != x.device:
+            raise ValueError(f"{who}: x is on {x.device}, the matrix on {codes.device}")
+        codes, scale = (t if is_tensor(t) else tensor_of(t).to(x.device) for t in (codes, scale))
+        return codes, scale, p.tensors().to(x.device)
+
+    def __matmul__(self, x: Array) -> Array:
+        return spmm(self, x)
+
+    def __rmatmul__(self, x: Array) -> Array:
+        codes, scale, p = self._beside("x @ Int8CSR", x, None)
+        wide = widened(x)
+        return as_type(wide @ CSR._of(decoded(codes, scale, p, wide.dtype), p), x.dtype)
 
     def __reduce__(self) -> tuple[Any, ...]:
         p = self._pattern
@@ -211,15 +240,12 @@ class Int8CSR(Placed):
 
 
 def decoded(codes: Array, scale: Array, pattern: Pattern, dtype: Any = None) -> Array:
-    """The values s·q, rounded to float32, or to a type of torch: whole in float64."""
+    """The values s·q, rounded to float32 and then to another type if one is asked for: whole in float64."""
     steps = scale[pattern.rows()]
-    if not is_tensor(codes):
-        values: Array = steps * codes.astype(np.float32)
-        return values
-    if str(dtype) == "torch.float64":
-        return steps.to(dtype) * codes
-    values = steps * codes.float()
-    return values if dtype is None else values.to(dtype)
+    if dtype is not None and dtype_name(dtype) == "float64":
+        return as_type(steps, dtype) * codes
+    values = steps * (codes.float() if is_tensor(codes) else codes.astype(np.float32))
+    return values if dtype is None else as_type(values, dtype)
 
 
 def coded(who: str, codes: Array, scale: Array, pattern: Pattern, x: Array, bias: Array) -> Array:

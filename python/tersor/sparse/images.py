@@ -8,7 +8,7 @@ import numpy as np
 
 from tersor._acts import act_number, applied
 from tersor._arrays import is_tensor
-from tersor._matrix import SparseMatrix
+from tersor._matrix import SparseFactor, is_factor
 from tersor.sparse._csr import CSR
 from tersor.sparse._pattern import Pattern
 from tersor.sparse.lanes import product
@@ -20,12 +20,12 @@ Array = Any
 _BOUNDS = (None, "relu", "relu6")
 
 
-def conv1x1(a: SparseMatrix, x: Array, *, bias: Array = None, act: str | None = None) -> Array:
+def conv1x1(a: SparseFactor, x: Array, *, bias: Array = None, act: str | None = None) -> Array:
     r"""A convolution of kernel size 1 with a sparse weight: at every pixel :math:`y = \mathrm{act}(A x + b)`.
 
     Parameters
     ----------
-    a : CSR [M, C]
+    a : CSR or Int8CSR [M, C]
         The weight, [out, in]; one made of NumPy arrays multiplies tensors too, as a constant.
     x : array or tensor [B, C, ...] or [C, H, W], of the dtype of a
         Images, with their pixels in any number of axes; what has three axes is one image.
@@ -61,6 +61,8 @@ def conv1x1(a: SparseMatrix, x: Array, *, bias: Array = None, act: str | None = 
     >>> sparse.conv1x1(a, np.arange(8.0).reshape(1, 2, 2, 2), act="relu").tolist()
     [[[[8.0, 10.0], [12.0, 14.0]], [[0.0, 0.0], [0.0, 0.0]]]]
     """
+    if is_factor(a):
+        return a.times(conv1x1, x, bias=bias, act=act)
     data, p = operands("conv1x1", a, ("x", x), *([] if bias is None else [("bias", bias)]))
     rows, channels = p.shape
     if x.ndim < 3 or x.shape[-3 if x.ndim == 3 else 1] != channels:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tersor._acts import act_number
 from tersor._arrays import is_tensor
-from tersor._matrix import SparseMatrix
+from tersor._matrix import SparseFactor, is_factor
 from tersor._values import plain_values, watched
 from tersor.sparse._operators import _linear, _spmv
 from tersor.sparse._pattern import Pattern
@@ -25,12 +25,12 @@ def product(data: Array, pattern: Pattern, x: Array, bias: Array, act: int = 0) 
     return _linear(data, pattern.indices, pattern.indptr, x, bias, *transposed, act)
 
 
-def spmv(a: SparseMatrix, x: Array, *, bias: Array = None) -> Array:
+def spmv(a: SparseFactor, x: Array, *, bias: Array = None) -> Array:
     r"""A sparse matrix times vectors that lie as rows, :math:`y = x A^\top + b`: `linear` without an activation.
 
     Parameters
     ----------
-    a : CSR [M, K]
+    a : CSR or Int8CSR [M, K]
         The matrix; one made of NumPy arrays multiplies tensors too, as a constant.
     x : array or tensor [..., K], of the dtype of a
         A vector, or several as rows.
@@ -57,16 +57,18 @@ def spmv(a: SparseMatrix, x: Array, *, bias: Array = None) -> Array:
     >>> sparse.spmv(a, np.array([1.0, 3.0]))
     array([ 6.,  0., -2.])
     """
+    if is_factor(a):
+        return a.linear(x, bias=bias)
     data, p = affine_operands("spmv", a, x, bias, axis=-1)
     return product(data, p, x, bias)
 
 
-def linear(a: SparseMatrix, x: Array, *, bias: Array = None, act: str | None = None) -> Array:
+def linear(a: SparseFactor, x: Array, *, bias: Array = None, act: str | None = None) -> Array:
     r"""A linear layer of a sparse weight, :math:`Y = \mathrm{act}(X A^\top + 1\,b^\top)`: activations as they come.
 
     Parameters
     ----------
-    a : CSR [M, K]
+    a : CSR or Int8CSR [M, K]
         The weight, [out, in]; one made of NumPy arrays multiplies tensors too, as a constant.
     x : array or tensor [..., K], of the dtype of a
         A vector, or several as rows.
@@ -105,5 +107,7 @@ def linear(a: SparseMatrix, x: Array, *, bias: Array = None, act: str | None = N
     array([[6., 0., 0.],
            [0., 0., 2.]])
     """
+    if is_factor(a):
+        return a.linear(x, bias=bias, act=act)
     data, p = affine_operands("linear", a, x, bias, axis=-1)
     return product(data, p, x, bias, act_number("linear", act))

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from tersor._arrays import is_tensor
-from tersor._matrix import SparseMatrix
+from tersor._matrix import SparseFactor, SparseMatrix, is_factor
 from tersor._op import AXES
 from tersor._values import check_dense, check_values, plain_values, watched
 from tersor.sparse._operators import _spmm
@@ -44,12 +44,12 @@ def fitting(who: str, shape: tuple[int, int], x: Array, bias: Array, axis: int =
         raise ValueError(f"{who}: bias has shape {tuple(bias.shape)}, the matrix {rows} rows")
 
 
-def spmm(a: SparseMatrix, x: Array, *, bias: Array = None, act: str | None = None, out: Array = None) -> Array:
+def spmm(a: SparseFactor, x: Array, *, bias: Array = None, act: str | None = None, out: Array = None) -> Array:
     r"""Sparse times dense, :math:`Y = \mathrm{act}(A X + b\,1^\top)`.
 
     Parameters
     ----------
-    a : CSR [M, K]
+    a : CSR or Int8CSR [M, K]
         The matrix; one made of NumPy arrays multiplies tensors too, as a constant.
     x : array or tensor [K] or [..., K, N], of the dtype of a
         The dense operand, or a stack of them.
@@ -76,7 +76,8 @@ def spmm(a: SparseMatrix, x: Array, *, bias: Array = None, act: str | None = Non
     Notes
     -----
     2·nnz·N operations; every entry reads one row of x, from a panel of columns copied into the L2 cache. The plan follows
-    XNNPACK's for sparse 1×1 convolutions (Elsen, Dukhan, Gale, Simonyan, "Fast Sparse ConvNets", 2020).
+    XNNPACK's for sparse 1×1 convolutions (Elsen, Dukhan, Gale, Simonyan, "Fast Sparse ConvNets", 2020). The codes of an
+    `Int8CSR` are made values at every call, in float32 (float64 for float64 x), and results rounded once; there is no ``out``.
 
     Examples
     --------
@@ -90,6 +91,8 @@ def spmm(a: SparseMatrix, x: Array, *, bias: Array = None, act: str | None = Non
     """
     if not getattr(x, "ndim", 1):
         raise ValueError("spmm: x must be [K] or [..., K, N], got a 0-d array")
+    if is_factor(a):
+        return a.times(spmm, x, bias=bias, act=act, out=out)
     data, p = affine_operands("spmm", a, x, bias, axis=-2)
     if is_tensor(x) and is_tensor(out):
         check_dense("spmm", "out", out)

@@ -93,6 +93,9 @@ def test_calibration_of_several_numbers_of_bins():
     assert got.tolist() == [metrics.calibration_error(p, y, n_bins=n) for n in (5, 15)]
     same = metrics.calibration_error(torch.from_numpy(p), torch.from_numpy(y), n_bins=[5, 15])
     assert same.dtype is torch.float64 and same.tolist() == got.tolist()
+    # the bits of one are those it has alone, beside a table too large for copies of its own
+    p, y = draw(3).random(140_000), draw(4).integers(0, 2, 140_000)
+    assert metrics.calibration_error(p, y, n_bins=[15, 400])[0] == metrics.calibration_error(p, y)
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,8 @@ def layer_norm(
 
     Notes
     -----
-    float32 rows are right to a unit in the last place at any ratio of mean to deviation, next to the mean to what float64
-    knows of it. Ba, Kiros and Hinton (2016).
+    float32 rows are right to a unit in the last place of y and half of one of :math:`\gamma z` and of :math:`\beta`, at any
+    ratio of mean to deviation; next to the mean to what float64 knows of it. Ba, Kiros and Hinton (2016).
 
     Examples
     --------

@@ -60,8 +60,6 @@ struct Find<'a> {
     p: &'a [f64],
     class: Option<&'a [u32]>,
     n: usize,
-    /// Bins of other numbers that come before.
-    before: usize,
     edges: Option<&'a Vec<f64>>,
     at: &'a mut [u32],
 }
@@ -70,7 +68,7 @@ impl Kernel for Find<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let Find { p, class, n, before, edges, at } = self;
+        let Find { p, class, n, edges, at } = self;
         let size = n as f64;
         // the last bits of a float64 of this size are a whole number
         let whole = (1u64 << 52) as f64;
@@ -102,11 +100,6 @@ impl Kernel for Find<'_> {
                 *at += class * n as u32;
             }
         }
-        if before > 0 {
-            for at in at {
-                *at += before as u32;
-            }
-        }
     }
 }
 
@@ -128,42 +121,41 @@ pub fn tables(t: &[Tensor], s: &[Scalar]) -> Result<()> {
     for (name, t) in ["count", "hits", "gap"].iter().zip(&t[3..]) {
         t.expect(name, width)?;
     }
-    let small = width <= SMALL;
-    let copies = if small { COPIES } else { 1 };
+    // each by itself, so that a table is the same whatever is asked beside it
+    let copies = |bins: usize| if rows * bins <= SMALL { COPIES } else { 1 };
+    let widest = sizes.each.iter().map(|e| e.0 * copies(e.0)).max().unwrap_or(1);
     let all = n.saturating_mul(k);
-    let parts = (all / BLOCK).min(all / (16 * width * copies).max(1)).clamp(1, 64);
+    let parts = (all / BLOCK).min(all / (16 * rows * widest).max(1)).clamp(1, 64);
     let found = blocks::map(n, n.div_ceil(parts), all, |part| {
-        let (mut table, mut own) =
-            (try_vec(if small { SMALL * COPIES } else { width }, [0.0; 2])?, try_vec(width, Bin::default())?);
+        let (mut each, mut own) = (Vec::new(), try_vec(width, Bin::default())?);
+        for &(bins, _) in &sizes.each {
+            each.push(try_vec(if copies(bins) > 1 { SMALL * COPIES } else { rows * bins }, [0.0; 2])?);
+        }
         let (mut at, mut bad) = ([0u32; TILE], Bad::default());
         for first in part.clone().step_by(SPAN) {
             let seen = source.each(first..part.end.min(first + SPAN), |tile| {
-                for (i, &(bins, before)) in sizes.each.iter().enumerate() {
+                for (i, (&(bins, _), table)) in sizes.each.iter().zip(&mut each).enumerate() {
                     let (at, class) = (&mut at[..tile.len], (rows > 1).then_some(&tile.class[..tile.len]));
-                    dispatch(Find {
-                        p: &tile.p[..tile.len],
-                        class,
-                        n: bins,
-                        before: before * rows,
-                        edges: sizes.edges.get(i),
-                        at,
-                    });
+                    dispatch(Find { p: &tile.p[..tile.len], class, n: bins, edges: sizes.edges.get(i), at });
                     let terms = &tile.terms[..tile.len];
-                    let few = if small { table.as_chunks_mut().0.first_chunk_mut::<SMALL>() } else { None };
+                    let few = if copies(bins) > 1 { table.as_chunks_mut().0.first_chunk_mut() } else { None };
                     match few {
                         Some(few) => spread(few, at, terms),
-                        None => add(&mut table, at, terms),
+                        None => add(table, at, terms),
                     }
                 }
             })?;
             bad.or(seen);
-            for (bin, copies) in own.iter_mut().zip(table.chunks_exact_mut(copies)) {
-                for [gap, count] in copies {
-                    let (hits, both) = ((*count / HIT) as i64, *count as i64);
-                    bin.count += both - hits * HIT as i64;
-                    bin.hits += hits;
-                    bin.gap += *gap;
-                    (*gap, *count) = (0.0, 0.0);
+            for (&(bins, before), table) in sizes.each.iter().zip(&mut each) {
+                let own = &mut own[before * rows..][..bins * rows];
+                for (bin, copies) in own.iter_mut().zip(table.chunks_exact_mut(copies(bins))) {
+                    for [gap, count] in copies {
+                        let (hits, both) = ((*count / HIT) as i64, *count as i64);
+                        bin.count += both - hits * HIT as i64;
+                        bin.hits += hits;
+                        bin.gap += *gap;
+                        (*gap, *count) = (0.0, 0.0);
+                    }
                 }
             }
         }

@@ -36,6 +36,13 @@ impl Affine {
         own.then(|| p.of[self.beside]..p.of[self.beside] + p.len)
     }
 
+    /// The numbers of a row, where every row is one piece and has the same.
+    pub fn row(&self, places: &Places<K>) -> Option<&[f64]> {
+        let all = if self.data.is_empty() { &self.absent } else { &self.data };
+        let own = self.data.is_empty() || !self.single(places);
+        (own && all.len() == places.walk.len).then_some(all)
+    }
+
     /// The number of a segment, where it is [`Affine::single`].
     #[inline(always)]
     pub fn of(&self, p: &Piece<K>, id: usize) -> f64 {

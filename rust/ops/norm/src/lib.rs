@@ -5,6 +5,7 @@ mod backward;
 mod evo;
 mod far;
 mod forward;
+mod narrow;
 mod near;
 mod residual;
 mod rule;

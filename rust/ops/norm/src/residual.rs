@@ -7,6 +7,7 @@
 
 mod steps;
 
+use crate::narrow::Row;
 use base::simd::*;
 use base::store::Store;
 use base::{Result, Scalar, Tensor, by_float, fetch, try_vec};
@@ -14,7 +15,7 @@ use drivers::blocks::{self, BLOCK};
 use drivers::segments::places::{self, Out};
 use drivers::segments::walk::Piece;
 use std::ops::Range;
-use steps::{Far, Kind, Weights, added, joined, sent, sum};
+use steps::{Far, Kind, Weights, added, joined, sent, sum, within};
 
 /// The bits of `needs`: of dx, of dr, and of the first of dγ, dβ, dγᵢ and dβᵢ.
 const DX: i64 = 1;
@@ -55,15 +56,18 @@ impl Norms {
         let shifted = [b, ib].map(|t| t.shape() != [0]);
         Ok(Norms { kind, inner, affine, shifted })
     }
-    /// γ and β of the norm of the sum (0) or of the one within (1).
-    fn of(&self, which: usize) -> Weights<'_> {
+    /// γ and β of the norm of the sum (0) or of the one within (1), of rows of `T`.
+    fn of<T: Store>(&self, which: usize) -> Result<Weights<'_>> {
         let [gamma, beta] = [0, 1].map(|i| &self.affine[2 * which + i][..]);
-        Weights { gamma, beta, plain: !self.kind.layer && !self.shifted[which] }
+        Ok(Weights { row: Row::new::<T>(gamma, beta)?, plain: !self.kind.layer && !self.shifted[which] })
     }
 }
 
 struct Forward<'a, T> {
-    norms: &'a Norms,
+    kind: Kind,
+    /// The norm of the sum, and the one within.
+    norm: &'a Weights<'a>,
+    inner: Option<&'a Weights<'a>>,
     d: usize,
     x: &'a [T],
     residual: &'a [T],
@@ -75,20 +79,20 @@ impl<T: Store> Kernel for Forward<'_, T> {
     type Output = Result<()>;
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Result<()> {
-        let Forward { norms, d, x, residual, y, s } = self;
-        let (kind, mut far) = (norms.kind, Far::default());
+        let Forward { kind, norm, inner, d, x, residual, y, s } = self;
+        let mut far = Far::default();
         let rows = x.chunks_exact(d).zip(residual.chunks_exact(d));
         for ((x, residual), (y, s)) in rows.zip(y.chunks_exact_mut(d).zip(s.chunks_exact_mut(d))) {
-            if norms.inner {
+            if let Some(inner) = inner {
                 let unit = kind.unit(simd, x, &mut far)?;
                 match &far.0 {
-                    None => added(simd, unit, x, norms.of(1), residual, s),
-                    Some((row, _)) => added(simd, unit, row, norms.of(1), residual, s),
+                    None => within(simd, unit, x, inner, residual, s),
+                    Some((row, _)) => added(simd, unit, row, inner, residual, s),
                 }
             } else {
                 sum(simd, x, residual, s);
             }
-            kind.norm(simd, s, norms.of(0), y, &mut far)?;
+            kind.norm(simd, s, norm, y, &mut far)?;
         }
         Ok(())
     }
@@ -108,12 +112,15 @@ pub fn forward(t: &[Tensor], s: &[Scalar]) -> Result<()> {
         t[6].expect("y", x.len())?;
         t[7].expect("s", x.len())?;
         let (y, sums) = (Out::new(y), Out::new(sums));
+        let (kind, norm) = (norms.kind, norms.of::<T>(0)?);
+        let inner = if norms.inner { Some(norms.of::<T>(1)?) } else { None };
         blocks::map(n, BLOCK / d, n * d, |rows| {
             let Range { start, end } = rows;
             let at = start * d..end * d;
             let piece = Piece { at: at.start, len: at.len(), of: [] };
             let (y, s) = (y.part(&piece), sums.part(&piece));
-            dispatch(Forward { norms: &norms, d, x: &x[at.clone()], residual: &residual[at], y, s })
+            let (norm, inner) = (&norm, inner.as_ref());
+            dispatch(Forward { kind, norm, inner, d, x: &x[at.clone()], residual: &residual[at], y, s })
         })
         .map(drop)
     })

@@ -1,7 +1,9 @@
 //! Segments that are runs of the array: each is met while it is in the nearest caches, its moments first. The one rule: what is
 //! read twice is read from there, and a run costs no table.
 
+use crate::affine::K;
 use crate::forward::Forward;
+use crate::narrow::{self, Affine, Parts, Row};
 use crate::near::{self, Line};
 use base::simd::*;
 use base::store::Store;
@@ -9,15 +11,21 @@ use base::{Result, try_vec};
 use drivers::blocks;
 use drivers::segments::moments::Moment;
 use drivers::segments::places::{BLOCK, Ids};
+use drivers::segments::walk::Piece;
 use drivers::segments::{moments_of, squares};
 use std::ops::Range;
 
 /// Standardises runs of `per` pieces each, and gives their moments.
 pub fn each<T: Store>(of: &Forward<T>, per: usize) -> Result<Vec<Moment>> {
     let (n, len) = (of.places.len, of.x.len() / of.places.len.max(1));
+    let single = of.gamma.single(of.places) && of.beta.single(of.places);
+    let row = match [&of.gamma, &of.beta].map(|a| a.row(of.places)) {
+        [Some(gamma), Some(beta)] if per == 1 && !single => Some(Row::new::<T>(gamma, beta)?),
+        _ => None,
+    };
     let parts = blocks::map(n, BLOCK / len.max(1), of.x.len(), |runs| {
         let mut found = try_vec(runs.len(), Moment::default())?;
-        dispatch(Block { of, per, len, runs, found: &mut found })?;
+        dispatch(Block { of, row: row.as_ref(), per, len, runs, found: &mut found })?;
         Ok(found)
     })?;
     let mut all = try_vec(n, Moment::default())?;
@@ -27,6 +35,7 @@ pub fn each<T: Store>(of: &Forward<T>, per: usize) -> Result<Vec<Moment>> {
 
 struct Block<'a, T> {
     of: &'a Forward<'a, T>,
+    row: Option<&'a Row<'a>>,
     per: usize,
     len: usize,
     runs: Range<usize>,
@@ -37,7 +46,12 @@ impl<T: Store> Kernel for Block<'_, T> {
     type Output = Result<()>;
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> Result<()> {
-        let Block { of: Forward { places, rule, x, y, gamma, beta }, per, len, runs, found } = self;
+        let Block { of, row, per, len, runs, found } = self;
+        let Forward { places, rule, x, y, gamma, beta } = of;
+        if let Some(row) = row {
+            rows(s, of, row, runs, found);
+            return Ok(());
+        }
         let single = gamma.single(places) && beta.single(places);
         let room = if single { 0 } else { places.walk.longest() };
         let (mut one, mut two) = (try_vec(room, 0.0)?, try_vec(room, 0.0)?);
@@ -67,18 +81,53 @@ impl<T: Store> Kernel for Block<'_, T> {
     }
 }
 
+/// Rows of γ and β for each of a row: what is asked of the next is asked before a root is waited for.
+#[inline(always)]
+fn rows<S: Simd, T: Store>(s: S, of: &Forward<T>, affine: &Row, runs: Range<usize>, found: &mut [Moment]) {
+    let (len, end) = (affine.gamma.len(), runs.end);
+    let row = |id: usize| &of.x[id * len..(id + 1) * len];
+    let mut next = moments(s, row(runs.start));
+    for (id, found) in runs.zip(found) {
+        *found = next;
+        let unit = of.rule.unit(id, next);
+        if id + 1 < end {
+            next = moments(s, row(id + 1));
+        }
+        let p = Piece { at: id * len, len, of: [0; K] };
+        mapped(s, unit, affine, row(id), of.y.part(&p));
+    }
+}
+
+/// y = γ(x − μ)r + β of a row, of float32 in float32 where that will do.
+#[inline(always)]
+pub fn mapped<S: Simd, T: Store>(s: S, [mu, r]: [f64; 2], of: &Row, x: &[T], y: &mut [T]) {
+    if !of.near::<S, T>(s, mu, r).is_some_and(|(parts, affine)| own(s, parts, affine, x, y)) {
+        near::mapped(s, [mu, r], x, of.gamma, of.beta, y);
+    }
+}
+
+/// [`narrow::map`] as a function of its own.
+#[inline(never)]
+fn own<S: Simd, T: Store>(s: S, of: Parts, affine: &Affine, x: &[T], y: &mut [T]) -> bool {
+    s.vectorize(
+        #[inline(always)]
+        || narrow::map(s, of, x, affine, y),
+    )
+}
+
 /// Rows over the root of the mean of their squares, of γ for each of a row.
 pub fn rms<T: Store>(x: &[T], gamma: &[f64], eps: f64, y: &mut [T]) -> Result<()> {
     let d = gamma.len();
+    let of = Row::new::<T>(gamma, gamma)?;
     blocks::fill(y, d, 1, |first, y| {
-        dispatch(Rms { x: &x[first * d..][..y.len()], gamma, eps, y });
+        dispatch(Rms { x: &x[first * d..][..y.len()], of: &of, eps, y });
         Ok(())
     })
 }
 
 struct Rms<'a, T> {
     x: &'a [T],
-    gamma: &'a [f64],
+    of: &'a Row<'a>,
     eps: f64,
     y: &'a mut [T],
 }
@@ -87,13 +136,35 @@ impl<T: Store> Kernel for Rms<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Rms { x, gamma, eps, y } = self;
-        let d = gamma.len();
+        let Rms { x, of, eps, y } = self;
+        let d = of.gamma.len();
+        let unit = |x| 1.0 / (square(s, x) / d as f64 + eps).sqrt();
+        let mut next = x.chunks_exact(d).map(unit);
+        let mut r = next.next().unwrap_or_default();
         for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
-            let mean = square(s, x) / d as f64;
-            near::weighed(s, 1.0 / (mean + eps).sqrt(), x, gamma, y);
+            let own = r;
+            // before this one is waited for
+            r = next.next().unwrap_or_default();
+            weighed(s, own, of, x, y);
         }
     }
+}
+
+/// y = γ r x, of float32 in float32 where that will do.
+#[inline(always)]
+pub fn weighed<S: Simd, T: Store>(s: S, r: f64, of: &Row, x: &[T], y: &mut [T]) {
+    if !of.near::<S, T>(s, 0.0, r).is_some_and(|(parts, affine)| scaled(s, parts, affine, x, y)) {
+        near::weighed(s, r, x, of.gamma, y);
+    }
+}
+
+/// [`narrow::weighed`] as a function of its own.
+#[inline(never)]
+fn scaled<S: Simd, T: Store>(s: S, of: Parts, affine: &Affine, x: &[T], y: &mut [T]) -> bool {
+    s.vectorize(
+        #[inline(always)]
+        || narrow::weighed(s, of, x, affine, y),
+    )
 }
 
 /// [`squares`] as a function of its own.
@@ -114,11 +185,11 @@ fn moments<S: Simd, T: Store>(s: S, x: &[T]) -> Moment {
     )
 }
 
-/// [`near::line`] as a function of its own.
+/// [`narrow::lined`] as a function of its own.
 #[inline(never)]
 fn line<S: Simd, T: Store>(s: S, of: Line, x: &[T], y: &mut [T]) {
     s.vectorize(
         #[inline(always)]
-        || near::line(s, of, x, y),
+        || narrow::lined(s, of, x, y),
     );
 }

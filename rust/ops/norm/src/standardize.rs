@@ -1,4 +1,5 @@
-//! Standardisation over segments: y = γ (x − μ) r + β. The one rule: all is computed in float64 and rounded once.
+//! Standardisation over segments: y = γ (x − μ) r + β. The one rule: statistics are float64, and maps are
+//! rounded once from it, or of float32 where two parts of a product tell as much.
 //!
 //! With W = Σw, c the correction and M = Σw(x − μ)²: of the variance v = M/(W − c) and r = (v + ε)^-½; of the root mean square
 //! μ = 0 and v = Σwx²/W; completed (Jiang et al., 2023), v = (Σx² + (Σx)²)/(d + 1); centred alone, r = 1. Statistics may be mixed
@@ -7,6 +8,7 @@
 use crate::affine::{Affine, K, both, load, store};
 use crate::far::far;
 use crate::forward::Forward;
+use crate::narrow;
 use crate::near::{self, Line};
 use crate::rule::Rule;
 use crate::runs;
@@ -118,7 +120,7 @@ impl<T: Store> Reduction<K> for Forward<'_, T> {
                 let [mu, r] = unit(id);
                 if single {
                     let line = Line { at: mu, by: self.gamma.of(&p, id) * r, plus: self.beta.of(&p, id), pull: 0.0 };
-                    return near::line(s, line, x, y);
+                    return narrow::lined(s, line, x, y);
                 }
                 let (gamma, beta) = (self.gamma.all(places, &p, &ids, one), self.beta.all(places, &p, &ids, two));
                 near::map(s, [mu, r], x, gamma, beta, y);

@@ -2,7 +2,9 @@
 //! everything would be inlined, and what is not has no instructions of the level.
 
 use crate::affine::{both, load, store};
+use crate::narrow::{self, Affine, Parts, Row};
 use crate::near::{self, Line};
+use crate::runs;
 use base::near::{near, scaled, times};
 use base::simd::*;
 use base::store::{STEP, Store};
@@ -18,10 +20,8 @@ pub struct Kind {
 }
 
 /// γ and β, and whether neither a mean is taken away nor a β added.
-#[derive(Clone, Copy)]
 pub struct Weights<'a> {
-    pub gamma: &'a [f64],
-    pub beta: &'a [f64],
+    pub row: Row<'a>,
     pub plain: bool,
 }
 
@@ -66,15 +66,15 @@ impl Kind {
         self,
         s: S,
         x: &[T],
-        Weights { gamma, beta, plain }: Weights,
+        Weights { row: of, plain }: &Weights,
         y: &mut [T],
         far: &mut Far,
     ) -> Result<()> {
         let unit = self.unit(s, x, far)?;
         match &far.0 {
-            None if plain => near::weighed(s, unit[1], x, gamma, y),
-            None => near::mapped(s, unit, x, gamma, beta, y),
-            Some((row, _)) => near::mapped(s, unit, row, gamma, beta, y),
+            None if *plain => runs::weighed(s, unit[1], of, x, y),
+            None => runs::mapped(s, unit, of, x, y),
+            Some((row, _)) => near::mapped(s, unit, row, of.gamma, of.beta, y),
         }
         Ok(())
     }
@@ -111,13 +111,30 @@ fn less<T: Store>(x: &[T]) -> Result<Option<(Vec<f64>, i32)>> {
     Ok(near(&row, x.len())?.map(|found| (found.rows, found.by[0])))
 }
 
+/// [`added`], of float32 in float32 where that will do.
+#[inline(always)]
+pub fn within<S: Simd, T: Store>(s: S, unit: [f64; 2], x: &[T], of: &Weights, residual: &[T], out: &mut [T]) {
+    let near = if of.plain { of.row.near::<S, T>(s, 0.0, unit[1]) } else { None };
+    if !near.is_some_and(|(parts, affine)| scaled_sum(s, parts, affine, [x, residual], out)) {
+        added(s, unit, x, of, residual, out);
+    }
+}
+
+#[inline(never)]
+fn scaled_sum<S: Simd, T: Store>(s: S, of: Parts, affine: &Affine, x: [&[T]; 2], out: &mut [T]) -> bool {
+    s.vectorize(
+        #[inline(always)]
+        || narrow::added(s, of, affine, x, out),
+    )
+}
+
 /// s = r + (x − μ) ρ γ + β, rounded once
 #[inline(never)]
 pub fn added<S: Simd, X: Store, T: Store>(
     s: S,
     [mu, rho]: [f64; 2],
     x: &[X],
-    Weights { gamma, beta, plain }: Weights,
+    Weights { row: Row { gamma, beta, .. }, plain }: &Weights,
     residual: &[T],
     out: &mut [T],
 ) {
@@ -130,7 +147,7 @@ pub fn added<S: Simd, X: Store, T: Store>(
             let steps = x.as_chunks::<STEP>().0.iter().zip(residual.as_chunks::<STEP>().0);
             let affine = gamma.as_chunks::<STEP>().0.iter().zip(beta.as_chunks::<STEP>().0);
             let outs = out.as_chunks_mut::<STEP>().0;
-            if plain {
+            if *plain {
                 for (((x, r), (g, _)), out) in steps.zip(affine).zip(outs) {
                     let ([a, b], [c, d], [g, h]) = (X::load16(s, x), T::load16(s, r), f64::load16(s, g));
                     T::store16(s, [(a * rho).mul_add(g, c), (b * rho).mul_add(h, d)], out);
@@ -149,7 +166,7 @@ pub fn added<S: Simd, X: Store, T: Store>(
                 let sum = both(
                     #[inline(always)]
                     |k| {
-                        if plain {
+                        if *plain {
                             return (x[k] * rho).mul_add(g[k], r[k]);
                         }
                         ((x[k] - mu) * rho).mul_add(g[k], b[k]) + r[k]

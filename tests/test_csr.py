@@ -346,3 +346,51 @@ def test_matrices_cross_a_graph():
 
     for strict in (False, True):
         assert torch.equal(torch.export.export(Both(), (x,), strict=strict).module()(x), Both()(x))
+
+
+def test_the_short_way_of_a_product_gives_way():
+    """Plain tensors are multiplied without being asked one by one; whoever has more to say is asked, or refused, as ever."""
+    w, x = np.array([[0.0, 2.0], [3.0, -1.0]], np.float32), torch.tensor([[1.0, 2.0], [3.0, 5.0]])
+    a, bias = sparse.from_dense(torch.from_numpy(w)), torch.tensor([1.0, -20.0])
+    want = torch.from_numpy(w) @ x
+    assert torch.equal(sparse.spmm(a, x), want) and torch.equal(sparse.spmm(a, x[:, 1]), want[:, 1])
+    assert torch.equal(sparse.spmm(sparse.from_dense(w), x.T.contiguous().T), want)
+    assert torch.equal(sparse.spmm(a, x, bias=bias, act="relu"), (want + bias[:, None]).relu())
+    leaf = x.clone().requires_grad_()
+    assert sparse.spmm(a, leaf).requires_grad
+    with torch.no_grad():
+        assert not sparse.spmm(a, leaf).requires_grad
+    assert torch.equal(torch.func.vmap(lambda x: sparse.spmm(a, x))(torch.stack([x, x])), torch.stack([want, want]))
+    with pytest.raises(NotImplementedError, match="forward-mode"):
+        torch.func.jvp(lambda x: sparse.spmm(a, x), (x,), (x,))
+    assert sparse.spmm(a, x[:, :0]).shape == (2, 0)
+    for wrong, error, said in [
+        (x.double(), TypeError, "float"),
+        (x[:1], ValueError, "2 columns"),
+        (x.to_sparse(), TypeError, "dense"),
+        (x[0, 0], ValueError, "0-d"),
+    ]:
+        with pytest.raises(error, match=said):
+            sparse.spmm(a, wrong)
+    with pytest.raises(ValueError, match="bias has shape"):
+        sparse.spmm(a, x, bias=bias[:1])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+def test_values_follow_a_transpose(dtype):
+    """Of every type, of steps, of none; gradients come back to where the values stand."""
+    v = torch.arange(1.0, 9.0).to(getattr(torch, dtype))[::2]
+    for n in (0, 4):
+        rows, cols = [2, 0, 1, 0][:n], [0, 1, 1, 0][:n]
+        places = torch.tensor(rows, dtype=torch.int32), torch.tensor(cols, dtype=torch.int32)
+        leaf = v[:n].clone().requires_grad_()
+        a = sparse.from_coo(leaf, *places, (3, 2))
+        dense = torch.zeros(3, 2, dtype=v.dtype)
+        dense[rows, cols] = v[:n]
+        assert torch.equal(a.T.to_dense(), dense.T)
+        weights = torch.arange(6.0).to(v.dtype).reshape(2, 3)
+        (a.T.to_dense() * weights).sum().backward()
+        assert torch.equal(leaf.grad, weights.T[rows, cols])
+        if dtype != "bfloat16":
+            b = sparse.from_coo(np.arange(1, 9, dtype=dtype)[::2][:n], *(p.numpy() for p in places), (3, 2))
+            np.testing.assert_array_equal(b.T.to_dense(), dense.T)

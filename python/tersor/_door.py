@@ -178,7 +178,8 @@ class Door:
         if self.scalars:
             self.plain(self.name, args, kwargs)
         first: tuple[str, Any] | None = None
-        matrix, unlike = None, False
+        matrix: Any = None
+        unlike = False
         for at, k, kind, optional in self.arrays:
             x = args[at] if at < len(args) else kwargs.get(k, self)
             if x is self or (x is None and optional):

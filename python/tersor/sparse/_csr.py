@@ -17,7 +17,7 @@ from tersor.sparse._convert import Converted
 from tersor.sparse._operators import csr_sort
 from tersor.sparse._pattern import Pattern
 from tersor.sparse._select import Selected
-from tersor.sparse._structure import index_type, owned
+from tersor.sparse._structure import index_type, owned, taken
 from tersor.sparse.product import spmm
 from tersor.sparse.terms import multiplied
 
@@ -174,5 +174,5 @@ class CSR(Converted, Selected, Algebra):
             if is_tensor(pattern.indices):
                 raise TypeError("CSR.with_data: data is a NumPy array, the matrix is made of tensors")
         if order == "given" and pattern.perm is not None:
-            return CSR._of(data[pattern.perm], pattern)
+            return CSR._of(taken(data, pattern.perm), pattern)
         return CSR._of(data.contiguous() if is_tensor(data) else np.array(data, order="C"), pattern)

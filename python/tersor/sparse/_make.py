@@ -17,7 +17,7 @@ from tersor.sparse._edges import from_coo
 from tersor.sparse._formats import BSR, COO, CSC
 from tersor.sparse._operators import csr_count, csr_fill
 from tersor.sparse._pattern import Pattern
-from tersor.sparse._structure import LONGEST, beside
+from tersor.sparse._structure import LONGEST, beside, taken
 
 Array = Any
 
@@ -178,7 +178,7 @@ def _of_blocks(who: str, a: BSR) -> CSR:
     row, column = (np.broadcast_to(x, (n, r, c)).reshape(-1) for x in (row, column))
     data = a.data
     if p._pattern.perm is not None:
-        data = data[beside(data, p._pattern).perm] if is_tensor(data) else data[p._pattern.perm]
+        data = taken(data, beside(data, p._pattern).perm)
     return from_coo(data.reshape(-1), row, column, (rows, cols))
 
 

@@ -28,6 +28,14 @@ def beside(data: Array, pattern: Pattern) -> Pattern:
     return pattern.tensors().to(data.device) if is_tensor(data) else pattern
 
 
+def taken(data: Array, perm: Array) -> Array:
+    """``data[perm]`` of places that are known to be inside. Differentiable.
+
+    Brackets make indices of eight bytes of those of four first, and ask of each whether it is negative.
+    """
+    return data.index_select(0, perm) if is_tensor(data) else np.asarray(data).take(perm, 0, mode="clip")
+
+
 def owned(data: Array, columns: np.ndarray, offsets: np.ndarray, shape: tuple[int, int], perm: Array = None) -> Any:
     """Values as they were given, and their pattern: in its order, the values copied unless a gradient goes to them."""
     if perm is not None and bool((perm[1:] > perm[:-1]).all()):
@@ -35,11 +43,11 @@ def owned(data: Array, columns: np.ndarray, offsets: np.ndarray, shape: tuple[in
     pattern = beside(data, Pattern(columns, offsets, shape, perm))
     if is_tensor(data):
         if pattern.perm is not None:
-            data = data[pattern.perm]
+            data = taken(data, pattern.perm)
         elif not data.requires_grad:
             data = data.clone()
         return data.contiguous(), pattern
-    return np.array(data, order="C") if perm is None else np.ascontiguousarray(data)[perm], pattern
+    return np.array(data, order="C") if perm is None else taken(data, perm), pattern
 
 
 def placed(who: str, rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int]) -> tuple[Any, Any, Any]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tersor._arrays import is_tensor
+from tersor._arrays import in_trace, is_tensor
 from tersor._matrix import SparseFactor, SparseMatrix, is_factor
-from tersor._op import AXES
-from tersor._values import check_dense, check_values, plain_values, watched
+from tersor._values import check_dense, check_values, watched
 from tersor.sparse._operators import _spmm
 
 Array = Any
@@ -89,6 +88,14 @@ def spmm(a: SparseFactor, x: Array, *, bias: Array = None, act: str | None = Non
            [0., 0.],
            [0., 0.]])
     """
+    if act not in _ACTIVATIONS:
+        raise ValueError(f"spmm: act must be None, 'relu' or 'relu6', got {act!r}")
+    lo, hi = _ACTIVATIONS[act]
+    if out is None and is_tensor(x) and isinstance(a, SparseMatrix) and not in_trace():
+        from tersor.sparse._straight import straight_panels
+
+        if (y := straight_panels(a, x, bias, lo, hi)) is not None:
+            return y
     if not getattr(x, "ndim", 1):
         raise ValueError("spmm: x must be [K] or [..., K, N], got a 0-d array")
     if is_factor(a):
@@ -98,19 +105,9 @@ def spmm(a: SparseFactor, x: Array, *, bias: Array = None, act: str | None = Non
         check_dense("spmm", "out", out)
         if out.device != x.device:
             raise ValueError(f"spmm: out is on {out.device}, x on {x.device}")
-    if act not in _ACTIVATIONS:
-        raise ValueError(f"spmm: act must be None, 'relu' or 'relu6', got {act!r}")
-    lo, hi = _ACTIVATIONS[act]
     vector = x.ndim == 1
     if vector:
         x = x[:, None]
-    if out is None and is_tensor(x) and plain_values(data, x, bias):
-        from tersor.sparse._straight import seen_by_others, straight_panels
-
-        alike = x.dtype is data.dtype and (bias is None or bias.dtype is x.dtype)
-        if alike and x.ndim <= AXES and not seen_by_others():
-            y = straight_panels(data, p, x, bias, lo, hi)
-            return y[:, 0] if vector else y
     transposed = p.transposed() if watched(x) else (None, None, None)
     args = (data, p.indices, p.indptr, x, bias, *transposed, lo, hi)
     if out is None:

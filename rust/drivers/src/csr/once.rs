@@ -1,5 +1,5 @@
 //! Sparse times dense where rows of x are read once, if at all: the few activations of a token. The one rule: rows are read from
-//! end to end, as the memory likes it, four side by side, and the four after them are asked for meanwhile; their sums stay in the
+//! end to end, as the memory likes it, some side by side, and as many after them are asked for meanwhile; their sums stay in the
 //! first cache.
 
 use super::plan::Plan;

@@ -4,8 +4,11 @@
 use base::fetch_second;
 use base::vector::Vector;
 
-/// Rows that are read side by side.
-pub(super) const ABREAST: usize = 4;
+/// Rows that are read side by side: the more, the more lines are on their way from memory; eight and the sums would be too many for
+/// the eight places that some caches have for lines a page apart.
+pub(super) const ABREAST: usize = 6;
+/// Those of what is left.
+const FEWER: usize = 2;
 
 /// Rows and their numbers, and where rows begin that are read after them: addresses, which are never read here.
 pub struct Row<'a, T> {
@@ -40,8 +43,12 @@ pub(super) unsafe fn body<V: Vector>(r: &Row<V::T>, sums: &mut [V::T]) {
         if let Ok(these) = <&[_; ABREAST]>::try_from(r.these) {
             some::<V, ABREAST>(these, r.next, sums);
         } else {
-            for this in r.these {
-                some::<V, 1>(std::array::from_ref(this), [std::ptr::null()], sums);
+            let (pairs, last) = r.these.as_chunks::<FEWER>();
+            for (pair, next) in pairs.iter().zip(r.next.as_chunks::<FEWER>().0) {
+                some::<V, FEWER>(pair, *next, sums);
+            }
+            if let [last] = last {
+                some::<V, 1>(std::array::from_ref(last), [std::ptr::null()], sums);
             }
         }
     }

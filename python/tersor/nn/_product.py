@@ -200,16 +200,20 @@ class Product(Coded):
         """The panels, if x is to be multiplied with them, or so many numbers that are made of it."""
         if x.dtype not in _PACKED or not x.is_cpu or torch._C._are_functorch_transforms_active():
             return None
-        if not torch.compiler.is_compiling():
-            if type(x) not in _OWN or type(self._buffers["data"]) not in _OWN:
+        if torch.compiler.is_compiling():
+            return self._buffers["panels"]
+        return self._kept(x, x.numel() if numbers is None else numbers, numbers is None) if type(x) in _OWN else None
+
+    def _kept(self, x: Tensor, numbers: int, rows: bool = True) -> Tensor | None:
+        """The same of a tensor of a type that is multiplied with panels, outside of a trace; of `rows`, not what is made of x."""
+        if type(self._buffers["data"]) not in _OWN:
+            return None
+        if self._packed_of != self._key():
+            if self._lent():
                 return None
-            if self._packed_of != self._key():
-                if self._lent():
-                    return None
-                self.repack()
-            many = (x.numel() if numbers is None else numbers) > MANY * self.shape[1]
-            if many and self.activations == "float" and not _core.tiles() and not (numbers is None and _summed(x)):
-                return None
+            self.repack()
+        if numbers > MANY * self.shape[1] and self.activations == "float" and not _core.tiles() and not (rows and _summed(x)):
+            return None
         return self._buffers["panels"]
 
     def _lent(self) -> bool:

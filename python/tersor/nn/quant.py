@@ -53,12 +53,12 @@ class QuantLinear(Product):
 
     On a CPU rows of float32, float16 and bfloat16 are multiplied with the codes as `panels` hold them
     (`tersor.quant.packed_linear`), which takes the memory of the codes once more unless they are given up. Elsewhere the
-    weight is decoded, in the dtype of x, and multiplied by torch's own product: for more than `MANY` rows of 16-bit floats, or
-    of those whose gradient is recorded, where the processor has no AMX, on a GPU, for float64, of dynamic8, and under the
+    weight is decoded, in the dtype of x, and multiplied by torch's own product: for more than `MANY` rows of bfloat16, or of
+    float32 whose gradient is recorded, where the processor has no AMX, on a GPU, for float64, of dynamic8, and under the
     transforms of ``torch.func`` (of which those in forward mode are refused). There, without a gradient to record, all layers
     of a thread decode into the same memory. What reads `weight` by itself, as torch's own attention does, decodes it at every
     call. A row has the same bits whatever rows are beside it where panels are multiplied (tiles of AMX aside); a decoded weight
-    of 16-bit floats is rounded to these and summed by torch, so that among more than `MANY` rows they differ from the row's
+    of bfloat16 is rounded to it and summed by torch, so that among more than `MANY` rows they differ from the row's
     own. `repack` says when codes were overwritten behind a tensor's back; codes that were given up can only be exchanged by
     ``load_state_dict``.
     """

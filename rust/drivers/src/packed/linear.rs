@@ -338,11 +338,6 @@ impl<A: Compute> Finish<'_, A> {
             let scale = self.scale(row);
             // SAFETY: each place of y is handed over once.
             let y = unsafe { y.part(self.at(row), sums.len()) };
-            // what comes next of this row: memory that nobody has read lately, by then it is near
-            let next = y.as_ptr().wrapping_add(y.len()).cast::<u8>();
-            for line in (0..size_of_val(y)).step_by(64) {
-                base::fetch(next.wrapping_add(line));
-            }
             let (sums, y) = (sums.as_chunks::<STEP>().0, y.as_chunks_mut::<STEP>().0);
             if bias.is_empty() {
                 for (v, y) in sums.iter().zip(y) {

@@ -34,7 +34,7 @@ _PACKED = (torch.float32, torch.float16, torch.bfloat16)
 #: tensors with memory of their own, unlike those of a trace, say
 _OWN = (Tensor, nn.Parameter)
 #: float rows from which, without tiles of AMX, torch's own product with the decoded weight may take less time, decoding
-#: included: of 16-bit floats, where a gradient is recorded, and without vectors; float32 stays with the codes
+#: included: of bfloat16, of float32 where a gradient is recorded, and without vectors
 MANY = 96
 _VECTORS = ("avx2", "avx512")
 #: per thread, the memory that weights are decoded into where no gradient has to find them later
@@ -200,16 +200,25 @@ class Product(Coded):
         """The panels, if x is to be multiplied with them, or so many numbers that are made of it."""
         if x.dtype not in _PACKED or not x.is_cpu or torch._C._are_functorch_transforms_active():
             return None
-        if not torch.compiler.is_compiling():
-            if type(x) not in _OWN or type(self._buffers["data"]) not in _OWN:
+        if torch.compiler.is_compiling():
+            return self._buffers["panels"]
+        return self._kept(x, x.numel() if numbers is None else numbers, numbers is None) if type(x) in _OWN else None
+
+    def _kept(self, x: Tensor, numbers: int, rows: bool = True) -> Tensor | None:
+        """The same of a type that is multiplied with panels, outside of a trace; `rows`: x itself, not what is made of it."""
+        if type(self._buffers["data"]) not in _OWN:
+            return None
+        if self._packed_of != self._key():
+            if self._lent():
                 return None
-            if self._packed_of != self._key():
-                if self._lent():
-                    return None
-                self.repack()
-            many = (x.numel() if numbers is None else numbers) > MANY * self.shape[1]
-            if many and self.activations == "float" and not _core.tiles() and not (numbers is None and _summed(x)):
-                return None
+            self.repack()
+        if (
+            numbers > MANY * self.shape[1]
+            and self.activations == "float"
+            and not _core.tiles()
+            and not (rows and _summed(x))
+        ):
+            return None
         return self._buffers["panels"]
 
     def _lent(self) -> bool:
@@ -237,8 +246,11 @@ class Product(Coded):
 
 
 def _summed(x: Tensor) -> bool:
-    """Whether the kernels of packed codes sum many rows of x no slower than torch sums those of a dense weight."""
-    taken = x.dtype == torch.float32 and not (torch.is_grad_enabled() and x.requires_grad)
+    """Whether the kernels of packed codes sum many rows of x no slower than torch sums those of a dense weight.
+
+    Of float16 it has no fast product on a CPU: with a gradient too it takes six times as long, without one fifteen times.
+    """
+    taken = x.dtype == torch.float16 or (x.dtype == torch.float32 and not (torch.is_grad_enabled() and x.requires_grad))
     return taken and _core.level()[0] in _VECTORS
 
 

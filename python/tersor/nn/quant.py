@@ -53,11 +53,13 @@ class QuantLinear(Product):
 
     On a CPU rows of float32, float16 and bfloat16 are multiplied with the codes as `panels` hold them
     (`tersor.quant.packed_linear`), which takes the memory of the codes once more unless they are given up. Elsewhere the
-    weight is decoded, in the dtype of x, and multiplied by torch's own product: for more than `MANY` rows of 16-bit floats, or
-    of those whose gradient is recorded, where the processor has no AMX, on a GPU, for float64, of dynamic8, and under the
+    weight is decoded, in the dtype of x, and multiplied by torch's own product: for more than `MANY` rows of bfloat16, or of
+    float32 whose gradient is recorded, where the processor has no AMX, on a GPU, for float64, of dynamic8, and under the
     transforms of ``torch.func`` (of which those in forward mode are refused). There, without a gradient to record, all layers
     of a thread decode into the same memory. What reads `weight` by itself, as torch's own attention does, decodes it at every
-    call. `repack` says when codes were overwritten behind a tensor's back; codes that were given up can only be exchanged by
+    call. A row has the same bits whatever rows are beside it where panels are multiplied (tiles of AMX aside); a decoded weight
+    of bfloat16 is rounded to it and summed by torch, so that among more than `MANY` rows they differ from the row's
+    own. `repack` says when codes were overwritten behind a tensor's back; codes that were given up can only be exchanged by
     ``load_state_dict``.
     """
 
@@ -165,7 +167,7 @@ class QuantLinear(Product):
     def _whole(self, x: Tensor) -> tuple[Any, ...] | None:
         """All that the operator takes, where nothing is out of the ordinary: for a few rows, asking is what a call costs.
 
-        What is asked is all that `accept`, `lowered`, `_laid_out` and the operator's own entry ask of such a tensor.
+        What is asked is all that `accept`, `lowered`, `_laid_out` (but once) and the operator's own entry ask of such a tensor.
         """
         if (
             type(x) is not Tensor
@@ -178,9 +180,10 @@ class QuantLinear(Product):
             or x.shape[-1] != self.in_features
             or torch.is_autocast_enabled("cpu")
             or forward_ad._current_level >= 0
+            or torch._C._are_functorch_transforms_active()
         ):
             return None
-        panels = self._laid_out(x)
+        panels = self._kept(x, x.numel())
         bias: Tensor | None = self._parameters.get("bias")  # not by the way of attributes that a module does not have
         if bias is None:
             bias = self.bias  # none, or one that a parametrization makes

@@ -71,9 +71,12 @@ pub fn linear<A: Compute>(
         return Ok(finite.into_inner());
     }
     let given = bias.unwrap_or_default();
-    let mut bias = try_vec(given.len(), 0f32)?;
-    bias.iter_mut().zip(given).for_each(|(b, g)| *b = g.to_f32());
-    let give = |block: Block, scales: Option<&[f32]>| dispatch(Finish { block, scales, bias: &bias, after, y, outs });
+    let mut own = try_vec(if A::SAME { 0 } else { given.len() }, 0f32)?;
+    own.iter_mut().zip(given).for_each(|(b, g)| *b = g.to_f32());
+    // SAFETY: the same type by the promise of `SAME`, which is not f64 here.
+    let bias =
+        if A::SAME { unsafe { std::slice::from_raw_parts(given.as_ptr().cast(), given.len()) } } else { &own[..] };
+    let give = |block: Block, scales: Option<&[f32]>| dispatch(Finish { block, scales, bias, after, y, outs });
     let row = |r: usize| &x[r * inputs..][..inputs];
     match activations {
         Activations::Float => {
@@ -293,23 +296,20 @@ impl<A: Compute> Kernel for Finish<'_, A> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let bias = if self.bias.is_empty() { self.bias } else { &self.bias[self.block.outs.clone()] };
+        if let (After::Nothing, Places::Floats(y), 0) = (self.after, self.y, self.block.outs.len() % STEP) {
+            return self.scaled(s, bias, y);
+        }
         for (row, sums) in self.block.rows() {
-            let scale = self.scales.map_or(1.0, |scales| scales[row]);
-            let at = row * self.outs + self.block.outs.start;
+            let (scale, at) = (self.scale(row), self.at(row));
             let (sixteens, rest) = sums.as_chunks::<STEP>();
-            if let (After::Nothing, Places::Floats(y)) = (self.after, self.y) {
-                // SAFETY: each place of y is handed over once.
-                scaled(s, sixteens, scale, bias, unsafe { y.part(at, sixteens.len() * STEP) });
-            } else {
-                for (i, v) in sixteens.iter().enumerate() {
-                    let v = f32::load16_f32(s, v);
-                    let v = if bias.is_empty() {
-                        v * scale
-                    } else {
-                        v.mul_add(scale, f32::load16_f32(s, &bias[i * STEP..][..STEP]))
-                    };
-                    self.write::<S, true>(s, v, at + i * STEP, STEP);
-                }
+            for (i, v) in sixteens.iter().enumerate() {
+                let v = f32::load16_f32(s, v);
+                let v = if bias.is_empty() {
+                    v * scale
+                } else {
+                    v.mul_add(scale, f32::load16_f32(s, &bias[i * STEP..][..STEP]))
+                };
+                self.write::<S, true>(s, v, at + i * STEP, STEP);
             }
             if !rest.is_empty() {
                 let (first, n, v) = (sums.len() - rest.len(), rest.len(), f32::load_tail_f32(s, rest));
@@ -320,22 +320,37 @@ impl<A: Compute> Kernel for Finish<'_, A> {
         }
     }
 }
-/// Sums that are only scaled and given their bias: in the loop over most of what there is nothing else is asked.
-#[inline(always)]
-fn scaled<S: Simd, A: Store>(s: S, sums: &[[f32; STEP]], scale: f32, bias: &[f32], y: &mut [A]) {
-    let y = y.as_chunks_mut::<STEP>().0;
-    if bias.is_empty() {
-        for (v, y) in sums.iter().zip(y) {
-            A::store16_f32(s, f32::load16_f32(s, v) * scale, y);
-        }
-    } else {
-        for ((v, b), y) in sums.iter().zip(bias.as_chunks::<STEP>().0).zip(y) {
-            A::store16_f32(s, f32::load16_f32(s, v).mul_add(scale, f32::load16_f32(s, b)), y);
-        }
-    }
-}
 
 impl<A: Compute> Finish<'_, A> {
+    fn scale(&self, row: usize) -> f32 {
+        self.scales.map_or(1.0, |scales| scales[row])
+    }
+
+    fn at(&self, row: usize) -> usize {
+        row * self.outs + self.block.outs.start
+    }
+
+    /// Sums that are only scaled and given their bias: in the loop over most of what there is nothing else is asked.
+    #[inline(always)]
+    fn scaled<S: Simd>(&self, s: S, bias: &[f32], y: Shared<A>) {
+        let bias = bias.as_chunks::<STEP>().0;
+        for (row, sums) in self.block.rows() {
+            let scale = self.scale(row);
+            // SAFETY: each place of y is handed over once.
+            let y = unsafe { y.part(self.at(row), sums.len()) };
+            let (sums, y) = (sums.as_chunks::<STEP>().0, y.as_chunks_mut::<STEP>().0);
+            if bias.is_empty() {
+                for (v, y) in sums.iter().zip(y) {
+                    A::store16_f32(s, f32::load16_f32(s, v) * scale, y);
+                }
+            } else {
+                for ((v, b), y) in sums.iter().zip(bias).zip(y) {
+                    A::store16_f32(s, f32::load16_f32(s, v).mul_add(scale, f32::load16_f32(s, b)), y);
+                }
+            }
+        }
+    }
+
     /// Sixteen results from one on, or `n` where there are no more.
     #[inline(always)]
     fn write<S: Simd, const WHOLE: bool>(&self, s: S, v: f32x16<S>, at: usize, n: usize) {

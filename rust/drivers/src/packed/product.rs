@@ -25,8 +25,10 @@ const TILES: usize = 16;
 const BESIDE: usize = 2;
 const ROWS: usize = 12;
 
-/// Sums of a row and the panels that are given away together.
-const STRIDE: usize = PANELS * LANES;
+/// Panels whose sums of a tile are given away together, and so many sums of a row: to be done with a row takes as long as some
+/// of its sums do.
+const GIVEN: usize = 3 * PANELS;
+const STRIDE: usize = GIVEN * LANES;
 
 /// Zeros in memory that held nothing.
 #[inline(always)]
@@ -337,25 +339,17 @@ impl<const EIGHT: bool> Job for Integers<'_, EIGHT> {
         let y = zeros(&mut y[..tiles.bound(1) * STRIDE]);
         for tile in 0..tiles.tiles {
             let rows = tiles.bound(tile)..tiles.bound(tile + 1);
-            for first in panels.clone().step_by(PANELS) {
-                let (mut panel, end) = (first, panels.end.min(first + PANELS));
-                // SAFETY: the caller has the instruction set of L; panels below `end` are there, and y holds PANELS of a tile.
+            for first in panels.clone().step_by(GIVEN) {
+                let (mut panel, end) = (first, panels.end.min(first + GIVEN));
+                // SAFETY: the caller has the instruction set of L; panels below `end` are there, and y holds GIVEN of a tile.
                 unsafe {
-                    if L::PANELS == 2 && tiles.rows == 1 && end - first == PANELS {
-                        kernel::integers::<L, EIGHT, 1, PANELS>(
-                            w,
-                            first,
-                            self.x.as_ptr(),
-                            self.totals.as_ptr(),
-                            self.whole,
-                            y.as_mut_ptr(),
-                            STRIDE,
-                        );
-                        panel = end;
-                    }
                     while panel < end {
                         let y = y.as_mut_ptr().add((panel - first) * LANES);
-                        if L::PANELS == 2 && end - panel >= 2 {
+                        if L::PANELS == 2 && tiles.rows == 1 && end - panel >= PANELS {
+                            let (x, totals) = (self.x.as_ptr(), self.totals.as_ptr());
+                            kernel::integers::<L, EIGHT, 1, PANELS>(w, panel, x, totals, self.whole, y, STRIDE);
+                            panel += PANELS;
+                        } else if L::PANELS == 2 && end - panel >= 2 {
                             self.tile::<L, 2>(tile, panel, y, STRIDE);
                             panel += 2;
                         } else {

@@ -4,7 +4,7 @@ use super::matrix::{Kind, Matrix};
 use super::sketch::Sketch;
 use super::sum::Sum;
 use super::transform::Transform;
-use super::{dense, sparse};
+use super::{dense, loud, sparse};
 use base::lane::Stored;
 use base::random::tag;
 use base::{Result, Scalar};
@@ -51,6 +51,15 @@ impl Projection {
             y.fill(T::default());
             return Ok(());
         }
+        if let Self::Transform(transform) = self {
+            return transform.apply(x, y);
+        }
+        self.entries(x, y)?;
+        loud::anew(self, x, y)
+    }
+
+    /// The same where sums may overflow on the way; a transform looks at its rows itself.
+    pub fn entries<T: Stored<Lane: Sum>>(&self, x: &[T], y: &mut [T]) -> Result<()> {
         let n = y.len() / self.matrix().outputs();
         match self {
             Self::Entries(matrix) if matches!(matrix.kind, Kind::Sparse(_)) => sparse::apply(matrix, x, y, n),

@@ -11,6 +11,7 @@ mod csr;
 mod dense;
 mod fill;
 mod form;
+mod loud;
 mod matrix;
 mod sketch;
 mod sparse;

@@ -23,7 +23,7 @@ use pieces::{Take, parts, put, take};
 mod draw;
 mod fastfood;
 mod once;
-mod pieces;
+pub mod pieces;
 
 /// Numbers that are drawn at a time.
 const CHUNK: usize = 2048;

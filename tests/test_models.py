@@ -14,6 +14,7 @@ pytest.importorskip("compressed_tensors")
 from architectures import ARCHITECTURES, build, inputs  # noqa: E402
 from safetensors.numpy import save_file  # noqa: E402
 from tersor import convert  # noqa: E402
+from tersor import nn as tnn  # noqa: E402
 from tersor.prune import prune_safetensors  # noqa: E402
 
 
@@ -417,3 +418,24 @@ def test_formats_that_are_not_read_are_named(tmp_path, method):
     (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": method}}))
     with pytest.raises(ValueError, match=method):
         convert.load(tmp_path)
+
+
+@pytest.mark.parametrize("activations", ["float", "int8"])
+def test_sentences_are_embedded_by_layers_that_multiply_codes_in_a_graph_too(activations):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = transformers.BertModel(transformers.BertConfig(vocab_size=100, **sizes)).eval()
+    ids, seen = torch.randint(0, 100, (3, 7)), torch.tensor([[1] * 7, [1] * 5 + [0] * 2, [1] + [0] * 6])
+
+    def embedded(model):
+        found = model(ids, attention_mask=seen).last_hidden_state * seen[..., None]
+        return found.sum(1) / seen.sum(1, True)
+
+    with torch.no_grad():
+        want = embedded(model)
+        done = tnn.convert(model, "int8-row", activations=activations)
+        assert len(done.converted) == 13 and not done.left
+        got = embedded(model)
+        assert torch.nn.functional.cosine_similarity(got, want).min() > 0.9999
+        graph = torch.compile(model, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(embedded(graph), got)

@@ -260,6 +260,11 @@ def test_bad_arguments_are_named():
         (lambda: quant.encode(x, "nvfp4", scaling="even"), "scaling='even' goes with mx schemes"),
         (lambda: quant.encode(x, "mxfp4", scaling="up"), "scaling must be one of"),
         (lambda: quant.encode(x, "mxfp4", compat="bnb"), "compat='bnb' goes with nf4, fp4 and dynamic8"),
+        (
+            lambda: quant.encode(x, "nf4", compat="gguf"),
+            "compat='gguf' goes with q4_0, q4_1, q5_0, q8_0 and gguf_mxfp4",
+        ),
+        (lambda: quant.encode(x, "int8-row", compat="gguf"), "compat='gguf' goes with q4_0"),
         (lambda: quant.encode(x, "nf4", out=quant.encode(x, "fp4")), "out is fp4"),
         (lambda: quant.decode(quant.Encoded(e.data, None, None, "nf4", e.shape, e.dtype)), "nf4 has a scale"),
         (lambda: quant.decode(quant.Encoded(e.data, e.scale, None, "nvfp4", e.shape, e.dtype)), "nvfp4 has an outer"),
@@ -282,7 +287,8 @@ def test_gguf_bytes(scheme):
     x = normal(rows=6, last=1024, seed=3) / 100
     x[3] = np.round(x[3] * 40) / 8
     want = gguf.quantize(x, kind)
-    np.testing.assert_array_equal(quant.encode(x, scheme).data, want)
+    for compat in (None, "gguf"):
+        np.testing.assert_array_equal(quant.encode(x, scheme, compat=compat).data, want)
     e = quant.Encoded(want, None, None, scheme, x.shape, "float32")
     assert quant.decode(e).tobytes() == gguf.dequantize(want, kind).tobytes()
 

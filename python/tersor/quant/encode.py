@@ -120,7 +120,8 @@ def encode(
         loses a tenth to a quarter less than the largest magnitude does. All but "minmax" use the whole range of codes.
     compat : str, optional
         "bnb": the codes of bitsandbytes for nf4, fp4 and dynamic8: x times 1/s instead of x/s, and fp4's two codes for zero.
-        Its bytes of two codes hold them in the other order, ``pack(codes, 4, "bnb")``. "torch", "torchao", "ct", "gptq" or, of
+        Its bytes of two codes hold them in the other order, ``pack(codes, 4, "bnb")``. "gguf": of the blocks of GGUF files,
+        which are its package's without a word too. "torch", "torchao", "ct", "gptq" or, of
         int codes, "ivit": scales and codes of integers as `choose_qparams` and `quantize` have them of that peer, in two reads.
     nan : "raise" or "zero"
         What is not finite is an error; or it has no say in the range, NaN is the code of 0 and infinities are the ends.
@@ -153,12 +154,14 @@ def encode(
     how, x = find_scheme(scheme, name, block, flag(f"{name}: nested", nested)), detached(name, x)
     saturate = one_of(name, "nan", nan, {"raise": False, "zero": True})
     number = one_of(name, "scaling", scaling, SCALINGS)
-    one_of(name, "compat", compat, (None, "bnb", *INTEGER_PEERS))
+    one_of(name, "compat", compat, (None, "bnb", "gguf", *INTEGER_PEERS))
     peer = compat == "bnb"
     if number and (not (how.small or how.power) or how.outer):
         raise ValueError(f"{name}: scaling={scaling!r} goes with mx schemes, got {scheme}")
     if peer and not how.table:
         raise ValueError(f"{name}: compat='bnb' goes with nf4, fp4 and dynamic8, got {scheme}")
+    if compat == "gguf" and not how.block:
+        raise ValueError(f"{name}: compat='gguf' goes with q4_0, q4_1, q5_0, q8_0 and gguf_mxfp4, got {scheme}")
     if compat in INTEGER_PEERS and how.own:
         raise ValueError(f"{name}: compat={compat!r} goes with codes of integers, got {scheme}")
     if scale is None and zero_point is not None:

@@ -46,7 +46,7 @@ def hadamard(x: Array, *, signs: Level | None = None, transpose: bool = False) -
     ----------
     x : array or tensor ``[..., n]`` of float64, float32, float16 or bfloat16
         n = K·2^m, where K is 1 or the least order, at most 1024, of Paley's constructions over GF(q), q a prime or its square
-        (12, 20, 28, 36, 44, 52, 60, …).
+        (12, 20, 28, 36, 44, 52, 60, …), or of the stored rows (92, 156, 172).
     signs : array or tensor ``[n]``, optional
         s, floats or integers of 1 and -1; all 1 if absent.
     transpose : bool
@@ -68,7 +68,9 @@ def hadamard(x: Array, *, signs: Level | None = None, transpose: bool = False) -
     Products with K·K and 64·64 matrices, :math:`n (K + 64 \lceil m/6 \rceil)` multiply-adds a row; gradients are those of the
     operations. 16-bit floats are turned in float32 and rounded once; what fits its type does so at any size. Of a power of two
     H is Sylvester's and symmetric; that of K·2^m is H_K ⊗ H_2 ⊗ … and symmetric where Paley's second construction has K.
-    Rotations of whole models: Ashkboos et al., "QuaRot" (2024); Paley, "On orthogonal matrices" (1933).
+    Rotations of whole models: Ashkboos et al., "QuaRot" (2024); Paley, "On orthogonal matrices" (1933);
+    stored rows, in the array of Goethals and Seidel (1967): of four symmetric circulants as Williamson (1944) has them for 172
+    and Baumert, Golomb, Hall (1962) for 92, and for 156 of four such, of order 13, three times over, as Baumert, Hall (1965).
 
     Examples
     --------

@@ -21,6 +21,7 @@ def given(rows, classes, seed=0, scale=1.0):
 def truth(x, t, w, smoothing, gamma):
     """The loss of one row and its gradient, from 320 bits."""
     x, w, e = exact.real(x), exact.real(w), gmpy2.mpfr(smoothing)
+    x = x - max(x)  # no exponential is too large for 320 bits
     each = EXP(x)
     log = x - gmpy2.log(each.sum())
     p, own = each / each.sum(), np.arange(len(x)) == t
@@ -188,6 +189,67 @@ def test_what_is_not_finite(kind):
     assert focal.isnan().tolist() == got.isnan().tolist()
     (a,) = torch.autograd.grad(focal.sum(), x)
     assert a[4:6].isfinite().all() and a[:4].isnan().any(-1).all()
+
+
+#: logits so far apart that their differences are beyond the type, where shares of these are not
+FAR = ([1.7e308, 0, 0, 0], [8e307, -8e307, -8e307], [1.7e308, -1.7e308], [-1.7e308, 1.7e308, 1e300])
+
+
+@pytest.mark.parametrize("x", FAR)
+@pytest.mark.parametrize(
+    ("smoothing", "gamma"), [(0.1, 0.0), (0.9, 0.0), (1.0, 0.0), (0.1, 2.0), (0.9, 0.5), (0.0, 0.0)]
+)
+def test_what_is_within_the_type_comes(x, smoothing, gamma):
+    """Beside torch, which says infinity; and the mean of losses whose sum is beyond the type."""
+    for at in range(len(x)):
+        for weight in (np.ones(len(x)), np.linspace(0.05, 0.2, len(x)), np.linspace(1, 3, len(x))):
+            rows = torch.tensor([x, x], dtype=torch.float64, requires_grad=True)
+            w = torch.from_numpy(weight).requires_grad_()
+            args = {"weight": w, "label_smoothing": smoothing, "gamma": gamma}
+            got = loss.cross_entropy(rows, torch.tensor([at, at]), reduction="none", **args)
+            want, slopes = truth(x, at, weight.tolist(), smoothing, gamma)
+            assert got.tolist() == pytest.approx([want] * 2, rel=4e-14)
+            if not np.isfinite(want):
+                continue
+            dx, dw = torch.autograd.grad(got[0], (rows, w))
+            assert dx[0].tolist() == pytest.approx(slopes.tolist(), rel=1e-13, abs=1e-300) and not dx[1].any()
+            if weight[0] >= 1:  # else slopes may be beyond the type where losses are not; these are linear in weights
+                assert torch.dot(dw / 4, w.detach()).item() == pytest.approx(want / 4, rel=1e-13)
+            mean = loss.cross_entropy(rows, torch.tensor([at, at]), **args)
+            assert mean.item() == pytest.approx(float(exact.real([want])[0] / weight[at]), rel=1e-13)
+            if mean.isfinite() and weight[0] >= 1:
+                dx, dw = torch.autograd.grad(mean, (rows, w))
+                assert dx.isfinite().all() and not dw.isnan().any()
+            args["weight"] = weight
+            assert loss.cross_entropy(rows.detach().numpy(), np.array([at, at]), **args) == pytest.approx(mean.item())
+
+
+def test_a_mean_of_many_is_within_the_type():
+    x = torch.tensor([[3e38, 0.0], [3e38, 0.0]], requires_grad=True)
+    mean = loss.cross_entropy(x, torch.tensor([1, 1]))
+    assert mean.item() == pytest.approx(3e38, rel=1e-6) and mean.dtype == torch.float32
+    assert torch.autograd.grad(mean, x)[0].tolist() == [[0.5, -0.5]] * 2
+    pairs = torch.tensor([[1e19, 0.0], [0.0, 1e19]])
+    rows = loss.info_nce(pairs, pairs.flip(0), temperature=1.0, metric="dot", reduction="none")
+    assert loss.info_nce(pairs, pairs.flip(0), temperature=1.0, metric="dot") == rows[0] > 9e37
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_classes_that_are_impossible(kind, gamma):
+    """Smoothed, each is an infinite loss; a row that is right for sure counts for nothing all the same."""
+    inf = float("inf")
+    x = torch.tensor([[1, -inf, -inf], [1, 2, -inf], [1, -inf, 0], [1, 2, -inf]], dtype=kind, requires_grad=True)
+    t, none = torch.tensor([0, 0, 0, 2]), {"label_smoothing": 0.1, "gamma": gamma, "reduction": "none"}
+    got = loss.cross_entropy(x, t, **none)
+    assert got.tolist() == [0, inf, inf, inf]
+    (d,) = torch.autograd.grad(got, x, torch.ones_like(got), retain_graph=True)
+    assert not d.isnan().any() and not d[0].any()
+    # who pulls the label up goes there without end, away from what is there; the impossible pull with their share alone
+    assert d[1, 0] == -inf and d[1, 1] == inf and -0.1 < d[1, 2] < 0 and d[2, 2] == inf and d[3].isfinite().all()
+    (d,) = torch.autograd.grad(got, x, torch.tensor([1.0, 0, 0, 0], dtype=got.dtype))
+    assert not d.any()
+    np.testing.assert_array_equal(got.detach(), loss.cross_entropy(x.detach().float().numpy(), t.numpy(), **none))
 
 
 @pytest.mark.parametrize("kind", [torch.int64, torch.int32])

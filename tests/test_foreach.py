@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tersor
 import torch
-from tersor import foreach, random
+from tersor import foreach, metrics, random
 from tersor.testing import ulps
 
 RNG = np.random.default_rng(0)
@@ -250,7 +250,12 @@ def test_what_is_refused():
     x, t = np.ones(3), torch.ones(3)
     cases = [
         (TypeError, r"norms: xs must be a list of arrays, got ndarray", lambda: foreach.norms(x)),
-        (TypeError, r"norms: xs must be a list of arrays, got generator", lambda: foreach.norms(v for v in [x])),
+        (TypeError, r"norms: xs must be a list of arrays, got dict", lambda: foreach.norms({"x": x})),
+        (TypeError, r"norms: xs must be a list of arrays, got set", lambda: foreach.norms({1, 2})),
+        (TypeError, r"norms: xs must be a list of arrays, got str", lambda: foreach.norms("words")),
+        (TypeError, r"norms: xs must be a list of arrays, got Linear", lambda: foreach.norms(torch.nn.Linear(2, 2))),
+        (TypeError, r"norms: xs\[0\] must be a NumPy array or a torch tensor, got str",
+         lambda: foreach.norms(k for k in "x")),
         (TypeError, r"norms: xs\[1\] must be float64.*got int64", lambda: foreach.norms([x, np.ones(3, int)])),
         (TypeError, r"norms: xs\[1\] must be a NumPy array or a torch tensor", lambda: foreach.norms([x, 1.0])),
         (TypeError, r"norms: xs\[1\] must be a NumPy array like", lambda: foreach.norms([x, t])),
@@ -272,8 +277,8 @@ def test_what_is_refused():
         (TypeError, r"lists\[1\]\[0\] is float32", lambda: foreach.lincomb([1, 1], [x], [x.astype(np.float32)])),
         (TypeError, r"lincomb: lists\[1\]\[0\] must be a NumPy array", lambda: foreach.lincomb([1, 1], [x], [t])),
         (ValueError, "lincomb: out has 0 entries, 1 are needed", lambda: foreach.lincomb([1], [x], out=[])),
-        (TypeError, "lincomb: out for ys must be a list", lambda: foreach.lincomb([1], [x], out=x)),
-        (ValueError, r"lincomb: output ys\[1\] overlaps ys\[0\]", lambda: foreach.lincomb([1], [x, 2 * x], out=[x, x])),
+        (TypeError, "lincomb: out must be a list of arrays, got ndarray", lambda: foreach.lincomb([1], [x], out=x)),
+        (ValueError, r"lincomb: out\[1\] overlaps out\[0\]", lambda: foreach.lincomb([1], [x, 2 * x], out=[x, x])),
         (ValueError, r"ema: decay must be between 0 and 1, got 1.5", lambda: foreach.ema([x], [x], 1.5)),
         (ValueError, r"ema: decay must be between 0 and 1, got nan", lambda: foreach.ema([x], [x], math.nan)),
         (TypeError, r"ema: decay must be a number", lambda: foreach.ema([x], [x], "0.5")),
@@ -285,7 +290,7 @@ def test_what_is_refused():
          lambda: foreach.ema([x], [x.astype(np.float16)], 0.5)),
         (TypeError, r"ema: targets\[0\] is float16, xs\[0\] is float32",
          lambda: foreach.ema([x.astype(np.float16)], [x.astype(np.float32)], 0.5)),
-        (ValueError, r"ema: output ys\[0\] overlaps xs\[1\]",
+        (ValueError, r"ema: out\[0\] overlaps xs\[1\]",
          lambda: foreach.ema([x.copy(), x.copy()], [2 * x, x], 0.5, out=[x, x.copy()])),
     ]  # fmt: skip
     for error, match, f in cases:
@@ -295,6 +300,27 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="overlaps"):
         foreach.ema(targets, [2 * x, 2 * x], 0.5, out=[targets[1], targets[0]])
     assert all((v == 1).all() for v in targets)
+
+
+def test_what_gives_one_after_another_is_a_list():
+    """Generators once, the parameters of a model, values of a dict; in a graph too."""
+    model, other = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    ps, qs = list(model.parameters()), [p.detach().clone() for p in other.parameters()]
+    values = dict(other.named_parameters()).values()
+    with torch.no_grad():
+        want = foreach.lincomb([1.0, 2.0], ps, qs)
+        for given in (model.parameters(), torch.nn.ParameterList(ps), (p for p in ps), iter(ps)):
+            made = foreach.lincomb([1.0, 2.0], given, values)
+            assert all(torch.equal(a, b) for a, b in zip(made, want, strict=True))
+        foreach.ema(other.parameters(), model.parameters(), 0.25, out=other.parameters())
+        means = foreach.ema(qs, ps, 0.25)
+        assert all(torch.equal(a, b) for a, b in zip(other.parameters(), means, strict=True))
+        held = torch.nn.ParameterList(ps)
+        for f in (lambda: foreach.norms(model.parameters()), lambda: foreach.norms(held)):
+            assert torch.equal(torch.compile(f, fullgraph=True, backend="aot_eager")(), foreach.norms(ps))
+    assert foreach.norms(x for x in [np.ones(4)]).tolist() == [2.0]
+    x = np.random.default_rng(0).standard_normal((30, 4))
+    assert np.array_equal(metrics.cka_matrix(iter([x, x[:, :2]])), metrics.cka_matrix([x, x[:, :2]]))
 
 
 def test_compiled():

@@ -189,12 +189,10 @@ def test_what_is_refused_in_a_trace_is_told_as_without(key):
         try:
             f(*ys)
         except (TypeError, ValueError) as e:
-            eager = str(e)
+            eager = "TypeError" if isinstance(e, TypeError) else "ValueError", str(e)  # a trace knows of no AxisError
         else:
             continue
-        kind, text = in_a_graph(f, *ys)
-        assert kind in ("TypeError", "ValueError") and text.partition(": ")[0] == eager.partition(": ")[0]
-        assert not INTERNAL.search(text), text
+        assert in_a_graph(f, *ys) == eager
         break
 
 

@@ -165,7 +165,7 @@ def test_what_is_refused():
         ("wl must lie within 2 and 32, got 1", lambda: quant.fixed_point(x, 1, 0)),
         ("fl must lie within -126 and 126, got 127", lambda: quant.fixed_point(x, 8, 127)),
         ("rounding must be one of", lambda: quant.fixed_point(x, 8, 4, rounding="up")),
-        ("seed must lie within", lambda: quant.fixed_point(x, 8, 4, seed=-1)),
+        ("seed must be in", lambda: quant.fixed_point(x, 8, 4, seed=-1)),
     ]:
         with pytest.raises(ValueError, match=f"fixed_point: {match}"):
             call()

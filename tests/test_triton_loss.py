@@ -52,6 +52,16 @@ def test_rows_that_are_not_ordinary(kind, smoothing, gamma):
         torch.testing.assert_close(got, want, rtol=limit, atol=1e-30, equal_nan=True)
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("smoothing", "gamma"), [(0.1, 0.0), (0.9, 0.5), (0.1, 2.0)])
+def test_what_is_far_apart_and_what_is_impossible(kind, smoothing, gamma):
+    inf, top = np.inf, torch.finfo(kind).max
+    rows = [[1, -inf, -inf], [1, 2, -inf], [1, -inf, 0], [1, 2, -inf], [top, 0, 0], [-top, top, 0], [top, -top, -top]]
+    x, target = torch.tensor(rows, dtype=torch.float64).to(kind), torch.tensor([0, 0, 0, 2, 0, 2, 0])
+    for got, want in zip(on_gpu(x, target, smoothing, gamma), on_cpu(x, target, smoothing, gamma), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-13 if kind == torch.float64 else 1e-2, atol=1e-30)
+
+
 def test_labels_that_are_no_classes():
     x = torch.from_numpy(np.random.default_rng(0).standard_normal((5, 3)))
     rows, d = on_gpu(x, torch.tensor([0, 3, -1, -100, 2**62]), 0.0, 0.0)

@@ -238,6 +238,20 @@ def check_writable(who: str, name: str, y: Any) -> None:
         raise ValueError(f"{who}: {name} must be C-contiguous and writable")
 
 
+def _apart(name: str, outs: Sequence[Array]) -> None:
+    """Refuses outputs of which one would be written over another."""
+    if len(outs) < 2 or any(is_distributed(y) for y in outs):
+        return
+    if is_tensor(outs[0]):
+        said = ", ".join([f"out[{i}]" for i in range(len(outs))])
+        torch_module().ops.tersor.disjoint(name, [], list(outs), [], said)  # tells storages apart in graphs too
+        return
+    for i, y in enumerate(outs):
+        for j in range(i):
+            if np.may_share_memory(y, outs[j]):
+                raise ValueError(f"{name}: out[{i}] overlaps out[{j}]")
+
+
 def into(name: str, outs: Sequence[Array], made: Sequence[Array]) -> None:
     """Copies results into ``out=``: only then is it known that nothing in the data was wrong, and an error changes nothing."""
     for y, new in zip(outs, made, strict=True):
@@ -251,6 +265,7 @@ def into(name: str, outs: Sequence[Array], made: Sequence[Array]) -> None:
         check_writable(name, "out", y)
         if not numpy and new.requires_grad:
             raise RuntimeError(f"{name}: {OUT_GRAPH}")
+    _apart(name, outs)
     for y, new in zip(outs, made, strict=True):
         if isinstance(y, np.ndarray):
             np.copyto(y, new)

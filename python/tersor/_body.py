@@ -37,7 +37,7 @@ def body(op: Op, kernel: Callable[..., None] | None) -> Callable[..., Any]:
 
     def run(*args: Any) -> Any:
         if kernel is not None:
-            for k, x in named(op.inputs, args):
+            for k, x in named(op, args):
                 if (why := _memory.short(x)) is not None:
                     raise TypeError(f"{op.name}: {k} is {why}")
         xs = [each(Tensor.contiguous, x) for x in args[:n]]

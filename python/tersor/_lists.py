@@ -6,7 +6,9 @@ What is a list is said by the signature (`xs*[*]`); kernels get a list where the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -38,14 +40,50 @@ def each(f: Any, x: Any) -> Any:
     return [f(v) for v in x] if isinstance(x, (list, tuple)) else f(x)
 
 
-def named(names: Sequence[str], arrays: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-    """`flat`, with what an error calls each."""
-    for name, a in zip(names, arrays, strict=False):
+def named(op: Any, arrays: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """The inputs of an operator `flat`, with what an error calls each."""
+    n = next((len(a) for a in arrays if isinstance(a, (list, tuple))), 0)
+    for name, a in zip(op.inputs, arrays, strict=False):
         if isinstance(a, (list, tuple)):
             for i, x in enumerate(a):
-                yield f"{name}[{i}]", x
+                yield op.options.entry(name, i, n) if op.options.entry else f"{name}[{i}]", x
         else:
             yield name, a
+
+
+def given(op: Any, ys: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """Outputs `flat`, with what an error calls each."""
+    for k, y in zip(op.outputs, ys, strict=False):
+        if isinstance(y, (list, tuple)):
+            for i, each_y in enumerate(y):
+                yield f"{op.given(k)}[{i}]", each_y
+        else:
+            yield op.given(k), y
+
+
+@contextmanager
+def told(op: Any, arrays: Sequence[Any]) -> Iterator[None]:
+    """What a kernel says of entries in the words of who handed them over."""
+    try:
+        yield
+    except (TypeError, ValueError) as e:
+        entry = op.options.entry
+        if entry is None:
+            raise
+        n = next((len(a) for a in arrays if isinstance(a, (list, tuple))), 0)
+        lists = "|".join(k for k in op.inputs if k in op.lists)
+        text = re.sub(rf"\b({lists})\[(\d+)\]", lambda m: entry(m[1], int(m[2]), n), str(e))
+        raise type(e)(text) from None
+
+
+def listed(name: str, xs: Any, of: str = "arrays") -> Any:
+    """What gives one thing after another as a list, made once: a generator, a module of parameters, values of a dict. One array
+    is no list, nor is what has names or no order."""
+    if isinstance(xs, (list, tuple)):
+        return xs
+    if isinstance(xs, (str, bytes, Mapping, Set)) or hasattr(xs, "shape") or not hasattr(xs, "__iter__"):
+        raise TypeError(f"{name} must be a list of {of}, got {type(xs).__name__}")
+    return list(xs)
 
 
 #: NumPy's own float types, as most entries have them
@@ -60,8 +98,7 @@ def entries(who: str, name: str, xs: Any, like: Any = None) -> list[Any]:
     """A list of arrays of float types, all of one library (that of `like`, where one is given) and on one device."""
     if type(xs) is Checked:
         return xs
-    if not isinstance(xs, (list, tuple)):
-        raise TypeError(f"{who}: {name} must be a list of arrays, got {type(xs).__name__}")
+    xs = listed(f"{who}: {name}", xs)
     if like is None and xs:
         like = xs[0]
     tracing = in_trace()
@@ -130,12 +167,12 @@ def check_out(op: Any, outs: Sequence[Any], wanted: Sequence[Any], kind: Any) ->
         raise ValueError(f"{op.name}: out has {len(outs)} results, {op.shown} are needed")
     for k, out, want in zip(op.outputs, outs, wanted, strict=True):
         if k in op.lists and not isinstance(out, (list, tuple)):
-            raise TypeError(f"{op.name}: out for {k} must be a list, got {type(out).__name__}")
+            raise TypeError(f"{op.name}: {op.given(k)} must be a list, got {type(out).__name__}")
         if k in op.lists and len(out) != len(want):
-            raise ValueError(f"{op.name}: out has {len(out)} entries, {len(want)} are needed")
-        pairs = zip(out, want, strict=True) if k in op.lists else ((out, want),)
-        for i, (y, (shape, dtype)) in enumerate(pairs):
-            check_result(op.name, f"out[{i}]" if k in op.lists else "out", y, shape, dtype, kind)
+            raise ValueError(f"{op.name}: {op.given(k)} has {len(out)} entries, {len(want)} are needed")
+    each_want = [own for k, want in zip(op.outputs, wanted, strict=True) for own in (want if k in op.lists else [want])]
+    for (name, y), (shape, dtype) in zip(given(op, outs), each_want, strict=True):
+        check_result(op.name, name, y, shape, dtype, kind)
 
 
 def numpy(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -152,11 +189,12 @@ def numpy(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     else:
         ys = list(out) if op.shown > 1 else [out]
         check_out(op, ys, wanted, np.ndarray)
-    buffers = [
-        [native(op.name, f"{k}[{i}]", v) for i, v in enumerate(x)] if k in op.lists else native(op.name, k, x)
-        for k, x in zip(op.inputs, xs, strict=True)
-    ]
-    op.kernel(*buffers, *[each(as_words, y) for y in ys], *scalars)
+    with told(op, xs):
+        buffers = [
+            [native(op.name, f"{k}[{i}]", v) for i, v in enumerate(x)] if k in op.lists else native(op.name, k, x)
+            for k, x in zip(op.inputs, xs, strict=True)
+        ]
+        op.kernel(*buffers, *[each(as_words, y) for y in ys], *scalars)
     return out if out is not None else op.seen(ys)
 
 

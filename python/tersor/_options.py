@@ -28,6 +28,9 @@ class Options:
     #: of a backward: its reference reads tensors too, and torch's autograd goes through it for second derivatives
     tensors: bool = False
 
+    #: ``entry(input, i, n)``: what a function of several lists, n arrays each, that it hands over as one calls entry i of it
+    entry: Callable[[str, int, int], str] | None = None
+
     # what tests ask
     #: types of data that it takes, where those are not all floats
     dtypes: tuple[str, ...] | None = None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tersor import _core
-from tersor._arrays import FLOATS, dtype_name
+from tersor._arrays import FLOATS, dtype_name, sizes
 
 SIGNS: dict[str, Callable[[Any, Any], Any]] = {
     "+": operator.add,
@@ -125,7 +125,7 @@ class Signature:
             axes.append(str(more) if letter is None else f"{letter} + {more}" if more else letter)
         want = ", ".join(axes)
         return ValueError(
-            f"{self.name}: {self.inputs[i]} must be [{want}] as the other arrays are, got shape {tuple(shape)}"
+            f"{self.name}: {self.inputs[i]} must be [{want}] as the other arrays are, got shape {[*sizes(shape)]}"
         )
 
     def unneeded(self, i: int, scalars: Sequence[Any]) -> bool:

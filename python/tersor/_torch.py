@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _disable_current_modes
 
 import tersor._offsets_in_graphs  # noqa: F401  what graphs name is known as soon as operators are
-from tersor import _autocast, _callers, _core, _dtensor, _func, _memory, _torch_lists
+from tersor import _autocast, _callers, _core, _disjoint, _dtensor, _func, _memory, _torch_lists
 from tersor._arrays import OUT_GRAPH, dtype_name, into
 from tersor._body import body, launch, room, schema
 from tersor._graph import node
@@ -329,6 +329,9 @@ def _into(op: Op, call: Callable[..., Any], xs: list[torch.Tensor], scalars: lis
             why = _memory.kind(y) or _memory.gone(y) if isinstance(y, torch.Tensor) else None
             if why is not None:
                 raise TypeError(f"{op.name}: {op.given(k)} is {why}")
+        partner = _disjoint.ANY if op.kernel.alias else _disjoint.NONE
+        read = [(k, x, partner) for k, x in zip(op.inputs, xs, strict=True)]
+        _disjoint.check(op.name, read, [(op.given(k), y) for k, y in zip(op.outputs, ys, strict=False)])
         made = call((*xs, *scalars))
         news = list(made) if isinstance(made, tuple) else [made]
         for k, y, new in zip(op.outputs, ys, news, strict=False):

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from tersor import _callers, _core, _dtensor, _func, _memory
+from tersor import _callers, _core, _disjoint, _dtensor, _func, _memory
 from tersor._arrays import OUT_GRAPH, into
 from tersor._body import launch
 from tersor._graph import _Once
-from tersor._lists import check_out, each, entries, flat, named
+from tersor._lists import check_out, each, entries, flat, given, named, told
 from tersor._op import OPS, Op
 from tersor._values import SPEAKER
 
@@ -79,7 +79,7 @@ def public(op: Op) -> tuple[Callable[..., Any], Callable[[tuple[Any, ...]], Any]
             meant = _core.translate(str(e)) if "[tersor:" in str(e) else None
             if meant is not None:
                 raise meant from None
-            for name, x in named(op.inputs, whole[:n]):
+            for name, x in named(op, whole[:n]):
                 if (why := _memory.kind(x)) is not None:
                     raise TypeError(f"{op.name}: {name} is {why}") from None
             raise
@@ -104,17 +104,27 @@ def _into(op: Op, every: Callable[..., Any], xs: list[Any], scalars: list[Any], 
     """The operator into memory that the caller brought: at once where it is memory, else through what torch makes of it."""
     check_out(op, ys, op.signature.made(xs, scalars), Tensor)
     arrays = flat((*xs, *ys))
-    for name, y in named(["out"], ys):
+    for name, y in given(op, ys):
         if y.device != arrays[0].device:
             raise ValueError(f"{op.name}: {name} is on {y.device}, others are on {arrays[0].device}")
     if torch.compiler.is_compiling() or any(_memory.lack(x) is not None for x in arrays):
+        _disjoint.check(op.name, _read(op, xs, ys), list(given(op, ys)))
         made = every((*xs, *scalars))
         into(op.name, flat(ys), flat(made if op.shown > 1 else (made,)))
         return
     run = op.kernel if not arrays or arrays[0].device.type == "cpu" else functools.partial(launch, op)
     dense = [each(lambda v: v.detach().contiguous(), x) for x in xs]
-    run(*dense, *[each(Tensor.detach, y) for y in ys], *scalars)
+    with told(op, xs):
+        run(*dense, *[each(Tensor.detach, y) for y in ys], *scalars)
     _memory.written(flat(ys))
+
+
+def _read(op: Op, xs: Sequence[Any], ys: Sequence[Any]) -> list[tuple[str, Any, int]]:
+    """The inputs with their names and the place of the output that each may be: that of its own place in a list."""
+    n = len(ys[0]) if isinstance(ys[0], (list, tuple)) else 1
+    partners = [i % n if isinstance(x, list) else _disjoint.NONE for x in xs for i in range(len(flat([x])))]
+    partners = partners if op.kernel.alias else [_disjoint.NONE] * len(partners)
+    return [(name, x, own) for (name, x), own in zip(named(op, xs), partners, strict=True)]
 
 
 def _node(op: Op, raw: Callable[..., Any]) -> Callable[[tuple[Any, ...]], Any]:

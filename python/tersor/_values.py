@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tersor._arrays import FLOATS, check_order, dtype_name, in_trace, is_distributed, is_number, is_tensor
+from tersor._arrays import FLOATS, check_order, dtype_name, in_trace, is_distributed, is_number, is_tensor, whole
 
 Array = Any
 R = TypeVar("R")
@@ -175,6 +175,19 @@ def number(who: str, name: str, value: Any) -> float:
         return float(value)
     except OverflowError:
         raise out_of_range(who, name, value) from None
+
+
+def seeded(who: str, seed: Any) -> int:
+    """A seed, which is any 64 bits."""
+    seed = whole(f"{who}: seed", seed)
+    if not 0 <= seed < 1 << 64:
+        raise ValueError(f"{who}: seed must be in [0, 2^64), got {seed}")
+    return seed
+
+
+def signed_word(word: int) -> int:
+    """64 bits as the integer with a sign that kernels and torch take."""
+    return word - (1 << 64) if word >> 63 else word
 
 
 def check_curvature(who: str, c: Any) -> Any:

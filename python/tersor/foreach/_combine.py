@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from tersor._arrays import Arrays, axes, in_trace, is_number, is_tensor, ordinary, sizes, torch_module, whole
-from tersor._lists import alike, entries
-from tersor._values import called
+from tersor._lists import alike, entries, listed
+from tersor._values import called, seeded, signed_word
 from tersor.foreach._operators import _ema, _ema_stochastic, _lincomb
 
 
@@ -63,7 +63,8 @@ def lincomb(coefficients: Any, *lists: Arrays, out: Arrays | None = None) -> Arr
     coefficients : K numbers, or an array or tensor [K] or [n, K]
         Of each list, or of each entry of each list. They are taken as float64.
     *lists : K lists of n arrays or tensors, float64, float32, float16 or bfloat16
-        Entries of one list may differ in shape and type; entries i of all lists are of one shape and type.
+        Or what gives them one after another, as ``model.parameters()`` does. Entries of one list may differ in shape and type;
+        entries i of all lists are of one shape and type.
     out : list of n arrays or tensors, optional
         What the results are written to, of their shapes and types, C-contiguous; one of the lists itself for a sum in place.
         Any other memory that they share is an error.
@@ -105,7 +106,7 @@ def lincomb(coefficients: Any, *lists: Arrays, out: Arrays | None = None) -> Arr
     for k, given in enumerate(lists):
         xs.append(entries("lincomb", f"lists[{k}]", given, xs[0][0] if xs and xs[0] else None))
         alike("lincomb", ("lists[0]", xs[0]), (f"lists[{k}]", xs[k]))
-    n = len(xs[0])
+    n, out = len(xs[0]), out if out is None else listed("lincomb: out", out)
     c = _coefficients(coefficients, n, len(xs), xs[0][0] if n else None)
     others = type(xs[0])(x for more in xs[1:] for x in more)
     if n == 0:
@@ -116,7 +117,7 @@ def lincomb(coefficients: Any, *lists: Arrays, out: Arrays | None = None) -> Arr
 
 def _nothing(who: str, out: Any) -> Any:
     """The result of lists without entries."""
-    if out is not None and (not isinstance(out, (list, tuple)) or len(out)):
+    if out is not None and len(out):
         raise ValueError(f"{who}: out must be a list of no entries, as the lists are")
     return [] if out is None else out
 
@@ -138,7 +139,8 @@ def ema(
     Parameters
     ----------
     targets, xs : lists of n arrays or tensors, float64, float32, float16 or bfloat16
-        Entries i are of one shape and type, or the target is float32 beside 16 bits: a master copy.
+        Or what gives them one after another, as ``model.parameters()`` does. Entries i are of one shape and type, or the target
+        is float32 beside 16 bits: a master copy.
     decay : float between 0 and 1
         :math:`\beta`: 1 leaves the bits of the targets, 0 copies.
     rounding : "nearest" or "stochastic"
@@ -192,16 +194,15 @@ def ema(
         raise ValueError(f"ema: decay must be between 0 and 1, got {decay}")
     if rounding not in ("nearest", "stochastic"):
         raise ValueError(f"ema: rounding must be 'nearest' or 'stochastic', got {rounding!r}")
-    seed, step = whole("ema: seed", seed), whole("ema: step", step)
-    if not 0 <= seed < 1 << 64:
-        raise ValueError(f"ema: seed must be in [0, 2^64), got {seed}")
+    seed, step = seeded("ema", seed), whole("ema: step", step)
     if not 0 <= step < 1 << 24:
         raise ValueError(f"ema: step must be in [0, 2^24), got {step}")
+    out = out if out is None else listed("ema: out", out)
     if not targets:
         return _nothing("ema", out)
     own = {} if out is None else {"out": out}
     if rounding == "nearest":
         made: Arrays = called("ema", _ema, targets, xs, decay, **own)
     else:
-        made = called("ema", _ema_stochastic, targets, xs, decay, seed - (1 << 64) if seed >> 63 else seed, step, **own)
+        made = called("ema", _ema_stochastic, targets, xs, decay, signed_word(seed), step, **own)
     return made

@@ -87,6 +87,12 @@ def _norms_bwd(g: Array, xs: Arrays, ids: Array, norm: Array, batch: int, sample
     return made
 
 
+def _listed(name: str, i: int, n: int) -> str:
+    """Entry i of the first list, or of all others one after another, as it stands in `lincomb`'s lists."""
+    k, i = (0, i) if name == "first" else (1 + i // n, i % n)
+    return f"lists[{k}][{i}]"
+
+
 def _lincomb_sample(backward: bool = False) -> Any:
     def sample(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
         lists, k = Lists(draw), 1 + draw.seed % 4
@@ -99,7 +105,7 @@ def _lincomb_sample(backward: bool = False) -> Any:
     return sample
 
 
-@op(sample=_lincomb_sample(), exempt=("first", "others", "c"))
+@op(sample=_lincomb_sample(), exempt=("first", "others", "c"), entry=_listed)
 def _lincomb(first: Arrays, others: Arrays, c: Array) -> list[Array]:
     """The sum of c[i, k] times entry i of list k; the lists but the first stand one after another."""
     n, made = len(first), []

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tersor._arrays import Array, as_type, dtype_name, is_tensor
+from tersor._lists import listed
 from tersor._matrix import SparseMatrix, matrix_of
 from tersor._values import check_values, tensor_of
 from tersor.graph._places import real
@@ -118,8 +119,7 @@ def metapath(mats: Sequence[Any], X: Array, norm: Norm = "none") -> Array:
     2·d·(nnz of all) operations: the product of the matrices, which may be dense, is never formed.
     """
     check_values("metapath", "X", X)
-    if isinstance(mats, (str, bytes)) or not isinstance(mats, (list, tuple)):
-        raise TypeError(f"metapath: mats must be a list of matrices, got {type(mats).__name__}")
+    mats = listed("metapath: mats", mats, "matrices")
     if not mats:
         raise ValueError("metapath: mats must not be empty")
     path = [incidence("metapath", f"mats[{i}]", m, X) for i, m in enumerate(mats)]

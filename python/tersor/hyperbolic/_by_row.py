@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from tersor._arrays import is_tensor
+from tersor._op import broadcast
 from tersor._reference import Array, arsinh_root, dot, root, rounded, wide, xp
 from tersor._values import check_curvature
 from tersor.hyperbolic.conformal import lambda_x
@@ -34,11 +33,7 @@ def _gaps(y: Array, c: Array) -> Array:
 def check_rows(who: str, x: Array, c: Array) -> None:
     """Raises unless c is one for each row of x."""
     rows = (*x.shape[:-1], 1)
-    try:
-        fits = np.broadcast_shapes(tuple(c.shape), rows) == rows
-    except ValueError:
-        fits = False
-    if not fits:
+    if broadcast((tuple(c.shape), rows)) != rows:
         raise ValueError(
             f"{who}: c must be a number or one for each row of x, {list(rows)}, got shape {tuple(c.shape)}"
         )

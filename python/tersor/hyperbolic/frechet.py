@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tersor._arrays import axes, is_distributed
+from tersor._op import broadcast
 from tersor._reference import Array, arsinh_root, rounded, wide, xp
 from tersor._values import check_dense, check_weights
 from tersor.hyperbolic._newton import aligned, descend, each, tangents
@@ -33,14 +34,11 @@ def _arguments(who: str, x: Array, weights: Array | None, c: Any) -> tuple[Array
     if weights is not None:
         if getattr(weights, "dtype", None) != x.dtype:
             raise TypeError(f"{who}: weights are {getattr(weights, 'dtype', type(weights).__name__)}, x is {x.dtype}")
-        try:
-            shape = np.broadcast_shapes(tuple(weights.shape), shape)
-        except ValueError:
-            shape = ()
+        shape = broadcast((tuple(weights.shape), shape)) or ()
         if shape[-1:] != tuple(x.shape[-2:-1]):
             raise ValueError(f"{who}: weights {tuple(weights.shape)} do not broadcast to {tuple(x.shape[:-1])}")
     lead = shape[:-1]
-    if axes(c) and (c.shape[-1] != 1 or np.broadcast_shapes(tuple(c.shape[:-1]), lead) != lead):
+    if axes(c) and (c.shape[-1] != 1 or broadcast((tuple(c.shape[:-1]), lead)) != lead):
         raise ValueError(f"{who}: c must be a number or [..., 1] for means {list(lead)}, got shape {tuple(c.shape)}")
     for name, a in (("x", x), ("weights", weights), ("c", c)):
         if is_distributed(a):  # every step of the descent looks at all points

@@ -8,11 +8,11 @@ import numpy as np
 
 from tersor._keys import Order
 from tersor._op import kernel
+from tersor._values import signed_word
 from tersor.checkpoint import Entry, Reader
 from tersor.checkpoint._patterns import Patterns
 from tersor.checkpoint._small import SMALL, table
 from tersor.prune._rank import Cut
-from tersor.prune._run import signed_word
 
 Progress = Callable[[int, int], None]
 

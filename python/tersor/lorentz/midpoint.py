@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from tersor._arrays import axes, is_tensor
 from tersor._matrix import SparseMatrix
+from tersor._op import broadcast
 from tersor._reference import Array, rounded, wide, xp
 from tersor._values import check_dense, check_weights
 from tersor.hyperbolic._groups import _lists
@@ -85,14 +84,11 @@ def midpoint(
     else:
         w = wide(weighing("midpoint", "x", x, weights, at))
         w = w.reshape((*s.shape[:-1], 1))
-    try:
-        lead = np.broadcast_shapes(tuple(s.shape[:-1]), tuple(w.shape[:-1]))
-    except ValueError:
-        raise ValueError(
-            f"midpoint: shapes do not broadcast: x {tuple(x.shape)}, weights {tuple(w.shape[:-1])}"
-        ) from None
+    lead = broadcast((tuple(s.shape[:-1]), tuple(w.shape[:-1])))
+    if lead is None:
+        raise ValueError(f"midpoint: shapes do not broadcast: x {tuple(x.shape)}, weights {tuple(w.shape[:-1])}")
     means = lead[:-1]
-    if axes(checked(c)) and (c.shape[-1] != 1 or np.broadcast_shapes(tuple(c.shape[:-1]), means) != means):
+    if axes(checked(c)) and (c.shape[-1] != 1 or broadcast((tuple(c.shape[:-1]), means)) != means):
         raise ValueError(f"midpoint: c must be a number or [..., 1] for midpoints {list(means)}, got {tuple(c.shape)}")
     s, w = (xp.broadcast_to(v, (*lead, v.shape[-1])) for v in (s, w))
     y = rounded(centroid(s, even(w, (-2,)), c, each(c), ROWS, cancels(x)), x)

@@ -34,9 +34,23 @@ def _sample(backward: bool) -> Any:
     return draw_all
 
 
+#: what Σ w (m − x) is scaled by, as in `entropy.rs`: with it no sum overflows whose share of a loss does not
+SCALE = 2.0**-24
+
+
 def _sum(mask: Array, x: Array) -> Array:
     """Of the elements of rows that a mask takes."""
     return xp.where(mask, x, 0 * mask).sum(-1)
+
+
+def _times(a: Array, x: Array) -> Array:
+    """a·x, 0 where a is 0 and x infinite; what is finite has its slope there."""
+    return a * xp.where((a == 0) & xp.isinf(x), 0 * a, x)
+
+
+def _both(a: Array, log: Array, half: Array) -> Array:
+    """a·−log p, of log Σ e^{x − m} and (m − x)/2: the whole may be beyond the type where its share of a loss is not."""
+    return a * log + _times(2 * a, half)
 
 
 class _Row:
@@ -60,22 +74,20 @@ class _Row:
         e = xp.exp(x - top[..., None])
         # those at the top are 1 each: what is summed is what they are beyond 1
         self.more = _sum(~first, e) + (_sum(first, e) - 1) + xp.where(lost, np.nan, 0.0) + (top - top)
-        self.top, self.rest, self.away = top, _sum(~self.at, e) + 0 * self.more, top - _sum(self.at, x)
-        self.below = _sum(w != 0, w * (top[..., None] - x))
+        self.top, self.rest, self.half = top, _sum(~self.at, e) + 0 * self.more, top / 2 - _sum(self.at, x) / 2
+        self.below = _sum(w != 0, w * (SCALE * top[..., None] - SCALE * x))
         self.w, self.total, self.even = w, w.sum(-1), smoothing / max(c, 1)
         self.own = _sum(self.at, w)
         self.share = 1 - smoothing
-        #: −log p of the label, and of all classes
-        self.log = xp.log1p(self.more)
-        self.nll = self.log + self.away
-        self.nlls = self.log[..., None] + (top[..., None] - x)
+        #: (m − x)/2 of all classes
+        self.log, self.halves = xp.log1p(self.more), top[..., None] / 2 - x / 2
         self.e, self.sum = e, self.more + 1
         self.other = self.rest / self.sum
         self.ce = 0 * self.more
         if smoothing < 1:
-            self.ce = self.ce + self.own * self.nll * self.share
+            self.ce = self.ce + _both(self.own * self.share, self.log, self.half)
         if smoothing > 0:
-            self.ce = self.ce + (self.total * self.log + self.below) * self.even
+            self.ce = self.ce + self.total * self.even * self.log + self.below * (self.even / SCALE)
         self.doubt = self.power(gamma) if gamma else 0 * self.more + 1.0
 
     def power(self, k: float) -> Array:
@@ -92,10 +104,10 @@ def _cross_entropy(
     label_smoothing: float = 0.0,
     gamma: float = 0.0,
 ) -> tuple[Array, ...]:
-    """(1 − p_t)^γ ce of every row; the largest logit m, Σ e^{x − m} − 1, the same without the label, Σ w (m − x)."""
+    """(1 − p_t)^γ ce of every row; the largest logit m, Σ e^{x − m} − 1, the same without the label, Σ w (m − x) scaled."""
     with quiet(logits):
         row = _Row(logits, target, weight, ignore_index, label_smoothing, gamma)
-        made = (row.doubt * row.ce, row.top, row.more, row.rest, row.below)
+        made = (_times(row.doubt, row.ce), row.top, row.more, row.rest, row.below)
         return tuple(xp.where(row.live, v, 0 * row.live) for v in made)
 
 
@@ -125,14 +137,12 @@ def _cross_entropy_bwd(
             k = xp.where((pt > 0) & (row.other > 0), gamma * row.ce * pt * power, k)
         a = row.doubt
         at = a * ((pt * row.total - row.own) * even - u * row.other) - k * row.other
-        dx = p * (a * (u + row.total * even) + k)[..., None] - (a * even)[..., None] * row.w
-        dx = xp.where(row.at, at[..., None], dx) * g[..., None]
+        dx = _times(p, (a * (u + row.total * even) + k)[..., None]) - (a * even)[..., None] * row.w
+        dx = _times(g[..., None], xp.where(row.at, at[..., None], dx))
         nothing = logits.reshape(-1)[:0]
         dw = nothing
         if there(weight) and needs & 2:
-            slope = xp.where(row.at, (row.share * row.nll)[..., None] if row.share else 0 * dx, 0 * dx)
-            if even:
-                slope = slope + even * row.nlls
-            slope = xp.where(row.live[..., None], slope * (g * a)[..., None], 0 * row.at)
+            part = (g * a)[..., None] * (row.share * row.at + even)  # of each class in the loss
+            slope = xp.where(row.live[..., None], _both(part, row.log[..., None], row.halves), 0 * row.at)
             dw = slope.reshape(-1, slope.shape[-1]).sum(0) if slope.shape[-1] else slope.sum()[None][:0]
         return xp.where(row.live[..., None], dx, 0 * row.at) if needs & 1 else nothing, dw

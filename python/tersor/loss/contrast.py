@@ -14,7 +14,7 @@ import numpy as np
 from tersor._arrays import Number, axes
 from tersor._op import op
 from tersor._sample import Draw
-from tersor.loss._reduced import checked_reduction, checked_word
+from tersor.loss._reduced import checked_reduction, checked_word, reduced
 
 Array = Any
 
@@ -174,8 +174,4 @@ def info_nce(
     loss = _info_nce(x, y, temperature, metric == "cosine")
     if symmetric:
         loss = (loss + _info_nce(y, x, temperature, metric == "cosine")) / 2
-    if reduction == "none":
-        return loss
-    if reduction == "mean" and isinstance(loss, np.ndarray) and not loss.size:
-        return loss.dtype.type(np.nan)  # of which NumPy would warn
-    return loss.mean() if reduction == "mean" else loss.sum()
+    return reduced(loss, reduction, math.prod(loss.shape))

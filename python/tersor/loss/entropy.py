@@ -7,9 +7,10 @@ from typing import Any, Literal
 import numpy as np
 
 from tersor._arrays import FLOATS, Array, Integers, Weight, as_type, dtype_name, is_tensor, torch_module, whole
+from tersor._reference import wide
 from tersor._values import check_values, number
 from tersor.loss._entropy import _cross_entropy
-from tersor.loss._reduced import checked_reduction
+from tersor.loss._reduced import checked_reduction, reduced
 
 
 def cross_entropy(
@@ -63,10 +64,12 @@ def cross_entropy(
     -----
     A row is read to its largest logit m, then to :math:`\sum e^{x - m}`, in float64; nothing of its size is kept, and the
     gradient is one more read and a write. :math:`1 - p_t` is the sum over the other classes, so that a loss far below the
-    rounding of the logits keeps its digits, and so does its gradient. O(C) a row; the same bits for any number of threads. A
-    row with NaN, with +∞ or of -∞ alone is NaN, as in torch; a class at -∞ has no share. Lin, Goyal, Girshick, He and Dollár,
-    "Focal loss for dense object detection" (2017), equation 5; Szegedy, Vanhoucke, Ioffe, Shlens and Wojna, "Rethinking the
-    inception architecture" (2016), section 7.
+    rounding of the logits keeps its digits, and so does its gradient; a loss within the type comes where differences of logits,
+    or sums of losses, are beyond it. O(C) a row; the same bits for any number of threads. A row with NaN, with +∞ or of -∞
+    alone is NaN, as in torch. A class at -∞ has no share and, of smoothing, an infinite loss; but where γ > 0 and all other
+    classes are there, the row is right for sure and counts for nothing. Lin, Goyal, Girshick, He and Dollár, "Focal loss for
+    dense object detection" (2017), equation 5; Szegedy, Vanhoucke, Ioffe, Shlens and Wojna, "Rethinking the inception
+    architecture" (2016), section 7.
 
     Examples
     --------
@@ -92,23 +95,17 @@ def cross_entropy(
         raise TypeError(f"{who}: weight is {kind}, logits are {own}; tersor does not convert silently")
     target = as_type(target, "int64") if dtype_name(target.dtype) not in ("int64", "int32") else target
     rows: Any = _cross_entropy(logits, target, weight, ignore, smoothing, gamma)
-    if reduction == "none":
-        return rows
-    total = rows.sum()
-    return total / _counted(rows, target, weight, ignore) if reduction == "mean" else total
+    return reduced(rows, reduction, _counted(target, weight, ignore) if reduction == "mean" else None)
 
 
-def _counted(rows: Array, target: Array, weight: Array | None, ignore: int) -> Array:
+def _counted(target: Array, weight: Array | None, ignore: int) -> Array:
     """The weights of the rows that count, in all; 1 if there is no such row."""
-    lib = torch_module() if is_tensor(rows) else np
+    lib: Any = torch_module() if is_tensor(target) else np
     live: Any = target != ignore
     if weight is None or not weight.shape[0]:
         count = live.sum()
     else:
         # on a GPU nobody has looked at the labels
         inside = live & (target >= 0) & (target < weight.shape[0])
-        each = weight[lib.where(inside, target, 0)]
-        each = each.to(rows.dtype) if is_tensor(each) else each.astype(rows.dtype)
-        count = lib.where(inside, each, 0).sum()
-    count = count.to(rows.dtype) if is_tensor(count) else rows.dtype.type(count)
+        count = lib.where(inside, wide(weight)[lib.where(inside, target, 0)], 0.0).sum()
     return lib.where(live.any(), count, lib.ones_like(count))

@@ -12,6 +12,7 @@ import numpy as np
 
 from tersor._arrays import Array, dtype_name, flag, is_tensor
 from tersor._host import held
+from tersor._lists import listed
 from tersor._moments import chan
 from tersor._reference import quiet, wide, xp
 from tersor._values import check_values
@@ -203,13 +204,12 @@ def cka_matrix(xs: Sequence[Array], ys: Sequence[Array] | None = None, *, debias
     """
     who = "cka_matrix"
     debiased = flag(f"{who}: debiased", debiased)
+    xs, ys = listed(f"{who}: xs", xs), None if ys is None else listed(f"{who}: ys", ys)
     sides: list[list[_Layer]] = []
     for what, layers in (("xs", xs), ("ys", ys)):
         if layers is None and what == "ys":
             sides.append(sides[0])
             continue
-        if not isinstance(layers, (list, tuple)):
-            raise TypeError(f"{who}: {what} must be a list of arrays, got {type(layers).__name__}")
         if not layers:
             raise ValueError(f"{who}: {what} is empty")
         made = []

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tersor import embed
 from tersor._arrays import whole
-from tersor._values import one_of
+from tersor._values import one_of, seeded
 
 
 class UnifiedEmbedding(nn.Module):
@@ -50,9 +50,7 @@ class UnifiedEmbedding(nn.Module):
             raise ValueError(f"UnifiedEmbedding: num_rows must be at most {2**31}, got {num_rows}")
         self.num_rows, self.dim, self.num_hashes = int(num_rows), int(dim), int(num_hashes)
         self.combine = one_of("UnifiedEmbedding: combine", combine, ("sum", "concat"))
-        self.seed = whole("UnifiedEmbedding: seed", seed)
-        if not 0 <= self.seed < 2**64:
-            raise ValueError(f"UnifiedEmbedding: seed must be in 0 .. {2**64 - 1}, got {self.seed}")
+        self.seed = seeded("UnifiedEmbedding", seed)
         self.weight = nn.Parameter(torch.empty(self.num_rows, self.dim))
         self.reset_parameters()
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from tersor._arrays import FLOATS, is_tensor, numpy_type
 from tersor._matrix import Matrix, SparseMatrix, turned
-from tersor._values import called, check_values, float_name
+from tersor._values import called, check_values, float_name, signed_word
 from tersor.project._entries import extents
 from tersor.project._forms import KINDS, TRANSFORMS, bits
 from tersor.project._numbers import OWN, Window, check_sizes, checked_window, integer, own
@@ -199,9 +199,8 @@ class Projection(Matrix):
 
     def _scalars(self) -> tuple[Any, ...]:
         number, scale = self._number()
-        seed = self.seed - 2**64 if self.seed >= 2**63 else self.seed
         a, b, c, d = self._window
-        return TAGS[self.kind], seed, self.stream, number, a, b - a, c, d - c, scale
+        return TAGS[self.kind], signed_word(self.seed), self.stream, number, a, b - a, c, d - c, scale
 
     def _number(self) -> tuple[int, float]:
         """What the operators must know of the kind beside the seed, as one number, and the scale of results."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from tersor._arrays import BYTES, dtype_name, is_tensor, ordinary
 from tersor._keys import FORMATS, Order
+from tersor._lists import listed
 from tersor._values import one_of
 from tersor.prune._bytes import widened
 from tersor.prune._group import ALONE, Alone, Group
@@ -54,12 +55,7 @@ class Whole:
 
 
 def checked(arrays: Any, what: str) -> list[Array]:
-    if isinstance(arrays, np.ndarray) or hasattr(arrays, "detach") or isinstance(arrays, (str, dict)):
-        raise TypeError(f"{what} must be a list of arrays, got {type(arrays).__name__}")
-    try:
-        arrays = list(arrays)
-    except TypeError:
-        raise TypeError(f"{what} must be a list of arrays, got {type(arrays).__name__}") from None
+    arrays = list(listed(what, arrays))
     for i, x in enumerate(arrays):
         if not (is_tensor(x) or isinstance(x, np.ndarray)):
             raise TypeError(f"{what}[{i}] must be a NumPy array or a torch tensor, got {type(x).__name__}")

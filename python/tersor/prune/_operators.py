@@ -9,7 +9,7 @@ import numpy as np
 from tersor._keys import FORMATS, INF, WIDTH
 from tersor._op import op
 from tersor._sample import Draw
-from tersor.prune._run import signed_word
+from tersor._values import signed_word
 
 Array = Any
 

@@ -10,7 +10,7 @@ import numpy as np
 from tersor._arrays import FLOATS, is_tensor, native, whole
 from tersor._keys import FORMATS, NAN, Order
 from tersor._op import AXES, OPS, Op, kernel
-from tersor._values import one_of
+from tersor._values import one_of, signed_word
 
 Array = Any
 
@@ -26,11 +26,6 @@ def order_of(names: Iterable[str], *, signed: bool = False, nan: str = "raise") 
     else:
         name = found.pop() if len(found) == 1 else "float32"
     return Order(FORMATS.index(name), signed, NAN[one_of("nan", nan, tuple(NAN))])
-
-
-def signed_word(key: int) -> int:
-    """A key as the 64-bit integer that crosses into the kernels."""
-    return key - (1 << 64) if key >> 63 else key
 
 
 def ready(x: Array, name: str = "x") -> Array:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from tersor._keys import Order
+from tersor._values import signed_word
 from tersor.prune._rank import EVERY
-from tersor.prune._run import run, signed_word
+from tersor.prune._run import run
 
 Array = Any
 

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tersor._values import one_of
+from tersor._values import one_of, signed_word
 from tersor.prune import _window
 from tersor.prune._bytes import clear, is_bytes
 from tersor.prune._job import Job, checked
 from tersor.prune._operators import _apply_mask
 from tersor.prune._rank import Plan, search, tallies
-from tersor.prune._run import run, signed_word
+from tersor.prune._run import run
 from tersor.prune._same import check_apart, first_places, once
 from tersor.prune._spread import Spread, spreading
 from tersor.prune.apply import prune_inplace

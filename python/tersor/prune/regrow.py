@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tersor._arrays import Kept, is_tensor, whole
-from tersor._values import check_dense
+from tersor._arrays import Kept, is_tensor
+from tersor._values import check_dense, seeded
 from tersor.prune.masks import global_masks
 from tersor.random import TAGS, philox4x32
 
@@ -139,9 +139,7 @@ def set_update(w: Array, mask: Kept, fraction: float, *, seed: int) -> Array:
     are drawn in memory, 16 bytes for each element. Mocanu et al., "Scalable training of artificial neural networks with
     adaptive sparse connectivity inspired by network science" (2018).
     """
-    n, seed = _count("set_update", w, mask, fraction), whole("seed", seed)
-    if not 0 <= seed < 1 << 64:
-        raise ValueError(f"set_update: seed must be in [0, 2^64), got {seed}")
+    n, seed = _count("set_update", w, mask, fraction), seeded("set_update", seed)
     kept = _largest("set_update", "w", w, mask, int(mask.sum()) - n)
     free = np.asarray(~kept.cpu().numpy() if is_tensor(kept) else ~kept)
     drawn = _words(seed, free.size).astype(np.float64).reshape(free.shape)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tersor import _values
-from tersor._arrays import Array, is_tensor, whole
+from tersor._arrays import Array, is_tensor
 from tersor._arrays import detached as detached  # its own door for quantizers
 from tersor._values import float_name
 
@@ -36,14 +36,6 @@ def code_range(dtype: Any, name: str) -> tuple[int, int]:
 
 def one_of(name: str, argument: str, value: Any, known: Any) -> Any:
     return _values.one_of(f"{name}: {argument}", value, known)
-
-
-def drawn(name: str, seed: Any) -> int:
-    """A seed as the kernels take it, of 64 bits with a sign."""
-    seed = whole(f"{name}: seed", seed)
-    if not 0 <= seed < 1 << 64:
-        raise ValueError(f"{name}: seed must lie within 0 and 2^64 - 1, got {seed}")
-    return seed - (1 << 64) if seed >> 63 else seed
 
 
 def learned(name: str, what: str, v: Any, instead: str = "") -> None:

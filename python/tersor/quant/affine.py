@@ -9,10 +9,10 @@ import numpy as np
 from tersor._arrays import FLOATS, Codes, Level, Number, dtype_name, into, is_tensor
 from tersor._op import op
 from tersor._sample import Quantized
-from tersor._values import check_dense, float_name
+from tersor._values import check_dense, float_name, seeded, signed_word
 from tersor.quant import _peers
 from tersor.quant import _plain as plain
-from tersor.quant._arguments import FORMS, ROUNDINGS, Array, code_range, detached, drawn, one_of, within
+from tersor.quant._arguments import FORMS, ROUNDINGS, Array, code_range, detached, one_of, within
 
 
 @op(
@@ -114,7 +114,7 @@ def quantize(
     saturate = one_of(name, "nan", nan, {"raise": False, "zero": True})
     if rounding == "stochastic" and is_tensor(x):
         check_dense(name, "x", x)  # which word is an element's is told by its place among all of them
-    numbers = (lo, hi, form, one_of(name, "rounding", rounding, ROUNDINGS), drawn(name, seed), saturate)
+    numbers = (lo, hi, form, one_of(name, "rounding", rounding, ROUNDINGS), signed_word(seeded(name, seed)), saturate)
     if _peers.made(compat, x, scale):
         _peers.check(name, x, scale, zero_point, values=True)
         x, scale, zero_point = _peers.quotient(str(compat), x, scale, zero_point)

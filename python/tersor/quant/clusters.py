@@ -10,6 +10,7 @@ import numpy as np
 from tersor._arrays import FLOATS, Array, whole
 from tersor._op import op
 from tersor._sample import Draw
+from tersor._values import seeded
 from tersor.quant._arguments import detached
 from tersor.quant.codebook import _codebook_assign, _codebook_sums, _library, _like, _wide
 from tersor.random import TAGS, words
@@ -134,15 +135,13 @@ def kmeans(x: Array, k: int, *, seed: int = 0, iterations: int = 100) -> Groups:
     """
     name = "kmeans"
     x, k = detached(name, x), whole(f"{name}: k", k)
-    seed, iterations = whole(f"{name}: seed", seed), whole(f"{name}: iterations", iterations)
+    seed, iterations = seeded(name, seed), whole(f"{name}: iterations", iterations)
     if x.ndim != 2:
         raise ValueError(f"{name}: x must be [n, d], got shape {tuple(x.shape)}")
     if not 1 <= k <= x.shape[0]:
         raise ValueError(f"{name}: k must lie within 1 and the {x.shape[0]} rows of x, got {k}")
     if iterations < 1:
         raise ValueError(f"{name}: iterations must be at least 1, got {iterations}")
-    if not 0 <= seed < 1 << 64:
-        raise ValueError(f"{name}: seed must lie within 0 and 2^64 - 1, got {seed}")
     wide = _wide(x)
     if not bool(_library(x).isfinite(wide).all()):
         raise ValueError(f"{name}: x holds non-finite values")

@@ -10,10 +10,10 @@ import numpy as np
 from tersor._arrays import Level, Number, dtype_name, into, is_tensor
 from tersor._op import op
 from tersor._sample import Draw, Quantized
-from tersor._values import check_dense
+from tersor._values import check_dense, seeded, signed_word
 from tersor.quant import _peers
 from tersor.quant import _plain as plain
-from tersor.quant._arguments import FORMS, ROUNDINGS, Array, code_range, detached, drawn, learned, one_of, within
+from tersor.quant._arguments import FORMS, ROUNDINGS, Array, code_range, detached, learned, one_of, within
 
 
 def _rounded(draw: Draw) -> tuple[list[Any], dict[str, Any]]:
@@ -169,7 +169,7 @@ def fake_quantize(
         learned(name, "zero_point", zero_point, "grad='lsq' gives one, ")
         if number == 3 and is_tensor(x):
             check_dense(name, "x", x)  # which word is an element's is told by its place among all of them
-        number, seed = (number, drawn(name, seed))
+        number, seed = (number, signed_word(seeded(name, seed)))
         if own:
             return _as_peer(name, str(compat), x, scale, zero_point, (lo, hi, 0, number, seed), out)
         return _fake_quantize(x, scale, zero_point, lo, hi, form, number, seed, **keywords)

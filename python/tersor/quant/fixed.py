@@ -12,9 +12,9 @@ import numpy as np
 from tersor._arrays import Array, dtype_name, is_tensor, whole
 from tersor._op import op
 from tersor._sample import Quantized
-from tersor._values import check_dense
+from tersor._values import check_dense, seeded, signed_word
 from tersor.quant import _plain as plain
-from tersor.quant._arguments import detached, drawn, one_of, some_value
+from tersor.quant._arguments import detached, one_of, some_value
 
 
 def _ends(wl: int, kind: Any) -> tuple[Any, Any]:
@@ -92,7 +92,7 @@ def fixed_point(x: Array, wl: int, fl: int, *, rounding: str = "stochastic", see
     random = one_of(name, "rounding", rounding, {"stochastic": True, "half_even": False})
     if random and is_tensor(x):
         check_dense(name, "x", x)  # which word is an element's is told by its place among all of them
-    seed = drawn(name, seed)
+    seed = signed_word(seeded(name, seed))
     keywords = {} if out is None else {"out": out}
     return _fixed_point(x, _word(name, wl), _fraction(name, fl), random, seed, **keywords)
 

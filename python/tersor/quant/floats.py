@@ -9,8 +9,8 @@ import numpy as np
 from tersor._arrays import FLOATS, Codes, dtype_name, into, is_tensor
 from tersor._op import op
 from tersor._sample import Draw, Quantized
-from tersor._values import check_dense, float_name
-from tersor.quant._arguments import Array, detached, drawn, one_of
+from tersor._values import check_dense, float_name, seeded, signed_word
+from tersor.quant._arguments import Array, detached, one_of
 from tersor.quant._grids import SMALL, Small
 from tersor.quant._plain import real
 
@@ -104,7 +104,7 @@ def float_encode(
         raise ValueError(f"{name}: nan='propagate' wants a code that has NaN, e4m3 or e5m2, got {code!r}")
     if how and is_tensor(x):
         check_dense(name, "x", x)  # which word is an element's is told by its place among all of them
-    numbers = (small.exponent, small.mantissa, how, drawn(name, seed), missing)
+    numbers = (small.exponent, small.mantissa, how, signed_word(seeded(name, seed)), missing)
     if out is not None and missing:
         return _float_encode(x, *numbers, out=out)
     codes = _float_encode(x, *numbers)

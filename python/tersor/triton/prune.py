@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from tersor._keys import FORMATS, INF, WIDTH
+from tersor._values import signed_word
 
 BLOCK = 1024
 WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -172,17 +173,13 @@ def _bits(x):
     return x.view(WORDS[x.element_size()])
 
 
-def _signed(value):
-    return value - (1 << 64) if value >> 63 else value
-
-
 def _constants(x, format, nan, *more):
     """The bits of an array in a format, and the constants of its keys."""
     width = WIDTH[format]
     ones = (1 << width) - 1
     words = [ones, 1 << (width - 1), INF[format] << 1, ones if nan == 1 else 0, *more]
     bits = _bits(x.to(TYPES[FORMATS[format]]))
-    return bits, torch.tensor([_signed(w) for w in words], dtype=torch.int64, device=x.device)
+    return bits, torch.tensor([signed_word(w) for w in words], dtype=torch.int64, device=x.device)
 
 
 def magnitude_count(x, prefixes, start, counts, format, shift, bits, signed, nan):

@@ -63,9 +63,14 @@ fn panic_text(p: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_default()
 }
 
+/// What the output for result `k` is called: of several each by its name.
+fn given(op: &Operator, k: usize) -> String {
+    if op.signature.shown() == 1 { "out".to_owned() } else { format!("out for {}", op.signature.outputs[k].name) }
+}
+
 /// Outputs overlap nothing, or, where the operator allows it, are exactly an input.
 fn overlap(op: &Operator, tensors: &[Tensor]) -> base::Result<()> {
-    let (inputs, outputs) = (&op.signature.inputs, &op.signature.outputs);
+    let inputs = &op.signature.inputs;
     let n = inputs.len();
     let range = |t: &Tensor| (t.as_ptr() as usize, t.as_ptr() as usize + t.bytes());
     for (i, out) in tensors.iter().enumerate().skip(n) {
@@ -75,10 +80,8 @@ fn overlap(op: &Operator, tensors: &[Tensor]) -> base::Result<()> {
             if j == i || a >= d || c >= b || (j < n && op.alias && (a, b) == (c, d)) {
                 continue;
             }
-            let name = |k: usize| {
-                if k < n { inputs[k].name } else { outputs[k - n].name }
-            };
-            return Err(Error::Value(format!("output {} overlaps {}", name(i), name(j))));
+            let name = |k: usize| if k < n { inputs[k].name.to_owned() } else { given(op, k - n) };
+            return Err(Error::Value(format!("{} overlaps {}", name(i), name(j))));
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Lists at the doors. The one rule: kernels find the entries of all arrays one after another, and behind the scalars the length
 //! of every list; an error names the entry.
 
+use crate::given;
 use base::{Error, Result, Scalar, Tensor};
 use ops::Operator;
 use ops::signature::Shape;
@@ -27,10 +28,10 @@ impl Spans {
         let sig = &op.signature;
         let k = self.0.iter().position(|s| s.contains(&i)).unwrap_or_default();
         let (name, many) = match sig.inputs.get(k) {
-            Some(p) => (p.name, p.many),
-            None => sig.outputs.get(k - sig.inputs.len()).map_or(("", false), |o| (o.name, o.many)),
+            Some(p) => (p.name.to_owned(), p.many),
+            None => (given(op, k - sig.inputs.len()), sig.outputs[k - sig.inputs.len()].many),
         };
-        if many { format!("{name}[{}]", i - self.0[k].start) } else { name.to_owned() }
+        if many { format!("{name}[{}]", i - self.0[k].start) } else { name }
     }
     /// What stands behind the scalars.
     pub fn counts(&self, op: &Operator) -> impl Iterator<Item = Scalar> {
@@ -46,8 +47,7 @@ impl Spans {
         let first = outputs.first().map_or(tensors.len(), |s| s.start);
         let mut written: Vec<usize> = (first..tensors.len()).filter(|&i| !tensors[i].is_empty()).collect();
         written.sort_by_key(|&i| tensors[i].as_ptr() as usize);
-        let met =
-            |i: usize, j: usize| Error::Value(format!("output {} overlaps {}", self.name(op, i), self.name(op, j)));
+        let met = |i: usize, j: usize| Error::Value(format!("{} overlaps {}", self.name(op, i), self.name(op, j)));
         if let Some(w) = written.windows(2).find(|w| range(&tensors[w[0]]).1 > range(&tensors[w[1]]).0) {
             return Err(met(w[0].max(w[1]), w[0].min(w[1])));
         }

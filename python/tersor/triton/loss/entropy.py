@@ -13,6 +13,7 @@ import triton.language as tl
 from tersor._body import plain
 from tersor._op import OPS
 from tersor._reference import there
+from tersor.loss._entropy import SCALE
 from tersor.triton._math import log1p
 from tersor.triton._rows import _stored, _tile
 
@@ -29,15 +30,15 @@ def _known(x, target, w, row, live, d, ignore, T: tl.constexpr):
 
 
 @triton.jit
-def _entropy(more, below, away, wt, total, share, even, SHARE: tl.constexpr, EVEN: tl.constexpr):
-    """ce, of log Σ e^{x − m} and of how far the label is below the top."""
+def _entropy(more, below, half, wt, total, share, even, SHARE: tl.constexpr, EVEN: tl.constexpr, S: tl.constexpr):
+    """ce, of log Σ e^{x − m}, of half of how far the label is below the top, and of the scaled Σ w (m − x)."""
     log = log1p(more)
-    own = log + away
     ce = 0 * log
     if SHARE:
-        ce += own * (wt * share)
+        u = wt * share
+        ce += u * log + 2 * u * tl.where(u == 0, 0, half)
     if EVEN:
-        ce += (log * total + below) * even
+        ce += log * (total * even) + below * (even / S)
     return ce
 
 
@@ -52,7 +53,8 @@ def _doubt(other, gamma):
 def _forward(
     x, target, w, sums, loss, tops, mores, rests, belows, rows, d, ignore,
     share: tl.float64, even: tl.float64, gamma: tl.float64,
-    SHARE: tl.constexpr, EVEN: tl.constexpr, FOCAL: tl.constexpr, T: tl.constexpr, R: tl.constexpr, D: tl.constexpr,
+    SHARE: tl.constexpr, EVEN: tl.constexpr, FOCAL: tl.constexpr, S: tl.constexpr, T: tl.constexpr, R: tl.constexpr,
+    D: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
     col, live = tl.arange(0, D).to(tl.int64), row < rows
@@ -75,14 +77,15 @@ def _forward(
         more += tl.sum(tl.where(first, 1.0, 0.0).to(T), 1)
         small += tl.sum(tl.where(first, 0, e), 1)
         rest += tl.sum(tl.where((col + i)[None, :] == t[:, None], 0, e), 1)
-        below -= tl.sum(tl.where(mask & (k != 0), k * less, 0), 1)
+        below += tl.sum(tl.where(mask & (k != 0), k * (S * top[:, None] - S * v), 0), 1)
     lost = (top - top) + 0 * xt
     more += small + tl.where(xt == float("-inf"), top - top, lost)
     rest += tl.where(xt == float("-inf"), top - top, lost)
     total, share, even = tl.load(sums).to(T), tl.full([R], share, T), tl.full([R], even, T)
-    ce = _entropy(more, below, top - xt, wt, total, share, even, SHARE, EVEN)
+    ce = _entropy(more, below, 0.5 * top - 0.5 * xt, wt, total, share, even, SHARE, EVEN, S)
     if FOCAL:
-        ce = ce * _doubt(rest / (more + 1), tl.full([R], gamma, T))
+        a = _doubt(rest / (more + 1), tl.full([R], gamma, T))
+        ce = a * tl.where(a == 0, 0, ce)  # the limit, where all other classes are at -inf
     tl.store(loss + row, tl.where(counts, ce, 0), live)
     tl.store(tops + row, tl.where(counts, top, 0).to(tl.float64), live)
     tl.store(mores + row, tl.where(counts, more, 0).to(tl.float64), live)
@@ -94,7 +97,8 @@ def _forward(
 def _backward(
     g, x, target, w, sums, tops, mores, rests, belows, dx, rows, d, ignore,
     share: tl.float64, even: tl.float64, gamma: tl.float64,
-    SHARE: tl.constexpr, EVEN: tl.constexpr, FOCAL: tl.constexpr, T: tl.constexpr, R: tl.constexpr, D: tl.constexpr,
+    SHARE: tl.constexpr, EVEN: tl.constexpr, FOCAL: tl.constexpr, S: tl.constexpr, T: tl.constexpr, R: tl.constexpr,
+    D: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
     col, live = tl.arange(0, D).to(tl.int64), row < rows
@@ -106,22 +110,25 @@ def _backward(
     p, other = tl.exp(xt - top) / (more + 1), rest / (more + 1)
     a, k = tl.full([R], 1.0, T) + 0 * more, 0 * more
     if FOCAL:
-        ce = _entropy(more, below, top - xt, wt, total, share, even, SHARE, EVEN)
+        ce = _entropy(more, below, 0.5 * top - 0.5 * xt, wt, total, share, even, SHARE, EVEN, S)
         a = _doubt(other, gamma)
         some = (other > 0) & (p > 0)
         k = tl.where(some, gamma * ce * p * _doubt(tl.where(some, other, 1), gamma - 1), k)
     u = wt * share
     at = a * ((p * total - wt) * even - u * other) - k * other
     slope = tl.load(g + row, live, 0.0).to(T)
-    to_p = slope * (a * (u + total * even) + k) / (more + 1)
+    idle = slope == 0  # of rows that nobody asks for, whatever they hold
+    to_p = slope * tl.where(idle, 0, a * (u + total * even) + k) / (more + 1)
+    at = slope * tl.where(idle, 0, at)
     to_w = slope * a * even
     for i in range(0, d, D):
         place = row[:, None] * d + (col + i)[None, :]
         mask = live[:, None] & (col + i < d)[None, :]
         v = tl.load(x + place, mask, 0.0).to(T)
         c = tl.load(w + col + i, col + i < d, 0.0).to(T)[None, :]
-        y = tl.exp(v - top[:, None]) * to_p[:, None] - c * to_w[:, None]
-        y = tl.where((col + i)[None, :] == t[:, None], (slope * at)[:, None], y)
+        e = tl.exp(v - top[:, None])
+        y = e * tl.where(e == 0, 0, to_p[:, None]) - c * to_w[:, None]
+        y = tl.where((col + i)[None, :] == t[:, None], at[:, None], y)
         y = tl.where(counts[:, None], y, 0)
         tl.store(dx + place, _stored(y, dx), mask)
 
@@ -136,7 +143,7 @@ def _launch(kernel: Any, x: Any, weight: Any, arrays: Any, scalars: Any) -> None
     before, after = arrays
     kernel[(triton.cdiv(rows, size[0]),)](
         *before, w, w.to(work).sum(), *after, rows, d, ignore, 1 - smoothing, smoothing / d, gamma,
-        SHARE=smoothing < 1, EVEN=smoothing > 0, FOCAL=gamma > 0,
+        SHARE=smoothing < 1, EVEN=smoothing > 0, FOCAL=gamma > 0, S=SCALE,
         T=tl.float64 if work == torch.float64 else tl.float32, R=size[0], D=size[1], enable_fp_fusion=False,
     )  # fmt: skip
 

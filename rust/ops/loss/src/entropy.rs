@@ -16,58 +16,14 @@ use drivers::row;
 use drivers::rows::{NONE, marked};
 use drivers::segments::places::{numbers, write};
 
+mod rule;
+use rule::{Rule, SCALE, both, exp, half, times};
+
 /// The bits of `needs`.
 const DLOGITS: i64 = 1;
 const DWEIGHT: i64 = 2;
 
-/// What all rows share: ε and ε/C, Σ w and γ.
-#[derive(Clone, Copy)]
-struct Rule {
-    smoothing: f64,
-    even: f64,
-    weights: f64,
-    gamma: f64,
-}
-
-/// e^x as the data asks for it.
-#[inline(always)]
-fn exp<S: Simd>(s: S, single: bool, x: f64x8<S>) -> f64x8<S> {
-    if single { math::single::exp(s, x) } else { math::exp(s, x) }
-}
-
-/// a·x, 0 where a is 0.
-#[inline(always)]
-fn times<S: Simd>(a: f64x8<S>, x: f64x8<S>) -> f64x8<S> {
-    a.simd_eq(0.0).select(a, a * x)
-}
-
-impl Rule {
-    /// −log p_t, of log Σ e^{x − m} and m − x_t, and ce.
-    #[inline(always)]
-    fn entropy<S: Simd>(&self, s: S, more: f64x8<S>, below: f64x8<S>, away: f64x8<S>, w: f64x8<S>) -> [f64x8<S>; 2] {
-        let log = math::log1p(s, more);
-        let own = log + away;
-        let mut ce = f64x8::splat(s, 0.0);
-        if self.smoothing < 1.0 {
-            ce += own * (w * (1.0 - self.smoothing));
-        }
-        if self.even > 0.0 {
-            ce += log.mul_add(f64x8::splat(s, self.weights), below) * self.even;
-        }
-        [own, ce]
-    }
-
-    /// (1 − p_t)^γ
-    #[inline(always)]
-    fn doubt<S: Simd>(&self, s: S, other: f64x8<S>) -> f64x8<S> {
-        if self.gamma == 0.0 {
-            return f64x8::splat(s, 1.0) + (other - other);
-        }
-        math::exp(s, math::log(s, other) * self.gamma)
-    }
-}
-
-/// The loss, and what its gradient needs: m, Σ e^{x − m} − 1, the same without t, Σ w (m − x).
+/// The loss, and what its gradient needs: m, Σ e^{x − m} − 1, the same without t, Σ w (m − x) scaled.
 struct Forward(Rule);
 row! { Forward(x, w; wt) -> (; loss, m, over, others, less)
     mark(xt)
@@ -77,44 +33,20 @@ row! { Forward(x, w; wt) -> (; loss, m, over, others, less)
         let (zero, one) = (f64x8::splat(s, 0.0), f64x8::splat(s, 1.0));
         let first = x.simd_eq(top);
         many.dot(first.select(one, zero), one);
-        small.dot(first.select(zero, exp(s, !A::TWICE, x - top)), one);
+        small.dot(first.select(zero, exp(s, !A::TWICE, x - top, one)), one);
         // past the end, and of a class that counts for nothing, x may be -inf
-        below.dot(w, w.simd_eq(0.0).select(zero, top - x));
+        below.dot(w, w.simd_eq(0.0).select(zero, x.mul_add(f64x8::splat(s, -SCALE), top * SCALE)));
     }
     solve(self, s) {
-        let (many, small, below) = (many.get(), small.get(), below.get());
+        let (many, small, below, one) = (many.get(), small.get(), below.get(), f64x8::splat(s, 1.0));
         // NaN of a peak that is infinite
         let more = (many - 1.0) + small + (top - top);
-        let own = exp(s, N::SINGLE, xt - top);
+        let own = exp(s, N::SINGLE, xt - top, one);
         let rest = xt.simd_eq(top).select(more, many + (small - own) + (top - top));
-        let ce = self.0.entropy(s, more, below, top - xt, wt)[1];
-        let loss = self.0.doubt(s, rest / (more + 1.0)) * ce;
+        let ce = self.0.entropy(s, more, below, half(top, xt), wt)[1];
+        // 0, the limit, where all other classes are at -inf, each of which ce has a share of
+        let loss = times(self.0.doubt(s, rest / (more + 1.0)), ce);
         ([], [loss, top, more, rest, below], [xt])
-    }
-}
-
-impl Rule {
-    /// What each row of a gradient is made of: the factors of p and of w, what stands at t, and of dw there.
-    #[inline(always)]
-    fn slopes<S: Simd>(&self, s: S, g: f64x8<S>, known: [f64x8<S>; 4], xt: f64x8<S>, wt: f64x8<S>) -> [f64x8<S>; 4] {
-        let [top, more, rest, below] = known;
-        let zero = f64x8::splat(s, 0.0);
-        let sum = more + 1.0;
-        let (p, other) = (math::exp(s, xt - top) / sum, rest / sum);
-        let [own, ce] = self.entropy(s, more, below, top - xt, wt);
-        let a = self.doubt(s, other);
-        let mut k = zero;
-        if self.gamma > 0.0 {
-            let power = math::exp(s, math::log(s, other) * (self.gamma - 1.0)).min(f64::MAX);
-            k = ce * (power * self.gamma) * p;
-            // the limits, where a factor is 0 and another infinite
-            k = (p.simd_eq(0.0) | other.simd_eq(0.0)).select(zero, k);
-        }
-        let u = wt * (1.0 - self.smoothing);
-        let even = (p * self.weights - wt) * self.even;
-        let at = a * (even - u * other) - k * other;
-        let to_p = a * (u + self.weights * self.even) + k;
-        [times(g, to_p / sum), g * a * self.even, g * at, times(g * a * (1.0 - self.smoothing), own)]
     }
 }
 
@@ -127,7 +59,7 @@ row! { Pull(x, w; g, wt, top, more, rest, below) -> (dx;)
         let [p, even, at, _] = self.0.slopes(s, g, [top, more, rest, below], xt, wt);
         ([top, p, even], [], [at])
     }
-    combine[narrow](top, p, even) { [exp(x.witness(), narrow, x - top).mul_sub(p, w * even)] }
+    combine[narrow](top, p, even) { [exp(x.witness(), narrow, x - top, p) - w * even] }
 }
 
 /// dx, dw but for what comes to the label of each row, and that.
@@ -140,8 +72,9 @@ row! { Both(x, w; g, wt, top, more, rest, below) -> (dx, dw; own)
         ([top, p, even, math::log1p(s, more)], [own], [at])
     }
     combine[narrow](top, p, even, log) {
-        let less = x - top;
-        [exp(x.witness(), narrow, less).mul_sub(p, w * even), times(even, log - less)]
+        let zero = f64x8::splat(x.witness(), 0.0);
+        let less = even.simd_eq(0.0).select(zero, both(even, log, half(top, x)));
+        [exp(x.witness(), narrow, x - top, p) - w * even, less]
     }
 }
 

@@ -110,12 +110,14 @@ row! { Both(g, x, w; eps) -> (dx, dw;)
 
 fn forward(t: &[Tensor], eps: f64) -> Result<()> {
     let d = t[0].rows().1;
-    // rows whose squares float64 holds, of one weight for all of them, and not written over
-    if t[0].dtype() != Dtype::F64 && t[1].len() == d && d > 0 && t[0].as_ptr() != t[2].as_ptr() {
+    // rows whose squares float64 holds, of one weight for all of them
+    if t[0].dtype() != Dtype::F64 && t[1].len() == d && d > 0 {
+        let over = t[0].as_ptr() == t[2].as_ptr();
         let gamma = places::numbers(&t[1])?;
         return by_float!(t[0], T => {
             t[2].expect("y", t[0].len())?;
-            runs::rms(t[0].slice::<T>()?, &gamma, eps, t[2].slice_mut::<T>()?)
+            let x = if over { None } else { Some(t[0].slice::<T>()?) };
+            runs::rms(x, &gamma, eps, t[2].slice_mut::<T>()?)
         });
     }
     let run = |t: &[Tensor], eps: Tensor| {

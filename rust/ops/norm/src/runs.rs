@@ -115,18 +115,22 @@ fn own<S: Simd, T: Store>(s: S, of: Parts, affine: &Affine, x: &[T], y: &mut [T]
     )
 }
 
-/// Rows over the root of the mean of their squares, of γ for each of a row.
-pub fn rms<T: Store>(x: &[T], gamma: &[f64], eps: f64, y: &mut [T]) -> Result<()> {
+/// Rows over the root of the mean of their squares, of γ for each of a row; without x, those that y holds.
+pub fn rms<T: Store>(x: Option<&[T]>, gamma: &[f64], eps: f64, y: &mut [T]) -> Result<()> {
     let d = gamma.len();
     let of = Row::new::<T>(gamma, gamma)?;
     blocks::fill(y, d, 1, |first, y| {
-        dispatch(Rms { x: &x[first * d..][..y.len()], of: &of, eps, y });
+        let x = x.map(|x| &x[first * d..][..y.len()]);
+        // a row that is written over is kept, as it may be met again
+        let own = if x.is_none() { try_vec(d, T::default())? } else { Vec::new() };
+        dispatch(Rms { x, own, of: &of, eps, y });
         Ok(())
     })
 }
 
 struct Rms<'a, T> {
-    x: &'a [T],
+    x: Option<&'a [T]>,
+    own: Vec<T>,
     of: &'a Row<'a>,
     eps: f64,
     y: &'a mut [T],
@@ -136,16 +140,23 @@ impl<T: Store> Kernel for Rms<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Rms { x, of, eps, y } = self;
+        let Rms { x, mut own, of, eps, y } = self;
         let d = of.gamma.len();
-        let unit = |x| 1.0 / (square(s, x) / d as f64 + eps).sqrt();
-        let mut next = x.chunks_exact(d).map(unit);
-        let mut r = next.next().unwrap_or_default();
-        for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
-            let own = r;
+        let unit = |x: &[T]| 1.0 / (square(s, x) / d as f64 + eps).sqrt();
+        let mut r = unit(&x.unwrap_or(y)[..d]);
+        for at in (0..y.len()).step_by(d) {
             // before this one is waited for
-            r = next.next().unwrap_or_default();
-            weighed(s, own, of, x, y);
+            let next = x.unwrap_or(y)[at + d..].chunks_exact(d).next().map(unit);
+            let y = &mut y[at..][..d];
+            let row = match x {
+                Some(x) => &x[at..][..d],
+                None => {
+                    own.copy_from_slice(y);
+                    &own[..]
+                }
+            };
+            weighed(s, r, of, row, y);
+            r = next.unwrap_or_default();
         }
     }
 }

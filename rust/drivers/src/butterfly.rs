@@ -151,16 +151,9 @@ impl Plan {
 
     /// One row that does not fit into the caches.
     fn long<L: Lane>(self, x: *const L, y: &mut [L]) -> Result<()> {
-        let shared = Shared(x.cast_mut());
-        let peaks = blocks::map(if self.growth == 0 { 0 } else { self.n }, UNIT, self.n, |part| {
-            // SAFETY: a part of the row.
-            Ok(peak(unsafe { std::slice::from_raw_parts(shared.at(part.start).cast_const(), part.len()) }))
-        })?;
-        // a NaN stays one
-        let (factor, scale) = self.quiet(peaks.into_iter().fold(0.0, |a, b| if b <= a { a } else { b }));
-        let fill = Given { x, factor };
-        let plan = Plan { scale, ..self };
-        long::run(plan, Lines::whole(y.as_mut_ptr(), 0), &fill, || L::of(scale).to_f64(), false)
+        let fill = Given { x, factor: L::of(1.0), growth: self.growth };
+        let scale = |by: L| L::of(self.scale / by.to_f64()).to_f64();
+        long::run(self, Lines::whole(y.as_mut_ptr(), 0), &fill, scale, false)
     }
 
     /// Whether no sum of a row with such numbers overflows.

@@ -9,11 +9,11 @@ use super::aside::Aside;
 use super::beside::Beside;
 use super::finish::Finish;
 use super::lines::Lines;
-use super::work::{Across, MOST, Mix, Pieces, across, mix, pieces};
-use super::{Plan, all};
-use base::Result;
+use super::work::{Across, MOST, Mix, Pieces, across, mix, peak, pieces};
+use super::{Plan, quiet};
 use base::lane::Lane;
 use base::pool;
+use base::{Error, Result};
 use std::ops::Range;
 
 /// Bits of a block in the second cache.
@@ -29,15 +29,22 @@ pub const fn piece<L: Lane>() -> u32 {
 }
 
 /// What a row is made of.
-pub trait Fill<L: Lane>: Sync {
+pub trait Fill<L: Lane>: Sync + Sized {
     /// The numbers from `first` on, as many as `aside` has: where they lie, or in `aside`.
     fn piece(&self, first: usize, aside: &mut [L]) -> *const L;
+
+    /// A power of two and the same row times it, if sums of numbers as large as those of a block could overflow.
+    fn quiet(&self, _block: Range<usize>) -> Option<(L, Self)> {
+        None
+    }
 }
 
 /// Numbers that are there, times a power of two.
 pub struct Given<L> {
     pub x: *const L,
     pub factor: L,
+    /// By how many bits they may grow on the way, where somebody has to look at them first.
+    pub growth: i32,
 }
 // SAFETY: it is read only, and lives as long as the call.
 unsafe impl<L: Lane> Sync for Given<L> {}
@@ -52,6 +59,16 @@ impl<L: Lane> Fill<L> for Given<L> {
             *a = unsafe { *x.add(i) } * self.factor;
         }
         aside.as_ptr()
+    }
+
+    fn quiet(&self, block: Range<usize>) -> Option<(L, Self)> {
+        if self.growth == 0 {
+            return None;
+        }
+        // SAFETY: as above, and nobody has written this block.
+        let most = peak(unsafe { std::slice::from_raw_parts(self.x.add(block.start), block.len()) });
+        let factor = L::of(quiet::<L>(most, self.growth).0);
+        (factor != L::of(1.0)).then_some((factor, Given { x: self.x, factor, growth: 0 }))
     }
 }
 
@@ -89,12 +106,15 @@ pub unsafe fn block<L: Lane>(
     }
 }
 
-/// A row that `fill` makes; `finish` is asked for once all of it was made.
+/// A row that `fill` makes; `finish` is asked for once all of it was made, and told what the row was multiplied by.
+///
+/// Blocks that would be too loud wait for those of their part, which are divided as they are: what is looked at is read where it
+/// is transformed, and only a row that has such a block pays for it.
 pub fn run<L: Lane, M: Fill<L>>(
     plan: Plan,
     to: Lines<L>,
     fill: &M,
-    finish: impl FnOnce() -> f64,
+    finish: impl FnOnce(L) -> f64,
     rounded: bool,
 ) -> Result<()> {
     let Plan { n, k, m, .. } = plan;
@@ -104,23 +124,51 @@ pub fn run<L: Lane, M: Fill<L>>(
     // a row of which the last cache holds a part is made part by part
     let part = if held == m { n } else { 1 << held };
     let group = (UNIT >> inner).max(1);
+    let make = |fill: &M, at: usize, aside: &mut Aside<L>| {
+        // SAFETY: each block is taken once.
+        unsafe { block(fill, at, inner, shared.get(), aside.at(), Finish::NONE) };
+    };
+    let room = || Aside::new(1 << inner.min(piece::<L>()));
     let blocks = |from: usize| {
-        all(pool::map((part >> inner).div_ceil(group), part, |b| {
-            let mut aside = Aside::new(1 << inner.min(piece::<L>()))?;
+        let waiting = pool::map((part >> inner).div_ceil(group), part, |b| {
+            let (mut aside, mut waiting) = (room()?, Vec::new());
             for b in b * group..((b + 1) * group).min(part >> inner) {
-                // SAFETY: each block is taken once.
-                unsafe { block(fill, from + (b << inner), inner, shared.get(), aside.at(), Finish::NONE) };
+                let at = from + (b << inner);
+                if fill.quiet(at..at + (1 << inner)).is_some() {
+                    waiting.push(at);
+                } else {
+                    make(fill, at, &mut aside);
+                }
             }
-            Ok(())
-        })?)
+            Ok(waiting)
+        })?;
+        Ok::<_, Error>(waiting.into_iter().collect::<Result<Vec<_>>>()?.concat())
     };
     // the last levels wait for their factor
     let last = if m > held { held } else { m - pass(inner, m, Finish::NONE).0 };
+    let (mut factor, mut loud) = (L::of(1.0), Vec::new());
     for from in (0..n).step_by(part) {
-        blocks(from)?;
+        let waiting = blocks(from)?;
+        if let Some((by, quiet)) = waiting.first().and_then(|&at| fill.quiet(at..at + (1 << inner))) {
+            factor = by;
+            loud.push(from);
+            let mut aside = room()?;
+            for at in (from..from + part).step_by(1 << inner) {
+                if waiting.contains(&at) {
+                    make(&quiet, at, &mut aside);
+                } else {
+                    shared.times(at..at + (1 << inner), factor);
+                }
+            }
+        }
         climb(&shared, from..from + part, inner, last, Finish::NONE)?;
     }
-    let factor = finish();
+    if !loud.is_empty() {
+        for from in (0..n).step_by(part).filter(|from| !loud.contains(from)) {
+            shared.times(from..from + part, factor);
+        }
+    }
+    let factor = finish(factor);
     let finish = if rounded { Finish::rounded(factor) } else { Finish::times(factor) };
     if k == 1 {
         return climb(&shared, 0..n, last, m, finish);
@@ -167,7 +215,14 @@ struct Together<L>(Lines<L>);
 unsafe impl<L> Send for Together<L> {}
 // SAFETY: as above.
 unsafe impl<L> Sync for Together<L> {}
-impl<L: Copy> Together<L> {
+impl<L: Lane> Together<L> {
+    /// Multiplies what was written of a block or a part.
+    fn times(&self, of: Range<usize>, factor: L) {
+        for at in of {
+            // SAFETY: nobody else is at work on it.
+            unsafe { *self.0.from(at, 0).row(0) *= factor };
+        }
+    }
     fn get(&self) -> Lines<L> {
         self.0
     }

@@ -30,7 +30,7 @@ pub fn made<L: Lane>(
     let mut aside = Aside::like(n - split, y.as_ptr())?;
     let rest = aside.at();
     let to = Lines { low: y.as_mut_ptr(), high: rest.wrapping_sub(split), split, stride: 0 };
-    long::run(Plan { n, k: 1, m, scale: 1.0, growth: 0 }, to, fill, scale, true)?;
+    long::run(Plan { n, k: 1, m, scale: 1.0, growth: 0 }, to, fill, |_| scale(), true)?;
     let left = &mut y[split..];
     let (from, many) = (Shared(rest.wrapping_add(first)), left.len());
     let out = Shared(left.as_mut_ptr());

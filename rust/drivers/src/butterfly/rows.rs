@@ -121,7 +121,7 @@ impl Plan {
             let lines = Lines::whole(to, 0);
             for at in (0..len).step_by(size) {
                 // SAFETY: promised by the caller.
-                unsafe { long::block(&Given { x, factor: L::of(1.0) }, at, self.m, lines, aside, finish) };
+                unsafe { long::block(&Given { x, factor: L::of(1.0), growth: 0 }, at, self.m, lines, aside, finish) };
             }
         }
         if k > 1 {

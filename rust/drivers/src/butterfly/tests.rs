@@ -196,3 +196,22 @@ fn sums_overflow_only_where_the_result_does() {
         check::<f32>(n, 0.9 * f64::from(f32::MAX) / (n as f64).sqrt());
     }
 }
+
+#[test]
+fn one_large_number_is_met_where_it_lies() {
+    for n in [1 << 18, 12 << 15, 1 << 23] {
+        let few = numbers::<f32>(1 << 12, 7);
+        for at in [0, n / 2 + 70_000, n - 1] {
+            let mut x: Vec<f32> = few.iter().cycle().take(n).copied().collect();
+            x[at] = 3e38;
+            let mut y = vec![0f32; n];
+            apply(&mut x, Some(&mut y), n, true).unwrap();
+            let down: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
+            let want = reference(&down, n, 1.0 / (n as f64).sqrt());
+            let near = |(y, w): (&f32, &f64)| (f64::from(*y) - w).abs() <= 1e-6 * w.abs();
+            assert!(y.iter().zip(&want).all(near), "{n}, {at}");
+            apply(&mut x, None, n, true).unwrap();
+            assert!(x == y, "{n}, {at}");
+        }
+    }
+}

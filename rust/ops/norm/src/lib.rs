@@ -16,7 +16,6 @@ use base::near::{near, times};
 use base::simd::*;
 use base::store::Store;
 use base::{Dtype, Op, Result, Tensor, by_float, ops, try_vec};
-use drivers::segments::places;
 use drivers::{row, rows};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -110,14 +109,14 @@ row! { Both(g, x, w; eps) -> (dx, dw;)
 
 fn forward(t: &[Tensor], eps: f64) -> Result<()> {
     let d = t[0].rows().1;
-    // rows whose squares float64 holds, of one weight for all of them
-    if t[0].dtype() != Dtype::F64 && t[1].len() == d && d > 0 {
+    // rows whose squares float64 holds, of one weight for all of them; or of one each, where those are mapped as these are
+    let each = t[0].dtype() == Dtype::F32 && t[1].dtype() == Dtype::F32 && t[1].len() == t[0].len();
+    if t[0].dtype() != Dtype::F64 && (t[1].len() == d || each) && d > 0 {
         let over = t[0].as_ptr() == t[2].as_ptr();
-        let gamma = places::numbers(&t[1])?;
         return by_float!(t[0], T => {
             t[2].expect("y", t[0].len())?;
             let x = if over { None } else { Some(t[0].slice::<T>()?) };
-            runs::rms(x, &gamma, eps, t[2].slice_mut::<T>()?)
+            runs::rms(x, &t[1], d, eps, t[2].slice_mut::<T>()?)
         });
     }
     let run = |t: &[Tensor], eps: Tensor| {

@@ -7,10 +7,10 @@ use crate::narrow::{self, Affine, Parts, Row};
 use crate::near::{self, Line};
 use base::simd::*;
 use base::store::Store;
-use base::{Result, try_vec};
+use base::{Result, Tensor, try_vec};
 use drivers::blocks;
 use drivers::segments::moments::Moment;
-use drivers::segments::places::{BLOCK, Ids};
+use drivers::segments::places::{self, BLOCK, Ids};
 use drivers::segments::walk::Piece;
 use drivers::segments::{moments_of, squares};
 use std::ops::Range;
@@ -115,15 +115,28 @@ fn own<S: Simd, T: Store>(s: S, of: Parts, affine: &Affine, x: &[T], y: &mut [T]
     )
 }
 
-/// Rows over the root of the mean of their squares, of γ for each of a row; without x, those that y holds.
-pub fn rms<T: Store>(x: Option<&[T]>, gamma: &[f64], eps: f64, y: &mut [T]) -> Result<()> {
-    let d = gamma.len();
-    let of = Row::new::<T>(gamma, gamma)?;
-    blocks::fill(y, d, 1, |first, y| {
+/// Rows over the root of the mean of their squares, times a γ for all of them or, of float32, for each; without x, those that y
+/// holds.
+pub fn rms<T: Store>(x: Option<&[T]>, gamma: &Tensor, d: usize, eps: f64, y: &mut [T]) -> Result<()> {
+    let run = |first: usize, y: &mut [T], of: &Row| {
         let x = x.map(|x| &x[first * d..][..y.len()]);
         // a row that is written over is kept, as it may be met again
         let own = if x.is_none() { try_vec(d, T::default())? } else { Vec::new() };
-        dispatch(Rms { x, own, of: &of, eps, y });
+        dispatch(Rms { x, own, of, eps, y });
+        Ok(())
+    };
+    if gamma.len() == d {
+        let gamma = places::numbers(gamma)?;
+        let of = Row::new::<T>(&gamma, &gamma)?;
+        return blocks::fill(y, d, 1, |first, y| run(first, y, &of));
+    }
+    let gammas = gamma.slice::<f32>()?;
+    blocks::fill(y, d, 1, |first, y| {
+        let mut gamma = try_vec(d, 0.0)?;
+        for (r, y) in y.chunks_exact_mut(d).enumerate() {
+            gamma.iter_mut().zip(&gammas[(first + r) * d..]).for_each(|(to, v)| *to = f64::from(*v));
+            run(first + r, y, &Row::new::<T>(&gamma, &gamma)?)?;
+        }
         Ok(())
     })
 }

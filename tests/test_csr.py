@@ -376,6 +376,23 @@ def test_the_short_way_of_a_product_gives_way():
         sparse.spmm(a, x, bias=bias[:1])
 
 
+@pytest.mark.parametrize(
+    "product",
+    [
+        sparse.spmm,
+        lambda a, x: sparse.spmv(a, x[:, 0]),
+        lambda a, x: sparse.conv1x1(a, x.T.reshape(3, 2, 1, 1)),
+        lambda a, x: a @ x,
+    ],
+)
+def test_a_matrix_of_arrays_is_a_constant_of_a_graph(product):
+    a, x = sparse.from_dense(np.array([[0.0, 2.0], [3.0, -1.0]], np.float32)), torch.randn(2, 3, requires_grad=True)
+    whole = torch.compile(lambda x: product(a, x), fullgraph=True, backend="aot_eager")
+    y, want = whole(x), product(a, x)
+    assert torch.equal(y, want)
+    assert torch.equal(*(torch.autograd.grad(v.sum(), x)[0] for v in (y, want)))
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
 def test_values_follow_a_transpose(dtype):
     """Of every type, of steps, of none; gradients come back to where the values stand."""

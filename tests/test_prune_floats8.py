@@ -87,3 +87,18 @@ def test_what_is_refused():
     ):
         with pytest.raises(kind, match=message):
             call()
+
+
+def test_a_histogram_takes_types_as_they_are_imported():
+    import ml_dtypes
+
+    for kind in (ml_dtypes.float8_e4m3fn, np.dtype(ml_dtypes.float8_e5m2), torch.float8_e4m3fn, np.float32):
+        h = prune.MagnitudeHistogram(kind, 2)
+        while not h.done:
+            x = torch.tensor([3.0, -1.0, 2.0])
+            h.update(x.to(kind) if isinstance(kind, torch.dtype) else x.numpy().astype(kind))
+            h.advance()
+        assert h.threshold == 2
+    for kind, said in ((np.ones(2), "an array"), (np.int8, "int8")):
+        with pytest.raises(TypeError, match=f"float8_e5m2fnuz.*got {said}"):
+            prune.MagnitudeHistogram(kind, 2)

@@ -157,6 +157,8 @@ def test_who_is_refused():
         (TypeError, "spmm: an Int8CSR has no out=", lambda: sparse.spmm(q, x.T, out=np.zeros((4, 4), np.float32))),
         (TypeError, "spmm: x must be float64, .* got int32", lambda: q @ x.T.astype(np.int32)),
         (ValueError, r"spmm: x has shape \(3, 5\), the matrix 6 columns", lambda: q @ x[:, :5]),
+        (ValueError, r"^x @ Int8CSR: x has shape \(3, 6\), the matrix 4 rows", lambda: x @ q),
+        (TypeError, r"Int8CSR: not an array; dequantize\(\).to_dense\(\) makes one", lambda: np.asarray(q)),
         (TypeError, "weight must be an Int8CSR of tensors, got one of NumPy", lambda: tnn.SparseInt8Linear(q)),
         (TypeError, "weight must be an Int8CSR of tensors, got CSR", lambda: tnn.SparseInt8Linear(t.dequantize())),
         (ValueError, r"SparseInt8Linear: bias must have shape \(3,\)", lambda: tnn.SparseInt8Linear(t, torch.ones(2))),

@@ -216,7 +216,10 @@ class Door:
                         f"{self.name}: {k} is {dtype_name(x.dtype)}, {first[0]} is {dtype_name(first[1].dtype)}; "
                         "tersor does not convert silently"
                     )
-        if matrix is not None and first is not None and matrix.dtype != first[1].dtype:
+        # of a matrix of arrays, a constant, dynamo reads no type
+        if matrix is None or first is None or (in_trace() and not is_tensor(matrix._data)):
+            return unlike
+        if matrix.dtype != first[1].dtype:
             return unlike or _unlike(first[1], matrix)
         return unlike
 

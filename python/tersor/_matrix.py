@@ -71,7 +71,8 @@ class Matrix:
         raise TypeError(f"{cls.__name__}: torch's {func.__name__} does not take one; products (@) do")
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError(f"{type(self).__name__}: not an array; to_dense() or materialise() makes one")
+        makes = next((k for k in ("to_dense", "materialise") if hasattr(self, k)), "dequantize().to_dense")
+        raise TypeError(f"{type(self).__name__}: not an array; {makes}() makes one")
 
 
 class SparseFactor(Matrix):

@@ -198,9 +198,9 @@ class MagnitudeHistogram:
 
 
 def _name(who: str, dtype: Any) -> str:
-    name = "an array" if hasattr(dtype, "shape") and axes(dtype) else float_name(dtype)
+    name = "an array" if not isinstance(dtype, type) and hasattr(dtype, "shape") and axes(dtype) else float_name(dtype)
     if name in BYTES:
         return "float16"
     if name not in FLOATS:
-        raise TypeError(f"{who}: dtype must be one or several floats ({', '.join(FLOATS)}), got {name}")
+        raise TypeError(f"{who}: dtype must be one or several floats ({', '.join((*FLOATS, *BYTES))}), got {name}")
     return name

@@ -226,6 +226,8 @@ class Int8CSR(Placed, SparseFactor):
 
     def __rmatmul__(self, x: Array) -> Array:
         codes, scale, p = self._beside("x @ Int8CSR", x, None)
+        if not x.ndim or x.shape[-1] != p.shape[0]:
+            raise ValueError(f"x @ Int8CSR: x has shape {tuple(x.shape)}, the matrix {p.shape[0]} rows")
         wide = widened(x)
         return as_type(wide @ CSR._of(decoded(codes, scale, p, wide.dtype), p), x.dtype)
 

@@ -252,6 +252,17 @@ def test_classes_that_are_impossible(kind, gamma):
     np.testing.assert_array_equal(got.detach(), loss.cross_entropy(x.detach().float().numpy(), t.numpy(), **none))
 
 
+@pytest.mark.parametrize("kind", KINDS[:2])
+@pytest.mark.parametrize(("smoothing", "gamma"), [(0.0, 0.0), (0.1, 0.0), (0.0, 2.0)])
+def test_an_impossible_label_that_weighs_nothing(kind, smoothing, gamma):
+    x, w = torch.tensor([[-torch.inf, 0, 1]], dtype=kind), torch.tensor([0, 1, 1], dtype=kind)
+    y = loss.cross_entropy(
+        x, torch.tensor([0]), weight=w, reduction="none", label_smoothing=smoothing, gamma=gamma
+    ).item()
+    p = np.exp([0.0, 1.0]) / np.exp([0.0, 1.0]).sum()
+    assert y == pytest.approx(-smoothing / 3 * np.log(p).sum(), rel=1e-6)
+
+
 @pytest.mark.parametrize("kind", [torch.int64, torch.int32])
 def test_labels_outside_are_refused(kind):
     x = torch.zeros(4, 3, requires_grad=True)

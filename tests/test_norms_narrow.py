@@ -94,3 +94,22 @@ def test_what_is_no_number_is_what_it_is_in_float64():
         mean, var = np.zeros(4, np.float32), np.float32([1, 4, 1, 1])
         got = norm.batch_norm(odd, mean, var, eps=0.0)
         np.testing.assert_allclose(got, odd / np.sqrt(var)[:, None], rtol=1e-6)
+
+
+@pytest.mark.parametrize("d", [15, 16, 100])
+def test_a_bias_next_to_the_end_of_the_type_is_brought_back(d):
+    """γz + β is within the type where β alone, and what little goes in with it, is not far from its end."""
+    x = np.random.default_rng(d).standard_normal((50, d)).astype(np.float32)
+    most = np.float32(np.finfo(np.float32).max)
+    z = norm.layer_norm(x.astype(np.float64), d)
+    for row, beta in zip(x, np.sign(z).astype(np.float32) * most, strict=True):
+        gamma = np.full(d, -3e38, np.float32)
+        want = z[0] * 0 + norm.layer_norm(
+            row[None].astype(np.float64), d, gamma.astype(np.float64), beta.astype(np.float64)
+        )
+        within = np.abs(want) < float(most)
+        for y in (
+            norm.layer_norm(row[None], d, gamma, beta),
+            norm.add_norm(row[None], np.zeros_like(row[None]), gamma, beta, kind="layer")[0],
+        ):
+            assert np.isfinite(y[within]).all()

@@ -49,11 +49,13 @@ pub struct Affine {
 }
 
 impl<'a> Row<'a> {
-    /// Float32 will not do where they are not finite, or more than that, or `T` is another type.
+    /// Float32 will not do where they are not finite, or more than that, or β is next to its end, or `T` is another type.
     pub fn new<T: Store>(gamma: &'a [f64], beta: &'a [f64]) -> Result<Self> {
         let (d, wide) = (gamma.len(), Row { gamma, beta, narrow: None });
         let holds = |v: &f64| v.is_finite() && f64::from(*v as f32) == *v;
-        if size_of::<T>() != 4 || !(STEP..=PIECE).contains(&d) || !gamma.iter().chain(beta).all(holds) {
+        // what is small goes in with β first, which must not leave the type before γz₁ comes
+        let all = gamma.iter().chain(beta).all(holds) && beta.iter().all(|v| v.abs() < f64::from(f32::MAX / 2.0));
+        if size_of::<T>() != 4 || !(STEP..=PIECE).contains(&d) || !all {
             return Ok(wide);
         }
         let each = d.next_multiple_of(STEP);

@@ -39,7 +39,7 @@ pub fn half<S: Simd>(top: f64x8<S>, x: f64x8<S>) -> f64x8<S> {
 /// a·−log p, of log Σ e^{x − m} and (m − x)/2.
 #[inline(always)]
 pub fn both<S: Simd>(a: f64x8<S>, log: f64x8<S>, half: f64x8<S>) -> f64x8<S> {
-    a.mul_add(log, (a * 2.0) * half)
+    a.mul_add(log, times(a * 2.0, half))
 }
 
 impl Rule {

@@ -16,6 +16,12 @@ from torch.nn import functional as F
 R = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def drawn_anew():
+    """Every test draws the same numbers, whichever ran before it."""
+    R.bit_generator.state = np.random.default_rng(1).bit_generator.state
+
+
 def some(*shape, dtype=torch.float64):
     return torch.from_numpy(R.standard_normal(shape)).to(dtype)
 
@@ -352,7 +358,10 @@ def test_residual_and_norm(kind, inner, dtype):
         torch.testing.assert_close(s.double(), stream, rtol=eps, atol=16 * eps)
         # of the sum as it is kept
         kept = residual_pair(s.detach().double(), 0 * s.detach().double(), *wide[2:4], None, None, kind, scale, 0.01)[0]
-        torch.testing.assert_close(y.double(), kept, rtol=2 * eps, atol=4 * eps * scale)
+        # rounding is of what is added, γz and β, in the reference too
+        torch.testing.assert_close(
+            y.double(), kept, rtol=2 * eps, atol=4 * eps * (scale + float(kept.detach().abs().max()))
+        )
         there = [v for v in leaves if v is not None]
         got = torch.autograd.grad([y, s], there, [gy, gs])
         right = torch.autograd.grad([want, stream], [v for v in wide if v is not None], [gy.double(), gs.double()])

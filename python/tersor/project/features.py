@@ -24,9 +24,9 @@ _MATRIX, _PHASES = 0, 1
 
 
 def _rows(who: str, x: Any) -> tuple[int, Array]:
-    """The length of the rows of x, and an array of its library and type: x itself, or the values of a sparse matrix."""
+    """The length of the rows of x, and an array of its library and type: x itself, or one beside a sparse matrix."""
     sparse = isinstance(x, SparseMatrix) or is_scipy(x)
-    like = x._data if isinstance(x, SparseMatrix) else x.tocsr().data if sparse else x
+    like = x._data if isinstance(x, SparseMatrix) else np.empty(0, x.dtype) if sparse else x
     check_values(who, "x", like)
     shape = tuple(x.shape) if sparse else extents(who, x)
     if not shape or not shape[-1]:

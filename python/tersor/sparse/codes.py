@@ -198,12 +198,16 @@ class Int8CSR(Placed, SparseFactor):
         who = product.__name__
         if out is not None:
             raise TypeError(f"{who}: an Int8CSR has no out=")
-        codes, scale, p = self._beside(who, x, bias)
+        a, wide = self._values(who, x, bias)
         if bias is not None and bias.dtype != x.dtype:
             raise TypeError(f"{who}: bias is {dtype_name(bias.dtype)}, x is {dtype_name(x.dtype)}")
-        wide = widened(x)
-        a = CSR._of(decoded(codes, scale, p, wide.dtype), p)
         return as_type(product(a, wide, bias=None if bias is None else widened(bias), **kwargs), x.dtype)
+
+    def _values(self, who: str, x: Array, bias: Array) -> tuple[CSR, Array]:
+        """The matrix of the values beside x, and x, both in float32 or float64."""
+        codes, scale, p = self._beside(who, x, bias)
+        wide = widened(x)
+        return CSR._of(decoded(codes, scale, p, wide.dtype), p), wide
 
     def _beside(self, who: str, x: Array, bias: Array) -> tuple[Array, Array, Pattern]:
         """Codes, scales and pattern in the library of x."""
@@ -225,11 +229,10 @@ class Int8CSR(Placed, SparseFactor):
         return spmm(self, x)
 
     def __rmatmul__(self, x: Array) -> Array:
-        codes, scale, p = self._beside("x @ Int8CSR", x, None)
-        if not x.ndim or x.shape[-1] != p.shape[0]:
-            raise ValueError(f"x @ Int8CSR: x has shape {tuple(x.shape)}, the matrix {p.shape[0]} rows")
-        wide = widened(x)
-        return as_type(wide @ CSR._of(decoded(codes, scale, p, wide.dtype), p), x.dtype)
+        a, wide = self._values("x @ Int8CSR", x, None)
+        if not x.ndim or x.shape[-1] != self.shape[0]:
+            raise ValueError(f"x @ Int8CSR: x has shape {tuple(x.shape)}, the matrix {self.shape[0]} rows")
+        return as_type(wide @ a, x.dtype)
 
     def __reduce__(self) -> tuple[Any, ...]:
         p = self._pattern

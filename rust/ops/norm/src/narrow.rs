@@ -10,6 +10,7 @@ use base::simd::*;
 use base::store::{STEP, Store};
 use base::{Result, try_vec};
 use drivers::segments::walk::PIECE;
+use std::ops::Range;
 
 /// Neighbours that are looked at together: where one of them is too near to μ, all of these are met again.
 const CHUNK: usize = 512;
@@ -180,11 +181,17 @@ pub fn map<S: Simd, T: Store>(s: S, of: Parts, x: &[T], affine: &Affine, y: &mut
     !low.simd_lt(of.least).any_true()
 }
 
-/// y = γ r x, which is 0 where x is; false where another of these is next to nothing.
+/// Hands γ and r x of sixteen numbers after the other to `put`; false where one is next to nothing and not nothing.
 #[inline(always)]
-pub fn weighed<S: Simd, T: Store>(s: S, of: Parts, x: &[T], affine: &Affine, y: &mut [T]) -> bool {
+fn each<S: Simd, T: Store>(
+    s: S,
+    of: Parts,
+    x: &[T],
+    affine: &Affine,
+    mut put: impl FnMut(Range<usize>, f32x16<S>, f32x16<S>),
+) -> bool {
     let ([a, b, ..], n, [gamma, _]) = (of.lanes(s), affine.d, affine.get());
-    let (x, y) = (&x[..n], &mut y[..n]);
+    let x = &x[..n];
     let mut low = u32x16::splat(s, u32::MAX);
     steps(
         n,
@@ -195,29 +202,36 @@ pub fn weighed<S: Simd, T: Store>(s: S, of: Parts, x: &[T], affine: &Affine, y: 
             let z = v.mul_add(a, v * b);
             // nothing is as large as can be
             low = low.min(sizes(s, z) - u32x16::splat(s, 1));
-            T::store16_f32(s, f32x16::from_slice(s, &gamma[to.clone()]) * z, &mut y[to]);
+            put(to.clone(), f32x16::from_slice(s, &gamma[to]), z);
         },
     );
     !low.simd_lt(of.least.to_bits()).any_true()
 }
 
-/// s = q + γ r x; false as of [`weighed`].
+/// y = γ r x, which is 0 where x is; false as of [`each`].
+#[inline(always)]
+pub fn weighed<S: Simd, T: Store>(s: S, of: Parts, x: &[T], affine: &Affine, y: &mut [T]) -> bool {
+    let y = &mut y[..affine.d];
+    each(
+        s,
+        of,
+        x,
+        affine,
+        #[inline(always)]
+        |to, gamma, z| T::store16_f32(s, gamma * z, &mut y[to]),
+    )
+}
+
+/// s = q + γ r x; false as of [`each`].
 #[inline(always)]
 pub fn added<S: Simd, T: Store>(s: S, of: Parts, affine: &Affine, [x, q]: [&[T]; 2], y: &mut [T]) -> bool {
-    let ([a, b, ..], n, [gamma, _]) = (of.lanes(s), affine.d, affine.get());
-    let (x, q, y) = (&x[..n], &q[..n], &mut y[..n]);
-    let mut low = u32x16::splat(s, u32::MAX);
-    steps(
-        n,
+    let (q, y) = (&q[..affine.d], &mut y[..affine.d]);
+    each(
+        s,
+        of,
+        x,
+        affine,
         #[inline(always)]
-        |at| {
-            let to = at..at + STEP;
-            let v = T::load16_f32(s, &x[to.clone()]);
-            let z = v.mul_add(a, v * b);
-            low = low.min(sizes(s, z) - u32x16::splat(s, 1));
-            let sum = f32x16::from_slice(s, &gamma[to.clone()]).mul_add(z, T::load16_f32(s, &q[to.clone()]));
-            T::store16_f32(s, sum, &mut y[to]);
-        },
-    );
-    !low.simd_lt(of.least.to_bits()).any_true()
+        |to, gamma, z| T::store16_f32(s, gamma.mul_add(z, T::load16_f32(s, &q[to.clone()])), &mut y[to]),
+    )
 }

@@ -72,9 +72,7 @@ impl Rule {
         }
         math::exp(s, math::log(s, other) * self.gamma)
     }
-}
 
-impl Rule {
     /// What each row of a gradient is made of: the factors of p and of w, what stands at t, and of dw there.
     #[inline(always)]
     pub fn slopes<S: Simd>(
